@@ -1,4 +1,4 @@
-"""For `scripts/test bench`: every row runs, and its results can be drawn."""
+"""Tests for `scripts/test bench`: every row runs, and its results can be drawn."""
 
 import json
 import os

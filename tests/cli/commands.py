@@ -1,4 +1,4 @@
-"""Helpers for tests of commands: responses of a server, and commands with their arguments."""
+"""Helpers to test commands: responses of the API, and functions that run a command."""
 
 import json
 from typing import Any
@@ -22,45 +22,43 @@ REPLAY = {"id": "rpl_0c11", "endpoint": "ep_0e11", "state": "running", "reason":
           "delivered": 3, "failed": 1, "skipped": 0, "created_at": "2025-11-24T16:00:00Z"}  # fmt: skip
 
 
-def listed(*items: dict[str, Any]) -> dict[str, Any]:
+def page(*items: dict[str, Any]) -> dict[str, Any]:
     return {"data": list(items), "next_cursor": None}
 
 
-ANSWERS = {
-    "GET /v1/accounts": listed(ACCOUNT),
+RESPONSES = {
+    "GET /v1/accounts": page(ACCOUNT),
     "GET /v1/accounts/acc_0a11": ACCOUNT,
-    "GET /v1/accounts/acc_0a11/keys": listed(
-        {"id": "key_0b11", "name": "n", "ends_with": "wxyz", "scopes": ["listen"]}
-    ),
-    "GET /v1/accounts/acc_0a11/members": listed(MEMBER),
+    "GET /v1/accounts/acc_0a11/keys": page({"id": "key_0b11", "name": "n", "ends_with": "wxyz", "scopes": ["listen"]}),
+    "GET /v1/accounts/acc_0a11/members": page(MEMBER),
     "POST /v1/accounts/acc_0a11/members": (201, INVITATION, {}),
     "PATCH /v1/accounts/acc_0a11/members/mem_0f11": {**MEMBER, "role": "owner"},
     "DELETE /v1/accounts/acc_0a11/members/mem_0f11": (204, None, {}),
     "POST /v1/accounts/acc_0a11/members/mem_0f11/password-reset": (201, LINK, {}),
-    "GET /v1/accounts/acc_0a11/invitations": listed(INVITATION),
+    "GET /v1/accounts/acc_0a11/invitations": page(INVITATION),
     "DELETE /v1/accounts/acc_0a11/invitations/inv_0f11": (204, None, {}),
     "POST /v1/accounts/acc_0a11/portal-links": (201, LINK, {}),
     "POST /v1/sign-in-links": (201, LINK, {}),
-    "GET /v1/endpoints": listed(ENDPOINT),
-    "GET /v1/deliveries": listed(DELIVERY),
+    "GET /v1/endpoints": page(ENDPOINT),
+    "GET /v1/deliveries": page(DELIVERY),
     "POST /v1/endpoints/ep_0e11/pause": {**ENDPOINT, "state": "paused"},
     "POST /v1/endpoints/ep_0e11/enable": ENDPOINT,
     "POST /v1/endpoints/ep_0e11/disable": {**ENDPOINT, "state": "disabled", "disabled_reason": "operator"},
     "POST /v1/deliveries/dlv_0d11/resend": (202, DELIVERY, {}),
     "POST /v1/deliveries/dlv_0d11/cancel": {**DELIVERY, "status": "cancelled"},
-    "GET /v1/replays": listed(REPLAY),
+    "GET /v1/replays": page(REPLAY),
     "GET /v1/replays/rpl_0c11": REPLAY,
     "POST /v1/replays": (201, REPLAY, {}),
     "POST /v1/replays/rpl_0c11/pause": {**REPLAY, "state": "paused"},
     "POST /v1/replays/rpl_0c11/resume": REPLAY,
     "POST /v1/replays/rpl_0c11/cancel": {**REPLAY, "state": "cancelled"},
-    f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": listed(),
-    "GET /v1/deliveries/dlv_0d11/attempts": listed({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
+    f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": page(),
+    "GET /v1/deliveries/dlv_0d11/attempts": page({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
     "GET /v1/events/e1": {"id": "e1", "deliveries": {"pending": 2, "held": 1}},
-    "GET /v1/events/e1/deliveries": listed(DELIVERY, {**DELIVERY, "status": "failed"}),
+    "GET /v1/events/e1/deliveries": page(DELIVERY, {**DELIVERY, "status": "failed"}),
     "GET /v1/event-types/athlete.created": {"example": {"object": {"id": "a"}}},
     "GET /v1/event-types/own.type": {"example": None},
-    "GET /v1/event-types": listed({"name": "athlete.created", "description": "Added."}, {"name": "own.type"}),
+    "GET /v1/event-types": page({"name": "athlete.created", "description": "Added."}, {"name": "own.type"}),
     "POST /v1/accounts": (201, ACCOUNT, {}),
     "POST /v1/accounts/acc_0a11/keys": (201, {"id": "key_0b11", "key": "sk_shown_once"}, {}),
     "POST /v1/endpoints": (201, {**ENDPOINT, "secret": "whsec_shown_once"}, {}),
@@ -69,7 +67,7 @@ ANSWERS = {
     "DELETE /v1/accounts/acc_0a11/keys/key_0b11": (204, None, {}),
     "DELETE /v1/endpoints/ep_0e11": (204, None, {}),
 }
-"""Responses by method and path; see `FakeApi.answers`."""
+"""Responses by method and path; see `FakeApi.responses`."""
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
@@ -82,14 +80,14 @@ def output(*arguments: str, stdin: str | None = None) -> Any:
     return json.loads(result.stdout)
 
 
-def refused(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
-    """Return the exit code, the cause and how to fix it."""
+def failure(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+    """Return the exit code of a failing command, its cause and its fix."""
     result = run(*arguments, "--json", stdin=stdin)
     error = json.loads(result.stderr)["error"]
     assert result.exit_code == error["exit_code"]
     return result.exit_code, error["cause"], error["remedy"]
 
 
-def invalid(*problems: tuple[str, str, str]) -> tuple[int, dict[str, Any], dict[str, str]]:
+def validation_error(*problems: tuple[str, str, str]) -> tuple[int, dict[str, Any], dict[str, str]]:
     errors = [dict(zip(("field", "code", "message"), each, strict=True)) for each in problems]
     return 422, {"code": "validation_failed", "errors": errors}, {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import ANSWERS
+from tests.cli.commands import RESPONSES
 from tests.cli.fake_api import FakeApi, fake_api
 
 from uplift_server.config import load
@@ -22,6 +22,6 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
         database.parent.mkdir()
         lock = FileLock(database)
         lock.acquire()
-        found.answers = dict(ANSWERS)
+        found.responses = dict(RESPONSES)
         yield found
         lock.release()

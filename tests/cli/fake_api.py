@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 
 @dataclass
-class Asked:
+class Request:
     method: str
     path: str
     query: dict[str, str]
@@ -22,14 +22,14 @@ class Asked:
 @dataclass
 class FakeApi:
     url: str = ""
-    answers: dict[str, Any] = field(default_factory=dict)
+    responses: dict[str, Any] = field(default_factory=dict)
     """Responses by method and path: an object, (status, object, headers) or `hang up`."""
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
-    def answer(self, asked: Asked) -> Any:
-        self.asked.append(asked)
+    def respond(self, request: Request) -> Any:
+        self.requests.append(request)
         problem = (404, {"code": "not_found", "detail": "There is nothing here."}, {})
-        return self.answers.get(f"{asked.method} {asked.path}", problem)
+        return self.responses.get(f"{request.method} {request.path}", problem)
 
 
 @contextmanager
@@ -43,16 +43,16 @@ def fake_api() -> Iterator[FakeApi]:
             raw = self.rfile.read(int(self.headers.get("content-length", 0)))
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(
+            request = Request(
                 self.command, parts.path, dict(parse_qsl(parts.query)), headers, json.loads(raw) if raw else None
             )
-            answer = api.answer(asked)
-            if callable(answer):
-                answer = answer(asked)
-            if answer == "hang up":
+            response = api.respond(request)
+            if callable(response):
+                response = response(request)
+            if response == "hang up":
                 self.close_connection = True
                 return
-            status, content, extra = answer if isinstance(answer, tuple) else (200, answer, {})
+            status, content, extra = response if isinstance(response, tuple) else (200, response, {})
             body = content if isinstance(content, bytes) else b"" if content is None else json.dumps(content).encode()
             self.send_response(status)
             for name, value in {"content-length": str(len(body)), **extra}.items():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import ACCOUNT, invalid, listed, output, refused, run
+from tests.cli.commands import ACCOUNT, failure, output, page, run, validation_error
 from tests.cli.fake_api import FakeApi
 
 from uplift_server.cli import reach
@@ -15,15 +15,15 @@ def test_accounts(api: FakeApi) -> None:
     assert output("accounts") == ACCOUNT
     assert run("accounts").stdout.splitlines()[1] == "acc_0a11\tRapids\ta@b.example\t2025-11-24T16:00:00Z"
     assert output("account", "create", "Rapids", "--email", "a@b.example", "--email", "c@d.example") == ACCOUNT
-    assert api.asked[-1].body == {"name": "Rapids", "contact_emails": ["a@b.example", "c@d.example"]}
-    assert api.asked[-1].headers["authorization"] == "Bearer op_the_key_of_this_test"
+    assert api.requests[-1].body == {"name": "Rapids", "contact_emails": ["a@b.example", "c@d.example"]}
+    assert api.requests[-1].headers["authorization"] == "Bearer op_the_key_of_this_test"
 
 
 def test_deleting_needs_a_confirmation(api: FakeApi) -> None:
     result = run("account", "delete", "Rapids")
     assert result.exit_code == 2
     assert result.stderr.endswith("How to fix: to confirm, repeat the command with --yes\n")
-    assert all(asked.method == "GET" for asked in api.asked)
+    assert all(request.method == "GET" for request in api.requests)
     assert output("account", "delete", "Rapids", "--yes") == {"id": "acc_0a11", "deleted": True}
 
 
@@ -31,43 +31,43 @@ def test_keys(api: FakeApi) -> None:
     assert output("keys", "--account", "Rapids")["ends_with"] == "wxyz"
     arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
     assert output(*arguments)["key"] == "sk_shown_once"
-    assert api.asked[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
+    assert api.requests[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
     assert "cannot view it again" in run("key", "create", "--account", "acc_0a11").stderr
-    assert api.asked[-1].body == {"name": "command line"}
+    assert api.requests[-1].body == {"name": "command line"}
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
 
 def test_an_operator_key_is_created_without_a_server(api: FakeApi) -> None:
-    made = output("key", "create")["key"]
-    assert load({"UPLIFT_OPERATOR_KEY": made}).operator_key == made
-    assert output("key", "create")["key"] != made
+    key = output("key", "create")["key"]
+    assert load({"UPLIFT_OPERATOR_KEY": key}).operator_key == key
+    assert output("key", "create")["key"] != key
     assert run("key", "create", "--scopes", "listen").exit_code == 2
-    assert api.asked == []
+    assert api.requests == []
 
 
-def test_sending_takes_a_file_standard_input_or_the_example(api: FakeApi, tmp_path: Path) -> None:
+def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_path: Path) -> None:
     send = ["send", "athlete.created", "--account", "Rapids"]
     assert output(*send) == {"id": "e1", "duplicate": False, "deliveries": 3}
-    assert api.asked[-2].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
+    assert api.requests[-2].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
     (tmp_path / "data.json").write_text('{"object": 1}')
     output(*send, "--data", "data.json", "--idempotency-key", "k1")
-    assert api.asked[-2].body["data"] == {"object": 1}
-    assert api.asked[-2].headers["idempotency-key"] == "k1"
+    assert api.requests[-2].body["data"] == {"object": 1}
+    assert api.requests[-2].headers["idempotency-key"] == "k1"
     output(*send, "--data", "-", stdin='{"object": 2}')
-    assert api.asked[-2].body["data"] == {"object": 2}
+    assert api.requests[-2].body["data"] == {"object": 2}
     assert run(*send).stderr == ""
 
 
-def test_send_notes_an_event_without_endpoints(api: FakeApi) -> None:
+def test_send_reports_an_event_without_deliveries(api: FakeApi) -> None:
     send = ["send", "athlete.created", "--account", "Rapids"]
-    api.answers["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
+    api.responses["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
     assert output(*send)["deliveries"] == 0
     assert run(*send).stderr == (
         "The event is stored without deliveries: no subscription of the account matches it. For details, run:"
         " uplift-server explain e1\n"
     )
     # The event is stored even if the next request fails.
-    api.answers["GET /v1/events/e1"] = (503, {}, {})
+    api.responses["GET /v1/events/e1"] = (503, {}, {})
     assert output(*send) == {"id": "e1", "duplicate": False}
 
 
@@ -78,11 +78,11 @@ def test_invalid_data_is_rejected_before_a_request(api: FakeApi, content: str) -
     assert result.stderr.startswith("Error: standard input is not valid JSON")
     assert run("send", "athlete.created", "--account", "Rapids", "--data", "missing").exit_code == 2
     assert run("send", "own.type", "--account", "Rapids").exit_code == 2
-    assert all(asked.method == "GET" for asked in api.asked)
+    assert all(request.method == "GET" for request in api.requests)
 
 
 def test_an_empty_list_shows_the_next_command(api: FakeApi) -> None:
-    api.answers["GET /v1/accounts"] = listed()
+    api.responses["GET /v1/accounts"] = page()
     result = run("accounts")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "uplift-server account create" in result.stderr
@@ -98,7 +98,7 @@ def test_the_saved_operator_key_is_used_by_default(api: FakeApi, monkeypatch: py
     reach.store_operator_key(config, "op_kept_by_the_first_serve")
     assert reach.operator_key_path(config).stat().st_mode & 0o777 == 0o600
     output("accounts")
-    assert api.asked[-1].headers["authorization"] == "Bearer op_kept_by_the_first_serve"
+    assert api.requests[-1].headers["authorization"] == "Bearer op_kept_by_the_first_serve"
 
 
 def test_a_server_that_does_not_respond_exits_with_try_later(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,18 +107,18 @@ def test_a_server_that_does_not_respond_exits_with_try_later(api: FakeApi, monke
 
 
 def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
-    wanted = (
+    expected = (
         4,
         "there is no event type athlete.create",
         "did you mean athlete.created? To list all: `uplift-server event-types`",
     )
-    assert refused("send", "athlete.create", "--account", "Rapids") == wanted
-    unknown = invalid(("type", "event_type_unknown", "No such type."))
-    api.answers |= {"POST /v1/events": unknown, "GET /v1/deliveries": unknown}
-    assert refused("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == wanted
-    assert refused("deliveries", "--type", "athlete.create") == wanted
-    assert refused("event-types", "athlete.create") == wanted
-    assert refused("event-types", "zzz")[2] == "to list all: `uplift-server event-types`"
+    assert failure("send", "athlete.create", "--account", "Rapids") == expected
+    unknown = validation_error(("type", "event_type_unknown", "No such type."))
+    api.responses |= {"POST /v1/events": unknown, "GET /v1/deliveries": unknown}
+    assert failure("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == expected
+    assert failure("deliveries", "--type", "athlete.create") == expected
+    assert failure("event-types", "athlete.create") == expected
+    assert failure("event-types", "zzz")[2] == "to list all: `uplift-server event-types`"
 
 
 def test_event_types(api: FakeApi) -> None:
@@ -128,23 +128,27 @@ def test_event_types(api: FakeApi) -> None:
 
 
 def test_an_error_names_its_option(api: FakeApi) -> None:
-    api.answers["POST /v1/accounts"] = invalid(("contact_emails.1", "email", "No address."))
-    assert refused("account", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
-    api.answers["POST /v1/accounts/acc_0a11/keys"] = invalid(("scopes", "scope_unknown", "No scope."))
-    assert refused("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
-    api.answers["POST /v1/endpoints"] = invalid(("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types."))
-    code, cause, remedy = refused("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
+    api.responses["POST /v1/accounts"] = validation_error(("contact_emails.1", "email", "No address."))
+    assert failure("account", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
+    api.responses["POST /v1/accounts/acc_0a11/keys"] = validation_error(("scopes", "scope_unknown", "No scope."))
+    assert failure("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
+    api.responses["POST /v1/endpoints"] = validation_error(
+        ("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types.")
+    )
+    code, cause, remedy = failure("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
     assert (code, cause) == (2, "the URL: m; --type: See `uplift-server event-types`.")
     assert remedy == "correct the URL and --type (`uplift-server event-types` lists them)"
-    api.answers["POST /v1/events"] = invalid(("data.object.id", "schema", "See GET /v1/event-types/athlete.created."))
-    code, cause, remedy = refused("send", "athlete.created", "--account", "Rapids")
+    api.responses["POST /v1/events"] = validation_error(
+        ("data.object.id", "schema", "See GET /v1/event-types/athlete.created.")
+    )
+    code, cause, remedy = failure("send", "athlete.created", "--account", "Rapids")
     assert cause == "the data in --data at object.id: See `uplift-server event-types athlete.created`."
     assert remedy == "correct the data in --data"
 
 
 def test_a_reused_idempotency_key_is_rejected(api: FakeApi) -> None:
-    api.answers["POST /v1/events"] = (409, {"code": "idempotency_conflict", "detail": "Used before."}, {})
-    code, _, remedy = refused("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
+    api.responses["POST /v1/events"] = (409, {"code": "idempotency_conflict", "detail": "Used before."}, {})
+    code, _, remedy = failure("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
     assert (code, remedy) == (
         1,
         "use a new --idempotency-key, or send the same event as before",
@@ -159,7 +163,7 @@ def test_the_audit_log_lists_entries(api: FakeApi) -> None:
     }  # fmt: skip
     by_us = {**by_key, "actor": {"kind": "system", "id": None, "name": "Uplift Webhooks"}, "address": None,
              "action": "endpoint.disabled", "details": {"reason": "failing"}}  # fmt: skip
-    api.answers["GET /v1/audit-log"] = listed(by_us, by_key)
+    api.responses["GET /v1/audit-log"] = page(by_us, by_key)
     result = run("audit-log", "--account", "acc_0a11", "--actor", "key", "--after", "2025-01-01T00:00:00Z")
     assert [line.split("\t") for line in result.stdout.splitlines()] == [
         ["TIME", "ACTOR", "ACTION", "SUBJECT", "DETAILS", "ADDRESS"],
@@ -167,9 +171,9 @@ def test_the_audit_log_lists_entries(api: FakeApi) -> None:
         [by_key["at"], "key n", "endpoint.changed", "ep_0e11",
          'changed: ["url"], to: {"url": "https://ü.example/"}', "192.0.2.1"],
     ]  # fmt: skip
-    asked = api.asked[-1]
-    assert asked.query == {"limit": "50", "actor": "key", "created_after": "2025-01-01T00:00:00Z"}
-    assert asked.headers["uplift-account"] == "acc_0a11"
+    request = api.requests[-1]
+    assert request.query == {"limit": "50", "actor": "key", "created_after": "2025-01-01T00:00:00Z"}
+    assert request.headers["uplift-account"] == "acc_0a11"
     lines = run("audit-log", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == [by_us, by_key]
 
@@ -183,7 +187,7 @@ def test_the_audit_log_rejects_unknown_actions(api: FakeApi) -> None:
 def test_an_invalid_time_names_its_option(api: FakeApi) -> None:
     problems = [{"field": "created_after", "code": "instant_invalid", "message": "No."}]
     problem = {"code": "validation_failed", "detail": "1 field is not valid.", "errors": problems}
-    api.answers["GET /v1/audit-log"] = (422, problem, {})
+    api.responses["GET /v1/audit-log"] = (422, problem, {})
     result = run("audit-log", "--after", "yesterday")
     assert result.exit_code == 2
     assert "--after" in result.stderr

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from tests.cli.commands import DELIVERY, REPLAY, listed, output, refused, run
+from tests.cli.commands import DELIVERY, REPLAY, failure, output, page, run
 from tests.cli.fake_api import FakeApi
 
 from uplift_server.cli import replays
@@ -13,7 +13,7 @@ from uplift_server.cli.deliveries import stands
 
 def test_deliveries(api: FakeApi) -> None:
     assert output("deliveries", "--status", "pending", "--endpoint", "ep_0e", "--type", "athlete.created") == DELIVERY
-    assert api.asked[-1].query == {
+    assert api.requests[-1].query == {
         "limit": "50", "status": "pending", "endpoint": "ep_0e11", "type": "athlete.created"
     }  # fmt: skip
     assert (
@@ -60,7 +60,7 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     whole = {**DELIVERY, "id": f"dlv_{'01' * 22}", "endpoint": f"ep_{'02' * 16}", "type": "movement.analytics.created"}
-    api.answers["GET /v1/deliveries"] = listed(whole)
+    api.responses["GET /v1/deliveries"] = page(whole)
     heading, line = run("deliveries").stdout.splitlines()
     assert heading.split() == ["DELIVERY", "ENDPOINT", "TYPE", "STATUS", "ATTEMPTS", "CREATED"]
     assert line.split()[:2] == ["010101010101", "020202020202"]
@@ -70,21 +70,21 @@ def test_a_terminal_shows_deliveries_within_its_width(api: FakeApi, monkeypatch:
 
 
 def test_an_event_is_found_by_prefix_and_a_missing_one_is_an_error(api: FakeApi) -> None:
-    api.answers["GET /v1/events"] = listed({"id": "e1"})
+    api.responses["GET /v1/events"] = page({"id": "e1"})
     assert output("deliveries", "--event", "e", "--status", "failed")["status"] == "failed"
-    assert refused("deliveries", "--event", "f")[:2] == (4, "there is no event 'f'")
+    assert failure("deliveries", "--event", "f")[:2] == (4, "there is no event 'f'")
 
 
 def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
     assert output("delivery", "cancel", "dlv_0d")["status"] == "cancelled"
-    assert (api.asked[-1].method, api.asked[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
+    assert (api.requests[-1].method, api.requests[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
     assert output("delivery", "resend", "0d11", "--account", "Rapids") == DELIVERY
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     in_flight = {"code": "conflict", "detail": "The delivery is in flight."}
-    api.answers["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
-    refused = run("delivery", "cancel", "dlv_0d")
-    assert refused.exit_code == 1
-    assert "The delivery is in flight." in refused.stderr
+    api.responses["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
+    rejected = run("delivery", "cancel", "dlv_0d")
+    assert rejected.exit_code == 1
+    assert "The delivery is in flight." in rejected.stderr
 
 
 def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:
@@ -95,25 +95,25 @@ def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:
         "hint": "Add it.",
         "delivery": None,
     }
-    api.answers["GET /v1/events/e1"] = {"id": "e1", "account": "acc_0a11"}
-    api.answers["GET /v1/events/e1/explain"] = {"data": [why]}
+    api.responses["GET /v1/events/e1"] = {"id": "e1", "account": "acc_0a11"}
+    api.responses["GET /v1/events/e1/explain"] = {"data": [why]}
     assert run("explain", "e1").stdout.splitlines()[1] == "ep_0e11\tnot_subscribed\tOther types.\tAdd it."
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     assert output("explain", "e1", "--endpoint", "0e1") == why
-    assert api.asked[-1].query == {"endpoint": "ep_0e11"}
+    assert api.requests[-1].query == {"endpoint": "ep_0e11"}
     deleted = f"ep_{'0f' * 16}"
     output("explain", "e1", "--endpoint", deleted)
-    assert api.asked[-1].query == {"endpoint": deleted}
+    assert api.requests[-1].query == {"endpoint": deleted}
 
 
 def test_a_replay_is_created_from_its_options(api: FakeApi) -> None:
     assert output("replay", "create", "ep_0e") == REPLAY
-    assert api.asked[-1].body == {"endpoint": "ep_0e11"}
-    asked = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
-    asked += ["--before", "2026-02-01T00:00:00Z", "--rate", "7", "--account", "Rapids", "--dry-run"]
-    output("replay", "create", "ep_0e11", *asked)
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
-    assert api.asked[-1].body == {
+    assert api.requests[-1].body == {"endpoint": "ep_0e11"}
+    options = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
+    options += ["--before", "2026-02-01T00:00:00Z", "--rate", "7", "--account", "Rapids", "--dry-run"]
+    output("replay", "create", "ep_0e11", *options)
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].body == {
         "endpoint": "ep_0e11",
         "status": ["failed", "cancelled"],
         "types": ["athlete.*"],
@@ -126,7 +126,7 @@ def test_a_replay_is_created_from_its_options(api: FakeApi) -> None:
 
 def test_an_invalid_replay_names_its_options(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "status", "code": "status_not_replayable", "message": "Held ones are not."}]}
-    api.answers["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
+    api.responses["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
     result = run("replay", "create", "ep_0e", "--status", "held")
     assert result.exit_code == 2
     assert "Held ones are not." in result.stderr
@@ -139,7 +139,7 @@ def test_replays(api: FakeApi) -> None:
     assert output("replay", "show", "rpl_0c") == REPLAY
     for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
         assert output("replay", verb, "rpl_0c", "--account", "Rapids")["state"] == state
-        assert (api.asked[-1].method, api.asked[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")
+        assert (api.requests[-1].method, api.requests[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")
     missing = run("replay", "show", "rpl_0f")
     assert missing.exit_code == 4
     assert "uplift-server replay list" in missing.stderr
@@ -148,8 +148,8 @@ def test_replays(api: FakeApi) -> None:
 @pytest.mark.parametrize("state", ["completed", "cancelled", "paused"])
 def test_replay_waits_until_the_replay_stops(api: FakeApi, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
-    looks = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
-    api.answers["GET /v1/replays/rpl_0c11"] = lambda _: next(looks)
+    states = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
+    api.responses["GET /v1/replays/rpl_0c11"] = lambda _: next(states)
     found = output("replay", "create", "ep_0e", "--wait")
     assert (found["state"], found["sent"]) == (state, 10)
-    assert next(looks, None) is None
+    assert next(states, None) is None

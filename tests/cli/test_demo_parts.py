@@ -51,9 +51,9 @@ class Setup:
         lines = [f"POST /{path or receiver} HTTP/1.1", f"content-length: {len(body)}", "connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-        return int(answer.split(b" ")[1]) if answer else 0
+        return int(response.split(b" ")[1]) if response else 0
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_a_request_without_an_event_changes_nothing(setup: Setup) -> None:
     assert setup.arrivals == []
 
 
-async def test_the_shaky_receiver_fails_the_first_attempt_and_accepts_a_later_one(setup: Setup) -> None:
+async def test_the_shaky_receiver_accepts_a_later_attempt(setup: Setup) -> None:
     statuses = [await setup.send(SHAKY, signed(SHAKY, attempt)) for attempt in (1, 2, 3)]
     assert statuses == [500, 500, 204]
     assert [arrival.problem for arrival in setup.arrivals] == [None] * 3
@@ -117,7 +117,7 @@ def test_the_shaky_rule_fails_few_events_and_each_at_most_twice() -> None:
 ARRIVAL = Arrival(STEADY, 10.0, "e1", "t", 1, 204, None)
 
 
-def test_an_event_counts_once_it_was_verified_and_accepted_at_both() -> None:
+def test_an_event_counts_when_both_receivers_accept_it() -> None:
     tally = Tally()
     tally.handed_over("e1", 10.0)
     tally.arrived(replace(ARRIVAL, at=10.004))
@@ -175,7 +175,7 @@ def test_an_endless_run_uses_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert tally.latency_ms(replace(ARRIVAL, event="e1")) is None
 
 
-def test_percentiles_are_those_of_the_nearest_rank() -> None:
+def test_percentiles_use_the_nearest_rank() -> None:
     tally = Tally()
     for number in range(1, 101):
         tally.handed_over(f"e{number}", 0.0)
@@ -186,12 +186,12 @@ def test_percentiles_are_those_of_the_nearest_rank() -> None:
 
 
 def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def course(_: Demo) -> Summary:
+    async def incomplete_run(_: Demo) -> Summary:
         tally = Tally()
         tally.handed_over("e1", 0.0)
         return tally.summary(unfinished=2, seconds=30)
 
-    monkeypatch.setattr(Demo, "run", course)
+    monkeypatch.setattr(Demo, "run", incomplete_run)
     result = CliRunner().invoke(app, ["demo", "--events", "1"])
     assert result.exit_code == 1
     assert "Delivered and verified: 0 of 1 events at the steady receiver" in result.stdout

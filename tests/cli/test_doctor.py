@@ -1,4 +1,4 @@
-"""The doctor finds every problem with its fix, and reports no false ones."""
+"""The doctor reports every problem with its fix, and no false problems."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from uplift_server.store.sqlite.connection import FileLock, connect
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
     monkeypatch.setattr(diagnostics, "RESOLVED_NAME", "localhost")
@@ -40,25 +40,25 @@ def examine(**environ: str) -> tuple[int, dict[str, tuple[str, str]]]:
     return result.exit_code, {row["check"]: (row["result"], row["text"]) for row in rows}
 
 
-def database(*, sealed_with: str | None = None) -> Path:
+def database(*, encrypted_with: str | None = None) -> Path:
     """A database with an endpoint and its key file."""
     config = load({})
     config.database_path.parent.mkdir(exist_ok=True)
     key = secret_key(config)
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
-    sealed = Cipher(parse_key(sealed_with or key)).encrypt("a secret", b"e" * 16, "secret")
+    encrypted = Cipher(parse_key(encrypted_with or key)).encrypt("a secret", b"e" * 16, "secret")
     raw = connect(config.database_path, read_only=False)
     raw.execute(
         "INSERT INTO endpoints (id, account_seq, url, description, event_types, secret, secret_created_at, state,"
         " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
-        (b"e" * 16, sealed),
+        (b"e" * 16, encrypted),
     )
     raw.close()
     return config.database_path
 
 
-def test_a_fresh_machine_is_fine_and_stays_untouched(tmp_path: Path) -> None:
+def test_a_new_machine_passes_and_is_not_changed(tmp_path: Path) -> None:
     code, found = examine()
     assert code == 0
     assert set(found) == {"python", "clock", "settings", "disk", "port", "database", "trust", "dns", "mail"}
@@ -74,11 +74,11 @@ def test_a_healthy_database_passes() -> None:
 
 
 def test_a_wrong_encryption_key_is_found() -> None:
-    database(sealed_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
+    database(encrypted_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
     assert examine()[1]["secret key"] == ("fail", "cannot decrypt 1 of 1 encrypted secrets and headers")
 
 
-def hold(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None:
+def store_held_delivery(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None:
     """Store an event whose delivery to an endpoint is held."""
     with closing(connect(path, read_only=False)) as raw:
         raw.execute(
@@ -93,16 +93,16 @@ def hold(path: Path, endpoint_seq: int, event_seq: int, created_at: int) -> None
 
 
 def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also with a running server."""
+    """The check includes running servers."""
     path = database()
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
-    hold(path, 7, 12, now)
+    store_held_delivery(path, 7, 12, now)
     text = f"1 held delivery of 1 endpoint, the oldest from {format_timestamp(now)}"
     assert examine()[1]["held"] == ("ok", text)
     old = now - 31 * 86_400_000
-    hold(path, 7, 11, now)
-    hold(path, 9, 10, old)
+    store_held_delivery(path, 7, 11, now)
+    store_held_delivery(path, 9, 10, old)
     text = f"3 held deliveries of 2 endpoints, the oldest from {format_timestamp(old)}"
     warned = ("warn", f"{text}, which is older than UPLIFT_RETENTION; retention does not delete held deliveries")
     assert examine()[1]["held"] == warned
@@ -116,7 +116,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
 
 
 def test_every_encrypted_value_is_checked() -> None:
-    """Values of all endpoints, including previous secrets and headers."""
+    """The check includes all endpoints, previous secrets and headers."""
     path = database()
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:
@@ -188,17 +188,17 @@ def test_an_empty_database_differs_from_an_older_schema() -> None:
 
 def test_traces_without_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "traces" not in examine()[1]
-    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
-    result, text = examine(**asked)[1]["traces"]
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+    result, text = examine(**environ)[1]["traces"]
     assert (result, "OTEL_EXPORTER_OTLP_ENDPOINT" in text) == ("ok", True)
     monkeypatch.setitem(sys.modules, "uplift_server.observe.tracing", None)
-    code, found = examine(**asked)
+    code, found = examine(**environ)
     assert code == 1
     assert found["traces"][0] == "fail"
     assert found["traces"][1].startswith("OTEL_EXPORTER_OTLP_ENDPOINT needs packages that are not installed")
 
 
-def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_takes_too_long_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     path = database()
     monkeypatch.setattr(inspection, "_STEPS_BETWEEN_CHECKS", 1)
     assert inspection.find_damage(path, seconds=-1) is None
@@ -207,12 +207,12 @@ def test_a_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
-    for look in (
+    for read in (
         lambda path: inspection.find_damage(path, seconds=1),
         lambda path: list(inspection.encrypted_values(path)),
     ):
         with pytest.raises(Unavailable):
-            look(tmp_path / "missing.db")
+            read(tmp_path / "missing.db")
 
 
 def test_invalid_settings_end_the_checks() -> None:
@@ -258,14 +258,14 @@ def test_the_readiness_of_a_running_server_is_checked(status: int, result: str) 
     lock.acquire()
     try:
         with fake_api() as api:
-            api.answers = {"GET /readyz": (status, b"ready\n", {})}
+            api.responses = {"GET /readyz": (status, b"ready\n", {})}
             _, found = examine(UPLIFT_PORT=api.url.rpartition(":")[2])
     finally:
         lock.release()
     assert found["server"][0] == result
 
 
-def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
+def test_invalid_egress_settings_are_found(tmp_path: Path) -> None:
     certificates = tmp_path / "none.pem"
     certificates.write_text("no certificates")
     _, found = examine(UPLIFT_EGRESS_ADDRESS="192.0.2.1", UPLIFT_EGRESS_CA_FILE=str(certificates))
@@ -281,7 +281,7 @@ def test_egress_that_cannot_work_is_found(tmp_path: Path) -> None:
     )
 
 
-def test_an_address_that_is_only_announced_is_not_yet_published() -> None:
+def test_an_upcoming_source_ip_is_not_yet_published() -> None:
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1@2999-01-01T00:00:00Z")
     assert found["source ips"][0] == "warn"
     _, found = examine(UPLIFT_EGRESS_ADDRESS="127.0.0.1", UPLIFT_SOURCE_IPS="127.0.0.1@2020-01-01T00:00:00Z")
@@ -304,7 +304,7 @@ def test_the_egress_proxy_is_checked() -> None:
     assert "hush" not in found["egress proxy"][1]
 
 
-def test_a_full_disk_a_wrong_clock_and_missing_names_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_a_wrong_clock_and_missing_dns_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1024))
     monkeypatch.setattr(diagnostics, "CLOCK_EARLIEST_S", 1e12)
@@ -324,7 +324,7 @@ def test_a_terminal_shows_lines_with_fixes() -> None:
 
 
 def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
-    """Also with running servers, because the database is shared."""
+    """The check includes running servers, because the database is shared."""
     key = "c2VhbHMgd2hhdCBpcyBzdG9yZWQsIHRlc3RzIG9ubHk="
     code, found = examine(UPLIFT_DATABASE_URL=postgres_url, UPLIFT_SECRET_KEY=key)
     assert code == 0

@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import ExitCode
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_documented_settings_are_those_of_the_program() -> None:
+def test_the_documented_settings_match_the_program() -> None:
     rows = re.findall(r"^\| (`UPLIFT_.*) \|$", (DOCS / "configuration.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [
         f"`{setting.name}` | {setting.kind} | "

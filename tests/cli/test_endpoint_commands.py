@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.cli.commands import DELIVERY, ENDPOINT, listed, output, run
+from tests.cli.commands import DELIVERY, ENDPOINT, output, page, run
 from tests.cli.fake_api import FakeApi
 
 from uplift_webhooks.cli.kit import views
@@ -11,11 +11,11 @@ from uplift_webhooks.cli.kit import views
 
 def test_endpoints(api: FakeApi) -> None:
     assert output("endpoints", "--account", "Rapids")["id"] == "ep_0e11"
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     assert run("endpoints").stdout.splitlines()[1] == "ep_0e11\thttps://x.example/\tenabled\thealthy\tall"
-    assert "uplift-account" not in api.asked[-1].headers
+    assert "uplift-account" not in api.requests[-1].headers
     assert "--state" not in run("endpoints", "--state", "failing", "--text", "x.example").stderr
-    assert api.asked[-1].query == {"limit": "50", "state": "failing", "text": "x.example"}
+    assert api.requests[-1].query == {"limit": "50", "state": "failing", "text": "x.example"}
     assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
     arguments = [
         "endpoint",
@@ -30,16 +30,16 @@ def test_endpoints(api: FakeApi) -> None:
     ]
     assert output(*arguments)["secret"] == "whsec_shown_once"
     body = {"url": "https://x.example/", "event_types": ["a.*"], "description": "d"}
-    assert api.asked[-1].body == body
+    assert api.requests[-1].body == body
     output(*arguments, "--max-in-flight", "4")
-    assert api.asked[-1].body == {**body, "max_in_flight": 4}
+    assert api.requests[-1].body == {**body, "max_in_flight": 4}
     assert output("endpoint", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
 
 
 def test_an_endpoint_is_a_block_that_ends_with_its_health(api: FakeApi) -> None:
     health = {"status": "failing", "failing_since": None, "hint": "Too slow."}
-    api.answers["GET /v1/endpoints"] = listed({**ENDPOINT, "health": health})
+    api.responses["GET /v1/endpoints"] = page({**ENDPOINT, "health": health})
     lines = run("endpoints", "ep_0e").stdout.splitlines()
     assert [line.split(None, 1) for line in lines][-4:] == [
         ["account", "acc_0a11"], ["health"], ["status", "failing"], ["hint", "Too slow."]
@@ -53,16 +53,16 @@ def test_an_endpoint_is_a_block_that_ends_with_its_health(api: FakeApi) -> None:
 def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
     for verb, state in (("pause", "paused"), ("enable", "enabled"), ("disable", "disabled")):
         assert output("endpoint", verb, "ep_0e")["state"] == state
-        assert (api.asked[-1].path, api.asked[-1].headers["uplift-account"]) == (
+        assert (api.requests[-1].path, api.requests[-1].headers["uplift-account"]) == (
             f"/v1/endpoints/ep_0e11/{verb}",
             "acc_0a11",
         )
     assert "state" in run("endpoint", "pause", "0e11", "--account", "Rapids").stdout
     for held in ("send", "drop", "keep"):
         output("endpoint", "enable", "ep_0e", "--held", held)
-        assert api.asked[-1].body == {"held": held}
+        assert api.requests[-1].body == {"held": held}
     output("endpoint", "enable", "ep_0e")
-    assert api.asked[-1].body == {"held": "send"}
+    assert api.requests[-1].body == {"held": "send"}
     missing = run("endpoint", "pause", "ep_0f")
     assert missing.exit_code == 4
     assert "uplift-server endpoints" in missing.stderr
@@ -70,7 +70,7 @@ def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
 
 def test_an_invalid_held_action_names_its_option(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "held", "code": "value_unknown", "message": "Use one of 'send', 'drop' or 'keep'."}]}
-    api.answers["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
+    api.responses["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
     result = run("endpoint", "enable", "ep_0e", "--held", "burn")
     assert result.exit_code == 2
     assert "Use one of 'send', 'drop' or 'keep'." in result.stderr
@@ -79,14 +79,14 @@ def test_an_invalid_held_action_names_its_option(api: FakeApi) -> None:
 
 def test_an_endpoint_is_tested(api: FakeApi) -> None:
     attempt = {"id": "att_1", "delivery": "dlv_0f11", "outcome": "delivered", "hint": None}
-    api.answers["POST /v1/endpoints/ep_0e11/test"] = attempt
+    api.responses["POST /v1/endpoints/ep_0e11/test"] = attempt
     assert output("endpoint", "test", "ep_0e") == attempt
-    assert api.asked[-1].body == {}
+    assert api.requests[-1].body == {}
     output("endpoint", "test", "0e11", "--type", "athlete.created")
-    assert api.asked[-1].body == {"type": "athlete.created"}
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].body == {"type": "athlete.created"}
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     failed = {**attempt, "outcome": "timeout", "hint": "Answer at once."}
-    api.answers["POST /v1/endpoints/ep_0e11/test"] = failed
+    api.responses["POST /v1/endpoints/ep_0e11/test"] = failed
     result = run("endpoint", "test", "ep_0e", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
     assert json.loads(result.stderr)["error"] == {
@@ -95,7 +95,7 @@ def test_an_endpoint_is_tested(api: FakeApi) -> None:
         "exit_code": 1,
     }
     unknown = {"errors": [{"field": "type", "code": "event_type_unknown", "message": "The catalog has none."}]}
-    api.answers["POST /v1/endpoints/ep_0e11/test"] = (422, {"code": "validation_failed", **unknown}, {})
+    api.responses["POST /v1/endpoints/ep_0e11/test"] = (422, {"code": "validation_failed", **unknown}, {})
     assert "--type" in run("endpoint", "test", "ep_0e", "--type", "no.such").stderr
 
 
@@ -103,15 +103,15 @@ def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.M
     monkeypatch.setattr(views, "LOOK_SECONDS", 0.01)
     attempt = {"id": "att_1", "outcome": "delivered", "hint": None}
     states = iter(["pending", "pending", "delivered"])
-    api.answers["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
-    api.answers["GET /v1/deliveries/dlv_0f11"] = lambda _: {**DELIVERY, "status": next(states)}
-    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed(attempt)
+    api.responses["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
+    api.responses["GET /v1/deliveries/dlv_0f11"] = lambda _: {**DELIVERY, "status": next(states)}
+    api.responses["GET /v1/deliveries/dlv_0f11/attempts"] = page(attempt)
     assert output("endpoint", "test", "ep_0e") == attempt
-    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "failed"}
-    api.answers["GET /v1/deliveries/dlv_0f11/attempts"] = listed()
-    cut_off = run("endpoint", "test", "ep_0e")
-    assert cut_off.exit_code == 1
-    assert "uplift-server deliveries dlv_0f11" in cut_off.stderr
+    api.responses["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "failed"}
+    api.responses["GET /v1/deliveries/dlv_0f11/attempts"] = page()
+    unfinished = run("endpoint", "test", "ep_0e")
+    assert unfinished.exit_code == 1
+    assert "uplift-server deliveries dlv_0f11" in unfinished.stderr
     monkeypatch.setattr(views, "TEST_SECONDS_MAX", 0.0)
-    api.answers["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
+    api.responses["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
     assert "has no result yet" in run("endpoint", "test", "ep_0e").stderr

@@ -1,4 +1,4 @@
-"""Rotation of the encryption key: after a kill at any step, the same command finishes it."""
+"""Rotation of the encryption key. After a kill at any step, the same command finishes it."""
 
 import base64
 import json
@@ -74,10 +74,10 @@ while True:
 """Rotates the key in copies of a folder, each killed one step later, until one finishes."""
 
 
-def filled(config: Config, *, sealed_with: str | None = None) -> None:
-    """A database with endpoints, one with a secret overlap and headers, and its encryption key."""
+def create_database(config: Config, *, encrypted_with: str | None = None) -> None:
+    """Create a database with its encryption key and endpoints, one with a previous secret and headers."""
     config.database_path.parent.mkdir(parents=True)
-    cipher = Cipher(parse_key(sealed_with or secret_key(config)))
+    cipher = Cipher(parse_key(encrypted_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
     with closing(connect(config.database_path, read_only=False)) as raw:
@@ -99,8 +99,8 @@ def filled(config: Config, *, sealed_with: str | None = None) -> None:
         )
 
 
-def opened(config: Config, key: str) -> list[str]:
-    """All encrypted values, decrypted with a key."""
+def decrypted_values(config: Config, key: str) -> list[str]:
+    """Return all encrypted values, decrypted with a key."""
     cipher = Cipher(parse_key(key))
     return sorted(
         cipher.decrypt(each.value, each.endpoint_id, each.column)
@@ -123,14 +123,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def test_all_values_are_encrypted_with_a_new_key_and_the_old_key_stays(config: Config) -> None:
-    filled(config)
+    create_database(config)
     old = secret_key(config)
     result = rotate("--json")
     assert (result.exit_code, result.stderr) == (0, "")
     shown = json.loads(result.stdout)
     new = secret_key(config)
     assert new != old
-    assert opened(config, new) == ALL
+    assert decrypted_values(config, new) == ALL
     kept = Path(shown.pop("old_key"))
     assert shown == {"sealed_values": 5, "sealed_anew": 5, "key": str(config.secret_key_path)}
     assert kept.read_text().strip() == old
@@ -142,25 +142,25 @@ def test_all_values_are_encrypted_with_a_new_key_and_the_old_key_stays(config: C
     assert old not in result.stdout
     assert new not in result.stdout
     with pytest.raises(WrongSecretKey, match="after a key rotation"):
-        opened(config, old)
+        decrypted_values(config, old)
     assert "Back up the new key" in rotate().stderr
 
 
 def test_a_given_key_replaces_the_old_key(config: Config, tmp_path: Path) -> None:
-    filled(config)
+    create_database(config)
     own = tmp_path / "own.key"
     own.write_text(base64.b64encode(b"k" * 32).decode() + "\n")
     assert rotate("--new-key-file", str(own)).exit_code == 0
     assert secret_key(config) == own.read_text().strip()
-    assert opened(config, secret_key(config)) == ALL
+    assert decrypted_values(config, secret_key(config)) == ALL
     again = rotate("--new-key-file", str(own), "--json")
     assert json.loads(again.stdout)["sealed_anew"] == 0
     assert json.loads(again.stdout)["old_key"] is None
 
 
-def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: Config, tmp_path: Path) -> None:
+def test_a_key_from_the_environment_is_replaced_from_a_file(config: Config, tmp_path: Path) -> None:
     old, new = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
-    filled(config, sealed_with=old)
+    create_database(config, encrypted_with=old)
     without = rotate(UPLIFT_SECRET_KEY=old)
     assert without.exit_code == 2
     assert "--new-key-file FILE" in without.stderr
@@ -172,8 +172,8 @@ def test_with_a_key_from_the_environment_the_new_one_comes_from_a_file(config: C
         f"Before you start the server again, set UPLIFT_SECRET_KEY (environment) to the contents of {file}.\n"
     )
     assert new not in result.stdout + result.stderr
-    assert opened(config, new) == ALL
-    # Repeat it before and after the setting changes.
+    assert decrypted_values(config, new) == ALL
+    # Repeat the rotation with the old and with the new setting.
     for given in (old, new):
         again = rotate("--new-key-file", str(file), "--json", UPLIFT_SECRET_KEY=given)
         assert json.loads(again.stdout)["sealed_anew"] == 0
@@ -194,14 +194,14 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "whole").mkdir()
     monkeypatch.chdir(tmp_path / "whole")
-    filled(config)
+    create_database(config)
     old = secret_key(config)
     program = [sys.executable, "-c", KILLED, str(tmp_path)]
     ran = subprocess.run(program, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
     *steps, done = ran.stdout.splitlines()
     assert json.loads(done)["sealed_anew"] == 5
-    # Before the new key is complete, before the commit, before the exchange of the keys, and after it.
+    # Kills before the new key is complete, before the commit, and before and after the key files are swapped.
     assert {"before the commit", "after the commit", "before link", "before fsync"} <= set(steps)
     assert len(steps) >= 10
     next_key = config.next_secret_key_path
@@ -213,9 +213,9 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
             with pytest.raises(ConfigError, match="finish the rotation with `uplift-server secret-key rotate`"):
                 secret_key(config)
         else:
-            assert opened(config, secret_key(config)) == ALL
+            assert decrypted_values(config, secret_key(config)) == ALL
         if number == unfinished[-1]:
-            # As a process: the server writes its output from threads until the process ends.
+            # Run a process, because the server writes its output from threads until the process ends.
             serve = [Path(sys.executable).with_name("uplift-server"), "serve"]
             environ = os.environ | {"UPLIFT_PORT": "0"}
             started = subprocess.run(serve, env=environ, capture_output=True, text=True, timeout=100, check=False)
@@ -224,7 +224,7 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
         result = rotate("--json")
         assert result.exit_code == 0, (steps[number - 1], result.stderr)
         new = secret_key(config)
-        assert opened(config, new) == ALL
+        assert decrypted_values(config, new) == ALL
         assert Path(json.loads(result.stdout)["old_key"]).exists()
         kept = {path.read_text().strip() for path in config.database_path.parent.glob("secret.key.before-*")}
         assert old in kept
@@ -232,23 +232,23 @@ def test_a_rotation_killed_at_any_step_is_finished_by_the_next(
 
 
 def test_a_given_key_waits_for_an_unfinished_rotation(config: Config, tmp_path: Path) -> None:
-    filled(config)
+    create_database(config)
     first, second = (base64.b64encode(letter * 32).decode() for letter in (b"1", b"2"))
     config.next_secret_key_path.write_text(first)
     own = tmp_path / "own.key"
     own.write_text(second)
-    refused = rotate("--new-key-file", str(own))
-    assert refused.exit_code == 2
-    assert "without --new-key-file" in refused.stderr
+    rejected = rotate("--new-key-file", str(own))
+    assert rejected.exit_code == 2
+    assert "without --new-key-file" in rejected.stderr
     assert rotate().exit_code == 0
     assert secret_key(config) == first
     assert rotate("--new-key-file", str(own)).exit_code == 0
     assert secret_key(config) == second
-    assert opened(config, second) == ALL
+    assert decrypted_values(config, second) == ALL
 
 
 def test_a_value_that_neither_key_decrypts_stops_the_rotation(config: Config) -> None:
-    filled(config)
+    create_database(config)
     old = secret_key(config)
     owner = b"x" * 16
     with closing(connect(config.database_path, read_only=False)) as raw:
@@ -262,12 +262,12 @@ def test_a_value_that_neither_key_decrypts_stops_the_rotation(config: Config) ->
     assert "cannot be decrypted" in result.stderr
     with closing(connect(config.database_path, read_only=False)) as raw:
         raw.execute("DELETE FROM endpoints WHERE id = ?", (owner,))
-    assert opened(config, old) == ALL
+    assert decrypted_values(config, old) == ALL
     assert rotate().exit_code == 0
 
 
 def test_a_rotation_needs_exclusive_access(config: Config) -> None:
-    filled(config)
+    create_database(config)
     before = config.secret_key_path.read_text()
     lock = FileLock(config.database_path)
     lock.acquire()
@@ -287,7 +287,7 @@ def test_a_rotation_needs_exclusive_access(config: Config) -> None:
 def test_a_rotation_needs_a_database_and_valid_keys(config: Config, tmp_path: Path) -> None:
     assert rotate().exit_code == 4
     assert not config.database_path.parent.exists()
-    filled(config)
+    create_database(config)
     for content in (b"", b"c2hvcnQ=", b"\xff\xfe"):
         (tmp_path / "wrong.key").write_bytes(content)
         assert rotate("--new-key-file", str(tmp_path / "wrong.key")).exit_code == 2

@@ -10,15 +10,15 @@ from uplift_server.config import ConfigError, ConfigProblem, load
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
-def why(error: OSError) -> ConfigError | CliError:
-    """The error of a start that could not listen on port 80."""
+def listen_error(error: OSError) -> ConfigError | CliError:
+    """Return the error of a server that cannot listen on port 80."""
     failure = ConfigError(ConfigProblem("UPLIFT_HOST and UPLIFT_PORT", "cannot be listened on", ""))
     failure.__cause__ = error
     return more_exactly(load({"UPLIFT_HOST": "hooks.example", "UPLIFT_PORT": "80"}), failure)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "cause"),
     [
         (
             OSError(errno.EADDRINUSE, "Address already in use"),
@@ -28,11 +28,11 @@ def why(error: OSError) -> ConfigError | CliError:
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),
     ],
 )
-def test_an_address_that_may_appear_soon_is_retried(error: OSError, told: str) -> None:
-    failure = why(error)
+def test_a_temporary_listen_error_is_retried(error: OSError, cause: str) -> None:
+    failure = listen_error(error)
     assert isinstance(failure, CliError)
     assert failure.code is ExitCode.TRY_LATER
-    assert failure.cause.startswith(told)
+    assert failure.cause.startswith(cause)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_an_address_that_may_appear_soon_is_retried(error: OSError, told: str) -
     ],
 )
 def test_a_permanent_error_names_its_setting(error: OSError, setting: str) -> None:
-    failure = why(error)
+    failure = listen_error(error)
     assert isinstance(failure, ConfigError)
     assert [each.name for each in failure.problems] == [setting]
 

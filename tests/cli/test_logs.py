@@ -48,7 +48,7 @@ def failed(**changes: object) -> AttemptLine:
     )
 
 
-def test_attempts_are_json_lines_in_the_form_of_all_others() -> None:
+def test_attempts_are_json_lines_like_all_others() -> None:
     first, second = (
         json.loads(each) for each in encode_lines([line(), failed(remote_address="192.0.2.1")]).splitlines()
     )
@@ -203,7 +203,7 @@ def test_text_lines_begin_with_the_same_timestamp() -> None:
     assert "endpoint=ep_01" in ours
 
 
-class Refusing(io.StringIO):
+class ClosedPipe(io.StringIO):
     """A pipe with a closed reader."""
 
     def write(self, text: str) -> int:
@@ -215,7 +215,7 @@ class Refusing(io.StringIO):
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_an_unwritable_line_raises_nothing(closed: bool) -> None:
-    stream = Refusing()
+    stream = ClosedPipe()
     if closed:
         stream.close()
     logs.configure_logs("console", stream)
@@ -228,7 +228,7 @@ def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.M
     logs.configure_logs("json", stream)
     monkeypatch.setattr(logs, "WARNINGS_KNOWN_MAX", 3)
 
-    def told(at: float, text: str, level: int = logging.WARNING) -> list[str]:
+    def messages(at: float, text: str, level: int = logging.WARNING) -> list[str]:
         stream.seek(0)
         stream.truncate()
         name = logging.getLevelName(level).lower()
@@ -236,17 +236,17 @@ def test_warnings_about_requests_are_written_once_a_minute(monkeypatch: pytest.M
         logging.getLogger("a.library").handle(record)
         return [json.loads(each)["message"] for each in stream.getvalue().splitlines()]
 
-    assert told(1000, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
-    assert told(1001, "Invalid HTTP request received.") == told(1059, "Invalid HTTP request received.") == []
-    assert told(1002, "another") == ["another"]
-    assert told(1060, "Invalid HTTP request received.") == [
+    assert messages(1000, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
+    assert messages(1001, "Invalid HTTP request received.") == messages(1059, "Invalid HTTP request received.") == []
+    assert messages(1002, "another") == ["another"]
+    assert messages(1060, "Invalid HTTP request received.") == [
         "Invalid HTTP request received. (2 similar lines suppressed)"
     ]
-    assert told(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
+    assert messages(1121, "Invalid HTTP request received.") == ["Invalid HTTP request received."]
     # Errors are never merged, and the memory has a limit.
-    assert told(1122, "broken", logging.ERROR) == told(1122, "broken", logging.ERROR) == ["broken"]
-    assert all(told(1123, f"warning {number}") for number in range(5))
-    assert told(1124, "another") == ["another"]
+    assert messages(1122, "broken", logging.ERROR) == messages(1122, "broken", logging.ERROR) == ["broken"]
+    assert all(messages(1123, f"warning {number}") for number in range(5))
+    assert messages(1124, "another") == ["another"]
 
 
 def test_colors_are_only_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the mail server, with and without an email."""
+"""Commands that check the mail server, with and without a test email."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from uplift_server.service import diagnostics
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_PORT", "0")
     monkeypatch.setattr(diagnostics, "RESOLVED_NAME", "localhost")
@@ -21,7 +21,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def smtp_server() -> Iterator[SmtpStub]:
-    """A mail server that listens."""
+    """A running mail server."""
     smtp_server = SmtpStub().open()
     yield smtp_server
     smtp_server.close()
@@ -57,10 +57,10 @@ def test_two_test_emails_are_two(smtp_server: SmtpStub) -> None:
 
 def test_an_error_shows_its_fix(smtp_server: SmtpStub) -> None:
     smtp_server.reject_recipient = lambda _: "550 unknown user"
-    refused = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
-    assert refused.exit_code == 1
-    assert "550 unknown user" in refused.stderr
-    assert "How to fix:" in refused.stderr
+    rejected = run("mail", "test", "coach@rapids.example", port=smtp_server.port)
+    assert rejected.exit_code == 1
+    assert "550 unknown user" in rejected.stderr
+    assert "How to fix:" in rejected.stderr
     assert run("mail", "test", "coach", port=smtp_server.port).exit_code == 2
     unset = run("mail", "test", "coach@rapids.example")
     assert unset.exit_code == 2

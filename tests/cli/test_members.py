@@ -14,18 +14,18 @@ def test_members_are_listed_and_invited(api: FakeApi) -> None:
     ]  # fmt: skip
     arguments = ["member", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
     assert output(*arguments) == INVITATION
-    assert api.asked[-1].body == {"email": "bob@b.example", "role": "member"}
+    assert api.requests[-1].body == {"email": "bob@b.example", "role": "member"}
     assert "Send the link only to the new member" not in run(*arguments).stderr
-    api.answers["POST /v1/accounts/acc_0a11/members"] = (201, {**INVITATION, "url": "https://x/invitations/abc"}, {})
+    api.responses["POST /v1/accounts/acc_0a11/members"] = (201, {**INVITATION, "url": "https://x/invitations/abc"}, {})
     result = run(*arguments)
     assert "https://x/invitations/abc" in result.stdout
     assert "Send the link only to the new member" in result.stderr
 
 
-def test_a_member_is_named_by_id_beginning_or_address(api: FakeApi) -> None:
+def test_a_member_is_found_by_id_prefix_or_email(api: FakeApi) -> None:
     for name in ("mem_0f11", "0f", "Ann@B.example"):
         assert output("member", "role", name, "--role", "owner", "--account", "acc_0a11")["role"] == "owner"
-        assert api.asked[-1].body == {"role": "owner"}
+        assert api.requests[-1].body == {"role": "owner"}
         assert output("member", "remove", name, "--account", "acc_0a11") == {"id": "mem_0f11", "removed": True}
         assert output("member", "reset-password", name, "--account", "acc_0a11") == LINK
     result = run("member", "remove", "eve@b.example", "--account", "acc_0a11")
@@ -41,11 +41,11 @@ def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
 
 def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert output("sign-in-link") == LINK
-    assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/sign-in-links", {})
+    assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/sign-in-links", {})
     assert output("sign-in-link", "--account", "Rapids") == LINK
-    assert (api.asked[-1].path, api.asked[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
+    assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
     assert output("sign-in-link", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
-    assert api.asked[-1].body == {"email": "a@b.example", "role": "owner"}
+    assert api.requests[-1].body == {"email": "a@b.example", "role": "owner"}
     assert "works once, within 5 minutes" in run("sign-in-link").stderr
     result = run("sign-in-link", "--email", "a@b.example")
     assert result.exit_code == 2
@@ -57,4 +57,4 @@ def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyP
     result = run("sign-in-link")
     assert result.exit_code == 1
     assert "run `uplift-server serve`" in result.stderr
-    assert api.asked == []
+    assert api.requests == []

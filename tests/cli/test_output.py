@@ -49,7 +49,7 @@ ITEM = {"id": "dlv_" + "0123456789abcdef" * 3, "type": "movement.analytics.creat
         "created_at": "2020-01-01T00:00:00.000Z"}  # fmt: skip
 
 
-def test_a_table_fits_its_width_with_one_line_an_item() -> None:
+def test_a_table_fits_its_width_with_one_line_per_item() -> None:
     output, shown = terminal(40)
     output.rows([ITEM], COLUMNS, empty="")
     assert plain(shown) == ["DELIVERY      TYPE                STATUS", "0123456789ab  movement.analytic…  failed"]
@@ -62,7 +62,7 @@ def test_a_table_fits_its_width_with_one_line_an_item() -> None:
     assert line.endswith(" d ago")
 
 
-def test_columns_that_can_be_cut_share_the_width() -> None:
+def test_columns_that_can_be_truncated_share_the_width() -> None:
     output, shown = terminal(40)
     columns = [Column("name", "NAME", gives=True), Column("url", "URL", gives=True), Column("state", "STATE")]
     output.rows([{"name": "Rapids", "url": "u" * 50, "state": "on"}], columns, empty="")
@@ -72,7 +72,7 @@ def test_columns_that_can_be_cut_share_the_width() -> None:
     assert plain(shown)[1] == f"{'n' * 14}…  {'u' * 15}…  on"
 
 
-def test_a_wide_table_has_everything_in_full_in_one_line() -> None:
+def test_a_wide_table_shows_all_values_in_one_line() -> None:
     output, shown = terminal(40)
     output.rows([ITEM], COLUMNS, empty="", wide=True)
     _, line = plain(shown)
@@ -85,7 +85,7 @@ def test_an_object_is_a_block_without_empty_fields() -> None:
     assert plain(shown) == ["id      ep_1", "health", "  status  failing", "  hint    Too slow."]
 
 
-def test_no_color_leaves_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_writes_no_escape_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("FORCE_COLOR", "1")
     output = Output(as_json=False)
@@ -95,7 +95,7 @@ def test_no_color_leaves_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b" not in captured.get()
 
 
-def test_a_status_in_another_column_is_no_status() -> None:
+def test_only_the_status_field_has_the_color_of_a_status() -> None:
     output, shown = terminal()
     output.fields({"name": "failed", "status": "failed", "flag": True, "many": [1, 2], "inner": {"a": None}})
     assert shown.getvalue().count("\x1b[31m") == 1
@@ -107,7 +107,7 @@ ARRIVAL = Arrival(STEADY, 10.0, "e1", "athlete.created", 1, 204, None)
 
 
 @pytest.mark.parametrize("events", [None, 1])
-def test_the_stream_of_a_terminal(events: int | None) -> None:
+def test_the_demo_screen_on_a_terminal(events: int | None) -> None:
     output, shown = terminal(160)
     tally = Tally()
     with Screen(output, events) as screen:
@@ -134,9 +134,7 @@ def test_the_stream_of_a_terminal(events: int | None) -> None:
     assert all(words in text for words in (*shown_words, "invalid signatures: 1", "Unfinished deliveries: 1"))
 
 
-def test_a_demonstration_without_a_terminal_has_no_progress_bar(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_demo_without_a_terminal_has_no_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(Output(as_json=False), 1) as screen:
         screen.arrival(ARRIVAL, None)
         screen.delivered(1)

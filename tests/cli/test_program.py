@@ -25,7 +25,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -34,13 +34,13 @@ def run(*arguments: str, **environ: str) -> Result:
     return CliRunner().invoke(app, list(arguments), env=environ)
 
 
-def served(**environ: str) -> tuple[int, str]:
-    """Return the exit code and the errors of `serve`, which writes to the streams of its process."""
+def run_serve(**environ: str) -> tuple[int, str]:
+    """Run `serve` as a process, because it writes to the streams of its process; return exit code and errors."""
     program = Path(sys.executable).with_name("uplift-server")
-    ended = subprocess.run(
+    result = subprocess.run(
         [program, "serve"], env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
     )
-    return ended.returncode, ended.stderr
+    return result.returncode, result.stderr
 
 
 def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -55,7 +55,7 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
-def test_the_commands_are_those_of_the_contract() -> None:
+def test_the_list_of_commands() -> None:
     assert {
         ("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("account", "create"), ("key", "create"),
         ("send",), ("endpoints",), ("deliveries",),
@@ -77,7 +77,7 @@ def test_version_and_wrong_usage() -> None:
     assert run("deliveries", "--limit", "0").exit_code == 2
 
 
-def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
+def test_an_error_has_a_line_for_the_cause_and_one_for_the_fix() -> None:
     result = run("config", UPLIFT_PROT="1")
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -102,7 +102,7 @@ def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
         (["send"], "Missing argument", "uplift-server send"),
     ],
 )
-def test_wrong_usage_is_json_too(arguments: list[str], cause: str, place: str) -> None:
+def test_wrong_usage_can_be_json(arguments: list[str], cause: str, place: str) -> None:
     result = run(*arguments, "--json")
     [line] = result.stderr.splitlines()
     error = json.loads(line)["error"]
@@ -112,19 +112,19 @@ def test_wrong_usage_is_json_too(arguments: list[str], cause: str, place: str) -
     assert run(*arguments).stderr.startswith("Usage: ")
 
 
-def test_help_names_the_commands() -> None:
+def test_help_shows_exit_codes_and_no_unknown_command() -> None:
     assert "130 stopped by" in " ".join(run("--help").stdout.split())
     assert "show" not in run("account", "--help").stdout
 
 
-def test_an_error_is_json_with_json() -> None:
+def test_errors_are_json_with_the_json_option() -> None:
     result = run("config", "--json", UPLIFT_PORT="x", UPLIFT_LEASE="x")
     errors = [json.loads(line)["error"] for line in result.stderr.splitlines()]
     assert [error["exit_code"] for error in errors] == [2, 2]
     assert errors[0]["cause"].startswith("UPLIFT_PORT ")
 
 
-def because(cause: Exception) -> Unavailable:
+def unavailable(cause: Exception) -> Unavailable:
     error = Unavailable(f"the database cannot do this now: {cause}")
     error.__cause__ = cause
     return error
@@ -135,11 +135,11 @@ def because(cause: Exception) -> Unavailable:
     [
         (Unavailable("another server has it; stop it"), 75, "How to fix: stop it"),
         (Unavailable("disk full"), 75, "How to fix: try again in a moment"),
-        (because(OSError(errno.ENOSPC, "full")), 75, "How to fix: try again in a moment"),
-        (because(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
-        (because(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
+        (unavailable(OSError(errno.ENOSPC, "full")), 75, "How to fix: try again in a moment"),
+        (unavailable(PermissionError(errno.EACCES, "denied", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
+        (unavailable(OSError(errno.EROFS, "read-only", "uplift.db")), 2, "UPLIFT_DATABASE_URL"),
         # The error of asyncio for the socket of a stopped PostgreSQL.
-        (because(FileNotFoundError(errno.ENOENT, "no such file")), 75, "How to fix: try again in a moment"),
+        (unavailable(FileNotFoundError(errno.ENOENT, "no such file")), 75, "How to fix: try again in a moment"),
         (UnknownSchema("it is newer; start a later version"), 1, "How to fix: start a later version"),
         (Conflict("a name is taken"), 1, "Error: a name is taken"),
         (WrongSecretKey("it does not open; use the right one"), 2, "How to fix: use the right one"),
@@ -168,7 +168,7 @@ def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "How to fix: " in result.stderr
 
 
-def test_settings_come_from_the_file_that_is_named_or_that_is_there(tmp_path: Path) -> None:
+def test_settings_come_from_the_given_or_the_default_file(tmp_path: Path) -> None:
     (tmp_path / "uplift.toml").write_text("port = 9001")
     (tmp_path / "other.toml").write_text("port = 9002")
 
@@ -188,7 +188,7 @@ def test_a_list_in_a_pipe_is_separated_by_tabs() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["config"], ["config", "--json"]])
-def test_a_closed_pipe_is_no_failure(arguments: list[str]) -> None:
+def test_a_closed_pipe_exits_with_0(arguments: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "from uplift_server.cli.main import run; run()", *arguments],
         stdout=subprocess.PIPE,
@@ -210,7 +210,7 @@ def program(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     "arguments", [["config"], ["config", "--json"], ["key", "create"], ["key", "create", "--json"]]
 )
-def test_a_full_disk_is_an_ordinary_error(arguments: list[str]) -> None:
+def test_a_full_disk_is_a_normal_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         result = program(*arguments, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
@@ -238,25 +238,25 @@ def test_a_command_needs_a_standard_output() -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-def damaged(tmp_path: Path) -> None:
+def damage_database(tmp_path: Path) -> None:
     assert run("migrate").exit_code == 0
     for path in (tmp_path / "uplift-data").glob("uplift.db-*"):
         path.unlink()
     (tmp_path / "uplift-data" / "uplift.db").write_bytes(b"no database at all" * 1000)
 
 
-def ended(command: str, **environ: str) -> tuple[int, str]:
-    """The exit code and the errors of a command."""
+def exit_code_and_errors(command: str, **environ: str) -> tuple[int, str]:
+    """Return the exit code and the errors of a command."""
     if command == "serve":
-        return served(**environ)
+        return run_serve(**environ)
     result = run(command, **environ)
     return result.exit_code, result.stderr
 
 
 @pytest.mark.parametrize("command", ["accounts", "migrate", "serve"])
 def test_a_damaged_database_is_a_permanent_error(tmp_path: Path, command: str) -> None:
-    damaged(tmp_path)
-    code, errors = ended(command, UPLIFT_PORT="0")
+    damage_database(tmp_path)
+    code, errors = exit_code_and_errors(command, UPLIFT_PORT="0")
     assert code == 1
     assert "is damaged or is not a database" in errors
     assert "How to fix: restore it from a backup; for details, run `uplift-server doctor`" in errors
@@ -265,17 +265,17 @@ def test_a_damaged_database_is_a_permanent_error(tmp_path: Path, command: str) -
 @pytest.mark.parametrize("command", ["migrate", "serve"])
 def test_an_unwritable_directory_is_wrong_usage(tmp_path: Path, command: str) -> None:
     (tmp_path / "uplift-data").write_text("no directory")
-    code, errors = ended(command, UPLIFT_PORT="0")
+    code, errors = exit_code_and_errors(command, UPLIFT_PORT="0")
     assert code == 2
     assert "UPLIFT_DATABASE_URL" in errors
 
 
 def test_an_address_of_another_machine_differs_from_a_port_in_use() -> None:
-    code, errors = served(UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
+    code, errors = run_serve(UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
     examined = run("doctor", UPLIFT_HOST="192.0.2.1", UPLIFT_PORT="0")
     assert (code, examined.exit_code) == (75, 1)
-    for said in (errors, examined.output):
-        assert "UPLIFT_HOST is 192.0.2.1, which is not an address of this machine" in " ".join(said.split())
+    for text in (errors, examined.output):
+        assert "UPLIFT_HOST is 192.0.2.1, which is not an address of this machine" in " ".join(text.split())
     assert "set it to an address of this machine, such as 127.0.0.1" in errors
 
 
@@ -302,10 +302,10 @@ def test_migrate_creates_the_database_and_its_key_and_can_be_repeated(tmp_path: 
     assert {path.name for path in (tmp_path / "uplift-data").iterdir()} >= {"uplift.db", "secret.key"}
 
 
-@pytest.mark.parametrize(("shell", "sign_of_it"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
-def test_the_completion_of_a_shell_is_shown(shell: str, sign_of_it: str) -> None:
+@pytest.mark.parametrize(("shell", "expected"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
+def test_show_completion_prints_the_script_of_a_shell(shell: str, expected: str) -> None:
     result = run("--show-completion", shell)
-    assert (result.exit_code, sign_of_it in result.stdout) == (0, True)
+    assert (result.exit_code, expected in result.stdout) == (0, True)
     assert "_UPLIFT_SERVER_COMPLETE" in result.stdout
 
 

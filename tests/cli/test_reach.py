@@ -1,4 +1,4 @@
-"""The server that a command uses, also when servers start or stop meanwhile."""
+"""The server that a command uses, including servers that start or stop during the command."""
 
 import socket
 from collections.abc import Iterator
@@ -34,42 +34,42 @@ def database_in(directory: Path) -> Config:
 
 
 @contextmanager
-def looks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
-    """Each check for a running server returns the next of these."""
+def patched_checks(patched: pytest.MonkeyPatch, *found: bool) -> Iterator[None]:
+    """Let each check for a running server return the next of these results."""
     left = list(found)
     patched.setattr(reach, "server_runs", lambda _config: left.pop(0))
     yield
     assert not left
 
 
-def test_a_server_that_starts_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_starts_during_a_command_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def taken(_config: Any) -> Iterator[Any]:
+    def raise_unavailable(_config: Any) -> Iterator[Any]:
         raise Unavailable("another server has the database")
         yield
 
-    monkeypatch.setattr(reach, "_temporary_server", taken)
+    monkeypatch.setattr(reach, "_temporary_server", raise_unavailable)
     config = database_in(tmp_path)
-    with looks(monkeypatch, False, True), reach.reach(config) as client:
+    with patched_checks(monkeypatch, False, True), reach.reach(config) as client:
         assert client is not None
-    with looks(monkeypatch, False, False), pytest.raises(Unavailable), reach.reach(config):
-        raise AssertionError("there is nobody to ask")
+    with patched_checks(monkeypatch, False, False), pytest.raises(Unavailable), reach.reach(config):
+        raise AssertionError("there is no server")
 
 
-def test_a_later_error_of_a_command_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even if another server has the database when the temporary server ends."""
+def test_the_own_error_of_a_command_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is the same if another server has the database when the temporary server ends."""
     ended = []
 
     @contextmanager
-    def ours(_config: Any) -> Iterator[str]:
+    def temporary_server(_config: Any) -> Iterator[str]:
         try:
             yield "client"
         finally:
             ended.append(True)
 
-    monkeypatch.setattr(reach, "_temporary_server", ours)
+    monkeypatch.setattr(reach, "_temporary_server", temporary_server)
     failure = Unavailable("the disk is full")
-    with looks(monkeypatch, False), pytest.raises(Unavailable) as raised, reach.reach(database_in(tmp_path)):
+    with patched_checks(monkeypatch, False), pytest.raises(Unavailable) as raised, reach.reach(database_in(tmp_path)):
         raise failure
     assert raised.value is failure
     assert ended == [True]
@@ -87,15 +87,17 @@ def test_a_server_is_found_by_a_link_to_its_file(tmp_path: Path) -> None:
     assert not reach.server_runs(by_link)
 
 
-def test_an_unreadable_lock_is_no_server(tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_lock_does_not_mean_a_running_server(
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lock that this user cannot open does not mean that a server runs."""
 
-    def refuse(_: FileLock) -> bool:
+    def raise_unavailable(_: FileLock) -> bool:
         raise Unavailable("unable to open database file")
 
     config = replace(database_in(tmp_path), port=unused_tcp_port)
     FileLock(config.database_path).path.touch()
-    monkeypatch.setattr(FileLock, "is_held", refuse)
+    monkeypatch.setattr(FileLock, "is_held", raise_unavailable)
     assert not reach.server_runs(config)
 
 
@@ -107,7 +109,7 @@ def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: in
     assert "uplift-server serve" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
     with fake_api() as api:
-        api.answers = {"GET /readyz": (200, b"ready\n", {})}
+        api.responses = {"GET /readyz": (200, b"ready\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
         with pytest.raises(CliError, match="uses a different one"):
             reach.reach(other).__enter__()
@@ -126,5 +128,5 @@ def test_an_event_stored_without_a_server_is_sent_by_the_next_server(tmp_path: P
             client.post("/v1/endpoints", {"url": url}, account=account)
             with pytest.raises(TimeoutError):
                 receiver.accept()
-            [greeting] = client.items("/v1/deliveries", limit=5)
-    assert (greeting["status"], greeting["attempts_made"]) == ("pending", 0)
+            [registration] = client.items("/v1/deliveries", limit=5)
+    assert (registration["status"], registration["attempts_made"]) == ("pending", 0)

@@ -62,20 +62,18 @@ def test_a_key_of_a_concurrent_process_stays(tmp_path: Path, monkeypatch: pytest
     theirs = base64.b64encode(b"t" * 32)
     link = os.link
 
-    def late(draft: Path, path: Path) -> None:
+    def link_late(draft: Path, path: Path) -> None:
         path.write_bytes(theirs)
         link(draft, path)
 
-    monkeypatch.setattr(os, "link", late)
+    monkeypatch.setattr(os, "link", link_late)
     assert secret_key(config) == theirs.decode()
     publish_key(config)
     assert [path.name for path in config.secret_key_path.parent.iterdir()] == ["secret.key"]
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_a_key_without_its_database_stops_the_start_unless_a_new_one_is_requested(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_a_key_without_its_database_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
     config = config_in(tmp_path)
     secret_key(config)
     check_database(config)
@@ -99,7 +97,7 @@ def test_a_new_database_is_not_created_over_another(tmp_path: Path) -> None:
 
 def test_a_failed_start_does_not_replace_a_restored_key(tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    secret_key(config)  # ... and the database was not created.
+    secret_key(config)  # The database is not created.
     restored = base64.b64encode(b"r" * 32).decode()
     config.secret_key_path.write_text(restored)
     config.database_path.write_bytes(b"SQLite format 3\0")

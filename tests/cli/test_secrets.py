@@ -18,7 +18,7 @@ CHOSEN = "a-token-of-my-own-choice"
 @pytest.fixture
 def api(api: FakeApi) -> FakeApi:
     """A running server with scripted responses."""
-    api.answers = {
+    api.responses = {
         "GET /v1/endpoints/ep_0e11": ENDPOINT,
         "GET /v1/endpoints/ep_0e11/secret": SHOWN,
         "POST /v1/endpoints/ep_0e11/secret/rotate": SHOWN,
@@ -31,13 +31,13 @@ def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(app, ["endpoint", "secret", *arguments], input=stdin)
 
 
-def sent(api: FakeApi) -> Any:
-    return api.asked[-1].body
+def sent_body(api: FakeApi) -> Any:
+    return api.requests[-1].body
 
 
 def test_a_secret_is_shown(api: FakeApi) -> None:
     assert json.loads(run("show", "ep_0e11", "--json").stdout) == SHOWN
-    assert api.asked[-1].headers["uplift-account"] == "acc_0a11"
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     assert "whsec_c2VjcmV0" in run("show", "ep_0e11").stdout
 
 
@@ -46,19 +46,19 @@ def test_a_secret_is_replaced_by_a_new_one(api: FakeApi) -> None:
     assert result.exit_code == 0
     assert "whsec_c2VjcmV0" in result.stdout
     assert result.stderr == "Update the receiver before the old secret expires.\n"
-    assert sent(api) == {"secret": None, "overlap_seconds": None, "uplift_header": None}
-    assert api.asked[-1].headers["idempotency-key"]
+    assert sent_body(api) == {"secret": None, "overlap_seconds": None, "uplift_header": None}
+    assert api.requests[-1].headers["idempotency-key"]
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_a_given_secret_comes_from_a_file_or_standard_input(api: FakeApi, ending: str) -> None:
     Path("token").write_bytes((CHOSEN + ending).encode())
     assert run("rotate", "ep_0e11", "--secret-file", "token", "--overlap", "1h30m").exit_code == 0
-    assert sent(api) == {"secret": CHOSEN, "overlap_seconds": 5400, "uplift_header": None}
+    assert sent_body(api) == {"secret": CHOSEN, "overlap_seconds": 5400, "uplift_header": None}
     stdin = (CHOSEN + ending).encode()
     result = run("rotate", "ep_0e11", "--secret-file", "-", "--overlap", "0", "--uplift-header", "new", stdin=stdin)
     assert result.exit_code == 0
-    assert sent(api) == {"secret": CHOSEN, "overlap_seconds": 0, "uplift_header": "new"}
+    assert sent_body(api) == {"secret": CHOSEN, "overlap_seconds": 0, "uplift_header": "new"}
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_an_unreadable_secret_is_reported_before_a_request(api: FakeApi, argumen
     result = run("rotate", "ep_0e11", *arguments, stdin=b"\xff")
     assert result.exit_code == 2
     assert cause in result.stderr
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_errors_name_the_option(api: FakeApi) -> None:
     errors = [{"field": field, "code": "x", "message": "Wrong."} for field in ("secret", "overlap_seconds")]
     problem = {"code": "validation_failed", "detail": "2 fields are not valid.", "errors": errors}
-    api.answers["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
+    api.responses["POST /v1/endpoints/ep_0e11/secret/rotate"] = (422, problem, {})
     result = run("rotate", "ep_0e11", "--overlap", "8d")
     assert result.exit_code == 2
     assert "How to fix: correct the secret in --secret-file and --overlap\n" in result.stderr
 
 
-def test_the_previous_secret_is_ended(api: FakeApi) -> None:
+def test_the_previous_secret_is_expired(api: FakeApi) -> None:
     assert json.loads(run("expire-old", "ep_0e11", "--json").stdout) == {"created_at": "2025-11-24T16:00:00Z"}
-    assert (api.asked[-1].method, sent(api)) == ("POST", {})
+    assert (api.requests[-1].method, sent_body(api)) == ("POST", {})

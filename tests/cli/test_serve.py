@@ -40,7 +40,7 @@ def output(place: Place, *arguments: str) -> Any:
 
 @contextmanager
 def serving(place: Place, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A ready server and its ready line."""
+    """Run a server; yield its process and its ready line."""
     directory, environ = place
     process = subprocess.Popen(
         [PROGRAM, "serve", *arguments],
@@ -146,7 +146,7 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
         output(allowed, "account", "create", "Rapids", "--email", "a@b.example")
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         output(allowed, "endpoint", "create", url, "--account", "Rapids")
-        # After the connection, the registration event is in flight without a response.
+        # The registration event is in flight and gets no response.
         silent.settimeout(20)
         connection, _ = silent.accept()
         with connection:
@@ -171,15 +171,15 @@ def test_a_command_works_without_a_server(place: Place) -> None:
     output(place, "endpoint", "create", "https://203.0.114.1/", "--account", "Rapids")
     sent = run(place, "send", "athlete.created", "--account", "Rapids")
     assert "The event is stored. To process it, start the server" in sent.stderr
-    refused = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("Error: the URL: ")
-    assert refused.stdout == ""
+    rejected = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith("Error: the URL: ")
+    assert rejected.stdout == ""
     doctor = run(place, "doctor", "--json")
     assert {row["check"] for row in map(json.loads, doctor.stdout.splitlines()) if row["result"] == "fail"} == set()
 
 
-def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
+def test_doctor_finds_a_server_with_another_database(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     places = []
@@ -189,8 +189,8 @@ def test_doctor_finds_that_the_server_at_the_address_uses_another_database(
     one, two = places
     with serving(one), serving(two):
         mixed = (one[0], two[1])
-        for asked, result in ((one, "ok"), (mixed, "fail")):
-            lines = map(json.loads, run(asked, "doctor", "--json").stdout.splitlines())
+        for target, result in ((one, "ok"), (mixed, "fail")):
+            lines = map(json.loads, run(target, "doctor", "--json").stdout.splitlines())
             [server] = [line for line in lines if line["check"] == "server"]
             assert server["result"] == result
         assert "a different database" in server["text"]
@@ -205,8 +205,8 @@ def database(place: Place) -> Path:
 
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_bytes(b"")])
-def test_doctor_finds_that_the_database_was_lost(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
-    """The same as `serve`, with the same fix."""
+def test_doctor_finds_a_lost_database(place: Place, database: Path, lost: Callable[[Path], object]) -> None:
+    """The doctor reports the same fix as `serve`."""
     lost(database)
     rescued = database.with_name("uplift.db.rescued-2026-11-29T00-00-00Z")
     rescued.touch()
@@ -232,21 +232,27 @@ def test_a_damaged_database_ends_the_server_with_1(place: Place, database: Path,
 
 @pytest.mark.parametrize("what", ["file", "directory"])
 def test_an_unwritable_directory_ends_the_server_with_2(place: Place, database: Path, what: str) -> None:
-    closed = database if what == "file" else database.parent
-    closed.chmod(0o444 if what == "file" else 0o555)
+    read_only = database if what == "file" else database.parent
+    read_only.chmod(0o444 if what == "file" else 0o555)
     # Root can write everything unless it drops that capability.
-    less = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
+    drop_capabilities = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
 
     ended = subprocess.run(
-        [*less, PROGRAM, "serve"], cwd=place[0], env=place[1], capture_output=True, text=True, timeout=60, check=False
+        [*drop_capabilities, PROGRAM, "serve"],
+        cwd=place[0],
+        env=place[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
-    closed.chmod(0o755)
+    read_only.chmod(0o755)
     assert ended.returncode == 2, ended.stderr
     assert "is not writable" in ended.stderr
 
 
-def test_a_defect_ends_the_server_with_a_failure(place: Place) -> None:
+def test_an_internal_error_ends_the_server_with_1(place: Place) -> None:
     directory, environ = place
     program = (
         "from uplift_server.app import Application\n"

@@ -26,7 +26,7 @@ def toml(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_default_values() -> None:
     config = load({})
     assert config.database_url == "sqlite:///uplift-data/uplift.db"
     assert config.database_path == Path("uplift-data/uplift.db")
@@ -47,7 +47,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert load({}, terminal=True).log_format == "console"
 
 
-def test_every_setting_is_an_attribute_of_the_configuration_and_the_other_way_round() -> None:
+def test_settings_and_configuration_attributes_match() -> None:
     assert [setting.attribute for setting in SETTINGS] == [
         field.name for field in fields(Config) if field.name != "given"
     ]
@@ -271,8 +271,8 @@ def test_the_file_of_a_directory_is_found_if_there_is_one(tmp_path: Path) -> Non
     assert find_file(tmp_path) == path
 
 
-def loaded(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:
-    """Any other exception is a failure."""
+def load_or_error(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:
+    """Return the configuration, or its error. Any other exception fails the test."""
     try:
         return load(environ, file)
     except ConfigError as error:
@@ -281,7 +281,7 @@ def loaded(environ: dict[str, str], file: Path | None = None) -> Config | Config
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=60), max_size=8))
 def test_any_environment_is_a_configuration_or_a_config_error(environ: dict[str, str]) -> None:
-    result = loaded(environ)
+    result = load_or_error(environ)
     if isinstance(result, ConfigError):
         assert all(problem.name and problem.reason and problem.remedy for problem in result.problems)
         assert {problem.name for problem in result.problems} <= set(NAMES)
@@ -292,7 +292,7 @@ def test_any_environment_is_a_configuration_or_a_config_error(environ: dict[str,
 
 @given(st.text(alphabet="0123456789smhd,. -+_e\x00é", max_size=12), st.sampled_from(NAMES))
 def test_any_number_is_a_configuration_or_a_config_error(text: str, name: str) -> None:
-    result = loaded({name: text})
+    result = load_or_error({name: text})
     assert isinstance(result, Config) or [problem.name for problem in result.problems] == [name]
 
 
@@ -302,7 +302,7 @@ def test_any_file_is_a_configuration_or_a_config_error(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "noise.toml"
     path.write_bytes(content)
-    result = loaded({}, path)
+    result = load_or_error({}, path)
     assert isinstance(result, Config) or result.problems
 
 
@@ -344,13 +344,13 @@ def test_the_password_of_a_database_is_hidden(url: str, shown: str) -> None:
     "url", ["postgresql://u:se/cret@db/x", "postgresql://u:se#cret@db/x", "postgresql://u:s@e@db/x"]
 )
 def test_a_password_with_unescaped_characters_is_hidden(url: str) -> None:
-    [told] = problems({"UPLIFT_DATABASE_URL": url}).values()
-    assert "se" not in told.partition(";")[0].split()
-    assert "'s" not in told
-    assert "%40" in told or "%-codes" in told
+    [error] = problems({"UPLIFT_DATABASE_URL": url}).values()
+    assert "se" not in error.partition(";")[0].split()
+    assert "'s" not in error
+    assert "%40" in error or "%-codes" in error
 
 
-def test_several_sites_may_frame_the_dashboard() -> None:
+def test_several_sites_can_embed_the_dashboard() -> None:
     found = load({"UPLIFT_DASHBOARD_FRAME_ANCESTORS": " https://a.example  https://*.b.example:8443 "})
     assert found.dashboard_frame_ancestors == "https://a.example https://*.b.example:8443"
     assert load({}).dashboard_frame_ancestors is None

@@ -29,7 +29,7 @@ class Listing:
 
 @given(st.sets(st.tuples(events, st.binary(min_size=16, max_size=16)), min_size=1, max_size=8))
 def test_a_short_id_finds_its_object(pairs: set[tuple[bytes, bytes]]) -> None:
-    # Every event to every endpoint: these IDs differ only at their end.
+    # IDs of one event and several endpoints differ only at their end.
     found = sorted({ids.delivery_id(event, endpoint) for event, _ in pairs for _, endpoint in pairs})
     for whole, short in short_ids(found).items():
         assert lookup.delivery(Listing(found), short)["id"] == whole  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def test_ids_are_as_short_as_possible() -> None:
     ("seconds", "text"),
     [(0, "now"), (5, "in 5 s"), (-59, "59 s ago"), (250, "in 4 min"), (-3600, "1 h ago"), (200_000, "in 2 d")],
 )
-def test_times_are_shown_as_distances(seconds: int, text: str) -> None:
+def test_times_are_relative(seconds: int, text: str) -> None:
     assert distance("2025-11-24T16:00:00.000Z", NOW - seconds * 1000) == text
 
 

@@ -38,7 +38,7 @@ def drain(lanes: Lanes[int], now_ms: int = NOW_MS, most: int = 1000) -> list[tup
     return popped
 
 
-def answering(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
+def start_and_succeed(lanes: Lanes[int], lane: Lane[int], now_ms: int) -> int:
     """Start everything that may start now, with immediate success; return the count."""
     started = 0
     while (found := lanes.pop(now_ms)) is not None:

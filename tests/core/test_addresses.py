@@ -11,7 +11,7 @@ from uplift_server.core.http.addresses import AddressPolicy, describe, describe_
 
 STRICT = AddressPolicy(allow_private_networks=False)
 OPEN = AddressPolicy(allow_private_networks=True)
-REFUSED = "address_not_allowed"
+NOT_ALLOWED = "address_not_allowed"
 
 IPV4 = st.integers(0, (1 << 32) - 1).map(ipaddress.IPv4Address)
 IPV6 = st.integers(0, (1 << 128) - 1).map(ipaddress.IPv6Address)
@@ -114,28 +114,28 @@ PUBLIC = [
 ]
 
 
-def judgements(address: str) -> list[str | None]:
-    """Results of strict and open policy, each without and with TLS."""
+def check_results(address: str) -> list[str | None]:
+    """Return the results of the strict and the open policy, each without and with TLS."""
     return [policy.check(address, encrypted=encrypted) for policy in (STRICT, OPEN) for encrypted in (False, True)]
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
 def test_forbidden_addresses(address: str) -> None:
-    assert judgements(address) == [REFUSED] * 4
+    assert check_results(address) == [NOT_ALLOWED] * 4
 
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_need_permission_but_no_tls(address: str) -> None:
-    assert judgements(address) == [REFUSED, REFUSED, None, None]
+    assert check_results(address) == [NOT_ALLOWED, NOT_ALLOWED, None, None]
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_always_and_always_with_tls(address: str) -> None:
-    assert judgements(address) == ["https_required", None, "https_required", None]
+def test_public_addresses_need_tls(address: str) -> None:
+    assert check_results(address) == ["https_required", None, "https_required", None]
 
 
-def embeddings(inner: ipaddress.IPv4Address) -> list[str]:
-    """All IPv6 forms that embed an IPv4 address."""
+def embedded_forms(inner: ipaddress.IPv4Address) -> list[str]:
+    """Return all IPv6 forms that embed an IPv4 address."""
     value = int(inner)
     return [
         str(ipaddress.IPv6Address(number))
@@ -152,24 +152,24 @@ def embeddings(inner: ipaddress.IPv4Address) -> list[str]:
 
 
 @given(IPV4)
-def test_an_address_inside_another_counts(inner: ipaddress.IPv4Address) -> None:
-    for address in embeddings(inner):
-        assert judgements(address) == judgements(str(inner)), address
+def test_any_embedded_address_is_checked(inner: ipaddress.IPv4Address) -> None:
+    for address in embedded_forms(inner):
+        assert check_results(address) == check_results(str(inner)), address
 
 
 @pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "192.0.2.1", "8.8.8.8"])
-def test_embedded_addresses_count(inner: str) -> None:
-    for address in embeddings(ipaddress.IPv4Address(inner)):
-        assert judgements(address) == judgements(inner), address
+def test_known_embedded_addresses_are_checked(inner: str) -> None:
+    for address in embedded_forms(ipaddress.IPv4Address(inner)):
+        assert check_results(address) == check_results(inner), address
 
 
 @pytest.mark.parametrize("inner", ["127.0.0.1", "169.254.169.254", "10.1.2.3"])
-def test_ipv4_compatible_addresses_count_as_ipv4(inner: str) -> None:
-    assert judgements(f"::{inner}") == judgements(inner)
+def test_ipv4_compatible_addresses_are_checked_as_ipv4(inner: str) -> None:
+    assert check_results(f"::{inner}") == check_results(inner)
 
 
 @given(IPV4)
-def test_6to4_and_local_use_nat64_are_forbidden_for_any_embedded_address(inner: ipaddress.IPv4Address) -> None:
+def test_6to4_and_local_use_nat64_addresses_are_forbidden(inner: ipaddress.IPv4Address) -> None:
     value = int(inner)
     for number in (
         0x2002 << 112 | value << 80 | 1,
@@ -180,18 +180,18 @@ def test_6to4_and_local_use_nat64_are_forbidden_for_any_embedded_address(inner: 
         0x0064_FF9B_0001 << 80 | (value >> 16) << 64 | (value & 0xFFFF) << 40,
     ):
         address = str(ipaddress.IPv6Address(number))
-        assert judgements(address) == [REFUSED] * 4, address
+        assert check_results(address) == [NOT_ALLOWED] * 4, address
 
 
 @given(IPV4)
-def test_no_ipv4_address_passes_that_python_knows_not_to_be_public(address: ipaddress.IPv4Address) -> None:
+def test_allowed_ipv4_addresses_are_global_according_to_python(address: ipaddress.IPv4Address) -> None:
     if STRICT.check(str(address), encrypted=True) is None:
         assert address.is_global
         assert not address.is_multicast
 
 
 @given(IPV6)
-def test_no_ipv6_address_passes_that_python_knows_to_be_special(address: ipaddress.IPv6Address) -> None:
+def test_allowed_ipv6_addresses_are_not_special_according_to_python(address: ipaddress.IPv6Address) -> None:
     if STRICT.check(str(address), encrypted=True) is None:
         assert not address.is_multicast
         assert not address.is_link_local
@@ -200,7 +200,7 @@ def test_no_ipv6_address_passes_that_python_knows_to_be_special(address: ipaddre
 
 
 @given(st.integers(0x2400 << 112, (0x2C00 << 112) - 1).map(ipaddress.IPv6Address))
-def test_unicast_that_registries_hand_out_passes(address: ipaddress.IPv6Address) -> None:
+def test_unicast_addresses_of_registries_are_allowed(address: ipaddress.IPv6Address) -> None:
     if (int(address) >> 32) & 0xFFFF_FFFF not in (0x5EFE, 0x0200_5EFE) and int(address) >> 80 != 0x2620_004F_8000:
         assert STRICT.check(str(address), encrypted=True) is None
 
@@ -210,7 +210,7 @@ def test_a_check_has_one_of_three_results(text: str, allow: bool, encrypted: boo
     policy = AddressPolicy(allow_private_networks=allow)
     code = policy.check(text, encrypted=encrypted)
 
-    assert code in (None, REFUSED, "https_required")
+    assert code in (None, NOT_ALLOWED, "https_required")
     if encrypted:
         assert code != "https_required"
     if STRICT.check(text, encrypted=encrypted) is None:
@@ -301,7 +301,7 @@ def test_descriptions_of_resolved_addresses_contain_no_address(address: str, tex
         (".", None),
     ],
 )
-def test_hosts_are_addresses_in_every_notation(host: str, address: str | None) -> None:
+def test_addresses_are_parsed_in_every_notation(host: str, address: str | None) -> None:
     assert parse_literal(host) == address
 
 
@@ -333,13 +333,13 @@ def test_hosts_are_addresses_in_every_notation(host: str, address: str | None) -
         "a:b",
     ],
 )
-def test_hosts_that_can_only_be_addresses_and_are_not(host: str) -> None:
+def test_invalid_addresses_are_rejected(host: str) -> None:
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         parse_literal(host)
 
 
 @given(IPV4 | IPV6)
-def test_canonical_text_is_read_as_itself(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_canonical_text_is_unchanged(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     text = parse_literal(str(address))
 
     assert text is not None
@@ -348,7 +348,7 @@ def test_canonical_text_is_read_as_itself(address: ipaddress.IPv4Address | ipadd
 
 
 @given(IPV4, st.integers(1, 4), st.lists(st.sampled_from(["{}", "0x{:x}", "0X{:X}", "0{:o}"]), min_size=4, max_size=4))
-def test_every_way_to_write_a_number(address: ipaddress.IPv4Address, parts: int, forms: list[str]) -> None:
+def test_every_notation_of_numbers_is_parsed(address: ipaddress.IPv4Address, parts: int, forms: list[str]) -> None:
     value = int(address)
     numbers = [value >> 24, value >> 16 & 255, value >> 8 & 255][: parts - 1]
     numbers.append(value & ((1 << 8 * (5 - parts)) - 1))

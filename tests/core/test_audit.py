@@ -11,7 +11,7 @@ def test_every_action_is_named_for_its_subject_and_has_a_sentence() -> None:
         assert sentence.endswith(".")
 
 
-def test_the_server_itself_acts_without_an_id() -> None:
+def test_the_system_actor_has_no_id() -> None:
     assert SYSTEM.kind is ActorKind.SYSTEM
     assert SYSTEM.id is SYSTEM.address is None
 

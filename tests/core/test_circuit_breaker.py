@@ -28,7 +28,7 @@ def fail(
     return breaker
 
 
-def test_it_opens_after_consecutive_failures() -> None:
+def test_the_breaker_opens_after_consecutive_failures() -> None:
     assert fail(CLOSED, 2) == Breaker(failures=2)
     assert fail(CLOSED, 3) == Breaker(3, None, NOW_MS + PROBE_FIRST_MS, PROBE_FIRST_MS)
 
@@ -53,7 +53,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_the_longest() -> None:
     assert waits == [1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]
 
 
-def test_the_longest_wait_bounds_the_first_too() -> None:
+def test_the_first_wait_is_at_most_the_longest() -> None:
     assert fail(CLOSED, 3, rule=BreakerRule(3, 10)).probe_at == NOW_MS + 10
 
 
@@ -65,14 +65,14 @@ def test_attempts_in_flight_at_the_opening_do_not_lengthen_the_wait() -> None:
     assert later.failures == 15
 
 
-def test_it_opens_after_a_minute_of_only_timeouts() -> None:
+def test_the_breaker_opens_after_a_minute_of_only_timeouts() -> None:
     one = fail(CLOSED, 1, timed_out=True)
 
     assert fail(one, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS - 1, timed_out=True).probe_at is None
     assert fail(one, 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True).probe_at is not None
 
 
-def test_any_other_failure_ends_a_row_of_timeouts() -> None:
+def test_any_other_failure_ends_a_series_of_timeouts() -> None:
     mixed = fail(fail(CLOSED, 1, timed_out=True), 1)
 
     assert mixed.timeouts_since is None
@@ -81,8 +81,8 @@ def test_any_other_failure_ends_a_row_of_timeouts() -> None:
     assert (later.probe_at, later.timeouts_since) == (None, NOW_MS + TIMEOUTS_OPEN_AFTER_MS)
 
 
-def test_a_failed_probe_never_closes_it() -> None:
-    """Opened by timeouts with few failures in a row; then the probe gets an error response."""
+def test_a_failed_probe_never_closes_the_breaker() -> None:
+    """A few timeouts open the breaker; then the probe gets an error response."""
     opened = fail(fail(CLOSED, 1, timed_out=True), 1, at=NOW_MS + TIMEOUTS_OPEN_AFTER_MS, timed_out=True)
     assert opened.failures < RULE.failures
     assert opened.probe_at is not None
@@ -92,7 +92,7 @@ def test_a_failed_probe_never_closes_it() -> None:
     assert probed == Breaker(3, None, opened.probe_at + 2 * PROBE_FIRST_MS, 2 * PROBE_FIRST_MS)
 
 
-def test_zero_failures_disable_it() -> None:
+def test_zero_failures_disable_the_breaker() -> None:
     breaker = fail(
         fail(CLOSED, 1000, timed_out=True, rule=NEVER), 1, at=NOW_MS + 10 * TIMEOUTS_OPEN_AFTER_MS, rule=NEVER
     )
@@ -116,7 +116,7 @@ def test_after_a_restart_the_wait_is_bounded() -> None:
 
 @pytest.mark.parametrize("apart_ms", [0, 3000])
 def test_after_a_restart_concurrent_failures_do_not_lengthen_the_wait(apart_ms: int) -> None:
-    """Attempts that were in flight when the breaker opened do not count."""
+    """Attempts in flight when the breaker opened do not count."""
     health = Health(RULE.failures + 246, NOW_MS - apart_ms, None, NOW_MS)
     assert restore_breaker(health, RULE).probe_at == NOW_MS + PROBE_FIRST_MS + apart_ms
 
@@ -136,7 +136,7 @@ def test_after_a_restart_counting_continues() -> None:
     failures=st.integers(1, 5),
     probe_max_ms=st.integers(10, 600_000),
 )
-def test_after_any_failures_it_stays_open_with_a_near_probe(
+def test_after_any_failures_the_breaker_has_a_near_probe(
     steps: list[tuple[int, bool]], failures: int, probe_max_ms: int
 ) -> None:
     rule = BreakerRule(failures, probe_max_ms)
@@ -155,14 +155,14 @@ def test_after_any_failures_it_stays_open_with_a_near_probe(
 # ---- Retry-After
 
 
-def test_retry_after_opens_it_at_the_first_failure() -> None:
-    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
+def test_retry_after_opens_the_breaker_at_the_first_failure() -> None:
+    opened = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
-    assert asked == Breaker(1, None, NOW_MS + 30_000, 0, NOW_MS)
+    assert opened == Breaker(1, None, NOW_MS + 30_000, 0, NOW_MS)
     assert CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=0).probe_at is None
 
 
-def test_retry_after_is_bounded_like_a_probes_wait() -> None:
+def test_retry_after_is_bounded_like_the_wait_for_a_probe() -> None:
     assert (
         CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=86_400_000).probe_at == NOW_MS + 300_000
     )
@@ -173,27 +173,27 @@ def test_a_disabled_breaker_ignores_retry_after() -> None:
 
 
 def test_only_a_success_after_retry_after_ends_the_wait() -> None:
-    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
+    opened = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
-    assert asked.after_success(NOW_MS - 1) == asked
-    assert asked.after_success(NOW_MS) == CLOSED
+    assert opened.after_success(NOW_MS - 1) == opened
+    assert opened.after_success(NOW_MS) == CLOSED
 
 
 def test_attempts_in_flight_never_shorten_the_wait() -> None:
-    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
+    opened = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
 
-    for ask, probe_at in ((0, 30_000), (5_000, 30_000), (60_000, 60_100)):
+    for retry_after, probe_at in ((0, 30_000), (5_000, 30_000), (60_000, 60_100)):
         assert (
-            asked.after_failure(NOW_MS + 100, timed_out=False, rule=RULE, retry_after_ms=ask).probe_at
+            opened.after_failure(NOW_MS + 100, timed_out=False, rule=RULE, retry_after_ms=retry_after).probe_at
             == NOW_MS + probe_at
         )
 
 
 def test_a_failed_probe_without_retry_after_starts_the_usual_waits() -> None:
-    asked = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
+    opened = CLOSED.after_failure(NOW_MS, timed_out=False, rule=RULE, retry_after_ms=30_000)
     at = NOW_MS + 30_000
 
-    assert asked.after_failure(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
+    assert opened.after_failure(at, timed_out=False, rule=RULE).probe_at == at + PROBE_FIRST_MS
 
 
 def test_retry_after_does_not_shorten_the_usual_wait() -> None:

@@ -28,12 +28,14 @@ def test_equal_sets_of_workers_have_equal_assignments(endpoint: int, workers: li
 
 @given(_ENDPOINTS, _WORKERS, st.integers(2**41, 2**42))
 def test_an_endpoint_moves_only_to_a_joining_or_from_a_leaving_worker(
-    endpoint: int, workers: list[int], comes: int
+    endpoint: int, workers: list[int], joining: int
 ) -> None:
     before = assigned_worker(endpoint, workers)
-    assert assigned_worker(endpoint, [*workers, comes]) in (before, comes)
+    assert assigned_worker(endpoint, [*workers, joining]) in (before, joining)
     others = [worker for worker in workers if worker != before]
-    assert all(assigned_worker(endpoint, [worker for worker in workers if worker != gone]) == before for gone in others)
+    assert all(
+        assigned_worker(endpoint, [worker for worker in workers if worker != leaving]) == before for leaving in others
+    )
 
 
 def test_workers_have_equal_shares() -> None:

@@ -59,7 +59,7 @@ def test_a_cursor_has_limits() -> None:
 
 
 @given(NUMBERS)
-def test_a_position_has_one_text_per_key(numbers: list[int]) -> None:
+def test_a_position_has_one_cursor_per_key(numbers: list[int]) -> None:
     other = Cursors(bytes(CURSOR_KEY_BYTES))
 
     assert Cursors(bytes(range(CURSOR_KEY_BYTES))).encode(numbers) == encode(numbers)
@@ -75,7 +75,7 @@ def test_similar_cursors_look_unrelated() -> None:
     assert not [number for number, value in enumerate(values) if number.to_bytes(8, "big") in value]
 
 
-def test_a_cursor_stays_the_same_from_version_to_version() -> None:
+def test_cursors_are_the_same_in_every_version() -> None:
     assert encode([1, 2**40]) == "zHlNTaSWLlZv2bOy1E2XusCtuRWiOyeA"
 
 

@@ -7,7 +7,7 @@ from uplift_server.core.endpoint_settings import DEFAULTS, ENDPOINT_SETTINGS, En
 SETTINGS = {each.name: each for each in ENDPOINT_SETTINGS}
 
 
-def test_settings_have_their_values_by_name_in_the_order_of_the_definitions() -> None:
+def test_settings_are_in_the_order_of_their_definitions() -> None:
     assert EndpointSettings(max_in_flight=4).by_name() == {"rate_limit_per_second": None, "max_in_flight": 4}
     assert list(DEFAULTS.by_name().items()) == [(each.name, None) for each in ENDPOINT_SETTINGS]
 

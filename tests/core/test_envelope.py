@@ -45,7 +45,7 @@ def test_an_envelope_is_json_with_the_same_data(
     assert api_version_of(body) == api_version
 
 
-def test_no_text_is_mistaken_for_a_key() -> None:
+def test_text_is_never_parsed_as_a_key() -> None:
     body = build(EVENT_ID, ',"api_version":"x","data":1', ',"created":1,"data":2', 3, b'{"data":4,"api_version":5}')
 
     assert data_of(body) == b'{"data":4,"api_version":5}'

@@ -1,4 +1,4 @@
-"""Reasons and texts for all ways in which an event reaches or does not reach an endpoint."""
+"""Reasons and texts that explain the delivery of an event to an endpoint."""
 
 from dataclasses import replace
 
@@ -26,10 +26,10 @@ ENDPOINT = EndpointFacts("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*"
 DUE = Waiting(WaitingFor.SCHEDULE, NOW + HOUR)
 DELIVERY = DeliveryFacts(Status.PENDING, DUE, 0, None, None)
 FAILURE = Explanation("Your server responded with 500.", "Look at its log.")
-TRIED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
+ATTEMPTED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
 
-def answer(
+def explain(
     event: EventFacts = EVENT,
     endpoint: EndpointFacts | None = ENDPOINT,
     delivery: DeliveryFacts | None = DELIVERY,
@@ -43,14 +43,14 @@ def answer(
 
 
 def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
-    done = replace(TRIED, status=Status.DELIVERED, attempts_made=2, completed_at=NOW)
+    done = replace(ATTEMPTED, status=Status.DELIVERED, attempts_made=2, completed_at=NOW)
 
     for endpoint in (ENDPOINT, None):
-        found = answer(endpoint=endpoint, delivery=done)
+        found = explain(endpoint=endpoint, delivery=done)
         assert found == DeliveryExplanation(
             Reason.DELIVERED, "The event was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made."
         )
-    assert answer(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
+    assert explain(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
         "delivered. 1 attempt was made."
     )
 
@@ -67,40 +67,44 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (ENDPOINT, replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, None)), "Attempt 1 is due and is waiting in the"),
         (
             ENDPOINT,
-            replace(TRIED, waiting=Waiting(WaitingFor.WORKER, None)),
+            replace(ATTEMPTED, waiting=Waiting(WaitingFor.WORKER, None)),
             "A worker has the delivery: attempt 4 is in flight or queued. 3",
         ),
         (
             ENDPOINT,
-            replace(TRIED, waiting=None),
+            replace(ATTEMPTED, waiting=None),
             "Attempt 4 is in flight. 3 attempts were made. Your server responded",
         ),
         (
             ENDPOINT,
-            replace(TRIED, attempts_made=1),
+            replace(ATTEMPTED, attempts_made=1),
             "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
         ),
-        (replace(ENDPOINT, next_probe_at=NOW + 1), TRIED, "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts"),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
-            TRIED,
+            ATTEMPTED,
+            "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+        ),
+        (
+            replace(ENDPOINT, next_probe_at=NOW + 1),
+            ATTEMPTED,
             "Attempt 4 is due at 2025-11-24T17:00:00.000Z or later, because",
         ),
-        (replace(ENDPOINT, next_probe_at=NOW), TRIED, "Attempt 4 is due at"),
+        (replace(ENDPOINT, next_probe_at=NOW), ATTEMPTED, "Attempt 4 is due at"),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
-            replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
+            replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
             "without using up attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW),
-            replace(TRIED, waiting=Waiting(WaitingFor.PROBE, NOW)),
+            replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW)),
             "without using up attempts. A probe is in flight. 3 attempts",
         ),
     ],
 )
 def test_a_pending_delivery_has_a_reason_to_wait(endpoint: EndpointFacts, delivery: DeliveryFacts, text: str) -> None:
-    found = answer(endpoint=endpoint, delivery=delivery)
+    found = explain(endpoint=endpoint, delivery=delivery)
 
     assert found.reason is Reason.PENDING
     assert text in found.text
@@ -110,29 +114,29 @@ def test_a_pending_delivery_has_a_reason_to_wait(endpoint: EndpointFacts, delive
 def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 
-    found = answer(delivery=due, sends=False)
+    found = explain(delivery=due, sends=False)
     assert found.text == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
     assert found.hint is not None
     assert found.hint.startswith("No event is lost.")
     assert "uplift-server doctor" in found.hint
-    assert answer(sends=False) == answer(), "a delivery that is not due has the same explanation"
+    assert explain(sends=False) == explain(), "a delivery that is not due has the same explanation"
 
 
 def test_a_failed_delivery_has_a_cause_and_a_fix() -> None:
-    failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+    failed = replace(ATTEMPTED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 
-    found = answer(delivery=failed)
+    found = explain(delivery=failed)
     assert found.reason is Reason.FAILED
     assert found.text == "Retries are exhausted. 3 attempts were made. Your server responded with 500."
     assert found.hint == "Look at its log. Then resend the delivery."
-    assert answer(endpoint=None, delivery=failed).hint == "Look at its log."
-    assert answer(endpoint=None, delivery=replace(failed, failure=None)).hint is None
+    assert explain(endpoint=None, delivery=failed).hint == "Look at its log."
+    assert explain(endpoint=None, delivery=replace(failed, failure=None)).hint is None
 
 
-def test_a_failed_test_cannot_be_resent() -> None:
-    failed = replace(TRIED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
+def test_a_failed_test_delivery_cannot_be_resent() -> None:
+    failed = replace(ATTEMPTED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
 
-    found = answer(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
+    found = explain(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
     assert found.text == "The server does not retry test events. 1 attempt was made. Your server responded with 500."
     assert found.hint == "Look at its log. Then send another test event."
@@ -141,54 +145,54 @@ def test_a_failed_test_cannot_be_resent() -> None:
 def test_an_expired_delivery_has_a_time() -> None:
     expired = replace(DELIVERY, status=Status.FAILED, failed_reason=FailedReason.EXPIRED)
 
-    found = answer(replace(EVENT, expires_at=NOW), delivery=expired)
+    found = explain(replace(EVENT, expires_at=NOW), delivery=expired)
     assert found.reason is Reason.EXPIRED
     assert found.text == ("The event expired at 2025-11-24T16:00:00.000Z before it was delivered. No attempt was made.")
-    assert answer(delivery=expired).text.startswith("The event expired before")
+    assert explain(delivery=expired).text.startswith("The event expired before")
 
 
 @pytest.mark.parametrize("state", ["paused", "disabled"])
 def test_a_held_delivery_names_the_state_of_its_endpoint(state: str) -> None:
-    found = answer(endpoint=replace(ENDPOINT, state=state), delivery=replace(DELIVERY, status=Status.HELD))
+    found = explain(endpoint=replace(ENDPOINT, state=state), delivery=replace(DELIVERY, status=Status.HELD))
 
     assert found.reason is Reason.HELD
     assert f"is {state}" in found.text
 
 
-def test_a_kept_delivery_is_released_by_enabling_again() -> None:
-    found = answer(delivery=replace(DELIVERY, status=Status.HELD))
+def test_a_delivery_that_was_kept_on_hold_is_explained() -> None:
+    found = explain(delivery=replace(DELIVERY, status=Status.HELD))
 
     assert (found.reason, found.text) == (Reason.HELD, "The endpoint was enabled, but this delivery was kept on hold.")
     assert found.hint is not None
 
 
 def test_a_cancelled_delivery_can_be_resent() -> None:
-    found = answer(delivery=replace(DELIVERY, status=Status.CANCELLED))
+    found = explain(delivery=replace(DELIVERY, status=Status.CANCELLED))
 
     assert found.reason is Reason.CANCELLED
     assert "resend" in str(found.hint).lower()
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD, Status.CANCELLED])
-def test_missed_events_of_a_deleted_endpoint(status: Status) -> None:
-    found = answer(endpoint=None, delivery=replace(TRIED, status=status))
+def test_deliveries_of_a_deleted_endpoint(status: Status) -> None:
+    found = explain(endpoint=None, delivery=replace(ATTEMPTED, status=status))
 
     assert found.reason is Reason.ENDPOINT_DELETED
     assert "3 attempts were made." in found.text
 
 
-# ---- without one
+# ---- without a delivery
 
 
 def test_an_endpoint_has_no_deliveries_of_earlier_events() -> None:
-    found = answer(endpoint=replace(ENDPOINT, created_at=NOW), delivery=None)
+    found = explain(endpoint=replace(ENDPOINT, created_at=NOW), delivery=None)
 
     assert found.reason is Reason.ENDPOINT_NEWER
     assert "2025-11-24T16:00:00.000Z, after the event was accepted at 2025-11-24T15:00:00.000Z" in found.text
 
 
 def test_a_subscription_to_other_types_is_named() -> None:
-    found = answer(endpoint=replace(ENDPOINT, patterns=("movement.*", "export.completed")), delivery=None)
+    found = explain(endpoint=replace(ENDPOINT, patterns=("movement.*", "export.completed")), delivery=None)
 
     assert found == DeliveryExplanation(
         Reason.NOT_SUBSCRIBED,
@@ -197,8 +201,8 @@ def test_a_subscription_to_other_types_is_named() -> None:
     )
 
 
-def test_a_long_subscription_is_named_by_its_beginning() -> None:
-    found = answer(endpoint=replace(ENDPOINT, patterns=tuple(f"a.t{n}" for n in range(7))), delivery=None)
+def test_a_long_subscription_is_truncated() -> None:
+    found = explain(endpoint=replace(ENDPOINT, patterns=tuple(f"a.t{n}" for n in range(7))), delivery=None)
 
     assert "a.t0, a.t1, a.t2, a.t3, a.t4 and 2 more," in found.text
 
@@ -206,11 +210,11 @@ def test_a_long_subscription_is_named_by_its_beginning() -> None:
 def test_an_updated_subscription_is_reported() -> None:
     changed = replace(ENDPOINT, patterns=("movement.*",), updated_at=NOW)
 
-    assert answer(endpoint=changed, delivery=None).text.endswith("may have been different.")
+    assert explain(endpoint=changed, delivery=None).text.endswith("may have been different.")
 
 
 def test_a_later_subscription_is_reported() -> None:
-    found = answer(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
+    found = explain(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
 
     assert found.reason is Reason.NOT_SUBSCRIBED
     assert "is subscribed to athlete.created now, but was not when" in found.text
@@ -235,9 +239,9 @@ def test_a_deleted_endpoint_without_a_delivery_is_explained(
     assert (found.hint is not None) == (reason is Reason.ENDPOINT_DELETED)
 
 
-def test_a_registration_event_or_a_test_is_for_one_endpoint_only() -> None:
+def test_registration_and_test_events_are_for_one_endpoint() -> None:
     for endpoint in (ENDPOINT, replace(ENDPOINT, created_at=NOW)):
-        found = answer(replace(EVENT, for_one_endpoint=True), endpoint, None)
+        found = explain(replace(EVENT, for_one_endpoint=True), endpoint, None)
         assert found == DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
             "This athlete.created event was sent to only one endpoint, regardless of subscriptions.",

@@ -30,7 +30,7 @@ def test_successes_do_not_count() -> None:
     assert counts.wait_ms("a", 3) == 0
 
 
-def test_forgiving_without_failures_changes_nothing() -> None:
+def test_forgiving_a_key_without_failures_changes_nothing() -> None:
     counts = Failures(1, 1000)
     counts.note("a", 0)
     counts.forgive("a")

@@ -49,5 +49,5 @@ def test_only_the_end_of_a_long_list_is_evaluated() -> None:
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
-def test_earlier_entries_change_nothing(before: list[str]) -> None:
+def test_earlier_entries_have_no_effect(before: list[str]) -> None:
     assert client_address("127.0.0.1", [*before, f"{CLIENT}"], TRUSTED) == CLIENT

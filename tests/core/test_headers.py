@@ -88,10 +88,10 @@ def test_twenty_headers_are_allowed() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=4))
-def test_valid_headers_are_one_line_on_the_wire(headers: dict[str, str]) -> None:
-    refused = {problem.field for problem in check_headers(headers)}
+def test_valid_headers_are_one_line_in_a_request(headers: dict[str, str]) -> None:
+    rejected = {problem.field for problem in check_headers(headers)}
     for name, value in headers.items():
-        if f"headers.{name}" not in refused:
+        if f"headers.{name}" not in rejected:
             line = f"{name}: {value}".encode("latin-1")
             assert line.splitlines() == [line]
             assert value == value.strip(" \t")

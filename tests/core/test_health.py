@@ -16,7 +16,7 @@ def test_health_is_unknown_before_the_first_attempt() -> None:
     assert Health().status == "unknown"
 
 
-def test_a_success_makes_it_healthy() -> None:
+def test_a_success_makes_an_endpoint_healthy() -> None:
     health = Health().after(Outcome.DELIVERED, NOW_MS, own_fault=False)
 
     assert health == Health(0, None, NOW_MS, None, Outcome.DELIVERED)
@@ -41,8 +41,8 @@ def test_a_success_resets_failing_since_and_keeps_the_last_failure() -> None:
 
 
 def test_a_failure_after_a_success_restarts_failing_since() -> None:
-    well = Health(0, None, NOW_MS, NOW_MS - 50, Outcome.DELIVERED)
-    failing = well.after(Outcome.DNS_ERROR, NOW_MS + 10, own_fault=False)
+    recovered = Health(0, None, NOW_MS, NOW_MS - 50, Outcome.DELIVERED)
+    failing = recovered.after(Outcome.DNS_ERROR, NOW_MS + 10, own_fault=False)
 
     assert failing == Health(1, NOW_MS + 10, NOW_MS, NOW_MS + 10, Outcome.DNS_ERROR)
 
@@ -53,20 +53,20 @@ def test_own_faults_change_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(Outcome), st.integers(0, 1000), st.booleans())))
-def test_the_clock_runs_exactly_from_the_first_failure_since_the_last_success(
+def test_failing_since_is_the_first_failure_after_a_success(
     attempts: list[tuple[Outcome, int, bool]],
 ) -> None:
-    health, now, row = Health(), NOW_MS, []
-    for outcome, passed, ours in attempts:
+    health, now, failures = Health(), NOW_MS, []
+    for outcome, passed, own_fault in attempts:
         now += passed
-        health = health.after(outcome, now, own_fault=ours)
+        health = health.after(outcome, now, own_fault=own_fault)
         if outcome is Outcome.DELIVERED:
-            row = []
-        elif not ours:
-            row.append(now)
-        assert health.consecutive_failures == len(row)
-        assert health.failing_since == (row[0] if row else None)
-        assert (health.status == "failing") == bool(row)
+            failures = []
+        elif not own_fault:
+            failures.append(now)
+        assert health.consecutive_failures == len(failures)
+        assert health.failing_since == (failures[0] if failures else None)
+        assert (health.status == "failing") == bool(failures)
 
 
 DAY_MS = 24 * 3600 * 1000
@@ -77,7 +77,7 @@ def failing(failures: int = FAILURES_MIN, **changes: int) -> Health:
     return replace(Health(failures, NOW_MS, None, NOW_MS + 1, Outcome.TIMEOUT), **changes)
 
 
-def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() -> None:
+def test_an_endpoint_is_warned_on_day_three_and_disabled_on_day_five() -> None:
     health = failing()
 
     assert health.warn_at(RULE) == NOW_MS + 3 * DAY_MS
@@ -92,27 +92,27 @@ def test_the_owner_is_warned_on_the_third_day_and_it_is_disabled_on_the_fifth() 
     assert warned.next_action(NOW_MS + 5 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
-def test_few_failures_cause_no_warning() -> None:
+def test_a_few_failures_cause_no_warning() -> None:
     assert failing(FAILURES_MIN - 1).next_action(NOW_MS + 90 * DAY_MS, RULE) is None
 
 
-def test_disabling_follows_a_warning_and_its_full_time() -> None:
+def test_a_late_warning_delays_disabling() -> None:
     """The server was down from the second day to the sixth."""
-    late = failing()
-    assert late.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
+    unwarned = failing()
+    assert unwarned.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 
-    warned = replace(late, warned_at=NOW_MS + 6 * DAY_MS)
+    warned = replace(unwarned, warned_at=NOW_MS + 6 * DAY_MS)
     assert warned.disable_at(RULE) == NOW_MS + 8 * DAY_MS
     assert warned.next_action(NOW_MS + 8 * DAY_MS - 1, RULE) is None
     assert warned.next_action(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
 
 
-def test_a_recovery_is_notified_even_after_new_failures() -> None:
+def test_a_recovery_is_reported_even_after_new_failures() -> None:
     warned = failing(warned_at=NOW_MS + 3 * DAY_MS)
-    well = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, own_fault=False)
-    again = well.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, own_fault=False)
+    recovered = warned.after(Outcome.DELIVERED, NOW_MS + 4 * DAY_MS, own_fault=False)
+    again = recovered.after(Outcome.TIMEOUT, NOW_MS + 4 * DAY_MS + 1, own_fault=False)
 
-    for health in (well, again):
+    for health in (recovered, again):
         assert not health.warned
         assert health.next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is HealthAction.RECOVER
         assert replace(health, warned_at=None).next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is None
@@ -128,7 +128,7 @@ def test_excused_time_delays_all_actions() -> None:
     assert health.after(Outcome.DELIVERED, NOW_MS + DAY_MS, own_fault=False).excused_ms == 0
 
 
-def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> None:
+def test_excused_time_of_a_process_counts_only_for_the_same_failure() -> None:
     health = failing()
     excused = replace(health, excused_ms=DAY_MS)
     assert health.with_excused_time_of(excused) == excused
@@ -138,14 +138,14 @@ def test_excused_time_of_another_process_counts_for_the_same_failure_only() -> N
     assert Health().with_excused_time_of(Health(excused_ms=1)) == Health()
 
 
-def test_a_success_of_another_process_counts_unless_a_later_attempt_failed() -> None:
+def test_a_success_of_a_process_counts_unless_a_later_attempt_failed() -> None:
     health = replace(failing(), warned_at=NOW_MS)
     failed_at = health.last_failure_at or 0
-    well = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)
-    assert health.with_success_of(well) == replace(well, warned_at=NOW_MS)
-    for other in (replace(well, last_success_at=failed_at), replace(well, failing_since=NOW_MS), Health()):
+    recovered = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)
+    assert health.with_success_of(recovered) == replace(recovered, warned_at=NOW_MS)
+    for other in (replace(recovered, last_success_at=failed_at), replace(recovered, failing_since=NOW_MS), Health()):
         assert health.with_success_of(other) == health
-    assert well.with_success_of(replace(well, last_success_at=NOW_MS + DAY_MS)) == well
+    assert recovered.with_success_of(replace(recovered, last_success_at=NOW_MS + DAY_MS)) == recovered
 
 
 def test_a_healthy_endpoint_has_no_actions() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from uplift_server.core import ids
 
-INSTANTS = st.integers(0, (1 << 48) - 1)
+TIMESTAMPS = st.integers(0, (1 << 48) - 1)
 RANDOM = st.binary(min_size=ids.RANDOM_BYTES, max_size=ids.RANDOM_BYTES)
 IDS = st.binary(min_size=16, max_size=16)
 
 
-@given(INSTANTS, RANDOM)
+@given(TIMESTAMPS, RANDOM)
 def test_other_libraries_parse_a_uuid7(now_ms: int, random_bytes: bytes) -> None:
     value = uuid.UUID(bytes=ids.uuid7(now_ms, random_bytes))
 
@@ -24,11 +24,11 @@ def test_other_libraries_parse_a_uuid7(now_ms: int, random_bytes: bytes) -> None
 
 
 @given(IDS)
-def test_which_uuids_are_of_version_7(value: bytes) -> None:
+def test_uuids_of_version_7(value: bytes) -> None:
     assert ids.is_uuid7(value) is (uuid.UUID(bytes=value).hex[12] == "7")
 
 
-@given(INSTANTS, RANDOM)
+@given(TIMESTAMPS, RANDOM)
 def test_generated_uuids_are_version_7(now_ms: int, random_bytes: bytes) -> None:
     assert ids.is_uuid7(ids.uuid7(now_ms, random_bytes))
 
@@ -40,7 +40,7 @@ def test_the_vector_of_rfc_9562() -> None:
     assert ids.uuid_text(value) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
-@given(INSTANTS, INSTANTS, RANDOM, RANDOM)
+@given(TIMESTAMPS, TIMESTAMPS, RANDOM, RANDOM)
 def test_ids_sort_by_time_as_bytes_and_as_text(first: int, second: int, a: bytes, b: bytes) -> None:
     earlier, later = sorted((first, second))
     if earlier == later:
@@ -64,7 +64,7 @@ def test_ids_of_a_sequence_strictly_increase(steps: list[tuple[int, bytes]]) -> 
     assert all(uuid.UUID(bytes=value).variant == uuid.RFC_4122 for value in made)
 
 
-@given(INSTANTS, RANDOM)
+@given(TIMESTAMPS, RANDOM)
 def test_the_first_id_of_a_millisecond_has_its_timestamp(now_ms: int, random_bytes: bytes) -> None:
     value = uuid.UUID(bytes=ids.IdSequence().next(now_ms, random_bytes))
 
@@ -81,7 +81,7 @@ def test_many_ids_in_a_millisecond_run_ahead_of_the_clock() -> None:
 
 
 @given(IDS)
-def test_uuid_texts_are_canonical_and_read_in_either_case(value: bytes) -> None:
+def test_uuid_texts_are_canonical_and_parsed_in_either_case(value: bytes) -> None:
     text = ids.uuid_text(value)
 
     assert text == str(uuid.UUID(bytes=value))

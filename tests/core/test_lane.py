@@ -67,7 +67,7 @@ def test_a_healthy_lane_holds_the_deliveries_of_the_lookahead() -> None:
     assert lane.free_capacity(NOW_MS) == 2 * LOOKAHEAD_MS // 100 - 30
 
 
-def test_a_slow_lane_holds_as_much_as_it_may_have_in_flight() -> None:
+def test_a_slow_lane_holds_as_many_deliveries_as_its_limit() -> None:
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 16
     lane.mean_us = 15_000_000
@@ -76,7 +76,7 @@ def test_a_slow_lane_holds_as_much_as_it_may_have_in_flight() -> None:
 
 @pytest.mark.parametrize("failures", [0, 1])
 def test_a_rate_limited_lane_holds_no_more_than_its_rate(failures: int) -> None:
-    """Otherwise, deliveries would outlive their leases again and again."""
+    """With more deliveries, their leases would expire before their attempts start."""
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 256
     lane.breaker = Breaker(failures)
@@ -86,7 +86,7 @@ def test_a_rate_limited_lane_holds_no_more_than_its_rate(failures: int) -> None:
     assert lane.free_capacity(NOW_MS) == 1
 
 
-def test_a_failing_or_stalled_lane_holds_little() -> None:
+def test_a_failing_or_stalled_lane_holds_few_deliveries() -> None:
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 4
     lane.breaker = Breaker(1)
@@ -97,7 +97,7 @@ def test_a_failing_or_stalled_lane_holds_little() -> None:
     assert lane.free_capacity(NOW_MS + 1) == 4
 
 
-def test_a_lane_with_an_open_breaker_holds_its_probe_only() -> None:
+def test_a_lane_with_an_open_breaker_holds_only_its_probe() -> None:
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max = 4
     lane.breaker = Breaker(failures=10, probe_at=NOW_MS + 1000, probe_wait_ms=1000)

@@ -6,7 +6,7 @@ from uplift_server.core.scheduling.lanes import Lanes
 from .lanes import NOW_MS, OPEN, drain, fill, lane_of
 
 
-def test_an_open_breaker_allows_one_probe_at_its_time() -> None:
+def test_an_open_breaker_allows_one_probe_when_it_is_due() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     lane.breaker = OPEN
@@ -45,7 +45,7 @@ def test_a_success_releases_deliveries_that_wait_for_a_probe() -> None:
 
 
 def test_a_closed_breaker_delays_no_new_delivery() -> None:
-    """Although the lane was empty when the breaker closed."""
+    """The lane was empty when the breaker closed."""
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 1)

@@ -27,7 +27,7 @@ def test_the_window_grows_with_successes_and_resets_at_a_timeout() -> None:
     assert len(drain(lanes)) == 1
 
 
-def test_other_failures_leave_the_window_as_it_is() -> None:
+def test_other_failures_do_not_change_the_window() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = fresh_lane(lanes, 1)
     assert len(drain(lanes)) == WINDOW_START
@@ -57,7 +57,7 @@ def test_unproven_lanes_leave_slots_free() -> None:
     assert drain(lanes) == [(9, 0), (9, 1)]
 
 
-def test_a_parked_lane_is_before_the_lane_whose_slot_it_takes() -> None:
+def test_a_parked_lane_gets_a_slot_before_the_lane_that_freed_it() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
     assert len(drain(lanes)) == 3
@@ -72,7 +72,7 @@ def test_a_parked_lane_is_before_the_lane_whose_slot_it_takes() -> None:
     assert drain(lanes) == [(2, 0), (3, 0)]
 
 
-def test_many_free_slots_release_many_parked_endpoints() -> None:
+def test_several_free_slots_release_several_parked_lanes() -> None:
     lanes: Lanes[int] = Lanes(4)
     one = fresh_lane(lanes, 1, items=3)
     assert len(drain(lanes)) == 3
@@ -80,7 +80,7 @@ def test_many_free_slots_release_many_parked_endpoints() -> None:
         fresh_lane(lanes, endpoint, items=1)
     assert drain(lanes) == []
 
-    # Its other two in flight no longer count as unproven.
+    # Its other two attempts in flight no longer count as unproven.
     lanes.attempt_ended(one, NOW_MS, 1000, succeeded=True)
 
     assert drain(lanes) == [(2, 0), (3, 0)]
@@ -88,33 +88,33 @@ def test_many_free_slots_release_many_parked_endpoints() -> None:
     assert drain(lanes) == [(4, 0)]
 
 
-def test_a_parked_endpoint_that_proves_itself_waits_no_longer() -> None:
+def test_a_parked_lane_that_becomes_proven_starts_attempts() -> None:
     lanes: Lanes[int] = Lanes(8)
-    good = fresh_lane(lanes, 1, items=1)
+    proven = fresh_lane(lanes, 1, items=1)
     assert len(drain(lanes)) == 1
     for endpoint in (2, 3):
         fresh_lane(lanes, endpoint)
     assert len(drain(lanes)) == 5
-    fill(lanes, good, 2)
+    fill(lanes, proven, 2)
     assert drain(lanes) == []
-    assert good.parked
+    assert proven.parked
     # Another unproven lane gets its slot.
-    lanes.attempt_ended(good, NOW_MS, 1000, succeeded=True)
+    lanes.attempt_ended(proven, NOW_MS, 1000, succeeded=True)
 
     assert Counter(endpoint for endpoint, _ in drain(lanes)) == {1: 2, 3: 1}
 
 
 def test_void_parked_entries_use_no_slot() -> None:
     lanes: Lanes[int] = Lanes(4)
-    good = fresh_lane(lanes, 1, items=1)
+    proven = fresh_lane(lanes, 1, items=1)
     fresh_lane(lanes, 2, items=2)
     assert len(drain(lanes)) == 3
-    fill(lanes, good, 1)
+    fill(lanes, proven, 1)
     assert drain(lanes) == []
     fresh_lane(lanes, 3, items=1)
     assert drain(lanes) == []
 
-    lanes.attempt_ended(good, NOW_MS, 1000, succeeded=True)
+    lanes.attempt_ended(proven, NOW_MS, 1000, succeeded=True)
 
     assert drain(lanes) == [(1, 0), (3, 0)]
 
@@ -128,7 +128,7 @@ def test_parked_lanes_continue_after_one_is_dropped() -> None:
     assert drain(lanes) == []
     lanes.drop(2)
 
-    # The dropped lane gets the slot, and no other attempt will end to pass it on.
+    # The slot is for the dropped lane. No other attempt ends that could pass the slot on.
     lanes.attempt_ended(one, NOW_MS, 1000)
 
     assert drain(lanes) == [(3, 0)]

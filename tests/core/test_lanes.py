@@ -20,11 +20,11 @@ def test_accounts_alternate() -> None:
     assert [endpoint == 99 for endpoint, _ in drain(lanes, most=10)] == [False, True] * 5
 
 
-def test_all_lanes_are_those_created_and_not_dropped() -> None:
+def test_every_created_lane_is_listed_until_it_is_dropped() -> None:
     lanes: Lanes[int] = Lanes(10)
-    made = [lane_of(lanes, endpoint) for endpoint in (1, 2, 3)]
+    created = [lane_of(lanes, endpoint) for endpoint in (1, 2, 3)]
     lanes.drop(2)
-    assert list(lanes.all()) == [made[0], made[2]]
+    assert list(lanes.all()) == [created[0], created[2]]
 
 
 def test_endpoints_of_an_account_alternate() -> None:
@@ -35,7 +35,7 @@ def test_endpoints_of_an_account_alternate() -> None:
     assert drain(lanes) == [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
 
 
-def test_a_blocked_lane_does_not_cost_its_account_the_turn() -> None:
+def test_an_account_with_a_blocked_lane_keeps_its_turn() -> None:
     lanes: Lanes[int] = Lanes(1000)
     slow, quick, other = (lane_of(lanes, endpoint, account) for endpoint, account in ((1, 1), (2, 1), (3, 2)))
     slow.breaker = OPEN
@@ -49,7 +49,7 @@ def test_a_blocked_lane_does_not_cost_its_account_the_turn() -> None:
 # ---- limits
 
 
-def test_the_fewer_slots_are_free_the_fewer_a_lane_may_add() -> None:
+def test_a_lane_may_start_fewer_attempts_when_fewer_slots_are_free() -> None:
     lanes: Lanes[int] = Lanes(100)
     for endpoint in range(1, 8):
         fill(lanes, lane_of(lanes, endpoint), 100)
@@ -106,7 +106,7 @@ def test_the_process_limit_blocks_until_an_attempt_ends() -> None:
     assert drain(lanes) == [(1, 2)]
 
 
-def test_an_endpoint_that_hangs_fills_only_its_own_lane() -> None:
+def test_a_hanging_endpoint_fills_only_its_own_lane() -> None:
     lanes: Lanes[int] = Lanes(1000)
     hangs, well = lane_of(lanes, 1, in_flight_max=2), lane_of(lanes, 2, in_flight_max=2)
     fill(lanes, hangs, 5)
@@ -169,7 +169,7 @@ def test_dropping_returns_waiting_deliveries() -> None:
     assert lanes.in_flight == 0
 
 
-def test_one_delivery_can_be_taken_out_of_any_queue() -> None:
+def test_a_delivery_can_be_removed_from_any_queue() -> None:
     lanes: Lanes[int] = Lanes(100)
     lane = lane_of(lanes, 1)
     for item, kind in enumerate([AttemptKind.FIRST, AttemptKind.FIRST, AttemptKind.RETRY, AttemptKind.REPLAY]):
@@ -180,7 +180,7 @@ def test_one_delivery_can_be_taken_out_of_any_queue() -> None:
     assert sorted(item for _, item in drain(lanes)) == [0, 1, 3]
 
 
-def test_emptying_takes_all_kinds_of_all_lanes() -> None:
+def test_emptying_removes_all_kinds_from_all_lanes() -> None:
     lanes: Lanes[int] = Lanes(1000)
     one, two = lane_of(lanes, 1), lane_of(lanes, 2, start_interval_ms=1000)
     fill(lanes, one, 1)
@@ -196,7 +196,7 @@ def test_emptying_takes_all_kinds_of_all_lanes() -> None:
     assert drain(lanes, NOW_MS + 5000) == [(2, 0)]
 
 
-def test_taking_one_kind_leaves_the_others() -> None:
+def test_removing_one_kind_keeps_the_others() -> None:
     lanes: Lanes[int] = Lanes(1000)
     lane = lane_of(lanes)
     fill(lanes, lane, 2)
@@ -211,7 +211,7 @@ def test_taking_one_kind_leaves_the_others() -> None:
 # ---- shares of an account
 
 
-def test_an_account_among_several_takes_half_of_the_slots() -> None:
+def test_one_of_several_accounts_uses_at_most_half_of_the_slots() -> None:
     lanes: Lanes[int] = Lanes(10)
     alone = [lane_of(lanes, endpoint, account=1) for endpoint in (1, 2)]
     for lane in alone:
@@ -242,7 +242,7 @@ def test_the_lanes_of_an_account_to_one_host_share_a_limit() -> None:
     assert [endpoint for endpoint, _ in drain(lanes)] == [2]
 
 
-def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() -> None:
+def test_a_lane_that_cannot_use_a_host_slot_passes_it_on() -> None:
     lanes: Lanes[int] = Lanes(100, 2)
     one, two, three = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2, 3))
     fill(lanes, one, 2)
@@ -256,7 +256,7 @@ def test_a_slot_for_a_host_goes_to_the_next_lane_if_the_first_cannot_use_it() ->
     assert drain(lanes) == [(3, 0)]
 
 
-def test_a_host_allows_as_many_attempts_as_its_endpoint_with_the_highest_limit() -> None:
+def test_the_limit_of_a_host_is_the_highest_limit_of_its_endpoints() -> None:
     lanes: Lanes[int] = Lanes(100, 2)
     one, two = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2))
     fill(lanes, one, 2)
@@ -267,7 +267,7 @@ def test_a_host_allows_as_many_attempts_as_its_endpoint_with_the_highest_limit()
     assert len(drain(lanes)) == 1
 
 
-def test_a_lane_that_moves_takes_its_attempts_in_flight_to_the_other_host() -> None:
+def test_the_attempts_of_a_moved_lane_count_for_its_new_host() -> None:
     lanes: Lanes[int] = Lanes(100, 2)
     one, two = (lane_of(lanes, endpoint, host="shared.test", in_flight_max=2) for endpoint in (1, 2))
     fill(lanes, one, 3)

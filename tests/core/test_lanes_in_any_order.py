@@ -59,7 +59,7 @@ class LanesMachine(RuleBasedStateMachine):
             self.waiting[lane]
         return lane
 
-    def flying(self, lane: Lane[int]) -> int:
+    def in_flight_of(self, lane: Lane[int]) -> int:
         return sum(each is lane for each, _ in self.in_flight)
 
     def may_start(self, lane: Lane[int]) -> bool:
@@ -133,7 +133,7 @@ class LanesMachine(RuleBasedStateMachine):
     def check_wake(self) -> None:
         """Every lane that waits only for a time has a timer.
 
-        Those that also need a slot are checked when it is free.
+        Lanes that also need a slot are checked when a slot is free.
         """
         wake_at = self.lanes.next_start_at()
         has_room = self.unproven_in_flight() < UNPROVEN_MAX
@@ -163,7 +163,7 @@ class LanesMachine(RuleBasedStateMachine):
             self.passed_over[winner].clear()
 
     @invariant()
-    def forget_those_that_are_not_ready(self) -> None:
+    def forget_lanes_that_are_not_ready(self) -> None:
         """Lanes that could not be served were not passed over."""
         ready = [lane for lane in self.ready() if self.in_good_standing(lane)]
         alive: set[object] = {*ready, *(lane.account for lane in ready)}

@@ -83,7 +83,7 @@ def test_every_row_of_the_table_applies() -> None:
     assert {row.after for row in TRANSITIONS} == {*State, None} - {State.NEW}
 
 
-def test_only_pending_deliveries_are_due_and_only_failed_ones_have_a_reason() -> None:
+def test_only_pending_deliveries_are_due_and_only_failed_have_a_reason() -> None:
     for row in TRANSITIONS:
         assert (row.due is not None) == (row.after in (State.WAITING, State.LEASED))
         assert (row.reason is not None) == (row.after is State.FAILED)
@@ -109,7 +109,7 @@ def test_a_resend_has_conditions(blocked: Fact) -> None:
 
 
 @pytest.mark.parametrize("before", BEFORE)
-def test_the_rules_follow_the_table(before: Status | None) -> None:
+def test_the_rules_match_the_table(before: Status | None) -> None:
     remembered = previous(before, PREVIOUS_DUE_AT)
     for off, expired, deleted, exhausted in product((False, True), repeat=4):
         facts = facts_before(before) | ({Fact.OFF} if off else set()) | ({Fact.EXPIRED} if expired else set())
@@ -149,7 +149,7 @@ def test_a_failure_waits_for_the_schedule() -> None:
     assert failure(scheduled_attempts=2) == NextState(Status.PENDING, NOW_MS + 300_000)
 
 
-def test_the_last_failure_ends_it() -> None:
+def test_the_last_failure_ends_a_delivery() -> None:
     assert failure(scheduled_attempts=3) == EXHAUSTED
 
 

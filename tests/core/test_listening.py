@@ -19,7 +19,7 @@ from uplift_server.core.deliveries.listening import (
 from uplift_server.core.security.signing import check_secret
 
 KEY = bytes(range(32))
-ANSWER: dict[str, Any] = {"kind": "answer", "place": "x", "status_code": 200, "duration_ms": 3}
+RESPONSE: dict[str, Any] = {"kind": "answer", "place": "x", "status_code": 200, "duration_ms": 3}
 
 
 def test_the_secret_of_a_key_is_stable_and_unique() -> None:
@@ -39,7 +39,7 @@ def test_descriptions_are_one_line_and_short() -> None:
         assert (problem.field, problem.code) == ("description", "description_invalid")
 
 
-def test_a_frame_has_a_line_that_describes_it_and_then_the_very_bytes() -> None:
+def test_a_frame_has_a_header_line_and_the_exact_body() -> None:
     body = '{"data":"ü\\n"}\n\n'.encode()
     line, rest = event_frame({"place": "p", "type": "a.b"}, body).split(b"\n", 1)
     assert json.loads(line) == {"kind": "event", "place": "p", "type": "a.b"}
@@ -47,8 +47,8 @@ def test_a_frame_has_a_line_that_describes_it_and_then_the_very_bytes() -> None:
 
 
 def test_a_response_is_parsed_and_truncated() -> None:
-    assert parse_local_response(json.dumps(ANSWER)) == LocalResponse("x", 200, 3, None, "", redelivered=False)
-    long = ANSWER | {"status_code": None, "error": "e" * 1000, "body": "b" * 5000, "redelivered": True}
+    assert parse_local_response(json.dumps(RESPONSE)) == LocalResponse("x", 200, 3, None, "", redelivered=False)
+    long = RESPONSE | {"status_code": None, "error": "e" * 1000, "body": "b" * 5000, "redelivered": True}
     assert parse_local_response(json.dumps(long)) == LocalResponse(
         "x", None, 3, "e" * LOCAL_RESPONSE_ERROR_CHARACTERS_MAX, "b" * LOCAL_RESPONSE_BODY_BYTES_MAX, redelivered=True
     )
@@ -56,10 +56,10 @@ def test_a_response_is_parsed_and_truncated() -> None:
 
 def test_the_body_is_truncated_between_two_characters() -> None:
     for body in ("é" * 5000, "x" + "é" * 5000, "🦁" * 400, "x🦁" * 400):
-        answer = parse_local_response(json.dumps(ANSWER | {"body": body}))
-        assert answer is not None
-        assert body.startswith(answer.body)
-        assert LOCAL_RESPONSE_BODY_BYTES_MAX - 4 < len(answer.body.encode()) <= LOCAL_RESPONSE_BODY_BYTES_MAX
+        response = parse_local_response(json.dumps(RESPONSE | {"body": body}))
+        assert response is not None
+        assert body.startswith(response.body)
+        assert LOCAL_RESPONSE_BODY_BYTES_MAX - 4 < len(response.body.encode()) <= LOCAL_RESPONSE_BODY_BYTES_MAX
 
 
 def test_lone_surrogates_are_replaced() -> None:
@@ -88,13 +88,13 @@ def test_lone_surrogates_are_replaced() -> None:
     ],
 )
 def test_invalid_responses_are_none(changed: dict[str, Any]) -> None:
-    assert parse_local_response(json.dumps(ANSWER | changed)) is None
+    assert parse_local_response(json.dumps(RESPONSE | changed)) is None
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
-def test_no_response_raises(text: str) -> None:
+def test_any_other_text_is_none(text: str) -> None:
     assert parse_local_response(text) is None
 
 
-def test_nesting_without_end_is_none() -> None:
+def test_deep_nesting_is_none() -> None:
     assert parse_local_response("[" * 100_000) is None

@@ -22,7 +22,7 @@ from uplift_server.core.people.mail_settings import Mailbox, MailServer, parse_m
         ("smtp://[2001:db8::1]:26", MailServer("2001:db8::1", 26, False)),
     ],
 )  # fmt: skip
-def test_servers(text: str, server: MailServer) -> None:
+def test_valid_servers(text: str, server: MailServer) -> None:
     assert parse_mail_server(text) == server
 
 
@@ -60,7 +60,7 @@ def test_servers(text: str, server: MailServer) -> None:
         "smtp://user:%00@mail.example.com",
     ],
 )
-def test_invalid_servers_are_rejected_without_quoting_them(text: str) -> None:
+def test_invalid_servers_are_rejected_without_showing_them(text: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]") as caught:
         parse_mail_server(text)
     rest = text.partition("//")[2]
@@ -76,13 +76,13 @@ def test_any_text_is_a_server_or_rejected(text: str) -> None:
             continue
 
 
-def test_a_password_or_tls_from_the_start_must_be_protected() -> None:
+def test_a_password_or_smtps_needs_a_protected_connection() -> None:
     assert not parse_mail_server("smtp://localhost").protected
     assert parse_mail_server("smtp://u:p@localhost").protected
     assert parse_mail_server("smtps://localhost").protected
 
 
-def test_the_password_does_not_show() -> None:
+def test_the_password_is_hidden() -> None:
     assert "geheim" not in repr(parse_mail_server("smtp://u:geheim@localhost"))
 
 

@@ -19,26 +19,26 @@ def test_every_kind_has_its_facts() -> None:
     assert all(facts and len(set(facts)) == len(facts) for facts in FACTS.values())
 
 
-def test_the_waits_grow() -> None:
-    minutes = [retry_at(made, created_at=0, now_ms=0) for made in range(1, 9)]
+def test_the_waits_between_emails_grow() -> None:
+    minutes = [retry_at(attempts_made, created_at=0, now_ms=0) for attempts_made in range(1, 9)]
     assert minutes == [each * MINUTE for each in (1, 5, 30, 120, 360, 720, 720, 720)]
 
 
-def test_the_last_attempt_is_made_when_the_time_is_over() -> None:
+def test_the_last_attempt_is_at_the_time_limit() -> None:
     assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS - 1) == GIVE_UP_AFTER_MS
     assert retry_at(9, created_at=0, now_ms=GIVE_UP_AFTER_MS) is None
     assert retry_at(1, created_at=0, now_ms=2 * GIVE_UP_AFTER_MS) is None
 
 
-def test_an_email_with_a_limit_of_one_hour_is_tried_for_one_hour() -> None:
+def test_an_email_that_expires_in_an_hour_is_retried_for_an_hour() -> None:
     assert set(EXPIRES_AFTER_MS.values()) == {60 * MINUTE}
     assert retry_at(3, created_at=0, now_ms=50 * MINUTE, expires_after_ms=60 * MINUTE) == 60 * MINUTE
     assert retry_at(3, created_at=0, now_ms=60 * MINUTE, expires_after_ms=60 * MINUTE) is None
 
 
 @given(st.integers(1, 100), st.integers(0, 2**41), st.integers(0, 2 * GIVE_UP_AFTER_MS))
-def test_a_retry_is_later_and_within_the_limit(made: int, created_at: int, age_ms: int) -> None:
+def test_a_retry_is_later_and_within_the_limit(attempts_made: int, created_at: int, age_ms: int) -> None:
     now = created_at + age_ms
-    at = retry_at(made, created_at=created_at, now_ms=now)
+    at = retry_at(attempts_made, created_at=created_at, now_ms=now)
     assert at is None or now < at <= created_at + GIVE_UP_AFTER_MS
     assert (at is None) == (age_ms >= GIVE_UP_AFTER_MS)

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN, WITHIN_MS, FailureGroup, largest_group
 
 NOW = 1_764_000_000_000
-_INSTANTS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)
+_TIMESTAMPS = st.lists(st.integers(0, 20 * WITHIN_MS), max_size=40)
 
 
-def test_fewer_than_ten_endpoints_are_no_group() -> None:
+def test_fewer_than_ten_endpoints_are_not_a_group() -> None:
     assert largest_group([NOW] * (ENDPOINTS_MIN - 1)) is None
     assert largest_group([NOW] * ENDPOINTS_MIN) == FailureGroup(NOW, ENDPOINTS_MIN)
 
@@ -28,21 +28,21 @@ def test_the_earliest_of_equal_groups_is_returned() -> None:
     )
 
 
-def test_a_mass_failure_is_at_least_ten_endpoints_and_half_of_those_attempted() -> None:
+def test_a_mass_failure_is_ten_endpoints_and_half_of_those_attempted() -> None:
     assert FailureGroup(NOW, 10).is_mass_failure(20)
     assert not FailureGroup(NOW, 10).is_mass_failure(21)
     assert not FailureGroup(NOW, 9).is_mass_failure(9)
     assert FailureGroup(NOW, 10).is_mass_failure(0)
 
 
-@given(_INSTANTS, st.randoms(use_true_random=False))
-def test_no_other_hour_has_more_endpoints(begun: list[int], shuffle: random.Random) -> None:
-    mixed = list(begun)
+@given(_TIMESTAMPS, st.randoms(use_true_random=False))
+def test_no_other_hour_has_more_endpoints(failing_since: list[int], shuffle: random.Random) -> None:
+    mixed = list(failing_since)
     shuffle.shuffle(mixed)
     group = largest_group(mixed)
     if group is None:
-        assert len(begun) < ENDPOINTS_MIN
+        assert len(failing_since) < ENDPOINTS_MIN
         return
-    counts = {start: sum(start <= at <= start + WITHIN_MS for at in begun) for start in begun}
+    counts = {start: sum(start <= at <= start + WITHIN_MS for at in failing_since) for start in failing_since}
     assert group.endpoints == max(counts.values())
     assert group.since == min(start for start, count in counts.items() if count == group.endpoints)

@@ -185,7 +185,7 @@ def test_the_error_text_selects_the_explanation(outcome: Outcome, error: str | N
     st.none() | st.text(max_size=50),
     st.none() | st.text(max_size=300),
 )
-def test_every_failure_has_one_sentence_for_the_cause_and_one_for_the_fix(
+def test_every_failure_has_a_sentence_for_the_cause_and_the_fix(
     outcome: Outcome, status_code: int | None, error: str | None, location: str | None
 ) -> None:
     explanation = explain(outcome, status_code=status_code, error=error, location=location)

@@ -14,7 +14,7 @@ DAY = 86_400_000
 
 
 @pytest.mark.parametrize(
-    ("retention_ms", "lasts"),
+    ("retention_ms", "expected"),
     [
         (0, PARTITION_MS_FOREVER),
         (60_000, None),
@@ -24,11 +24,11 @@ DAY = 86_400_000
         (3650 * DAY, 3650 * DAY // 28),
     ],
 )
-def test_partitions_extend_the_retention_by_at_most_a_twenty_eighth(retention_ms: int, lasts: int | None) -> None:
-    assert partition_duration_ms(retention_ms) == lasts
+def test_partitions_extend_the_retention_by_at_most_a_twenty_eighth(retention_ms: int, expected: int | None) -> None:
+    assert partition_duration_ms(retention_ms) == expected
 
 
-def test_a_partition_is_over_after_its_time_unless_there_are_too_many() -> None:
+def test_a_partition_ends_after_its_duration_unless_there_are_too_many() -> None:
     assert not is_full(1000, now=1000 + DAY - 1, lasts_ms=DAY, partitions=1)
     assert is_full(1000, now=1000 + DAY, lasts_ms=DAY, partitions=PARTITIONS_MAX - 1)
     assert is_full(1000 + DAY, now=1000, lasts_ms=DAY, partitions=1)

@@ -27,10 +27,10 @@ def test_absent_parts_are_empty(text: str, parts: PostgresUrl) -> None:
     assert str(parts) == text
 
 
-def test_parts_are_joined_again_as_they_were() -> None:
+def test_joined_parts_give_the_same_url() -> None:
     assert str(split_postgres_url(SEVERAL)) == SEVERAL
 
 
-def test_a_text_without_a_scheme_is_not_a_url() -> None:
+def test_text_without_a_scheme_is_not_a_url() -> None:
     with pytest.raises(ValueError, match="not a URL"):
         split_postgres_url("db.example/uplift")

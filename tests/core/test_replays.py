@@ -49,7 +49,7 @@ def test_statuses_that_can_be_replayed() -> None:
         ([], ["required"], "at least one of delivered, failed, cancelled"),
     ],
 )
-def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) -> None:
+def test_statuses_that_cannot_be_replayed(names: list[str], codes: list[str], words: str) -> None:
     found, problems = parse_statuses([*names])
     assert found == ()
     assert [problem.code for problem in problems] == codes
@@ -57,44 +57,44 @@ def test_statuses_that_cannot(names: list[str], codes: list[str], words: str) ->
     assert any(words in problem.message for problem in problems)
 
 
-def test_valid_names_are_parsed_beside_invalid_ones() -> None:
+def test_valid_names_are_parsed_despite_invalid_ones() -> None:
     found, problems = parse_statuses(["held", "cancelled"])
     assert found == (Status.CANCELLED,)
     assert len(problems) == 1
 
 
 def test_the_first_release_is_immediate_and_the_next_after_the_interval() -> None:
-    pace = ReplayRate(10, 5000)
-    assert pace.available(4999) == 0
-    assert pace.available(5000) == 1
-    pace = pace.after_release(5000, 1)
-    assert (pace.next_ms, pace.available(5099), pace.available(5100)) == (5100, 0, 1)
+    rate = ReplayRate(10, 5000)
+    assert rate.available(4999) == 0
+    assert rate.available(5000) == 1
+    rate = rate.after_release(5000, 1)
+    assert (rate.next_ms, rate.available(5099), rate.available(5100)) == (5100, 0, 1)
 
 
 def test_late_releases_do_not_lower_the_rate() -> None:
-    pace = ReplayRate(100, 1000)
-    assert pace.available(1025) == 3
-    assert pace.after_release(1025, 3).next_ms == 1030
+    rate = ReplayRate(100, 1000)
+    assert rate.available(1025) == 3
+    assert rate.after_release(1025, 3).next_ms == 1030
 
 
-def test_idle_time_earns_no_burst() -> None:
+def test_idle_time_causes_no_burst() -> None:
     assert ReplayRate(100, 1000).available(3_600_000) == 1 + BURST_MS // 10
     assert ReplayRate(100, 1000).after_release(3_600_000, 0).next_ms == 3_600_000 - BURST_MS
 
 
 @given(st.integers(1, 1000), st.lists(st.integers(1, 400), min_size=1, max_size=60))
-def test_no_time_span_exceeds_its_rate(rate: int, waits: list[int]) -> None:
-    pace, now, released = ReplayRate(rate, 0), 0, 0
+def test_no_time_span_exceeds_its_rate(per_second: int, waits: list[int]) -> None:
+    rate, now, released = ReplayRate(per_second, 0), 0, 0
     for wait in waits:
         now += wait
-        count = pace.available(now)
+        count = rate.available(now)
         released += count
-        pace = pace.after_release(now, count)
-    assert released <= 1 + now * rate / 1000 + 1e-6
+        rate = rate.after_release(now, count)
+    assert released <= 1 + now * per_second / 1000 + 1e-6
 
 
 def full_lane() -> Lane[int]:
-    """Return a lane whose capacity is used up."""
+    """Return a lane without free capacity."""
     lane: Lane[int] = Lane(1, 1)
     lane.in_flight_max, lane.mean_us = 2, 10_000_000
     lane.waiting_count = 2
@@ -102,7 +102,7 @@ def full_lane() -> Lane[int]:
     return lane
 
 
-def test_a_replay_has_the_capacity_of_its_lane_and_one_place_in_a_full_one() -> None:
+def test_a_replay_has_the_capacity_of_its_lane_or_one_if_it_is_full() -> None:
     assert replay_capacity(Lane(1, 1), 0) == Lane(1, 1).free_capacity(0)
     lane = full_lane()
     assert replay_capacity(lane, 0) == 1
@@ -110,7 +110,7 @@ def test_a_replay_has_the_capacity_of_its_lane_and_one_place_in_a_full_one() -> 
     assert replay_capacity(lane, 0) == 0
 
 
-def test_a_full_lane_that_fails_or_hangs_has_no_place_for_a_replay() -> None:
+def test_a_full_failing_or_stalled_lane_has_no_place_for_a_replay() -> None:
     failing, hanging = full_lane(), full_lane()
     failing.breaker = Breaker(failures=1)
     hanging.in_flight = 4

@@ -113,7 +113,7 @@ def test_signatures_are_unchanged() -> None:
 
 
 @pytest.mark.parametrize("name", ["user-agent", "User-Agent", "USER-AGENT"])
-def test_a_custom_user_agent_of_an_earlier_release_replaces_the_servers(name: str) -> None:
+def test_a_custom_user_agent_of_an_earlier_release_is_kept(name: str) -> None:
     headers = Parsed(render(template({name: "Club/1"}))).headers
 
     assert [value for key, value in headers if key.lower() == b"user-agent"] == [b"Club/1"]

@@ -82,9 +82,9 @@ def test_retry_after(value: str | None, wait: int | None) -> None:
 
 @given(st.integers(-100_000, 200_000), st.integers(-23, 23))
 def test_a_date_can_have_any_zone(seconds: int, hours: int) -> None:
-    instant = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC).astimezone(timezone(timedelta(hours=hours)))
+    date = datetime.fromtimestamp(NOW_MS // 1000 + seconds, UTC).astimezone(timezone(timedelta(hours=hours)))
 
-    wait = retry_after_ms(format_datetime(instant), NOW_MS)
+    wait = retry_after_ms(format_datetime(date), NOW_MS)
 
     assert wait == max(0, min(seconds * 1000, RETRY_AFTER_MS_MAX))
 

@@ -62,7 +62,7 @@ def test_a_guest_cannot_be_owner() -> None:
     assert GUEST_ROLE_MAX < Role.OWNER
 
 
-def test_a_key_has_no_right_that_manages_anything() -> None:
+def test_a_key_has_no_management_permission() -> None:
     assert set(RIGHTS_OF_SCOPE) == {Right.ENDPOINTS_TEST, Right.AUDIT_READ}
 
 

@@ -34,7 +34,7 @@ def test_samples_match_their_schema(name: str, now_ms: int, random_bytes: bytes)
 
 
 @given(st.integers(10**12, 10**13), st.binary(min_size=8, max_size=16))
-def test_a_link_looks_like_the_published_one(now_ms: int, random_bytes: bytes) -> None:
+def test_a_link_has_the_published_format(now_ms: int, random_bytes: bytes) -> None:
     sample = capture(now_ms, random_bytes)
     url = urlsplit(sample["data"]["url"])
     query = parse_qs(url.query, strict_parsing=True)
@@ -48,7 +48,7 @@ def test_a_link_looks_like_the_published_one(now_ms: int, random_bytes: bytes) -
     assert (url.hostname or "").endswith(".example")
 
 
-def test_the_file_is_written_the_second_before() -> None:
+def test_the_file_name_has_the_time_one_second_earlier() -> None:
     assert "/uplift_data_export_20251124155959.csv?" in capture(NOW_MS, b"12345678")["data"]["url"]
 
 

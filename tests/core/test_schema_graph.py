@@ -27,7 +27,7 @@ def test_a_reference_to_an_embedded_document_is_resolved() -> None:
 
 
 @pytest.mark.parametrize("reference", ["#/a/0", "#/b"])
-def test_pointers_lead_through_lists_and_to_true(reference: str) -> None:
+def test_pointers_resolve_through_lists_and_to_true(reference: str) -> None:
     assert graph_of({"$ref": reference, "a": [{}], "b": True}).unknown_references == []
 
 
@@ -38,13 +38,13 @@ def test_an_unknown_reference_is_listed(reference: str) -> None:
     assert graph_of({"$ref": reference, "a": [{}], "b": 5}).unknown_references == [reference]
 
 
-def test_a_dynamic_reference_leads_to_every_anchor_of_its_name() -> None:
+def test_a_dynamic_reference_resolves_to_every_anchor_of_its_name() -> None:
     first, second = {"$dynamicAnchor": "n", "$id": "one"}, {"$dynamicAnchor": "n", "$id": "two"}
     root = {"$defs": {"a": first, "b": second}, "$dynamicRef": "two#n", "properties": {"$ref": {"$ref": 5}}}
     assert [edge.target for edge in graph_of(root).in_place[id(root)]] == [first, second]
 
 
-def test_values_are_no_schemas() -> None:
+def test_values_are_not_schemas() -> None:
     root = {"const": {"$id": "x"}, "properties": {"const": {"$anchor": "a"}}, "$ref": "#a", "not": 5, "allOf": [True]}
     graph = graph_of(root)
     assert [edge.target for edge in graph.in_place[id(root)]] == [{"$anchor": "a"}]

@@ -30,7 +30,7 @@ def code(schema: Any) -> str | None:
     return None if problem is None else problem.code
 
 
-def test_the_built_in_schemas_are_within_bounds() -> None:
+def test_the_built_in_schemas_are_within_the_limits() -> None:
     assert [code(event_type.schema) for event_type in EVENT_TYPES] == [None] * len(EVENT_TYPES)
 
 
@@ -62,7 +62,7 @@ def doubling(levels: int) -> Any:
     return {"$ref": f"#/$defs/l{levels - 1}", "$defs": definitions}
 
 
-def test_references_that_double_the_work_at_every_level_are_too_complex() -> None:
+def test_references_that_double_the_work_per_level_are_too_complex() -> None:
     assert code(doubling(5)) is None
     assert code(doubling(30)) == "schema_too_complex"
 
@@ -104,7 +104,7 @@ def test_an_optional_reference_to_itself_is_accepted(keyword: str, other: Any) -
         {"anyOf": [{"allOf": [NODE, NODE]}, {"type": "null"}]},
     ],
 )
-def test_a_recursion_that_may_repeat_work_is_rejected(node: Any) -> None:
+def test_a_recursion_that_can_repeat_work_is_rejected(node: Any) -> None:
     assert code({**NODE, "$defs": {"node": node, "other": {"items": {"type": "string"}}}}) == "schema_recursive"
 
 
@@ -130,7 +130,7 @@ def test_references_to_other_documents_are_rejected(reference: str) -> None:
     assert reference in problem.message
 
 
-def test_a_schema_whose_check_cannot_be_bounded_is_too_complex() -> None:
+def test_a_schema_with_unbounded_cost_is_too_complex() -> None:
     schema: Any = {"unevaluatedProperties": {"type": "integer"}}
     for _ in range(16):
         schema = {"allOf": [schema], "unevaluatedProperties": {"type": "integer"}}
@@ -142,6 +142,6 @@ def test_any_json_is_checked(schema: Any) -> None:
     assert code(schema) in {None, "schema_too_complex", "schema_invalid", "schema_recursive", "too_deep"}
 
 
-def test_the_bound_is_a_bound() -> None:
+def test_the_number_of_places_is_limited() -> None:
     assert code({"enum": list(range(SCHEMA_PLACES_MAX - 2))}) is None
     assert code({"enum": list(range(SCHEMA_PLACES_MAX))}) == "schema_too_complex"

@@ -1,4 +1,4 @@
-"""Secrets after any sequence of rotations, expiries and waits, and in single cases."""
+"""Secrets after rotations and expiries: single cases, and any sequence."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +81,7 @@ def test_expiring_the_previous_secret_keeps_the_current_one() -> None:
     assert pair.without_previous() == SecretPair("b", START + 1) == pair.without_previous().without_previous()
 
 
-def test_another_form_changes_nothing_else() -> None:
+def test_mapped_secrets_keep_the_times_and_the_order() -> None:
     pair = SecretPair("a", START).rotated("b", START + 1, HOUR, header_new=True)
 
     mapped = pair.mapped(str.upper, str.title)
@@ -89,7 +89,7 @@ def test_another_form_changes_nothing_else() -> None:
     assert pair.without_previous().mapped(str.upper, str.title) == SecretPair("B", START + 1)
 
 
-def test_secrets_are_not_shown() -> None:
+def test_the_repr_hides_secrets() -> None:
     assert "hush" not in repr(SecretPair("hush", START).rotated("hush-hush", START, HOUR))
 
 

@@ -30,7 +30,7 @@ def test_the_vector_of_standard_webhooks() -> None:
     assert signature == b"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_the_vector_github_publishes_for_the_same_scheme_as_uplifts() -> None:
+def test_the_github_vector_for_the_uplift_scheme() -> None:
     # docs.github.com, "Validating webhook deliveries".
     signature, _ = Signer([], "It's a Secret to Everybody").sign(b"", b"", b"Hello, World!")
 
@@ -38,7 +38,7 @@ def test_the_vector_github_publishes_for_the_same_scheme_as_uplifts() -> None:
 
 
 @given(st.lists(SECRETS, min_size=1, max_size=2), SECRETS, st.binary(max_size=2000))
-def test_signatures_are_those_of_the_standard_library(secrets: list[str], uplift_secret: str, body: bytes) -> None:
+def test_signatures_match_the_standard_library(secrets: list[str], uplift_secret: str, body: bytes) -> None:
     uplift, standard = Signer(secrets, uplift_secret).sign(b"id", b"1764000000", body)
 
     assert uplift == b"sha256=" + hmac.new(uplift_secret.encode(), body, hashlib.sha256).hexdigest().encode()
@@ -47,7 +47,7 @@ def test_signatures_are_those_of_the_standard_library(secrets: list[str], uplift
 
 
 @given(st.lists(SECRETS, min_size=1, max_size=2), st.text(max_size=200))
-def test_the_public_verifier_accepts_each_live_secret_in_its_standard_form(secrets: list[str], text: str) -> None:
+def test_the_public_verifier_accepts_each_active_secret(secrets: list[str], text: str) -> None:
     body = text.encode()
     timestamp = str(int(time.time()))
     _, signature = Signer(secrets, secrets[0]).sign(b"0197f0c2-0000-7000-8000-000000000000", timestamp.encode(), body)
@@ -85,7 +85,7 @@ def test_the_keys_of_a_custom_token_are_its_bytes() -> None:
     assert standard_form(token) == "whsec_" + base64.b64encode(token.encode()).decode()
 
 
-def test_padding_may_be_missing_as_the_public_libraries_allow() -> None:
+def test_missing_padding_is_allowed() -> None:
     padded = generate_secret(bytes(32))
 
     assert check_secret(padded.rstrip("=")) is None
@@ -94,7 +94,7 @@ def test_padding_may_be_missing_as_the_public_libraries_allow() -> None:
 
 
 @given(SECRETS)
-def test_secrets_within_the_rules_are_accepted(secret: str) -> None:
+def test_valid_secrets_are_accepted(secret: str) -> None:
     assert check_secret(secret) is None
 
 
@@ -147,10 +147,10 @@ def test_any_text_is_checked(text: str) -> None:
         assert keys_of(text).standard
 
 
-def test_a_broken_secret_has_no_keys() -> None:
+def test_an_invalid_secret_has_no_keys() -> None:
     with pytest.raises(ValueError, match="base64"):
         keys_of("whsec_!")
 
 
-def test_keys_are_not_shown() -> None:
+def test_the_repr_hides_keys() -> None:
     assert "a" * 16 not in repr(keys_of("a" * 16))

@@ -28,7 +28,7 @@ def test_the_text_can_be_parsed(each: SourceAddress) -> None:
     assert SourceAddress.parse(each.text) == each
 
 
-def test_spaces_offsets_and_other_notations_are_read() -> None:
+def test_spaces_offsets_and_other_notations_are_parsed() -> None:
     assert SourceAddress.parse(" 2001:DB8::0001 @ 2025-11-24T17:00:00+01:00 ") == SourceAddress("2001:db8::1", NOW)
 
 

@@ -48,7 +48,7 @@ def test_periods_end_with_the_incomplete_bucket(name: str, buckets: int, bucket_
         assert (len(starts), starts.step, starts[0], starts[-1]) == (buckets, bucket_ms, first, last)
 
 
-def test_hours_are_gathered_into_buckets() -> None:
+def test_hours_are_grouped_into_buckets() -> None:
     found = series(
         Span(3, 6 * HOUR_MS),
         NOON + 5,
@@ -159,5 +159,5 @@ def test_a_sparse_text_omits_zeros() -> None:
 
 
 @given(st.dictionaries(st.integers(0, 99), st.integers(1, 10**12)))
-def test_a_sparse_text_is_read_as_it_was_written(numbers: dict[int, int]) -> None:
+def test_a_sparse_text_is_parsed_to_the_same_values(numbers: dict[int, int]) -> None:
     assert parse_sparse(sparse_text(numbers)) == numbers

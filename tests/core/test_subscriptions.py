@@ -11,7 +11,7 @@ PATTERNS = NAMES | NAMES.map("{}.*".format)
 
 
 @pytest.mark.parametrize(
-    ("patterns", "event_type", "wanted"),
+    ("patterns", "event_type", "expected"),
     [
         ([], "anything.at.all", True),
         (["webhook.created"], "webhook.created", True),
@@ -26,19 +26,19 @@ PATTERNS = NAMES | NAMES.map("{}.*".format)
         (["webhook.created", "movement.*"], "athlete.created", False),
     ],
 )
-def test_matching(patterns: list[str], event_type: str, wanted: bool) -> None:
-    assert Subscription(patterns).matches(event_type) is wanted
+def test_matching(patterns: list[str], event_type: str, expected: bool) -> None:
+    assert Subscription(patterns).matches(event_type) is expected
 
 
 @given(st.lists(PATTERNS, min_size=1, max_size=5), NAMES)
 def test_matching_is_label_by_label(patterns: list[str], name: str) -> None:
-    def fits(pattern: str) -> bool:
-        labels, wanted = name.split("."), pattern.split(".")
-        if wanted[-1] == "*":
-            return len(labels) >= len(wanted) and labels[: len(wanted) - 1] == wanted[:-1]
-        return labels == wanted
+    def matches(pattern: str) -> bool:
+        labels, expected = name.split("."), pattern.split(".")
+        if expected[-1] == "*":
+            return len(labels) >= len(expected) and labels[: len(expected) - 1] == expected[:-1]
+        return labels == expected
 
-    assert Subscription(patterns).matches(name) == any(fits(pattern) for pattern in patterns)
+    assert Subscription(patterns).matches(name) == any(matches(pattern) for pattern in patterns)
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(PATTERNS, min_size=1, max_size=4), NAMES)
@@ -68,7 +68,7 @@ def test_patterns_without_a_match_are_listed_in_order() -> None:
 
 
 @given(st.lists(PATTERNS, max_size=4), st.lists(NAMES, max_size=4))
-def test_a_pattern_is_unknown_exactly_if_it_matches_no_known_type(patterns: list[str], known: list[str]) -> None:
+def test_a_pattern_without_a_known_type_is_unknown(patterns: list[str], known: list[str]) -> None:
     expected = [pattern for pattern in patterns if not any(Subscription([pattern]).matches(name) for name in known)]
 
     assert unknown_patterns(patterns, known) == expected

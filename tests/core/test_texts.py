@@ -1,4 +1,4 @@
-"""Display of text from outside."""
+"""Display of text from external sources."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ def test_control_characters_are_replaced() -> None:
 
 
 @given(st.text())
-def test_length_and_printable_characters_stay(text: str) -> None:
+def test_length_and_printable_characters_are_unchanged(text: str) -> None:
     shown = printable(text)
     assert len(shown) == len(text)
     assert shown.isprintable()

@@ -29,7 +29,7 @@ def test_none_has_no_text() -> None:
 @pytest.mark.parametrize(
     "text", ["2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00.0009Z", "2026-01-31 12:00Z"]
 )
-def test_any_offset_is_read_and_fractions_of_milliseconds_are_truncated(text: str) -> None:
+def test_any_offset_is_parsed_and_fractions_are_truncated(text: str) -> None:
     assert parse_timestamp(text) == NOON
 
 

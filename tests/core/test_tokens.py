@@ -45,7 +45,7 @@ def test_each_purpose_has_its_own_path() -> None:
     assert links == [f"https://hooks.example.com/{place}/abc" for place in ("enter", "invitations", "passwords")]
 
 
-def test_a_reset_is_bound_to_the_password_it_replaces() -> None:
+def test_a_reset_token_is_bound_to_the_password_it_replaces() -> None:
     mark = password_mark("$argon2id$one")
     text = reset_token(KEY, ID, expires_at=1_764_000_000_000, mark=mark)
     assert parse_reset_token(text) == (ID, 1_764_000_000_000)

@@ -54,7 +54,7 @@ def test_each_event_has_its_own_stable_span() -> None:
 
 
 @pytest.mark.parametrize("sampled", [True, False])
-def test_an_event_is_in_its_senders_trace(sampled: bool) -> None:
+def test_an_event_is_in_the_trace_of_its_sender(sampled: bool) -> None:
     sender = TraceContext(*IDS, sampled)
     span = event_span(b"i" * 16, sender, sampled=not sampled)
 

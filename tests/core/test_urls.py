@@ -81,7 +81,7 @@ def test_the_parts_of_a_url() -> None:
         ("http://receiver:80/", "receiver", 80, "/", "receiver"),
     ],
 )
-def test_urls_as_they_are_sent(text: str, host: str, port: int, path: str, host_header: str) -> None:
+def test_the_parts_of_a_url_in_a_request(text: str, host: str, port: int, path: str, host_header: str) -> None:
     url = url_of(text)
 
     assert (url.host, url.port, url.path, url.host_header) == (host, port, path, host_header)
@@ -162,7 +162,7 @@ def test_urls_as_they_are_sent(text: str, host: str, port: int, path: str, host_
         ("https://\u00ad", "url_host"),
     ],
 )
-def test_rejected_under_every_policy(text: str, code: str) -> None:
+def test_urls_that_every_policy_rejects(text: str, code: str) -> None:
     assert code_of(text, STRICT) == code_of(text, OPEN) == code
 
 
@@ -193,7 +193,7 @@ def test_rejected_under_every_policy(text: str, code: str) -> None:
         ("https://notlocalhost.example", None, None),
     ],
 )
-def test_rejected_by_policy(text: str, strict: str | None, allowing: str | None) -> None:
+def test_urls_that_depend_on_the_policy(text: str, strict: str | None, allowing: str | None) -> None:
     assert code_of(text, STRICT) == strict
     assert code_of(text, OPEN) == allowing
 
@@ -235,8 +235,8 @@ def test_names_are_checked_by_their_addresses(
     assert (problem and problem.code) == code
 
 
-def test_a_rejection_names_the_kind_of_a_resolved_address_only() -> None:
-    """Otherwise, anyone who can create endpoints could read internal DNS names."""
+def test_a_rejection_names_only_the_kind_of_a_resolved_address() -> None:
+    """A message with the address would reveal internal DNS to anyone who can create endpoints."""
     found = ["10.1.2.3", "10.4.5.6", "64:ff9b::a01:203"]
     problem = check_resolved(url_of("https://a.example", STRICT), found, STRICT)
 

@@ -1,4 +1,4 @@
-"""Why a pending delivery waits."""
+"""The reasons for which a pending delivery waits."""
 
 import pytest
 
@@ -22,7 +22,7 @@ NOW = 1_764_000_000_000
         (NOW + 1, NOW - 5, Waiting(WaitingFor.SCHEDULE, NOW + 1)),
     ],
 )
-def test_the_later_of_schedule_and_probe_counts(
+def test_a_delivery_waits_for_the_later_of_schedule_and_probe(
     due_at: int | None, next_probe_at: int | None, expected: Waiting
 ) -> None:
     assert waiting_for(due_at=due_at, next_probe_at=next_probe_at, now_ms=NOW) == expected

@@ -18,11 +18,11 @@ from flask import Flask, Response, jsonify, request
 def create_app(secret: str) -> Flask:
     """Return the receiver's WSGI application for one secret."""
     app = Flask(__name__)
-    counting = threading.Lock()
+    lock = threading.Lock()
     received = {"verified": 0, "rejected": 0}
     ids: list[str] = []
 
-    def signature_is_right(body: bytes, header: str | None) -> bool:
+    def is_valid_signature(body: bytes, header: str | None) -> bool:
         if header is None:
             return False
         expected = "sha256=" + hmac.new(secret.encode("utf-8"), body, hashlib.sha256).hexdigest()
@@ -31,19 +31,19 @@ def create_app(secret: str) -> Flask:
     @app.post("/webhook/submit")
     def submit() -> Response:
         body = request.get_data()
-        if not signature_is_right(body, request.headers.get("x-uplift-signature-256")):
-            with counting:
+        if not is_valid_signature(body, request.headers.get("x-uplift-signature-256")):
+            with lock:
                 received["rejected"] += 1
             return Response("bad signature", status=401)
         event = request.get_json()
-        with counting:
+        with lock:
             received["verified"] += 1
             ids.append(event["id"])
         return Response("ok", status=200)
 
     @app.get("/received")
     def counts() -> Response:
-        with counting:
+        with lock:
             return jsonify({**received, "ids": list(ids)})
 
     return app

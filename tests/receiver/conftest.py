@@ -9,19 +9,19 @@ from uplift_webhooks.api import Client
 
 from .scripted_api import ScriptedApi, scripted
 
-NO_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "UPLIFT_API_URL", "UPLIFT_API_KEY")
+ENVIRONMENT_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "UPLIFT_API_URL", "UPLIFT_API_KEY")
 
 
 @pytest.fixture(autouse=True)
-def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ignore the proxy of the environment."""
-    for name in NO_PROXY_VARIABLES:
+def _without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the proxy and API variables from the environment."""
+    for name in ENVIRONMENT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the client's delays instead of sleeping."""
     waits: list[float] = []
     monkeypatch.setattr("uplift_webhooks.api.client.time.sleep", waits.append)
@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> "Clock":
 
 
 class Clock:
-    """Return the time in Unix seconds."""
+    """A clock in Unix seconds that tests set."""
 
     def __init__(self) -> None:
         self.now = 1_764_000_000.0

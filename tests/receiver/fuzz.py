@@ -1,7 +1,7 @@
 """Fuzzer of malformed requests: `python tests/receiver/fuzz.py [COUNT] [SEED]` counts the results.
 
-The exit code is 1 at the first request with another result than an event or WebhookVerificationError. The output shows
-how to repeat it.
+The fuzzer exits with 1 at the first request whose result is neither an event nor WebhookVerificationError. The output
+shows how to repeat the request.
 """
 
 import base64
@@ -40,61 +40,61 @@ WEBHOOKS: Final = (
 
 def case(number: int, seed: int) -> tuple[Webhook, Any, Any]:
     """Return request `number` of a seed: its verifier, body and headers."""
-    chance = random.Random(number * 1_000_003 + seed)
-    body = _body(chance)
+    rng = random.Random(number * 1_000_003 + seed)
+    body = _body(rng)
     signed: dict[Any, Any] = dict(_SIGNED)
-    if isinstance(body, bytes) and chance.random() < 0.7:
+    if isinstance(body, bytes) and rng.random() < 0.7:
         signed = dict(
-            sign(body, chance.choice((SECRET, CHOSEN)), timestamp=int(_NOW) + chance.choice((0, 0, 0, -4000, 4000)))
+            sign(body, rng.choice((SECRET, CHOSEN)), timestamp=int(_NOW) + rng.choice((0, 0, 0, -4000, 4000)))
         )
-    for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 4))):
-        _spoil(signed, chance)
-    return chance.choice(WEBHOOKS), body, chance.choices(_FORMS, (4, 4, 4, 1, 1, 1, 1))[0](signed, chance)
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 4))):
+        _corrupt(signed, rng)
+    return rng.choice(WEBHOOKS), body, rng.choices(_FORMS, (4, 4, 4, 1, 1, 1, 1))[0](signed, rng)
 
 
-def _body(chance: random.Random) -> Any:
-    kind = chance.random()
+def _body(rng: random.Random) -> Any:
+    kind = rng.random()
     if kind < 0.1:
-        return chance.choice(ODD)
+        return rng.choice(ODD)
     if kind < 0.3:
-        return b"".join(chance.choices(PIECES, k=chance.randrange(12)))
+        return b"".join(rng.choices(PIECES, k=rng.randrange(12)))
     if kind < 0.32:
-        return chance.choice((b"[", b'{"a":', b"9", b'"')) * chance.choice((10, 5000))
+        return rng.choice((b"[", b'{"a":', b"9", b'"')) * rng.choice((10, 5000))
     body = bytearray(_BODY)
     if kind < 0.6:
         envelope = json.loads(_BODY)
-        name = chance.choice(("id", "object", "type", "api_version", "created", "data"))
-        envelope[name] = chance.choice(
+        name = rng.choice(("id", "object", "type", "api_version", "created", "data"))
+        envelope[name] = rng.choice(
             (None, True, 5, -1, 1.5, 10**30, "", "x", "t.u", "a.b.c", [], {}, [{}], {"object": 5})
         )
-        if chance.random() < 0.3:
-            del envelope[chance.choice(list(envelope))]
+        if rng.random() < 0.3:
+            del envelope[rng.choice(list(envelope))]
         return json.dumps(envelope).encode()
-    for _ in range(chance.randrange(4)):
-        position = chance.randrange(len(body))
-        if chance.random() < 0.5:
-            body[position] = chance.randrange(256)
+    for _ in range(rng.randrange(4)):
+        position = rng.randrange(len(body))
+        if rng.random() < 0.5:
+            body[position] = rng.randrange(256)
         else:
-            body[position : position + chance.randrange(9)] = chance.choice(PIECES)
+            body[position : position + rng.randrange(9)] = rng.choice(PIECES)
     return bytes(body)
 
 
-def _spoil(headers: dict[Any, Any], chance: random.Random) -> None:
-    name = chance.choice(NAMES)
+def _corrupt(headers: dict[Any, Any], rng: random.Random) -> None:
+    name = rng.choice(NAMES)
     value = headers.get(name)
-    kind = chance.random()
+    kind = rng.random()
     if kind < 0.3 or not isinstance(value, str):
-        headers[name] = chance.choice(ODD)
+        headers[name] = rng.choice(ODD)
     elif kind < 0.4:
         headers.pop(name)
     elif kind < 0.5:
-        headers[name] = [value, chance.choice(ODD)]
+        headers[name] = [value, rng.choice(ODD)]
     elif kind < 0.6:
-        headers[name] = base64.b64encode(chance.randbytes(chance.randrange(50))).decode()
+        headers[name] = base64.b64encode(rng.randbytes(rng.randrange(50))).decode()
     else:
-        position = chance.randrange(len(value) + 1)
+        position = rng.randrange(len(value) + 1)
         headers[name] = (
-            value[:position] + chance.choice((",", " ", "=", "\n", "é", "v1,", "\ud800", "0")) + value[position + 1 :]
+            value[:position] + rng.choice((",", " ", "=", "\n", "é", "v1,", "\ud800", "0")) + value[position + 1 :]
         )
 
 
@@ -105,10 +105,10 @@ _FORMS: Final[tuple[Callable[[dict[Any, Any], random.Random], Any], ...]] = (
         (str(name).encode(), value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
         for name, value in headers.items()
     ],
-    lambda headers, chance: [*headers.items(), (chance.choice(NAMES).title(), chance.choice(ODD))],
-    lambda headers, chance: [*headers.items(), chance.choice(ODD)],
-    lambda headers, chance: {**headers, chance.choice([each for each in ODD if each.__hash__]): chance.choice(ODD)},
-    lambda _, chance: chance.choice(ODD),
+    lambda headers, rng: [*headers.items(), (rng.choice(NAMES).title(), rng.choice(ODD))],
+    lambda headers, rng: [*headers.items(), rng.choice(ODD)],
+    lambda headers, rng: {**headers, rng.choice([each for each in ODD if each.__hash__]): rng.choice(ODD)},
+    lambda _, rng: rng.choice(ODD),
 )
 _NOW: Final = time.time()
 _BODY: Final = make_event()
@@ -116,17 +116,17 @@ _SIGNED: Final = sign(_BODY, SECRET)
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """Count the results. Raises AssertionError for an unexpected one."""
-    ends: Counter[str] = Counter()
+    """Return the number of requests by result. Raise AssertionError for an unexpected result."""
+    results: Counter[str] = Counter()
     for number in range(count):
         webhook, body, headers = case(number, seed)
         try:
-            ends[type(webhook.unwrap(body, headers)).__name__] += 1
+            results[type(webhook.unwrap(body, headers)).__name__] += 1
         except WebhookVerificationError as error:
-            ends[error.reason] += 1
+            results[error.reason] += 1
         except BaseException as error:
             raise AssertionError(f"case({number}, {seed}) raised {error!r}") from error
-    return ends
+    return results
 
 
 def main() -> int:
@@ -134,11 +134,11 @@ def main() -> int:
     count, seed = [*map(int, sys.argv[1:]), *(COUNT, 0)[len(sys.argv) - 1 :]]
     began = time.monotonic()
     try:
-        ends = run(count, seed)
+        results = run(count, seed)
     except AssertionError as error:
         print(error, file=sys.stderr)
         return 1
-    for name, times in ends.most_common():
+    for name, times in results.most_common():
         print(f"{times:>10,}  {name}")
     print(f"{count:>10,}  requests in {time.monotonic() - began:.0f} s, seed {seed}")
     return 0

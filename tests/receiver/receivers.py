@@ -156,10 +156,10 @@ def django_asgi(handle: Handle) -> Any:
     _django(handle)
     application = get_asgi_application()
 
-    async def below(scope: Any, receive: Any, send: Any) -> None:
+    async def with_async_path(scope: Any, receive: Any, send: Any) -> None:
         await application({**scope, "path": f"/async{scope['path']}"}, receive, send)
 
-    return below
+    return with_async_path
 
 
 APPLICATIONS: dict[str, Callable[[Handle], Any]] = {

@@ -1,4 +1,4 @@
-"""A server on a real socket with scripted responses. It records its requests."""
+"""A server on a real socket that sends scripted responses and records requests."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A received request."""
 
     connection: int
@@ -27,11 +27,11 @@ class Asked:
         return json.loads(self.body)
 
 
-Answering = bytes | Callable[[socket.socket], None]
+ScriptStep = bytes | Callable[[socket.socket], None]
 """Bytes to send on a kept connection, or a function that handles the connection before it is closed."""
 
 
-def answer(value: Any = None, status: int = 200, **headers: str) -> bytes:
+def json_response(value: Any = None, status: int = 200, **headers: str) -> bytes:
     """Return a valid response with JSON."""
     content = b"" if value is None else json.dumps(value).encode()
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(content)}"]
@@ -39,11 +39,11 @@ def answer(value: Any = None, status: int = 200, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def refusal(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
+def problem_response(status: int, code: str, detail: str = "No.", **more: Any) -> bytes:
     """Return an RFC 9457 problem."""
     retry_after = more.pop("retry_after", None)
     headers = {} if retry_after is None else {"retry_after": retry_after}
-    return answer({"status": status, "code": code, "detail": detail, **more}, status, **headers)
+    return json_response({"status": status, "code": code, "detail": detail, **more}, status, **headers)
 
 
 def hang_up(_: socket.socket) -> None:
@@ -55,8 +55,8 @@ class ScriptedApi:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         """With `tls`, it is also a proxy to itself behind TLS."""
-        self.asked: list[Asked] = []
-        self.script: list[Answering] = []
+        self.requests: list[Request] = []
+        self.script: list[ScriptStep] = []
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
@@ -94,9 +94,9 @@ class ScriptedApi:
     def _serve(self, connection: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.enter_context(connection)
-            while (asked := _read(connection, number)) is not None:
-                self.asked.append(asked)
-                if asked.method == "CONNECT" and self._tls is not None:
+            while (request := _read(connection, number)) is not None:
+                self.requests.append(request)
+                if request.method == "CONNECT" and self._tls is not None:
                     connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
                     connection = self._tls.wrap_socket(connection, server_side=True)
                     stack.enter_context(connection)
@@ -108,7 +108,7 @@ class ScriptedApi:
                 connection.sendall(step)
 
 
-def _read(connection: socket.socket, number: int) -> Asked | None:
+def _read(connection: socket.socket, number: int) -> Request | None:
     """Return one request, or None if the client closed the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
@@ -122,11 +122,11 @@ def _read(connection: socket.socket, number: int) -> Asked | None:
     while len(body) < int(headers.get("content-length", 0)):
         body += connection.recv(65_536)
     method, target, _ = first.split(" ")
-    return Asked(number, method, target, headers, body)
+    return Request(number, method, target, headers, body)
 
 
 @contextlib.contextmanager
-def scripted(*script: Answering, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedApi]:
+def scripted(*script: ScriptStep, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedApi]:
     """Run a server until the end of the block."""
     server = ScriptedApi(tls)
     server.script = list(script)

@@ -15,7 +15,7 @@ def create_app(secret: str) -> Flask:
     """Return the receiver's WSGI application for one `whsec_…` secret."""
     app = Flask(__name__)
     webhook = Webhook(secret)
-    counting = threading.Lock()
+    lock = threading.Lock()
     received = {"verified": 0, "rejected": 0}
     ids: list[str] = []
 
@@ -24,17 +24,17 @@ def create_app(secret: str) -> Flask:
         try:
             event = webhook.verify(request.get_data(), dict(request.headers))
         except WebhookVerificationError as error:
-            with counting:
+            with lock:
                 received["rejected"] += 1
             return Response(str(error), status=400)
-        with counting:
+        with lock:
             received["verified"] += 1
             ids.append(event["id"])
         return Response(status=204)
 
     @app.get("/received")
     def counts() -> Response:
-        with counting:
+        with lock:
             return jsonify({**received, "ids": list(ids)})
 
     return app

@@ -10,92 +10,97 @@ import pytest
 from uplift_webhooks import Event, __version__
 from uplift_webhooks.api import ApiError, ApiUnreachable, Client, FieldError, Page
 
-from .scripted_api import ScriptedApi, answer, hang_up, refusal
+from .scripted_api import ScriptedApi, hang_up, json_response, problem_response
 
 EVENT = "0197f0c2-0000-7000-8000-000000000001"
 
 
-def test_a_call_is_json_with_the_key_and_so_is_its_answer(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer({"id": "ep_1", "name": "Zoë"}, 201)]
+def test_requests_and_responses_are_json(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({"id": "ep_1", "name": "Zoë"}, 201)]
 
     got = client.request("POST", "/v1/endpoints", body={"url": "https://é.example"}, headers={"X-Trace": "7"})
 
     assert got == {"id": "ep_1", "name": "Zoë"}
-    [asked] = api.asked
-    assert (asked.method, asked.target, asked.json) == ("POST", "/v1/endpoints", {"url": "https://é.example"})
-    assert asked.headers["authorization"] == "Bearer sk_secret_of_the_test"
-    assert asked.headers["content-type"] == "application/json"
-    assert asked.headers["user-agent"] == f"uplift-webhooks/{__version__}"
-    assert asked.headers["x-trace"] == "7"
-    assert "uplift-account" not in asked.headers
+    [request] = api.requests
+    assert (request.method, request.target, request.json) == ("POST", "/v1/endpoints", {"url": "https://é.example"})
+    assert request.headers["authorization"] == "Bearer sk_secret_of_the_test"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"] == f"uplift-webhooks/{__version__}"
+    assert request.headers["x-trace"] == "7"
+    assert "uplift-account" not in request.headers
 
 
-def test_an_empty_answer_is_none_and_parameters_that_are_none_are_left_out(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer(status=204), answer(status=204)]
-    instant = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+def test_empty_responses_are_none_and_none_parameters_are_omitted(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response(status=204), json_response(status=204)]
+    timestamp = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
     assert (
-        client.request("GET", "/v1/x", query={"a": None, "b": "c d&", "after": instant, "yes": True, "no": False})
+        client.request("GET", "/v1/x", query={"a": None, "b": "c d&", "after": timestamp, "yes": True, "no": False})
         is None
     )
     client.request("DELETE", "/v1/x", query={"a": None})
 
-    targets = [asked.target for asked in api.asked]
+    targets = [request.target for request in api.requests]
     assert targets == ["/v1/x?b=c+d%26&after=2026-01-02T03%3A04%3A05%2B00%3A00&yes=true&no=false", "/v1/x"]
     with pytest.raises(ValueError, match="time zone"):
-        client.request("GET", "/v1/x", query={"after": datetime(2026, 1, 2)})  # noqa: DTZ001 - that is the point
+        client.request("GET", "/v1/x", query={"after": datetime(2026, 1, 2)})  # noqa: DTZ001 - without a time zone
     with pytest.raises(ValueError, match="start with"):
         client.request("GET", "v1/x")
 
 
-def test_instants_in_bodies_may_be_datetimes_with_a_time_zone(api: ScriptedApi, client: Client) -> None:
-    instant, written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"
-    api.script = [answer({"id": "e"}), answer({"data": []}), answer({"id": "rpl_1"}), answer({"id": "lsn_1"})]
+def test_timestamps_in_bodies_can_be_datetimes_with_a_time_zone(api: ScriptedApi, client: Client) -> None:
+    timestamp, written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"
+    api.script = [
+        json_response({"id": "e"}),
+        json_response({"data": []}),
+        json_response({"id": "rpl_1"}),
+        json_response({"id": "lsn_1"}),
+    ]
 
-    client.events.send("a.b", {"at": instant}, expires_at=instant)
-    client.events.send_batch([{"type": "a.b", "data": {}, "expires_at": instant}])
-    client.replays.create("ep_1", created_after=instant, created_before="2026-02-01T00:00:00Z")
-    client.listen_sessions.create(since=instant)
+    client.events.send("a.b", {"at": timestamp}, expires_at=timestamp)
+    client.events.send_batch([{"type": "a.b", "data": {}, "expires_at": timestamp}])
+    client.replays.create("ep_1", created_after=timestamp, created_before="2026-02-01T00:00:00Z")
+    client.listen_sessions.create(since=timestamp)
 
-    sent, batch, replay, session = (asked.json for asked in api.asked)
+    sent, batch, replay, session = (request.json for request in api.requests)
     assert (sent["expires_at"], sent["data"], batch["events"][0]["expires_at"]) == (written, {"at": written}, written)
     assert (replay["created_after"], replay["created_before"]) == (written, "2026-02-01T00:00:00Z")
     assert session["since"] == written
-    naive = datetime(2026, 1, 2)  # noqa: DTZ001 - that is the point
-    for refused in (
+    naive = datetime(2026, 1, 2)  # noqa: DTZ001 - without a time zone
+    for call in (
         lambda: client.events.send("a.b", {}, expires_at=naive),
         lambda: client.replays.create("ep_1", created_after=naive),
         lambda: client.listen_sessions.create(since=naive),
     ):
         with pytest.raises(ValueError, match="time zone"):
-            refused()
+            call()
     with pytest.raises(ValueError, match="A set is not valid in JSON"):
         client.events.send("a.b", {"tags": {1}})
-    assert len(api.asked) == 4
+    assert len(api.requests) == 4
 
 
-def test_an_operators_key_acts_for_an_account_and_settings_come_from_the_environment(
+def test_an_operator_key_from_the_environment_acts_for_an_account(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", f"{api.url}/behind/\n")
     monkeypatch.setenv("UPLIFT_API_KEY", "op_key\n")
-    api.script = [answer({})]
+    api.script = [json_response({})]
 
     with Client(account="acc_1") as client:
         client.request("GET", "/v1/x")
 
-    [asked] = api.asked
-    assert asked.target == "/behind/v1/x"
-    assert (asked.headers["authorization"], asked.headers["uplift-account"]) == ("Bearer op_key", "acc_1")
+    [request] = api.requests
+    assert request.target == "/behind/v1/x"
+    assert (request.headers["authorization"], request.headers["uplift-account"]) == ("Bearer op_key", "acc_1")
 
 
 def test_public_calls_need_no_key(api: ScriptedApi) -> None:
-    api.script = [answer({"current": ["54.245.28.22"], "upcoming": []})]
+    api.script = [json_response({"current": ["54.245.28.22"], "upcoming": []})]
 
     with Client(api.url) as client:
         assert client.source_ips()["current"] == ["54.245.28.22"]
 
-    assert "authorization" not in api.asked[0].headers
+    assert "authorization" not in api.requests[0].headers
 
 
 @pytest.mark.parametrize(
@@ -117,15 +122,15 @@ def test_public_calls_need_no_key(api: ScriptedApi) -> None:
         {"api_url": "https://webhooks.example", "retries": -1},
     ],
 )
-def test_arguments_that_cannot_be_used_are_refused_without_quoting_the_key(arguments: dict[str, Any]) -> None:
+def test_invalid_arguments_are_rejected_without_showing_the_key(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"API URL|api_url|api_key|account|timeout_seconds") as caught:
         Client(**arguments)
     assert "hidden" not in str(caught.value)
 
 
-def test_a_refusal_says_everything_that_is_wrong(api: ScriptedApi, client: Client) -> None:
+def test_an_api_error_has_all_details(api: ScriptedApi, client: Client) -> None:
     errors = [{"field": "url", "code": "https_required", "message": "Use https."}, "not an object"]
-    api.script = [refusal(422, "validation_failed", "1 field is not valid.", errors=errors)]
+    api.script = [problem_response(422, "validation_failed", "1 field is not valid.", errors=errors)]
 
     with pytest.raises(ApiError) as caught:
         client.endpoints.create("http://example.com", secret="s" * 20)
@@ -142,90 +147,92 @@ def test_a_refusal_says_everything_that_is_wrong(api: ScriptedApi, client: Clien
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        (answer(status=500), "The server responded with 500. [500]"),
-        (answer(["x"], 502), "The server responded with 502. [502]"),
+        (json_response(status=500), "The server responded with 500. [500]"),
+        (json_response(["x"], 502), "The server responded with 502. [502]"),
         (b"HTTP/1.1 500 X\r\nContent-Length: 6\r\n\r\n<html>", "The server responded with 500. [500]"),
-        (answer({"title": "Gone", "code": 5, "errors": 7}, 410), "Gone [410 5]"),
+        (json_response({"title": "Gone", "code": 5, "errors": 7}, 410), "Gone [410 5]"),
         (
-            answer(status=302, location="https://elsewhere.example"),
+            json_response(status=302, location="https://elsewhere.example"),
             "The server responded with 302, a redirect. Set api_url to the final URL. [302]",
         ),
     ],
 )
-def test_whatever_answers_a_failure_has_a_sentence(api: ScriptedApi, client: Client, script: bytes, text: str) -> None:
+def test_every_error_response_has_a_message(api: ScriptedApi, client: Client, script: bytes, text: str) -> None:
     api.script = [script]
 
     with pytest.raises(ApiError) as caught:
         client.endpoints.get("ep_1")
     assert str(caught.value) == text
-    assert len(api.asked) == 1
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
-def test_a_server_that_says_when_to_ask_again_is_asked_again(
-    api: ScriptedApi, client: Client, slept: list[float], method: str
+def test_a_retry_after_header_causes_a_retry(
+    api: ScriptedApi, client: Client, delays: list[float], method: str
 ) -> None:
     api.script = [
-        refusal(503, "unavailable", retry_after="2"),
-        refusal(429, "rate_limited", retry_after="3"),
-        answer({"id": "x"}),
+        problem_response(503, "unavailable", retry_after="2"),
+        problem_response(429, "rate_limited", retry_after="3"),
+        json_response({"id": "x"}),
     ]
 
     assert client.request(method, "/v1/x") == {"id": "x"}
 
-    assert slept == [2, 3]
-    assert len({asked.headers.get("idempotency-key") for asked in api.asked}) == 1
-    assert ("idempotency-key" in api.asked[0].headers) == (method == "POST")
+    assert delays == [2, 3]
+    assert len({request.headers.get("idempotency-key") for request in api.requests}) == 1
+    assert ("idempotency-key" in api.requests[0].headers) == (method == "POST")
 
 
 @pytest.mark.parametrize(
-    ("method", "refused"),
+    ("method", "rejection"),
     [
-        ("GET", refusal(503, "unavailable", retry_after="31")),
-        ("POST", refusal(503, "unavailable")),
-        ("POST", refusal(429, "rate_limited", retry_after="Wed, 25 Nov 2026 15:00:00 GMT")),
-        ("GET", refusal(500, "internal_error", retry_after="1")),
+        ("GET", problem_response(503, "unavailable", retry_after="31")),
+        ("POST", problem_response(503, "unavailable")),
+        ("POST", problem_response(429, "rate_limited", retry_after="Wed, 25 Nov 2026 15:00:00 GMT")),
+        ("GET", problem_response(500, "internal_error", retry_after="1")),
     ],
 )
-def test_what_would_take_too_long_or_may_not_be_repeated_is_not(
-    api: ScriptedApi, client: Client, slept: list[float], method: str, refused: bytes
+def test_errors_that_are_not_retried(
+    api: ScriptedApi, client: Client, delays: list[float], method: str, rejection: bytes
 ) -> None:
-    api.script = [refused]
+    api.script = [rejection]
 
     with pytest.raises(ApiError) as caught:
         client.request(method, "/v1/x")
 
-    assert slept == []
+    assert delays == []
     assert caught.value.retry_after_seconds in {None, 1, 31}
 
 
-def test_asking_again_has_an_end(api: ScriptedApi, client: Client, slept: list[float]) -> None:
-    api.script = [refusal(503, "unavailable")] * 3
+def test_retries_are_limited(api: ScriptedApi, client: Client, delays: list[float]) -> None:
+    api.script = [problem_response(503, "unavailable")] * 3
 
     with pytest.raises(ApiError):
         client.request("GET", "/v1/x")
 
-    assert len(api.asked) == 3
-    assert 0.25 <= slept[0] <= 0.75
-    assert 0.5 <= slept[1] <= 1.5
+    assert len(api.requests) == 3
+    assert 0.25 <= delays[0] <= 0.75
+    assert 0.5 <= delays[1] <= 1.5
 
 
-def test_reading_is_repeated_where_no_answer_came(api: ScriptedApi, client: Client, slept: list[float]) -> None:
-    api.script = [hang_up, hang_up, answer({"id": "x"})]
+def test_a_get_request_without_a_response_is_retried(api: ScriptedApi, client: Client, delays: list[float]) -> None:
+    api.script = [hang_up, hang_up, json_response({"id": "x"})]
 
     assert client.request("GET", "/v1/x") == {"id": "x"}
-    assert len(slept) == 2
+    assert len(delays) == 2
 
 
-def test_writing_is_not(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+def test_a_post_request_without_a_response_is_not_retried(
+    api: ScriptedApi, client: Client, delays: list[float]
+) -> None:
     api.script = [hang_up]
 
     with pytest.raises(ApiUnreachable, match="does not respond"):
         client.request("POST", "/v1/x")
-    assert (len(api.asked), slept) == (1, [])
+    assert (len(api.requests), delays) == (1, [])
 
 
-def test_what_is_no_json_is_another_server(api: ScriptedApi, client: Client, slept: list[float]) -> None:
+def test_a_response_without_json_is_from_another_server(api: ScriptedApi, client: Client, delays: list[float]) -> None:
     api.script = [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"] * 3
 
     with pytest.raises(ApiUnreachable, match="is not an Uplift Webhooks server"):
@@ -233,7 +240,7 @@ def test_what_is_no_json_is_another_server(api: ScriptedApi, client: Client, sle
 
 
 Call = Callable[[Client], object]
-ONE: list[tuple[Call, str, str, Any]] = [
+OBJECT_CALLS: list[tuple[Call, str, str, Any]] = [
     (lambda c: c.endpoints.get("ep_1"), "GET", "/v1/endpoints/ep_1", None),
     (
         lambda c: c.endpoints.create("https://x.example", event_types=("a.*",), max_in_flight=3, idempotency_key="k"),
@@ -293,40 +300,42 @@ ONE: list[tuple[Call, str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "method", "target", "body"), ONE)
-def test_calls_of_one_thing(api: ScriptedApi, client: Client, call: Call, method: str, target: str, body: Any) -> None:
-    api.script = [answer({"id": "x"})]
+@pytest.mark.parametrize(("call", "method", "target", "body"), OBJECT_CALLS)
+def test_calls_that_return_one_object(
+    api: ScriptedApi, client: Client, call: Call, method: str, target: str, body: Any
+) -> None:
+    api.script = [json_response({"id": "x"})]
 
     assert call(client) == {"id": "x"}
 
-    [asked] = api.asked
-    assert (asked.method, asked.target, asked.json if asked.body else None) == (method, target, body)
+    [request] = api.requests
+    assert (request.method, request.target, request.json if request.body else None) == (method, target, body)
     if body is not None and "idempotency_key" in call.__code__.co_consts.__repr__():  # type: ignore[attr-defined]
-        assert asked.headers["idempotency-key"] == "k"
+        assert request.headers["idempotency-key"] == "k"
 
 
-@pytest.mark.parametrize("call", [call for call, *_ in ONE])
-def test_an_answer_of_another_form_is_another_server(api: ScriptedApi, client: Client, call: Call) -> None:
-    api.script = [answer(["x"])]
+@pytest.mark.parametrize("call", [call for call, *_ in OBJECT_CALLS])
+def test_a_response_of_another_shape_is_from_another_server(api: ScriptedApi, client: Client, call: Call) -> None:
+    api.script = [json_response(["x"])]
 
     with pytest.raises(ApiUnreachable, match="not from an Uplift Webhooks server"):
         call(client)
 
 
-def test_deletions_answer_nothing(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer(status=204), answer(status=204)]
+def test_delete_calls_return_nothing(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response(status=204), json_response(status=204)]
 
     client.endpoints.delete("ep_1")
     client.listen_sessions.delete("lsn_1")
 
-    assert [(asked.method, asked.target) for asked in api.asked] == [
+    assert [(request.method, request.target) for request in api.requests] == [
         ("DELETE", "/v1/endpoints/ep_1"),
         ("DELETE", "/v1/listen-sessions/lsn_1"),
     ]
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
-def test_an_id_that_names_something_else_is_refused(client: Client, name: str) -> None:
+def test_an_id_that_changes_the_path_is_rejected(client: Client, name: str) -> None:
     with pytest.raises(ValueError, match="An ID"):
         client.endpoints.delete(name)
 
@@ -351,16 +360,20 @@ LISTS: list[tuple[Call, str]] = [
 
 @pytest.mark.parametrize(("call", "target"), LISTS)
 def test_lists(api: ScriptedApi, client: Client, call: Call, target: str) -> None:
-    api.script = [answer({"data": [{"id": "x"}], "next_cursor": "next"}), answer({"data": []}), answer({"data": {}})]
+    api.script = [
+        json_response({"data": [{"id": "x"}], "next_cursor": "next"}),
+        json_response({"data": []}),
+        json_response({"data": {}}),
+    ]
 
     assert call(client) == Page([{"id": "x"}], "next", has_more=True)
     assert call(client) == Page([], None, has_more=False)
-    assert api.asked[0].target == target
+    assert api.requests[0].target == target
     with pytest.raises(ApiUnreachable, match="no list"):
         call(client)
 
 
-EVERYTHING: list[tuple[Callable[[Client], Any], str]] = [
+ITERATIONS: list[tuple[Callable[[Client], Any], str]] = [
     (lambda c: c.endpoints.iterate(), "/v1/endpoints?limit=200"),
     (lambda c: c.events.iterate(type="a.b", created_before="i"), "/v1/events?limit=200&type=a.b&created_before=i"),
     (lambda c: c.deliveries.iterate(status="held", type="a"), "/v1/deliveries?limit=200&status=held&type=a"),
@@ -369,26 +382,28 @@ EVERYTHING: list[tuple[Callable[[Client], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "target"), EVERYTHING)
-def test_everything_of_a_list_page_by_page(
-    api: ScriptedApi, client: Client, call: Callable[[Client], Any], target: str
-) -> None:
+@pytest.mark.parametrize(("call", "target"), ITERATIONS)
+def test_iterate_reads_all_pages(api: ScriptedApi, client: Client, call: Callable[[Client], Any], target: str) -> None:
     api.script = [
-        answer({"data": [{"id": 1}, {"id": 2}], "next_cursor": "a"}),
-        answer({"data": [], "next_cursor": "b"}),
-        answer({"data": [{"id": 3}], "next_cursor": None}),
+        json_response({"data": [{"id": 1}, {"id": 2}], "next_cursor": "a"}),
+        json_response({"data": [], "next_cursor": "b"}),
+        json_response({"data": [{"id": 3}], "next_cursor": None}),
     ]
     found = call(client)
-    assert api.asked == []
+    assert api.requests == []
 
     assert [each["id"] for each in found] == [1, 2, 3]
 
-    assert [asked.target for asked in api.asked] == [target, f"{target}&cursor=a", f"{target}&cursor=b"]
+    assert [request.target for request in api.requests] == [target, f"{target}&cursor=a", f"{target}&cursor=b"]
 
 
 def test_an_event_can_be_fetched_as_it_was_sent(api: ScriptedApi, client: Client) -> None:
     envelope = {"id": EVENT, "type": "a.b", "created": 5, "data": {"object": {"n": 1}}}
-    api.script = [answer({"id": EVENT, "body": envelope}), answer({"id": EVENT}), answer({"body": {"id": 5}})]
+    api.script = [
+        json_response({"id": EVENT, "body": envelope}),
+        json_response({"id": EVENT}),
+        json_response({"body": {"id": 5}}),
+    ]
 
     event = client.events.fetch(EVENT)
 
@@ -400,11 +415,14 @@ def test_an_event_can_be_fetched_as_it_was_sent(api: ScriptedApi, client: Client
         client.events.fetch(EVENT)
 
 
-def test_an_answer_is_had_byte_for_byte(api: ScriptedApi, client: Client) -> None:
+def test_content_returns_the_exact_bytes(api: ScriptedApi, client: Client) -> None:
     written = b'{"a":1.0, "b":"\\u00e9"}'
-    api.script = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(written), written), answer(status=404)]
+    api.script = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(written), written),
+        json_response(status=404),
+    ]
 
     assert client.content("/v1/x", query={"limit": 3}) == written
-    assert api.asked[0].target == "/v1/x?limit=3"
+    assert api.requests[0].target == "/v1/x?limit=3"
     with pytest.raises(ApiError, match="404"):
         client.content("/v1/x")

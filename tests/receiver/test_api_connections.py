@@ -14,107 +14,108 @@ from tests.cli.fake_api import fake_api
 
 from uplift_webhooks.api import ApiUnreachable, Client, connections
 
-from .scripted_api import ScriptedApi, answer, scripted
+from .scripted_api import ScriptedApi, json_response, scripted
 
 
-def _never_again(api: ScriptedApi, **settings: float) -> Client:
+def _client_without_retries(api: ScriptedApi, **settings: float) -> Client:
     return Client(api.url, "sk_secret_of_the_test", retries=0, **settings)  # type: ignore[arg-type]
 
 
-def test_a_connection_is_kept(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer({}), answer(status=404), answer({})]
+def test_a_connection_is_reused(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({}), json_response(status=404), json_response({})]
 
     client.request("GET", "/v1/a")
     with pytest.raises(Exception, match="404"):
         client.request("GET", "/v1/b")
     client.request("GET", "/v1/c")
 
-    assert [asked.connection for asked in api.asked] == [0, 0, 0]
+    assert [request.connection for request in api.requests] == [0, 0, 0]
 
 
-def test_one_that_the_server_has_closed_is_replaced(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer({}), answer({"id": "x"})]
+def test_a_connection_closed_by_the_server_is_replaced(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({}), json_response({"id": "x"})]
     client.request("GET", "/v1/a")
     api.drop()
 
     assert client.request("POST", "/v1/b") == {"id": "x"}
-    assert [asked.connection for asked in api.asked] == [0, 1]
+    assert [request.connection for request in api.requests] == [0, 1]
 
 
-def test_one_that_is_closed_while_it_is_used_again_is_replaced_once(
-    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connection_closed_during_reuse_is_replaced_once(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server closes the connection between the check and the response."""
-    api.script = [answer({}), lambda connection: None, answer({"id": "x"}), lambda connection: None]
-    with _never_again(api) as client:
+    api.script = [json_response({}), lambda connection: None, json_response({"id": "x"}), lambda connection: None]
+    with _client_without_retries(api) as client:
         client.request("GET", "/v1/a")
 
         assert client.request("POST", "/v1/b") == {"id": "x"}
 
-        first, again = api.asked[1:]
+        first, again = api.requests[1:]
         assert (first.connection, again.connection) == (0, 1)
         assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
 
 
-def test_after_a_half_answer_nothing_is_repeated_by_itself(api: ScriptedApi) -> None:
-    api.script = [answer({}), lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}")]
-    with _never_again(api) as client:
+def test_an_incomplete_response_causes_no_repeat(api: ScriptedApi) -> None:
+    api.script = [
+        json_response({}),
+        lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"),
+    ]
+    with _client_without_retries(api) as client:
         client.request("GET", "/v1/a")
 
         with pytest.raises(ApiUnreachable, match="does not respond: IncompleteRead"):
             client.request("POST", "/v1/b")
 
-    assert len(api.asked) == 2
+    assert len(api.requests) == 2
 
 
-def test_a_closed_client_keeps_nothing_and_can_be_used_again(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer({}), answer({}, connection="close"), answer({})]
+def test_a_closed_client_closes_connections_and_can_be_reused(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({}), json_response({}, connection="close"), json_response({})]
 
     client.request("GET", "/v1/a")
     client.close()
     client.request("GET", "/v1/b")
     client.request("GET", "/v1/c")
 
-    assert [asked.connection for asked in api.asked] == [0, 1, 2]
+    assert [request.connection for request in api.requests] == [0, 1, 2]
 
 
-def test_many_threads_share_a_client_and_few_connections_stay(api: ScriptedApi, client: Client) -> None:
-    together = threading.Barrier(12)
+def test_threads_share_a_client_and_few_idle_connections_remain(api: ScriptedApi, client: Client) -> None:
+    barrier = threading.Barrier(12)
 
     def work(number: int) -> bool:
-        together.wait(10)
+        barrier.wait(10)
         return client.request("GET", f"/v1/{number}") == {"id": "x"}
 
-    api.script = [answer({"id": "x"})] * 12
+    api.script = [json_response({"id": "x"})] * 12
     with ThreadPoolExecutor(12) as pool:
         assert all(pool.map(work, range(12)))
 
     assert len(client._connections._idle) <= connections.IDLE_MAX
 
 
-def test_nobody_there() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+def test_a_refused_connection() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with Client(url, retries=0) as client, pytest.raises(ApiUnreachable) as caught:
             client.request("GET", "/v1/x")
 
     assert str(caught.value) == f"{url} does not respond: Connection refused."
 
 
-def test_a_silent_server_is_given_up(api: ScriptedApi) -> None:
-    over = threading.Event()
-    api.script = [lambda connection: over.wait(10) and None]
-    with _never_again(api, timeout_seconds=0.2) as client, pytest.raises(ApiUnreachable, match="timed out"):
+def test_a_silent_server_times_out(api: ScriptedApi) -> None:
+    done = threading.Event()
+    api.script = [lambda connection: done.wait(10) and None]
+    with _client_without_retries(api, timeout_seconds=0.2) as client, pytest.raises(ApiUnreachable, match="timed out"):
         client.request("GET", "/v1/x")
-    over.set()
+    done.set()
 
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
-    ("first", "drop"),
+    ("first", "chunk"),
     [
         (JSON_HEAD + b"Content-Length: 1000\r\n\r\n", b" "),
         (b"HTTP/1.1 200 O", b"K"),
@@ -124,79 +125,83 @@ JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
         (JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
     ],
-    ids=["body", "status", "header", "headers", "interim answers", "chunk size", "trailers"],
+    ids=["body", "status", "header", "headers", "interim responses", "chunk size", "trailers"],
 )
-def test_an_answer_in_drops_is_given_up(api: ScriptedApi, first: bytes, drop: bytes) -> None:
-    over = threading.Event()
+def test_a_slow_response_times_out(api: ScriptedApi, first: bytes, chunk: bytes) -> None:
+    done = threading.Event()
 
-    def drip(connection: socket.socket) -> None:
+    def send_slowly(connection: socket.socket) -> None:
         connection.sendall(first)
-        # The long response has no pauses.
-        while not over.wait(0.02 if len(drop) < 100 else 0):
-            connection.sendall(drop)
+        # The large chunk is sent without pauses.
+        while not done.wait(0.02 if len(chunk) < 100 else 0):
+            connection.sendall(chunk)
 
-    api.script = [drip]
+    api.script = [send_slowly]
     began = time.monotonic()
-    with _never_again(api, timeout_seconds=0.3) as client, pytest.raises(ApiUnreachable, match="took too long"):
+    with (
+        _client_without_retries(api, timeout_seconds=0.3) as client,
+        pytest.raises(ApiUnreachable, match="took too long"),
+    ):
         client.request("GET", "/v1/x")
-    over.set()
+    done.set()
 
     assert time.monotonic() - began < 5
 
 
-def test_a_proxy_that_answers_in_drops_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    over = threading.Event()
+def test_a_slow_proxy_response_times_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
 
-    def drip(connection: socket.socket) -> None:
+    def send_slowly(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
-        while not over.wait(0.02):
+        while not done.wait(0.02):
             connection.sendall(b"X-More: 1\r\n")
 
-    api.script = [drip]
+    api.script = [send_slowly]
     monkeypatch.setenv("HTTPS_PROXY", api.url)
     client = Client("https://api.example", retries=0, timeout_seconds=0.3)
     with client, pytest.raises(ApiUnreachable, match="took too long"):
         client.request("GET", "/v1/x")
-    over.set()
+    done.set()
 
 
-def test_a_call_has_its_whole_time_on_a_kept_connection(api: ScriptedApi) -> None:
+def test_each_call_on_a_kept_connection_has_the_full_timeout(api: ScriptedApi) -> None:
     def late(connection: socket.socket) -> None:
         time.sleep(0.4)
         connection.sendall(JSON_HEAD + b"Content-Length: 2\r\n\r\n{}")
 
-    api.script = [answer({}), late]
-    with _never_again(api, timeout_seconds=0.6) as client:
+    api.script = [json_response({}), late]
+    with _client_without_retries(api, timeout_seconds=0.6) as client:
         client.request("GET", "/v1/x")
-        time.sleep(0.4)  # longer than the second call could take, if it had the first one's time
+        # The second call would time out if it shared the timeout of the first.
+        time.sleep(0.4)
         assert client.request("GET", "/v1/y") == {}
-    assert [asked.connection for asked in api.asked] == [0, 0]
+    assert [request.connection for request in api.requests] == [0, 0]
 
 
-def test_an_answer_without_end_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_over_the_size_limit_is_rejected(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "RESPONSE_BYTES_MAX", 100_000)
-    api.script = [answer("x" * 100_001), answer("x" * 99_998)]
-    with _never_again(api) as client:
+    api.script = [json_response("x" * 100_001), json_response("x" * 99_998)]
+    with _client_without_retries(api) as client:
         with pytest.raises(ApiUnreachable, match="larger than 100000 bytes"):
             client.request("GET", "/v1/x")
         assert len(client.request("GET", "/v1/x")) == 99_998
 
 
-def test_what_is_no_http_is_told(api: ScriptedApi) -> None:
+def test_a_response_that_is_not_http_is_reported(api: ScriptedApi) -> None:
     api.script = [lambda connection: connection.sendall(b"220 smtp.example ESMTP\r\n")]
-    with _never_again(api) as client, pytest.raises(ApiUnreachable, match="220 smtp"):
+    with _client_without_retries(api) as client, pytest.raises(ApiUnreachable, match="220 smtp"):
         client.request("GET", "/v1/x")
 
 
-def test_a_broken_call_gives_its_connection_up(api: ScriptedApi, client: Client) -> None:
-    api.script = [answer({}), answer({})]
+def test_a_failed_call_closes_its_connection(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({}), json_response({})]
     client.request("GET", "/v1/a")
 
     with pytest.raises(ValueError, match="header"):
         client.request("GET", "/v1/b", headers={"x-bad": "a\r\nb: c"})
     client.request("GET", "/v1/c")
 
-    assert [asked.connection for asked in api.asked] == [0, 1]
+    assert [request.connection for request in api.requests] == [0, 1]
 
 
 @pytest.fixture
@@ -215,13 +220,13 @@ def _tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 
 def test_https_through_a_proxy_with_a_password(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
-    with scripted(answer({"id": "x"}), answer({"id": "y"}), tls=_tls(authority, "api.example")) as proxy:
+    with scripted(json_response({"id": "x"}), json_response({"id": "y"}), tls=_tls(authority, "api.example")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{proxy.port}")
         with Client("https://api.example/behind", "sk_secret_of_the_test") as client:
             assert client.request("GET", "/v1/x") == {"id": "x"}
             assert client.request("GET", "/v1/y") == {"id": "y"}
 
-    tunnel, first, second = proxy.asked
+    tunnel, first, second = proxy.requests
     assert (tunnel.method, tunnel.target) == ("CONNECT", "api.example:443")
     assert tunnel.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'user:p@ss').decode()}"
     assert "authorization" not in tunnel.headers
@@ -247,7 +252,7 @@ def test_https_on_a_kept_connection(authority: trustme.CA) -> None:
         server.join(5)
 
 
-def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_for_another_name_is_rejected(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted(tls=_tls(authority, "other.example")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
         with (
@@ -255,43 +260,41 @@ def test_a_certificate_for_another_name_is_refused(authority: trustme.CA, monkey
             pytest.raises(ApiUnreachable, match="certificate"),
         ):
             client.request("GET", "/v1/x")
-    assert [asked.method for asked in proxy.asked] == ["CONNECT"]
+    assert [request.method for request in proxy.requests] == ["CONNECT"]
 
 
 def test_http_through_a_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://user@127.0.0.1:{api.port}")
-    api.script = [answer({"id": "x"})]
+    api.script = [json_response({"id": "x"})]
     with Client("http://api.example:8420/behind", "sk_secret_of_the_test") as client:
         assert client.request("GET", "/v1/x") == {"id": "x"}
 
-    [asked] = api.asked
-    assert (asked.target, asked.headers["host"]) == ("http://api.example:8420/behind/v1/x", "api.example:8420")
-    assert asked.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'user:').decode()}"
+    [request] = api.requests
+    assert (request.target, request.headers["host"]) == ("http://api.example:8420/behind/v1/x", "api.example:8420")
+    assert request.headers["proxy-authorization"] == f"Basic {base64.b64encode(b'user:').decode()}"
 
 
-def test_a_proxy_that_refuses_is_told(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_rejection_is_reported(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", api.url)
-    api.script = [answer(status=407)]
+    api.script = [json_response(status=407)]
     with Client("https://api.example", retries=0) as client, pytest.raises(ApiUnreachable, match="407"):
         client.request("GET", "/v1/x")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_this_machine_itself_is_not_behind_a_proxy(
-    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+def test_connections_to_this_machine_use_no_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    api.script = [answer({"id": "x"})]
+    api.script = [json_response({"id": "x"})]
     with Client(f"http://{host}:{api.port}") as client:
         assert client.request("GET", "/v1/x") == {"id": "x"}
 
 
-def test_a_name_can_be_excepted(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_excludes_a_host(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", api.url)
     monkeypatch.setenv("NO_PROXY", "invalid")
     with Client("http://api.invalid", retries=0) as client, pytest.raises(ApiUnreachable, match="does not respond"):
         client.request("GET", "/v1/x")
-    assert api.asked == []
+    assert api.requests == []
 
 
 def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,18 +304,18 @@ def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.Mon
         pytest.raises(ApiUnreachable, match="does not respond"),
     ):
         client.request("GET", "/v1/x")
-    assert api.asked == []
+    assert api.requests == []
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:hidden@proxy.example", "https://proxy.example", "http://[::1:hidden"])
-def test_a_proxy_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_an_invalid_proxy_is_rejected(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(ValueError, match="proxy URL") as caught:
         Client("https://api.example")
     assert "hidden" not in str(caught.value)
 
 
-def test_an_address_from_the_environment_is_called_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_environment_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", "nonsense")
     monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
     with pytest.raises(ValueError, match="UPLIFT_API_URL must be a URL"):
@@ -322,14 +325,14 @@ def test_an_address_from_the_environment_is_called_by_its_variable(monkeypatch: 
         Client()
 
 
-def test_the_version_at_an_addresss_end_is_left_out(api: ScriptedApi) -> None:
-    api.script = [answer({})]
+def test_a_version_at_the_end_of_the_url_is_removed(api: ScriptedApi) -> None:
+    api.script = [json_response({})]
     with Client(f"{api.url}/v1", "sk_1") as client:
         client.request("GET", "/v1/x")
-    assert api.asked[0].target == "/v1/x"
+    assert api.requests[0].target == "/v1/x"
 
 
-def test_tls_to_a_port_without_it_is_called_so() -> None:
+def test_https_on_an_http_port_is_reported() -> None:
     with fake_api() as plain:
         url = plain.url.replace("http:", "https:")
         with Client(url, "sk_1", retries=0) as client, pytest.raises(ApiUnreachable) as caught:

@@ -70,16 +70,16 @@ def test_the_endpoint_settings_have_the_help_of_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-def test_every_operation_has_a_method_that_takes_what_it_takes(operation: tuple[str, str]) -> None:
+def test_every_operation_has_a_method_with_its_parameters(operation: tuple[str, str]) -> None:
     methods = _methods_of(operation)
     assert methods
     described = DOCUMENT["paths"][operation[1]][operation[0].lower()]
-    taken = {each["in"]: set() for each in described.get("parameters", ())} | {"query": set(), "header": set()}
+    accepted = {each["in"]: set() for each in described.get("parameters", ())} | {"query": set(), "header": set()}
     for each in described.get("parameters", ()):
-        taken[each["in"]].add(each["name"])
+        accepted[each["in"]].add(each["name"])
     for method in methods:
-        assert set(method.call.query) == taken["query"]
-        assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in taken["header"])
+        assert set(method.call.query) == accepted["query"]
+        assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"])
         if not method.takes_any_field:
             # A parameter that is also a header is sent as a header.
             assert set(method.call.body or ()) == _fields(described) - {"idempotency_key"}
@@ -96,11 +96,11 @@ def _fields(described: dict[str, Any]) -> set[str]:
     raise AssertionError(schema)
 
 
-def test_no_method_calls_what_is_no_operation() -> None:
+def test_every_method_calls_an_existing_operation() -> None:
     assert {(each.call.method, unquote(each.call.path)) for each in METHODS} == {*OPERATIONS}
 
 
-def test_methods_show_themselves_to_people() -> None:
+def test_methods_have_signatures_and_docstrings() -> None:
     client, asynchronous = Client("https://webhooks.example"), AsyncClient("https://webhooks.example")
     for one in (client, asynchronous):
         assert str(inspect.signature(one.endpoints.get)) == "(endpoint: str) -> dict[str, typing.Any]"
@@ -141,7 +141,7 @@ async def ask() -> None:
 """
 
 
-def test_methods_are_typed_as_they_are_described(tmp_path: Path) -> None:
+def test_type_checkers_know_the_method_types(tmp_path: Path) -> None:
     (tmp_path / "typed.py").write_text(TYPED)
     source = Path(__file__).parents[2] / "receiver/src"
     settings = ["--strict", "--warn-unused-ignores", "--config-file", "", "--cache-dir", str(tmp_path / "cache")]

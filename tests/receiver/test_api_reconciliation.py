@@ -12,19 +12,19 @@ import pytest
 
 from uplift_webhooks.api import ApiError, AsyncClient, Client, Page
 
-from .scripted_api import ScriptedApi, answer, refusal
+from .scripted_api import ScriptedApi, json_response, problem_response
 
 
 def _page(first: int, count: int, *, more: bool, kind: str = "movement.analytics.created") -> bytes:
     data = [{"id": str(number), "type": kind} for number in range(first, first + count)]
-    return answer({"data": data, "next_cursor": f"after{first + count - 1}", "has_more": more})
+    return json_response({"data": data, "next_cursor": f"after{first + count - 1}", "has_more": more})
 
 
 def _ids(events: Any) -> list[str]:
     return [event["id"] for event in events]
 
 
-def test_events_come_in_order_until_none_follows_for_now(api: ScriptedApi, client: Client) -> None:
+def test_events_are_returned_in_order_until_the_last_page(api: ScriptedApi, client: Client) -> None:
     api.script = [_page(1, 2, more=True), _page(3, 0, more=True), _page(3, 1, more=False)]
     run = client.reconcile(created_after="2026-01-01T00:00:00Z")
 
@@ -32,11 +32,11 @@ def test_events_come_in_order_until_none_follows_for_now(api: ScriptedApi, clien
 
     assert run.cursor == "after3"
     first = "/v1/events?order=asc&limit=200&created_after=2026-01-01T00%3A00%3A00Z"
-    assert [asked.target for asked in api.asked] == [first, f"{first}&cursor=after2", f"{first}&cursor=after2"]
+    assert [request.target for request in api.requests] == [first, f"{first}&cursor=after2", f"{first}&cursor=after2"]
 
 
 @pytest.mark.parametrize("handled", range(6))
-def test_whoever_goes_on_from_the_stored_cursor_misses_nothing(api: ScriptedApi, client: Client, handled: int) -> None:
+def test_resume_from_a_stored_cursor_loses_no_event(api: ScriptedApi, client: Client, handled: int) -> None:
     api.script = [_page(1, 3, more=True), _page(4, 2, more=True)]
     run = client.reconcile("after0")
     stored = run.cursor
@@ -48,13 +48,13 @@ def test_whoever_goes_on_from_the_stored_cursor_misses_nothing(api: ScriptedApi,
     assert stored == last_of_a_page_done.get(handled, "after0")
 
 
-def test_the_cursor_moves_on_where_no_event_is_wanted(api: ScriptedApi, client: Client) -> None:
+def test_the_cursor_advances_past_unmatched_events(api: ScriptedApi, client: Client) -> None:
     api.script = [_page(1, 3, more=True, kind="athlete.created"), _page(4, 1, more=False)]
     run = client.reconcile("after0", ["movement.*", "export.completed"])
 
     assert _ids(run) == ["4"]
     assert run.cursor == "after4"
-    assert "type=" not in api.asked[0].target
+    assert "type=" not in api.requests[0].target
 
 
 @pytest.mark.parametrize(
@@ -70,18 +70,18 @@ def test_the_cursor_moves_on_where_no_event_is_wanted(api: ScriptedApi, client: 
 def test_types_are_names_and_patterns(api: ScriptedApi, client: Client, types: Any, ids: list[str]) -> None:
     kinds = ["a.b", "a.c.d", "c"]
     data = [{"id": str(number), "type": kind} for number, kind in enumerate(kinds, 1)]
-    api.script = [answer({"data": data, "next_cursor": "x", "has_more": False})]
+    api.script = [json_response({"data": data, "next_cursor": "x", "has_more": False})]
 
     assert _ids(client.reconcile(types=types)) == ids
-    assert ("type=a.b" in api.asked[0].target) == (types == ["a.b"])
+    assert ("type=a.b" in api.requests[0].target) == (types == ["a.b"])
 
 
-def test_one_name_is_no_list(client: Client) -> None:
+def test_types_must_be_a_list(client: Client) -> None:
     with pytest.raises(ValueError, match="list of names"):
         client.reconcile(types="movement.*")
 
 
-async def test_a_cancelled_wait_for_a_page_loses_none_of_its_events(api: ScriptedApi) -> None:
+async def test_a_cancelled_page_request_loses_no_event(api: ScriptedApi) -> None:
     cancelled = threading.Event()
 
     def late(connection: socket.socket) -> None:
@@ -96,7 +96,7 @@ async def test_a_cancelled_wait_for_a_page_loses_none_of_its_events(api: Scripte
         events = aiter(run)
         assert (await anext(events))["id"] == "1"
         waiting = asyncio.ensure_future(events.asend(None))
-        while len(api.asked) < 2:
+        while len(api.requests) < 2:
             await asyncio.sleep(0.005)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -107,28 +107,33 @@ async def test_a_cancelled_wait_for_a_page_loses_none_of_its_events(api: Scripte
         assert [event["id"] async for event in run] == ["2"]
 
 
-async def test_the_async_client_does_the_same(api: ScriptedApi, client: Client) -> None:
+async def test_the_async_client_has_the_same_behavior(api: ScriptedApi, client: Client) -> None:
     async with AsyncClient(api.url, "sk_secret_of_the_test", timeout_seconds=5) as asynchronous:
         api.script = [_page(1, 2, more=True), _page(3, 1, more=False)]
         run = asynchronous.reconcile(None, ["movement.*"])
         assert [event["id"] async for event in run] == ["1", "2", "3"]
         assert run.cursor == "after3"
 
-        api.script = [answer({"data": [{"id": 1}], "next_cursor": "a"}), answer({"data": [{"id": 2}]})]
+        api.script = [json_response({"data": [{"id": 1}], "next_cursor": "a"}), json_response({"data": [{"id": 2}]})]
         assert [each["id"] async for each in asynchronous.deliveries.iterate(status="failed")] == [1, 2]
 
-        api.script = [answer({"id": "ep_1"}), answer({"data": []}), answer({"current": []}), answer({"id": "x"})]
+        api.script = [
+            json_response({"id": "ep_1"}),
+            json_response({"data": []}),
+            json_response({"current": []}),
+            json_response({"id": "x"}),
+        ]
         assert await asynchronous.endpoints.pause("ep_1") == {"id": "ep_1"}
         assert await asynchronous.event_types.list(limit=3) == Page([], None, has_more=False)
         assert await asynchronous.source_ips() == {"current": []}
         assert await asynchronous.request("GET", "/v1/x", query={"a": 1}) == {"id": "x"}
-        api.script = [answer({"id": "x"})]
+        api.script = [json_response({"id": "x"})]
         assert json.loads(await asynchronous.content("/v1/x", query={"a": 1})) == {"id": "x"}
 
-        api.script = [refusal(404, "not_found")]
+        api.script = [problem_response(404, "not_found")]
         with pytest.raises(ApiError, match="404 not_found"):
             await asynchronous.listen_sessions.get("lsn_1")
-        api.script = [answer({"id": "e", "body": {"id": "e", "type": "t", "data": {}}})]
+        api.script = [json_response({"id": "e", "body": {"id": "e", "type": "t", "data": {}}})]
         assert (await asynchronous.events.fetch("e")).type == "t"
 
 

@@ -52,25 +52,25 @@ def _newest(seen: Deduplicator, *event: Any) -> bool:
         return newest
 
 
-def test_an_event_is_the_first_once(seen: Deduplicator) -> None:
+def test_a_repeat_is_not_the_first_time(seen: Deduplicator) -> None:
     assert [_first(seen), _first(seen), _first(seen, "e_2"), _first(seen)] == [True, False, True, False]
 
 
-def test_one_that_failed_is_the_first_again(seen: Deduplicator) -> None:
+def test_a_failed_event_is_handled_again(seen: Deduplicator) -> None:
     claim = seen.first_time("e_1")
     assert claim.__enter__()
     claim.__exit__(ValueError, ValueError(), None)
     assert [_first(seen), _first(seen)] == [True, False]
 
 
-def test_an_error_passes_through_and_over_a_repeat_it_forgets_nothing(seen: Deduplicator) -> None:
+def test_an_error_during_a_repeat_is_raised_and_keeps_the_event(seen: Deduplicator) -> None:
     _first(seen)
     with pytest.raises(ZeroDivisionError), seen.first_time("e_1"):
-        1 / 0  # noqa: B018 - it fails
+        1 / 0  # noqa: B018 - raises the error
     assert not _first(seen)
 
 
-def test_while_it_is_handled_others_are_told_to_come_again(seen: Deduplicator) -> None:
+def test_a_repeat_during_handling_raises_event_in_progress(seen: Deduplicator) -> None:
     with seen.first_time("e_1"):
         with pytest.raises(EventInProgress, match="Retry after 60 seconds") as caught:
             _first(seen)
@@ -79,7 +79,7 @@ def test_while_it_is_handled_others_are_told_to_come_again(seen: Deduplicator) -
     assert not _first(seen)
 
 
-def test_a_claim_of_which_nobody_hears_again_runs_out(seen: Deduplicator, clock: Clock) -> None:
+def test_an_abandoned_claim_expires(seen: Deduplicator, clock: Clock) -> None:
     assert seen.first_time("e_1").__enter__()
 
     clock.now += CLAIM_SECONDS - 1
@@ -89,7 +89,7 @@ def test_a_claim_of_which_nobody_hears_again_runs_out(seen: Deduplicator, clock:
     assert [_first(seen), _first(seen)] == [True, False]
 
 
-def test_a_claim_of_a_clock_that_was_ahead_runs_out_as_others_do(seen: Deduplicator, clock: Clock) -> None:
+def test_a_claim_from_a_fast_clock_expires_on_time(seen: Deduplicator, clock: Clock) -> None:
     clock.now += 86_400
     assert seen.first_time("e_1").__enter__()
 
@@ -103,7 +103,7 @@ def test_a_claim_of_a_clock_that_was_ahead_runs_out_as_others_do(seen: Deduplica
     assert [_first(seen), _first(seen)] == [True, False]
 
 
-def test_a_claim_that_ran_out_takes_nothing_from_the_next_one(seen: Deduplicator, clock: Clock) -> None:
+def test_an_expired_claim_does_not_affect_the_next_one(seen: Deduplicator, clock: Clock) -> None:
     slow, next_one = seen.first_time("e_1"), seen.first_time("e_1")
     slow.__enter__()
     clock.now += CLAIM_SECONDS + 1
@@ -122,7 +122,7 @@ def test_a_claim_that_ran_out_takes_nothing_from_the_next_one(seen: Deduplicator
     assert not _first(seen)
 
 
-def test_what_is_remembered_is_forgotten_after_45_days(seen: Deduplicator, clock: Clock) -> None:
+def test_events_are_forgotten_after_45_days(seen: Deduplicator, clock: Clock) -> None:
     _first(seen)
     clock.now += REMEMBER_SECONDS - 1
     assert not _first(seen)
@@ -131,7 +131,7 @@ def test_what_is_remembered_is_forgotten_after_45_days(seen: Deduplicator, clock
     assert REMEMBER_SECONDS == 45 * 24 * 3600
 
 
-def test_forgetting_leaves_nothing_behind(tmp_path: Path, clock: Clock) -> None:
+def test_forgotten_events_leave_no_rows(tmp_path: Path, clock: Clock) -> None:
     sqlite, memory = SqliteDeduplicator(tmp_path / "seen.db"), MemoryDeduplicator()
     for seen in (sqlite, memory):
         for number in range(25):
@@ -147,7 +147,7 @@ def test_forgetting_leaves_nothing_behind(tmp_path: Path, clock: Clock) -> None:
     assert len(memory._entries) == 3
 
 
-def test_memory_is_bounded_and_the_oldest_go_first() -> None:
+def test_memory_is_bounded_and_the_oldest_entries_are_removed() -> None:
     seen = MemoryDeduplicator(entries_max=2)
     for event_id in ("a", "b", "a", "c"):
         _first(seen, event_id)
@@ -156,14 +156,14 @@ def test_memory_is_bounded_and_the_oldest_go_first() -> None:
     assert _first(seen, "b")
 
 
-def test_it_refuses_to_be_asked_without_a_block(seen: Deduplicator) -> None:
+def test_first_time_needs_a_with_statement(seen: Deduplicator) -> None:
     with pytest.raises(TypeError, match="with statement"):
         assert seen.first_time("e_1")
     assert _first(seen)
 
 
 @pytest.mark.parametrize("arguments", [{"remember_seconds": 0}, {"claim_seconds": -1}, {"claim_seconds": float("nan")}])
-def test_times_that_make_no_sense_are_refused(arguments: dict[str, float], tmp_path: Path) -> None:
+def test_invalid_limits_are_rejected(arguments: dict[str, float], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         MemoryDeduplicator(**arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="greater than 0"):
@@ -173,11 +173,11 @@ def test_times_that_make_no_sense_are_refused(arguments: dict[str, float], tmp_p
 
 
 @pytest.mark.parametrize("event_id", ["", "\ud800", "é", "x" * 100_000, "'; DROP TABLE uplift_seen; --"])
-def test_any_id_will_do(seen: Deduplicator, event_id: str) -> None:
+def test_any_string_is_a_valid_id(seen: Deduplicator, event_id: str) -> None:
     assert [_first(seen, event_id), _first(seen, event_id), _first(seen, event_id + ".")] == [True, False, True]
 
 
-def test_of_the_events_about_a_session_none_is_handled_after_a_newer_one(seen: Deduplicator) -> None:
+def test_an_older_event_of_a_session_is_not_handled(seen: Deduplicator) -> None:
     assert _newest(seen, 200, "b")
     assert not _newest(seen, 200, "b")
     assert not _newest(seen, 100, "z")
@@ -188,7 +188,7 @@ def test_of_the_events_about_a_session_none_is_handled_after_a_newer_one(seen: D
     assert _newest(seen, 100, "z", "s_2")
 
 
-def test_a_newer_event_that_failed_leaves_the_older_ones_in_place(seen: Deduplicator) -> None:
+def test_a_failed_newer_event_keeps_the_previous_event(seen: Deduplicator) -> None:
     _newest(seen, 200, "b")
     claim = seen.newest(_event(300, "c"))
     assert claim.__enter__()
@@ -198,7 +198,7 @@ def test_a_newer_event_that_failed_leaves_the_older_ones_in_place(seen: Deduplic
     assert _newest(seen, 300, "c")
 
 
-def test_two_events_about_a_session_are_not_handled_together(seen: Deduplicator) -> None:
+def test_two_events_of_a_session_are_not_handled_concurrently(seen: Deduplicator) -> None:
     with seen.newest(_event(100, "a")):
         with pytest.raises(EventInProgress):
             _newest(seen, 200, "b")
@@ -207,7 +207,7 @@ def test_two_events_about_a_session_are_not_handled_together(seen: Deduplicator)
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"object": None}, {"object": {}}, {"object": {"id": 5}}])
-def test_an_event_about_nothing_is_known_by_its_own_id(seen: Deduplicator, data: Any) -> None:
+def test_an_event_without_a_subject_uses_its_own_id(seen: Deduplicator, data: Any) -> None:
     event = read_event({"id": "e_1", "type": "t.u", "data": data}, None)
     with seen.newest(event) as newest:
         assert newest
@@ -216,7 +216,7 @@ def test_an_event_about_nothing_is_known_by_its_own_id(seen: Deduplicator, data:
     assert not _first(seen, "e_1")
 
 
-def test_what_events_are_about_can_be_named(seen: Deduplicator) -> None:
+def test_the_subject_of_an_event_can_be_given(seen: Deduplicator) -> None:
     with seen.newest(_event(200, "b", "s_1"), "export 7") as newest:
         assert newest
     with seen.newest(_event(100, "a", "s_2"), "export 7") as newest:
@@ -281,7 +281,7 @@ def test_processes_that_start_together_handle_each_event_once(tmp_path: Path) ->
     assert Counter("".join(outputs).split()) == Counter(map(str, range(100)))
 
 
-VICTIM = """
+KILLED = """
 import sys
 from uplift_webhooks.deduplication import SqliteDeduplicator
 seen = SqliteDeduplicator(sys.argv[1])
@@ -293,8 +293,8 @@ with seen.first_time("half") as first:
 """
 
 
-def test_a_process_that_is_killed_over_an_event_leaves_it_to_the_next(tmp_path: Path, clock: Clock) -> None:
-    victim = _python(VICTIM, tmp_path / "seen.db")
+def test_the_event_of_a_killed_process_is_handled_by_the_next(tmp_path: Path, clock: Clock) -> None:
+    victim = _python(KILLED, tmp_path / "seen.db")
     assert victim.stdout is not None
     assert victim.stdout.readline() == "True\n"
     victim.send_signal(signal.SIGKILL)
@@ -319,7 +319,7 @@ def _claimed_at(path: Path) -> float:
     return float(until) - CLAIM_SECONDS
 
 
-FORKING = """
+FORKED = """
 import os, sys, threading
 from uplift_webhooks.deduplication import SqliteDeduplicator
 seen = SqliteDeduplicator(sys.argv[1])
@@ -337,14 +337,14 @@ with seen.first_time("after") as first:
 """
 
 
-def test_a_forked_process_goes_on_with_it(tmp_path: Path) -> None:
-    output, _ = _python(FORKING, tmp_path / "seen.db").communicate(timeout=30)
+def test_a_forked_process_can_use_the_deduplicator(tmp_path: Path) -> None:
+    output, _ = _python(FORKED, tmp_path / "seen.db").communicate(timeout=30)
 
     assert output == "11 True\n"
 
 
-def test_after_a_fork_what_the_parent_opened_is_neither_used_nor_closed(tmp_path: Path) -> None:
-    """The work of the child process. Coverage does not measure it."""
+def test_a_fork_neither_uses_nor_closes_the_parents_connection(tmp_path: Path) -> None:
+    """Runs in this process, because coverage does not measure a forked child."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     opened = seen._connection
     assert opened is not None
@@ -357,7 +357,7 @@ def test_after_a_fork_what_the_parent_opened_is_neither_used_nor_closed(tmp_path
     seen.close()
 
 
-def test_after_a_fork_one_that_was_closed_opens_again(tmp_path: Path) -> None:
+def test_a_closed_deduplicator_reopens_after_a_fork(tmp_path: Path) -> None:
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     seen.close()
     kept = list(deduplication._INHERITED)
@@ -367,19 +367,19 @@ def test_after_a_fork_one_that_was_closed_opens_again(tmp_path: Path) -> None:
     seen.close()
 
 
-def test_a_statement_that_fails_leaves_nothing_begun(tmp_path: Path) -> None:
+def test_a_failed_statement_leaves_no_open_transaction(tmp_path: Path) -> None:
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     with closing(sqlite3.connect(tmp_path / "seen.db", isolation_level=None)) as other:
         other.execute("ALTER TABLE uplift_seen RENAME TO elsewhere")
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             _first(seen)
-        # Otherwise, it is locked.
+        # This fails if the deduplicator still holds its lock.
         other.execute("ALTER TABLE elsewhere RENAME TO uplift_seen")
     assert _first(seen)
     seen.close()
 
 
-def test_a_closed_one_opens_again(tmp_path: Path) -> None:
+def test_a_closed_deduplicator_reopens(tmp_path: Path) -> None:
     seen = SqliteDeduplicator(tmp_path / "seen.db")
     _first(seen)
     seen.close()
@@ -392,7 +392,7 @@ def test_a_closed_one_opens_again(tmp_path: Path) -> None:
     assert _first(memory)
 
 
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_an_unusable_file_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.Error):
         SqliteDeduplicator(tmp_path / "nowhere" / "seen.db")
     (tmp_path / "text").write_text("This is no database, although it is long enough to be one." * 20)
@@ -400,7 +400,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         SqliteDeduplicator(tmp_path / "text")
 
 
-def test_an_error_of_the_disk_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_disk_error_is_raised_unchanged(tmp_path: Path) -> None:
     """SQLite has already rolled back after some errors."""
     seen = SqliteDeduplicator(tmp_path / "seen.db")
 
@@ -415,7 +415,7 @@ def test_an_error_of_the_disk_is_told_as_it_is(tmp_path: Path) -> None:
     seen.close()
 
 
-def test_a_file_that_is_being_opened_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_new_file_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy:
         """A connection that is locked at first, as a new file is."""
 
@@ -438,7 +438,7 @@ def test_a_file_that_is_being_opened_is_waited_for(tmp_path: Path, monkeypatch: 
         deduplication._write_ahead(Busy(100))  # type: ignore[arg-type]
 
 
-async def test_a_block_may_await(seen: Deduplicator) -> None:
+async def test_a_with_block_can_await(seen: Deduplicator) -> None:
     async def handle() -> bool:
         with seen.first_time("e_1") as first:
             await asyncio.sleep(0)

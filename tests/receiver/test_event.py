@@ -21,7 +21,7 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
-def test_an_envelope_becomes_an_event_and_unknown_members_are_kept() -> None:
+def test_an_envelope_becomes_an_event_with_unknown_members() -> None:
     event = read_event(ENVELOPE, None)
 
     assert (event.id, event.type) == (ENVELOPE["id"], "movement.analytics.created")
@@ -31,7 +31,7 @@ def test_an_envelope_becomes_an_event_and_unknown_members_are_kept() -> None:
     assert event.raw["later"] == [1]
 
 
-def test_an_event_cannot_be_changed_can_be_hashed_and_pickled() -> None:
+def test_an_event_is_immutable_hashable_and_picklable() -> None:
     event = read_event(ENVELOPE, None)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -40,22 +40,22 @@ def test_an_event_cannot_be_changed_can_be_hashed_and_pickled() -> None:
     assert pickle.loads(pickle.dumps(event)) == event
 
 
-def test_an_events_repr_names_no_athlete() -> None:
+def test_the_repr_of_an_event_hides_the_athlete() -> None:
     assert "Ada" not in repr(read_event(ENVELOPE, None))
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 5, True])
-def test_data_that_is_no_object_is_kept_as_it_came(data: Any) -> None:
+def test_data_that_is_not_an_object_is_unchanged(data: Any) -> None:
     assert read_event({**ENVELOPE, "data": data}, None).data == data
 
 
-def test_data_without_an_object_has_none() -> None:
+def test_data_without_an_object_raises_key_error() -> None:
     with pytest.raises(KeyError):
         assert Data().object
 
 
 @pytest.mark.parametrize("others", [{}, {"id": None, "api_version": None, "created": None}])
-def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(others: dict[str, Any]) -> None:
+def test_absent_members_have_defaults_and_the_message_id_is_used(others: dict[str, Any]) -> None:
     """Other senders of Standard Webhooks have the ID in the header."""
     event = read_event({"type": "t.u", "data": {}, **others}, "msg_1")
 
@@ -72,7 +72,7 @@ def test_absent_members_are_neutral_and_the_signed_message_id_is_the_id(others: 
         ({"id": "x", "type": "t.u"}, "data"),
     ],
 )
-def test_a_body_without_what_makes_an_event_is_none(envelope: dict[str, Any], name: str) -> None:
+def test_a_body_without_type_or_data_is_rejected(envelope: dict[str, Any], name: str) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         read_event(envelope, "msg_1")
     assert (caught.value.reason, f"{name!r} is missing" in caught.value.cause) == ("body_not_event", True)
@@ -82,7 +82,7 @@ def test_a_body_without_what_makes_an_event_is_none(envelope: dict[str, Any], na
     "changes",
     [{"id": 5}, {"id": ["x"]}, {"type": 5}, {"api_version": 2022}, {"created": "now"}, {"created": True}, {"id": None}],
 )
-def test_members_of_the_wrong_type_or_no_id_at_all_are_refused(changes: dict[str, Any]) -> None:
+def test_invalid_members_and_a_missing_id_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         read_event({**ENVELOPE, **changes}, None)
     assert caught.value.reason == "body_not_event"
@@ -108,12 +108,12 @@ def test_members_of_the_wrong_type_or_no_id_at_all_are_refused(changes: dict[str
         b'{"a":' + b"9" * 100_000 + b"}",
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused_without_being_quoted(body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_rejected_and_not_shown(body: bytes) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         parse_object(body)
     assert caught.value.reason == "body_not_json_object"
     assert caught.value.__cause__ is None
 
 
-def test_text_beyond_ascii_arrives_whole() -> None:
+def test_non_ascii_text_is_unchanged() -> None:
     assert parse_object('{"a":"Zoë \\u00e9 🏀"}'.encode()) == {"a": "Zoë é 🏀"}

@@ -48,16 +48,16 @@ def _without(*names: str, **replaced: str) -> dict[str, str]:
     return {**found, **{name.replace("_", "-"): value for name, value in replaced.items()}}
 
 
-def _keyed(key: bytes) -> dict[str, str]:
+def _signed_with(key: bytes) -> dict[str, str]:
     signature = standard_signature(key, SIGNED["webhook-id"].encode(), SIGNED["webhook-timestamp"].encode(), BODY)
     return _without(UPLIFT, webhook_signature=f"v1,{signature.decode()}")
 
 
-def _announced(length: int) -> dict[str, str]:
+def _with_content_length(length: int) -> dict[str, str]:
     return {**SIGNED, "Content-Length": str(length)}
 
 
-def _around(data: bytes) -> bytes:
+def _envelope_around(data: bytes) -> bytes:
     """Return Uplift's envelope without spaces around the sender's data."""
     return BODY[: BODY.index(b',"data":')] + b',"data":' + data + b"}"
 
@@ -66,8 +66,8 @@ def _as_javascript_writes(body: bytes) -> bytes:
     return json.dumps(json.loads(body), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-SPACED = _around(json.dumps(VALUE["data"]).encode())
-INDENTED = _around(json.dumps(VALUE["data"], ensure_ascii=False, indent=2).encode())
+SPACED = _envelope_around(json.dumps(VALUE["data"]).encode())
+INDENTED = _envelope_around(json.dumps(VALUE["data"], ensure_ascii=False, indent=2).encode())
 SWAPPED = {**SIGNED, "webhook-id": SIGNED["webhook-timestamp"], "webhook-timestamp": SIGNED["webhook-id"]}
 LETTER_CHANGED = BODY.replace(b'"name":"Z', b'"name":"R')
 FOREIGN = json.dumps({"b": 1, "a": "é"}, indent=2).encode()
@@ -85,7 +85,7 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("body_reserialised", SECRET, b'[1, "x"]', sign(b'[1,"x"]', SECRET)),
     ("body_reserialised", [OTHER, SECRET], _dumped(), SIGNED),
     ("body_reserialised", SECRET, _dumped(), _without(STANDARD, "webhook-id", "webhook-timestamp")),
-    ("body_reserialised", SECRET, _dumped(), _announced(len(BODY))),
+    ("body_reserialised", SECRET, _dumped(), _with_content_length(len(BODY))),
     ("body_reserialised", SECRET, _as_javascript_writes(SPACED), sign(SPACED, SECRET)),
     ("body_reserialised", SECRET, _as_javascript_writes(SPACED), {**sign(SPACED, SECRET), "content-length": "9"}),
     ("body_reserialised", SECRET, _as_javascript_writes(INDENTED), sign(INDENTED, SECRET)),
@@ -105,12 +105,12 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("body_truncated", SECRET, BODY[:-40], {**SIGNED, "Content-Length": str(len(BODY))}),
     ("body_truncated", SECRET, BODY[:-40], [(b"content-length", b"9" * 5000), *SIGNED.items()]),
     ("body_truncated", SECRET, b'"x"', {"CONTENT_LENGTH": "9", "HTTP_WEBHOOK_SIGNATURE": SIGNED[STANDARD]}),
-    ("body_truncated", SECRET, BODY[:-40], _announced(len(BODY))),
-    ("body_changed", SECRET, LETTER_CHANGED + b"   ", _announced(len(BODY))),
+    ("body_truncated", SECRET, BODY[:-40], _with_content_length(len(BODY))),
+    ("body_changed", SECRET, LETTER_CHANGED + b"   ", _with_content_length(len(BODY))),
     ("secret_wrong", SECRET, LETTER_CHANGED, SIGNED),
-    ("secret_wrong", SECRET, LETTER_CHANGED, _announced(len(BODY))),
+    ("secret_wrong", SECRET, LETTER_CHANGED, _with_content_length(len(BODY))),
     ("headers_of_another_request", SECRET, make_event(), SIGNED),
-    ("headers_of_another_request", SECRET, make_event(), _announced(1)),
+    ("headers_of_another_request", SECRET, make_event(), _with_content_length(1)),
     ("body_not_json_object", SECRET, b"[]", sign(b"[]", SECRET)),
     ("body_not_event", SECRET, b'{"id":5}', sign(b'{"id":5}', SECRET)),
     ("body_not_event", SECRET, b"{}", sign(b"{}", SECRET)),
@@ -140,8 +140,8 @@ MISTAKES: list[tuple[str, Any, bytes, Any]] = [
     ("secret_decorated", "TOKEN='0123456789abcdef'", BODY, sign(BODY, "0123456789abcdef")),
     ("secret_without_prefix", SECRET.removeprefix("whsec_"), BODY, SIGNED),
     ("secret_without_prefix", SECRET.removeprefix("whsec_"), BODY, {UPLIFT: SIGNED[UPLIFT]}),
-    ("key_not_decoded", SECRET, BODY, _keyed(SECRET.encode())),
-    ("key_not_decoded", SECRET, BODY, _keyed(SECRET.removeprefix("whsec_").encode())),
+    ("key_not_decoded", SECRET, BODY, _signed_with(SECRET.encode())),
+    ("key_not_decoded", SECRET, BODY, _signed_with(SECRET.removeprefix("whsec_").encode())),
 ]  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def _text_of(secret: Any) -> list[str]:
 
 @pytest.mark.parametrize(("cause", "secret", "body", "headers"), MISTAKES)
 @pytest.mark.parametrize("uplift_allowed", [False, True])
-def test_each_mistake_has_its_name(cause: str, secret: Any, body: bytes, headers: Any, uplift_allowed: bool) -> None:
+def test_each_mistake_has_its_cause(cause: str, secret: Any, body: bytes, headers: Any, uplift_allowed: bool) -> None:
     webhook = Webhook(secret, allow_uplift_signature=uplift_allowed)
     if uplift_allowed and isinstance(headers, dict) and headers.keys() == {UPLIFT} and cause == "missing_header":
         assert webhook.explain(body, headers) == VERIFIED
@@ -164,36 +164,36 @@ def test_each_mistake_has_its_name(cause: str, secret: Any, body: bytes, headers
     assert found.hint.endswith((".", "?"))
     for text in _text_of(secret):
         assert text.strip("\"',") not in str(found)
-        _tells_no_signature(str(found), text, body, headers)
+        _assert_no_signature(str(found), text, body, headers)
 
 
-def _tells_no_signature(text: str, secret: str, body: bytes, headers: Any) -> None:
+def _assert_no_signature(text: str, secret: str, body: bytes, headers: Any) -> None:
     keys = parse_secret(secret)
     assert uplift_signature(keys.uplift_key, body).decode() not in text
     assert SIGNED[STANDARD][3:] not in text
     assert "Zoë" not in text
 
 
-def test_a_body_that_may_have_been_changed_is_said_to_be_one() -> None:
+def test_a_changed_body_is_reported() -> None:
     found = Webhook(SECRET).explain(LETTER_CHANGED, SIGNED)
     assert LETTER_CHANGED != BODY
     assert "the body was changed" in found.text
 
 
-def test_every_cause_is_met() -> None:
+def test_every_cause_is_tested() -> None:
     reasons, found = map(get_args, get_args(Cause))
     assert {cause for cause, *_ in MISTAKES} | {"clock_off"} >= set(found)
     assert not set(reasons) & set(found)
 
 
-def test_what_verifies_is_said_to() -> None:
+def test_a_valid_request_is_explained_as_verified() -> None:
     assert Webhook(SECRET).explain(BODY, SIGNED) == VERIFIED
     assert VERIFIED.verified
     assert str(VERIFIED) == "The request is verified. No action is required. [verified]"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(301, "301 seconds old"), (-301, "301 seconds in the future")])
-def test_a_clock_that_is_off_is_told_from_a_wrong_signature(clock: Clock, seconds: int, words: str) -> None:
+def test_a_wrong_clock_is_distinguished_from_a_wrong_signature(clock: Clock, seconds: int, words: str) -> None:
     headers = sign(BODY, SECRET)
     clock.now += seconds
 
@@ -204,11 +204,11 @@ def test_a_clock_that_is_off_is_told_from_a_wrong_signature(clock: Clock, second
 
 
 @pytest.mark.parametrize("body", [BODY.decode(), VALUE, None])
-def test_a_body_that_is_none_is_told(body: Any) -> None:
+def test_a_body_that_is_not_bytes_is_reported(body: Any) -> None:
     assert Webhook(SECRET).explain(body, SIGNED).cause == "body_not_bytes"
 
 
-def test_in_debug_mode_errors_say_it_too_and_nothing_more_is_accepted() -> None:
+def test_debug_mode_adds_the_cause_to_errors() -> None:
     webhook = Webhook(SECRET, debug=True)
 
     webhook.verify(BODY, SIGNED)
@@ -221,7 +221,7 @@ def test_in_debug_mode_errors_say_it_too_and_nothing_more_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' + b"9" * 10_000 + b"}", b'"\\ud800"', b'{"\\ud800":1}'])
-def test_odd_bodies_are_explained_too(body: bytes) -> None:
+def test_unusual_bodies_have_an_explanation(body: bytes) -> None:
     assert not Webhook(SECRET).explain(body, SIGNED).verified
 
 
@@ -233,8 +233,8 @@ def _numbers(count: int, depth: int = 1) -> bytes:
     "body",
     [_numbers(8000), _numbers(8000, 25), _numbers(7500, 480), b'{"id":"a","data":[' + b'{"":1},' * 2300 + b"0]}"],
 )
-def test_what_strangers_send_costs_little(body: bytes) -> None:
-    """Each form of such a body takes milliseconds, and an indented form takes more."""
+def test_the_cost_of_an_explanation_is_bounded(body: bytes) -> None:
+    """Each serialization of these bodies takes milliseconds, and an indented one takes longer."""
     assert len(body) < 16.5 * 1024
     webhook = Webhook([SECRET, OTHER])
 
@@ -255,7 +255,7 @@ def test_what_strangers_send_costs_little(body: bytes) -> None:
         ({"b": [0.5] * 14_000, "a": 1}, {"separators": (",", ":")}, "secret_wrong"),
     ],
 )
-def test_larger_bodies_are_tried_in_fewer_forms(value: dict[str, Any], how: dict[str, Any], cause: str) -> None:
+def test_larger_bodies_are_compared_in_fewer_forms(value: dict[str, Any], how: dict[str, Any], cause: str) -> None:
     sent = json.dumps(value, **how).encode()
     assert Webhook(SECRET).explain(json.dumps(value).encode(), sign(sent, SECRET)).cause == cause
 
@@ -266,7 +266,7 @@ bodies = st.binary(max_size=60) | st.sampled_from([BODY, _dumped(), b"[]", b'"x"
 
 
 @given(bodies, headers | st.integers() | st.just(SIGNED))
-def test_it_never_raises_and_never_accepts(body: bytes, found: Any) -> None:
+def test_explain_never_raises_and_agrees_with_unwrap(body: bytes, found: Any) -> None:
     webhook = Webhook([SECRET, "0123456789abcdef"], allow_uplift_signature=True)
     explanation = webhook.explain(body, found)
     try:

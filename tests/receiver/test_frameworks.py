@@ -29,28 +29,28 @@ def handled() -> Handled:
 
 
 @pytest.fixture(params=APPLICATIONS)
-def make(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def make_application(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Create a receiver with a handler, for each adapter."""
     return APPLICATIONS[request.param]
 
 
 @pytest.fixture
-def sender(make: Callable[..., Any], handled: Handled) -> Sender:
+def sender(make_application: Callable[..., Any], handled: Handled) -> Sender:
     """Send events to the receiver."""
-    return Sender(make(handled.append), SECRET)
+    return Sender(make_application(handled.append), SECRET)
 
 
-def test_a_verified_event_reaches_the_handler_and_is_answered_204(sender: Sender, handled: Handled) -> None:
-    answer = sender.post(make_event(athlete={"name": "Zoë"}))
+def test_a_verified_event_reaches_the_handler_and_returns_204(sender: Sender, handled: Handled) -> None:
+    response = sender.post(make_event(athlete={"name": "Zoë"}))
 
-    assert (answer.status, answer.body, answer.accepted) == (204, b"", True)
+    assert (response.status, response.body, response.accepted) == (204, b"", True)
     [event] = handled
     assert isinstance(event, MovementAnalyticsCreated)
     assert event.object.athlete is not None
     assert event.object.athlete.name == "Zoë"
 
 
-REFUSED: list[tuple[int, str, bytes, dict[str, str]]] = [
+REJECTED: list[tuple[int, str, bytes, dict[str, str]]] = [
     (401, "missing_header", make_event(), {"webhook-signature": ""}),
     (401, "missing_header", make_event(), {"webhook-id": ""}),
     (401, "no_matching_signature", make_event(), {"webhook-id": "another"}),
@@ -66,73 +66,73 @@ REFUSED: list[tuple[int, str, bytes, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "reason", "body", "headers"), REFUSED)
-def test_what_cannot_be_trusted_is_refused_by_the_table(
+@pytest.mark.parametrize(("status", "reason", "body", "headers"), REJECTED)
+def test_rejected_requests_have_the_documented_status(
     sender: Sender, handled: Handled, caplog: Any, status: int, reason: str, body: bytes, headers: dict[str, str]
 ) -> None:
     if reason == "body_not_event":
         headers = sign(body, SECRET, message_id="x")
 
-    answer = sender.post(body, headers=headers)
+    response = sender.post(body, headers=headers)
 
-    assert (answer.status, handled) == (status, [])
-    assert f"[{reason}]" in answer.body.decode()
-    assert answer.headers["content-type"].startswith(("text/plain", "application/json"))
+    assert (response.status, handled) == (status, [])
+    assert f"[{reason}]" in response.body.decode()
+    assert response.headers["content-type"].startswith(("text/plain", "application/json"))
     [logged] = [record for record in caplog.records if record.name == "uplift_webhooks"]
     assert logged.levelno == logging.WARNING
     assert f"webhook rejected with {status}" in logged.getMessage()
 
 
-def test_a_bad_signature_is_refused(sender: Sender, handled: Handled) -> None:
-    answer = sender.post_with_bad_signature()
+def test_a_bad_signature_is_rejected(sender: Sender, handled: Handled) -> None:
+    response = sender.post_with_bad_signature()
 
-    assert (answer.status, answer.accepted, handled) == (401, False, [])
+    assert (response.status, response.accepted, handled) == (401, False, [])
 
 
-def _asked(make: Callable[..., Any], handled: Handled, method: str, body: bytes, **headers: str) -> Answer:
+def _send(make_application: Callable[..., Any], handled: Handled, method: str, body: bytes, **headers: str) -> Answer:
     """Send one request with any method."""
-    application = make(handled.append)
+    application = make_application(handled.append)
     sent = {**sign(body, SECRET), **{name.replace("_", "-"): value for name, value in headers.items()}}
     if asyncio.iscoroutinefunction(application) or asyncio.iscoroutinefunction(type(application).__call__):
 
-        async def as_asked(scope: Any, receive: Any, send: Any) -> None:
+        async def with_method(scope: Any, receive: Any, send: Any) -> None:
             await application({**scope, "method": method}, receive, send)
 
-        return _post_to_asgi(as_asked, "/webhook", body, sent)
+        return _post_to_asgi(with_method, "/webhook", body, sent)
     return _post_to_wsgi(
         lambda environ, start: application({**environ, "REQUEST_METHOD": method}, start), "/webhook", body, sent
     )
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_only_posts_are_taken(make: Callable[..., Any], handled: Handled, method: str) -> None:
-    answer = _asked(make, handled, method, make_event())
+def test_only_post_is_allowed(make_application: Callable[..., Any], handled: Handled, method: str) -> None:
+    response = _send(make_application, handled, method, make_event())
 
-    assert (answer.status, answer.headers["allow"], handled) == (405, "POST", [])
+    assert (response.status, response.headers["allow"], handled) == (405, "POST", [])
 
 
-def test_a_body_is_bounded(make: Callable[..., Any], handled: Handled) -> None:
+def test_the_size_of_a_body_is_limited(make_application: Callable[..., Any], handled: Handled) -> None:
     allowed = make_event("x", data="x" * (BODY_BYTES_MAX - 500))
     allowed += b" " * (BODY_BYTES_MAX - len(allowed))
 
-    assert Sender(make(handled.append), SECRET).post(allowed).status == 204
-    assert Sender(make(handled.append), SECRET).post(allowed + b" ").status == 413
-    assert Sender(make(handled.append), SECRET).post(allowed + b" " * 5000).status == 413
+    assert Sender(make_application(handled.append), SECRET).post(allowed).status == 204
+    assert Sender(make_application(handled.append), SECRET).post(allowed + b" ").status == 413
+    assert Sender(make_application(handled.append), SECRET).post(allowed + b" " * 5000).status == 413
     assert len(handled) == 1
 
 
-def test_an_event_in_progress_is_to_come_again_and_holds_no_other_back(make: Callable[..., Any]) -> None:
+def test_an_event_in_progress_returns_409_without_retry_after(make_application: Callable[..., Any]) -> None:
     def handle(event: AnyEvent) -> None:
         raise EventInProgress(12.3)
 
-    answer = Sender(make(handle), SECRET).post()
+    response = Sender(make_application(handle), SECRET).post()
 
-    assert (answer.status, answer.headers.get("retry-after")) == (409, None)
-    assert "Another handler is processing this event" in answer.body.decode()
+    assert (response.status, response.headers.get("retry-after")) == (409, None)
+    assert "Another handler is processing this event" in response.body.decode()
 
 
 @pytest.mark.parametrize("name", [name for name in APPLICATIONS if not name.startswith("django")])
-def test_an_error_of_the_handler_is_the_frameworks(name: str) -> None:
+def test_a_handler_error_is_raised_to_the_framework(name: str) -> None:
     def handle(event: AnyEvent) -> None:
         raise ZeroDivisionError
 
@@ -141,7 +141,7 @@ def test_an_error_of_the_handler_is_the_frameworks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["django", "django async"])
-def test_django_makes_500_of_an_error_of_the_view(name: str) -> None:
+def test_django_returns_500_for_a_view_error(name: str) -> None:
     def handle(event: AnyEvent) -> None:
         raise ZeroDivisionError
 
@@ -149,11 +149,11 @@ def test_django_makes_500_of_an_error_of_the_view(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["flask", "fastapi", "django"])
-def test_a_view_may_answer_for_itself_and_have_what_its_rule_names(name: str, handled: Handled) -> None:
-    answer = Sender(APPLICATIONS[name](handled.append), SECRET, "/webhook/blue").post()
+def test_a_view_can_return_a_response_and_use_url_parameters(name: str, handled: Handled) -> None:
+    response = Sender(APPLICATIONS[name](handled.append), SECRET, "/webhook/blue").post()
 
-    assert answer.status == 202
-    assert b"movement.analytics.created for blue" in answer.body
+    assert response.status == 202
+    assert b"movement.analytics.created for blue" in response.body
 
 
 bodies = st.binary(max_size=200) | st.sampled_from([make_event(), b"{}", b"[" * 3000, b"x" * 6000])
@@ -165,20 +165,20 @@ names = st.sampled_from(
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 @given(body=bodies, replaced=st.dictionaries(names, texts, max_size=3), signed=st.booleans())
-def test_no_request_is_answered_500(name: str, body: bytes, replaced: dict[str, str], signed: bool) -> None:
+def test_no_request_causes_a_500_response(name: str, body: bytes, replaced: dict[str, str], signed: bool) -> None:
     headers = replaced if signed else {"webhook-signature": "v1,x", **replaced}
     latin = {key: value.encode("latin-1").decode("latin-1") for key, value in headers.items()}
     if name not in {"flask", "django", "wsgi"}:
-        # ASGI headers are bytes, which the kit encodes as UTF-8.
+        # The testing kit encodes ASGI headers as UTF-8.
         latin = {key: value.encode("ascii", "ignore").decode() for key, value in latin.items()}
 
-    answer = Sender(APPLICATIONS[name](lambda event: None), SECRET).post(body, headers=latin)
+    response = Sender(APPLICATIONS[name](lambda event: None), SECRET).post(body, headers=latin)
 
-    assert answer.status in {204, 400, 401, 413}
+    assert response.status in {204, 400, 401, 413}
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1.5", "²", "9" * 5000])
-def test_wsgi_a_length_that_is_no_number_is_refused(length: str) -> None:
+def test_wsgi_rejects_an_invalid_content_length(length: str) -> None:
     application = wsgi.WebhookApplication(Webhook(SECRET), lambda event: None)
 
     def with_length(environ: Any, start: Any) -> Any:
@@ -189,7 +189,7 @@ def test_wsgi_a_length_that_is_no_number_is_refused(length: str) -> None:
 
 @pytest.mark.parametrize("make_wsgi", [APPLICATIONS["wsgi"], flask_application])
 @pytest.mark.parametrize(("terminated", "padding", "status"), [(True, 0, 204), (True, 9000, 413), (False, 0, 401)])
-def test_wsgi_a_body_without_a_length_ends_where_the_server_says(
+def test_wsgi_reads_a_body_without_a_length_if_it_is_terminated(
     make_wsgi: Callable[..., Any], handled: Handled, terminated: bool, padding: int, status: int
 ) -> None:
     application = make_wsgi(handled.append)
@@ -206,7 +206,7 @@ def test_wsgi_a_body_without_a_length_ends_where_the_server_says(
     assert streams[-1].largest <= BODY_BYTES_MAX + 1
 
 
-def test_django_a_length_that_is_no_number_or_a_body_that_breaks_off_is_refused(handled: Handled) -> None:
+def test_django_rejects_an_invalid_length_and_an_incomplete_body(handled: Handled) -> None:
     application = django_wsgi(handled.append)
 
     class Broken(Stream):
@@ -221,7 +221,7 @@ def test_django_a_length_that_is_no_number_or_a_body_that_breaks_off_is_refused(
     assert changed(**{"wsgi.input": Stream(b"")}).status == 401
 
 
-def test_django_limits_of_its_own_hold_too(handled: Handled, settings_restored: Any) -> None:
+def test_djangos_own_size_limit_applies(handled: Handled, settings_restored: Any) -> None:
     application = django_wsgi(handled.append)
     settings_restored.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
 
@@ -239,7 +239,7 @@ def settings_restored() -> Any:
         yield settings
 
 
-def test_django_async_bodies_are_bounded_without_a_length(handled: Handled) -> None:
+def test_django_async_limits_bodies_without_a_length(handled: Handled) -> None:
     application = APPLICATIONS["django async"](handled.append)
 
     async def chunked(scope: Any, receive: Any, send: Any) -> None:
@@ -251,7 +251,7 @@ def test_django_async_bodies_are_bounded_without_a_length(handled: Handled) -> N
     assert len(handled) == 1
 
 
-async def _talk(application: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
+async def _run_asgi(application: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
     received = list(messages)
     sent: list[dict[str, Any]] = []
 
@@ -265,30 +265,32 @@ async def _talk(application: Any, scope: dict[str, Any], *messages: dict[str, An
     return sent
 
 
-async def test_asgi_alone_lives_with_its_server_and_takes_no_websockets() -> None:
+async def test_asgi_handles_lifespan_and_rejects_websockets() -> None:
     application = asgi.WebhookApplication(Webhook(SECRET), lambda event: None)
 
-    sent = await _talk(application, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    sent = await _run_asgi(
+        application, {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+    )
     assert [each["type"] for each in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    sent = await _talk(application, {"type": "websocket"}, {"type": "websocket.connect"})
+    sent = await _run_asgi(application, {"type": "websocket"}, {"type": "websocket.connect"})
     assert [each["type"] for each in sent] == ["websocket.close"]
 
 
-async def test_asgi_bodies_come_in_pieces_and_clients_go_away(handled: Handled) -> None:
+async def test_asgi_handles_chunked_bodies_and_disconnects(handled: Handled) -> None:
     body = make_event()
     headers = [(name.encode(), value.encode()) for name, value in sign(body, SECRET).items()]
     scope = {"type": "http", "method": "POST", "headers": headers}
     application = asgi.WebhookApplication(Webhook(SECRET), handled.append)
     first = {"type": "http.request", "body": body[:100], "more_body": True}
 
-    sent = await _talk(application, scope, first, {"type": "http.request", "body": body[100:]})
+    sent = await _run_asgi(application, scope, first, {"type": "http.request", "body": body[100:]})
     assert (sent[0]["status"], len(handled)) == (204, 1)
-    sent = await _talk(application, scope, first, {"type": "http.disconnect"})
+    sent = await _run_asgi(application, scope, first, {"type": "http.disconnect"})
     assert (sent[0]["status"], len(handled)) == (401, 1)
 
 
 class Handler:
-    """The handler is an object with a coroutine, or a function that returns an awaitable."""
+    """A handler object with an async `__call__`."""
 
     def __init__(self) -> None:
         self.handled: list[str] = []
@@ -298,7 +300,7 @@ class Handler:
         self.handled.append(event.id)
 
 
-def test_asgi_handlers_are_of_any_kind() -> None:
+def test_asgi_accepts_any_kind_of_handler() -> None:
     handler = Handler()
     Sender(asgi.WebhookApplication(Webhook(SECRET), handler), SECRET).post(make_event(id="a"))
     Sender(asgi.WebhookApplication(Webhook(SECRET), functools.partial(handler)), SECRET).post(make_event(id="b"))
@@ -306,7 +308,7 @@ def test_asgi_handlers_are_of_any_kind() -> None:
     assert handler.handled == ["a", "b"]
 
 
-def test_flask_views_may_be_coroutines(handled: Handled) -> None:
+def test_flask_views_can_be_coroutines(handled: Handled) -> None:
     import flask
 
     from uplift_webhooks.frameworks.flask import verified

@@ -1,4 +1,4 @@
-"""Every example of the integrators' pages works as printed."""
+"""Every example in the guides for integrators works as printed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from uplift_webhooks.events import read_event
 from uplift_webhooks.testing import Sender, make_event, sign
 
 from .receivers import as_django
-from .scripted_api import ScriptedApi, answer, hang_up, refusal
+from .scripted_api import ScriptedApi, hang_up, json_response, problem_response
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("quickstart", "receiving", "retries", "catalog", "sending", "concepts", "troubleshooting", "faq")
@@ -74,7 +74,7 @@ def _snippet(page: str, containing: str) -> str:
 
 
 def _run(page: str, containing: str) -> dict[str, Any]:
-    """Run the one snippet that contains a text, and return what it defined."""
+    """Run the snippet that contains a text; return its definitions."""
     namespace: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(_snippet(page, containing), f"{page}.md", "exec"), namespace)
     return namespace
@@ -96,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Account:
-    """An account with a key and an endpoint, and a shell in which the pages' commands mean them."""
+    """An account with a key and an endpoint, and a shell for the commands of a page."""
 
     def __init__(self, server: Server, receiver: Receiver, home: Path) -> None:
         self.id, self.operator = server.account()
@@ -116,7 +116,7 @@ class Account:
     def shell(self, page: str, **placeholders: str) -> str:
         """Run all shell blocks of a page in one shell, and return their output.
 
-        Programs that a reader leaves running in a terminal of their own run in the background.
+        Commands that do not exit run in the background.
         """
         values = {
             PUBLIC_URL: self._url,
@@ -165,7 +165,7 @@ def account(server: Server, tmp_path: Path) -> Iterator[Account]:
     receiver.close()
 
 
-def test_a_test_runs_every_block() -> None:
+def test_every_block_has_a_test() -> None:
     for page in PAGES:
         languages = set(re.findall(r"^```(\w+)$", _text(page), re.MULTILINE))
         python = PYTHON.get(page, ())
@@ -222,7 +222,7 @@ def test_the_commands_about_sending_work(account: Account, tmp_path: Path) -> No
     assert [each["type"] for each in batch["data"]] == ["athlete.created", "athlete.updated"]
     assert account.operator.ok("GET", f"/v1/events/{expiring['id']}")["expires_at"] == "2100-01-01T00:00:00.000Z"
     assert event_type["name"] == "session.scheduled"
-    # The registration event of the endpoint, the four above, and one of the program.
+    # The registration event, the four events above, and one from the program.
     assert len(account.api.list_all("/v1/events")) == 6
 
 
@@ -249,12 +249,12 @@ def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, mo
     monkeypatch.setenv("KEY", "op_1")
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    accepted = answer({"id": "e", "duplicate": False}, 202)
+    accepted = json_response({"id": "e", "duplicate": False}, 202)
     api.script = [
         hang_up,
-        refusal(503, "unavailable", retry_after="7"),
+        problem_response(503, "unavailable", retry_after="7"),
         accepted,
-        refusal(422, "validation_failed"),
+        problem_response(422, "validation_failed"),
         accepted,
     ]
     defined = _run("sending", "def relay")
@@ -268,11 +268,11 @@ def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, mo
     defined["relay"](database)
     defined["relay"](database)
 
-    sent = [(asked.json["data"]["object"]["id"], asked.json["id"]) for asked in api.asked]
+    sent = [(request.json["data"]["object"]["id"], request.json["id"]) for request in api.requests]
     assert [athlete for athlete, _ in sent] == ["a1", "a1", "a1", "a2", "a3"]
     assert len(set(sent)) == 3
     assert waits == [1, 7]
-    assert {asked.headers["uplift-account"] for asked in api.asked} == {"acc_1"}
+    assert {request.headers["uplift-account"] for request in api.requests} == {"acc_1"}
     [(body, problem)] = database.execute("SELECT body, problem FROM outbox").fetchall()
     assert json.loads(body)["id"] == sent[3][1]
     assert "validation_failed" in problem
@@ -323,7 +323,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# Local development runs Flask.
+# The test of local development runs Flask.
 @pytest.mark.parametrize("snippet", [each for each in FRAMEWORKS if "flask" not in each])
 def test_receivers_run_with_the_documented_command(snippet: str, tmp_path: Path) -> None:
     code = _snippet("receiving", snippet)
@@ -384,29 +384,29 @@ def test_reconciling_continues_where_it_stopped(
     monkeypatch.setenv("UPLIFT_API_URL", api.url)
     page = {"data": [{"id": "e_1", "type": "athlete.created"}], "next_cursor": "one", "has_more": False}
     api.script = [
-        answer(page),
-        answer({"body": json.loads(make_event("athlete.created", id="e_1"))}),
-        answer({"data": [], "next_cursor": "one", "has_more": False}),
+        json_response(page),
+        json_response({"body": json.loads(make_event("athlete.created", id="e_1"))}),
+        json_response({"data": [], "next_cursor": "one", "has_more": False}),
     ]
 
     _run("receiving", "client.reconcile")
     _run("receiving", "client.reconcile")
 
     assert capsys.readouterr().out == "reconciled e_1\n"
-    assert api.asked[-1].target.endswith("cursor=one")
+    assert api.requests[-1].target.endswith("cursor=one")
 
 
 def test_a_rotation_deploys_the_new_secret_before_it_is_used(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", api.url)
-    api.script = [answer({"previous_expires_at": None})]
+    api.script = [json_response({"previous_expires_at": None})]
     deployed: list[tuple[str, int]] = []
 
-    _run("receiving", "def rotate")["rotate"]("ep_1", lambda secret: deployed.append((secret, len(api.asked))))
+    _run("receiving", "def rotate")["rotate"]("ep_1", lambda secret: deployed.append((secret, len(api.requests))))
 
     [(secret, calls_before)] = deployed
     assert calls_before == 0
-    assert api.asked[0].target == "/v1/endpoints/ep_1/secret/rotate"
-    assert api.asked[0].json == {"secret": secret}
+    assert api.requests[0].target == "/v1/endpoints/ep_1/secret/rotate"
+    assert api.requests[0].json == {"secret": secret}
     body = make_event()
     Webhook([secret, SECRET]).verify(body, sign(body, [secret, SECRET]))
 

@@ -54,12 +54,12 @@ def _message() -> email.message.Message:
         [*EXPECTED.items(), ("accept", "é"), ("x-other", None)],
     ],
 )
-def test_every_usual_form_reads_the_same(headers: Any) -> None:
+def test_all_usual_forms_give_the_same_headers(headers: Any) -> None:
     assert read_headers(headers) == EXPECTED
 
 
 @pytest.mark.parametrize("headers", [{}, [], {"webhook-id": None}, {"webhook-id": []}, {"webhook_id": "x"}, b""])
-def test_absent_headers_are_left_out(headers: Any) -> None:
+def test_absent_headers_are_omitted(headers: Any) -> None:
     assert read_headers(headers) == {}
 
 
@@ -72,7 +72,7 @@ class _Hostile:
     "headers",
     [None, 5, "webhook-id: x", [("webhook-id",)], [1], {"webhook-id": 5}, {5: "x"}, {"webhook-id": [5]}, _Hostile()],
 )
-def test_what_holds_no_headers_is_unreadable(headers: Any) -> None:
+def test_other_objects_are_unreadable(headers: Any) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         read_headers(headers)
     assert caught.value.reason == "headers_unreadable"
@@ -91,7 +91,7 @@ def test_what_holds_no_headers_is_unreadable(headers: Any) -> None:
         {"webhook-signature": "v1,\x00"},
     ],
 )
-def test_values_that_contradict_or_are_no_printable_ascii_are_malformed(headers: Any) -> None:
+def test_conflicting_and_non_ascii_values_are_malformed(headers: Any) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         read_headers(headers)
     assert caught.value.reason == "malformed_header"

@@ -38,9 +38,9 @@ PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
-# The server's format for Standard Webhooks libraries. Generated secrets already have it.
+# Secrets in the format for Standard Webhooks libraries. Generated secrets already have it.
 @pytest.mark.parametrize("shown", [SECRET, standard_form(CHOSEN)])
-def test_public_libraries_verify_ours(library: str, shown: str) -> None:
+def test_public_libraries_verify_our_requests(library: str, shown: str) -> None:
     headers = sign(BODY, [SECRET, CHOSEN])
 
     PUBLIC_LIBRARIES[library](shown).verify(BODY, headers)
@@ -52,7 +52,7 @@ def test_public_libraries_verify_ours(library: str, shown: str) -> None:
 
 @pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
 @pytest.mark.parametrize(("shown", "secret"), [(SECRET, SECRET), (standard_form(CHOSEN), CHOSEN)])
-def test_we_verify_what_public_libraries_sign(library: str, shown: str, secret: str) -> None:
+def test_we_verify_requests_signed_by_public_libraries(library: str, shown: str, secret: str) -> None:
     now = datetime.now(tz=UTC)
     headers = {
         "webhook-id": "msg_1",
@@ -68,7 +68,7 @@ def test_we_verify_what_public_libraries_sign(library: str, shown: str, secret: 
     | st.binary(min_size=24, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode()),
     st.binary().map(lambda value: b'{"id":"x","data":"' + value.hex().encode() + b'"}'),
 )
-def test_what_the_server_signs_verifies_by_either_signature(secret: str, body: bytes) -> None:
+def test_either_server_signature_verifies(secret: str, body: bytes) -> None:
     assume(check_secret(secret) is None)
     timestamp = str(int(time.time()))
     uplift, standard = Signer([CHOSEN, secret], secret).sign(b"x", timestamp.encode(), body)
@@ -105,7 +105,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("receiver", "secret", "accepted", "refused"),
+    ("receiver", "secret", "accepted", "rejected"),
     [
         (("article_receiver.py", CHOSEN), CHOSEN, 200, 401),
         (("article_receiver.py", SECRET), SECRET, 200, 401),
@@ -113,13 +113,13 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[str]:
     ],
     indirect=["receiver"],
 )
-def test_receivers_without_our_code_verify_ours(
-    receiver: str, secret: str, accepted: int, refused: int, http: urllib3.PoolManager
+def test_receivers_without_our_code_verify_our_requests(
+    receiver: str, secret: str, accepted: int, rejected: int, http: urllib3.PoolManager
 ) -> None:
     url = f"{receiver}/webhook/submit"
 
     assert http.request("POST", url, body=BODY, headers=sign(BODY, secret)).status == accepted
-    assert http.request("POST", url, body=BODY, headers=sign(BODY, "another-secret-16")).status == refused
+    assert http.request("POST", url, body=BODY, headers=sign(BODY, "another-secret-16")).status == rejected
 
     assert http.request("GET", f"{receiver}/received").json() == {
         "verified": 1,

@@ -13,15 +13,15 @@ from uplift_server.core.security.signing import standard_form
 from uplift_webhooks import Webhook
 from uplift_webhooks.testing import sign
 
-from .toolchains import PAGE, Program, Question, program
+from .toolchains import PAGE, Program, ProgramInput, program
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/vectors.json").read_text(encoding="utf-8"))
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 CHOSEN = "e4a1" * 10
 BODY = '{"id":"0197f0c2-0000-7000-8000-000000000001","type":"t.u","data":{"object":{"name":"Zoë 🏀","v":1.0}}}'.encode()
 
-OF_THE_PAGE = ("node", "go", "java", "ruby", "php", "dotnet")
-OF_THE_ARTICLE = ("node", "ruby")
+PAGE_LANGUAGES = ("node", "go", "java", "ruby", "php", "dotnet")
+ARTICLE_LANGUAGES = ("node", "ruby")
 PACKAGES = ("standardwebhooks", "svix")
 
 
@@ -37,28 +37,28 @@ def documented(request: pytest.FixtureRequest, programs: Callable[[str], Program
     return programs(request.param)
 
 
-def _question(verifier: str, vector: dict[str, Any], secret: str) -> Question:
-    return Question(verifier, secret, vector["body"].encode(), vector.get("now", VECTORS["now"]), vector["headers"])
+def _input(verifier: str, vector: dict[str, Any], secret: str) -> ProgramInput:
+    return ProgramInput(verifier, secret, vector["body"].encode(), vector.get("now", VECTORS["now"]), vector["headers"])
 
 
-def _answers(asked: Program, questions: list[Question]) -> list[str]:
-    answers = asked(questions)
-    assert len(answers) == len(questions)
-    return answers
+def _outputs(run: Program, inputs: list[ProgramInput]) -> list[str]:
+    outputs = run(inputs)
+    assert len(outputs) == len(inputs)
+    return outputs
 
 
-def _of_all_vectors(asked: Program, verifier: str, as_shown: Callable[[str], str]) -> dict[str, str]:
+def _vector_outputs(run: Program, verifier: str, as_shown: Callable[[str], str]) -> dict[str, str]:
     vectors = [*VECTORS["verified"], *VECTORS["refused"]]
-    questions = [_question(verifier, each, as_shown(each["secret"])) for each in vectors]
-    return dict(zip((each["name"] for each in vectors), _answers(asked, questions), strict=True))
+    inputs = [_input(verifier, each, as_shown(each["secret"])) for each in vectors]
+    return dict(zip((each["name"] for each in vectors), _outputs(run, inputs), strict=True))
 
 
-@pytest.mark.parametrize("documented", OF_THE_PAGE, indirect=True)
+@pytest.mark.parametrize("documented", PAGE_LANGUAGES, indirect=True)
 def test_the_pages_verifiers_accept_and_reject_the_vectors(documented: Program) -> None:
-    answers = _of_all_vectors(documented, "guide", str)
+    outputs = _vector_outputs(documented, "guide", str)
 
-    taken = {each["name"]: "true" for each in VECTORS["verified"]}
-    assert answers == taken | {each["name"]: "false" for each in VECTORS["refused"]}
+    accepted = {each["name"]: "true" for each in VECTORS["verified"]}
+    assert outputs == accepted | {each["name"]: "false" for each in VECTORS["refused"]}
 
 
 def test_every_language_of_the_page_is_tested() -> None:
@@ -68,59 +68,59 @@ def test_every_language_of_the_page_is_tested() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_npm_packages_take_and_refuse_the_vectors(package: str, programs: Callable[[str], Program]) -> None:
-    answers = _of_all_vectors(programs("node with packages"), package, standard_form)
+def test_npm_packages_accept_and_reject_the_vectors(package: str, programs: Callable[[str], Program]) -> None:
+    outputs = _vector_outputs(programs("node with packages"), package, standard_form)
 
-    assert {answers.pop(each["name"]) for each in VECTORS["verified"]} == {"true"}
-    # They throw a verification error, not because the library is missing.
+    assert {outputs.pop(each["name"]) for each in VECTORS["verified"]} == {"true"}
+    # The packages throw verification errors, not an error of a missing library.
     reasons = {"No matching signature found", "Missing required headers", "Message timestamp too old"}
     reasons |= {"Message timestamp too new", "Invalid Signature Headers"}
-    assert {answer.removeprefix("error: ") for answer in answers.values()} <= reasons
-    assert len(answers) == len(VECTORS["refused"])
+    assert {output.removeprefix("error: ") for output in outputs.values()} <= reasons
+    assert len(outputs) == len(VECTORS["refused"])
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_npm_packages_verify_ours_at_this_moment(package: str, programs: Callable[[str], Program]) -> None:
+def test_npm_packages_verify_our_current_requests(package: str, programs: Callable[[str], Program]) -> None:
     now = int(time.time())
     headers = sign(BODY, [SECRET, CHOSEN])
-    questions = [
-        Question(package, shown, body, now, headers)
+    inputs = [
+        ProgramInput(package, shown, body, now, headers)
         for shown in (SECRET, standard_form(CHOSEN))
         for body in (BODY, BODY.replace(b"1.0", b"1"), BODY + b"\n")
     ]
 
-    refused = "error: No matching signature found"
-    assert _answers(programs("node with packages"), questions) == ["true", refused, refused] * 2
+    rejected = "error: No matching signature found"
+    assert _outputs(programs("node with packages"), inputs) == ["true", rejected, rejected] * 2
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_we_verify_what_npm_packages_sign(package: str, programs: Callable[[str], Program]) -> None:
+def test_we_verify_requests_signed_by_npm_packages(package: str, programs: Callable[[str], Program]) -> None:
     now = int(time.time())
     stamped = {"webhook-id": "msg_1", "webhook-timestamp": str(now)}
     shown = {SECRET: SECRET, CHOSEN: standard_form(CHOSEN)}
 
-    questions = [Question(f"{package} signs", each, BODY, now, stamped) for each in shown.values()]
-    signatures = _answers(programs("node with packages"), questions)
+    inputs = [ProgramInput(f"{package} signs", each, BODY, now, stamped) for each in shown.values()]
+    signatures = _outputs(programs("node with packages"), inputs)
 
     for secret, signature in zip(shown, signatures, strict=True):
         assert Webhook(secret).unwrap(BODY, {**stamped, "webhook-signature": signature}).raw == json.loads(BODY)
 
 
-@pytest.mark.parametrize("language", OF_THE_ARTICLE)
-def test_the_articles_functions_verify_ours(language: str, programs: Callable[[str], Program]) -> None:
-    right = [_question("article", each, each["signing_secrets"][0]) for each in VECTORS["verified"]]
+@pytest.mark.parametrize("language", ARTICLE_LANGUAGES)
+def test_the_articles_functions_verify_our_requests(language: str, programs: Callable[[str], Program]) -> None:
+    right = [_input("article", each, each["signing_secrets"][0]) for each in VECTORS["verified"]]
     header = right[0].headers["x-uplift-signature-256"]
     wrong = [
-        Question("article", CHOSEN, right[0].body, 0, right[0].headers),
-        Question("article", right[0].secret, right[0].body + b"\n", 0, right[0].headers),
-        Question("article", right[0].secret, right[0].body, 0, {"x-uplift-signature-256": header[:-1]}),
-        Question("article", right[0].secret, right[0].body, 0, {"x-uplift-signature-256": header.upper()}),
-        Question("article", right[0].secret, right[0].body, 0),
+        ProgramInput("article", CHOSEN, right[0].body, 0, right[0].headers),
+        ProgramInput("article", right[0].secret, right[0].body + b"\n", 0, right[0].headers),
+        ProgramInput("article", right[0].secret, right[0].body, 0, {"x-uplift-signature-256": header[:-1]}),
+        ProgramInput("article", right[0].secret, right[0].body, 0, {"x-uplift-signature-256": header.upper()}),
+        ProgramInput("article", right[0].secret, right[0].body, 0),
     ]
 
-    answers = _answers(programs(language), right + wrong)
+    outputs = _outputs(programs(language), right + wrong)
 
-    assert answers[: len(right)] == ["true"] * len(right)
-    # It throws if it cannot compare the signatures.
-    assert all(answer == "false" or answer.startswith("error: ") for answer in answers[len(right) :])
-    assert answers[len(right) :][:2] == ["false", "false"]
+    assert outputs[: len(right)] == ["true"] * len(right)
+    # The functions throw if they cannot compare the signatures.
+    assert all(output == "false" or output.startswith("error: ") for output in outputs[len(right) :])
+    assert outputs[len(right) :][:2] == ["false", "false"]

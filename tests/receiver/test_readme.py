@@ -21,7 +21,7 @@ from uplift_webhooks.resources import json_names
 from uplift_webhooks.testing import Sender, make_event, sign
 
 from .receivers import as_django
-from .scripted_api import ScriptedApi, answer, refusal
+from .scripted_api import ScriptedApi, json_response, problem_response
 
 README = (Path(__file__).parents[2] / "receiver/README.md").read_text(encoding="utf-8")
 SECRET = "0123456789abcdef"
@@ -40,7 +40,7 @@ def _run(containing: str) -> dict[str, Any]:
     return namespace
 
 
-def test_the_flask_snippet_verifies_and_refuses(
+def test_the_flask_snippet_verifies_and_rejects(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UPLIFT_WEBHOOK_SECRET", SECRET)
@@ -62,7 +62,7 @@ FRAMEWORKS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("snippet", FRAMEWORKS)
-def test_the_snippets_of_frameworks_receive_and_refuse(
+def test_the_framework_snippets_accept_and_reject(
     snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("UPLIFT_WEBHOOK_SECRET", SECRET)
@@ -73,7 +73,7 @@ def test_the_snippets_of_frameworks_receive_and_refuse(
     assert capsys.readouterr().out == "movement.analytics.created e_1\n"
 
 
-def test_the_snippet_of_tests_passes(tmp_path: Path) -> None:
+def test_the_testing_snippet_passes(tmp_path: Path) -> None:
     [snippet] = [each for each in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "uplift_receiver" in each]
     (tmp_path / "test_webhooks.py").write_text(snippet)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
@@ -105,7 +105,7 @@ def test_every_reason_has_its_status_in_the_table() -> None:
     assert set(re.findall(r"`(\w+)`", "".join(rows.values()))) == {*get_args(Reason)} - at_start_or_impossible
 
 
-def test_the_snippet_of_typed_events_describes_each() -> None:
+def test_the_typed_events_snippet_describes_each_event() -> None:
     describe = _run("def describe")["describe"]
 
     def described(type_name: str, resource: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def test_the_snippet_of_typed_events_describes_each() -> None:
     assert described("pitch.tracked", {"n": 1}) == "pitch.tracked: {'object': {'n': 1}}"
 
 
-def test_every_class_and_its_type_is_named() -> None:
+def test_every_class_and_its_type_is_documented() -> None:
     for type_name, kind in KINDS.items():
         [row] = [line for line in README.splitlines() if line.startswith("|") and f"`{type_name}`" in line]
         resource = get_type_hints(kind.object.fget)["return"]  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ def test_every_class_and_its_type_is_named() -> None:
             assert not [name for name in json_names(resource) if f"`{name}`" not in row]
 
 
-def test_the_deduplicating_snippets_handle_once_and_in_order(
+def test_the_deduplication_snippets_handle_events_once_in_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -147,46 +147,50 @@ def test_the_deduplicating_snippets_handle_once_and_in_order(
     assert [line for line in lines if line.startswith("store")] == ["store s_1 as of 2", "store s_1 as of 3"]
 
 
-def test_the_api_snippet_resends_what_failed(
+def test_the_api_snippet_resends_failed_deliveries(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("uplift_webhooks.api.Client", lambda url, key: Client(api.url, "sk_1"))
     api.script = [
-        answer({"id": "ep_1", "secret": "whsec_x"}),
-        answer({"data": [{"id": "dlv_1", "last_outcome": "timeout"}], "next_cursor": None}),
-        answer({"data": [{"hint": "Answer first."}], "next_cursor": None}),
-        refusal(409, "conflict", "An attempt is in flight."),
+        json_response({"id": "ep_1", "secret": "whsec_x"}),
+        json_response({"data": [{"id": "dlv_1", "last_outcome": "timeout"}], "next_cursor": None}),
+        json_response({"data": [{"hint": "Answer first."}], "next_cursor": None}),
+        problem_response(409, "conflict", "An attempt is in flight."),
     ]
 
     _run("client.endpoints.create")["client"].close()
 
-    assert [asked.target for asked in api.asked][1:] == [
+    assert [request.target for request in api.requests][1:] == [
         "/v1/deliveries?limit=200&status=failed&endpoint=ep_1",
         "/v1/deliveries/dlv_1/attempts",
         "/v1/deliveries/dlv_1/resend",
     ]
-    printed = capsys.readouterr().out
-    assert printed == "ep_1 whsec_x\ntimeout Answer first.\n409 conflict An attempt is in flight. None\n"
+    output = capsys.readouterr().out
+    assert output == "ep_1 whsec_x\ntimeout Answer first.\n409 conflict An attempt is in flight. None\n"
 
 
-def test_the_reconciling_snippet_goes_on_where_it_stopped(
+def test_the_reconciliation_snippet_continues_where_it_stopped(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UPLIFT_API_URL", api.url)
     body = {**EVENT, "data": {"object": {"id": "s_1"}}}
     page = {"data": [{"id": EVENT["id"], "type": EVENT["type"]}], "next_cursor": "one", "has_more": False}
-    api.script = [answer(page), answer({"body": body}), answer({"data": [], "next_cursor": "one", "has_more": False})]
+    api.script = [
+        json_response(page),
+        json_response({"body": body}),
+        json_response({"data": [], "next_cursor": "one", "has_more": False}),
+    ]
 
     _run("client.reconcile")
     _run("client.reconcile")
 
     assert capsys.readouterr().out == "s_1\n"
-    assert "cursor" not in api.asked[0].target
-    assert api.asked[-1].target.endswith("cursor=one")
+    assert "cursor" not in api.requests[0].target
+    assert api.requests[-1].target.endswith("cursor=one")
 
 
-def test_every_call_of_the_client_is_named() -> None:
+def test_every_client_method_is_documented() -> None:
     client = Client("https://webhooks.example")
     nouns = [name for name, value in vars(client).items() if not name.startswith("_") and isinstance(value, Noun)]
     assert len(nouns) == 13
@@ -196,7 +200,7 @@ def test_every_call_of_the_client_is_named() -> None:
         assert set(re.findall(r"`(\w+)`", row.rpartition(" | ")[2])) == calls
 
 
-def test_the_explaining_snippet_says_why() -> None:
+def test_the_explanation_snippet_returns_the_cause() -> None:
     why = _run("def why")["why"]
     body = make_event()
 
@@ -206,26 +210,26 @@ def test_the_explaining_snippet_says_why() -> None:
     )
 
 
-def test_every_cause_is_named() -> None:
+def test_every_cause_is_documented() -> None:
     _, causes = map(get_args, get_args(Cause))
     section = README.partition("### Find the cause")[2]
     assert not [cause for cause in causes if not re.search(rf"^\|[^|]*`{cause}`", section, re.MULTILINE)]
 
 
-def test_the_snippet_of_source_addresses_asks_the_api(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Client] = []
+def test_the_source_address_snippet_calls_the_api(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: list[Client] = []
 
-    def make(url: str) -> Client:
-        made.append(Client(api.url))
-        return made[0]
+    def new_client(url: str) -> Client:
+        clients.append(Client(api.url))
+        return clients[0]
 
-    monkeypatch.setattr("uplift_webhooks.api.Client", make)
-    api.script = [answer({"current": ["54.245.28.22"], "upcoming": []})]
+    monkeypatch.setattr("uplift_webhooks.api.Client", new_client)
+    api.script = [json_response({"current": ["54.245.28.22"], "upcoming": []})]
     is_uplift = _run("def is_uplift")["is_uplift"]
 
     assert [is_uplift("54.245.28.22"), is_uplift("192.0.2.1")] == [True, False]
-    made[0].close()
+    clients[0].close()
 
 
-def test_every_reason_is_explained() -> None:
+def test_every_reason_is_documented() -> None:
     assert not [reason for reason in get_args(Reason) if f"`{reason}`" not in README]

@@ -12,7 +12,7 @@ from uplift_webhooks.secret import parse_secret
 
 # The limits are those of a custom token in the format for Standard Webhooks libraries.
 @pytest.mark.parametrize("length", [16, 24, 25, 26, 32, 64, 256])
-def test_a_generated_secret_signs_with_its_decoded_bytes_and_with_its_whole_text(length: int) -> None:
+def test_the_keys_of_a_generated_secret(length: int) -> None:
     key = bytes(range(length))
     text = "whsec_" + base64.b64encode(key).decode()
 
@@ -22,7 +22,7 @@ def test_a_generated_secret_signs_with_its_decoded_bytes_and_with_its_whole_text
     assert secret.uplift_key == text.encode()
 
 
-def test_missing_padding_is_forgiven_and_the_text_kept() -> None:
+def test_missing_padding_is_allowed_and_the_text_stays() -> None:
     secret = parse_secret("whsec_" + base64.b64encode(bytes(32)).decode().rstrip("="))
 
     assert secret.standard_key == bytes(32)
@@ -30,13 +30,13 @@ def test_missing_padding_is_forgiven_and_the_text_kept() -> None:
 
 
 @pytest.mark.parametrize("token", ["0123456789abcdef", "!" * 16, "~" * 256, "WHSEC_is-not-the-prefix"])
-def test_a_chosen_token_signs_with_its_bytes(token: str) -> None:
+def test_the_keys_of_a_custom_token_are_its_bytes(token: str) -> None:
     secret = parse_secret(token)
 
     assert secret.standard_key == secret.uplift_key == token.encode()
 
 
-def test_white_space_around_a_secret_is_dropped() -> None:
+def test_whitespace_around_a_secret_is_removed() -> None:
     assert parse_secret("  0123456789abcdef\r\n") == parse_secret("0123456789abcdef")
 
 
@@ -64,7 +64,7 @@ def test_white_space_around_a_secret_is_dropped() -> None:
         None,
     ],
 )
-def test_anything_else_is_refused_without_being_quoted(text: object) -> None:
+def test_invalid_secrets_are_rejected_without_showing_them(text: object) -> None:
     with pytest.raises(WebhookVerificationError) as caught:
         parse_secret(text)
 
@@ -73,10 +73,10 @@ def test_anything_else_is_refused_without_being_quoted(text: object) -> None:
         assert text.strip() not in str(caught.value)
 
 
-def test_a_secret_does_not_show_in_its_repr() -> None:
+def test_the_repr_hides_the_secret() -> None:
     assert "0123456789abcdef" not in repr(parse_secret("0123456789abcdef"))
 
 
 @given(st.binary(min_size=16, max_size=256))
-def test_every_key_of_an_allowed_length_survives_its_text(key: bytes) -> None:
+def test_every_key_of_an_allowed_length_is_decoded(key: bytes) -> None:
     assert parse_secret("whsec_" + base64.b64encode(key).decode()).standard_key == key

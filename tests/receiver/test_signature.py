@@ -15,7 +15,7 @@ def test_the_vector_of_standard_webhooks() -> None:
     assert signature == b"g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_the_vector_github_publishes_for_the_same_scheme_as_uplifts() -> None:
+def test_the_github_vector_for_the_uplift_scheme() -> None:
     # docs.github.com, "Validating webhook deliveries", section "Testing the webhook payload validation".
     assert (
         uplift_signature(b"It's a Secret to Everybody", b"Hello, World!")
@@ -23,7 +23,7 @@ def test_the_vector_github_publishes_for_the_same_scheme_as_uplifts() -> None:
     )
 
 
-def test_uplifts_signature_takes_the_whole_text_of_a_generated_secret_as_its_key() -> None:
+def test_the_uplift_signature_uses_the_text_of_the_secret_as_key() -> None:
     # printf '{"test": 2432232314}' | openssl dgst -sha256 -hmac whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
     assert (
         uplift_signature(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", STANDARD_BODY)

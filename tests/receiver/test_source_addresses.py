@@ -1,4 +1,4 @@
-"""Source addresses: published, announced and cached."""
+"""Source addresses: current, upcoming and cached."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from uplift_webhooks.api import ApiError, ApiUnreachable, AsyncClient, Client
 from uplift_webhooks.source_addresses import REFRESH_SECONDS, SourceAddresses
 
 from .conftest import Clock
-from .scripted_api import ScriptedApi, answer, refusal
+from .scripted_api import ScriptedApi, json_response, problem_response
 
 UPLIFT = "54.245.28.22"
 
@@ -47,13 +47,13 @@ def advance(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         (" 54.245.28.22", False),
     ],
 )
-def test_addresses_given(address: str, allowed: bool) -> None:
+def test_allowed_addresses(address: str, allowed: bool) -> None:
     assert SourceAddresses([UPLIFT, "2001:db8::1", "192.0.2.0/24"]).allows(address) is allowed
 
 
-@pytest.mark.parametrize("instant", ["2025-11-24T16:00:00.000Z", "2025-11-24T17:00:00+01:00", "2025-11-24T16:00:00"])
-def test_one_that_is_announced_is_allowed_from_its_instant(clock: Clock, instant: str) -> None:
-    sources = SourceAddresses({"current": [UPLIFT], "upcoming": [{"address": "198.51.100.7", "from": instant}]})
+@pytest.mark.parametrize("starts_at", ["2025-11-24T16:00:00.000Z", "2025-11-24T17:00:00+01:00", "2025-11-24T16:00:00"])
+def test_an_upcoming_address_is_allowed_from_its_time(clock: Clock, starts_at: str) -> None:
+    sources = SourceAddresses({"current": [UPLIFT], "upcoming": [{"address": "198.51.100.7", "from": starts_at}]})
 
     clock.now = 1_764_000_000 - 0.001
     assert [sources.allows(UPLIFT), sources.allows("198.51.100.7")] == [True, False]
@@ -62,41 +62,48 @@ def test_one_that_is_announced_is_allowed_from_its_instant(clock: Clock, instant
 
 
 @pytest.mark.parametrize("source", [["nowhere"], UPLIFT, {"current": ["300.1.1.1"]}])
-def test_what_is_no_address_is_refused(source: Any) -> None:
+def test_invalid_addresses_are_rejected(source: Any) -> None:
     with pytest.raises(ValueError, match=r"address|appear to be"):
         SourceAddresses(source)
 
 
 @pytest.mark.parametrize("source", [AsyncClient("http://127.0.0.1:9"), object(), None])
-def test_who_cannot_be_asked_at_once_is_refused_with_what_to_pass(source: Any) -> None:
+def test_an_invalid_source_is_rejected_with_a_fix(source: Any) -> None:
     with pytest.raises(ValueError, match=r"Pass a Client.*await AsyncClient\.source_ips\(\)"):
         SourceAddresses(source)
 
 
-def test_a_time_that_makes_no_sense_is_refused() -> None:
+def test_an_invalid_refresh_time_is_rejected() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         SourceAddresses([UPLIFT], refresh_seconds=0)
 
 
-def test_the_api_is_asked_once_an_hour(api: ScriptedApi, client: Client, advance: Callable[[float], None]) -> None:
+def test_the_api_is_called_once_an_hour(api: ScriptedApi, client: Client, advance: Callable[[float], None]) -> None:
     sources = SourceAddresses(client)
-    api.script = [answer({"current": [UPLIFT], "upcoming": []}), answer({"current": ["192.0.2.1"], "upcoming": []})]
+    api.script = [
+        json_response({"current": [UPLIFT], "upcoming": []}),
+        json_response({"current": ["192.0.2.1"], "upcoming": []}),
+    ]
     assert not sources.allows("no address")
-    assert api.asked == []
+    assert api.requests == []
 
     assert [sources.allows(UPLIFT), sources.allows("192.0.2.1")] == [True, False]
     advance(REFRESH_SECONDS - 1)
     assert sources.allows(UPLIFT)
-    assert [asked.target for asked in api.asked] == ["/v1/source-ips"]
+    assert [request.target for request in api.requests] == ["/v1/source-ips"]
     advance(1)
     assert [sources.allows(UPLIFT), sources.allows("192.0.2.1")] == [False, True]
 
 
-def test_without_an_answer_the_last_one_holds_and_the_first_is_needed(
-    api: ScriptedApi, client: Client, advance: Callable[[float], None], slept: list[float]
+def test_a_failed_refresh_keeps_the_last_addresses(
+    api: ScriptedApi, client: Client, advance: Callable[[float], None], delays: list[float]
 ) -> None:
     sources = SourceAddresses(client)
-    api.script = [refusal(500, "internal_error"), answer({"hello": 1}), answer({"current": [UPLIFT]})]
+    api.script = [
+        problem_response(500, "internal_error"),
+        json_response({"hello": 1}),
+        json_response({"current": [UPLIFT]}),
+    ]
     with pytest.raises(ApiError):
         sources.allows(UPLIFT)
     advance(60)
@@ -106,7 +113,7 @@ def test_without_an_answer_the_last_one_holds_and_the_first_is_needed(
     assert sources.allows(UPLIFT)
 
     advance(REFRESH_SECONDS)
-    api.script = [refusal(500, "internal_error"), answer({"current": ["192.0.2.1"]})]
+    api.script = [problem_response(500, "internal_error"), json_response({"current": ["192.0.2.1"]})]
     assert sources.allows(UPLIFT)
     advance(59)
     assert sources.allows(UPLIFT)
@@ -114,61 +121,59 @@ def test_without_an_answer_the_last_one_holds_and_the_first_is_needed(
     assert not sources.allows(UPLIFT)
 
 
-def test_a_failure_holds_for_a_minute_in_which_nobody_asks_anew(
-    api: ScriptedApi, client: Client, advance: Callable[[float], None]
-) -> None:
+def test_a_failure_is_cached_for_a_minute(api: ScriptedApi, client: Client, advance: Callable[[float], None]) -> None:
     sources = SourceAddresses(client)
-    api.script = [refusal(501, "first"), refusal(501, "second")]
+    api.script = [problem_response(501, "first"), problem_response(501, "second")]
     for _ in range(3):
         with pytest.raises(ApiError, match="first") as caught:
             sources.allows(UPLIFT)
     advance(59)
     with pytest.raises(ApiError, match="first") as again:
         sources.allows(UPLIFT)
-    assert len(api.asked) == 1
-    # It is the same failure, and its traceback does not grow.
+    assert len(api.requests) == 1
+    # The traceback of the cached failure does not grow.
     assert len(again.traceback) == len(caught.traceback)
 
 
-def test_while_one_thread_asks_the_others_go_on(advance: Callable[[float], None]) -> None:
-    asking, over = threading.Event(), threading.Event()
-    asked: list[int] = []
+def test_other_threads_continue_during_a_refresh(advance: Callable[[float], None]) -> None:
+    started, finish = threading.Event(), threading.Event()
+    calls: list[int] = []
 
     class Slow:
         """A source with an immediate first response and a delayed second one."""
 
         def source_ips(self) -> dict[str, Any]:
             """Return the addresses, as the client does."""
-            asked.append(1)
-            if len(asked) == 2:
-                asking.set()
-                assert over.wait(10)
-            return {"current": [UPLIFT] if len(asked) == 1 else ["192.0.2.1"]}
+            calls.append(1)
+            if len(calls) == 2:
+                started.set()
+                assert finish.wait(10)
+            return {"current": [UPLIFT] if len(calls) == 1 else ["192.0.2.1"]}
 
     sources = SourceAddresses(Slow())
     assert sources.allows(UPLIFT)
     advance(REFRESH_SECONDS)
     other = threading.Thread(target=sources.allows, args=(UPLIFT,))
     other.start()
-    assert asking.wait(10)
+    assert started.wait(10)
     assert sources.allows(UPLIFT)
-    over.set()
+    finish.set()
     other.join(10)
     assert sources.allows("192.0.2.1")
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
-def test_a_thread_that_needs_the_first_answer_waits_for_that_of_another(advance: Callable[[float], None]) -> None:
-    asking, waiting = threading.Event(), threading.Event()
-    asked: list[int] = []
+def test_threads_share_the_first_request(advance: Callable[[float], None]) -> None:
+    started, waiting = threading.Event(), threading.Event()
+    calls: list[int] = []
 
     class Slow:
         """A source that responds when the other thread waits."""
 
         def source_ips(self) -> dict[str, Any]:
             """Return the addresses, as the client does."""
-            asked.append(1)
-            asking.set()
+            calls.append(1)
+            started.set()
             assert waiting.wait(10)
             return {"current": [UPLIFT]}
 
@@ -181,7 +186,7 @@ def test_a_thread_that_needs_the_first_answer_waits_for_that_of_another(advance:
 
         def acquire(self, *, blocking: bool) -> bool:
             """Acquire, as a lock does."""
-            if asking.is_set():
+            if started.is_set():
                 waiting.set()
             return self.lock.acquire(blocking=blocking)
 
@@ -189,7 +194,7 @@ def test_a_thread_that_needs_the_first_answer_waits_for_that_of_another(advance:
     sources._refreshing = Lock()  # type: ignore[misc,assignment]
     first = threading.Thread(target=sources.allows, args=(UPLIFT,))
     first.start()
-    assert asking.wait(10)
+    assert started.wait(10)
     assert sources.allows(UPLIFT)
     first.join(10)
-    assert len(asked) == 1
+    assert len(calls) == 1

@@ -13,7 +13,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEW = "n" * 20
 
 
-def test_it_makes_the_published_vector() -> None:
+def test_sign_returns_the_published_vector() -> None:
     headers = sign(b'{"test": 2432232314}', SECRET, message_id="msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp=1614265330)
 
     assert headers == {
@@ -25,7 +25,7 @@ def test_it_makes_the_published_vector() -> None:
     }
 
 
-def test_the_id_is_the_bodys_and_the_timestamp_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_id_is_from_the_body_and_the_timestamp_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_764_000_000.7)
 
     headers = sign(json.dumps({"id": "evt_1"}).encode(), SECRET)
@@ -42,16 +42,16 @@ def test_a_body_without_an_id_gets_a_new_one(body: bytes) -> None:
     assert uuid.UUID(first) != uuid.UUID(second)
 
 
-def test_several_secrets_look_like_a_rotation() -> None:
+def test_two_secrets_sign_like_a_rotation() -> None:
     headers = sign(b"{}", [NEW, SECRET])
 
     assert headers["webhook-signature"].count("v1,") == 2
-    old_alone = {"x-uplift-signature-256": headers["x-uplift-signature-256"]}
-    Webhook(SECRET, allow_uplift_signature=True).verify(b"{}", old_alone)
+    only_uplift = {"x-uplift-signature-256": headers["x-uplift-signature-256"]}
+    Webhook(SECRET, allow_uplift_signature=True).verify(b"{}", only_uplift)
     with pytest.raises(WebhookVerificationError):
-        Webhook(NEW, allow_uplift_signature=True).verify(b"{}", old_alone)
+        Webhook(NEW, allow_uplift_signature=True).verify(b"{}", only_uplift)
 
 
-def test_a_bad_secret_is_refused() -> None:
+def test_an_invalid_secret_is_rejected() -> None:
     with pytest.raises(WebhookVerificationError):
         sign(b"{}", "short")

@@ -1,4 +1,4 @@
-"""Testing kit: events, a sender for every kind of receiver, and fixtures of pytest."""
+"""Testing kit: events, a sender for every kind of receiver, and pytest fixtures."""
 
 import json
 import os
@@ -23,14 +23,14 @@ from .receivers import APPLICATIONS, CLIENTS, SECRET
 EXAMPLES = Path(testing.__file__).with_name("examples.json")
 
 
-def test_the_examples_are_the_catalogs() -> None:
-    """To fix it, write the catalog's examples to the file, by name, with an indent of 2."""
+def test_the_examples_match_the_catalog() -> None:
+    """To fix a failure, write the catalog's examples to the file, by name, with an indent of 2."""
     examples = json.loads(json.dumps({each.name: each.example for each in EVENT_TYPES}))
     assert json.loads(EXAMPLES.read_text(encoding="utf-8")) == examples
 
 
 @pytest.mark.parametrize("name", [each.name for each in EVENT_TYPES])
-def test_an_event_has_the_bytes_the_server_would_send(name: str) -> None:
+def test_an_event_has_the_bytes_that_the_server_sends(name: str) -> None:
     [example] = [each.example for each in EVENT_TYPES if each.name == name]
     data = json.dumps(example, separators=(",", ":"), ensure_ascii=False).encode()
     event_id = str(uuid.uuid4())
@@ -38,7 +38,7 @@ def test_an_event_has_the_bytes_the_server_would_send(name: str) -> None:
     assert make_event(name, id=event_id, created=7) == envelope.build(event_id, name, API_VERSION, 7, data)
 
 
-def test_an_event_is_new_and_of_now() -> None:
+def test_an_event_has_a_new_id_and_the_current_time() -> None:
     before = time.time_ns() // 1_000_000
     first, second = json.loads(make_event()), json.loads(make_event())
 
@@ -49,7 +49,7 @@ def test_an_event_is_new_and_of_now() -> None:
     assert ids[0].int >> 80 == first["created"]
 
 
-def test_an_events_data_can_be_changed_or_given() -> None:
+def test_an_events_data_can_be_changed_or_replaced() -> None:
     changed = json.loads(make_event("athlete.updated", level="college", changed=["level"]))["data"]["object"]
     assert (changed["level"], changed["changed"], changed["first_name"]) == ("college", ["level"], "Caleb")
     assert json.loads(make_event("athlete.updated"))["data"]["object"]["level"] == "youth"
@@ -73,12 +73,12 @@ def test_the_sender_posts_to_every_kind_of_receiver(name: str) -> None:
 
     assert sender.post(make_event(id="a")).status == 204
     assert sender.post_with_bad_signature().status == 401
-    assert [answer.status for answer in sender.post_twice(make_event(id="b"))] == [204, 204]
-    assert [answer.status for answer in sender.post_out_of_order()] == [204, 204]
-    refused = sender.post(headers={"Webhook-Timestamp": "1"})
-    assert (refused.status, refused.accepted) == (401, False)
-    assert "timestamp_too_old" in refused.body.decode()
-    assert refused.headers["content-type"].startswith(("text/plain", "application/json"))
+    assert [response.status for response in sender.post_twice(make_event(id="b"))] == [204, 204]
+    assert [response.status for response in sender.post_out_of_order()] == [204, 204]
+    rejected = sender.post(headers={"Webhook-Timestamp": "1"})
+    assert (rejected.status, rejected.accepted) == (401, False)
+    assert "timestamp_too_old" in rejected.body.decode()
+    assert rejected.headers["content-type"].startswith(("text/plain", "application/json"))
     assert len(sender.post_twice()) == 2
 
     assert [event.id for event in handled[:3]] == ["a", "b", "b"]
@@ -88,7 +88,7 @@ def test_the_sender_posts_to_every_kind_of_receiver(name: str) -> None:
     assert newer.id != older.id
 
 
-def test_events_of_ones_own_can_come_out_of_order() -> None:
+def test_given_events_can_be_sent_out_of_order() -> None:
     handled: list[AnyEvent] = []
     sender = Sender(APPLICATIONS["wsgi"](handled.append), SECRET)
 
@@ -97,13 +97,13 @@ def test_events_of_ones_own_can_come_out_of_order() -> None:
     assert [event.id for event in handled] == ["newer", "older"]
 
 
-async def test_it_works_within_a_loop() -> None:
+async def test_the_sender_works_in_a_running_event_loop() -> None:
     handled: list[AnyEvent] = []
     assert Sender(APPLICATIONS["fastapi"](handled.append), SECRET).post().accepted
     assert len(handled) == 1
 
 
-def test_a_wsgi_receiver_is_closed_and_may_write() -> None:
+def test_a_wsgi_response_is_closed_and_can_use_write() -> None:
     closed: list[bool] = []
 
     class Content(list[bytes]):
@@ -114,18 +114,18 @@ def test_a_wsgi_receiver_is_closed_and_may_write() -> None:
         start_response("200 OK", [("X-Old", "yes")])(b"writ")
         return Content([b"ten"])
 
-    answer = Sender(application, SECRET).post()
-    assert (answer.status, answer.headers, answer.body, closed) == (200, {"x-old": "yes"}, b"written", [True])
+    response = Sender(application, SECRET).post()
+    assert (response.status, response.headers, response.body, closed) == (200, {"x-old": "yes"}, b"written", [True])
 
 
-def test_what_is_no_receiver_is_told() -> None:
+def test_an_invalid_receiver_is_rejected() -> None:
     with pytest.raises(TypeError, match="A str is not a receiver"):
         Sender("http://localhost:5000", SECRET)
 
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """Override the fixture, as integrators do."""
+    """Define the fixture, as integrators do."""
     handled: list[AnyEvent] = []
     return APPLICATIONS["flask"](handled.append)
 
@@ -136,7 +136,7 @@ def uplift_secret() -> str:
     return SECRET
 
 
-def test_the_fixtures_are_there_by_themselves(uplift: Sender, uplift_path: str) -> None:
+def test_the_fixtures_are_available_without_an_import(uplift: Sender, uplift_path: str) -> None:
     assert uplift_path == "/webhook"
     assert uplift.post().accepted
     assert not uplift.post_with_bad_signature().accepted
@@ -153,7 +153,7 @@ def _pytest(where: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_without_a_receiver_pytest_says_what_to_write(tmp_path: Path) -> None:
+def test_a_missing_receiver_fixture_is_explained(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_it.py").write_text(
         "def test_secret(uplift_secret):\n    assert uplift_secret.startswith('whsec_')\n"
@@ -164,7 +164,7 @@ def test_without_a_receiver_pytest_says_what_to_write(tmp_path: Path) -> None:
     assert "Define a fixture uplift_receiver" in run.stdout
 
 
-def test_the_secret_is_that_of_the_environment(tmp_path: Path) -> None:
+def test_the_secret_comes_from_the_environment(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_it.py").write_text(f"def test_secret(uplift_secret):\n    assert uplift_secret == {SECRET!r}\n")
     run = _pytest(tmp_path, UPLIFT_WEBHOOK_SECRET=f"{SECRET} 0123456789abcdef")

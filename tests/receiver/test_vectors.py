@@ -1,4 +1,4 @@
-"""Published test vectors: the server signs them, and every verifier gives their results."""
+"""Published test vectors: the server's signatures and the result of every verifier."""
 
 import base64
 import hashlib
@@ -21,14 +21,14 @@ from uplift_webhooks.testing import sign
 Vector = dict[str, Any]
 VECTORS = json.loads((Path(__file__).parents[2] / "docs/vectors.json").read_text(encoding="utf-8"))
 NOW: int = VECTORS["now"]
-# Standard Webhooks libraries accept neither tokens nor secrets without padding. The server shows this format.
-OTHERS: dict[str, Callable[[str], Any]] = {
+# Standard Webhooks libraries reject tokens and secrets without padding, so they get the format that the server shows.
+PUBLIC_LIBRARIES: dict[str, Callable[[str], Any]] = {
     "standardwebhooks": lambda secret: standardwebhooks.Webhook(standard_form(secret)),
     "svix": lambda secret: svix.webhooks.Webhook(standard_form(secret)),
 }
 
 verified = pytest.mark.parametrize("vector", VECTORS["verified"], ids=lambda vector: vector["name"])
-refused = pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vector: vector["name"])
+rejected = pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vector: vector["name"])
 
 
 class _StoppedClock(datetime):
@@ -72,7 +72,7 @@ def test_the_server_signs_the_vectors(vector: Vector) -> None:
 
 
 @verified
-def test_the_librarys_signer_for_tests_signs_the_vectors(vector: Vector) -> None:
+def test_the_librarys_test_signer_signs_the_vectors(vector: Vector) -> None:
     # The newest secret is first, and so is its signature. Receivers must not rely on the order.
     signed = sign(_bytes(vector), vector["signing_secrets"][::-1], timestamp=NOW)
 
@@ -82,7 +82,7 @@ def test_the_librarys_signer_for_tests_signs_the_vectors(vector: Vector) -> None
 
 
 @verified
-def test_a_receiver_that_knows_only_hmac_finds_the_signatures(vector: Vector) -> None:
+def test_plain_hmac_gives_the_signatures(vector: Vector) -> None:
     secret, headers = vector["secret"], vector["headers"]
     encoded = secret.removeprefix("whsec_")
     key = base64.b64decode(encoded + "=" * (-len(encoded) % 4)) if secret.startswith("whsec_") else secret.encode()
@@ -96,7 +96,7 @@ def test_a_receiver_that_knows_only_hmac_finds_the_signatures(vector: Vector) ->
 
 
 @verified
-def test_our_library_takes_the_vectors(vector: Vector, set_clock: Callable[[int], None]) -> None:
+def test_our_library_accepts_the_verified_vectors(vector: Vector, set_clock: Callable[[int], None]) -> None:
     set_clock(NOW)
 
     assert Webhook(vector["secret"]).unwrap(_bytes(vector), vector["headers"]).raw == json.loads(vector["body"])
@@ -104,35 +104,39 @@ def test_our_library_takes_the_vectors(vector: Vector, set_clock: Callable[[int]
     Webhook(vector["signing_secrets"][0], allow_uplift_signature=True).verify(_bytes(vector), only_uplift)
 
 
-@pytest.mark.parametrize("library", OTHERS)
+@pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
 @verified
-def test_public_libraries_take_the_vectors(vector: Vector, library: str, set_clock: Callable[[int], None]) -> None:
+def test_public_libraries_accept_the_verified_vectors(
+    vector: Vector, library: str, set_clock: Callable[[int], None]
+) -> None:
     set_clock(NOW)
 
-    OTHERS[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
+    PUBLIC_LIBRARIES[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
 
 
-@refused
-def test_our_library_refuses_the_others(vector: Vector, set_clock: Callable[[int], None]) -> None:
+@rejected
+def test_our_library_rejects_the_other_vectors(vector: Vector, set_clock: Callable[[int], None]) -> None:
     set_clock(vector["now"])
 
-    with pytest.raises(WebhookVerificationError) as raised:
+    with pytest.raises(WebhookVerificationError) as caught:
         Webhook(vector["secret"]).verify(_bytes(vector), vector["headers"])
 
-    assert raised.value.reason == vector["reason"]
+    assert caught.value.reason == vector["reason"]
 
 
-@pytest.mark.parametrize("library", OTHERS)
-@refused
-def test_public_libraries_refuse_the_others(vector: Vector, library: str, set_clock: Callable[[int], None]) -> None:
+@pytest.mark.parametrize("library", PUBLIC_LIBRARIES)
+@rejected
+def test_public_libraries_reject_the_other_vectors(
+    vector: Vector, library: str, set_clock: Callable[[int], None]
+) -> None:
     set_clock(vector["now"])
 
-    # For an invalid header, they raise the error of their parser.
+    # For an invalid header, the libraries raise the error of their parser.
     with pytest.raises((standardwebhooks.WebhookVerificationError, ValueError)):
-        OTHERS[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
+        PUBLIC_LIBRARIES[library](vector["secret"]).verify(_bytes(vector), dict(vector["headers"]))
 
 
-def test_the_vectors_hold_what_usually_goes_wrong() -> None:
+def test_the_vectors_cover_common_mistakes() -> None:
     bodies = [vector["body"] for vector in VECTORS["verified"]]
 
     assert [body for body in bodies if "🏀" in body and "1.0" in body]

@@ -24,7 +24,7 @@ RUN_SECONDS = 100
 
 
 @dataclass(frozen=True)
-class Question:
+class ProgramInput:
     """An input line of a program."""
 
     verifier: str
@@ -40,7 +40,7 @@ class Question:
         return "\t".join("-" if each is None else _base64(each) for each in texts)
 
 
-Program = Callable[[Sequence[Question]], list[str]]
+Program = Callable[[Sequence[ProgramInput]], list[str]]
 
 
 def _base64(value: str | bytes) -> str:
@@ -51,11 +51,11 @@ def program(language: str, directory: Path) -> Program:
     """Build a language's program in a directory. Skip the test if this machine cannot run it."""
     command, environ = _BUILDERS[language](directory)
 
-    def ask(questions: Sequence[Question]) -> list[str]:
-        text = "".join(f"{question.line()}\n" for question in questions)
+    def run_inputs(inputs: Sequence[ProgramInput]) -> list[str]:
+        text = "".join(f"{each.line()}\n" for each in inputs)
         return _run(command, text, **environ).splitlines()
 
-    return ask
+    return run_inputs
 
 
 def node_packages() -> Path:

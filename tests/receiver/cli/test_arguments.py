@@ -45,7 +45,7 @@ def test_targets(written: str, url: str, authority: str) -> None:
         "",
     ],
 )
-def test_what_is_no_target(written: str) -> None:
+def test_invalid_targets(written: str) -> None:
     with pytest.raises(ValueError, match="it"):
         read_target(written)
 

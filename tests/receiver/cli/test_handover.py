@@ -21,35 +21,35 @@ EVENT = EventFrame("p1", "e1", "test.numbered", "2026-01-01T00:00:00.000Z", "dlv
 
 
 @dataclass
-class Local:
-    """A server that responds with the given bytes, in order. None closes the connection."""
+class ScriptedServer:
+    """A server that sends the given responses in order. None closes the connection."""
 
-    answers: list[bytes | None]
+    responses: list[bytes | None]
     port: int = 0
     heads: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
     then_close: bool = False
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while await self._answered(reader, writer):
+            while await self._respond(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
         self.heads.append(head)
         self.bodies.append(await reader.readexactly(length))
-        said = self.answers.pop(0) if self.answers else OK
-        if said is None:
+        raw = self.responses.pop(0) if self.responses else OK
+        if raw is None:
             return False
-        writer.write(said)
+        writer.write(raw)
         await writer.drain()
         return not self.then_close
 
@@ -60,8 +60,8 @@ class Local:
         return None
 
     @asynccontextmanager
-    async def serving(self, port: int = 0) -> AsyncIterator["Local"]:
-        server = await asyncio.start_server(self.connected, "127.0.0.1", port)
+    async def serving(self, port: int = 0) -> AsyncIterator["ScriptedServer"]:
+        server = await asyncio.start_server(self.handle, "127.0.0.1", port)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -70,7 +70,7 @@ class Local:
 
 
 @dataclass
-class Told:
+class ProgressRecorder:
     lines: list[str] = field(default_factory=list)
 
     def local_away(self, reason: str) -> None:
@@ -80,21 +80,23 @@ class Told:
         self.lines.append("back")
 
 
-def server_of(local: Local, *, seconds: float = 5) -> LocalServer:
+def server_of(local: ScriptedServer, *, seconds: float = 5) -> LocalServer:
     return LocalServer(read_target(f"127.0.0.1:{local.port}/hook?x=1"), timeout_seconds=seconds)
 
 
-def handover(local: Local, told: Told, *, patience: float = 5) -> Handover:
-    return Handover(server_of(local), SECRET, told, docs_url="https://api.example/docs", unreachable_seconds=patience)
+def new_handover(local: ScriptedServer, progress: ProgressRecorder, *, unreachable_seconds: float = 5) -> Handover:
+    return Handover(
+        server_of(local), SECRET, progress, docs_url="https://api.example/docs", unreachable_seconds=unreachable_seconds
+    )
 
 
-async def test_the_request_is_one_of_uplifts_signed_now() -> None:
-    told = Told()
-    async with Local([]).serving() as local:
-        hand = handover(local, told)
+async def test_a_forwarded_request_has_uplift_headers_and_a_new_signature() -> None:
+    progress = ProgressRecorder()
+    async with ScriptedServer([]).serving() as local:
+        handover = new_handover(local, progress)
         handing = Handing(EVENT)
-        answer = await hand.take(handing)
-        assert (answer.status_code, answer.body, handing.times, told.lines) == (200, "ok", 1, [])
+        response = await handover.take(handing)
+        assert (response.status_code, response.body, handing.times, progress.lines) == (200, "ok", 1, [])
         assert local.heads[0].startswith(b"POST /hook?x=1 HTTP/1.1\r\nhost: 127.0.0.1:")
         headers = dict(line.split(": ", 1) for line in local.heads[0].decode().split("\r\n")[1:-2])
         Webhook(SECRET).verify(local.bodies[0], headers)
@@ -106,14 +108,14 @@ async def test_the_request_is_one_of_uplifts_signed_now() -> None:
         assert "x-uplift-redelivered" not in headers
         assert local.bodies[0] == BODY
         # A repeat has the header and uses the same connection.
-        await hand.take(handing)
+        await handover.take(handing)
         assert (local.header("x-uplift-redelivered"), local.header("x-uplift-attempt")) == ("true", "2")
         assert local.connections == 1
-        hand.close()
+        handover.close()
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "body"),
+    ("raw", "status", "body"),
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, "ok"),
@@ -123,47 +125,47 @@ async def test_the_request_is_one_of_uplifts_signed_now() -> None:
         (b"HTTP/1.1 404\r\nContent-Length: 1\r\n\r\n\xff", 404, "\ufffd"),
     ],
 )
-async def test_answers_that_keep_the_connection(said: bytes, status: int, body: str) -> None:
-    async with Local([said, said]).serving() as local:
+async def test_responses_that_keep_the_connection_open(raw: bytes, status: int, body: str) -> None:
+    async with ScriptedServer([raw, raw]).serving() as local:
         server = server_of(local)
         for _ in range(2):
-            answer = await server.post({}, b"{}")
-            assert (answer.status_code, answer.body, answer.error) == (status, body, None)
+            response = await server.post({}, b"{}")
+            assert (response.status_code, response.body, response.error) == (status, body, None)
         assert local.connections == 1
         server.close()
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\n\r\nok",
     ],
 )
-async def test_answers_that_end_the_connection(said: bytes) -> None:
-    async with Local([said, said], then_close=True).serving() as local:
+async def test_responses_that_close_the_connection(raw: bytes) -> None:
+    async with ScriptedServer([raw, raw], then_close=True).serving() as local:
         server = server_of(local)
         for _ in range(2):
-            answer = await server.post({}, b"{}")
-            assert (answer.status_code, answer.body) == (200, "ok")
+            response = await server.post({}, b"{}")
+            assert (response.status_code, response.body) == (200, "ok")
         assert local.connections == 2
 
 
-async def test_a_body_without_end_is_read_no_further_than_it_may() -> None:
+async def test_a_long_response_body_is_truncated() -> None:
     long = b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 5_000_000
     endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b"x" * 65_536 + b"\r\n") * 80
-    async with Local([long, endless]).serving() as local:
+    async with ScriptedServer([long, endless]).serving() as local:
         server = server_of(local)
         for _ in range(2):
-            answer = await server.post({}, b"{}")
-            assert (answer.status_code, len(answer.body)) == (200, 1024)
+            response = await server.post({}, b"{}")
+            assert (response.status_code, len(response.body)) == (200, 1024)
         assert local.connections == 2
         server.close()
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("raw", "error"),
     [
         (b"220 smtp.example ESMTP\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
         (b"HTTP/1.1 abc OK\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
@@ -180,27 +182,27 @@ async def test_a_body_without_end_is_read_no_further_than_it_may() -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its response headers are longer than 65536 bytes"),
     ],
 )
-async def test_what_is_no_http_is_an_answer_that_says_so(said: bytes, error: str) -> None:
-    async with Local([said], then_close=True).serving() as local:
-        answer = await server_of(local).post({}, b"{}")
-        assert (answer.status_code, answer.error) == (None, error)
+async def test_an_invalid_response_is_reported(raw: bytes, error: str) -> None:
+    async with ScriptedServer([raw], then_close=True).serving() as local:
+        response = await server_of(local).post({}, b"{}")
+        assert (response.status_code, response.error) == (None, error)
         assert len(local.bodies) == 1
 
 
-async def test_no_answer_in_time_is_an_answer_that_says_so() -> None:
-    async with Local([b"HTTP/1.1 200 OK\r\n"]).serving() as local:
+async def test_a_response_timeout_is_reported() -> None:
+    async with ScriptedServer([b"HTTP/1.1 200 OK\r\n"]).serving() as local:
         server = server_of(local, seconds=0.1)
-        answer = await server.post({}, b"{}")
-        assert (answer.status_code, answer.error) == (None, "no response within 0.1 seconds")
-        assert answer.duration_ms >= 99
+        response = await server.post({}, b"{}")
+        assert (response.status_code, response.error) == (None, "no response within 0.1 seconds")
+        assert response.duration_ms >= 99
         # A late response is not the response to the next request.
         assert (await server.post({}, b"{}")).status_code == 200
         assert local.connections == 2
         server.close()
 
 
-async def test_more_than_was_announced_is_not_taken_for_the_next_answer() -> None:
-    async with Local([OK + b"and more"]).serving() as local:
+async def test_extra_bytes_are_not_part_of_the_next_response() -> None:
+    async with ScriptedServer([OK + b"and more"]).serving() as local:
         server = server_of(local)
         assert (await server.post({}, b"{}")).status_code == 200
         with pytest.raises(ConnectionLost):
@@ -209,97 +211,97 @@ async def test_more_than_was_announced_is_not_taken_for_the_next_answer() -> Non
         server.close()
 
 
-async def test_a_kept_connection_that_was_closed_is_replaced_unnoticed() -> None:
-    told = Told()
-    async with Local([OK], then_close=True).serving() as local:
-        hand = handover(local, told)
-        await hand.take(Handing(EVENT))
+async def test_a_closed_idle_connection_is_replaced_silently() -> None:
+    progress = ProgressRecorder()
+    async with ScriptedServer([OK], then_close=True).serving() as local:
+        handover = new_handover(local, progress)
+        await handover.take(Handing(EVENT))
         await asyncio.sleep(0.05)  # until the connection is closed
         handing = Handing(EVENT)
-        answer = await hand.take(handing)
-        assert (answer.status_code, handing.times, local.connections) == (200, 1, 2)
+        response = await handover.take(handing)
+        assert (response.status_code, handing.times, local.connections) == (200, 1, 2)
         assert local.header("x-uplift-redelivered") is None
-        hand.close()
+        handover.close()
 
 
-async def test_a_server_that_cuts_off_gets_it_a_few_times_more() -> None:
-    async with Local([None, OK]).serving() as local:
-        hand = handover(local, Told())
+async def test_a_lost_connection_is_retried_a_few_times() -> None:
+    async with ScriptedServer([None, OK]).serving() as local:
+        handover = new_handover(local, ProgressRecorder())
         handing = Handing(EVENT)
-        answer = await hand.take(handing)
-        hand.close()
-        assert (answer.status_code, handing.times) == (200, 2)
+        response = await handover.take(handing)
+        handover.close()
+        assert (response.status_code, handing.times) == (200, 2)
         assert [local.header("x-uplift-redelivered", number) for number in (0, 1)] == [None, "true"]
-    async with Local([None] * 9).serving() as local:
+    async with ScriptedServer([None] * 9).serving() as local:
         handing = Handing(EVENT)
-        answer = await handover(local, Told()).take(handing)
-        assert (answer.status_code, handing.times, len(local.bodies)) == (
+        response = await new_handover(local, ProgressRecorder()).take(handing)
+        assert (response.status_code, handing.times, len(local.bodies)) == (
             None,
             LOST_MAX,
             LOST_MAX,
         )
-        assert answer.error == "the local server closed the connection without a response: the connection was closed"
+        assert response.error == "the local server closed the connection without a response: the connection was closed"
 
 
-async def test_what_is_cancelled_counts_once_it_was_begun() -> None:
-    async with Local([b""]).serving() as local:
-        hand, handing = handover(local, Told()), Handing(EVENT)
-        taking = asyncio.ensure_future(hand.take(handing))
+async def test_a_cancelled_request_counts_if_it_was_sent() -> None:
+    async with ScriptedServer([b""]).serving() as local:
+        handover, handing = new_handover(local, ProgressRecorder()), Handing(EVENT)
+        task = asyncio.ensure_future(handover.take(handing))
         while not local.bodies:
             await asyncio.sleep(0.005)
-        taking.cancel()
-        await asyncio.gather(taking, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         assert handing.times == 1
-    gone, handing = handover(local, Told()), Handing(EVENT)
-    taking = asyncio.ensure_future(gone.take(handing))
+    unreachable, handing = new_handover(local, ProgressRecorder()), Handing(EVENT)
+    task = asyncio.ensure_future(unreachable.take(handing))
     await asyncio.sleep(0.2)  # some connection attempts
-    taking.cancel()
-    await asyncio.gather(taking, return_exceptions=True)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert handing.times == 0
 
 
-async def test_a_server_that_is_away_is_waited_for_and_told_of_once() -> None:
-    told = Told()
-    async with Local([]).serving() as local:
+async def test_forwarding_waits_for_an_unreachable_server_and_reports_it_once() -> None:
+    progress = ProgressRecorder()
+    async with ScriptedServer([]).serving() as local:
         pass
-    hand = handover(local, told)
-    await hand.probe()
+    handover = new_handover(local, progress)
+    await handover.probe()
     handing = Handing(EVENT)
-    taking = asyncio.ensure_future(hand.take(handing))
+    task = asyncio.ensure_future(handover.take(handing))
     await asyncio.sleep(0.3)  # some connection attempts
-    assert not taking.done()
+    assert not task.done()
     async with local.serving(local.port):
-        answer = await taking
-        assert (answer.status_code, handing.times) == (200, 1)
+        response = await task
+        assert (response.status_code, handing.times) == (200, 1)
         assert local.header("x-uplift-redelivered") is None
-        hand.close()
-    assert told.lines == ["away: connection refused", "back"]
+        handover.close()
+    assert progress.lines == ["away: connection refused", "back"]
 
 
-async def test_a_server_that_stays_away_is_waited_for_no_longer_than_that() -> None:
-    told = Told()
-    async with Local([]).serving() as local:
+async def test_the_wait_for_an_unreachable_server_is_bounded() -> None:
+    progress = ProgressRecorder()
+    async with ScriptedServer([]).serving() as local:
         pass
-    hand = handover(local, told, patience=0.3)
+    handover = new_handover(local, progress, unreachable_seconds=0.3)
     for _ in range(2):
         handing = Handing(EVENT)
-        answer = await hand.take(handing)
-        assert (answer.status_code, handing.times) == (None, 0)
-        assert answer.error == "the local server is unreachable: connection refused"
-        assert answer.duration_ms < 3000
-    assert told.lines == ["away: connection refused"]
+        response = await handover.take(handing)
+        assert (response.status_code, handing.times) == (None, 0)
+        assert response.error == "the local server is unreachable: connection refused"
+        assert response.duration_ms < 3000
+    assert progress.lines == ["away: connection refused"]
 
 
-async def test_hosts_that_do_not_exist_are_told_of() -> None:
-    told = Told()
+async def test_an_unknown_host_is_reported() -> None:
+    progress = ProgressRecorder()
     server = LocalServer(read_target("http://no-such-host.invalid/x"), timeout_seconds=1)
-    hand = Handover(server, SECRET, told, docs_url="x", unreachable_seconds=0.05)
-    answer = await hand.take(Handing(EVENT))
-    assert answer.status_code is None
-    assert told.lines[0].startswith("away: ")
+    handover = Handover(server, SECRET, progress, docs_url="x", unreachable_seconds=0.05)
+    response = await handover.take(Handing(EVENT))
+    assert response.status_code is None
+    assert progress.lines[0].startswith("away: ")
 
 
-def test_what_counts_as_delivered() -> None:
+def test_statuses_that_count_as_delivered() -> None:
     statuses: Callable[[int | None], bool] = lambda status: LocalResponse(status, 0).delivered  # noqa: E731
     assert [statuses(each) for each in (200, 299, 199, 300, 500, None)] == [True, True, False, False, False, False]
     assert json.loads(BODY)["id"] == EVENT.event

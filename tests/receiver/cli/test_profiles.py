@@ -45,7 +45,7 @@ def home(tmp_path: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_what_is_said_more_exactly_wins(
+def test_the_more_specific_source_takes_precedence(
     asked: Asked, environ: dict[str, str], found: tuple[str, str], home: dict[str, str]
 ) -> None:
     access = find_access(asked, {**home, **environ})
@@ -53,16 +53,16 @@ def test_what_is_said_more_exactly_wins(
     assert access.api_key not in repr(access)
 
 
-def test_a_profiles_key_goes_to_its_own_server_alone(home: dict[str, str]) -> None:
-    with pytest.raises(CliError) as refused:
+def test_a_profiles_key_is_sent_only_to_its_own_server(home: dict[str, str]) -> None:
+    with pytest.raises(CliError) as caught:
         find_access(Asked(api_url="https://other.example"), home)
-    assert refused.value.code is ExitCode.USAGE
-    assert "sk_default" not in refused.value.cause + refused.value.remedy
+    assert caught.value.code is ExitCode.USAGE
+    assert "sk_default" not in caught.value.cause + caught.value.remedy
     with pytest.raises(CliError):
         find_access(Asked(), {**home, "UPLIFT_API_URL": "https://other.example"})
 
 
-def test_a_file_that_others_can_read_is_warned_about(home: dict[str, str]) -> None:
+def test_a_file_that_other_users_can_read_causes_a_warning(home: dict[str, str]) -> None:
     file = Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml"
     for mode in (0o640, 0o604):
         file.chmod(mode)
@@ -72,18 +72,18 @@ def test_a_file_that_others_can_read_is_warned_about(home: dict[str, str]) -> No
         assert find_access(Asked(), {**home, **ENVIRONMENT}).warning == ""
 
 
-def test_nothing_said(tmp_path: Path) -> None:
-    nowhere = {"XDG_CONFIG_HOME": str(tmp_path)}
-    with pytest.raises(CliError) as refused:
-        find_access(Asked(), nowhere)
-    assert (refused.value.code, refused.value.cause) == (ExitCode.USAGE, "the server's URL is not set")
-    with pytest.raises(CliError) as refused:
-        find_access(Asked(api_url="https://x.example"), nowhere)
-    assert refused.value.code is ExitCode.NOT_ALLOWED
-    assert find_access(Asked(api_url="https://x.example"), nowhere, keyless=True).api_key == ""
-    with pytest.raises(CliError) as refused:
-        find_access(Asked(profile="staging"), nowhere)
-    assert refused.value.cause == "there is no profile 'staging'"
+def test_missing_settings(tmp_path: Path) -> None:
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    with pytest.raises(CliError) as caught:
+        find_access(Asked(), environ)
+    assert (caught.value.code, caught.value.cause) == (ExitCode.USAGE, "the server's URL is not set")
+    with pytest.raises(CliError) as caught:
+        find_access(Asked(api_url="https://x.example"), environ)
+    assert caught.value.code is ExitCode.NOT_ALLOWED
+    assert find_access(Asked(api_url="https://x.example"), environ, keyless=True).api_key == ""
+    with pytest.raises(CliError) as caught:
+        find_access(Asked(profile="staging"), environ)
+    assert caught.value.cause == "there is no profile 'staging'"
 
 
 @pytest.mark.parametrize(
@@ -95,35 +95,35 @@ def test_nothing_said(tmp_path: Path) -> None:
         ("default = 5", "there is no profile 'default'"),
     ],
 )
-def test_mistakes_in_the_file(text: str, cause: str, home: dict[str, str]) -> None:
+def test_invalid_profile_files(text: str, cause: str, home: dict[str, str]) -> None:
     (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_text(text)
-    with pytest.raises(CliError) as refused:
+    with pytest.raises(CliError) as caught:
         find_access(Asked(), home)
-    assert cause in refused.value.cause
-    assert refused.value.code is ExitCode.USAGE
+    assert cause in caught.value.cause
+    assert caught.value.code is ExitCode.USAGE
     # Errors of the file do not matter if it is not needed.
     assert find_access(Asked(), {**home, **ENVIRONMENT}).api_key == "sk_environment"
 
 
-def test_a_profile_that_does_not_exist_is_told_with_those_that_do(home: dict[str, str]) -> None:
-    with pytest.raises(CliError) as refused:
+def test_an_unknown_profile_lists_the_existing_ones(home: dict[str, str]) -> None:
+    with pytest.raises(CliError) as caught:
         find_access(Asked(profile="prod"), home)
-    assert refused.value.remedy == "use one of: default, staging"
+    assert caught.value.remedy == "use one of: default, staging"
 
 
-def test_a_file_that_cannot_be_read(home: dict[str, str]) -> None:
+def test_a_file_that_is_not_utf8(home: dict[str, str]) -> None:
     (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_bytes(b"\xff")
     with pytest.raises(CliError, match="it is not UTF-8"):
         find_access(Asked(), home)
 
 
 @pytest.mark.parametrize("end", ["/v1", "/v1/", "/", ""])
-def test_the_version_at_the_end_of_an_address_is_left_out(home: dict[str, str], end: str) -> None:
+def test_a_version_at_the_end_of_the_url_is_removed(home: dict[str, str], end: str) -> None:
     environ = {**home, **ENVIRONMENT, "UPLIFT_API_URL": f"https://x.example/uplift{end}"}
     assert find_access(Asked(), environ).api_url == "https://x.example/uplift"
 
 
-def test_it_is_known_where_address_and_key_were_found(home: dict[str, str]) -> None:
+def test_the_origins_of_url_and_key_are_known(home: dict[str, str]) -> None:
     found = find_access(Asked(api_url="https://a.example"), {**home, **ENVIRONMENT})
     assert (found.url_origin, found.key_origin) == ("--api-url", "UPLIFT_API_KEY")
     found = find_access(Asked(profile="staging"), {**home, **ENVIRONMENT})

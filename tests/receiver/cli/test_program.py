@@ -24,7 +24,7 @@ SERVERLESS = {("verify",), ("sign",)}
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -48,7 +48,7 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
-def test_the_commands_are_those_of_the_contract() -> None:
+def test_the_list_of_commands() -> None:
     assert {path[0] for path in COMMANDS} == {
         "listen", "trigger", "verify", "sign", "events", "deliveries", "endpoints", "ips",
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_version_and_wrong_usage() -> None:
         assert json.loads(line)["error"]["exit_code"] == 2
 
 
-def test_an_error_is_one_line_of_cause_and_one_of_remedy() -> None:
+def test_an_error_has_a_line_for_the_cause_and_one_for_the_fix() -> None:
     result = run("events", UPLIFT_API_KEY="sk_1")
     assert (result.exit_code, result.stdout) == (2, "")
     cause, remedy = result.stderr.splitlines()
@@ -98,20 +98,20 @@ def test_only_debug_shows_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" in run("ips", "--debug").stderr
 
 
-def test_without_its_packages_it_says_how_to_get_them(
+def test_missing_packages_show_the_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = builtins.__import__
+    original_import = builtins.__import__
 
     def missing(name: str, *others: Any) -> Any:
         if name == "uplift_webhooks.cli.main":
             raise ModuleNotFoundError("No module named 'typer'", name="typer")
-        return found(name, *others)
+        return original_import(name, *others)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         cli.run()
-    assert ended.value.code == 1
+    assert caught.value.code == 1
     assert "'uplift-webhooks[cli]'" in capsys.readouterr().err
 
 
@@ -127,12 +127,12 @@ def test_sign_and_verify_agree(tmp_path: Path) -> None:
     (tmp_path / "headers.json").write_text(run("sign", "body.json", "--secret", SECRET, "--json").stdout)
     again = run("verify", "body.json", "--headers", "headers.json", "--secret", SECRET, "--json")
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"verified": True})
-    # A file that a tool saved, with the request line.
+    # Headers that a tool saved with the request line.
     (tmp_path / "head.txt").write_bytes(b"POST /webhook HTTP/1.1\r\n" + signed.stdout.replace("\n", "\r\n").encode())
     assert run("verify", "body.json", "--headers", "head.txt", "--secret", SECRET).exit_code == 0
 
 
-def test_verify_says_why_not(tmp_path: Path) -> None:
+def test_verify_reports_the_reason(tmp_path: Path) -> None:
     body = tmp_path / "body.json"
     body.write_bytes(b"{}")
     headers = sign(b"{}", SECRET, timestamp=1_600_000_000)
@@ -149,7 +149,7 @@ def test_verify_says_why_not(tmp_path: Path) -> None:
     assert SECRET not in old.stderr + other.stderr
 
 
-def test_verify_explains_what_probably_went_wrong(tmp_path: Path) -> None:
+def test_verify_explains_the_probable_cause(tmp_path: Path) -> None:
     sent = b'{"id":"e1","type":"test.numbered","created":1,"data":{"number":1}}'
     headers = sign(sent, SECRET)
     options = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
@@ -176,7 +176,7 @@ def test_verify_explains_what_probably_went_wrong(tmp_path: Path) -> None:
         ["sign", "missing.json", "--secret", SECRET],
     ],
 )
-def test_signatures_need_what_they_need(arguments: list[str], tmp_path: Path) -> None:
+def test_invalid_arguments_of_sign_and_verify(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "body.json").write_bytes(b"{}")
     (tmp_path / "wrong.json").write_text('{"a"')
     result = run(*arguments)
@@ -184,7 +184,7 @@ def test_signatures_need_what_they_need(arguments: list[str], tmp_path: Path) ->
     assert len(result.stderr.splitlines()) == 2
 
 
-def test_without_a_secret_nothing_is_signed(tmp_path: Path) -> None:
+def test_sign_and_verify_need_a_secret(tmp_path: Path) -> None:
     (tmp_path / "body.json").write_bytes(b"{}")
     for arguments in (["sign", "body.json"], ["verify", "body.json", "-H", "a: b"]):
         assert run(*arguments).exit_code == 2
@@ -198,12 +198,12 @@ def test_without_a_secret_nothing_is_signed(tmp_path: Path) -> None:
         ("https://x.example", "sk 1", "UPLIFT_API_KEY"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_variable(url: str, key: str, fault: str) -> None:
+def test_an_invalid_setting_names_its_variable(url: str, key: str, fault: str) -> None:
     result = run("events", UPLIFT_API_URL=url, UPLIFT_API_KEY=key)
     assert (result.exit_code, result.stderr.splitlines()[1]) == (2, f"How to fix: correct {fault}")
 
 
-def test_a_proxy_that_cannot_be_used_is_named_too() -> None:
+def test_an_invalid_proxy_names_its_variable() -> None:
     environ = {
         "UPLIFT_API_URL": "https://x.example",
         "UPLIFT_API_KEY": "sk_1",
@@ -214,12 +214,12 @@ def test_a_proxy_that_cannot_be_used_is_named_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [(404, b"<html>", {}), (200, b"<html>", {}), (405, {"error": "no"}, {}), (501, b"<html>", {})],
 )
-def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
+def test_a_response_of_another_server_is_reported(response: Any) -> None:
     with fake_api() as api:
-        api.answers["GET /v1/events"] = answer
+        api.responses["GET /v1/events"] = response
         result = run("events", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
     assert result.exit_code == 2
     cause, remedy = result.stderr.splitlines()
@@ -227,38 +227,36 @@ def test_another_server_is_told_from_a_refusal(answer: Any) -> None:
     assert remedy == "How to fix: correct --api-url"
 
 
-def test_an_empty_response_is_told_from_a_session() -> None:
+def test_an_empty_response_is_not_a_session() -> None:
     """Receivers of webhooks often respond in this way to every POST."""
     with fake_api() as api:
-        api.answers["POST /v1/listen-sessions"] = (200, b"", {})
+        api.responses["POST /v1/listen-sessions"] = (200, b"", {})
         result = run("listen", "--api-url", api.url, UPLIFT_API_KEY="sk_1")
     assert result.exit_code == 2
     assert f"the server at {api.url} is not an Uplift Webhooks server" in result.stderr
 
 
-def test_https_on_an_http_port_is_called_so() -> None:
+def test_https_on_an_http_port_is_reported() -> None:
     with fake_api() as api:
         result = run("events", UPLIFT_API_URL=api.url.replace("http:", "https:"), UPLIFT_API_KEY="sk_1")
     assert (result.exit_code, "does not use TLS" in result.stderr) == (2, True)
     assert "correct UPLIFT_API_URL" in result.stderr
 
 
-def test_an_address_with_the_version_works() -> None:
+def test_a_url_with_the_version_works() -> None:
     with fake_api() as api:
-        api.answers["GET /v1/events"] = {"data": []}
+        api.responses["GET /v1/events"] = {"data": []}
         assert run("events", UPLIFT_API_URL=f"{api.url}/v1/", UPLIFT_API_KEY="sk_1").exit_code == 0
 
 
-@pytest.mark.parametrize(("shell", "sign_of_it"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
-def test_the_completion_of_the_shell_that_is_named_is_shown(shell: str, sign_of_it: str) -> None:
+@pytest.mark.parametrize(("shell", "expected"), [("bash", "COMPREPLY"), ("zsh", "compdef"), ("fish", "complete ")])
+def test_show_completion_prints_the_script_of_a_shell(shell: str, expected: str) -> None:
     result = run("--show-completion", shell)
-    assert (result.exit_code, sign_of_it in result.stdout) == (0, True)
+    assert (result.exit_code, expected in result.stdout) == (0, True)
     assert "_UPLIFT_COMPLETE" in result.stdout
 
 
-def test_the_completion_of_the_shell_that_is_named_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_install_completion_writes_the_script_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     result = run("--install-completion", "fish")
     assert (result.exit_code, "fish" in result.stdout) == (0, True)
@@ -270,33 +268,33 @@ def test_flags_have_no_type(path: tuple[str, ...]) -> None:
     assert "bool" not in run(*path, "--help").stdout
 
 
-def test_ctrl_c_while_it_loads_ends_it_quietly(
+def test_ctrl_c_during_loading_exits_without_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = builtins.__import__
+    original_import = builtins.__import__
 
     def interrupted(name: str, *others: Any) -> Any:
         if name == "uplift_webhooks.cli.main":
             raise KeyboardInterrupt
-        return found(name, *others)
+        return original_import(name, *others)
 
     monkeypatch.setattr(builtins, "__import__", interrupted)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         cli.run()
-    assert (ended.value.code, capsys.readouterr().err) == (130, "")
+    assert (caught.value.code, capsys.readouterr().err) == (130, "")
 
 
-def _unread(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _run_with_closed_output(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a command with a closed standard output."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-c", "from uplift_webhooks.cli import run; run()", *arguments]
     with fake_api() as api:
         environ = {**os.environ, "UPLIFT_API_URL": api.url, "UPLIFT_API_KEY": "sk_1"}
-        api.answers["GET /v1/endpoints/ep_1"] = {"id": "ep_1", "url": "https://x"}
-        api.answers["POST /v1/endpoints"] = {"id": "ep_1", "secret": "whsec_x"}
-        api.answers["GET /v1/listen-sessions"] = {"data": [{"id": "lsn_1", "connected": True}]}
-        api.answers["POST /v1/listen-sessions/lsn_1/test"] = {"event": "e", "answer": {"status_code": 200}}
+        api.responses["GET /v1/endpoints/ep_1"] = {"id": "ep_1", "url": "https://x"}
+        api.responses["POST /v1/endpoints"] = {"id": "ep_1", "secret": "whsec_x"}
+        api.responses["GET /v1/listen-sessions"] = {"data": [{"id": "lsn_1", "connected": True}]}
+        api.responses["POST /v1/listen-sessions/lsn_1/test"] = {"event": "e", "answer": {"status_code": 200}}
         done = subprocess.run(
             command, env=environ, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
         )
@@ -305,11 +303,11 @@ def _unread(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("arguments", [["trigger"], ["endpoints", "show", "ep_1"]])
-def test_a_reader_who_has_seen_enough_is_no_failure(arguments: list[str]) -> None:
-    done = _unread(*arguments)
+def test_a_closed_pipe_exits_with_0(arguments: list[str]) -> None:
+    done = _run_with_closed_output(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_secret_that_nobody_reads_is_lost() -> None:
-    done = _unread("endpoints", "create", "https://x.example")
+def test_a_secret_into_a_closed_pipe_is_an_error() -> None:
+    done = _run_with_closed_output("endpoints", "create", "https://x.example")
     assert (done.returncode, "cannot write the output" in done.stderr) == (1, True)

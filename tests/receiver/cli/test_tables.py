@@ -38,7 +38,7 @@ REASON = {
 }
 
 
-def drawn(item: dict[str, Any], columns: list[Column], width: int) -> list[str]:
+def table_lines(item: dict[str, Any], columns: list[Column], width: int) -> list[str]:
     """Return the lines of a table with one row, for a terminal width."""
     row = {each.name: Text(str(item.get(each.name, ""))) for each in columns}
     table, needed = draw([row, row], columns, width)
@@ -59,10 +59,8 @@ def drawn(item: dict[str, Any], columns: list[Column], width: int) -> list[str]:
     ],
     ids=["deliveries", "endpoints", "reasons", "events"],
 )
-def test_an_id_is_whole_and_lines_fit_as_far_as_they_can(
-    item: dict[str, Any], columns: list[Column], width: int
-) -> None:
-    heading, *lines = drawn(item, columns, width)
+def test_ids_are_complete_and_lines_fit_the_width(item: dict[str, Any], columns: list[Column], width: int) -> None:
+    heading, *lines = table_lines(item, columns, width)
 
     [first, *_] = columns
     assert sum(line.startswith(str(item[first.name])) for line in lines) == 2
@@ -70,28 +68,28 @@ def test_an_id_is_whole_and_lines_fit_as_far_as_they_can(
     assert max(map(len, [heading, *lines])) <= max(width, least)
 
 
-def test_at_80_columns_what_matters_is_there() -> None:
-    heading, first, _ = drawn(DELIVERY, deliveries._COLUMNS, 80)
+def test_80_columns_show_the_important_columns() -> None:
+    heading, first, _ = table_lines(DELIVERY, deliveries._COLUMNS, 80)
     assert heading.split() == ["DELIVERY", "STATUS", "LAST", "OUTCOME"]
     assert first.split() == [DELIVERY["id"], "pending", "client_error"]
-    heading, first, _ = drawn(ENDPOINT, endpoints._COLUMNS, 80)
+    heading, first, _ = table_lines(ENDPOINT, endpoints._COLUMNS, 80)
     assert heading.split() == ["ENDPOINT", "URL", "STATE", "HEALTH"]
     assert "https://" in first
-    # Sentences continue in the next line, between words.
-    told = drawn(REASON, events._REASONS, 80)
-    assert "WHY" not in told[0]
-    assert {word for line in told for word in line.split()} >= set(REASON["hint"].split())
+    # Long sentences wrap between words.
+    reason_lines = table_lines(REASON, events._REASONS, 80)
+    assert "WHY" not in reason_lines[0]
+    assert {word for line in reason_lines for word in line.split()} >= set(REASON["hint"].split())
 
 
-def test_where_there_is_room_nothing_is_cut() -> None:
-    _, first, _ = drawn(DELIVERY, deliveries._COLUMNS, 250)
+def test_a_wide_terminal_shows_everything() -> None:
+    _, first, _ = table_lines(DELIVERY, deliveries._COLUMNS, 250)
     assert first.split() == [str(value) for value in DELIVERY.values()]
 
 
 @pytest.mark.parametrize("width", [120, 160, 200])
-def test_a_type_is_not_cut_for_what_matters_less(width: int) -> None:
+def test_a_type_is_not_truncated_for_less_important_columns(width: int) -> None:
     waiting = {**DELIVERY, "waiting_for": "the next probe of its endpoint, whose circuit breaker is open"}
-    _, first, _ = drawn(waiting, deliveries._COLUMNS, width)
+    _, first, _ = table_lines(waiting, deliveries._COLUMNS, width)
     assert {DELIVERY["type"], DELIVERY["status"], DELIVERY["last_outcome"]} <= {*first.split()}
 
 
@@ -99,7 +97,7 @@ texts = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60)
 
 
 @given(st.lists(texts, min_size=4, max_size=4), st.integers(1, 150))
-def test_no_column_is_wider_than_its_text_nor_the_table_than_it_may_be(values: list[str], width: int) -> None:
+def test_columns_and_tables_have_a_maximum_width(values: list[str], width: int) -> None:
     columns = [
         Column("a", "A"),
         Column("b", "B", gives=True, dropped=1),
@@ -110,9 +108,9 @@ def test_no_column_is_wider_than_its_text_nor_the_table_than_it_may_be(values: l
 
     table, needed = draw([row], columns, width)
 
-    rooms = {str(column.header): column.width for column in table.columns}
-    assert rooms["A"] == max(1, len(values[0]))
-    assert needed <= max(width, rooms["A"] + 2 + 20)
+    widths = {str(column.header): column.width for column in table.columns}
+    assert widths["A"] == max(1, len(values[0]))
+    assert needed <= max(width, widths["A"] + 2 + 20)
     assert all(
-        (rooms[each.heading] or 0) <= max(1, row[each.name].cell_len) for each in columns if each.heading in rooms
+        (widths[each.heading] or 0) <= max(1, row[each.name].cell_len) for each in columns if each.heading in widths
     )

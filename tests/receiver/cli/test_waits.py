@@ -11,7 +11,7 @@ import pytest
 from uplift_webhooks.cli.listening.waits import within
 
 
-async def test_it_gives_what_came_and_what_was_raised() -> None:
+async def test_within_returns_the_result_or_raises_the_error() -> None:
     async def fail() -> None:
         raise LookupError
 
@@ -20,7 +20,7 @@ async def test_it_gives_what_came_and_what_was_raised() -> None:
         await within(5, fail())
 
 
-async def test_it_gives_up_and_cancels_the_work() -> None:
+async def test_a_timeout_cancels_the_work() -> None:
     ended: list[str] = []
 
     async def work() -> None:
@@ -34,8 +34,8 @@ async def test_it_gives_up_and_cancels_the_work() -> None:
     assert ended == ["cancelled"]
 
 
-class _Stopped(selectors.DefaultSelector):
-    """The loop of a process after SIGSTOP: a wait ends late, and the result is not processed yet."""
+class _StoppedSelector(selectors.DefaultSelector):
+    """The selector of a process after SIGSTOP: a wait ends late, before the result is processed."""
 
     stop_seconds = 0.0
 
@@ -47,8 +47,8 @@ class _Stopped(selectors.DefaultSelector):
         return []
 
 
-def test_what_came_while_the_process_was_stopped_is_not_late() -> None:
-    async def answered() -> bytes:
+def test_a_result_during_a_process_stop_is_not_a_timeout() -> None:
+    async def read_during_stop() -> bytes:
         here, there = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=here)
         waiting = asyncio.ensure_future(within(0.2, reader.read(9)))
@@ -61,20 +61,20 @@ def test_what_came_while_the_process_was_stopped_is_not_late() -> None:
             writer.close()
             there.close()
 
-    selector = _Stopped()
+    selector = _StoppedSelector()
     loop = asyncio.SelectorEventLoop(selector)
     try:
-        assert loop.run_until_complete(answered()) == b"x"
+        assert loop.run_until_complete(read_during_stop()) == b"x"
     finally:
         loop.close()
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_cancellation_that_comes_with_the_result_is_not_lost(turns: int) -> None:
-    came = asyncio.Event()
-    waiting = asyncio.ensure_future(within(5, came.wait()))
+async def test_a_cancellation_at_the_time_of_the_result_is_not_lost(turns: int) -> None:
+    arrived = asyncio.Event()
+    waiting = asyncio.ensure_future(within(5, arrived.wait()))
     await asyncio.sleep(0.01)
-    came.set()
+    arrived.set()
     for _ in range(turns):
         await asyncio.sleep(0)
     if waiting.cancel():

@@ -2,7 +2,7 @@ using System;
 using System.Globalization;
 using System.Text;
 
-/// <summary>Answers a line for each line of standard input: see tests/receiver/toolchains.py.</summary>
+/// <summary>Writes a line per input line; see tests/receiver/toolchains.py.</summary>
 static class Verifiers
 {
     static void Main()

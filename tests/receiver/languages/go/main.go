@@ -1,4 +1,4 @@
-// Answers a line for each line of standard input: see tests/receiver/toolchains.py.
+// Writes a line per input line; see tests/receiver/toolchains.py.
 package main
 
 import (

@@ -3,7 +3,7 @@ import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 
-/** Answers a line for each line of standard input: see tests/receiver/toolchains.py. */
+/** Writes a line per input line; see tests/receiver/toolchains.py. */
 final class Verifiers {
     public static void main(String[] arguments) throws Exception {
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.US_ASCII));

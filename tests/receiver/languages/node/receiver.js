@@ -1,5 +1,5 @@
-// A receiver as an integrator writes one with the public npm packages, which both must agree. SECRET is its secret.
-// Prints `listening on <port>` once it accepts connections; GET /received answers what came, as JSON.
+// A receiver with the public npm packages. A request must verify with both. SECRET is the secret.
+// Prints `listening on <port>` when the port accepts connections. GET /received returns the received requests as JSON.
 const http = require("node:http");
 const standardwebhooks = require("standardwebhooks");
 const svix = require("svix");

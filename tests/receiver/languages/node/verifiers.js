@@ -1,8 +1,8 @@
-// Answers a line for each line of standard input: see tests/receiver/toolchains.py. The argument is the guide's snippet.
+// Writes a line per input line; see tests/receiver/toolchains.py. The argument is the snippet of docs/receiving.md.
 const crypto = require("node:crypto");
 const readline = require("node:readline");
 
-// As the article "Webhook secrets" describes it: the HMAC of the body under the secret's text, compared in constant time.
+// The article "Webhook secrets": the HMAC of the body, with the secret's text as the key, in constant time.
 function verifyAsTheArticle(secret, body, signature) {
   const expected = "sha256=" + crypto.createHmac("sha256", secret).update(body).digest("hex");
   return crypto.timingSafeEqual(Buffer.from(expected), Buffer.from(signature));
@@ -22,10 +22,10 @@ function signWithPackage(name, { secret, body, headers }) {
 const VERBS = {
   guide: ({ secret, body, headers, now }) => require(process.argv[2]).verify(secret, body, headers, now),
   article: ({ secret, body, uplift }) => verifyAsTheArticle(secret, body, uplift),
-  standardwebhooks: (question) => verifyWithPackage("standardwebhooks", question),
-  svix: (question) => verifyWithPackage("svix", question),
-  "standardwebhooks signs": (question) => signWithPackage("standardwebhooks", question),
-  "svix signs": (question) => signWithPackage("svix", question),
+  standardwebhooks: (input) => verifyWithPackage("standardwebhooks", input),
+  svix: (input) => verifyWithPackage("svix", input),
+  "standardwebhooks signs": (input) => signWithPackage("standardwebhooks", input),
+  "svix signs": (input) => signWithPackage("svix", input),
 };
 
 readline.createInterface({ input: process.stdin }).on("line", (line) => {

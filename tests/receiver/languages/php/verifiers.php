@@ -1,5 +1,5 @@
 <?php
-// Answers a line for each line of standard input: see tests/receiver/toolchains.py. The argument is the guide's snippet.
+// Writes a line per input line; see tests/receiver/toolchains.py. The argument is the snippet of docs/receiving.md.
 error_reporting(E_ALL);
 require $argv[1];
 

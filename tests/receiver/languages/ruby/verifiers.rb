@@ -1,8 +1,8 @@
-# Answers a line for each line of standard input: see tests/receiver/toolchains.py. The argument is the guide's snippet.
+# Writes a line per input line; see tests/receiver/toolchains.py. The argument is the snippet of docs/receiving.md.
 require "openssl"
 require ARGV.fetch(0)
 
-# As the article "Webhook secrets" describes it: the HMAC of the body under the secret's text, compared in constant time.
+# The article "Webhook secrets": the HMAC of the body, with the secret's text as the key, in constant time.
 def verify_as_the_article(secret, body, signature)
   expected = "sha256=" + OpenSSL::HMAC.hexdigest(OpenSSL::Digest.new("sha256"), secret, body)
   OpenSSL.secure_compare(expected, signature)

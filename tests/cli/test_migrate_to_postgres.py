@@ -46,7 +46,7 @@ def target(postgres_server: PostgresServer) -> str:
 
 
 def migrate(source: Path, target: str | None, *options: str, **environ: str) -> Result:
-    """The command."""
+    """Run the command."""
     to = [] if target is None else ["--to", target]
     return CliRunner().invoke(app, ["migrate", "--from", f"sqlite:///{source}", *to, *options], env=environ)
 
@@ -55,12 +55,12 @@ def test_a_move_reports_rows_and_next_steps(source: Path, target: str) -> None:
     result = migrate(source, target)
     assert result.exit_code == 0, result.output
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["TABLE", *(each.name for each in TABLES)]
-    told = " ".join(result.stderr.split())
-    assert f"UPLIFT_SECRET_KEY: the contents of {source.with_name('secret.key')}" in told
-    assert f"UPLIFT_OPERATOR_KEY (for commands): the contents of {source.with_name('operator.key')}" in told
+    text = " ".join(result.stderr.split())
+    assert f"UPLIFT_SECRET_KEY: the contents of {source.with_name('secret.key')}" in text
+    assert f"UPLIFT_OPERATOR_KEY (for commands): the contents of {source.with_name('operator.key')}" in text
     assert KEY not in result.output
     assert "op_whatever" not in result.output
-    assert "NUL characters" in told
+    assert "NUL characters" in text
     assert asyncio.run(rows_in_postgres(target)) == rows_in_sqlite(source)
 
 
@@ -81,18 +81,18 @@ def test_a_second_move_is_rejected(source: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "code", "told"),
+    ("environ", "code", "text"),
     [
         ({"UPLIFT_SECRET_KEY": OTHER}, 2, "cannot decrypt 23 of 23 encrypted secrets and headers"),
         ({"UPLIFT_SECRET_KEY": "short"}, 2, "is not base64"),
     ],
 )
 def test_with_a_wrong_key_nothing_is_moved(
-    source: Path, target: str, environ: dict[str, str], code: int, told: str
+    source: Path, target: str, environ: dict[str, str], code: int, text: str
 ) -> None:
     result = migrate(source, target, **environ)
     assert result.exit_code == code
-    assert told in result.stderr
+    assert text in result.stderr
     assert asyncio.run(postgres_version.current(target)) is None
 
 
@@ -114,21 +114,21 @@ def test_nothing_is_moved_during_a_key_rotation(source: Path, target: str) -> No
 def test_an_unreadable_file_is_not_reported_as_missing(
     source: Path, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = Path.stat
+    original_stat = Path.stat
 
-    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+    def deny_access(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         if path.name == source.name:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return there(path, follow_symlinks=follow_symlinks)
+        return original_stat(path, follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "stat", deny_access)
     result = migrate(source, target)
     monkeypatch.undo()
     assert result.exit_code == 2
     assert "this user cannot read" in result.stderr
 
 
-def test_nothing_is_moved_while_a_server_has_the_file(source: Path, target: str) -> None:
+def test_nothing_is_moved_while_a_server_uses_the_file(source: Path, target: str) -> None:
     lock = FileLock(source)
     lock.acquire()
     result = migrate(source, target)
@@ -151,7 +151,7 @@ def test_a_link_to_a_file_in_use_is_rejected(source: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "text"),
     [
         (
             ["--from", "postgresql://here/a", "--to", "postgresql://there/b"],
@@ -166,10 +166,10 @@ def test_a_link_to_a_file_in_use_is_rejected(source: Path, target: str) -> None:
         (["--to", "postgresql://there/b"], 2, "--to requires --from"),
     ],
 )
-def test_other_moves_are_wrong_usage(source: Path, arguments: list[str], code: int, told: str) -> None:
+def test_other_moves_are_wrong_usage(source: Path, arguments: list[str], code: int, text: str) -> None:
     result = CliRunner().invoke(app, ["migrate", *arguments])
     assert result.exit_code == code
-    assert told in result.stderr
+    assert text in result.stderr
 
 
 def test_an_unavailable_target_exits_with_try_later(source: Path) -> None:

@@ -1,4 +1,4 @@
-"""A scripted stream, a scripted local server, and a listener with short waits."""
+"""A scripted server for listeners, a fake local server, and a listener with short waits."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ from uplift_webhooks.cli.listening.handover import Handing
 from uplift_webhooks.cli.listening.listener import Listener, Timing
 from uplift_webhooks.cli.listening.stream import Address
 
-Script = Callable[["Relay", ServerConnection], Coroutine[Any, Any, None]]
+Script = Callable[["ListenServer", ServerConnection], Coroutine[Any, Any, None]]
 
 
 WITHIN_SECONDS = 15.0
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def wait_until(condition: Callable[[], object]) -> None:
     """Wait until a condition is true."""
     deadline = time.monotonic() + WITHIN_SECONDS
     while not condition():
@@ -48,14 +48,15 @@ def frame(number: int, *, test: bool = False) -> bytes:
 
 
 @dataclass
-class Relay:
-    """The server's side: sends the events after the requested position, and records responses."""
+class ListenServer:
+    """A server that sends the events after the requested position and records the responses."""
 
     events: list[int]
     scripts: list[Script] = field(default_factory=list)
     """The behavior of each connection, in order. Later connections are normal."""
-    asked: list[str | None] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
+    positions: list[str | None] = field(default_factory=list)
+    """The position that each connection requested."""
+    responses: list[dict[str, Any]] = field(default_factory=list)
     status: int | None = None
     """The status code that rejects the handshake."""
     url: str = ""
@@ -63,31 +64,31 @@ class Relay:
     behind: int = -1
     """The number of the last event with a response."""
 
-    async def answer(self, socket: ServerConnection) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(await socket.recv())
-        assert said["kind"] == "answer"
-        self.answers.append(said)
-        return said
+    async def receive_response(self, socket: ServerConnection) -> dict[str, Any]:
+        response: dict[str, Any] = json.loads(await socket.recv())
+        assert response["kind"] == "answer"
+        self.responses.append(response)
+        return response
 
-    async def behave(self, socket: ServerConnection, start: int) -> None:
+    async def send_events(self, socket: ServerConnection, start: int) -> None:
         await socket.send(json.dumps({"kind": "ready", "session": "lsn_1"}))
         for number in self.events[start:]:
             await socket.send(frame(number))
         while True:
-            await self.answer(socket)
+            await self.receive_response(socket)
 
-    async def connected(self, socket: ServerConnection) -> None:
+    async def handle(self, socket: ServerConnection) -> None:
         assert socket.request is not None
         assert socket.request.headers["authorization"] == "Bearer sk_1"
         [after] = parse_qs(urlsplit(socket.request.path).query).get("after", [None])
-        self.asked.append(after)
+        self.positions.append(after)
         with suppress(ConnectionClosed):
             if self.scripts:
                 await self.scripts.pop(0)(self, socket)
             else:
-                await self.behave(socket, 0 if after is None else self.events.index(int(after[1:])) + 1)
+                await self.send_events(socket, 0 if after is None else self.events.index(int(after[1:])) + 1)
 
-    def refuse(self, socket: ServerConnection, _: Request) -> Response | None:
+    def reject_handshake(self, socket: ServerConnection, _: Request) -> Response | None:
         if self.status is None:
             return None
         response = socket.respond(self.status, json.dumps({"detail": "No."}))
@@ -96,9 +97,15 @@ class Relay:
         return response
 
     @asynccontextmanager
-    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Relay"]:
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["ListenServer"]:
         async with serve(
-            self.connected, "127.0.0.1", 0, process_request=self.refuse, ping_interval=None, close_timeout=0.1, ssl=tls
+            self.handle,
+            "127.0.0.1",
+            0,
+            process_request=self.reject_handshake,
+            ping_interval=None,
+            close_timeout=0.1,
+            ssl=tls,
         ) as server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             self.url = f"http://127.0.0.1:{self.port}"
@@ -106,7 +113,7 @@ class Relay:
 
 
 @dataclass
-class Taken:
+class FakeLocalServer:
     """A local server that accepts every event after a delay."""
 
     numbers: list[int] = field(default_factory=list)
@@ -127,7 +134,7 @@ class Taken:
 
 
 @dataclass
-class Told:
+class ProgressRecorder:
     """Records progress, in order."""
 
     lines: list[str] = field(default_factory=list)
@@ -143,26 +150,26 @@ class Told:
     def reconnected(self) -> None:
         self.lines.append("reconnected")
 
-    def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
+    def delivery(self, event: EventFrame, receive_response: LocalResponse, *, again: bool, comes_again: bool) -> None:
         assert not comes_again
         self.lines.append(f"{event.event} again" if again else event.event)
 
 
 @asynccontextmanager
 async def listening(
-    relay: Relay, *, seconds: float = 0.0, opened: bool = True, **timing: Any
-) -> AsyncIterator[tuple[Taken, Told, "asyncio.Task[None]"]]:
+    server: ListenServer, *, seconds: float = 0.0, opened: bool = True, **timing: Any
+) -> AsyncIterator[tuple[FakeLocalServer, ProgressRecorder, "asyncio.Task[None]"]]:
     """Run a listener until the end of the block."""
     quick = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.05, "clock_look_seconds": 0.02}
-    taken, told = Taken(seconds=seconds), Told()
+    local, progress = FakeLocalServer(seconds=seconds), ProgressRecorder()
     if opened:
-        taken.opened.set()
-    address = Address(relay.url, "lsn_1", {"authorization": "Bearer sk_1"})
-    listener = Listener(address, taken, told, timing=Timing(**{**quick, **timing}))
+        local.opened.set()
+    address = Address(server.url, "lsn_1", {"authorization": "Bearer sk_1"})
+    listener = Listener(address, local, progress, timing=Timing(**{**quick, **timing}))
     task = asyncio.ensure_future(listener.run())
     try:
-        yield taken, told, task
+        yield local, progress, task
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert taken.closed
+        assert local.closed

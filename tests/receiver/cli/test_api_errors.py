@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.cli.fake_api import Asked, fake_api
+from tests.cli.fake_api import Request, fake_api
 from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
 
-FIELDLESS = {
+COMMANDS_WITHOUT_FIELDS = {
     ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),
     ("ips",),
 }  # fmt: skip
 """Commands whose requests have no fields."""
-REFUSABLE = {
+COMMANDS_WITH_FIELDS = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
     ("events", "list"): ["--type", "athlete.created"],
@@ -25,35 +25,35 @@ REFUSABLE = {
 }
 
 
-def test_every_command_is_walked() -> None:
-    assert {*SERVERLESS, *FIELDLESS, *REFUSABLE} == set(COMMANDS)
+def test_every_command_is_covered() -> None:
+    assert {*SERVERLESS, *COMMANDS_WITHOUT_FIELDS, *COMMANDS_WITH_FIELDS} == set(COMMANDS)
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
+def rejected_fields(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     """Reject every request for all of its fields; return the fields of each request."""
     sent: list[set[str]] = []
 
-    def answer(asked: Asked) -> Any:
-        fields = {*(asked.body or {}), *asked.query} - {"limit", "cursor"}
+    def respond(request: Request) -> Any:
+        fields = {*(request.body or {}), *request.query} - {"limit", "cursor"}
         if fields:
             sent.append(fields)
             errors = [{"field": each, "code": "wrong", "message": f"Not `{each}` = `x`."} for each in sorted(fields)]
             return 422, {"code": "validation_failed", "status": 422, "errors": errors}, {}
-        return {"id": asked.path.rpartition("/")[2], "data": [], "next_cursor": None}
+        return {"id": request.path.rpartition("/")[2], "data": [], "next_cursor": None}
 
     with fake_api() as api:
-        api.answer = answer  # type: ignore[method-assign]
+        api.respond = respond  # type: ignore[method-assign]
         monkeypatch.setenv("UPLIFT_API_URL", api.url)
         monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
         yield sent
 
 
-@pytest.mark.parametrize("path", REFUSABLE, ids=" ".join)
-def test_a_refusal_names_the_commands_own_options(path: tuple[str, ...], refused: list[set[str]]) -> None:
-    result = run(*path, *REFUSABLE[path])
+@pytest.mark.parametrize("path", COMMANDS_WITH_FIELDS, ids=" ".join)
+def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], rejected_fields: list[set[str]]) -> None:
+    result = run(*path, *COMMANDS_WITH_FIELDS[path])
     assert result.exit_code == 2, result.stderr
-    [fields] = refused
+    [fields] = rejected_fields
     cause = next(line for line in result.stderr.splitlines() if line.startswith("Error:"))
     own = {option for parameter in COMMANDS[path].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", cause)) <= own

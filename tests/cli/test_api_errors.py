@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.cli.commands import run
-from tests.cli.fake_api import Asked, FakeApi
+from tests.cli.fake_api import FakeApi, Request
 from tests.cli.test_program import COMMANDS
 
 from uplift_server.core.durations import format_duration
@@ -13,12 +13,12 @@ from uplift_webhooks.cli.kit.calls import CallRejected
 from uplift_webhooks.cli.kit.errors import ExitCode
 from uplift_webhooks.cli.kit.rejections import Converted, options
 
-LOCAL = {
+COMMANDS_WITHOUT_REQUESTS = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),
     ("mail", "test"),
 }  # fmt: skip
 """Commands without API requests."""
-FIELDLESS = {
+COMMANDS_WITHOUT_FIELDS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
     ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
     ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
@@ -27,7 +27,7 @@ FIELDLESS = {
     ("retention", "resume"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
-REFUSABLE = {
+COMMANDS_WITH_FIELDS = {
     ("member", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
     ("member", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
     ("sign-in-link",): ["--account", "acc_0a11", "--email", "a", "--role", "boss"],
@@ -48,32 +48,32 @@ REFUSABLE = {
 
 
 def test_every_command_is_covered() -> None:
-    assert {*LOCAL, *FIELDLESS, *REFUSABLE} == set(COMMANDS)
+    assert {*COMMANDS_WITHOUT_REQUESTS, *COMMANDS_WITHOUT_FIELDS, *COMMANDS_WITH_FIELDS} == set(COMMANDS)
 
 
 @pytest.fixture
-def refused(api: FakeApi) -> list[set[str]]:
+def rejected_fields(api: FakeApi) -> list[set[str]]:
     """Reject every request for all of its fields; return the fields of each request."""
     sent: list[set[str]] = []
-    answered = api.answer
+    respond_normally = api.respond
 
-    def answer(asked: Asked) -> Any:
-        fields = {*(asked.body or {}), *asked.query} - {"limit", "cursor"}
+    def respond(request: Request) -> Any:
+        fields = {*(request.body or {}), *request.query} - {"limit", "cursor"}
         if not fields:
-            return answered(asked)
+            return respond_normally(request)
         sent.append(fields)
         errors = [{"field": each, "code": "wrong", "message": f"Not `{each}` = `x`."} for each in sorted(fields)]
         return 422, {"code": "validation_failed", "errors": errors}, {}
 
-    api.answer = answer  # type: ignore[method-assign]
+    api.respond = respond  # type: ignore[method-assign]
     return sent
 
 
-@pytest.mark.parametrize("path", REFUSABLE, ids=" ".join)
-def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], refused: list[set[str]]) -> None:
-    result = run(*path, *REFUSABLE[path], stdin="whsec_a")
+@pytest.mark.parametrize("path", COMMANDS_WITH_FIELDS, ids=" ".join)
+def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], rejected_fields: list[set[str]]) -> None:
+    result = run(*path, *COMMANDS_WITH_FIELDS[path], stdin="whsec_a")
     assert result.exit_code == 2, result.stderr
-    [fields] = refused
+    [fields] = rejected_fields
     cause = result.stderr.splitlines()[0]
     own = {option for parameter in COMMANDS[path].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= own
@@ -83,8 +83,10 @@ def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], refuse
         assert not ("_" in field and field in result.stderr)
 
 
-@pytest.mark.parametrize("path", sorted(FIELDLESS), ids=" ".join)
-def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi, refused: list[set[str]]) -> None:
+@pytest.mark.parametrize("path", sorted(COMMANDS_WITHOUT_FIELDS), ids=" ".join)
+def test_a_command_without_fields_sends_none(
+    path: tuple[str, ...], api: FakeApi, rejected_fields: list[set[str]]
+) -> None:
     names = {"accounts": [], "keys": ["--account", "acc_0a11"], "key": ["key_0b11", "--account", "acc_0a11"],
              "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
              "members": ["--account", "acc_0a11"],
@@ -94,11 +96,11 @@ def test_a_command_without_fields_sends_none(path: tuple[str, ...], api: FakeApi
         name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
         names["member"] = [*name, "--account", "acc_0a11"]
     run(*path, *names[path[0]])
-    assert api.asked
-    assert refused == []
+    assert api.requests
+    assert rejected_fields == []
 
 
-def told(field: str, message: str, **names: Any) -> CallRejected:
+def rejection(field: str, message: str, **names: Any) -> CallRejected:
     with pytest.raises(CallRejected) as caught, options(**names):
         raise CallRejected("c", "r", ExitCode.USAGE, 422, {field: "wrong"}, [(field, message)])
     return caught.value
@@ -106,7 +108,7 @@ def told(field: str, message: str, **names: Any) -> CallRejected:
 
 def test_errors_show_durations_with_units() -> None:
     overlap = Converted("--overlap", lambda number: format_duration(number * 1000))
-    found = told(
+    found = rejection(
         "overlap_seconds",
         "The number is too large. The maximum is 604800.",
         overlap_seconds=overlap,
@@ -118,9 +120,9 @@ def test_errors_show_durations_with_units() -> None:
 
 
 def test_an_error_names_nested_fields_and_options_of_lists() -> None:
-    assert told("data.object.id", "No.", data="the data").cause == "the data at object.id: No."
-    assert told("event_types.3", "No.", event_types="--type").cause == "--type: No."
-    assert told("cursor", "No.", url="the URL").cause == "cursor: No."
+    assert rejection("data.object.id", "No.", data="the data").cause == "the data at object.id: No."
+    assert rejection("event_types.3", "No.", event_types="--type").cause == "--type: No."
+    assert rejection("cursor", "No.", url="the URL").cause == "cursor: No."
 
 
 def test_an_error_without_fields_names_options() -> None:
