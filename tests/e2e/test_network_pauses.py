@@ -189,7 +189,7 @@ def test_waiting_callers_get_a_response_at_a_stop(fleet: Fleet, network: Unrelia
     for thread in threads:
         thread.join()
     assert [(each.status, each.json["code"]) for each in responses] == [(503, "unavailable")] * 2
-    assert {each.json["detail"].partition(",")[0] for each in responses} == {"The server is stopping"}
+    assert {each.json["detail"].partition(" and ")[0] for each in responses} == {"The server is stopping"}
     assert not any("Traceback" in line for line in far.log), far.log
 
 

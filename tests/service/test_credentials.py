@@ -238,7 +238,7 @@ async def test_concurrent_acceptances_do_not_overwrite_each_other(
 
     monkeypatch.setattr(type(world.services.sessions), "_invited", lambda _self, token: earlier_invitation(token))
     await accept(world, tokens[0], PASSWORD)
-    with pytest.raises(Conflict, match="at the same time"):
+    with pytest.raises(Conflict, match="Another request changed"):
         await accept(world, tokens[1], NEW)
     await world.sign_in(ANN, PASSWORD)
 

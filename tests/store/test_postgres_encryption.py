@@ -268,7 +268,9 @@ async def test_an_unknown_host_is_a_temporary_error() -> None:
 
 
 async def test_an_outage_of_an_authentication_service_is_a_temporary_error(plain: Address) -> None:
-    with pytest.raises(Unavailable, match=r"RADIUS authentication failed .*; check that this service") as raised:
+    with pytest.raises(
+        Unavailable, match=r"RADIUS authentication failed .*; check that this authentication service"
+    ) as raised:
         await reach(plain("sslmode=disable", user="asked:x"))
     assert not isinstance(raised.value, Misaddressed)
 

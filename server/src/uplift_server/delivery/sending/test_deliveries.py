@@ -71,6 +71,8 @@ class RunningTests:
         self._clock = clock
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
+        self._stored: set[int] = set()
+        """Endpoints of tests whose outcome was stored while nothing waited for it."""
 
     def take_slot(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, or return why there is none. Call `send` or `abandon` next."""
@@ -104,6 +106,7 @@ class RunningTests:
             test.stored.set()
             if self._running_tests.get(delivery.endpoint_seq) is test:
                 del self._running_tests[delivery.endpoint_seq]
+                self._stored.add(delivery.endpoint_seq)
 
         self._settler.call_when_written(delivery.event_seq, delivery.endpoint_seq, written)
         if self._lanes.stopped:
@@ -117,5 +120,8 @@ class RunningTests:
         test = self._running_tests.get(endpoint_seq)
         if test is not None:
             await self._clock.wait(test.stored, within_ms)
+            self._stored.discard(endpoint_seq)
+        elif endpoint_seq in self._stored:
+            self._stored.discard(endpoint_seq)
         else:
             await self._clock.wait(asyncio.Event(), min(within_ms, POLL_MS))
