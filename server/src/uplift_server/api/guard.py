@@ -8,6 +8,8 @@ from uplift_server.api.problems import ErrorResponse, error_response_of, problem
 
 ANSWER_SECONDS_MAX: Final = 4.5
 """Time limit of a response. It is less than the public limit of 5 s, which includes the network."""
+WAITED_S: Final = "uplift.waited_s"
+"""Key in the scope of a request that had to wait before this middleware. Its time counts toward the limit."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,7 +45,7 @@ class Guard:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._seconds_max) as timeout:
+            async with asyncio.timeout(self._seconds_max - scope.get(WAITED_S, 0.0)) as timeout:
                 await self._app(scope, reading, noting)
         except Exception as error:
             if started:

@@ -1,44 +1,64 @@
 """ASGI middleware that limits the requests that start in one turn of the event loop."""
 
 import asyncio
+import time
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
-from uplift_server.api.guard import App, Receive, Scope, Send
+from uplift_server.api.guard import WAITED_S, App, Receive, Scope, Send, send_error
+from uplift_server.api.problems import problem
+from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Maximum number of requests that start in one turn. Each takes about a millisecond. Accepting and sending an event
-takes several turns, so more requests in each turn delay both.
-"""
+"""Requests that start in one turn. Each takes about a millisecond. Accepting and sending an event takes several turns,
+so more requests in each turn delay both."""
+WAIT_SECONDS_MAX: Final = 2.0
+"""Time after which a waiting request is rejected."""
+
+
+class _Waiting(NamedTuple):
+    since: float
+    may_start: "asyncio.Future[bool]"
 
 
 class TurnLimit:
-    """The middleware. Requests beyond the limit start in later turns, in order."""
+    """Starts requests in order, REQUESTS_MAX in each turn, and health checks and metrics immediately."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._room = REQUESTS_MAX
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application when the request may start."""
+        """Run the ASGI application when the request may start, or respond with 503 if it has waited too long."""
+        if scope["path"] not in PATHS and not await self._may_start(scope):
+            detail = "The server has too many requests. Try again in a moment."
+            error_response = problem("unavailable", detail, retry_after_s=1)
+            await send_error(send, error_response, handshake=scope["type"] == "websocket")
+            return
+        await self._app(scope, receive, send)
+
+    async def _may_start(self, scope: Scope) -> bool:
         loop = asyncio.get_running_loop()
         if self._room == REQUESTS_MAX:
             loop.call_soon(self._next_turn)
         if self._room:
             self._room -= 1
-        else:
-            turn = loop.create_future()
-            self._waiting.append(turn)
-            await turn
-        await self._app(scope, receive, send)
+            return True
+        waiting = _Waiting(time.monotonic(), loop.create_future())
+        self._waiting.append(waiting)
+        may_start = await waiting.may_start
+        scope[WAITED_S] = time.monotonic() - waiting.since
+        return may_start
 
     def _next_turn(self) -> None:
         self._room = REQUESTS_MAX
-        while self._waiting and self._room:
-            turn = self._waiting.popleft()
-            if not turn.done():  # otherwise its request was canceled
-                turn.set_result(None)
-                self._room -= 1
+        oldest = time.monotonic() - WAIT_SECONDS_MAX
+        while self._waiting and (self._room or self._waiting[0].since < oldest):
+            since, may_start = self._waiting.popleft()
+            if may_start.done():  # its request was cancelled
+                continue
+            may_start.set_result(since >= oldest)
+            self._room -= since >= oldest
         if self._room < REQUESTS_MAX:
             asyncio.get_running_loop().call_soon(self._next_turn)
