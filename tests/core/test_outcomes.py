@@ -156,6 +156,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.TLS_ERROR, "a.example offers only versions of TLS older than 1.2", "in common"),
         (Outcome.TLS_ERROR, "the TLS handshake with a.example failed: sslv3 alert handshake failure", "in common"),
         (Outcome.TLS_ERROR, "a.example ended the connection during the TLS handshake", "closed the"),
+        (Outcome.TLS_ERROR, "the TLS connection failed: unexpected eof while reading", "closed the"),
         (Outcome.TLS_ERROR, "the certificate of a.example is not valid: ca signature too weak", "The TLS connection"),
         # Phrases of OpenSSL in Python's ssl.
         (Outcome.TLS_ERROR, "certificate verify failed: certificate has expired", "has expired"),

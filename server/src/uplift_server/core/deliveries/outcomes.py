@@ -251,7 +251,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "Enable TLS 1.2 or 1.3 on your server, and install a certificate for the host of the endpoint's URL.",
             ),
         ),
-        ("ended the connection|tls connection broke", _CONNECTION_CUT),
+        ("ended the connection|tls connection (broke|failed)", _CONNECTION_CUT),
         (
             "",
             Explanation(
