@@ -10,8 +10,11 @@ from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.delivery.sending.test_deliveries import POLL_MS
 from uplift_server.service import errors
 from uplift_server.store import health, test_deliveries
+from uplift_server.store.commands import Command, CommandKind, NewTest
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import DisabledReason, EndpointState
@@ -48,6 +51,24 @@ async def test_a_test_makes_one_attempt_in_every_endpoint_state(place: Place, st
         assert world.cache.endpoints[endpoint.seq].health == Health()
         assert world.cache.endpoints[endpoint.seq].record.state is state
         assert other.seq != row.endpoint_seq
+
+
+async def test_an_outcome_stored_before_the_wait_ends_the_wait(place: Place) -> None:
+    """Only once: later waits poll, because another process may run a later test."""
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST)
+        event_type = world.cache.event_types["a.b"]
+        entry = AuditEntry(world.account.seq, world.clock.now, SYSTEM, "endpoint.tested", "ep_", {})
+        test = NewTest(world.fresh_id(), event_type.seq, None)
+        command = Command(CommandKind.TEST, world.account.seq, endpoint.seq, entry, test=test)
+        await world.parts.commands.execute(command)
+        await world.settle()
+        waits = []
+        for _ in range(2):
+            began = world.clock.now
+            await world.stepping(world.parts.commands.wait_for_test(endpoint.seq, SECOND))
+            waits.append(world.clock.now - began)
+        assert waits == [0, POLL_MS]
 
 
 async def test_tests_do_not_count_for_health(place: Place) -> None:

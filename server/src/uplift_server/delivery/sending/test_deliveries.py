@@ -20,6 +20,9 @@ from uplift_server.store.hot_records import LeasedDelivery
 POLL_MS: Final = 100
 """Interval between reads of the outcome of a test in another process."""
 
+STORED_MAX: Final = 1_000
+"""Limit of remembered tests whose outcome was stored. A forgotten one delays its response by POLL_MS."""
+
 
 class Busy(Enum):
     """Causes that prevent a test from starting now."""
@@ -72,7 +75,7 @@ class RunningTests:
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
         self._stored: set[int] = set()
-        """Endpoints of tests whose outcome was stored while nothing waited for it."""
+        """Endpoints of tests whose outcome was stored and whose callers may not know it yet."""
 
     def take_slot(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, or return why there is none. Call `send` or `abandon` next."""
@@ -85,6 +88,7 @@ class RunningTests:
         running = self._running_tests.get(endpoint_seq)
         if running is not None and now < running.until_ms:
             return Busy.IN_FLIGHT
+        self._stored.discard(endpoint_seq)
         lane = self._lanes.of(endpoint)
         no_slot = self._lanes.take_slot(lane)
         if no_slot is not None:
@@ -106,6 +110,8 @@ class RunningTests:
             test.stored.set()
             if self._running_tests.get(delivery.endpoint_seq) is test:
                 del self._running_tests[delivery.endpoint_seq]
+                if len(self._stored) >= STORED_MAX:
+                    self._stored.clear()
                 self._stored.add(delivery.endpoint_seq)
 
         self._settler.call_when_written(delivery.event_seq, delivery.endpoint_seq, written)
