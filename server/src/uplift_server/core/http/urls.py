@@ -24,9 +24,7 @@ from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_DEVELOPMENT: Final = (
-    "for local development, use `uplift listen` or set UPLIFT_ALLOW_PRIVATE_NETWORKS=true on the server."
-)
+_DEVELOPMENT: Final = "to receive on your own machine, use `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
 
