@@ -43,7 +43,8 @@ def _measure(row: Row, options: Options) -> Report:
         crowded = []
         for _ in range(times):
             crowded.append(scene.server.start())
-            scene.server.stop()
+            scene.server.kill()
+        notes += scene.trouble()
     return Report(
         row.name,
         row.title,
