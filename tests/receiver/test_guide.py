@@ -139,7 +139,7 @@ class Account:
                 command += "\nuntil grep -q ^Ready listen.txt; do sleep 0.1; done"
             elif line.startswith("uplift endpoints create"):
                 command += " | tee created.txt"
-            elif line.startswith("pip install"):
+            elif line.startswith(("pip install", "python3 -m venv")):
                 command = ":"
             lines.append(re.sub(r"^curl ", "curl -sS --fail-with-body -w '\\\\n' ", command))
         script = "\n".join(lines)

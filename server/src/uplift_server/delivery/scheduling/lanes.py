@@ -380,7 +380,7 @@ class DeliveryLanes:
                 asyncio.get_running_loop().call_soon(self._on_next_turn)
             self._starts += 1
             account_starts[lane.account] += 1
-            # Accounts alternate. If one reaches its limit, the others have started as many attempts or have no more.
+            # Accounts alternate, so the others continue first in the next turn.
             self._turn_full = self._starts >= STARTS_MAX or account_starts[lane.account] >= ACCOUNT_STARTS_MAX
             self._count_bytes(lane, -len(delivery.body))
             starter.start(lane, delivery)
