@@ -35,6 +35,7 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.http.headers import mask
+from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
@@ -261,7 +262,7 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
         remote_address=attempt.remote_address,
         request=RequestView(headers=headers_of(attempt.request_head)),
         response=ResponseView(
-            headers=headers_of(attempt.response_head),
+            headers=headers_of(mask_response_headers(attempt.response_head)),
             body=attempt.response_body.decode("utf-8", "replace"),
             body_truncated=attempt.body_truncated,
         )

@@ -238,7 +238,7 @@ class RequestView(BaseModel):
 class ResponseView(BaseModel):
     """The response to an attempt."""
 
-    headers: dict[str, str] = Field(description="Response headers.")
+    headers: dict[str, str] = Field(description="Response headers. Secrets in them are masked.")
     body: str = Field(description="Start of the response body.")
     body_truncated: bool = Field(description="Whether the response body was longer than `body`.")
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
 from uplift_server.core.http.headers import MASKED
+from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.texts import printable
 from uplift_server.dashboard import words
 from uplift_server.dashboard.charts import Part
@@ -67,8 +68,8 @@ class Told:
 
     @property
     def response_head(self) -> str:
-        """The status line and the response headers."""
-        return _head(self.attempt.response_head)
+        """The status line and the response headers, with secrets masked."""
+        return _head(mask_response_headers(self.attempt.response_head))
 
     @property
     def response_body(self) -> str:

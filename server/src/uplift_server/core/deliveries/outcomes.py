@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.named_codes import NamedCode
 
 
@@ -315,8 +316,8 @@ def explain(
 ) -> Explanation | None:
     """Explain why an attempt failed and how to fix it; None for `delivered`.
 
-    `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so it is
-    truncated and made printable.
+    `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so secrets
+    in it are masked, and it is truncated and made printable.
     """
     if outcome is Outcome.DELIVERED:
         return None
@@ -337,7 +338,7 @@ def _redirect(status_code: int | None, location: str | None) -> Explanation:
             f"Your server responded with {status_code}, a redirect without a Location header.",
             "Respond with 2xx instead of a redirect, because Uplift Webhooks does not follow redirects.",
         )
-    shown = _UNPRINTABLE.sub("?", location)
+    shown = _UNPRINTABLE.sub("?", mask_urls(location))
     if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
         shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
     return Explanation(
