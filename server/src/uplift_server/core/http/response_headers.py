@@ -26,8 +26,10 @@ def mask_response_headers(head: bytes) -> bytes:
 def _masked_line(line: bytes) -> bytes:
     name, separator, value = line.decode("latin-1").partition(":")
     lower = name.strip().lower()
+    if not separator:
+        return line
     if lower in _WITH_URLS:
         return f"{name}:{mask_urls(value)}".encode("latin-1")
-    if separator and lower not in _NOT_SECRET and _SECRET.search(lower):
+    if lower not in _NOT_SECRET and _SECRET.search(lower):
         return f"{name}: {MASKED}".encode("latin-1")
     return line
