@@ -66,7 +66,7 @@ class LanesMachine(RuleBasedStateMachine):
         """Whether a lane has work and a free slot, and its breaker allows an attempt."""
         slots = 1 if lane.breaker.probe_at is not None else min(lane.window, lane.in_flight_max)
         has_work = any(self.waiting[lane].values())
-        return has_work and self.flying(lane) < slots and not lane.is_stalled(self.now) and self.has_share(lane)
+        return has_work and self.in_flight_of(lane) < slots and not lane.is_stalled(self.now) and self.has_share(lane)
 
     def has_share(self, lane: Lane[int]) -> bool:
         """Whether the account may have one more attempt in flight, in total and to the lane's host."""
@@ -122,7 +122,7 @@ class LanesMachine(RuleBasedStateMachine):
         assert len(self.in_flight) < IN_FLIGHT_MAX
         assert lane.proven or self.unproven_in_flight() < UNPROVEN_MAX
         if lane.breaker.probe_at is not None:
-            assert self.flying(lane) == 0
+            assert self.in_flight_of(lane) == 0
             assert self.now >= lane.breaker.probe_at
         assert self.waiting[lane][self.kinds[item]].pop(0) == item
         self.in_flight.append((lane, item))
@@ -244,7 +244,7 @@ class LanesMachine(RuleBasedStateMachine):
         assert self.lanes.in_flight == len(self.in_flight) <= IN_FLIGHT_MAX
         for lane, kinds in self.waiting.items():
             assert lane.waiting_count == sum(map(len, kinds.values()))
-            assert lane.in_flight == self.flying(lane)
+            assert lane.in_flight == self.in_flight_of(lane)
             if lane.breaker.probe_at is not None:
                 assert lane.free_capacity(self.now) <= 1
 
