@@ -120,7 +120,16 @@ def test_a_single_role_is_rejected_on_sqlite(place: Place, role: str) -> None:
     assert list(place[0].iterdir()) == []
 
 
+@pytest.fixture
+def handled_hangup() -> Iterator[None]:
+    """Handle SIGHUP in this process, so that its children do not ignore it if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.timing
+@pytest.mark.usefixtures("handled_hangup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place, number: signal.Signals) -> None:
     with serving(place) as (process, line):
