@@ -61,13 +61,19 @@ def paths(*ranges: range) -> list[str]:
 
 
 async def test_requests_start_in_order_few_in_each_turn(turns: Turns) -> None:
-    await asyncio.gather(*turns.requests(range(101)))
-    assert turns.paths == paths(range(101))
+    await asyncio.gather(*turns.requests(range(61)))
+    assert turns.paths == paths(range(61))
     assert turns.waited_s[:REQUESTS_MAX] == [0.0] * REQUESTS_MAX
     assert 0 < turns.waited_s[2] < turns.waited_s[-1]
     by_turn = [sum(turn == each for turn, _ in turns.started) for each in range(turns.turn + 1)]
     assert max(by_turn) <= REQUESTS_MAX
-    assert sum(count == REQUESTS_MAX for count in by_turn) >= 45  # no turn passes without a start
+    assert sum(count == REQUESTS_MAX for count in by_turn) >= 25  # no turn passes without a start
+
+
+async def test_a_burst_starts_in_fewer_turns(turns: Turns) -> None:
+    await asyncio.gather(*turns.requests(range(1_000)))
+    assert turns.paths == paths(range(1_000))
+    assert turns.turn < 200
 
 
 async def test_a_later_request_does_not_overtake(turns: Turns) -> None:

@@ -10,8 +10,11 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Requests that start in one turn. Each takes about a millisecond. Accepting and sending an event takes several turns,
-so more requests in each turn delay both."""
+"""Requests that start in one turn, unless many wait. Each takes about a millisecond. Accepting and sending an event
+takes several turns, so more requests in each turn delay both.
+"""
+WAITING_PER_START: Final = 32
+"""If more than twice as many requests wait, one of so many starts in each turn. A burst then waits for fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
 """Time after which a waiting request is rejected."""
 
@@ -22,11 +25,12 @@ class _Waiting(NamedTuple):
 
 
 class TurnLimit:
-    """Starts requests in order, REQUESTS_MAX in each turn, and health checks and metrics immediately."""
+    """Starts requests in order, few in each turn, and health checks and metrics immediately."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._room = REQUESTS_MAX
+        self._is_scheduled = False
         self._waiting: deque[_Waiting] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,20 +43,26 @@ class TurnLimit:
         await self._app(scope, receive, send)
 
     async def _may_start(self, scope: Scope) -> bool:
-        loop = asyncio.get_running_loop()
-        if self._room == REQUESTS_MAX:
-            loop.call_soon(self._next_turn)
+        self._schedule()
         if self._room:
             self._room -= 1
             return True
-        waiting = _Waiting(time.monotonic(), loop.create_future())
+        waiting = _Waiting(time.monotonic(), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         may_start = await waiting.may_start
         scope[WAITED_S] = time.monotonic() - waiting.since
         return may_start
 
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
     def _next_turn(self) -> None:
-        self._room = REQUESTS_MAX
+        self._is_scheduled = False
+        self._room = max(REQUESTS_MAX, len(self._waiting) // WAITING_PER_START)
+        if self._waiting:
+            self._schedule()
         oldest = time.monotonic() - WAIT_SECONDS_MAX
         while self._waiting and (self._room or self._waiting[0].since < oldest):
             since, may_start = self._waiting.popleft()
@@ -60,5 +70,3 @@ class TurnLimit:
                 continue
             may_start.set_result(since >= oldest)
             self._room -= since >= oldest
-        if self._room < REQUESTS_MAX:
-            asyncio.get_running_loop().call_soon(self._next_turn)
