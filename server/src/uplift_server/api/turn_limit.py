@@ -14,7 +14,7 @@ REQUESTS_MAX: Final = 2
 takes several turns, so more requests in each turn delay both.
 """
 WAITING_PER_START: Final = 32
-"""If more than twice as many requests wait, one of so many starts in each turn. A burst then waits for fewer turns."""
+"""The number of waiting requests for each one that starts in a turn. A long queue thus empties in fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
 """Time after which a waiting request is rejected."""
 

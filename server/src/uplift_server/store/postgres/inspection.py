@@ -126,7 +126,7 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """The number of running processes: all, those that deliver, and those that serve the API."""
+    """The numbers of running processes in total, of workers, and of API servers."""
 
     living: int
     delivering: int
