@@ -19,7 +19,7 @@ from uplift_server.api.turn_limit import TurnLimit
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
-from uplift_server.app.process import collector_paused, raise_file_limit, settle_memory, switch_threads_often
+from uplift_server.app.process import permanent_objects, raise_file_limit, return_memory, switch_threads_often
 from uplift_server.app.wiring import database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
@@ -151,20 +151,22 @@ class Application:
             self._build(cipher, undo)
             await self._parts.engine.join()
             process_key = ProcessKey(fingerprint(key), self._parts.shards.process_id)
-            with collector_paused():
+            with permanent_objects():
                 self.new_operator_key = await prepare(self._context, process_key, self._operator_key, self._keep_key)
-            await self._parts.engine.start(dispatch=self._dispatch)
-            if self._traces is not None:
-                self._traces.start()
-            if self._dispatch:
-                self._start_outbox(undo)
-            self._serving = asyncio.create_task(self._server.serve(sockets=duplicate_listener(listener)), name="http")
-            while not self._server.started:
-                if self._serving.done():
-                    self._serving.result()
-                await asyncio.sleep(0.005)
+                await self._parts.engine.start(dispatch=self._dispatch)
+                if self._traces is not None:
+                    self._traces.start()
+                if self._dispatch:
+                    self._start_outbox(undo)
+                self._serving = asyncio.create_task(
+                    self._server.serve(sockets=duplicate_listener(listener)), name="http"
+                )
+                while not self._server.started:
+                    if self._serving.done():
+                        self._serving.result()
+                    await asyncio.sleep(0.005)
             undo.pop_all()
-        settle_memory()
+        return_memory()
         self._serving.add_done_callback(lambda _: self._stopped.set())
         if isinstance(self._database, SqliteDatabase):
             self._watching = asyncio.create_task(self._watch(self._database), name="file watch")

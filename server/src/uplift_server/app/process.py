@@ -39,26 +39,25 @@ def raise_file_limit(needed: int) -> int:
 
 
 @contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: a start creates few cycles, and each collection takes longer than the last.
+def permanent_objects() -> Iterator[None]:
+    """Exclude all objects that exist at the end of the block from garbage collection. It pauses within the block.
 
-    Measured with 100,000 endpoints: collections took 2.4 of 7.7 s.
+    A start creates few cycles, and each collection takes longer than the last. Measured with 100,000 endpoints:
+    collections took 2.4 of 7.7 s, and one at the end 0.4 of 3.4 s. Without endpoints, a full collection takes 19 ms
+    less afterward.
     """
+    gc.collect()
     gc.disable()
     try:
         yield
+        gc.freeze()
+        gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
     finally:
         gc.enable()
 
 
-def settle_memory() -> None:
-    """Return unused memory to the system, and exclude permanent objects from garbage collection.
-
-    Measured: 67 instead of 71 MiB, and 19 ms less for a full collection.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, *gc.get_threshold()[1:])
+def return_memory() -> None:
+    """Return unused memory to the system. Measured: 67 instead of 71 MiB."""
     # Only glibc has this function.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

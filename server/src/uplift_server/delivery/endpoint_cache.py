@@ -338,7 +338,11 @@ class EndpointCache:
     def _load_endpoint(self, record: Endpoint) -> None:
         """Add an endpoint without its request parts. Raises WrongSecretKey."""
         # Decrypt now: a start with a wrong key must fail.
-        self._decrypt_secrets(record)
+        self.cipher.decrypt(record.secret, record.id, "secret")
+        if record.previous_secret is not None:
+            self.cipher.decrypt(record.previous_secret, record.id, "previous_secret")
+        if record.headers is not None:
+            self.cipher.decrypt(record.headers, record.id, "headers")
         live = self._new_endpoint(record)
         live.put(record)
         self._index(live)
