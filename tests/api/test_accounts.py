@@ -1,6 +1,7 @@
 """Accounts and their keys, which operators manage."""
 
 import hashlib
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -144,3 +145,11 @@ def test_a_restart_restores_the_stored_state(server: Any) -> None:
     assert server.run(lambda: start(configured)) is None
     operators = [digest for digest, key in again.keys.items() if key.account_seq is None]
     assert operators == [hashlib.sha256(configured.encode()).digest()], "the generated key is no longer valid"
+
+
+def test_requests_run_on_the_thread_of_the_event_loop(server: Any) -> None:
+    """The cache belongs to this thread."""
+    assert server.operator.get("/v1/accounts").status == 200
+    assert server.operator.post("/v1/accounts", {"name": "Riverside"}).status == 201
+
+    assert not [thread.name for thread in threading.enumerate() if "AnyIO" in thread.name]

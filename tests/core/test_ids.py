@@ -54,10 +54,11 @@ def test_ids_sort_by_time_as_bytes_and_as_text(first: int, second: int, a: bytes
 
 @given(st.lists(st.tuples(st.integers(-3, 3), RANDOM), min_size=2))
 def test_ids_of_a_sequence_strictly_increase(steps: list[tuple[int, bytes]]) -> None:
-    sequence, now_ms, made = ids.IdSequence(), 1_764_000_000_000, []
-    for step, random_bytes in steps:
+    drawn = b"".join(random_bytes for _, random_bytes in steps)
+    sequence, now_ms, made = ids.IdSequence(lambda count: (drawn * count)[:count]), 1_764_000_000_000, []
+    for step, _ in steps:
         now_ms += step
-        made.append(sequence.next(now_ms, random_bytes))
+        made.append(sequence.next(now_ms))
 
     assert all(one < two for one, two in pairwise(made))
     assert all(uuid.UUID(bytes=value).version == 7 for value in made)
@@ -66,15 +67,15 @@ def test_ids_of_a_sequence_strictly_increase(steps: list[tuple[int, bytes]]) -> 
 
 @given(TIMESTAMPS, RANDOM)
 def test_the_first_id_of_a_millisecond_has_its_timestamp(now_ms: int, random_bytes: bytes) -> None:
-    value = uuid.UUID(bytes=ids.IdSequence().next(now_ms, random_bytes))
+    value = uuid.UUID(bytes=ids.IdSequence(lambda count: (random_bytes * count)[:count]).next(now_ms))
 
     assert value.int >> 80 == now_ms
     assert value.int & (1 << 62) - 1 == int.from_bytes(random_bytes[2:], "big") & (1 << 62) - 1
 
 
 def test_many_ids_in_a_millisecond_run_ahead_of_the_clock() -> None:
-    sequence = ids.IdSequence()
-    made = [sequence.next(1000, b"\xff" * ids.RANDOM_BYTES) for _ in range(10_000)]
+    sequence = ids.IdSequence(lambda count: b"\xff" * count)
+    made = [sequence.next(1000) for _ in range(10_000)]
 
     assert all(one < two for one, two in pairwise(made))
     assert uuid.UUID(bytes=made[-1]).int >> 80 == 1002

@@ -51,16 +51,17 @@ class ParsedQuery(NamedTuple):
     problems: Sequence[Problem]
 
 
-def services_of(request: Request) -> Services:
+# Coroutines, because FastAPI calls functions in another thread. The cache belongs to the thread of the event loop.
+async def services_of(request: Request) -> Services:
     """Return the services of the application."""
     services: Services = request.app.state.services
     return services
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Return the caller of a request. Raises Unauthorized and NotFound."""
     authorization = request.headers.get("authorization")
-    return services_of(request).authenticator.caller(
+    return (await services_of(request)).authenticator.caller(
         None if authorization is None else authorization.encode("latin-1"),
         request.headers.get("uplift-account"),
         None if request.client is None else request.client.host,
@@ -192,7 +193,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        with services_of(request).unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
+        with (await services_of(request)).unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
             reservation.grow_to(size)
             async for part in request.stream():
                 body += part

@@ -1,9 +1,10 @@
 """IDs: UUID version 7 for events, a prefix and sortable text for everything else.
 
-The caller passes the timestamp and the random bytes.
+The caller passes the timestamp and the source of random bytes.
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -22,6 +23,8 @@ RANDOM_BYTES: Final = 10
 """The number of random bytes for one ID."""
 
 UUID_BEGINNING_CHARACTERS_MIN: Final = 6
+
+_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
 
 _UUID_DIGITS: Final = 32
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
@@ -57,15 +60,24 @@ class IdSequence:
     each millisecond. If it overflows, the timestamp runs ahead. The other 62 bits are random.
     """
 
-    __slots__ = ("_last",)
+    __slots__ = ("_draw", "_last", "_stock", "_stock_at")
 
-    def __init__(self) -> None:
+    def __init__(self, draw: Callable[[int], bytes]) -> None:
+        """`draw` returns that many random bytes, such as `os.urandom`."""
+        self._draw = draw
+        # Drawn for many IDs at once: during each system call, other threads can take the interpreter's lock.
+        self._stock = b""
+        self._stock_at = 0
         self._last = -1
         """The timestamp and the counter of the last ID."""
 
-    def next(self, now_ms: int, random_bytes: bytes) -> bytes:
-        """The next ID as 16 bytes, from the Unix time in ms and RANDOM_BYTES random bytes."""
-        random = int.from_bytes(random_bytes, "big")
+    def next(self, now_ms: int) -> bytes:
+        """The next ID as 16 bytes, from the Unix time in ms."""
+        at = self._stock_at
+        if at >= len(self._stock):
+            self._stock, at = self._draw(_STOCK_BYTES), 0
+        self._stock_at = at + RANDOM_BYTES
+        random = int.from_bytes(self._stock[at : at + RANDOM_BYTES], "big")
         high = (now_ms & _MS_BITS_MASK) << _COUNTER_BITS | random >> _LOW_BYTES * 8 & _COUNTER_START_MASK
         if high <= self._last:
             high = self._last + 1

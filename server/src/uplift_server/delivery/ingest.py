@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from uplift_server.core.events import envelope
-from uplift_server.core.ids import RANDOM_BYTES, IdSequence, uuid_text
+from uplift_server.core.ids import IdSequence, uuid_text
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
@@ -45,7 +45,6 @@ COMMIT_TIMEOUT_MS: Final = 4000
 """Timeout of a commit, checked once per tick, so that callers get a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
-_RANDOM_STOCK_BYTES: Final = 1000 * RANDOM_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +152,8 @@ class EventIngest:
         self._batches = 0
         self._closed = False
         self._failing = False
-        self.ids = IdSequence()
+        self.ids = IdSequence(os.urandom)
         """Source of all IDs of this process."""
-        self._random = b""
-        self._random_at = 0
 
     @property
     def waiting_events(self) -> int:
@@ -262,7 +259,7 @@ class EventIngest:
 
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
         event_type = draft.event_type
-        event_id = draft.id or self.ids.next(now, self._random_bytes())
+        event_id = draft.id or self.ids.next(now)
         body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
         deliveries = []
         for endpoint in self._cache.matches(account_seq, event_type.name):
@@ -294,14 +291,6 @@ class EventIngest:
             draft.id is not None,
             draft.data,
         )
-
-    def _random_bytes(self) -> bytes:
-        at = self._random_at
-        if at >= len(self._random):
-            self._random = os.urandom(_RANDOM_STOCK_BYTES)
-            at = 0
-        self._random_at = at + RANDOM_BYTES
-        return self._random[at : at + RANDOM_BYTES]
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []

@@ -46,7 +46,7 @@ class ServiceContext:
     engine: EngineLink
     cursors: Cursors
     random_bytes: Callable[[int], bytes] = os.urandom
-    id_sequence: IdSequence = field(default_factory=IdSequence)
+    id_sequence: IdSequence = field(default_factory=lambda: IdSequence(os.urandom))
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:
@@ -55,7 +55,7 @@ class ServiceContext:
 
     def new_id(self) -> bytes:
         """A new ID of 16 bytes, greater than all earlier ones."""
-        return self.id_sequence.next(self.now(), self.random_bytes(ids.RANDOM_BYTES))
+        return self.id_sequence.next(self.now())
 
     def decode_cursor(
         self,
