@@ -66,7 +66,7 @@ class EngineStatus:
 
     @property
     def outage(self) -> Outage | None:
-        """The current outage, during which no endpoint is warned or disabled."""
+        """The current mass failure, during which no endpoint is warned or disabled."""
         return self._monitor.outage
 
     def own_load(self) -> Load:

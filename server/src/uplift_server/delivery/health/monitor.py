@@ -21,8 +21,8 @@ BEGIN_AFTER_MS: Final = 2_000
 CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of the failing endpoints."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
-"""The interval of checks for an outage. It can begin or end without an attempt, because only endpoints with a recent
-attempt count.
+"""The interval of checks for a mass failure. It can begin or end without an attempt, because only endpoints with a
+recent attempt count.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
@@ -106,7 +106,7 @@ class HealthMonitor:
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return when a failing endpoint will be disabled (Unix ms); None during an outage or if unknown."""
+        """Return when a failing endpoint will be disabled (Unix ms); None during a mass failure or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
@@ -114,11 +114,11 @@ class HealthMonitor:
 
     @property
     def outage(self) -> Outage | None:
-        """The current outage, if any."""
+        """The current mass failure, if any."""
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return when a failing endpoint's contacts will be warned (Unix ms); None during an outage or if unknown."""
+        """Return when a failing endpoint's contacts will be warned (Unix ms); None in a mass failure or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
@@ -194,7 +194,7 @@ class HealthMonitor:
             self._wait_until[endpoint.seq] = now + EMAIL_WAIT_MS
 
     async def _disable_gone(self) -> None:
-        """Disable endpoints that responded with 410, except during an outage: a proxy may have responded."""
+        """Disable endpoints that responded with 410, except during a mass failure: a proxy may have responded."""
         while self._gone and self._outage_guard.outage is None:
             seq = next(iter(self._gone))
             endpoint = self._cache.endpoints.get(seq)

@@ -1,7 +1,7 @@
 """The outage guard: during a mass failure, it prevents warnings and disabling, and notifies the operator.
 
-The current outage is stored, so it survives a restart. After its end, its duration does not count for the endpoints
-that are still failing.
+The current mass failure is stored, so it survives a restart. After its end, its duration does not count for the
+endpoints that are still failing.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A current outage. Times are Unix ms."""
+    """A current mass failure. Times are Unix ms."""
 
     since: int
     counts_from: int
-    """The start of the excused time. It excludes the time that an earlier outage excused."""
+    """The start of the excused time. It excludes the time that an earlier mass failure excused."""
     endpoints: int
-    """The number of failing endpoints when the outage was detected."""
+    """The number of failing endpoints when the mass failure was detected."""
     is_notified: bool
-    """Whether the operator is notified. False if the outage begins soon after an earlier one ended."""
+    """Whether the operator is notified. False if the mass failure begins soon after an earlier one ended."""
 
     def marks(self) -> dict[str, int]:
         """Return the values to store."""
@@ -56,7 +56,7 @@ class Outage:
 
 
 class OutageGuard:
-    """Detects the start and the end of an outage."""
+    """Detects the start and the end of a mass failure."""
 
     def __init__(
         self,
@@ -77,15 +77,15 @@ class OutageGuard:
         self._recipient = recipient
         self._random_bytes = random_bytes
         self._ended_at: int | None = None
-        """The end of the latest outage (Unix ms)."""
+        """The end of the latest mass failure (Unix ms)."""
         self._ending_at: int | None = None
-        """The end of the current outage, not stored yet (Unix ms)."""
+        """The end of the current mass failure, not stored yet (Unix ms)."""
         self.outage: Outage | None = None
         self._must_reload = False
         """Whether to reload first: another process held the job, or the result of a write is unknown."""
 
     async def load(self) -> None:
-        """Load the current outage. Raises Unavailable."""
+        """Load the current mass failure. Raises Unavailable."""
         stored = await self._database.read_with_priority(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.outage = None
@@ -98,16 +98,16 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the outage until stopped. Use this in a process that does not deliver."""
+        """Reload the mass failure until stopped. Use this in a process that does not deliver."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):
                 await self.load()
 
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Begin or end an outage, depending on the failing endpoints. Raises Unavailable.
+        """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, follow the stored outage. Treat a new outage as begun even before it is stored.
+        Without the singleton job, follow the stored mass failure. Treat a new one as begun even before it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:
@@ -132,12 +132,12 @@ class OutageGuard:
         self._must_reload = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Load the outage that another process stored. Raises Unavailable."""
+        """Load the mass failure that another process stored. Raises Unavailable."""
         before = self.outage
         await self.load()
         if before is None or self.outage is not None:
             return
-        # The end of an outage excuses its duration, so this process needs the new health of its endpoints.
+        # The end of a mass failure excuses its duration, so this process needs the new health of its endpoints.
         own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
         try:
             stored = await self._database.read_with_priority(
