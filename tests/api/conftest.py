@@ -280,7 +280,7 @@ class RecordingEngine:
     """Calls of `finish_holding`: the endpoint, and the state change before the call."""
     counters: EngineCounters = field(default_factory=EngineCounters)
     delay_causes: dict[int, HeldUpBy] = field(default_factory=dict)
-    """The causes of delays, for endpoints that the server does not delay."""
+    """The cause of the delay for each endpoint. Other endpoints have `HeldUpBy.SERVER`."""
     heartbeat_age: int | None = None
     """The age in ms of the last heartbeat of the process."""
     live_processes: list[Process] | None = None

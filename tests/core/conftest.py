@@ -1,4 +1,4 @@
-"""Property tests of `core` run without deadlines, because a busy machine is not a counterexample."""
+"""Property tests of `core` run without time limits, because they must not fail on a busy machine."""
 
 from hypothesis import settings
 

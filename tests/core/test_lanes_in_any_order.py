@@ -22,7 +22,7 @@ RULE = BreakerRule(failures=2, probe_max_ms=8000)
 IN_FLIGHT_MAX = 8
 UNPROVEN_MAX = 6
 ACCOUNT_MAX = 4
-"""Of one of several accounts."""
+"""Maximum number of attempts in flight of one account, if there are several accounts."""
 HOST_MAX = 2
 
 

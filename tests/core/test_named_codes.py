@@ -3,7 +3,7 @@
 from uplift_server.core.named_codes import NamedCode
 
 
-class Colour(NamedCode):
+class Color(NamedCode):
     """A named enumeration."""
 
     DEEP_RED = 1
@@ -11,6 +11,6 @@ class Colour(NamedCode):
 
 
 def test_a_member_is_its_number_and_has_a_text() -> None:
-    assert (Colour.DEEP_RED, Colour.BLUE) == (1, 7)
-    assert [colour.text for colour in Colour] == ["deep_red", "blue"]
-    assert Colour(7) is Colour.BLUE
+    assert (Color.DEEP_RED, Color.BLUE) == (1, 7)
+    assert [color.text for color in Color] == ["deep_red", "blue"]
+    assert Color(7) is Color.BLUE

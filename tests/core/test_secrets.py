@@ -1,4 +1,4 @@
-"""Secrets after rotations and expiries: single cases, and any sequence."""
+"""Secrets after rotations and expiries: single cases and random sequences."""
 
 from hypothesis import given
 from hypothesis import strategies as st

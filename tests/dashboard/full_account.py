@@ -47,7 +47,7 @@ class FullAccount:
             "type": TYPE,
             "name": TYPE,
         }
-        """By the names of path parameters."""
+        """IDs of the objects, by the names of path parameters."""
 
     def member(self, role: str = "owner") -> Guest:
         """Return a signed-in member of the account."""

@@ -68,7 +68,7 @@ async def test_egress_failures_use_no_scheduled_attempt(place: Place, error: str
     async with World(place, breaker_failures=3, delays_ms=[SECOND] * 2) as world:
         endpoint = await world.endpoint("hooks.test", lambda _: fail_before_connecting(Failure.EGRESS, error))
         await world.accept(1)
-        # Ten times the duration of the schedule.
+        # Long enough for about ten attempts.
         await world.run_for(10 * EGRESS_WAIT_MS_MIN)
         [row] = await world.deliveries()
         assert (row.status, row.scheduled_attempts) == (Status.PENDING, 0)

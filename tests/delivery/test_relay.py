@@ -319,7 +319,7 @@ async def test_a_replaced_stream_does_not_change_the_position(place: Place) -> N
         assert second is not None
         await take_acknowledged(second, 3)
         await world.run_for(SECOND)
-        # Its connection ends late, and so do its messages.
+        # The first connection sends a response and ends only after the second one has the events.
         first.record_response(batch[0].position, LocalResponse("", 503, 1, None, "", redelivered=False))
         relay.disconnect(first)
         await world.run_for(SECOND)

@@ -34,7 +34,7 @@ def short_integers() -> Iterator[None]:
 def check(schema: Any, data: Any) -> list[Problem]:
     live = LiveEventType(event_type(schema=json.dumps(schema)))
     text = data if isinstance(data, bytes) else json.dumps(data, separators=(",", ":")).encode()
-    # As in the server, collections exclude earlier objects.
+    # As in the server, garbage collections skip earlier objects.
     gc.freeze()
     began = time.thread_time()
     found = live.problems(text)

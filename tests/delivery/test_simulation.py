@@ -49,7 +49,7 @@ class Observations:
     first_sent: dict[str, int] = field(default_factory=dict)
     """The number of the first request, by delivery."""
     held: list[list[str]] = field(default_factory=list)
-    """Held deliveries that were never sent, at each enable, in order of acceptance."""
+    """For each time an endpoint was enabled: its held deliveries that were never sent, in order of acceptance."""
     cancelled: set[str] = field(default_factory=set)
     """Deliveries that were cancelled and not resent since."""
     may_be_cancelled: set[str] = field(default_factory=set)
@@ -152,7 +152,7 @@ async def act(world: World, rng: random.Random, observed: Observations, hosts: d
             observed.cancelled.add(key)
             observed.may_be_cancelled.add(key)
         elif key in observed.cancelled:
-            # The request is sent before the response.
+            # The receiver may get the resent request before the caller gets the response.
             observed.cancelled.discard(key)
             try:
                 await owner.resend(event_id, seq)
@@ -174,10 +174,10 @@ async def enable(world: World, observed: Observations, host: str, seq: int, held
     own = [row for row in await world.deliveries() if row.endpoint_seq == seq]
     keys = [owner.delivery(ids[row.event_seq], seq) for row in own if row.status == Status.HELD]
     was_paused = host in observed.paused
-    # The enable first holds deliveries that were pending at the pause and not leased, if some are left.
+    # Some deliveries that were pending and not leased at the pause may not be held yet. Enabling holds them first.
     waiting = [row for row in own if was_paused and row.status == Status.PENDING and row.lease_owner == 0]
     pending = [owner.delivery(ids[row.event_seq], seq) for row in waiting]
-    # The endpoint receives requests before the caller gets the response.
+    # The receiver may get requests before the caller gets the response.
     observed.paused.discard(host)
     try:
         await owner.enable(seq, held)

@@ -158,7 +158,7 @@ class Server:
         return self.process.pid
 
     def launch(self) -> None:
-        """Start the process without a wait."""
+        """Start the process, and do not wait until it is ready."""
         self.process = subprocess.Popen(
             self._command,
             cwd=self.data,
@@ -188,7 +188,7 @@ class Server:
         self.process.wait(10)
 
     def terminate(self) -> None:
-        """Send SIGTERM without a wait."""
+        """Send SIGTERM, and do not wait for the exit."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""A slow receiver and an account do not affect other accounts."""
+"""Slow receivers and the requests of one account do not affect other accounts."""
 
 import statistics
 import time

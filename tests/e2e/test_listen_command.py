@@ -231,7 +231,7 @@ def test_exit_codes_and_final_messages(own_server: Server, receiver: Receiver, s
     assert listening.wait() == 3
     assert listening.err[-2].startswith("Error: ")
     assert listening.err[-1].startswith("How to fix: ")
-    # The server stays away for longer than the command waits.
+    # The server is down for longer than the command waits.
     _, environ = developer_environment(server, account)
     listening = start(environ, "--forward-to", url, "--exit-on-disconnect", "1s").ready()
     server.kill()

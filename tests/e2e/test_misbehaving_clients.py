@@ -196,7 +196,7 @@ def test_bodies_of_keys_without_the_scope_are_not_read(server: Server) -> None:
             assert client.recv(65_536).startswith(b"HTTP/1.1 403")
         _check_other_clients(api)
         assert server.resident_mib() - before < 40
-        # None of them keeps its connection by holding back the rest.
+        # The server closes the connections, although the clients never send the rest of their bodies.
         for client in opened:
             client.settimeout(20)
             with contextlib.suppress(ConnectionResetError):

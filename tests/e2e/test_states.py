@@ -187,7 +187,7 @@ def test_a_test_interrupted_by_a_kill_fails(tmp_path: Path, receiver: Receiver) 
         receiver.url("/hangs", receiving.respond())
         server.start()
         assert settled(api, test.json["id"])["status"] == "failed"
-        # A repeated request returns the same test.
+        # A repeated request returns the same test delivery.
         again = api("POST", f"/v1/endpoints/{endpoint}/test", idempotency_key="one")
         assert (again.status, again.json["id"], again.json["status"]) == (202, test.json["id"], "failed")
         wait_for(lambda: receiver.count("/hangs") >= 3, "the registration event is retried")

@@ -46,7 +46,7 @@ async def accept(world: World, token: str, password: str = NEW, name: str = "Ann
 
 
 async def is_proved(world: World) -> bool | None:
-    """Return whether Ann's email is proved. None: there is no such person."""
+    """Return whether Ann's email is verified. None: there is no such person."""
     person = await world.database.read(lambda c: people.find(c, ANN))
     return None if person is None else person.proved
 

@@ -18,7 +18,7 @@ SCHEMA = {"type": "object", "required": ["speed"]}
 
 @pytest.fixture
 async def other(world: World) -> World:
-    """Return another process, with the cached catalog of its start."""
+    """Return another process, with the catalog that it cached at its start."""
     await world.services.event_types.put(world.operator, NAME, EventTypeDraft(description="A pitch."))
     other = World(world.database, world.place)
     await prepare(other.context, PROCESS_KEY, None)

@@ -86,7 +86,7 @@ async def a_replay_batch_reads_a_limited_number_of_rows(bench: Bench) -> None:
     job, _ = await create_replay(bench, 30)
     others = sa.update(deliveries).where(deliveries.c.event_seq % 10 != 0).values(status=int(Status.DELIVERED))
     await bench.database.write(lambda c: c.execute(others))
-    # Two own deliveries are not enough, so it scans up to the limit.
+    # Two matching deliveries do not reach `limit`, so the batch reads `rows` rows.
     few = await read_batch(bench, job, rows=25, limit=8)
     assert (event_seqs(few), few.through) == ([10, 20], 25)
     none = await read_batch(bench, job, first=21, rows=6, limit=4)

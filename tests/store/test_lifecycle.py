@@ -79,7 +79,7 @@ class Walk:
         assert {(row.event_seq, row.endpoint_seq): row_of(row) for row in stored} == self.rows
 
     def expect(self, key: Key, event: Event, facts: set[Fact], call: Call) -> Transition | None:
-        """Change the model like the table. Return the transition."""
+        """Apply the transition of the table to the model. Return the transition."""
         row = self.rows.get(key, Row())
         step = transition(row.state, event, facts)
         if step is not None:

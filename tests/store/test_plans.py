@@ -319,7 +319,7 @@ def test_expired_rows_are_found_and_deleted_by_indexes(raw: sqlite3.Connection, 
         raw.execute("ROLLBACK")
         sa.event.remove(connection, "before_cursor_execute", explain)
     scans = {" ".join(plan.split()[:2]) for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan}
-    # From the first of all events, or from every account's events of a deleted type, which is rare.
+    # `events` is read from its first row. A deleted event type, which is rare, needs the events of every account.
     assert scans == {"events": {"SCAN events"}, "event_types": {"SCAN accounts"}}.get(kept.name, set()), plans
     assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 

@@ -67,7 +67,7 @@ async def partitions(bench: Bench) -> list[tuple[int, int, bool]]:
 
 
 async def count_all(bench: Bench) -> None:
-    """Count everything."""
+    """Update the statistics with all stored rows."""
     database = bench.database
     stream_position = await database.stream_position()
     while counted := await database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000)):
@@ -77,7 +77,7 @@ async def count_all(bench: Bench) -> None:
 
 
 async def find_expired_partition(bench: Bench) -> tuple[Partitions, Partition]:
-    """Return the only partition that has fully expired two days after NOW, when everything is counted."""
+    """Update the statistics, then return the only partition that has fully expired two days after NOW."""
     await count_all(bench)
     assert bench.database.partitions is not None
     [partition] = await bench.database.partitions.list_droppable(before=NOW + 2 * DAY)
@@ -85,7 +85,7 @@ async def find_expired_partition(bench: Bench) -> tuple[Partitions, Partition]:
 
 
 async def run_retention(bench: Bench, now: int) -> Counter[str]:
-    """Run a pass of retention at a time, after everything is counted."""
+    """Update the statistics, then run one pass of retention at the time `now` (Unix ms)."""
     await count_all(bench)
     database = bench.database
     clock = Clock(database)  # type: ignore[arg-type]

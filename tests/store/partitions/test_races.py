@@ -125,7 +125,7 @@ async def test_the_second_concurrent_drop_does_nothing(bench: Bench) -> None:
 
 
 async def partition_with_remainder(bench: Bench) -> tuple[PostgresPartitions, Partition]:
-    """Return a partition in which all but one event can be deleted. An earlier one has the same remainder."""
+    """Return a partition in which all but one event can be deleted. An earlier partition has the same remainder."""
     for day in range(2):
         await bench.append(bench.event(due(2), created_at=NOW + day * DAY))
         await store_delivered(bench, at=NOW + day * DAY)

@@ -105,7 +105,7 @@ def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]
 
 
 def stretch(found: StreamPage[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
-    """Return a page of a list in ascending order, which clients can continue to follow."""
+    """Return a page of an ascending list. Its cursor is always set, because later items can follow."""
     return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
 
 

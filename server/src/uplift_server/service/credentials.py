@@ -158,7 +158,7 @@ class Credentials:
         ):
             raise NotFound(_NO_RESET)
         require_valid([check_password(password, person.email)])
-        # The link proves the email: the server emailed it, or the operator created it.
+        # The link verifies the email: the server sent the link there, or the operator created it.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
         await self._context.run_shielded(self._renew(person, renewed, "reset", address))
         return await self.begin_session(renewed, "reset", address)

@@ -34,7 +34,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         name = link.email or GUEST_NAME
         person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
     elif not person.proved:
-        # The email was registered without verification. The operator's link proves it, so an earlier password becomes
+        # The email was registered without verification. The operator's link verifies it, so an earlier password becomes
         # invalid.
         person = _renew(connection, person, password_hash=None)
     found = members.find_by_person(connection, link.account_seq, person.seq)

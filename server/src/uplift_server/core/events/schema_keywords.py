@@ -55,7 +55,7 @@ class Costs:
         """Cost for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """The number of comparisons of a number, and how many of them are exact, which is slow for extreme numbers."""
+        """How often a number is compared, and how many comparisons are exact. These are slow for extreme numbers."""
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""

@@ -21,7 +21,7 @@ GATHER_STORED_MS: Final = 50
 TEXTS_MAX: Final = 1_000
 """The maximum length of the queue. Further notifications are dropped."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""The maximum count of numbers with up to 19 digits in one text."""
+"""The maximum count of numbers, each with up to 19 digits, in one notification."""
 _log = structlog.get_logger()
 
 

@@ -185,7 +185,7 @@ class FileLock:
         )
 
     def _open(self) -> int:
-        # Do not follow links, because a user of the directory could make a command of root write elsewhere.
+        # Do not follow links: if root runs a command, a link in the directory could make it write to another file.
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
