@@ -5,6 +5,10 @@ starts, the sequence jumps to its first number, so there is always a partition f
 
 Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it
 has a short timeout, and the caller retries later.
+
+A partition can have a few events that must stay, such as those with held deliveries of a paused endpoint. The server
+copies them and replaces the partition with the copy. Every operator with a paused endpoint needs this: without it, one
+held delivery would keep the events of a day on disk, or they would all have to be deleted row by row.
 """
 
 import time
