@@ -338,7 +338,8 @@ def test_operators_see_the_running_processes(tmp_path: Path, postgres_url: str) 
         assert "no worker is running" not in page
         worker.stop()
         wait_for(
-            lambda: explanation("No deliveries: no worker is running."), "the page shows that no worker is running"
+            lambda: explanation("The server is not sending deliveries: no worker is running."),
+            "the page shows that no worker is running",
         )
         metrics = api.api()("GET", "/metrics").body.decode()
         assert 'uplift_processes{role="worker"} 0.0' in metrics

@@ -54,7 +54,7 @@ async def choose(visit: Visit) -> Response:
     except Invalid as error:
         return visit.refuse(_FORM, error.problems, **_WORDS)
     visit.sign_in(cookie)
-    return visit.leave("/", "Password changed. All other sessions are signed out.")
+    return visit.leave("/", "Password changed. You are signed out of your other sessions.")
 
 
 PAGES: Final = (

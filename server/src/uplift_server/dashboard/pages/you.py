@@ -54,7 +54,7 @@ async def change_password(visit: Visit) -> Response:
         return _page(visit, Invalid([problem]))
     except (RateLimited, Conflict) as error:
         return _page(visit, status=429 if isinstance(error, RateLimited) else 409, refusal=error.detail)
-    return visit.leave(_PATH, "Password changed. Your other sessions are signed out.")
+    return visit.leave(_PATH, "Password changed. You are signed out of your other sessions.")
 
 
 async def leave(visit: Visit) -> Response:

@@ -25,8 +25,9 @@ from uplift_server.store.processes import Process
 
 STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
 _NO_WORKER: Final = {
-    False: "No deliveries: no worker is running. Start a process with --role worker or --role all.",
-    True: "No deliveries: all workers are starting or stopping.",
+    False: "The server is not sending deliveries: no worker is running. Start a process with --role worker or"
+    " --role all.",
+    True: "The server is not sending deliveries: all workers are starting or stopping.",
 }
 """The problem if no worker can send deliveries, by whether the role of this process includes deliveries."""
 LATE_MS: Final = 60_000
@@ -89,7 +90,8 @@ def _stopped(state: OverviewState) -> tuple[str, str] | None:
     if state.processes and not any(each.delivers for each in state.processes):
         return "disabled", _NO_WORKER[any(each.role.delivers for each in state.processes)]
     if state.load.stopped:
-        return "disabled", "No deliveries: the server cannot store the results of attempts. Check the disk and the log."
+        text = "The server is not sending deliveries: it cannot store the outcomes of attempts."
+        return "disabled", f"{text} Check the disk and the log."
     return None
 
 
