@@ -1,4 +1,4 @@
-"""Rows that contradict stored rows are set aside. All other rows are stored and sent."""
+"""Rows that conflict with stored rows are set aside. All other rows are stored and sent."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A row that contradicts stored rows affects only one delivery."""
+"""A row that conflicts with stored rows affects only one delivery."""
 
 import re
 import threading

@@ -41,7 +41,7 @@ class Rejection(NamedCode):
 
 
 class SetAside(NamedCode):
-    """Kinds of rows that the server set aside because they contradict stored rows."""
+    """Kinds of rows that the server set aside because they conflict with stored rows."""
 
     EVENT = 0
     """An event. The server did not accept it."""

@@ -81,7 +81,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server set aside because they contradict stored rows, by kind: an event, which was not"
+           "Rows that the server set aside because they conflict with stored rows, by kind: an event, which was not"
            " accepted (event); the record of an attempt, whose outcome was stored (attempt); the outcome of a"
            " delivery (delivery); the health of endpoints (health)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),

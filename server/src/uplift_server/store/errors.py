@@ -6,7 +6,7 @@ class StoreError(Exception):
 
 
 class Conflict(StoreError):
-    """The write contradicts stored data: a name is taken, or the state of a delivery does not allow it."""
+    """The write conflicts with stored data: a name is taken, or the state of a delivery does not allow it."""
 
 
 class InFlight(Conflict):
