@@ -128,7 +128,7 @@ class Webhook:
         if not received or len(tokens) > SIGNATURES_MAX:
             raise WebhookVerificationError(
                 "malformed_header",
-                f"The {names.SIGNATURE} header has no v1 signature or more than {SIGNATURES_MAX} tokens.",
+                f"The {names.SIGNATURE} header has no v1 signature, or has more than {SIGNATURES_MAX} tokens.",
                 _PASSED_ON,
             )
         expected = [
@@ -142,7 +142,7 @@ class Webhook:
         """Reject timestamps that are too old or in the future: the request may be a replay."""
         if not text.isdigit() or len(text) > _TIMESTAMP_DIGITS_MAX:
             raise WebhookVerificationError(
-                "malformed_header", f"The {names.TIMESTAMP} header is not a number of Unix seconds.", _PASSED_ON
+                "malformed_header", f"The {names.TIMESTAMP} header is not a Unix timestamp in seconds.", _PASSED_ON
             )
         # The sender's timestamp has whole seconds. Truncating ours keeps the limits exact.
         age = int(time.time()) - int(text)

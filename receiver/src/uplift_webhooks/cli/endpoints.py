@@ -78,7 +78,7 @@ def show(session: Session, endpoint: Endpoint) -> None:
 def create(
     session: Session,
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP in an allowed private network.")
+        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP on an allowed private network.")
     ],
     event_types: Annotated[
         list[str] | None,

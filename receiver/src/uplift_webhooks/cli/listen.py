@@ -97,7 +97,7 @@ def listen(
         typer.Option(
             "--fail",
             metavar="SHARE",
-            help="Forward this percentage of events again as if they had failed, such as 20%.",
+            help="Treat this percentage of events, such as 20%, as failed, and forward them again.",
         ),
     ] = "0%",
 ) -> None:

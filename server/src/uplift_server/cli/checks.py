@@ -51,7 +51,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield Finding(
         "settings",
         "ok",
-        f"{len(config.given)} set, the others use their defaults; a running server may use different settings",
+        f"{len(config.given)} set; the others use their defaults; a running server may use different settings",
     )
     if config.on_postgresql:
         yield _server(config) if server_runs(config) else _port(config)

@@ -87,7 +87,7 @@ def endpoints(
 def create_endpoint(
     session: Session,
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP in an allowed private network.")
+        str, typer.Argument(metavar="URL", help="URL of the endpoint: HTTPS, or HTTP on an allowed private network.")
     ],
     account: Account,
     event_types: Annotated[

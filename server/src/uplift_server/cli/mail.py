@@ -32,7 +32,7 @@ def send_test_email(
 ) -> None:
     """Send a test email.
 
-    The command uses the mail settings of this shell. Uplift does not need to be running. If the mail server rejects
+    The command uses the mail settings of this shell. The server does not need to be running. If the mail server rejects
     the email, the command shows its response and exits with 1.
     """
     config = session.config()

@@ -136,7 +136,7 @@ def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50
                 Column("skipped", "SKIPPED", dropped=2),
                 Column("created_at", "CREATED", "timestamp", dropped=1),
             ],
-            empty="No replays yet. To start one: uplift-server replay create ENDPOINT",
+            empty="No replays yet. To create one: uplift-server replay create ENDPOINT",
             wide=wide,
         )
 

@@ -375,7 +375,7 @@ def token(text: str) -> str:
     """Check a bearer token."""
     if not 16 <= len(text) <= 256 or not all("!" <= character <= "~" for character in text):
         raise InvalidValue(
-            "does not have 16 to 256 printable ASCII characters without spaces",
+            "is not a token of 16 to 256 printable ASCII characters without spaces",
             "create a token with: head -c 32 /dev/urandom | base64",
         )
     return text
