@@ -98,7 +98,7 @@ def test_a_recovery_has_both_times_and_no_steps() -> None:
         for phrase in (
             "on November 24, 2025 at 16:00 UTC",
             "since November 20, 2025 at 16:00 UTC",
-            "will not be disabled",
+            "the scheduled disable is cancelled",
             "You do not need to do anything",
         ):
             assert phrase in body

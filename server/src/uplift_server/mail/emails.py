@@ -136,7 +136,7 @@ def _recovered(values: EmailValues) -> Email:
                 f"The endpoint had been failing {_since(since)}."
             ),
             (
-                "The warning has ended. The endpoint will not be disabled. Pending deliveries follow their "
+                "The warning has ended, and the scheduled disable is cancelled. Pending deliveries follow their "
                 "retry schedule."
             ),
         ),
