@@ -79,7 +79,7 @@ def test_a_key_cannot_exceed_the_permissions_of_its_creator(server: Server) -> N
     assert offered(admin.get(path).html) == ALL_BUT_EVENTS_WRITE
     rejected = admin.post(f"{path}/keys", page="/you", follow=False, name="all", scopes="events:write")
     assert rejected.status == 422
-    assert "Your role does not include events:write" in rejected.html
+    assert "Your role does not include the scope events:write" in rejected.html
     assert 'value="all"' in rejected.html
     console = operator(server)
     assert offered(console.get(path).html) == ALL_BUT_EVENTS_WRITE | {"events:write"}

@@ -112,8 +112,8 @@ async def test_an_unreachable_proxy_is_an_egress_failure(listen: Listen, connect
         (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Failure.EGRESS, "sent bytes before the tunnel was used"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", Failure.EGRESS, "does not speak HTTP/1.1"),
         (b"\0" * 20_000, Failure.EGRESS, "does not speak HTTP/1.1"),
-        (b"HTTP/1.1 200 OK\r\n", Failure.EGRESS, "broke the connection"),
-        (b"", Failure.EGRESS, "broke the connection"),
+        (b"HTTP/1.1 200 OK\r\n", Failure.EGRESS, "dropped the connection"),
+        (b"", Failure.EGRESS, "dropped the connection"),
     ],
 )
 async def test_responses_of_the_proxy_are_classified(

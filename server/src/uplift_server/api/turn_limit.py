@@ -36,7 +36,7 @@ class TurnLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the ASGI application when the request may start, or respond with 503 if it has waited too long."""
         if scope["path"] not in PATHS and not await self._may_start(scope):
-            detail = "The server has too many requests. Try again in a moment."
+            detail = "The server is processing too many requests. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1)
             await send_error(send, error_response, handshake=scope["type"] == "websocket")
             return

@@ -326,7 +326,7 @@ class ListenAnswerView(BaseModel):
     duration_ms: int = Field(description="Duration of the request to the local server.")
     error: str | None = Field(description="Error message of the `uplift` command.")
     body: str = Field(description="Start of the response body.")
-    redelivered: bool = Field(description="Whether the event was already sent to the local server before.")
+    redelivered: bool = Field(description="Whether the event had already been sent to the local server.")
 
 
 class ListenTestView(BaseModel):

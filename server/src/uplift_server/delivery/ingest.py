@@ -113,7 +113,7 @@ class BacklogFull(Exception):
     """One request has too many events and deliveries for one commit."""
 
     def __init__(self, rows: int) -> None:
-        super().__init__(f"the request creates {rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")
+        super().__init__(f"{rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")
 
 
 class EventIngest:

@@ -22,8 +22,8 @@ HOLD_WAIT_SHORT_MS: Final = 200
 """How long a request to pause or disable waits until they are held. Usually, few deliveries are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
-    "The endpoint's state did not change, because the server is still holding its pending deliveries. Try again in a"
-    " moment."
+    "The endpoint's state did not change, because the server has not finished holding its pending deliveries. Try"
+    " again in a moment."
 )
 
 

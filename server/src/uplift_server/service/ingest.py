@@ -90,8 +90,7 @@ class Ingest:
         try:
             return self._event_ingest.accept_for(drafts)
         except BacklogFull as error:
-            text = f"The request creates too many deliveries: {error}."
-            raise PayloadTooLarge(f"{text} Send fewer events per request.") from error
+            raise PayloadTooLarge(f"The request creates {error}. Send fewer events per request.") from error
 
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:

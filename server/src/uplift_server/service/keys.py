@@ -142,7 +142,7 @@ class Keys:
 def _excess_scopes(caller: Caller, draft: KeyDraft) -> list[Problem]:
     """Return a problem for each requested scope that the caller does not have."""
     excess = [scope for scope in Scope if scope in draft.scopes_or_default() and not caller.principal.allows(scope)]
-    text = "Your role does not include {}, so you cannot create a key with it. Ask the operator for the key."
+    text = "Your role does not include the scope {}, so you cannot create a key with it. Ask the operator for the key."
     return [Problem("scopes", "scope_not_yours", text.format(scope)) for scope in excess]
 
 

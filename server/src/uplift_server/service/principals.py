@@ -124,7 +124,7 @@ class Principal:
 
     def _role_error(self, what: Scope | Right) -> Forbidden:
         assert self.role is not None
-        return Forbidden(f"Your role {self.role.text} does not include the permission {what}. {_ASK_ADMIN}")
+        return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {_ASK_ADMIN}")
 
 
 def _key_source(scope: Scope) -> str:

@@ -21,7 +21,7 @@ _CLAIM: Final = sa.text(
     " VALUES (:account_seq, :key, :kind, :digest, :object_id, :now) ON CONFLICT DO NOTHING"
 )
 
-GONE: Final = "The object that this Idempotency-Key created was deleted. Use a new key."
+GONE: Final = "The object created with this Idempotency-Key was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
 """The account number for keys of an operator without an account."""
 

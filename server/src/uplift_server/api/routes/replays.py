@@ -33,7 +33,7 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Requires the scope `deliveries:write`. Resends finished deliveries once, in the order of acceptance.
+    """Requires the scope `deliveries:write`. Resends completed deliveries once, in the order of acceptance.
 
     With `dry_run`, the server only counts them. An endpoint can have one unfinished replay.
     """

@@ -262,7 +262,7 @@ _BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.PROTOCOL_ERROR: (
-        ("(closed|broke|ended) the connection", _CONNECTION_CUT),
+        ("(closed|dropped|broke|ended) the connection", _CONNECTION_CUT),
         (
             "longer than [0-9]+ bytes",
             Explanation(

@@ -43,10 +43,10 @@ _MOVEMENTS: Final = (
     ("track_and_field", "high_jump", None),
 )
 _ERRORS: Final = (
-    "Pose QA failed: the athlete leaves the picture during the movement",
+    "Pose QA failed: the athlete leaves the frame during the movement",
     "Pose QA failed: a second person is in front of the athlete",
     "Biomech QA failed: a forearm is longer than 0.5 m",
-    "The video of the secondary camera ends before the movement",
+    "The video from the secondary camera ends before the movement does",
 )
 _LEVELS: Final = ("youth", "high_school", "college", "professional")
 _SIDES: Final = ("left", "right")

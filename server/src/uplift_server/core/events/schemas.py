@@ -35,7 +35,7 @@ def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | Non
         return deep
     if _places(schema, schema, {}) > SCHEMA_PLACES_MAX:
         text = (
-            f"The schema with its references expanded has more than {SCHEMA_PLACES_MAX} values. Use fewer references."
+            f"With its references expanded, the schema has more than {SCHEMA_PLACES_MAX} values. Use fewer references."
         )
         return Problem(field, "schema_too_complex", text)
     return _check_graph(SchemaGraph(schema), field)

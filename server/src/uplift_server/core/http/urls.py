@@ -223,7 +223,7 @@ def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
         if not url.encrypted:
             return _https_required("Requests over http can be read and modified in transit.", policy)
         if not url.is_literal and ("." not in url.host or _is_localhost(url.host)):
-            return _address_not_allowed(f"{url.host} is a name in a private network.", policy)
+            return _address_not_allowed(f"{url.host} is a name on a private network.", policy)
     return check_resolved(url, (), policy) if url.known_addresses else None
 
 

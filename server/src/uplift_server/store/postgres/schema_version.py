@@ -84,8 +84,8 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
     except DRIVER_ERRORS as error:
         if isinstance(driver_error(error), asyncpg.LockNotAvailableError):
             raise Unavailable(
-                "a long transaction locks one of the tables, so nothing was changed; end it (for example, a dump or a"
-                " report), then try again"
+                "a long transaction, such as a dump or a report, locks one of the tables, so nothing was changed; end"
+                " it, then try again"
             ) from error
         raise store_error(error) from error
 

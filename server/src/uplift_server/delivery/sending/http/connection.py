@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(error, ssl.SSLError):
             self._fail(Failure.TLS, f"the TLS connection failed: {error_text(error)}")
         else:
-            how = "closed the connection" if error is None else "broke the connection"
+            how = "closed the connection" if error is None else "dropped the connection"
             when = "in the middle of the response" if self._raw else "without responding"
             why = f" ({reason(error)})" if isinstance(error, OSError) else ""
             self._fail(Failure.PROTOCOL, f"the receiver {how} {when}{why}")

@@ -52,7 +52,7 @@ class Proxy:
             await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode("ascii"))
             response = await _read_headers(loop, sock)
         except OSError as error:
-            raise AttemptFailed(Failure.EGRESS, f"the egress proxy broke the connection ({reason(error)})") from None
+            raise AttemptFailed(Failure.EGRESS, f"the egress proxy dropped the connection ({reason(error)})") from None
         match = _STATUS_LINE.match(response)
         if match is None or b"\r\n\r\n" not in response:
             raise AttemptFailed(Failure.EGRESS, "the egress proxy does not speak HTTP/1.1")
