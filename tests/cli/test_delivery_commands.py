@@ -80,11 +80,11 @@ def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
     assert (api.requests[-1].method, api.requests[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
     assert output("delivery", "resend", "0d11", "--account", "Rapids") == DELIVERY
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
-    in_flight = {"code": "conflict", "detail": "The delivery is in flight."}
+    in_flight = {"code": "conflict", "detail": "An attempt is in flight."}
     api.responses["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
     rejected = run("delivery", "cancel", "dlv_0d")
     assert rejected.exit_code == 1
-    assert "The delivery is in flight." in rejected.stderr
+    assert "An attempt is in flight." in rejected.stderr
 
 
 def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:

@@ -260,5 +260,5 @@ def test_deliveries_that_retention_is_deleting() -> None:
     delivered, failed = explain_removed_delivery(delivered=True), explain_removed_delivery(delivered=False)
     assert (delivered.reason, failed.reason) == (Reason.DELIVERED, Reason.FAILED)
     assert delivered.text.startswith("The event was delivered. ")
-    assert failed.text.startswith("The event was attempted but not delivered. ")
+    assert failed.text.startswith("All attempts to deliver the event failed. ")
     assert delivered.hint is failed.hint is None, "no fix is needed"

@@ -189,7 +189,7 @@ class StopLimit:
             self._timer.cancel()
 
     def _end(self) -> None:
-        _log.critical("shutdown timed out", cause="the database did not finish in time; check the disk")
+        _log.critical("shutdown timed out", cause="the database did not finish its writes in time; check the disk")
         self._log_writer.flush(OUTPUT_SECONDS)
         os._exit(ExitCode.TRY_LATER)
 

@@ -62,7 +62,7 @@ class StoreHealth:
     def note_read(self, name: str) -> None:
         """Note a successful read."""
         if self._reads and self._reads.pop(name, None) is not None and self._was_logged(name):
-            _log.warning("database read recovered", read=name)
+            _log.warning("database reads recovered", read=name)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
         """Note a failed read. Without `trouble`, the cause is the read, not the database."""

@@ -16,7 +16,7 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
-IN_FLIGHT: Final = "The delivery is in flight. Wait for the outcome of the attempt, then try again."
+IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."
 WINDOW_ROWS: Final = 10_000
 """Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
 NEWEST_DELIVERIES: Final = 20

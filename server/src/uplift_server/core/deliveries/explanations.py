@@ -123,8 +123,8 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
 
 def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
     """Explain why attempts exist without a delivery: retention deletes old deliveries before their attempts."""
-    what = "was delivered" if delivered else "was attempted but not delivered"
-    text = f"The event {what}. Details are no longer available, because the event is older than the retention period."
+    what = "The event was delivered" if delivered else "All attempts to deliver the event failed"
+    text = f"{what}. Details are no longer available, because the event is older than the retention period."
     return DeliveryExplanation(Reason.DELIVERED if delivered else Reason.FAILED, text)
 
 
