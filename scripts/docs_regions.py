@@ -4,6 +4,7 @@ A region is between `<!-- generated: NAME -->` and `<!-- end generated -->`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,8 @@ from docs_lifecycle import lifecycle
 from uplift_server.api.documentation.reference_tables import table
 from uplift_server.api.problems import STATUS, TITLES
 from uplift_server.config import SETTINGS, Setting
-from uplift_server.core.deliveries import outcomes
-from uplift_server.core.deliveries.outcomes import Explanation, Outcome
+from uplift_server.core.deliveries.causes import BY_ERROR, BY_STATUS, Explanation, explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
 from uplift_server.observe.metrics import METRICS
 
@@ -55,8 +56,8 @@ def field_codes() -> str:
 
 def causes(outcome: Outcome) -> str:
     """Return the causes of an outcome and how to fix them."""
-    rows = dict.fromkeys((each.cause, each.remedy) for each in _explanations(outcome))
-    return table(("Cause", "How to fix it"), list(rows))
+    rows = [(f"`{each.code}`", each.title, each.cause, each.remedy) for each in _explanations(outcome)]
+    return table(("Code", "Title", "Cause", "How to fix it"), rows)
 
 
 def address_blocks() -> str:
@@ -119,17 +120,16 @@ def _default(setting: Setting) -> str:
 
 def _explanations(outcome: Outcome) -> list[Explanation]:
     """Return every explanation of an outcome."""
-    by_error = outcomes._BY_ERROR.get(outcome)  # noqa: SLF001 - only the documentation needs all of them
-    if by_error is not None:
-        return [explanation for _, explanation in by_error]
+    if outcome in BY_ERROR:
+        return [explanation for _, explanation in BY_ERROR[outcome]]
     if outcome is Outcome.REDIRECT:
-        found = [outcomes.explain(outcome, status_code=301, error=None, location=each) for each in (_LOCATION, None)]
+        found = [explain(outcome, status_code=301, error=None, location=each) for each in (_LOCATION, None)]
+    elif outcome is Outcome.THROTTLED:
+        found = [explain(outcome, status_code=429, error=None, location=None)]
     else:
-        first = 400 if outcome in {Outcome.CLIENT_ERROR, Outcome.THROTTLED} else 500
-        own = [each for each in outcomes._BY_STATUS if first <= each < first + 100]  # noqa: SLF001 - as above
-        own = [each for each in own if (each == 429) == (outcome is Outcome.THROTTLED)]
-        other = [] if outcome is Outcome.THROTTLED else [first + 99]
-        found = [outcomes.explain(outcome, status_code=each, error=None, location=None) for each in own + other]
-        if other and (last := found[-1]) is not None:
-            found[-1] = Explanation(last.cause.replace(str(other[0]), f"another {first // 100}xx status"), last.remedy)
+        first = 400 if outcome is Outcome.CLIENT_ERROR else 500
+        own = [each for each in BY_STATUS if first <= each < first + 100 and each != 429]
+        found = [explain(outcome, status_code=each, error=None, location=None) for each in [*own, None]]
+        if (last := found[-1]) is not None:
+            found[-1] = replace(last, code="status_<n>", cause=last.cause.replace(" a ", " another ", 1))
     return [each for each in found if each is not None]

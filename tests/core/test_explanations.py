@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from uplift_server.core.deliveries.causes import Explanation
 from uplift_server.core.deliveries.explanations import (
     DeliveryExplanation,
     DeliveryFacts,
@@ -15,7 +16,6 @@ from uplift_server.core.deliveries.explanations import (
     explain_listen_session,
     explain_removed_delivery,
 )
-from uplift_server.core.deliveries.outcomes import Explanation
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import Waiting, WaitingFor
 
@@ -25,7 +25,7 @@ EVENT = EventFacts("athlete.created", NOW - HOUR)
 ENDPOINT = EndpointFacts("enabled", NOW - 9 * HOUR, NOW - 9 * HOUR, ("athlete.*",))
 DUE = Waiting(WaitingFor.SCHEDULE, NOW + HOUR)
 DELIVERY = DeliveryFacts(Status.PENDING, DUE, 0, None, None)
-FAILURE = Explanation("Your server responded with 500.", "Look at its log.")
+FAILURE = Explanation("status_500", "500 Internal Server Error", "Your server responded with 500.", "Look at its log.")
 ATTEMPTED = replace(DELIVERY, attempts_made=3, failure=FAILURE)
 
 

@@ -3,7 +3,8 @@
 import pytest
 from tests.engines import Place
 
-from uplift_server.core.deliveries.outcomes import Outcome, explain
+from uplift_server.core.deliveries.causes import explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.delivery.sending.attempts import EGRESS_WAIT_MS_MIN

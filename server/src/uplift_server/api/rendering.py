@@ -32,7 +32,8 @@ from uplift_server.api.views import (
 )
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.http.headers import mask
 from uplift_server.core.http.response_headers import mask_response_headers

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from uplift_server.core.deliveries.causes import Explanation, explain
 from uplift_server.core.deliveries.health import FAILURES_MIN
-from uplift_server.core.deliveries.outcomes import Explanation, explain
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.dashboard.words import count
 from uplift_server.service.endpoints import ShownEndpoint

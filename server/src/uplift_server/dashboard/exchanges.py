@@ -4,7 +4,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.headers import MASKED
 from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.texts import printable

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries.causes import Explanation, explain
 from uplift_server.core.deliveries.explanations import (
     DeliveryExplanation,
     DeliveryFacts,
@@ -16,7 +17,7 @@ from uplift_server.core.deliveries.explanations import (
     explain_removed_delivery,
 )
 from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
-from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.problems import Problem

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from uplift_server.core.deliveries.outcomes import Explanation
+from uplift_server.core.deliveries.causes import Explanation
 from uplift_server.core.events.subscriptions import Subscription
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import Waiting, WaitingFor

@@ -6,7 +6,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.outcomes import Explanation, Outcome, explain
+from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import key_of

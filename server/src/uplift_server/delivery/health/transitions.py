@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries.causes import explain
 from uplift_server.core.deliveries.health import HealthRule
-from uplift_server.core.deliveries.outcomes import explain
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.timestamps import format_optional_timestamp

@@ -1,0 +1,377 @@
+"""Cause of a failed attempt and how to fix it.
+
+Each cause has a stable code, a title for lists, one sentence for the cause and one for how to fix it, for the API, CLI,
+dashboard and emails.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.http.response_headers import mask_urls
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Cause of a failed attempt and how to fix it."""
+
+    code: str
+    """Stable, for filters and groups."""
+    title: str
+    cause: str
+    remedy: str
+
+    @property
+    def hint(self) -> str:
+        """The cause and how to fix it, as one text for the API."""
+        return f"{self.cause} {self.remedy}"
+
+
+_LOCATION_CHARACTERS_SHOWN_MAX: Final = 200
+_UNPRINTABLE: Final = re.compile(r"[^ -~…]")
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+
+_LOGIN: Final = (
+    "Your server responded with {status}: it requires a login or rejected the signature.",
+    "Use this endpoint's secret, verify the body's bytes exactly as received, and do not require a login for the URL.",
+)
+BY_STATUS: Final[dict[int, tuple[str, str]]] = {
+    400: (
+        "Your server responded with 400: it could not parse the request or rejected the signature.",
+        (
+            "Verify the raw body with this endpoint's secret before you parse it. Follow the schema in the event "
+            "catalog, and ignore unknown fields."
+        ),
+    ),
+    401: _LOGIN,
+    403: _LOGIN,
+    404: (
+        "Your server responded with 404: it has no route at this path.",
+        "Correct the endpoint's URL, or deploy the route.",
+    ),
+    405: (
+        "Your server responded with 405: this path does not accept POST.",
+        "Accept POST in the route, or correct the endpoint's URL.",
+    ),
+    408: (
+        "Your server responded with 408: it did not receive the request in time.",
+        "Increase the request timeout of your server and of any proxy in front of it.",
+    ),
+    410: (
+        "Your server responded with 410: this URL no longer exists.",
+        "Change the endpoint's URL, or delete the endpoint if you no longer need its events.",
+    ),
+    413: (
+        "Your server responded with 413: the body is too large.",
+        "Increase the body size limit of your server, and of any proxy in front of it, to at least 512 KiB.",
+    ),
+    415: (
+        "Your server responded with 415: it does not accept the content type application/json.",
+        "Accept application/json in the route.",
+    ),
+    422: (
+        "Your server responded with 422: it parsed the body but rejected its content.",
+        (
+            "Compare your server's validation with the schema in the event catalog, and ignore unknown event types and "
+            "fields."
+        ),
+    ),
+    429: (
+        "Your server responded with 429: it receives more requests than it allows.",
+        "Increase your server's limit, or set a rate limit on the endpoint; retries respect Retry-After.",
+    ),
+    502: (
+        "Your server responded with 502: its proxy did not receive a valid response from your application.",
+        "Check that the application is running and that the proxy forwards requests to it.",
+    ),
+    503: (
+        "Your server responded with 503: it is overloaded or down for maintenance.",
+        "Restore your server; retries continue on schedule, and you can resend failed deliveries.",
+    ),
+    504: (
+        "Your server responded with 504: its proxy timed out waiting for your application.",
+        "Store the event and respond with 2xx first, then process the event.",
+    ),
+}
+"""The sentences for the cause and for how to fix it."""
+_OTHER_CLIENT_ERROR: Final = (
+    "Your server responded with {status}: it rejected the request.",
+    "Find this request in your server's log, and respond with 2xx once the event is stored.",
+)
+_OTHER_SERVER_ERROR: Final = (
+    "Your server responded with {status}: it failed to handle the request.",
+    "Find the error in your server's log, fix it, and resend the failed deliveries.",
+)
+_CONNECTION_CUT: Final = Explanation(
+    "connection_closed",
+    "Connection closed early",
+    "Your server, or a proxy in front of it, closed the connection before the response was complete.",
+    "Check its log for crashes and limits, and allow the egress IPs of Uplift Webhooks in its firewall.",
+)
+
+_DNS: Final = Explanation(
+    "dns",
+    "Host name does not resolve",
+    "The host name of the endpoint's URL does not resolve.",
+    "Check the spelling of the name, and check that its DNS records are public.",
+)
+
+# If an outcome has several texts, the first pattern that matches the attempt's error decides. The patterns are
+# phrases of the sender or the system with at least two words, so that no host name in the error can match.
+_OWN_FAULTS: Final = (
+    "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: |too many open files"
+    "|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
+)
+BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
+    Outcome.TIMEOUT: (
+        ("still resolving", _DNS),
+        (
+            "did not accept a connection|still connecting|tls handshake|not open a tunnel|no tunnel to|proxy to reach",
+            Explanation(
+                "connect_timeout",
+                "Connection timed out",
+                "The connection to your server timed out.",
+                "Check that your server is running and that its firewall allows the egress IPs of Uplift Webhooks.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "response_timeout",
+                "Response timed out",
+                "Your server did not send a complete response within the timeout.",
+                "Store the event and respond with 2xx first, then process the event.",
+            ),
+        ),
+    ),
+    Outcome.DNS_ERROR: (("", _DNS),),
+    Outcome.CONNECT_ERROR: (
+        (
+            _OWN_FAULTS,
+            Explanation(
+                "egress_failed",
+                "Outbound connection failed on this server",
+                "Uplift Webhooks could not open an outbound connection; your server is not the cause.",
+                "You do not need to do anything: this does not count against your endpoint, and Uplift Webhooks "
+                "retries the delivery.",
+            ),
+        ),
+        (
+            "connection refused",
+            Explanation(
+                "connection_refused",
+                "Connection refused",
+                "The connection was refused: no program is listening on this address and port.",
+                "Start your server, or correct the port in the endpoint's URL.",
+            ),
+        ),
+        (
+            "network is unreachable|no route to host",
+            Explanation(
+                "no_route",
+                "No network route",
+                "There is no network route to your server's address.",
+                "Check that its DNS records contain its current address and that it is connected to the internet.",
+            ),
+        ),
+        ("connection reset|closed the connection|broken pipe", _CONNECTION_CUT),
+        (
+            "",
+            Explanation(
+                "connect_failed",
+                "Connection failed",
+                "Uplift Webhooks could not connect to your server.",
+                "Check that your server is running and that its firewall allows the egress IPs of Uplift Webhooks.",
+            ),
+        ),
+    ),
+    Outcome.TLS_ERROR: (
+        (
+            "has expired",
+            Explanation(
+                "tls_certificate_expired",
+                "TLS certificate expired",
+                "Your server's certificate has expired.",
+                "Renew the certificate, and set up automatic renewal.",
+            ),
+        ),
+        (
+            "not valid yet|not yet valid",
+            Explanation(
+                "tls_certificate_not_yet_valid",
+                "TLS certificate not yet valid",
+                "Your server's certificate is not valid yet.",
+                "Wait until the certificate becomes valid, or install a valid one.",
+            ),
+        ),
+        (
+            "for another name|for another address|hostname mismatch|ip address mismatch",
+            Explanation(
+                "tls_name_mismatch",
+                "TLS certificate for another name",
+                "Your server's certificate was issued for another name.",
+                "Install a certificate for the host of the endpoint's URL, or use the certificate's name in the URL.",
+            ),
+        ),
+        (
+            "is self-signed|self-signed certificate|not trusted|issuer of the certificate|local issuer",
+            Explanation(
+                "tls_untrusted",
+                "TLS certificate not trusted",
+                "Your server's certificate is not publicly trusted, or its chain is incomplete.",
+                "Install a certificate from a public authority, with all intermediate certificates (the full chain).",
+            ),
+        ),
+        (
+            "does not speak tls|wrong version number",
+            Explanation(
+                "tls_missing",
+                "No TLS on this port",
+                "Your server does not use TLS on this port.",
+                "Correct the port in the endpoint's URL, or enable TLS on your server.",
+            ),
+        ),
+        (
+            "older than 1.2|unsupported protocol|alert protocol version|handshake failure|no shared cipher",
+            Explanation(
+                "tls_version",
+                "No common TLS version",
+                "Your server and Uplift Webhooks have no TLS version or cipher in common.",
+                "Enable TLS 1.2 or 1.3 on your server, and install a certificate for the host of the endpoint's URL.",
+            ),
+        ),
+        ("ended the connection|tls connection (broke|failed)", _CONNECTION_CUT),
+        (
+            "",
+            Explanation(
+                "tls_failed",
+                "TLS connection failed",
+                "The TLS connection to your server failed.",
+                "Check your server's certificate and TLS settings with an online TLS checker.",
+            ),
+        ),
+    ),
+    Outcome.PROTOCOL_ERROR: (
+        ("(closed|dropped|broke|ended) the connection", _CONNECTION_CUT),
+        (
+            "longer than [0-9]+ bytes",
+            Explanation(
+                "headers_too_long",
+                "Response headers too long",
+                "Your server's response headers are too long.",
+                "Respond with a few short headers, without cookies.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "invalid_response",
+                "Invalid HTTP response",
+                "Your server did not send a valid HTTP/1.1 response.",
+                "Check that the port in the endpoint's URL belongs to an HTTP/1.1 server.",
+            ),
+        ),
+    ),
+    Outcome.BLOCKED: (
+        (
+            "no egress address",
+            Explanation(
+                "no_address_family",
+                "No address for this IP version",
+                "Your server's host has no address for the IP version (IPv4 or IPv6) that Uplift Webhooks uses.",
+                "Add the missing DNS record for your server: A for IPv4, AAAA for IPv6.",
+            ),
+        ),
+        (
+            "does not allow a tunnel",
+            Explanation(
+                "proxy_rule",
+                "Not allowed by the egress proxy",
+                "The egress proxy of Uplift Webhooks does not allow connections to this address and port.",
+                "Use port 443, or ask the operator to allow your server's address and port.",
+            ),
+        ),
+        (
+            "use https",
+            Explanation(
+                "https_required",
+                "HTTPS required",
+                "The endpoint's URL uses http, but its host has a public address.",
+                "Change the endpoint's URL to https.",
+            ),
+        ),
+        (
+            "",
+            Explanation(
+                "address_not_allowed",
+                "Address not allowed",
+                "The host of the endpoint's URL resolves to an address that is not allowed.",
+                "Use only public addresses in its DNS records; to receive on your own machine, use uplift listen.",
+            ),
+        ),
+    ),
+}
+
+
+def explain(
+    outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
+) -> Explanation | None:
+    """Explain why an attempt failed and how to fix it; None for `delivered`.
+
+    `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so secrets
+    in it are masked, and it is truncated and made printable.
+    """
+    if outcome is Outcome.DELIVERED:
+        return None
+    if outcome is Outcome.REDIRECT:
+        return _redirect(status_code, location)
+    if outcome in BY_ERROR:
+        return _by_error(outcome, (error or "").lower())
+    return _by_status(outcome, status_code)
+
+
+@lru_cache(4096)
+def _by_error(outcome: Outcome, words: str) -> Explanation:
+    return next(explanation for pattern, explanation in BY_ERROR[outcome] if re.search(pattern, words))
+
+
+def _by_status(outcome: Outcome, status_code: int | None) -> Explanation:
+    if status_code is None and outcome is Outcome.THROTTLED:
+        status_code = HTTPStatus.TOO_MANY_REQUESTS
+    other = _OTHER_SERVER_ERROR if outcome is Outcome.SERVER_ERROR else _OTHER_CLIENT_ERROR
+    if status_code is None:
+        of_class = "5xx" if outcome is Outcome.SERVER_ERROR else "4xx"
+        return Explanation(
+            f"status_{of_class}", f"{of_class} status", other[0].format(status=f"a {of_class} status"), other[1]
+        )
+    cause, remedy = BY_STATUS.get(status_code, other)
+    phrase = _PHRASES.get(status_code)
+    title = f"{status_code} {phrase}" if phrase else f"Status {status_code}"
+    return Explanation(f"status_{status_code}", title, cause.format(status=status_code), remedy)
+
+
+def _redirect(status_code: int | None, location: str | None) -> Explanation:
+    status = status_code or "a 3xx status"
+    if not location:
+        cause = f"Your server responded with {status}, a redirect without a Location header."
+        remedy = "Respond with 2xx instead of a redirect, because Uplift Webhooks does not follow redirects."
+    else:
+        cause = (
+            f"Your server responded with {status}, a redirect to {shown_location(location)}, "
+            "which Uplift Webhooks does not follow."
+        )
+        remedy = (
+            "Set the endpoint's URL to the redirect target if you own it, or respond with 2xx instead of a redirect."
+        )
+    return Explanation("redirect", "Redirect", cause, remedy)
+
+
+def shown_location(location: str) -> str:
+    """Return the redirect target for people: printable, truncated and without secrets."""
+    shown = _UNPRINTABLE.sub("?", mask_urls(location))
+    if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
+        shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
+    return shown
