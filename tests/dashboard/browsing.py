@@ -42,6 +42,7 @@ class Screen:
 DESKTOP = Screen("desk", 1280, "light")
 DARK_DESKTOP = Screen("night", 1280, "dark")
 PHONE = Screen("phone", 360, "dark")
+LIGHT_PHONE = Screen("light-phone", 360, "light")
 WITHOUT_SCRIPTS = Screen("without-scripts", 1280, "light", scripts=False)
 SCREENS = (DESKTOP, PHONE)
 """Two screens that cover both widths and both themes."""

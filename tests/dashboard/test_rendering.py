@@ -84,6 +84,18 @@ def test_dotted_names_can_break_at_dots() -> None:
     assert rendering.breakable("a.b.<c>") == "a.<wbr>b.<wbr>&lt;c&gt;"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h.example/a/b?secret=1", "https://h.example/<wbr>a/<wbr>b"),
+        ("https://h.example//<b>/", "https://h.example/<wbr>/<wbr>&lt;b&gt;/"),
+        (f"https://h.example/{'x' * 50}", f"https://h.example/<wbr>{'x' * 40}<wbr>{'x' * 10}"),
+    ],
+)
+def test_urls_can_break_after_separators_and_in_long_parts(text: str, shown: str) -> None:
+    assert rendering.url(text) == shown
+
+
 def test_form_fields_have_timestamps_without_an_offset() -> None:
     assert rendering.moment(1_764_000_000_999) == "2025-11-24T16:00:00"
     assert rendering.moment(None) == ""

@@ -30,7 +30,7 @@ class PageResponse:
     @property
     def text(self) -> str:
         """The visible text with single spaces."""
-        return " ".join(unescape(_TAG.sub(" ", self.html)).split())
+        return " ".join(unescape(_TAG.sub(" ", self.html.replace("<wbr>", ""))).split())
 
     @property
     def token(self) -> str:

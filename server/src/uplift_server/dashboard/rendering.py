@@ -27,6 +27,8 @@ from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 from uplift_server.dashboard.words import OUTCOMES, count
 
 ID_CHARACTERS_SHOWN: Final = 13
+_URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
+"""A part of a URL up to its separator, or 40 characters of a longer part, which does not fit in a table column."""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
@@ -79,6 +81,7 @@ def _environment() -> Environment:
         "instant": instant,
         "clock": clock,
         "breakable": breakable,
+        "url": url,
         "with_times": with_times,
         "with_code": with_code,
         "moment": moment,
@@ -122,6 +125,12 @@ def clock(ms: int) -> str:
 def breakable(name: str) -> Markup:
     """Return a dotted name with line break opportunities after the dots."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=\.)", name))
+
+
+def url(text: str) -> Markup:
+    """Return a URL without its query, with line break opportunities only after its separators and in long parts."""
+    parts = _URL_PART.findall(printable(without_query(text), lines=True))
+    return Markup("<wbr>").join(escape(part) for part in parts if part)
 
 
 def with_times(text: str) -> Markup:

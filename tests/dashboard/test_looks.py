@@ -1,0 +1,65 @@
+"""Looks: one color per status, and URLs that break only after their separators."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+from tests.dashboard.browsing import OpenPage
+from tests.dashboard.visitors import member, open_overview
+from tests.e2e.harness import Server
+from tests.e2e.receiving import Receiver
+
+import uplift_server.dashboard
+
+CSS = Path(uplift_server.dashboard.__file__).with_name("static").joinpath("dashboard.css").read_text(encoding="utf-8")
+STATUSES = ("delivered", "failed", "failing", "disabled", "warned", "pending", "held", "paused", "cancelled")
+
+# The text before each line break of a URL on the page.
+LINE_ENDS = """() => [...document.querySelectorAll('main .url')].flatMap((url) => {
+    const ends = [];
+    let top = null, text = '';
+    const walker = document.createTreeWalker(url, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        for (let at = 0; at < node.length; at += 1) {
+            const range = document.createRange();
+            range.setStart(node, at);
+            range.setEnd(node, at + 1);
+            const box = range.getBoundingClientRect();
+            if (top !== null && box.top > top + 5) ends.push(text);
+            top = box.top;
+            text += node.data[at];
+        }
+    }
+    return ends;
+})"""
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_status_has_one_color(status: str) -> None:
+    rules = re.findall(r"([^{}]*)\{([^{}]*)\}", CSS)
+    named = [body for selector, body in rules if re.search(rf"\.{status}\b", selector)]
+    assert len(named) == 1, named
+    assert re.fullmatch(r"\s*--status: var\(--(\w+)\); --status-ground: var\(--\1-ground\);\s*", named[0])
+
+
+def _line_ends(page: Page, path: str) -> list[str]:
+    page.goto(path)
+    ends: list[str] = page.evaluate(LINE_ENDS)
+    return ends
+
+
+def test_urls_break_only_after_separators(server: Server, receiver: Receiver, open_page: OpenPage) -> None:
+    account, api = server.account()
+    long = receiver.url("/integrations/v2/webhooks/uplift/production/receive/movement/analytics/created/athletes")
+    endpoint = api.endpoint(long)["id"]
+    api.send(1)
+    page = open_page()
+    open_overview(page, member(server, account))
+    ends = [
+        end
+        for path in ("overview", "endpoints", f"endpoints/{endpoint}")
+        for end in _line_ends(page, f"/accounts/{account}/{path}")
+    ]
+    assert ends
+    assert not [end for end in ends if not end.endswith("/")]
