@@ -1,4 +1,4 @@
-"""The parts of the demo: verifying receivers, predictable failures, and exact counts."""
+"""The parts of the demo: verifying receivers, predictable failures, links, and exact counts."""
 
 import asyncio
 import json
@@ -12,21 +12,26 @@ from typer.testing import CliRunner
 
 from uplift_server.cli.demo import tally as tally_module
 from uplift_server.cli.demo.receiver import (
+    DOWN,
+    DOWN_SECONDS,
     FIRST_FAILURES,
     RELAPSE_EVERY,
     SECOND_FAILURES,
     SHAKY,
     STEADY,
+    UP_SECONDS,
     Arrival,
+    DownRule,
     Receivers,
     ShakyRule,
 )
 from uplift_server.cli.demo.run import Demo, free_port
 from uplift_server.cli.demo.tally import Summary, Tally
 from uplift_server.cli.main import app
+from uplift_webhooks.cli.kit.errors import CliError
 from uplift_webhooks.testing import sign
 
-SECRETS = {STEADY: "a-secret-of-the-steady-one", SHAKY: "a-secret-of-the-shaky-one"}
+SECRETS = {STEADY: "a-secret-of-the-steady-one", SHAKY: "a-secret-of-the-shaky-one", DOWN: "a-secret-of-the-third"}
 BODY = json.dumps(
     {
         "id": "0197f0c2-0000-7000-8000-000000000001",
@@ -46,6 +51,11 @@ class Setup:
 
     async def send(self, receiver: str, headers: dict[str, str], body: bytes = BODY, *, path: str | None = None) -> int:
         """Send a request on a new connection; return the status code."""
+        response = await self.exchange(receiver, headers, body, path=path)
+        return int(response.split(b" ")[1]) if response else 0
+
+    async def exchange(self, receiver: str, headers: dict[str, str], body: bytes, *, path: str | None = None) -> bytes:
+        """Send a request on a new connection; return the response."""
         url = self.receivers.url(receiver)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         lines = [f"POST /{path or receiver} HTTP/1.1", f"content-length: {len(body)}", "connection: close"]
@@ -53,7 +63,7 @@ class Setup:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         response = await reader.read()
         writer.close()
-        return int(response.split(b" ")[1]) if response else 0
+        return response
 
 
 @pytest.fixture
@@ -114,6 +124,41 @@ def test_the_shaky_rule_fails_few_events_and_each_at_most_twice() -> None:
     assert {rule.status(f"e{number}", 3) for number in failed} == {204}
 
 
+async def test_the_down_receiver_fails_all_events_but_accepts_its_registration(setup: Setup) -> None:
+    assert [await setup.send(DOWN, signed(DOWN, attempt)) for attempt in (1, 5)] == [503, 503]
+    registration = BODY.replace(b"athlete.created", b"webhook.created")
+    assert await setup.send(DOWN, sign(registration, SECRETS[DOWN]), registration) == 204
+
+
+def test_an_outage_is_long_enough_to_look_at_and_ends() -> None:
+    times = iter([100.0, 100.0, 99.0 + DOWN_SECONDS, 101.0 + DOWN_SECONDS, 101.0 + DOWN_SECONDS + UP_SECONDS])
+    rule = DownRule(lambda: next(times))
+    assert [rule.status() for _ in range(4)] == [503, 503, 204, 503]
+    assert DOWN_SECONDS >= 300
+
+
+async def test_a_link_redirects_to_a_new_target_each_time(setup: Setup) -> None:
+    targets = iter(["http://127.0.0.1:1/enter/a", "http://127.0.0.1:1/enter/b"])
+
+    async def target() -> str:
+        try:
+            return next(targets)
+        except StopIteration:
+            raise CliError("the server is stopped", "start it") from None
+
+    link = setup.receivers.add_link("owner", target)
+    path = link.split("/", 3)[3]
+    for expected in (b"a", b"b"):
+        response = await setup.exchange(STEADY, {}, b"", path=path)
+        assert response.startswith(b"HTTP/1.1 303 ")
+        assert b"location: http://127.0.0.1:1/enter/" + expected + b"\r\n" in response
+    assert await setup.send(STEADY, {}, b"", path=path) == 503
+    assert await setup.send(STEADY, {}, b"", path="owner") == 404
+    setup.receivers.remove_links()
+    assert await setup.send(STEADY, {}, b"", path=path) == 404
+    assert setup.arrivals == []
+
+
 ARRIVAL = Arrival(STEADY, 10.0, "e1", "t", 1, 204, None)
 
 
@@ -133,6 +178,16 @@ def test_an_event_counts_when_both_receivers_accept_it() -> None:
     assert (summary.failed_attempts, summary.retried_events, summary.duplicates) == (1, 1, 0)
     assert (summary.p50_ms, summary.p99_ms, summary.seconds) == (4.0, 4.0, 1.23)
     assert summary.as_json()["complete"] is True
+
+
+def test_the_down_receiver_does_not_count() -> None:
+    tally = Tally()
+    tally.handed_over("e1", 10.0)
+    for receiver, status in ((DOWN, 503), (STEADY, 204), (DOWN, 204), (SHAKY, 204), (DOWN, 204)):
+        tally.arrived(replace(ARRIVAL, receiver=receiver, status=status))
+    summary = tally.summary(unfinished=0, seconds=1)
+    assert summary.complete
+    assert (summary.failed_attempts, summary.retried_events, summary.duplicates) == (0, 0, 0)
 
 
 def test_unverified_or_unsettled_events_make_a_run_incomplete() -> None:
@@ -183,6 +238,21 @@ def test_percentiles_use_the_nearest_rank() -> None:
     summary = tally.summary(unfinished=0, seconds=1)
     assert (summary.p50_ms, summary.p99_ms) == (50.0, 99.0)
     assert Tally().summary(unfinished=0, seconds=0).p50_ms is None
+
+
+@pytest.mark.parametrize(("arguments", "slowest", "fastest"), [([], 1, 5), (["--events", "9"], 20, 100)])
+def test_the_default_rate_can_be_followed(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], slowest: float, fastest: float
+) -> None:
+    rates = []
+
+    async def no_run(demo: Demo) -> Summary:
+        rates.append(demo.plan.rate_per_second)
+        return Tally().summary(unfinished=0, seconds=0)
+
+    monkeypatch.setattr(Demo, "run", no_run)
+    assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 0
+    assert slowest <= rates[0] <= fastest
 
 
 def test_an_incomplete_run_exits_with_1_and_lists_missing_events(monkeypatch: pytest.MonkeyPatch) -> None:

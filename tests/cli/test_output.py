@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
+from uplift_server.cli.demo.receiver import DOWN, SHAKY, STEADY, Arrival
 from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Tally
 from uplift_webhooks.cli.kit.output import Output, printable
@@ -111,6 +111,7 @@ def test_the_demo_screen_on_a_terminal(events: int | None) -> None:
     output, shown = terminal(160)
     tally = Tally()
     with Screen(output, events) as screen:
+        screen.links("http://127.0.0.1:1/owner/a", "http://127.0.0.1:1/operator/b")
         screen.say("begin")
         tally.handed_over("e1", 9.99)
         for arrival in (
@@ -131,11 +132,25 @@ def test_the_demo_screen_on_a_terminal(events: int | None) -> None:
         "bad",
         "0 of 1 at the shaky receiver",
     )
+    # A terminal repeats the links below each new line.
+    assert text.count("http://127.0.0.1:1/owner/a") > 1
+    assert text.count("http://127.0.0.1:1/operator/b") > 1
     assert all(words in text for words in (*shown_words, "invalid signatures: 1", "Unfinished deliveries: 1"))
 
 
 def test_a_demo_without_a_terminal_has_no_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(Output(as_json=False), 1) as screen:
+        screen.links("http://127.0.0.1:1/owner/a", "http://127.0.0.1:1/operator/b")
         screen.arrival(ARRIVAL, None)
         screen.delivered(1)
-    assert "\x1b" not in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert text.count("http://127.0.0.1:1/owner/a") == text.count("http://127.0.0.1:1/operator/b") == 1
+
+
+def test_an_outage_in_the_demo_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen(Output(as_json=False), None) as screen:
+        for status in (204, 503, 503, 503, 204, 204):
+            screen.arrival(Arrival(DOWN, 10.0, "e1", "t", 1, status, None), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["204", "503", "204"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -58,7 +59,8 @@ def test_demo_prints_lines_and_a_summary_and_ignores_the_environment(tmp_path: P
     assert result.returncode == 0, result.stdout + result.stderr
     assert "5 of 5 events at the steady receiver, 5 of 5 at the shaky receiver" in result.stdout
     assert "p50" in result.stdout
-    assert len(re.findall(r"^  as the .* http://127\.0\.0\.1:\d+/enter/[\w-]{54}$", result.stdout, re.MULTILINE)) == 2
+    links = re.findall(r"^  as the .* http://127\.0\.0\.1:\d+/(\w+)/[\w-]{16}$", result.stdout, re.MULTILINE)
+    assert links == ["owner", "operator"]
     assert "\x1b" not in result.stdout
     assert (data / "uplift.db").exists()
     # The demo can continue with the stored data.
@@ -66,7 +68,7 @@ def test_demo_prints_lines_and_a_summary_and_ignores_the_environment(tmp_path: P
 
 
 def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
-    """The link leads to a page with a confirmation button, which sets the cookie."""
+    """A link works again and again. It leads to a page with a confirmation button, which sets the cookie."""
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -74,10 +76,11 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
     try:
         found: list[str] = []
         for line in process.stdout:
-            found += re.findall(r"http://[\d.:]+/enter/[\w-]+", line)
+            found += re.findall(r"http://[\d.:]+/(?:owner|operator)/[\w-]+", line)
             if len(found) == 2:
                 break
-        assert [re.sub("acc_.*", "", opened(link)) for link in found] == ["/accounts/", "/operator"]
+        for _ in range(2):
+            assert [re.sub("acc_.*", "", opened(link)) for link in found] == ["/accounts/", "/operator"]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=SECONDS_MAX)
         assert process.returncode == 0
@@ -87,6 +90,9 @@ def test_printed_links_open_the_dashboard(tmp_path: Path) -> None:
 
 def opened(link: str) -> str:
     """Return the page after a person opens a link and confirms."""
+    redirect = urllib3.request("GET", link, redirect=False)
+    assert redirect.status == 303
+    link = redirect.headers["location"]
     base = link.partition("/enter/")[0]
     form_page = urllib3.request("GET", link, redirect=False)
     assert form_page.status == 200
@@ -104,6 +110,46 @@ def _cookies(response: urllib3.BaseHTTPResponse) -> str:
     return "; ".join(each.partition(";")[0] for each in response.headers.getlist("set-cookie"))
 
 
+def test_one_endpoint_stays_in_trouble(tmp_path: Path) -> None:
+    """Its breaker opens and its backlog grows. Endpoints of an earlier run do not remain."""
+    data = tmp_path / "kept"
+    assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0
+    process = subprocess.Popen(
+        [PROGRAM, "demo", "--port", "0", "--data-dir", str(data), "--rate", "30"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        found = None
+        while found is None:
+            found = re.search(r"Bearer (sk_\w+)' '(http://[\d.:]+)/", process.stdout.readline())
+        key, server = found.groups()
+
+        def items(path: str) -> list[dict[str, Any]]:
+            response = urllib3.request("GET", f"{server}/v1/{path}", headers={"authorization": f"Bearer {key}"})
+            return list(response.json()["data"])
+
+        until = time.monotonic() + SECONDS_MAX
+        while process.stdout.readline():
+            endpoints = {each["description"]: each for each in items("endpoints")}
+            down = endpoints.get("Fails for minutes at a time")
+            waiting = items(f"deliveries?status=pending&endpoint={down['id']}&limit=50") if down else []
+            if len(waiting) == 50 or time.monotonic() > until:
+                break
+        assert len(items("endpoints")) == 3
+        assert len(waiting) == 50
+        assert down is not None
+        assert down["health"]["status"] == "failing"
+        assert down["health"]["failing_since"] is not None
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
 def test_demo_without_a_number_runs_until_stopped(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [PROGRAM, "demo", "--port", "0", "--json"],
@@ -113,10 +159,12 @@ def test_demo_without_a_number_runs_until_stopped(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout is not None
-    seen = 0
+    seen = set()
     for line in process.stdout:
-        seen += json.loads(line)["type"] != "webhook.created"
-        if seen >= 10:
+        attempt = json.loads(line)
+        if attempt["type"] != "webhook.created":
+            seen.add(attempt["event"])
+        if len(seen) >= 5:
             break
     process.send_signal(signal.SIGINT)
     began = time.monotonic()

@@ -1,1 +1,1 @@
-"""The demo: a server and two receivers on one machine. One receiver fails at first."""
+"""The demo: a server and receivers on one machine. Some receivers fail, so that there is something to see."""

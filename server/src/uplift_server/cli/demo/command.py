@@ -15,7 +15,10 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary
 
-RATE_PER_SECOND: Final = 25.0
+RATE_PER_SECOND: Final = 2.0
+"""Slow enough to follow."""
+COUNTED_RATE_PER_SECOND: Final = 25.0
+"""With --events, the demo should end soon."""
 PORT: Final = 8420
 
 
@@ -34,8 +37,16 @@ def demo(
         ),
     ] = None,
     rate: Annotated[
-        float, typer.Option("--rate", metavar="N", min=0.1, max=500, help="Events per second, 0.1 to 500.")
-    ] = RATE_PER_SECOND,
+        float | None,
+        typer.Option(
+            "--rate",
+            metavar="N",
+            min=0.1,
+            max=500,
+            help=f"Events per second, 0.1 to 500. "
+            f"Default: {RATE_PER_SECOND:g}, or {COUNTED_RATE_PER_SECOND:g} with --events.",
+        ),
+    ] = None,
     port: Annotated[
         int,
         typer.Option(
@@ -51,10 +62,11 @@ def demo(
         typer.Option("--data-dir", metavar="DIR", help="Directory for the data. Default: a temporary directory."),
     ] = None,
 ) -> None:
-    """Run a demo: a server, an account and two local receivers.
+    """Run a demo: a server, an account and local receivers.
 
-    The server sends sample events. Both receivers verify every signature. One of them fails at first, so you see
-    retries. The demo prints one-time links to the dashboard and ignores UPLIFT_… variables. With --events, the exit
+    The server sends sample events. The receivers verify every signature. One of them fails at first, so you see
+    retries. Another one fails for 10 minutes at a time, so you see a failing endpoint and its recovery; with --events,
+    the demo omits it. The demo prints links to the dashboard and ignores UPLIFT_… variables. With --events, the exit
     code is 0 only if both receivers verified every event.
     """
     # Imported here so that other commands start faster.
@@ -66,6 +78,8 @@ def demo(
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uplift-demo-")))
         else:
             data_dir.mkdir(parents=True, exist_ok=True)
+        if rate is None:
+            rate = RATE_PER_SECOND if events is None else COUNTED_RATE_PER_SECOND
         screen = stack.enter_context(Screen(session.output, events))
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
 

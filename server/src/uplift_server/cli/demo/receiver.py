@@ -1,19 +1,23 @@
-"""Two receivers on one local port: one is healthy, and one fails at first.
+"""Three receivers on one local port: one is healthy, one fails at first, and one fails for minutes at a time.
 
-Both verify every request with the receiver library, once with each of the two signatures.
+All verify every request with the receiver library, once with each of the two signatures. The port also has links that
+redirect to the dashboard.
 """
 
 import asyncio
 import contextlib
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from uplift_webhooks import Webhook, WebhookVerificationError
+from uplift_webhooks.cli.kit.errors import CliError
 
 STEADY: Final = "steady"
 SHAKY: Final = "shaky"
+DOWN: Final = "down"
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
@@ -25,7 +29,21 @@ SECOND_FAILURES: Final = 2
 RELAPSE_EVERY: Final = 60
 """After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 
-_REASONS: Final = {204: "No Content", 302: "Found", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error"}
+DOWN_SECONDS: Final = 600.0
+"""Duration of each outage of the down receiver: long enough to look at it."""
+UP_SECONDS: Final = 300.0
+"""Duration of each recovery of the down receiver."""
+_LINK_TOKEN_BYTES: Final = 12
+
+_REASONS: Final = {
+    204: "No Content",
+    302: "Found",
+    303: "See Other",
+    400: "Bad Request",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +85,28 @@ class ShakyRule:
         return 204
 
 
-class Receivers:
-    """A small HTTP server with a path for each receiver."""
+class DownRule:
+    """The down receiver's responses: failures for DOWN_SECONDS, then successes for UP_SECONDS, and so on."""
 
-    def __init__(self, secrets: Mapping[str, str], on_arrival: Callable[[Arrival], None]) -> None:
-        self._standard = {name: Webhook(secret) for name, secret in secrets.items()}
-        self._uplift = {name: Webhook(secret, allow_uplift_signature=True) for name, secret in secrets.items()}
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began = now()
+
+    def status(self) -> int:
+        """Return the status code of the response."""
+        return 503 if (self._now() - self._began) % (DOWN_SECONDS + UP_SECONDS) < DOWN_SECONDS else 204
+
+
+class Receivers:
+    """A small HTTP server with a path for each receiver and each link."""
+
+    def __init__(self, tokens: Mapping[str, str], on_arrival: Callable[[Arrival], None]) -> None:
+        self._standard = {name: Webhook(token) for name, token in tokens.items()}
+        self._uplift = {name: Webhook(token, allow_uplift_signature=True) for name, token in tokens.items()}
         self._on_arrival = on_arrival
         self._shaky = ShakyRule()
+        self._down = DownRule()
+        self._links: dict[str, Callable[[], Awaitable[str]]] = {}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
 
@@ -94,6 +126,16 @@ class Receivers:
         """Return the URL of a receiver."""
         assert self._server is not None, "not started"
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
+
+    def add_link(self, name: str, target: Callable[[], Awaitable[str]]) -> str:
+        """Return a URL that redirects to a new target each time. The URL contains a random token."""
+        path = f"{name}/{secrets.token_urlsafe(_LINK_TOKEN_BYTES)}"
+        self._links[path] = target
+        return self.url(path)
+
+    def remove_links(self) -> None:
+        """Remove all links."""
+        self._links.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
@@ -120,11 +162,22 @@ class Receivers:
         if not 0 <= length <= BODY_BYTES_MAX:
             return False
         body = await reader.readexactly(length)
-        status = self._respond(lines[0].split(" ")[1].strip("/"), headers, body)
-        location = "location: /login\r\n" if status == 302 else ""
-        writer.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{location}content-length: 0\r\n\r\n".encode())
+        path = lines[0].split(" ")[1].strip("/")
+        if path in self._links:
+            status, location = await self._redirect(path)
+        else:
+            status = self._respond(path, headers, body)
+            location = "/login" if status == 302 else None
+        header = f"location: {location}\r\ncache-control: no-store\r\n" if location else ""
+        writer.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{header}content-length: 0\r\n\r\n".encode())
         await writer.drain()
         return headers.get("connection", "").lower() != "close"
+
+    async def _redirect(self, path: str) -> tuple[int, str | None]:
+        try:
+            return 303, await self._links[path]()
+        except CliError:
+            return 503, None
 
     def _respond(self, receiver: str, headers: dict[str, str], body: bytes) -> int:
         at = time.perf_counter()
@@ -140,9 +193,11 @@ class Receivers:
             problem = error.cause
         if problem is not None:
             status = 400
-        elif receiver == SHAKY and event_type != "webhook.created":
+        elif receiver == STEADY or event_type == "webhook.created":
+            status = 204
+        elif receiver == SHAKY:
             status = self._shaky.status(event_id, attempt)
         else:
-            status = 204
+            status = self._down.status()
         self._on_arrival(Arrival(receiver, at, event_id, event_type, attempt, status, problem))
         return status

@@ -1,4 +1,4 @@
-"""The demo: start a server and two receivers, send events, and wait until all are verified."""
+"""The demo: start a server and its receivers, send events, and wait until all are verified."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from uplift_server.app import Application
 from uplift_server.cli.advice import ADVICE
-from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival, Receivers
+from uplift_server.cli.demo.receiver import DOWN, SHAKY, STEADY, Arrival, Receivers
 from uplift_server.cli.demo.screen import Screen
 from uplift_server.cli.demo.tally import Summary, Tally
 from uplift_server.cli.reach import new_operator_key
@@ -28,8 +28,16 @@ from uplift_server.core.ids import RANDOM_BYTES, uuid7, uuid_text
 from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
-RETRY_SCHEDULE: Final = "700ms,1s,2s,4s,8s"
-"""A short schedule, so that retries are visible within seconds."""
+RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
+"""The first retries are visible within seconds, and the last ones outlast an outage of the down receiver."""
+PROBE_MAX: Final = "30s"
+"""Longest wait between probes: the end of an outage is visible soon."""
+ACCOUNT: Final = "Rapids Academy"
+DESCRIPTIONS: Final = {
+    STEADY: "Responds immediately",
+    SHAKY: "Fails at first",
+    DOWN: "Fails for minutes at a time",
+}
 TIMEOUT_SECONDS: Final = 30.0
 """Time limit for the last delivery after the last event."""
 STOP_TIMEOUT_SECONDS: Final = 8.0
@@ -69,6 +77,7 @@ def demo_config(plan: Plan) -> Config:
             "UPLIFT_PORT": str(plan.port),
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
+            "UPLIFT_BREAKER_PROBE_MAX": PROBE_MAX,
             # The demo prints each attempt when a receiver gets it.
             "UPLIFT_LOG_FORMAT": "none",
         }
@@ -90,11 +99,14 @@ class Demo:
     """One run of the demo."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
-        self._plan = plan
+        self.plan = plan
         self._screen = screen
         self._tally = Tally()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
+        # A run with a number of events ends when all have arrived.
+        self._names = (STEADY, SHAKY, DOWN) if plan.events is None else (STEADY, SHAKY)
+        self._counted: list[str] = []
         # The API client blocks. A single thread keeps the order of events.
         self._pool = ThreadPoolExecutor(1, "demo-client")
 
@@ -103,10 +115,10 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted)
-        tokens = {name: f"whsec_{b64encode(os.urandom(32)).decode()}" for name in (STEADY, SHAKY)}
+        tokens = {name: f"whsec_{b64encode(os.urandom(32)).decode()}" for name in self._names}
         receivers = Receivers(tokens, self._arrived)
         operator_key = new_operator_key()
-        config = demo_config(self._plan)
+        config = demo_config(self.plan)
         configure_logs(config.log_format)
         application = Application(config, operator_key=operator_key)
         await receivers.start()
@@ -125,6 +137,7 @@ class Demo:
             account = await self._call(lambda: self._prepare(client, receivers, tokens))
             return await self._flow(client, account)
         finally:
+            receivers.remove_links()
             await self._call(client.close)
             self._pool.shutdown(wait=False)
 
@@ -135,32 +148,39 @@ class Demo:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _prepare(self, client: Calls, receivers: Receivers, tokens: dict[str, str]) -> str:
-        """Create an account with two endpoints. Return the account's ID."""
-        body = {"name": "Rapids Academy", "contact_emails": ["data@rapids.example"]}
-        account = str(client.post("/v1/accounts", body)["id"])
+        """Create an account with its endpoints. Return the account's ID."""
+        account = _account(client)
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
         # Print this before the endpoints exist, because their registration events arrive immediately.
-        self._screen.say(f"The server is running at {client.api_url}. Its data is in {self._plan.directory}", "bold")
-        self._screen.say(f"Account {account} has two endpoints: {receivers.url(STEADY)} and {receivers.url(SHAKY)}")
+        self._screen.say(f"The server is running at {client.api_url}. Its data is in {self.plan.directory}", "bold")
+        urls = [receivers.url(name) for name in self._names]
+        self._screen.say(f"Account {account} has {len(urls)} endpoints: {', '.join(urls[:-1])} and {urls[-1]}")
         owner = {"email": "data@rapids.example", "role": "owner"}
-        self._screen.say("Open the dashboard. Each link works once, within 5 minutes:")
-        self._screen.say(
-            f"  as the account's owner  {client.post(f'/v1/accounts/{account}/portal-links', owner)['url']}"
+        self._screen.links(
+            receivers.add_link("owner", lambda: self._new_url(client, f"/v1/accounts/{account}/portal-links", owner)),
+            receivers.add_link("operator", lambda: self._new_url(client, "/v1/sign-in-links")),
         )
-        self._screen.say(f"  as the operator         {client.post('/v1/sign-in-links')['url']}")
-        if self._plan.events is None:
-            self._screen.say(
-                f"  later                   {client.api_url}/sign-in/operator with the key {client.api_key}"
-            )
+        if self.plan.events is None:
             self._screen.say("Call the API from another terminal. To stop the demo, press Ctrl-C:")
             for path in ("deliveries?limit=5", "deliveries?status=pending", "endpoints", "event-types"):
                 self._screen.say(f"  curl -H 'Authorization: Bearer {key}' '{client.api_url}/v1/{path}'")
         self._screen.say("")
         self._screen.heading()
-        for name, description in ((STEADY, "Responds immediately"), (SHAKY, "Fails at first")):
-            endpoint = {"url": receivers.url(name), "description": description, "secret": tokens[name]}
-            client.post("/v1/endpoints", endpoint, account=account)
+        for name in self._names:
+            endpoint: dict[str, Any] = {
+                "url": receivers.url(name),
+                "description": DESCRIPTIONS[name],
+                "secret": tokens[name],
+            }
+            if name == DOWN:
+                endpoint["event_types"] = ["movement.analytics.created"]
+            made = client.post("/v1/endpoints", endpoint, account=account)
+            if name != DOWN:
+                self._counted.append(made["id"])
         return account
+
+    async def _new_url(self, client: Calls, path: str, body: dict[str, Any] | None = None) -> str:
+        return str((await self._call(lambda: client.post(path, body)))["url"])
 
     async def _flow(self, client: Calls, account: str) -> Summary:
         """Send events, wait for the last deliveries, and summarize."""
@@ -175,8 +195,8 @@ class Demo:
     async def _send(self, client: Calls, account: str) -> None:
         began = time.perf_counter()
         types = cycle(EVENT_TYPES)
-        for number in count() if self._plan.events is None else range(self._plan.events):
-            await self._pause(began + number / self._plan.rate_per_second)
+        for number in count() if self.plan.events is None else range(self.plan.events):
+            await self._pause(began + number / self.plan.rate_per_second)
             if self._stop.is_set():
                 return
             name = next(types)
@@ -210,7 +230,7 @@ class Demo:
         """Count the deliveries that are not delivered. The server takes a moment to store the last outcomes."""
         until = time.perf_counter() + SETTLING_SECONDS
         while True:
-            unfinished = await self._call(lambda: _not_delivered(client, account))
+            unfinished = await self._call(lambda: _not_delivered(client, account, self._counted))
             if not unfinished or self._tally.outstanding() or time.perf_counter() > until:
                 return unfinished
             await asyncio.sleep(0.05)
@@ -223,9 +243,22 @@ class Demo:
         self._changed.set()
 
 
-def _not_delivered(client: Calls, account: str) -> int:
+def _account(client: Calls) -> str:
+    """Return the demo's account without endpoints of earlier runs, whose receivers no longer exist."""
+    for account in client.items("/v1/accounts", limit=100):
+        if account["name"] == ACCOUNT:
+            found = str(account["id"])
+            for endpoint in client.items("/v1/endpoints", limit=100, account=found):
+                if endpoint["description"] in DESCRIPTIONS.values():
+                    client.delete(f"/v1/endpoints/{endpoint['id']}", account=found)
+            return found
+    return str(client.post("/v1/accounts", {"name": ACCOUNT, "contact_emails": ["data@rapids.example"]})["id"])
+
+
+def _not_delivered(client: Calls, account: str, endpoints: list[str]) -> int:
     return sum(
         1
+        for endpoint in endpoints
         for status in ("pending", "failed", "held", "cancelled")
-        for _ in client.items("/v1/deliveries", limit=1000, account=account, status=status)
+        for _ in client.items("/v1/deliveries", limit=1000, account=account, endpoint=endpoint, status=status)
     )

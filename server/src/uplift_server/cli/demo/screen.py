@@ -3,14 +3,22 @@
 from types import TracebackType
 from typing import Final, Self
 
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from uplift_server.cli.demo.receiver import Arrival
+from uplift_server.cli.demo.receiver import DOWN, Arrival
 from uplift_server.cli.demo.tally import Summary
 from uplift_webhooks.cli.kit.output import Output, printable
 
-_MEANINGS: Final = {204: "accepted", 302: "redirect to login", 400: "rejected", 500: "crashed"}
+_MEANINGS: Final = {
+    204: "accepted",
+    302: "redirect to login",
+    400: "rejected",
+    500: "crashed",
+    503: "unavailable",
+}
 
 
 class Screen:
@@ -19,34 +27,46 @@ class Screen:
     def __init__(self, output: Output, events: int | None) -> None:
         self._output = output
         self._progress: Progress | None = None
+        self._live: Live | None = None
+        self._down: int | None = None
         if not output.as_json and output.results.is_terminal:
             counts = (
                 [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
                 if events
-                else [TextColumn("{task.completed}")]
+                else [TextColumn("{task.completed}  To stop, press Ctrl-C.")]
             )
-            self._progress = Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), *counts, console=output.results, transient=True
-            )
+            self._progress = Progress(SpinnerColumn(), TextColumn("{task.description}"), *counts)
+            self._live = Live(self._progress, console=output.results, transient=True)
             self._task = self._progress.add_task("delivered and verified", total=None if events is None else 2 * events)
 
     def __enter__(self) -> Self:
         """Start the progress bar."""
-        if self._progress is not None:
-            self._progress.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the progress bar."""
-        if self._progress is not None:
-            self._progress.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line of text."""
         if not self._output.as_json:
             self._output.line((text, style))
+
+    def links(self, owner: str, operator: str) -> None:
+        """Print the links to the dashboard. A terminal always shows them below the attempts."""
+        lines = (f"  as the account's owner  {owner}", f"  as the operator         {operator}")
+        if self._live is None or self._progress is None:
+            self.say("Open the dashboard. The links work until the demo stops:")
+            for line in lines:
+                self.say(line)
+        else:
+            shown = Group(Text("\nOpen the dashboard:", style="bold"), *map(Text, lines), self._progress)
+            self._live.update(shown, refresh=True)
 
     def delivered(self, count: int) -> None:
         """Update the number of verified deliveries."""
@@ -77,6 +97,10 @@ class Screen:
                 }
             )
             return
+        if arrival.receiver == DOWN:
+            if arrival.status == self._down:
+                return  # during an outage and after it, many similar attempts arrive
+            self._down = arrival.status
         meaning = _MEANINGS.get(arrival.status, "")
         after = f"{latency_ms:14.1f} ms" if latency_ms is not None else " " * 17
         line = Text.assemble(

@@ -41,9 +41,10 @@ class Summary:
 
 
 class Tally:
-    """Counter of the events of this run. With `--data-dir`, the server may also deliver earlier events.
+    """Counter of this run's events at the steady and the shaky receiver.
 
-    It keeps the events in flight and a limited number of finished ones, so that an endless run uses constant memory.
+    With `--data-dir`, the server may also deliver earlier events. The tally keeps the events in flight and a limited
+    number of finished ones, so that an endless run uses constant memory.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,8 @@ class Tally:
         """Record a received request."""
         if arrival.problem is not None:
             self.unverified += 1
+        elif arrival.receiver not in self._delivered:
+            return
         elif not 200 <= arrival.status < 300:
             self.failed_attempts += 1
             if arrival.event in self._in_flight and arrival.event not in self._retried:
