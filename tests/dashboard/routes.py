@@ -15,11 +15,11 @@ def parameters(page: Page) -> tuple[str, ...]:
     return tuple(_PARAMETER.findall(page.path))
 
 
-def path_with_ids(page: Page, ids: Mapping[str, str]) -> str:
-    """Return the path with IDs. Fail if an ID is missing."""
+def path_with_ids(page: Page, ids: Mapping[str, str], path: str | None = None) -> str:
+    """Return the path of a page, or another path with the same parameters, with IDs. Fail if an ID is missing."""
     missing = [name for name in parameters(page) if name not in ids]
     assert not missing, f"{page.method} {page.path}: no ID for {', '.join(missing)}"
-    return _PARAMETER.sub(lambda found: ids[found[1]], page.path)
+    return _PARAMETER.sub(lambda found: ids[found[1]], page.path if path is None else path)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, 
     assert "Delivery cancelled" in page.text
     assert api.ok("GET", f"/v1/deliveries/{delivery}")["status"] == "cancelled"
     again = guest.post(f"{path}/cancel", page=path)
-    assert again.status == 409
-    assert "Attempts" in again.text
+    assert (again.status, again.path) == (200, path)
+    assert "cancelled" in again.problem
 
 
 def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver: Receiver) -> None:
@@ -103,7 +103,7 @@ def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver
     page = shown(guest, account, delivery)
     assert "The endpoint is paused." in page.text
     assert f'action="{path}/resend"' not in page.html
-    assert guest.post(f"{path}/resend", page=path).status == 409
+    assert "paused" in guest.post(f"{path}/resend", page=path).problem
     api.ok("DELETE", f"/v1/endpoints/{endpoint}")
     page = shown(guest, account, delivery)
     assert "its endpoint was deleted" in page.text

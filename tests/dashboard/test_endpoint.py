@@ -108,9 +108,9 @@ def test_a_disabled_endpoint_shows_the_actor_and_cannot_be_paused(server: Server
     assert "An operator of this service disabled the endpoint." in response.text
     assert "Ask the operator before" in response.text
     rejected = owner.post("pause")
-    assert rejected.status == 409
-    assert "first enable it" in rejected.text
-    assert f'hx-get="{owner.page}"' in rejected.html
+    assert (rejected.status, rejected.path) == (200, owner.page)
+    assert "first enable it" in rejected.problem
+    assert owner.get().problem == ""
 
 
 def test_deliveries_are_filtered_by_the_url_and_paginated(server: Server, receiver: Receiver) -> None:
@@ -122,8 +122,6 @@ def test_deliveries_are_filtered_by_the_url_and_paginated(server: Server, receiv
     assert first.html.count('href="/accounts/' + owner.account + "/deliveries/") == 25
     [older] = re.findall(r'href="([^"]+)" rel="next"', first.html)
     second = owner.guest.get(older.replace("&amp;", "&"))
-    owner.api.ok("POST", f"/v1/endpoints/{owner.endpoint}/disable")
-    assert 'rel="next"' not in owner.post("pause").html
     registration_event = "<code>webhook.created</code>"
     assert registration_event in second.html
     assert registration_event not in owner.guest.get(f"{owner.page}?type={TYPE}&status=delivered").html

@@ -56,7 +56,8 @@ def test_cookie_attributes_depend_on_the_public_url() -> None:
 def test_only_signed_notices_are_read() -> None:
     safety, other = Safety(KEY, "https://a.example"), Safety(bytes([1]) * 32, "https://a.example")
     text = "Endpoint “Ümlaut” was paused."
-    assert safety.read_notice(safety.notice_text(text)) == text
+    assert safety.read_notice(safety.notice_text(text)) == (text, False)
+    assert safety.read_notice(safety.notice_text(text, is_problem=True)) == (text, True)
     for forged in (other.notice_text(text), "", "!", "AAAA", safety.notice_text(text)[:-4], "ü"):
         assert safety.read_notice(forged) is None
 

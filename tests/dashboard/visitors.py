@@ -15,6 +15,7 @@ from uplift_server.dashboard.security import CSRF_FIELD, SESSION_COOKIE
 from uplift_server.store.schema_people import sessions
 
 _TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
+_PROBLEM = re.compile(r'<p class="problem" role="alert">(.*?)</p>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 
 
@@ -31,6 +32,12 @@ class PageResponse:
     def text(self) -> str:
         """The visible text with single spaces."""
         return " ".join(unescape(_TAG.sub(" ", self.html.replace("<wbr>", ""))).split())
+
+    @property
+    def problem(self) -> str:
+        """The reason why a form was rejected, or an empty string."""
+        found = _PROBLEM.search(self.html)
+        return "" if found is None else unescape(found[1])
 
     @property
     def token(self) -> str:

@@ -1,5 +1,6 @@
 """Routes of pages: method, path, and who can access them."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -40,10 +41,19 @@ class Page:
     path: str
     serve: Serve
     door: Door
+    back: str | None = None
+    """The page of a form whose own path has no page. A GET of the form's path redirects to it."""
+
+    def page_of_form(self, visit: Visit) -> str:
+        """Return the URL of `back`, with the parameters of this request."""
+        assert self.back is not None
+        return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 
 
 NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _ACCOUNT: Final = "/accounts/{account}"
+_OPERATOR: Final = "/operator"
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     errors.NotFound: (404, "Not found"),
     errors.Forbidden: (403, "Not allowed"),
@@ -58,24 +68,28 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 }
 
 
+_REJECTIONS: Final = (errors.Conflict, errors.RateLimited, errors.Busy)
+"""Rejections that do not concern a field of the form."""
+
+
 def account_page(path: str, serve: Serve) -> Page:
     """Return a page of an account. `path` follows /accounts/{account}."""
     return Page("GET", _ACCOUNT + path, serve, Door.ACCOUNT)
 
 
-def account_form(path: str, serve: Serve) -> Page:
-    """Return the target of a form on an account page."""
-    return Page("POST", _ACCOUNT + path, serve, Door.ACCOUNT)
+def account_form(path: str, serve: Serve, *, back: str | None = None) -> Page:
+    """Return the target of a form on the account page `back`, by default the page with the same path."""
+    return Page("POST", _ACCOUNT + path, serve, Door.ACCOUNT, None if back is None else _ACCOUNT + back)
 
 
 def operator_page(path: str, serve: Serve) -> Page:
     """Return a page for operators. `path` follows /operator."""
-    return Page("GET", f"/operator{path}", serve, Door.OPERATOR)
+    return Page("GET", _OPERATOR + path, serve, Door.OPERATOR)
 
 
-def operator_form(path: str, serve: Serve) -> Page:
-    """Return the target of a form for operators."""
-    return Page("POST", f"/operator{path}", serve, Door.OPERATOR)
+def operator_form(path: str, serve: Serve, *, back: str | None = None) -> Page:
+    """Return the target of a form on the operator page `back`, by default the page with the same path."""
+    return Page("POST", _OPERATOR + path, serve, Door.OPERATOR, None if back is None else _OPERATOR + back)
 
 
 def route(page: Page, dashboard: Dashboard) -> Route:
@@ -84,11 +98,19 @@ def route(page: Page, dashboard: Dashboard) -> Route:
     async def served(request: Request) -> Response:
         visit = Visit(request, dashboard)
         try:
+            if page.back is not None and request.method != page.method:
+                return visit.leave(page.page_of_form(visit))
             return await written(await _serve(page, visit))
+        except _REJECTIONS as error:
+            # Redirect, so that a reload of the page does not submit the form again.
+            if page.back is not None:
+                return visit.leave(page.page_of_form(visit), problem=error.detail)
+            return await written(refused(visit, error, page))
         except Exception as error:
             return await written(refused(visit, error, page))
 
-    return Route(page.path, served, methods=[page.method], name=f"{page.method} {page.path}")
+    methods = [page.method] if page.back is None else ["GET", page.method]
+    return Route(page.path, served, methods=methods, name=f"{page.method} {page.path}")
 
 
 async def _serve(page: Page, visit: Visit) -> Response:

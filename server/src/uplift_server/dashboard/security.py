@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -26,6 +26,17 @@ CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "x-csrf-token"
 
 _MAC_BYTES: Final = 16
+_NOTICE: Final = b"n"
+_PROBLEM: Final = b"p"
+"""The first byte of a signed notice."""
+
+
+class Notice(NamedTuple):
+    """A text that the next page shows once."""
+
+    text: str
+    is_problem: bool
+    """Whether it states why a form was rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +89,21 @@ class Safety:
         """Return the form token for a visitor without a session, from the form cookie."""
         return self._mac(b"form", cookie.encode()).hex()
 
-    def notice_text(self, text: str) -> str:
+    def notice_text(self, text: str, *, is_problem: bool = False) -> str:
         """Return a notice as a signed cookie value."""
-        content = text[:NOTICE_CHARACTERS_MAX].encode()
+        content = (_PROBLEM if is_problem else _NOTICE) + text[:NOTICE_CHARACTERS_MAX].encode()
         return base64.urlsafe_b64encode(self._mac(b"notice", content) + content).decode()
 
-    def read_notice(self, value: str) -> str | None:
+    def read_notice(self, value: str) -> Notice | None:
         """Return the notice in a cookie, or None if the signature is invalid."""
         try:
             sent = base64.urlsafe_b64decode(value.encode("ascii", "replace"))
         except (binascii.Error, ValueError):
             return None
         mac, content = sent[:_MAC_BYTES], sent[_MAC_BYTES:]
-        return content.decode() if hmac.compare_digest(mac, self._mac(b"notice", content)) else None
+        if not hmac.compare_digest(mac, self._mac(b"notice", content)):
+            return None
+        return Notice(content[1:].decode(), content[:1] == _PROBLEM)
 
     def _mac(self, purpose: bytes, content: bytes) -> bytes:
         return hmac.digest(self.key, purpose + b"\0" + content, hashlib.sha256)[:_MAC_BYTES]

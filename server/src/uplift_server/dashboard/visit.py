@@ -222,7 +222,9 @@ class Visit:
         """Render a template and return the finished response."""
         notice = self.cookie(NOTICE_COOKIE)
         told = None if notice is None else self.dashboard.safety.read_notice(notice)
-        given = {"visit": self, "notice": told, "problems": {}, "refusal": None, **context}
+        given = {"visit": self, "notice": None, "problems": {}, "refusal": None, **context}
+        if told is not None and given["refusal"] is None:
+            given["refusal" if told.is_problem else "notice"] = told.text
         async with self.dashboard.writing:
             body = await render(template, given)
         if notice is not None:
@@ -233,10 +235,12 @@ class Visit:
         """Return a form with the problems at its fields."""
         return self.render(template, 422, problems=by_field(problems), **context)
 
-    def leave(self, path: str, notice: str | None = None) -> Response:
-        """Redirect to another page, which shows the notice."""
-        if notice is not None:
-            self._cookies.append((NOTICE_COOKIE, self.dashboard.safety.notice_text(notice), NOTICE_SECONDS))
+    def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
+        """Redirect to another page, which shows the notice, or the reason why the form was rejected."""
+        text = notice if problem is None else problem
+        if text is not None:
+            value = self.dashboard.safety.notice_text(text, is_problem=problem is not None)
+            self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
         return self.finish(RedirectResponse(path, 303))
 
     def finish(self, response: Response) -> Response:

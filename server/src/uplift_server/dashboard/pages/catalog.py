@@ -12,13 +12,12 @@ from uplift_server.dashboard import words
 from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.schemas import tree
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.endpoint_tests import EndpointTest
 from uplift_server.service.errors import Busy, Conflict, Invalid, NotFound, RateLimited
 
 SUBSCRIBED_SHOWN: Final = 50
 _TYPE: Final = "catalog/type.html"
-_STATUSES: Final = {Conflict: 409, RateLimited: 429, Busy: 503}
 
 
 async def listed(visit: Visit) -> Response:
@@ -50,8 +49,7 @@ async def send_test(visit: Visit) -> Response:
     except Invalid as error:
         return _page(visit, 422, chosen=endpoint, problems=by_field(error.problems))
     except (Conflict, RateLimited, Busy) as error:
-        status = next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
-        return _page(visit, status, chosen=endpoint, refusal=error.detail)
+        return visit.leave(link(visit.path("catalog", type_name), endpoint=endpoint), problem=error.detail)
     delivery = ids.delivery_id(trial.delivery.event_id, trial.delivery.endpoint_id)
     return visit.leave(visit.path("deliveries", delivery), _told(trial))
 
@@ -69,7 +67,6 @@ def _page(
     *,
     chosen: str,
     problems: dict[str, str] | None = None,
-    refusal: str | None = None,
 ) -> Response:
     event_type = visit.services.event_types.get(visit.parameter("type"))
     subscribed = visit.services.endpoints.subscribed(visit.caller, event_type.name)
@@ -85,12 +82,11 @@ def _page(
         may_test=may_test,
         chosen=chosen,
         problems=problems or {},
-        refusal=refusal,
     )
 
 
 PAGES: Final = (
     account_page("/catalog", listed),
     account_page("/catalog/{type}", shown),
-    account_form("/catalog/{type}/test", send_test),
+    account_form("/catalog/{type}/test", send_test, back="/catalog/{type}"),
 )

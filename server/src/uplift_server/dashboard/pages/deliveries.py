@@ -11,38 +11,12 @@ from uplift_server.dashboard import words
 from uplift_server.dashboard.exchanges import Told, curl, told
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import PART, Visit, link
-from uplift_server.service.errors import Conflict
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
 
 
 async def shown(visit: Visit) -> Response:
     """Show a delivery."""
-    return await _page(visit)
-
-
-async def resend(visit: Visit) -> Response:
-    """Resend a delivery."""
-    delivery = visit.parameter("delivery")
-    try:
-        await visit.services.deliveries.resend(visit.caller, delivery)
-    except Conflict as error:
-        return await _page(visit, 409, refusal=error.detail)
-    return visit.leave(visit.path("deliveries", delivery), "Resend started.")
-
-
-async def cancel(visit: Visit) -> Response:
-    """Cancel a delivery."""
-    delivery = visit.parameter("delivery")
-    try:
-        _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
-    except Conflict as error:
-        return await _page(visit, 409, refusal=error.detail)
-    said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker will cancel the delivery."
-    return visit.leave(visit.path("deliveries", delivery), said)
-
-
-async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) -> Response:
     services, caller = visit.services, visit.caller
     found = await services.deliveries.get(caller, visit.parameter("delivery"))
     delivery = found.delivery
@@ -60,8 +34,6 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
     may_write = caller.principal.allows(Scope.DELIVERIES_WRITE)
     return visit.render(
         "deliveries/delivery.html",
-        status,
-        refusal=refusal,
         delivery=delivery,
         waiting=found.waiting,
         waits=words.WAITS,
@@ -78,6 +50,21 @@ async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) 
         command=curl(last.attempt, endpoint.url, event.body) if whole and last is not None and endpoint else None,
         live=link(visit.path("deliveries", visit.parameter("delivery")), cursor=cursor, **{PART: "live"}),
     )
+
+
+async def resend(visit: Visit) -> Response:
+    """Resend a delivery."""
+    delivery = visit.parameter("delivery")
+    await visit.services.deliveries.resend(visit.caller, delivery)
+    return visit.leave(visit.path("deliveries", delivery), "Resend started.")
+
+
+async def cancel(visit: Visit) -> Response:
+    """Cancel a delivery."""
+    delivery = visit.parameter("delivery")
+    _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
+    said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker will cancel the delivery."
+    return visit.leave(visit.path("deliveries", delivery), said)
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
@@ -98,6 +85,6 @@ def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | Non
 
 PAGES: Final = (
     account_page("/deliveries/{delivery}", shown),
-    account_form("/deliveries/{delivery}/resend", resend),
-    account_form("/deliveries/{delivery}/cancel", cancel),
+    account_form("/deliveries/{delivery}/resend", resend, back="/deliveries/{delivery}"),
+    account_form("/deliveries/{delivery}/cancel", cancel, back="/deliveries/{delivery}"),
 )

@@ -151,8 +151,8 @@ def _account(visit: Visit) -> str:
 
 PAGES: Final = (
     account_page(f"/{_PATH}", page),
-    account_form(f"/{_PATH}/keys", make_key),
-    account_form(f"/{_PATH}/keys/{{key}}/revoke", revoke_key),
+    account_form(f"/{_PATH}/keys", make_key, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/keys/{{key}}/revoke", revoke_key, back=f"/{_PATH}"),
     account_page(f"/{_PATH}/listen-sessions/{{session}}", session),
-    account_form(f"/{_PATH}/listen-sessions/{{session}}/end", end_session),
+    account_form(f"/{_PATH}/listen-sessions/{{session}}/end", end_session, back=f"/{_PATH}"),
 )

@@ -28,7 +28,7 @@ from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.deliveries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
-from uplift_server.service.errors import Busy, Conflict, Invalid
+from uplift_server.service.errors import Invalid
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.records import EndpointState, HeldAction, Page
@@ -95,17 +95,13 @@ def _tabs(visit: Visit) -> list[Tab]:
 
 async def deliveries(visit: Visit) -> Response:
     """Show the deliveries to the endpoint, newest first."""
-    return await _deliveries(visit)
-
-
-async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = None) -> Response:
     endpoint = visit.parameter("endpoint")
     asked = visit.query
     wanted = asked.text("status") if asked.text("status") in _STATUSES else ""
     type_name = asked.optional("type")
     wrong: list[Problem] = []
     after, before = asked.instant("created_after", wrong), asked.instant("created_before", wrong)
-    problems: dict[str, str] = {}
+    status, problems = 200, {}
     page: Page[ShownDelivery] = Page([], None)
     try:
         page = await visit.services.deliveries.page_of_endpoint(
@@ -122,11 +118,9 @@ async def _deliveries(visit: Visit, *, status: int = 200, refusal: str | None = 
         visit,
         "",
         status=status,
-        refusal=refusal,
         problems=problems,
         rows=page.items,
-        # After a rejected form, the request path is the form's path.
-        next=visit.cursor(page.next_key) if visit.request.method == "GET" else None,
+        next=visit.cursor(page.next_key),
         statuses=[("", "All"), *((name, name.capitalize()) for name in _STATUSES)],
         types=[("", "All"), *((name, name) for name in type_names(visit, type_name))],
         wanted=wanted,
@@ -191,10 +185,7 @@ async def activity(visit: Visit) -> Response:
 async def pause(visit: Visit) -> Response:
     """Pause the endpoint."""
     endpoint = visit.parameter("endpoint")
-    try:
-        await visit.services.endpoint_states.pause(visit.caller, endpoint)
-    except Conflict as error:
-        return await _deliveries(visit, status=409, refusal=error.detail)
+    await visit.services.endpoint_states.pause(visit.caller, endpoint)
     return visit.leave(visit.path("endpoints", endpoint), "Endpoint paused. The server holds its deliveries.")
 
 
@@ -209,10 +200,7 @@ async def enable(visit: Visit) -> Response:
     """Enable the endpoint, and send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     held = _HELD.get((await visit.form()).text("held"), HeldAction.SEND)
-    try:
-        await visit.services.endpoint_states.enable(visit.caller, endpoint, held)
-    except (Conflict, Busy) as error:
-        return await _deliveries(visit, status=409, refusal=error.detail)
+    await visit.services.endpoint_states.enable(visit.caller, endpoint, held)
     return visit.leave(visit.path("endpoints", endpoint), f"Endpoint enabled. {_DONE[held]}")
 
 
@@ -220,6 +208,6 @@ PAGES: Final = (
     account_page("/endpoints/{endpoint}", deliveries),
     account_page("/endpoints/{endpoint}/subscription", subscription),
     account_page("/endpoints/{endpoint}/activity", activity),
-    account_form("/endpoints/{endpoint}/pause", pause),
-    account_form("/endpoints/{endpoint}/enable", enable),
+    account_form("/endpoints/{endpoint}/pause", pause, back="/endpoints/{endpoint}"),
+    account_form("/endpoints/{endpoint}/enable", enable, back="/endpoints/{endpoint}"),
 )

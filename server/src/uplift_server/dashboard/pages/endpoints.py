@@ -196,5 +196,5 @@ PAGES: Final = (
     account_form("/endpoints/new", create),
     account_page("/endpoints/{endpoint}/edit", edit),
     account_form("/endpoints/{endpoint}/edit", update),
-    account_form("/endpoints/{endpoint}/delete", delete),
+    account_form("/endpoints/{endpoint}/delete", delete, back="/endpoints"),
 )

@@ -96,9 +96,9 @@ async def test(visit: Visit) -> Response:
     try:
         trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, None)
     except Invalid as error:
-        return await _page(visit, endpoint, framework, status=422, refusal=error.problems[0].message)
+        return visit.leave(_at(visit, endpoint, framework), problem=error.problems[0].message)
     except (Conflict, Busy, RateLimited) as error:
-        return await _page(visit, endpoint, framework, status=409, refusal=error.detail)
+        return visit.leave(_at(visit, endpoint, framework), problem=error.detail)
     return visit.leave(_at(visit, endpoint, framework), _told(trial.attempt))
 
 
@@ -176,7 +176,7 @@ def _at(visit: Visit, endpoint: str | None, framework: str) -> str:
 
 PAGES: Final = (
     account_page(f"/{_PATH}", page),
-    account_form(f"/{_PATH}/endpoint", register),
-    account_form(f"/{_PATH}/secret", show_secret),
-    account_form(f"/{_PATH}/test", test),
+    account_form(f"/{_PATH}/endpoint", register, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/secret", show_secret, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/test", test, back=f"/{_PATH}"),
 )

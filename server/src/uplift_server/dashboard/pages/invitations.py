@@ -15,8 +15,14 @@ _PATH: Final = "/invitations/{token}"
 
 
 async def form(visit: Visit) -> Response:
-    """Show an invitation."""
-    return visit.render(_FORM, **_words(await _invitation(visit)))
+    """Show an invitation. Redirect a visitor who accepted it to the home page."""
+    try:
+        found = await _invitation(visit)
+    except NotFound as error:
+        if visit.visitor is None:
+            raise
+        return visit.leave("/", problem=error.detail)
+    return visit.render(_FORM, **_words(found))
 
 
 async def accept(visit: Visit) -> Response:

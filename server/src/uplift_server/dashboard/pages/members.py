@@ -65,18 +65,13 @@ async def change_role(visit: Visit) -> Response:
     try:
         changed = await members.change_role(visit.caller, _account(visit), member, sent.text("role"))
     except Invalid as error:
-        return await _page(visit, status=422, refusal=error.problems[0].message)
-    except Conflict as error:
-        return await _page(visit, status=409, refusal=error.detail)
+        return visit.leave(visit.path(_PATH), problem=error.problems[0].message)
     return visit.leave(visit.path(_PATH), f"Role of {changed.person.title} changed to {changed.role.text}.")
 
 
 async def remove(visit: Visit) -> Response:
     """Remove a member."""
-    try:
-        await visit.services.members.remove(visit.caller, _account(visit), visit.parameter("member"))
-    except Conflict as error:
-        return await _page(visit, status=409, refusal=error.detail)
+    await visit.services.members.remove(visit.caller, _account(visit), visit.parameter("member"))
     return visit.leave(visit.path(_PATH), "Member removed.")
 
 
@@ -84,10 +79,7 @@ async def reset_password(visit: Visit) -> Response:
     """Create a password reset link, as an operator. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist.")
-    try:
-        link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
-    except Conflict as error:
-        return await _page(visit, status=409, refusal=error.detail)
+    link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
     return await _page(visit, reset=link.url)
 
 
@@ -148,9 +140,9 @@ def _account(visit: Visit) -> str:
 
 PAGES: Final = (
     account_page(f"/{_PATH}", page),
-    account_form(f"/{_PATH}/invitations", invite),
-    account_form(f"/{_PATH}/invitations/{{invitation}}/withdraw", withdraw),
-    account_form(f"/{_PATH}/members/{{member}}/role", change_role),
-    account_form(f"/{_PATH}/members/{{member}}/remove", remove),
-    account_form(f"/{_PATH}/members/{{member}}/password-link", reset_password),
+    account_form(f"/{_PATH}/invitations", invite, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/invitations/{{invitation}}/withdraw", withdraw, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/members/{{member}}/role", change_role, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/members/{{member}}/remove", remove, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/members/{{member}}/password-link", reset_password, back=f"/{_PATH}"),
 )

@@ -87,7 +87,16 @@ async def start(visit: Visit) -> Response:
 
 async def shown(visit: Visit) -> Response:
     """Show one replay."""
-    return await _page(visit)
+    found = await visit.services.replays.get(visit.caller, visit.parameter("replay"))
+    by_id = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
+    return visit.render(
+        "replays/replay.html",
+        replay=found.replay,
+        reason=None if found.reason is None else words.REPLAY_WAITS[found.reason],
+        progress=_progress(visit, found),
+        endpoint=by_id.get(found.replay.endpoint_id),
+        may_write=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
+    )
 
 
 async def pause(visit: Visit) -> Response:
@@ -107,26 +116,8 @@ async def cancel(visit: Visit) -> Response:
 
 async def _put_into(visit: Visit, state: ReplayState) -> Response:
     replay = visit.parameter("replay")
-    try:
-        await visit.services.replays.set_state(visit.caller, replay, state)
-    except Conflict as error:
-        return await _page(visit, 409, refusal=error.detail)
+    await visit.services.replays.set_state(visit.caller, replay, state)
     return visit.leave(visit.path("replays", replay), _DONE[state])
-
-
-async def _page(visit: Visit, status: int = 200, *, refusal: str | None = None) -> Response:
-    found = await visit.services.replays.get(visit.caller, visit.parameter("replay"))
-    by_id = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
-    return visit.render(
-        "replays/replay.html",
-        status,
-        refusal=refusal,
-        replay=found.replay,
-        reason=None if found.reason is None else words.REPLAY_WAITS[found.reason],
-        progress=_progress(visit, found),
-        endpoint=by_id.get(found.replay.endpoint_id),
-        may_write=visit.caller.principal.allows(Scope.DELIVERIES_WRITE),
-    )
 
 
 def _progress(visit: Visit, shown: ShownReplay) -> Progress:
@@ -220,7 +211,7 @@ PAGES: Final = (
     account_form("/replays", start),
     account_page("/replays/new", new),
     account_page("/replays/{replay}", shown),
-    account_form("/replays/{replay}/pause", pause),
-    account_form("/replays/{replay}/resume", resume),
-    account_form("/replays/{replay}/cancel", cancel),
+    account_form("/replays/{replay}/pause", pause, back="/replays/{replay}"),
+    account_form("/replays/{replay}/resume", resume, back="/replays/{replay}"),
+    account_form("/replays/{replay}/cancel", cancel, back="/replays/{replay}"),
 )

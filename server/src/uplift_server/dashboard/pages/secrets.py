@@ -17,6 +17,7 @@ from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, RateLimited, Unauthorized
 from uplift_server.service.secrets import RotationDraft
 
+_PATH: Final = "/endpoints/{endpoint}/security"
 _HOUR_S: Final = 3600
 OVERLAPS: Final = (
     ("0", "None: the old secret expires immediately"),
@@ -143,8 +144,8 @@ async def _security(
 
 
 PAGES: Final = (
-    account_page("/endpoints/{endpoint}/security", security),
-    account_form("/endpoints/{endpoint}/security/reveal", reveal),
-    account_form("/endpoints/{endpoint}/security/rotate", rotate),
-    account_form("/endpoints/{endpoint}/security/expire-old", expire_old),
+    account_page(_PATH, security),
+    account_form(f"{_PATH}/reveal", reveal, back=_PATH),
+    account_form(f"{_PATH}/rotate", rotate, back=_PATH),
+    account_form(f"{_PATH}/expire-old", expire_old, back=_PATH),
 )

@@ -11,6 +11,7 @@ from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
 _FORM: Final = "sign_in/form.html"
 _OPERATOR: Final = "sign_in/operator.html"
+_USED: Final = "This link was already used, or it has expired. Ask for a new link."
 
 
 async def home(visit: Visit) -> Response:
@@ -67,7 +68,9 @@ async def sign_in_operator(visit: Visit) -> Response:
 async def enter_form(visit: Visit) -> Response:
     """Show a confirmation for a one-time link, so that link scanners do not consume it."""
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
-        raise NotFound("This link was already used, or it has expired. Ask for a new link.")
+        if visit.visitor is not None:
+            return visit.leave("/", problem=_USED)
+        raise NotFound(_USED)
     return visit.render("sign_in/enter.html")
 
 
@@ -94,5 +97,5 @@ PAGES: Final = (
     Page("POST", "/sign-in/operator", sign_in_operator, Door.ANYBODY),
     Page("GET", "/enter/{token}", enter_form, Door.ANYBODY),
     Page("POST", "/enter/{token}", enter, Door.ANYBODY),
-    Page("POST", "/sign-out", sign_out, Door.ANYBODY),
+    Page("POST", "/sign-out", sign_out, Door.ANYBODY, back="/"),
 )

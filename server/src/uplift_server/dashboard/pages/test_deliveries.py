@@ -49,7 +49,7 @@ async def send(visit: Visit) -> Response:
     except Invalid as error:
         return await _trial(visit, type_name=type_name or "", status=422, problems=error.problems)
     except (Conflict, Busy, RateLimited) as error:
-        return await _trial(visit, type_name=type_name or "", status=409, refusal=error.detail)
+        return visit.leave(link(visit.path("endpoints", endpoint, "test"), type=type_name), problem=error.detail)
     delivery = ids.delivery_id(sent.delivery.event_id, sent.delivery.endpoint_id)
     return visit.leave(link(visit.path("endpoints", endpoint, "test"), delivery=delivery, type=type_name))
 
@@ -61,14 +61,12 @@ async def _trial(
     delivery: str | None = None,
     status: int = 200,
     problems: tuple[Problem, ...] = (),
-    refusal: str | None = None,
 ) -> Response:
     context: dict[str, Any] = {
         "result": None if delivery is None else await _result(visit, delivery),
         "types": [("", "Any subscribed event type"), *((name, name) for name in type_names(visit))],
         "type_name": type_name,
         "problems": by_field(problems),
-        "refusal": refusal,
     }
     return await tab(visit, "test", status=status, **context)
 

@@ -11,7 +11,6 @@ from uplift_server.dashboard.routes import Door, Page
 from uplift_server.dashboard.visit import Visit, link, own_path
 from uplift_server.service.errors import (
     ConfirmationRequired,
-    Conflict,
     Invalid,
     NotFound,
     RateLimited,
@@ -52,8 +51,6 @@ async def change_password(visit: Visit) -> Response:
     except Unauthorized:
         problem = Problem("present", "password_wrong", "The current password is not correct. Enter it again.")
         return _page(visit, Invalid([problem]))
-    except (RateLimited, Conflict) as error:
-        return _page(visit, status=429 if isinstance(error, RateLimited) else 409, refusal=error.detail)
     return visit.leave(_PATH, "Password changed. You are signed out of your other sessions.")
 
 
@@ -62,10 +59,7 @@ async def leave(visit: Visit) -> Response:
     visitor, sent = _visitor(visit), await visit.form()
     account = sent.text("account")
     caller = visitor.caller(account, visit.address)
-    try:
-        await visit.services.members.remove(caller, account, caller.actor.id or "")
-    except Conflict as error:
-        return _page(visit, status=409, refusal=error.detail)
+    await visit.services.members.remove(caller, account, caller.actor.id or "")
     return visit.leave("/", "You left the account.")
 
 
@@ -104,8 +98,6 @@ def _page(
     visit: Visit,
     invalid: Invalid | None = None,
     *,
-    status: int = 200,
-    refusal: str | None = None,
     name: str | None = None,
 ) -> Response:
     visitor = _visitor(visit)
@@ -119,7 +111,7 @@ def _page(
     }
     if invalid is not None:
         return visit.refuse(_PAGE, invalid.problems, **context)
-    return visit.render(_PAGE, status, refusal=refusal, **context)
+    return visit.render(_PAGE, **context)
 
 
 def _visitor(visit: Visit) -> Visitor:
@@ -132,10 +124,10 @@ def _visitor(visit: Visit) -> Visitor:
 
 PAGES: Final = (
     Page("GET", _PATH, page, Door.VISITOR),
-    Page("POST", "/you/name", rename, Door.VISITOR),
-    Page("POST", "/you/password", change_password, Door.VISITOR),
-    Page("POST", "/you/leave", leave, Door.VISITOR),
-    Page("POST", "/you/sign-out-everywhere", sign_out_everywhere, Door.VISITOR),
+    Page("POST", "/you/name", rename, Door.VISITOR, back=_PATH),
+    Page("POST", "/you/password", change_password, Door.VISITOR, back=_PATH),
+    Page("POST", "/you/leave", leave, Door.VISITOR, back=_PATH),
+    Page("POST", "/you/sign-out-everywhere", sign_out_everywhere, Door.VISITOR, back=_PATH),
     Page("GET", "/confirm", confirm_form, Door.VISITOR),
     Page("POST", "/confirm", confirm, Door.VISITOR),
 )

@@ -132,6 +132,6 @@ PAGES: Final = (
     operator_form("/accounts/new", create),
     operator_page("/accounts/{account}", one),
     operator_form("/accounts/{account}", update),
-    operator_form("/accounts/{account}/portal-links", create_link),
-    operator_form("/accounts/{account}/delete", delete),
+    operator_form("/accounts/{account}/portal-links", create_link, back="/accounts/{account}"),
+    operator_form("/accounts/{account}/delete", delete, back="/accounts"),
 )

@@ -89,6 +89,6 @@ def _state(listed: EndpointSummary) -> tuple[str, str | None]:
 
 PAGES: Final = (
     operator_page("/endpoints", listed),
-    operator_form("/endpoints/{endpoint}/disable", switch_off),
-    operator_form("/endpoints/{endpoint}/enable", switch_on),
+    operator_form("/endpoints/{endpoint}/disable", switch_off, back="/endpoints?search={endpoint}"),
+    operator_form("/endpoints/{endpoint}/enable", switch_on, back="/endpoints?search={endpoint}"),
 )

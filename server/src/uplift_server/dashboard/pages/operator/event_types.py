@@ -171,6 +171,6 @@ PAGES: Final = (
     operator_form("/event-types/new-type", publish),
     operator_page("/event-types/{name}", one),
     operator_form("/event-types/{name}", update),
-    operator_form("/event-types/{name}/archive", archive),
-    operator_form("/event-types/{name}/delete", delete),
+    operator_form("/event-types/{name}/archive", archive, back="/event-types/{name}"),
+    operator_form("/event-types/{name}/delete", delete, back="/event-types"),
 )
