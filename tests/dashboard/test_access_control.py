@@ -32,6 +32,7 @@ PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/endpoints": Scope.ENDPOINTS_READ,
     "/endpoints/new": Scope.ENDPOINTS_WRITE,
     "/endpoints/{endpoint}": Scope.ENDPOINTS_READ,
+    "/endpoints/{endpoint}/created": Scope.ENDPOINTS_READ,
     "/endpoints/{endpoint}/edit": Scope.ENDPOINTS_WRITE,
     "/endpoints/{endpoint}/subscription": Scope.ENDPOINTS_READ,
     "/endpoints/{endpoint}/activity": Right.AUDIT_READ,

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from uplift_server.core.problems import Problem
 from uplift_server.core.timestamps import parse_timestamp
+from uplift_server.dashboard.security import CSRF_FIELD
 from uplift_server.service.errors import Malformed, PayloadTooLarge
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.unfinished_bodies import Reservation
@@ -114,7 +115,7 @@ def key_of(form: Form) -> IdempotencyKey | None:
     key = form.text(ONCE_FIELD)
     if not key:
         return None
-    content = json.dumps(dict(form.as_sent()), sort_keys=True)
+    content = json.dumps({name: sent for name, sent in form.as_sent().items() if name != CSRF_FIELD}, sort_keys=True)
     return IdempotencyKey(key, hashlib.sha256(content.encode()).digest())
 
 

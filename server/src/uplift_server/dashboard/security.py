@@ -16,6 +16,8 @@ SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
 """The cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
 NOTICE_COOKIE: Final = "uplift_notice"
+SHOWN_COOKIE: Final = "uplift_shown"
+"""The secret that a page shows again after a reload."""
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30

@@ -22,11 +22,13 @@ from uplift_server.dashboard.security import (
     NOTICE_SECONDS,
     SESSION_COOKIE,
     SESSION_SECONDS,
+    SHOWN_COOKIE,
     Safety,
     is_foreign,
     new_form_cookie,
     same,
 )
+from uplift_server.dashboard.shown_secrets import SHOWN_SECONDS, SecretCookies, ShownSecret
 from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Forbidden, NotFound
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 PAGE_ITEMS: Final = 25
 PART: Final = "part"
 """Query parameter that requests only the live region of a page."""
+SHOWN: Final = "shown"
+"""Query parameter with the ID of the object whose secret a page shows."""
 OPERATOR: Final = "operator"
 """The value of `needs` for calls that only operators can make."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
@@ -213,6 +217,7 @@ class Visit:
     def sign_out(self) -> None:
         """Delete the session cookie in the response."""
         self._cookies.append((SESSION_COOKIE, "", 0))
+        self.hide_secret()
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
         """Return a page. The template receives `visit` and `context`."""
@@ -242,6 +247,31 @@ class Visit:
             value = self.dashboard.safety.notice_text(text, is_problem=problem is not None)
             self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
         return self.finish(RedirectResponse(path, 303))
+
+    def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
+        """Redirect to a page that shows a secret of an object for SHOWN_SECONDS.
+
+        Without a secret, because the request is repeated, the page shows the secret of the first request.
+        """
+        if secret is not None:
+            assert self.visitor is not None, "only signed-in visitors see secrets"
+            now = self.services.context.now()
+            cookie = SecretCookies(self.dashboard.safety.key).write(subject, secret, self.visitor.session_id, now)
+            self._cookies.append((SHOWN_COOKIE, cookie, SHOWN_SECONDS))
+        return self.leave(f"{path}{'&' if '?' in path else '?'}{urlencode({SHOWN: subject})}", notice)
+
+    def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
+        """Return the secret of an object if this URL shows it, unless its secret changed (`since`, Unix ms) later."""
+        cookie = self.cookie(SHOWN_COOKIE)
+        if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:
+            return None
+        now = self.services.context.now()
+        shown = SecretCookies(self.dashboard.safety.key).read(cookie, self.visitor.session_id, now)
+        return shown if shown is not None and shown.subject == subject and shown.since >= since else None
+
+    def hide_secret(self) -> None:
+        """Delete the cookie of a shown secret in the response."""
+        self._cookies.append((SHOWN_COOKIE, "", 0))
 
     def finish(self, response: Response) -> Response:
         """Set the cookies and security headers of a response."""

@@ -12,7 +12,7 @@ from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import SHOWN, Visit
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import ConfirmationRequired, Conflict, Invalid
 from uplift_server.service.keys import KeyDraft
@@ -58,7 +58,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def make_key(visit: Visit) -> Response:
-    """Create an API key. The response shows the key only once."""
+    """Create an API key and redirect to the page that shows it."""
     sent = await visit.form()
     name, chosen = sent.text("name"), sent.texts("scopes")
     draft = KeyDraft(name=name, scopes=chosen)
@@ -70,7 +70,7 @@ async def make_key(visit: Visit) -> Response:
         return await _page(visit, status=403, name=name, chosen=chosen, wants_password=True)
     except Conflict as error:
         return await _page(visit, status=409, refusal=error.detail, name=name, chosen=chosen)
-    return await _page(visit, made=(key, text))
+    return visit.leave_with_secret(visit.path(_PATH), ids.prefixed(ids.KEY, key.id), text)
 
 
 async def revoke_key(visit: Visit) -> Response:
@@ -107,7 +107,6 @@ async def _page(
     status: int = 200,
     invalid: Invalid | None = None,
     refusal: str | None = None,
-    made: tuple[ApiKey, str | None] | None = None,
     wants_password: bool = False,
     name: str = "",
     chosen: Collection[str] = tuple(DEFAULT_SCOPES),
@@ -123,13 +122,14 @@ async def _page(
     if caller.principal.allows(Scope.LISTEN):
         listed = await services.listening.page(caller, Listing(SESSIONS_PER_ACCOUNT_MAX))
         sessions = [(ids.prefixed(ids.LISTEN_SESSION, each.session.id), each) for each in listed.items]
-    now = services.context.now()
+    now, created = services.context.now(), visit.query.text(SHOWN)
     context: dict[str, Any] = {
         "may_manage": may_manage,
         "account": _account(visit),
         "keys": keys,
         "next": visit.cursor(next_key),
-        "made": made,
+        "created": created,
+        "secret": visit.shown_secret(created),
         "wants_password": wants_password,
         "name": name,
         "chosen": chosen,

@@ -90,7 +90,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Create an endpoint and show its secret."""
+    """Create an endpoint and redirect to its secret."""
     form = await visit.form()
     draft, problems = draft_of(form)
     try:
@@ -101,13 +101,23 @@ async def create(visit: Visit) -> Response:
         return await _form(visit, _NEW, as_sent(form), error.problems)
     except Conflict as error:
         return await _form(visit, _NEW, as_sent(form), refusal=error.detail)
+    endpoint = ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
+    return visit.leave_with_secret(visit.path("endpoints", endpoint, "created"), endpoint, shown.secret)
+
+
+async def created(visit: Visit) -> Response:
+    """Show the secret of a new endpoint, and how to verify requests."""
+    endpoint = visit.parameter("endpoint")
+    shown = await visit.services.endpoints.get(visit.caller, endpoint)
+    active_since = shown.endpoint.secrets.at(visit.services.context.now()).created_at
+    secret = visit.shown_secret(endpoint, since=active_since)
     return visit.render(
         "endpoints/created.html",
-        201,
         shown=shown,
-        standard=None if shown.secret is None else standard_form(shown.secret),
+        secret=secret,
+        standard=None if secret is None else standard_form(secret.secret),
         receivers=all_receivers(),
-        variable=variable_line(shown.secret),
+        variable=variable_line(None if secret is None else secret.secret),
     )
 
 
@@ -194,6 +204,7 @@ PAGES: Final = (
     account_page("/endpoints", listed),
     account_page("/endpoints/new", new),
     account_form("/endpoints/new", create),
+    account_page("/endpoints/{endpoint}/created", created),
     account_page("/endpoints/{endpoint}/edit", edit),
     account_form("/endpoints/{endpoint}/edit", update),
     account_form("/endpoints/{endpoint}/delete", delete, back="/endpoints"),

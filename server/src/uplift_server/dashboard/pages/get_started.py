@@ -66,7 +66,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def register(visit: Visit) -> Response:
-    """Create an endpoint with this URL and show its secret."""
+    """Create an endpoint with this URL and redirect to its secret."""
     sent = await visit.form()
     framework, url = sent.text("framework"), sent.text("url")
     try:
@@ -75,7 +75,8 @@ async def register(visit: Visit) -> Response:
         return await _page(visit, "", framework, invalid=error, url=url)
     except Conflict as error:
         return await _page(visit, "", framework, status=409, refusal=error.detail, url=url)
-    return await _page(visit, ids.prefixed(ids.ENDPOINT, made.endpoint.id), framework, secret=made.secret)
+    endpoint = ids.prefixed(ids.ENDPOINT, made.endpoint.id)
+    return visit.leave_with_secret(_at(visit, endpoint, framework), endpoint, made.secret)
 
 
 async def show_secret(visit: Visit) -> Response:
@@ -86,7 +87,7 @@ async def show_secret(visit: Visit) -> Response:
         shown = await visit.services.secrets.reveal(visit.caller, endpoint)
     except ConfirmationRequired:
         return visit.leave(link("/confirm", next=_at(visit, endpoint, framework)))
-    return await _page(visit, endpoint, framework, secret=shown.secret)
+    return visit.leave_with_secret(_at(visit, endpoint, framework), endpoint, shown.secret)
 
 
 async def test(visit: Visit) -> Response:
@@ -118,7 +119,6 @@ async def _page(
     status: int = 200,
     invalid: Invalid | None = None,
     refusal: str | None = None,
-    secret: str | None = None,
     url: str = "https://",
 ) -> Response:
     owned = await visit.services.endpoints.page(visit.caller, Listing(ENDPOINTS_OFFERED))
@@ -126,12 +126,16 @@ async def _page(
     chosen = await visit.services.endpoints.get(visit.caller, endpoint) if endpoint else next(iter(owned.items), None)
     progress = None if chosen is None else await _progress(visit, chosen)
     framework = framework if framework in FRAMEWORKS else next(iter(FRAMEWORKS))
+    secret = None
+    if progress is not None:
+        active_since = progress.shown.endpoint.secrets.at(visit.services.context.now()).created_at
+        secret = visit.shown_secret(progress.endpoint, since=active_since)
     context: dict[str, Any] = {
         "progress": progress,
         "names": names,
         "url": url,
         "secret": secret,
-        "variable": variable_line(secret),
+        "variable": variable_line(None if secret is None else secret.secret),
         "framework": framework,
         "frameworks": FRAMEWORKS,
         "receiver": receiver(framework),

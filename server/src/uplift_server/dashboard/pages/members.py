@@ -9,10 +9,10 @@ from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Right, Role, can_grant
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.visit import SHOWN, Visit
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import Conflict, Invalid, NotFound, RateLimited
-from uplift_server.service.members import InvitationDraft, ShownInvitation
+from uplift_server.service.members import InvitationDraft
 from uplift_server.store.records import Member
 
 ROLE_WORDS: Final = {
@@ -42,7 +42,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def invite(visit: Visit) -> Response:
-    """Invite a person by email, or show the invitation link if email is not configured."""
+    """Invite a person by email, or redirect to the invitation link if email is not configured."""
     sent = await visit.form()
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)
@@ -55,7 +55,7 @@ async def invite(visit: Visit) -> Response:
         return await _page(visit, status=status, refusal=error.detail, email=email, role=role)
     if made.url is None:
         return visit.leave(visit.path(_PATH), f"Invitation created. The server emails it to {email}.")
-    return await _page(visit, made=made)
+    return visit.leave_with_secret(visit.path(_PATH), ids.prefixed(ids.INVITATION, made.invitation.id), made.url)
 
 
 async def change_role(visit: Visit) -> Response:
@@ -80,7 +80,7 @@ async def reset_password(visit: Visit) -> Response:
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist.")
     link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
-    return await _page(visit, reset=link.url)
+    return visit.leave_with_secret(visit.path(_PATH), visit.parameter("member"), link.url)
 
 
 async def withdraw(visit: Visit) -> Response:
@@ -95,14 +95,14 @@ async def _page(
     status: int = 200,
     invalid: Invalid | None = None,
     refusal: str | None = None,
-    made: ShownInvitation | None = None,
-    reset: str | None = None,
     email: str = "",
     role: str = Role.MEMBER.text,
 ) -> Response:
     services, caller = visit.services, visit.caller
     found = await services.members.page(caller, _account(visit), visit.listing())
     invited = await services.members.invitations(caller, _account(visit), Listing(INVITATIONS_PER_ACCOUNT_MAX))
+    created = visit.query.text(SHOWN)
+    secret = visit.shown_secret(created)
     own = Role.OWNER if caller.principal.role is None else caller.principal.role
     context: dict[str, Any] = {
         "tab": "",
@@ -114,8 +114,9 @@ async def _page(
         ],
         "roles": [(each.text, each.text.capitalize()) for each in Role if can_grant(own, each)],
         "words": ROLE_WORDS,
-        "made": made,
-        "reset": reset,
+        "created": created,
+        "secret": secret,
+        "reset": secret if created.startswith(f"{ids.MEMBER}_") else None,
         "email": email,
         "role": role,
         "account": _account(visit),

@@ -34,7 +34,7 @@ HEADERS: Final = (
 
 
 async def security(visit: Visit) -> Response:
-    """Show the age of the current secret, and the old secret if it is active."""
+    """Show the age of the current secret, and the old secret if it is active. Show a revealed secret."""
     return await _security(visit)
 
 
@@ -50,11 +50,11 @@ async def reveal(visit: Visit) -> Response:
     except ConfirmationRequired:
         text = "Enter your password to reveal the secret."
         return await _security(visit, status=422, problems={"password": text})
-    return await _security(visit, secret=shown.secret)
+    return _leave(visit, shown.secret)
 
 
 async def rotate(visit: Visit) -> Response:
-    """Rotate the secret and show the new one."""
+    """Rotate the secret and redirect to the new one."""
     form = await visit.form()
     draft, problems = _rotation(form)
     try:
@@ -67,10 +67,7 @@ async def rotate(visit: Visit) -> Response:
         )
     except Invalid as error:
         return await _security(visit, status=422, problems=by_field(error.problems), sent=form)
-    if shown.repeated:
-        text = "You already submitted this form, and it rotated the secret. Reveal the current secret to see it again."
-        return await _security(visit, status=409, refusal=text)
-    return await _security(visit, secret=shown.secret, is_new=True)
+    return _leave(visit, shown.secret, "Secret rotated.")
 
 
 async def expire_old(visit: Visit) -> Response:
@@ -81,6 +78,11 @@ async def expire_old(visit: Visit) -> Response:
         visit.path("endpoints", endpoint, "security"),
         "Old secret expired. Only the current secret is active.",
     )
+
+
+def _leave(visit: Visit, secret: str | None, notice: str | None = None) -> Response:
+    endpoint = visit.parameter("endpoint")
+    return visit.leave_with_secret(visit.path("endpoints", endpoint, "security"), endpoint, secret, notice)
 
 
 async def _confirm(visit: Visit, password: str) -> None:
@@ -111,22 +113,20 @@ async def _security(
     *,
     status: int = 200,
     problems: dict[str, str] | None = None,
-    secret: str | None = None,
-    is_new: bool = False,
-    refusal: str | None = None,
     sent: Form | None = None,
 ) -> Response:
     shown = await visit.services.endpoints.get(visit.caller, visit.parameter("endpoint"))
     now, principal = visit.services.context.now(), visit.caller.principal
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     sent = Form() if sent is None else sent
+    pair = shown.endpoint.secrets.at(now)
+    secret = visit.shown_secret(visit.parameter("endpoint"), since=pair.created_at)
     context: dict[str, Any] = {
-        "pair": shown.endpoint.secrets.at(now),
+        "pair": pair,
         "secret": secret,
-        "standard": None if secret is None else standard_form(secret),
-        "is_new": is_new,
+        "standard": None if secret is None else standard_form(secret.secret),
         "receivers": all_receivers(),
-        "variable": variable_line(secret),
+        "variable": variable_line(None if secret is None else secret.secret),
         "reads": principal.allows(Scope.SECRETS_READ),
         "rotates": principal.allows(Scope.SECRETS_WRITE),
         "is_confirmed": visit.visitor.is_confirmed(now),
@@ -137,7 +137,6 @@ async def _security(
         "headers": HEADERS,
         "header": sent.text("uplift_header") or "old",
         "own": sent.text("secret"),
-        "refusal": refusal,
         "problems": problems or {},
     }
     return await tab(visit, "security", shown=shown, status=status, **context)

@@ -71,6 +71,12 @@ async def sign_out_everywhere(visit: Visit) -> Response:
     return visit.leave("/sign-in", "You are signed out everywhere.")
 
 
+async def hide_secret(visit: Visit) -> Response:
+    """Stop showing a one-time secret."""
+    visit.hide_secret()
+    return visit.leave(own_path((await visit.form()).text("next")))
+
+
 async def confirm_form(visit: Visit) -> Response:
     """Show the form that confirms the password."""
     return _confirm(visit, visit.query.text("next"))
@@ -128,6 +134,7 @@ PAGES: Final = (
     Page("POST", "/you/password", change_password, Door.VISITOR, back=_PATH),
     Page("POST", "/you/leave", leave, Door.VISITOR, back=_PATH),
     Page("POST", "/you/sign-out-everywhere", sign_out_everywhere, Door.VISITOR, back=_PATH),
+    Page("POST", "/hide-secret", hide_secret, Door.VISITOR, back="/"),
     Page("GET", "/confirm", confirm_form, Door.VISITOR),
     Page("POST", "/confirm", confirm, Door.VISITOR),
 )

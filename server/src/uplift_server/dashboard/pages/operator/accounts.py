@@ -14,7 +14,7 @@ from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.errors import Invalid
-from uplift_server.service.portal_links import LinkDraft, ShownLink
+from uplift_server.service.portal_links import LinkDraft
 
 _NEW: Final = "operator/new_account.html"
 _ONE: Final = "operator/account.html"
@@ -62,21 +62,19 @@ async def update(visit: Visit) -> Response:
     try:
         account = await visit.services.accounts.update(visit.caller, visit.parameter("account"), _draft(form))
     except Invalid as error:
-        return await _one(visit, 422, error.problems, form=_sent(form))
+        return await _one(visit, error.problems, form=_sent(form))
     return visit.leave(_path(account.id), "Account updated.")
 
 
 async def create_link(visit: Visit) -> Response:
-    """Create a portal link."""
-    form = await visit.form()
+    """Create a portal link and redirect to the page that shows it."""
+    form, account = await visit.form(), visit.parameter("account")
     draft = LinkDraft(form.optional("email"), form.text("role"))
     try:
-        link = await visit.services.portal_links.create(
-            visit.caller, visit.parameter("account"), draft, idempotency_key=key_of(form)
-        )
+        link = await visit.services.portal_links.create(visit.caller, account, draft, idempotency_key=key_of(form))
     except Invalid as error:
-        return await _one(visit, 422, error.problems, invited=(form.text("email"), form.text("role")))
-    return await _one(visit, 201, link=link, invited=(form.text("email"), form.text("role")))
+        return await _one(visit, error.problems, invited=(form.text("email"), form.text("role")))
+    return visit.leave_with_secret(f"/operator/accounts/{account}", account, link.url)
 
 
 async def delete(visit: Visit) -> Response:
@@ -88,11 +86,9 @@ async def delete(visit: Visit) -> Response:
 
 async def _one(
     visit: Visit,
-    status: int = 200,
     problems: Sequence[Problem] = (),
     *,
     form: dict[str, str] | None = None,
-    link: ShownLink | None = None,
     invited: tuple[str, str] = ("", Role.MEMBER.text),
 ) -> Response:
     text = visit.parameter("account")
@@ -105,13 +101,13 @@ async def _one(
         "listed": visit.services.operator_lists.account_summary(account),
         "volume": volume(series),
         "roles": ROLES,
-        "link": link,
+        "secret": visit.shown_secret(text),
         "invited": invited,
         **filled,
     }
     if problems:
         return visit.refuse(_ONE, problems, **context)
-    return visit.render(_ONE, status, **context)
+    return visit.render(_ONE, **context)
 
 
 def _draft(form: Form) -> AccountDraft:
