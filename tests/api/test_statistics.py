@@ -106,6 +106,14 @@ def test_periods_have_their_buckets(mine: Owner, period: str, count: int, hours:
     assert response["totals"]["deliveries"] == sum(bucket["deliveries"] for bucket in response["buckets"])
 
 
+def test_the_last_hour_has_minutes(mine: Owner) -> None:
+    response = mine.client.get(f"/v1/endpoints/{mine.endpoint}/stats?period=1h").json
+    assert len(response["buckets"]) == 60
+    assert all(bucket["at"].endswith(":00.000Z") for bucket in response["buckets"])
+    # Two of the five events are older.
+    assert (response["totals"]["deliveries"], response["totals"]["attempts"]) == (3, 3)
+
+
 def test_an_account_sees_only_its_own_statistics(mine: Owner, theirs: Owner, server: Any) -> None:
     other = server.account()
     assert server.owner(other).get("/v1/stats?period=30d").json["totals"] == EMPTY_TOTALS

@@ -12,6 +12,7 @@ from uplift_server.core.operations.statistics import (
     COUNT_FIELDS,
     DURATION_BOUNDS_US,
     HOUR_MS,
+    MINUTE_MS,
     Period,
     Span,
     Statistics,
@@ -37,13 +38,14 @@ some_numbers = st.builds(
 @pytest.mark.parametrize(
     ("name", "buckets", "bucket_ms", "first", "last"),
     [
+        ("1h", 60, MINUTE_MS, NOON - 59 * MINUTE_MS, NOON),
         ("24h", 24, HOUR_MS, NOON - 23 * HOUR_MS, NOON),
         ("7d", 28, 6 * HOUR_MS, NOON - 27 * 6 * HOUR_MS, NOON),
         ("30d", 30, DAY_MS, NOON - 12 * HOUR_MS - 29 * DAY_MS, NOON - 12 * HOUR_MS),
     ],
 )
 def test_periods_end_with_the_incomplete_bucket(name: str, buckets: int, bucket_ms: int, first: int, last: int) -> None:
-    for now in (NOON, NOON + 1, NOON + HOUR_MS - 1):
+    for now in (NOON, NOON + 1, NOON + min(bucket_ms, HOUR_MS) - 1):
         starts = Period(name).span.starts(now)
         assert (len(starts), starts.step, starts[0], starts[-1]) == (buckets, bucket_ms, first, last)
 

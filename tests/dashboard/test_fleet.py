@@ -70,7 +70,7 @@ def test_unfinished_replays_are_listed(server: Server) -> None:
     assert shown == (current["state"] in ("running", "paused"))
 
 
-@pytest.mark.parametrize("period", ["24h", "7d", "30d", "nonsense"])
+@pytest.mark.parametrize("period", ["1h", "24h", "7d", "30d", "nonsense"])
 def test_the_page_shows_the_selected_period(server: Server, period: str) -> None:
     page = operator(server).get(f"/operator?period={period}")
     assert page.status == 200

@@ -65,7 +65,12 @@ def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
         overview = f"/accounts/{account}/overview"
         wait_for(lambda: "4 delivered" in visitor.get(overview).text, "the statistics include four deliveries")
 
-        for period, words in (("24h", "Last 24 hours"), ("7d", "Last 7 days")):
+        for period, words in (
+            ("1h", "Last hour"),
+            ("24h", "Last 24 hours"),
+            ("7d", "Last 7 days"),
+            ("30d", "Last 30 days"),
+        ):
             page = visitor.get(f"{overview}?period={period}")
             assert words in page.text
             assert 'aria-label="Deliveries by status in the last ' in page.html

@@ -22,7 +22,7 @@ from .world import HOUR, SECOND, START, World, respond
 
 async def read_statistics(world: World, scope: Scope = ALL_ACCOUNTS) -> Counted:
     """Return the statistics of all hours."""
-    found = await world.database.read(lambda c: statistics.by_hour(c, [scope], since=0))
+    found = await world.database.read(lambda c: statistics.by_bucket(c, [scope], since=0))
     return total(each for _, each in found[scope])
 
 
@@ -57,11 +57,11 @@ async def test_rows_are_grouped_by_hour(place: Place) -> None:
         await world.endpoint("one.test", lambda _: next(script))
         await world.accept(1)
         await world.run_for(2 * HOUR)
-        found = (await world.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
+        found = (await world.database.read(lambda c: statistics.by_bucket(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
         began = START - START % HOUR
         by_hour = {(at - began) // HOUR: (each.deliveries, each.delivered, each.attempts) for at, each in found}
         assert by_hour == {0: (1, 1, 1), 1: (0, 0, 1)}
-        since = await world.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=began + HOUR))
+        since = await world.database.read(lambda c: statistics.by_bucket(c, [ALL_ACCOUNTS], since=began + HOUR))
         assert [at for at, _ in since[ALL_ACCOUNTS]] == [began + HOUR]
 
 

@@ -205,8 +205,9 @@ def test_every_growing_table_has_a_retention_rule() -> None:
     kept_forever = {"marks"}
     deleted_with_accounts = {"people", "members"}  # people without a membership are deleted immediately
     deleted_by_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
-    deleted_when_counted = {"delivery_changes"}
+    deleted_when_counted = {"delivery_changes", "minute_rollups"}  # after 90 minutes
     bounded_by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object
+    bounded_by_endpoints = {"delivery_totals"}  # a row for each endpoint with open deliveries
     bounded_by_number = {"told_texts"}  # by the process that adds more
     deleted_after_execution = {"commands"}  # a minute after their execution; at most COMMANDS_WAITING_MAX
     deleted_with_partitions = {"event_partitions"}
@@ -214,6 +215,7 @@ def test_every_growing_table_has_a_retention_rule() -> None:
         set(KINDS)
         | deleted_with_partitions
         | bounded_by_number
+        | bounded_by_endpoints
         | deleted_after_execution
         | deleted_with_events
         | kept_forever

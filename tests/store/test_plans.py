@@ -40,6 +40,7 @@ from uplift_server.store import (
     sessions,
     statistics,
     test_deliveries,
+    totals,
     trace_parents,
 )
 from uplift_server.store.audit import AuditFilter
@@ -122,8 +123,10 @@ LIST_VERBS: dict[str, Verb] = {
     "last failure": lambda c: health.last_failure(c, 1, 1),
     "held counts": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
-    "statistics": lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS, statistics.Scope(1, 1)], since=5),
-    "statistics, counted": lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9),
+    "statistics": lambda c: statistics.by_bucket(c, [statistics.ALL_ACCOUNTS, statistics.Scope(1, 1)], since=5),
+    "statistics by minute": lambda c: statistics.by_bucket(c, [statistics.Scope(1, 1)], since=5, minutes=True),
+    "open deliveries": lambda c: totals.read(c, [1, 2]),
+    "statistics, counted": lambda c: statistics.count(c, STREAM_POSITION_MAX, now=0, rows=9, changes=9),
     "emails due": lambda c: outbox.due(c, now=9, limit=20),
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
     "outbox, failed": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
@@ -165,7 +168,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
     body = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as raw:
         # All deletable rows are counted.
-        marks = [(statistics.EVENTS_COUNTED, 99), (statistics.ATTEMPTS_COUNTED, 99)]
+        counted = (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED, statistics.TOTALS_COUNTED)
+        marks = [(name, 99) for name in counted]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
         raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
         raw.execute("INSERT INTO people VALUES (1, x'70', 'x', 'x', NULL, 1, 1)")

@@ -58,6 +58,7 @@ INSERT INTO audit_log (account_seq, at, actor_kind, actor_name, action, subject,
 SELECT 1 + n % 500, n * 10000::bigint, 1, 'x', 'x', 'x', '{{}}' FROM generate_series(1, 20000) n;
 INSERT INTO rollups SELECT 1 + n % 500, 1 + n % 500, n * 10000::bigint, 0, 0, 0, 0, 0, 0, 0, 0, '', ''
 FROM generate_series(1, 20000) n;
+INSERT INTO minute_rollups SELECT * FROM rollups;
 INSERT INTO sessions (digest, person_seq, created_at, seen_at, ends_at)
 SELECT decode(md5(n::text), 'hex'), n, n, n, n FROM generate_series(1, 5000) n;
 INSERT INTO links (id, role, expires_at) SELECT decode(md5(n::text), 'hex'), 0, n FROM generate_series(1, 5000) n;
@@ -71,7 +72,15 @@ FOR name IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 
     EXECUTE format('ANALYZE %I', name);
 END LOOP; END $$;
 """
-SMALL = {"event_types", "marks", "listen_sessions", "listen_answers", "delivery_changes", "trace_parents"}
+SMALL = {
+    "event_types",
+    "marks",
+    "listen_sessions",
+    "listen_answers",
+    "delivery_changes",
+    "trace_parents",
+    "delivery_totals",
+}
 """Tables that stay small, or are empty here."""
 
 
@@ -84,6 +93,7 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
         raw = await Opener(url, no_timeouts=True).raw()
         await raw.execute(partition_statements(ROWS, request.param) + FILL + ANALYZE)
         marks = [(name, 10**15) for name in (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED)]
+        marks.append((statistics.TOTALS_COUNTED, 1))
         await raw.executemany("INSERT INTO marks VALUES ($1, $2)", marks)
         await raw.close()
 

@@ -199,7 +199,7 @@ async def test_a_batch_of_statistics_is_stored_once(databases: Databases, postgr
     """The first batch of a database, and a later one."""
     for number in (1, 2):
         await databases[0].write(partial(new_event, seq=number, account_seq=1, created_at=NOW))
-        counted = await databases[0].read(lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=9, changes=9))
+        counted = await databases[0].read(lambda c: statistics.count(c, STREAM_POSITION_MAX, now=0, rows=9, changes=9))
         assert counted is not None
         async with slow_statements(postgres_url, "INSERT ON marks"):
             saved = await asyncio.gather(*(each.write(partial(statistics.save, counted=counted)) for each in databases))

@@ -145,6 +145,7 @@ async def pair(filled: dict[str, str], request: pytest.FixtureRequest) -> AsyncI
     await transaction.start()
     for mark, table in ((statistics.EVENTS_COUNTED, "events"), (statistics.ATTEMPTS_COUNTED, "attempts")):
         await pair.raw.execute(f"INSERT INTO marks SELECT $1, max(seq) - {UNCOUNTED} FROM {table}", mark)
+    await pair.raw.execute("INSERT INTO marks VALUES ($1, 1)", statistics.TOTALS_COUNTED)
     yield pair
     await transaction.rollback()
     await pair.close()
@@ -268,7 +269,7 @@ def _partitions(pair: Pair) -> PostgresPartitions:
 FIRST = Partition(0, NUMBERS)
 ORDINARY: dict[str, Callable[[Pair], Awaitable[object]]] = {
     "numbers": lambda pair: pair.sql.run_sync(
-        lambda c: statistics.count(c, STREAM_POSITION_MAX, rows=2 * UNCOUNTED, changes=UNCOUNTED)
+        lambda c: statistics.count(c, STREAM_POSITION_MAX, now=0, rows=2 * UNCOUNTED, changes=UNCOUNTED)
     ),
     "partitions that have ended": lambda pair: _partitions(pair).list_droppable(before=1 << 62),
     "the numbers of a partition": lambda pair: _partitions(pair).count_seqs(FIRST),

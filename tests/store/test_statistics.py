@@ -15,17 +15,17 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, Statistics, total
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, MINUTE_MS, Statistics, total
 from uplift_server.delivery.sending.attempts import previous_state
-from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries
+from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries, totals
 from uplift_server.store import deliveries as delivery_store
 from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
-from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
-from uplift_server.store.schema_statistics import delivery_changes, rollups
+from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events, marks
+from uplift_server.store.schema_statistics import delivery_changes, delivery_totals, minute_rollups, rollups
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
 
@@ -62,10 +62,10 @@ def add_accounts(connection: sa.Connection) -> None:
         )
 
 
-async def count_all(bench: Bench, *, rows: int = 10_000, changes: int = 10_000) -> int:
+async def count_all(bench: Bench, *, now: int = NOW, rows: int = 10_000, changes: int = 10_000) -> int:
     """Count all rows. Return the number of batches."""
     batches = 0
-    while (found := await read_batch(bench, rows=rows, changes=changes)) is not None:
+    while (found := await read_batch(bench, now=now, rows=rows, changes=changes)) is not None:
         assert await bench.database.write(lambda c: statistics.save(c, found))
         batches += 1
         if not found.more:
@@ -73,54 +73,76 @@ async def count_all(bench: Bench, *, rows: int = 10_000, changes: int = 10_000) 
     return batches
 
 
-async def read_batch(bench: Bench, *, rows: int, changes: int) -> statistics.Counted | None:
+async def read_batch(bench: Bench, *, now: int = NOW, rows: int, changes: int) -> statistics.Counted | None:
     """Read the next batch."""
     stream_position = await bench.database.stream_position()
-    return await bench.database.read(lambda c: statistics.count(c, stream_position, rows=rows, changes=changes))
+    return await bench.database.read(
+        lambda c: statistics.count(c, stream_position, now=now, rows=rows, changes=changes)
+    )
+
+
+async def open_deliveries(bench: Bench) -> dict[int, totals.OpenCounts]:
+    """Count the open deliveries of each endpoint row by row."""
+    found: Counter[tuple[int, Status]] = Counter()
+    for row in await bench.rows(deliveries):
+        if row.trigger != Trigger.TEST and row.status in (Status.PENDING, Status.HELD):
+            found[row.endpoint_seq, Status(row.status)] += 1
+    return {
+        endpoint: totals.OpenCounts(found[endpoint, Status.PENDING], found[endpoint, Status.HELD])
+        for endpoint in {endpoint for endpoint, _ in found}
+    }
+
+
+def by_hour(tally: Tally) -> Tally:
+    """Add the counts of minutes to hours."""
+    hours: Tally = Counter()
+    for (name, account, endpoint, minute, what), count in tally.items():
+        hours[name, account, endpoint, minute * MINUTE_MS // HOUR_MS, what] += count
+    return hours
 
 
 async def tables(bench: Bench) -> Tally:
-    """Count the tables row by row."""
+    """Count the tables row by row, by minute."""
     tally: Tally = Counter()
     created = {row.seq: row.created_at for row in await bench.rows(events)}
     account_of = {}
     for row in await bench.rows(deliveries):
         account_of[row.event_seq, row.endpoint_seq] = row.account_seq
         if row.trigger != Trigger.TEST:
-            hour_key = (row.account_seq, row.endpoint_seq, created[row.event_seq] // HOUR_MS)
-            tally["deliveries", *hour_key, None] += 1
-            tally["status", *hour_key, Status(row.status).text] += 1
+            key = (row.account_seq, row.endpoint_seq, created[row.event_seq] // MINUTE_MS)
+            tally["deliveries", *key, None] += 1
+            tally["status", *key, Status(row.status).text] += 1
     for row in await bench.rows(attempts):
         if row.trigger != Trigger.TEST:
             account = account_of[row.event_seq, row.endpoint_seq]
-            hour_key = (account, row.endpoint_seq, row.started_at // HOUR_MS)
-            tally["attempts", *hour_key, None] += 1
-            tally["outcome", *hour_key, Outcome(row.outcome)] += 1
-            tally["first", *hour_key, None] += row.number == 1
-            tally["first delivered", *hour_key, None] += row.number == 1 and row.outcome == Outcome.DELIVERED
+            key = (account, row.endpoint_seq, row.started_at // MINUTE_MS)
+            tally["attempts", *key, None] += 1
+            tally["outcome", *key, Outcome(row.outcome)] += 1
+            tally["first", *key, None] += row.number == 1
+            tally["first delivered", *key, None] += row.number == 1 and row.outcome == Outcome.DELIVERED
     return +tally
 
 
-async def counted(bench: Bench) -> Tally:
-    """Return the statistics of endpoints. Those of accounts and of all are their sums."""
+async def counted(bench: Bench, *, since: int = 0, minutes: bool = False) -> Tally:
+    """Return the statistics of endpoints, of accounts and of all, by hour or minute."""
     scopes = [Scope(account, endpoint) for endpoint, account in ACCOUNT_OF.items()]
     sums = [Scope(1, 0), Scope(2, 0), ALL_ACCOUNTS]
-    found = await bench.database.read(lambda c: statistics.by_hour(c, [*scopes, *sums], since=0))
+    found = await bench.database.read(lambda c: statistics.by_bucket(c, [*scopes, *sums], since=since, minutes=minutes))
     tally: Tally = Counter()
     for scope, hours in found.items():
         for at, each in hours:
-            hour_key = (*scope, at // HOUR_MS)
+            key = (*scope, at // (MINUTE_MS if minutes else HOUR_MS))
             assert min(each.deliveries, each.delivered, each.failed, each.held, each.cancelled) >= 0
             assert each.delivered + each.failed + each.held + each.cancelled <= each.deliveries
             assert sum(each.durations.values()) == each.attempts == sum(each.outcomes.values())
-            tally["deliveries", *hour_key, None] = each.deliveries
+            tally["deliveries", *key, None] = each.deliveries
             for status in Status:
-                tally["status", *hour_key, status.text] = getattr(each, status.text)
-            tally["attempts", *hour_key, None] = each.attempts
-            tally["first", *hour_key, None] = each.first_attempts
-            tally["first delivered", *hour_key, None] = each.first_delivered
+                tally["status", *key, status.text] = getattr(each, status.text)
+            tally["attempts", *key, None] = each.attempts
+            tally["first", *key, None] = each.first_attempts
+            tally["first delivered", *key, None] = each.first_delivered
             for outcome, count in each.outcomes.items():
-                tally["outcome", *hour_key, outcome] = count
+                tally["outcome", *key, outcome] = count
     return +tally
 
 
@@ -149,7 +171,7 @@ class Machine:
             self.accept, self.accept, self.lease, self.lease, self.settle, self.settle, self.settle, self.settle,
             self.release, self.reclaim, self.hold, self.drop, self.release_held, self.cancel_deleted, self.cancel,
             self.resend, self.replay, self.replay_more, self.pause_replay, self.test, self.count_during_operation,
-            self.count_during_operation, self.delete_old,
+            self.count_during_operation, self.delete_old, self.count_with_earlier_release,
         ]  # fmt: skip
 
     async def step(self) -> None:
@@ -303,12 +325,20 @@ class Machine:
     async def count_during_operation(self) -> None:
         """Count one batch of any size during another operation. Sometimes, the batch is never written."""
         rows, changes = self.random.choice((1, 2, 5, 1000)), self.random.choice((1, 3, 1000))
-        found = await read_batch(self.bench, rows=rows, changes=changes)
+        found = await read_batch(self.bench, now=self.now, rows=rows, changes=changes)
         for _ in range(self.random.randint(0, 2)):
             await self.random.choice((self.accept, self.settle, self.lease, self.hold, self.resend, self.cancel))()
         if found is not None and self.random.random() < 0.9:
             assert await self.database.write(lambda c: statistics.save(c, found))
             assert not await self.database.write(lambda c: statistics.save(c, found))
+
+    async def count_with_earlier_release(self) -> None:
+        """An earlier release counts a batch: it does not know the totals, and it deletes their server value."""
+        await self.database.write(
+            lambda c: c.execute(sa.delete(marks).where(marks.c.name == statistics.TOTALS_COUNTED))
+        )
+        await self.database.write(lambda c: c.execute(sa.update(delivery_totals).values(pending=99, held=99)))
+        assert await self.database.read(totals.read) is None
 
     async def delete_old(self) -> None:
         before = self.now - 30 * 60_000
@@ -334,16 +364,23 @@ class Machine:
 @pytest.mark.parametrize("seed", range(8))
 async def test_statistics_match_the_tables(bench: Bench, seed: int) -> None:
     machine = Machine(bench, seed)
+    statuses = set()
     for _ in range(12):
         for _ in range(25):
             await machine.step()
-        await count_all(bench, rows=machine.random.choice((1, 7, 1000)), changes=machine.random.choice((1, 7, 1000)))
+        rows, changes = machine.random.choice((1, 7, 1000)), machine.random.choice((1, 7, 1000))
+        await count_all(bench, now=machine.now, rows=rows, changes=changes)
         assert await bench.rows(delivery_changes) == []
         exact = await tables(bench) + machine.removed
-        assert await counted(bench) == with_sums(exact)
+        assert await counted(bench) == with_sums(by_hour(exact))
+        recent = machine.now // MINUTE_MS - 60
+        last_hour = Counter({key: count for key, count in exact.items() if key[3] >= recent})
+        assert await counted(bench, since=recent * MINUTE_MS, minutes=True) == with_sums(last_hour)
+        assert await bench.database.read(totals.read) == await open_deliveries(bench)
+        statuses |= {what for name, *_, what in exact if name == "status"}
     # The simulation contains enough of every operation.
     assert machine.removed
-    assert {what for name, *_, what in exact if name == "status"} == {status.text for status in Status}
+    assert statuses == {status.text for status in Status}
 
 
 async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
@@ -363,7 +400,8 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
             (NOW,),
         )
     async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
-        assert await count_all(bench) == 0
+        await count_all(bench)
+        assert await bench.database.read(totals.read) == {}
         await bench.database.settle([settled(each) for each in await bench.lease(1)])
         await bench.database.release_held([HeldRequest(1, 0, 10)], now=NOW)
         await bench.database.settle([settled(each, Status.FAILED) for each in await bench.lease(1)])
@@ -375,6 +413,7 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
         await count_all(bench)
         found = await read_totals(bench)
         assert (found.deliveries, found.pending, found.held, found.attempts) == (2, 1, 1, 2)
+        assert await bench.database.read(totals.read) == {1: (1, 0), 2: (0, 1)}
 
 
 async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Bench) -> None:
@@ -385,6 +424,22 @@ async def test_a_change_after_the_deletion_of_its_hour_creates_no_row(bench: Ben
     await bench.database.write(lambda c: endpoint_backlog.cancel_held(c, 1, through=9, now=NOW, limit=9))
     assert await count_all(bench) == 1
     assert await bench.rows(rollups) == await bench.rows(delivery_changes) == []
+    assert await bench.database.read(totals.read) == {}
+
+
+async def test_minutes_are_deleted_after_the_last_period_that_shows_them(bench: Bench) -> None:
+    await bench.append(bench.event(due(1), created_at=NOW - 2 * HOUR_MS), bench.event(due(1)))
+    await count_all(bench)
+    assert {row.at for row in await bench.rows(minute_rollups)} == {NOW - NOW % MINUTE_MS}
+    await bench.append(bench.event(due(2), created_at=NOW + 2 * HOUR_MS))
+    await count_all(bench, now=NOW + 2 * HOUR_MS)
+    assert {row.endpoint_seq for row in await bench.rows(minute_rollups)} == {0, 2}
+
+
+async def test_totals_can_be_read_for_some_endpoints(bench: Bench) -> None:
+    await bench.append(bench.event(due(1), account=1), bench.event(due(3), account=2))
+    await count_all(bench)
+    assert await bench.database.read(lambda c: totals.read(c, [3])) == {3: (1, 0)}
 
 
 async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Bench) -> None:
@@ -422,5 +477,5 @@ async def test_only_rare_status_changes_are_recorded(bench: Bench) -> None:
 
 async def read_totals(bench: Bench) -> Statistics:
     """Return the statistics of all accounts."""
-    found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
+    found = await bench.database.read(lambda c: statistics.by_bucket(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.operations.statistics import COUNT_FIELDS, HOUR_MS
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import (
     accounts,
@@ -22,6 +21,7 @@ from uplift_server.store import (
     idempotency,
     keys,
     outbox,
+    statistics,
     trace_parents,
 )
 from uplift_server.store import schema as tables
@@ -29,7 +29,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.outbox import EmailResult
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.schema_partitions import NUMBERS
-from uplift_server.store.schema_statistics import rollups
+from uplift_server.store.schema_statistics import delivery_totals
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 BODY = b'{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{}}'
@@ -388,22 +388,13 @@ def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None
 
 def test_the_database_state_is_read(connection: sa.Connection) -> None:
     empty = database_state.read(connection, now=10, limit=9)
-    assert (empty.pending, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (0, 0, None, None)
+    assert (empty.totals, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (None, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
         add_unsent_email(connection, number, now=at)
     outbox.settle(connection, [EmailResult(1, 1, sent_at=9)])
-    # For an account, an endpoint, and all. Only these rows count.
-    counts = dict.fromkeys(COUNT_FIELDS, 0) | {
-        "deliveries": 100,
-        "delivered": 40,
-        "failed": 20,
-        "held": 10,
-        "cancelled": 5,
-    }
-    for endpoint, account, at in ((1, 1, 0), (0, 1, 0), (0, 0, 0), (0, 0, HOUR_MS)):
-        row = counts | {"endpoint_seq": endpoint, "account_seq": account, "at": at, "outcomes": "", "durations": ""}
-        connection.execute(sa.insert(rollups).values(row))
+    connection.execute(sa.insert(tables.marks).values(name=statistics.TOTALS_COUNTED, value=1))
+    connection.execute(sa.insert(delivery_totals).values(endpoint_seq=7, pending=50, held=2))
     job = dict.fromkeys(
         ("total", "counted_through", "next_event_seq", "last_event_seq", "created_at", "updated_at"), 9
     ) | {
@@ -422,7 +413,8 @@ def test_the_database_state_is_read(connection: sa.Connection) -> None:
         connection.execute(sa.insert(tables.events).values(row))
 
     found = database_state.read(connection, now=10, limit=9)
-    assert (found.pending, found.mails, found.oldest_mail_at, found.oldest_event_at) == (50, 2, 50, 30)
+    assert found.totals == {7: (50, 2)}
+    assert (found.mails, found.oldest_mail_at, found.oldest_event_at) == (2, 50, 30)
     assert found.replays == {ReplayState.RUNNING: 2, ReplayState.PAUSED: 1}
 
 

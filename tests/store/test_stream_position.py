@@ -143,14 +143,14 @@ async def test_a_page_shows_late_commits(bench: Bench, postgres_url: str) -> Non
 
 
 async def read_totals(bench: Bench) -> Statistics:
-    found = await bench.database.read(lambda c: statistics.by_hour(c, [ALL_ACCOUNTS], since=0))
+    found = await bench.database.read(lambda c: statistics.by_bucket(c, [ALL_ACCOUNTS], since=0))
     return total(each for _, each in found[ALL_ACCOUNTS])
 
 
 async def count(bench: Bench, stream_position: StreamPosition | None = None) -> bool:
     """Count one batch. Return whether there was one."""
     stream_position = stream_position or await bench.database.stream_position()
-    found = await bench.database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000))
+    found = await bench.database.read(lambda c: statistics.count(c, stream_position, now=NOW, rows=1000, changes=1000))
     return found is not None and await bench.database.write(lambda c: statistics.save(c, found))
 
 

@@ -70,7 +70,9 @@ async def count_all(bench: Bench) -> None:
     """Update the statistics with all stored rows."""
     database = bench.database
     stream_position = await database.stream_position()
-    while counted := await database.read(lambda c: statistics.count(c, stream_position, rows=1000, changes=1000)):
+    while counted := await database.read(
+        lambda c: statistics.count(c, stream_position, now=NOW, rows=1000, changes=1000)
+    ):
         await database.write(lambda c: statistics.save(c, counted))
         if not counted.more:
             break

@@ -225,7 +225,7 @@ async def test_a_late_attempt_is_counted(bench: Bench) -> None:
     assert (await own.delete_ended_deliveries(partition, after=None)).removed == 0
     await own.drop(partition)
     await count_all(bench)
-    hours = (await bench.database.read(lambda c: statistics.by_hour(c, [statistics.ALL_ACCOUNTS], since=0)))[
+    hours = (await bench.database.read(lambda c: statistics.by_bucket(c, [statistics.ALL_ACCOUNTS], since=0)))[
         statistics.ALL_ACCOUNTS
     ]
     totals = [sum(getattr(hour, name) for _, hour in hours) for name in ("deliveries", "delivered", "attempts")]

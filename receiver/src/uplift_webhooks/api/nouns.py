@@ -12,7 +12,7 @@ from uplift_webhooks.events import AnyEvent, read_event
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
 State = Literal["enabled", "paused", "disabled", "failing"]
 Held = Literal["send", "drop", "keep"]
-Period = Literal["24h", "7d", "30d"]
+Period = Literal["1h", "24h", "7d", "30d"]
 _ENDPOINTS: Final = "/v1/endpoints"
 _EVENTS: Final = "/v1/events"
 _DELIVERIES: Final = "/v1/deliveries"

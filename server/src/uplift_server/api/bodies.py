@@ -316,7 +316,7 @@ class StatsQuery(Body):
     """The period of statistics."""
 
     period: PeriodName = Field(
-        default="24h", description="24 buckets of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC."
+        default="24h", description="60 buckets of 1 minute, 24 of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC."
     )
 
 

@@ -18,7 +18,7 @@ ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
 ActorName = Literal["system", "operator", "key", "member"]
 ReplayStateName = Literal["running", "paused", "completed", "cancelled"]
-PeriodName = Literal["24h", "7d", "30d"]
+PeriodName = Literal["1h", "24h", "7d", "30d"]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 

@@ -12,6 +12,7 @@ from uplift_server.dashboard.words import OUTCOMES
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
 """The parts of a column, from bottom to top. The names are also CSS classes."""
 PERIODS: Final = {
+    Period.LAST_HOUR: "hour",
     Period.LAST_24_HOURS: "24 hours",
     Period.LAST_7_DAYS: "7 days",
     Period.LAST_30_DAYS: "30 days",

@@ -13,8 +13,8 @@ class DatabaseReading:
     read_at: int
     waiting: Mapping[str, int]
     """Deliveries by kind, each counted up to a limit."""
-    pending: int
-    """Deliveries that are neither ended nor held."""
+    pending: int | None
+    """Deliveries that are neither ended nor held. None until they are counted after an upgrade."""
     oldest_due_at: Mapping[str, int | None]
     """Due time of the oldest waiting delivery, by cause of the delay."""
     emails_waiting: int

@@ -78,7 +78,7 @@ class MetricsCache:
                 DatabaseReading(
                     read_at=began,
                     waiting={"due": backlog.due, "later": backlog.later, "leased": found.leased, "held": backlog.held},
-                    pending=found.pending,
+                    pending=None if found.totals is None else sum(each.pending for each in found.totals.values()),
                     oldest_due_at=oldest,
                     emails_waiting=found.mails,
                     oldest_email_at=found.oldest_mail_at,

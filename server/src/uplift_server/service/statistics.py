@@ -73,7 +73,10 @@ class Statistics:
     async def _read(self, scopes: dict[str, statistics.Scope], span: Span) -> dict[str, Series]:
         now = self._context.now()
         since = span.starts(now)[0]
-        found = await self._context.database.read(lambda c: statistics.by_hour(c, scopes.values(), since=since))
+        minutes = span.bucket_ms < HOUR_MS
+        found = await self._context.database.read(
+            lambda c: statistics.by_bucket(c, scopes.values(), since=since, minutes=minutes)
+        )
         return {name: series(span, now, found[scope]) for name, scope in scopes.items()}
 
     def _scope(self, caller: Caller, text: str) -> statistics.Scope:

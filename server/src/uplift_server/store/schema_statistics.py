@@ -12,25 +12,45 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.store import status_sql
 from uplift_server.store.schema import Seq, metadata
 
-rollups = sa.Table(
-    "rollups",
-    metadata,
-    sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
-    sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
-    sa.Column("at", sa.BigInteger, primary_key=True, comment="start of the hour"),
-    sa.Column("deliveries", sa.BigInteger, nullable=False),
-    sa.Column("delivered", sa.BigInteger, nullable=False),
-    sa.Column("failed", sa.BigInteger, nullable=False),
-    sa.Column("held", sa.BigInteger, nullable=False),
-    sa.Column("cancelled", sa.BigInteger, nullable=False),
-    sa.Column("attempts", sa.BigInteger, nullable=False),
-    sa.Column("first_attempts", sa.BigInteger, nullable=False),
-    sa.Column("first_delivered", sa.BigInteger, nullable=False),
-    sa.Column("outcomes", sa.Text, nullable=False, comment="number of attempts by outcome, such as `0:17 5:1`"),
-    sa.Column("durations", sa.Text, nullable=False, comment="number of attempts by duration class, in the same form"),
-    sqlite_with_rowid=False,
-)
+
+def _statistics(name: str, bucket: str) -> sa.Table:
+    """Return a table with a row for each bucket of an endpoint, an account, or all accounts."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
+        sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
+        sa.Column("at", sa.BigInteger, primary_key=True, comment=f"start of the {bucket}"),
+        sa.Column("deliveries", sa.BigInteger, nullable=False),
+        sa.Column("delivered", sa.BigInteger, nullable=False),
+        sa.Column("failed", sa.BigInteger, nullable=False),
+        sa.Column("held", sa.BigInteger, nullable=False),
+        sa.Column("cancelled", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.BigInteger, nullable=False),
+        sa.Column("first_attempts", sa.BigInteger, nullable=False),
+        sa.Column("first_delivered", sa.BigInteger, nullable=False),
+        sa.Column("outcomes", sa.Text, nullable=False, comment="number of attempts by outcome, such as `0:17 5:1`"),
+        sa.Column(
+            "durations", sa.Text, nullable=False, comment="number of attempts by duration class, in the same form"
+        ),
+        sqlite_with_rowid=False,
+    )
+
+
+rollups = _statistics("rollups", "hour")
 sa.Index("rollups_by_age", rollups.c.at)
+minute_rollups = _statistics("minute_rollups", "minute")
+sa.Index("minute_rollups_by_age", minute_rollups.c.at)
+
+delivery_totals = sa.Table(
+    "delivery_totals",
+    metadata,
+    sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("pending", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="open deliveries of endpoints that have any",
+)
 
 delivery_changes = sa.Table(
     "delivery_changes",

@@ -1,4 +1,4 @@
-"""Statistics: rows per hour in `rollups`, counted from the rows that were added since the last count.
+"""Statistics: rows per hour and minute, and open deliveries per endpoint, counted from rows added since the last count.
 
 A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
 attempts, and the changes of status in `delivery_changes`. Deliveries are counted with their current status, and only
@@ -11,7 +11,7 @@ one transaction, so nothing is counted twice or left out after a crash.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import add
@@ -25,6 +25,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import (
     COUNT_FIELDS,
     HOUR_MS,
+    MINUTE_MS,
     Statistics,
     parse_sparse,
     sparse_text,
@@ -32,7 +33,7 @@ from uplift_server.core.operations.statistics import (
 from uplift_server.store import server_values
 from uplift_server.store import statistics_statements as sql
 from uplift_server.store.schema import attempts, deliveries, events
-from uplift_server.store.schema_statistics import delivery_changes
+from uplift_server.store.schema_statistics import delivery_changes, delivery_totals
 from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
 
 PREFIX: Final = "numbers."
@@ -44,7 +45,13 @@ _BEGAN: Final = f"{PREFIX}began"
 """The server value with the last event that is never counted, because it is older than the statistics."""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
 """The server value with the number of batches. It also grows when rows move, which invalidates a batch in progress."""
-_VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED)
+TOTALS_COUNTED: Final = f"{PREFIX}totals"
+"""The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
+_VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
+MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
+"""The age of a minute after which its row is deleted. The longest period in minutes is one hour."""
+MINUTE_ROWS_DELETED_MAX: Final = 5_000
+"""The maximum number of rows of minutes that a batch deletes."""
 
 
 class Scope(NamedTuple):
@@ -58,19 +65,29 @@ ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
 class _Key(NamedTuple):
-    """The key of a row: a scope and an hour (Unix ms), in the order of KEY_COLUMNS."""
+    """The key of a row: a scope and the start of its hour or minute (Unix ms), in the order of KEY_COLUMNS."""
 
     account_seq: int
     endpoint_seq: int
     at: int
 
 
+_Rows = Sequence[tuple[int | str, ...]]
+"""The key and the values of each row, in the order of the columns in the statements."""
+_Totals = Sequence[tuple[int, int, int]]
+"""Endpoints with their numbers of pending and held deliveries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A counted batch: its rows of `rollups`, and the start of the next batch."""
+    """A counted batch: its rows, and the start of the next batch."""
 
-    rows: Sequence[tuple[int | str, ...]]
-    """Values in the order of the parameters of PUT_ROWS."""
+    hours: _Rows
+    minutes: _Rows
+    totals: _Totals
+    """The changes of `delivery_totals`, or all of it if it is not exact."""
+    minutes_from: int
+    """Rows of earlier minutes (Unix ms) are deleted."""
     positions: Mapping[str, int]
     """The server values when the batch was read."""
     next_positions: Mapping[str, int]
@@ -80,39 +97,45 @@ class Counted:
     """Whether there are more rows to count."""
 
 
-def by_hour(
-    connection: Connection, scopes: Iterable[Scope], *, since: int
+def by_bucket(
+    connection: Connection, scopes: Iterable[Scope], *, since: int, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope by hour, for hours that begin at `since` (Unix ms) or later."""
+    """Return the statistics of each scope by hour or minute, for those that begin at `since` (Unix ms) or later."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
-    for row in connection.execute(
-        sql.ROWS_SINCE[connection.dialect.name], {"scopes": json.dumps(list(found)), "since": since}
-    ):
+    statement = (sql.MINUTES if minutes else sql.HOURS).since[connection.dialect.name]
+    for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since}):
         found[Scope(row.account_seq, row.endpoint_seq)].append((row.at, _numbers(row)))
     return found
 
 
-def count(connection: Connection, stream_position: StreamPosition, *, rows: int, changes: int) -> Counted | None:
+def count(
+    connection: Connection, stream_position: StreamPosition, *, now: int, rows: int, changes: int
+) -> Counted | None:
     """Count new rows up to the stream position: about `rows` deliveries and attempts, and up to `changes` changes.
 
-    Only reads: `save` writes the result. Returns None if there is nothing new.
+    Only reads: `save` writes the result. `now` is Unix ms. Returns None if there is nothing new.
     """
     stored = server_values.get(connection, _VALUES)
     batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)
     if batch is None:
         return None
-    tallies = _tallied(connection, batch)
-    before = _rows(connection, tallies)
+    own = _tallied(connection, batch)
+    minutes_from = now - MINUTES_KEPT_MS
+    is_exact = TOTALS_COUNTED in stored
     return Counted(
-        rows=[
-            (*key, *tally.added_to(before.get(key))) for key, tally in tallies.items() if key in before or tally.adds
-        ],
+        hours=_new_rows(connection, sql.HOURS, _by_hour(own)),
+        minutes=_new_rows(
+            connection, sql.MINUTES, {key: tally for key, tally in own.items() if key.at >= minutes_from}
+        ),
+        totals=_changes_of_totals(own) if is_exact else _recounted_totals(connection, batch),
+        minutes_from=minutes_from,
         positions=stored,
         next_positions={
             EVENTS_COUNTED: batch.events_through,
             ATTEMPTS_COUNTED: batch.attempts_through,
             _BEGAN: batch.began,
             BATCHES_COUNTED: stored.get(BATCHES_COUNTED, 0) + 1,
+            TOTALS_COUNTED: 1,
         },
         changes_through=batch.changes_through,
         more=batch.more,
@@ -126,8 +149,18 @@ def save(connection: Connection, counted: Counted) -> bool:
         return False
     server_values.replace(connection, PREFIX, counted.next_positions)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
+    if TOTALS_COUNTED not in counted.positions:
+        connection.execute(sa.delete(delivery_totals))
     # One statement for all rows, because the driver releases the interpreter lock between two statements.
-    connection.execute(sql.PUT_ROWS[connection.dialect.name], {"rows": json.dumps(counted.rows)})
+    for statements, rows in (
+        (sql.HOURS.put, counted.hours),
+        (sql.MINUTES.put, counted.minutes),
+        (sql.ADD_TOTALS, counted.totals),
+    ):
+        if rows:
+            connection.execute(statements[connection.dialect.name], {"rows": json.dumps(rows)})
+    connection.execute(sql.DELETE_ZERO_TOTALS)
+    connection.execute(sql.DELETE_MINUTES, {"before": counted.minutes_from, "limit": MINUTE_ROWS_DELETED_MAX})
     return True
 
 
@@ -161,7 +194,8 @@ def _batch(
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)
     ]
     last_event, last_attempt, last_change = map(min, newest, stream_position)
-    if not last_change and (last_event, last_attempt) == (events_after, attempts_after):
+    nothing_new = not last_change and (last_event, last_attempt) == (events_after, attempts_after)
+    if nothing_new and TOTALS_COUNTED in stored:
         return None
     attempts_through = min(last_attempt, attempts_after + rows)
     changes_through = min(last_change, _nth(connection, delivery_changes.c.seq, 0, changes) or last_change)
@@ -253,18 +287,18 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
-    """Return the counts that the batch adds to the rows of endpoints, of their accounts, and of all accounts."""
+    """Return the counts that the batch adds to the minutes of endpoints."""
     own: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     span = asdict(batch)
-    for hour, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
-        counts = own[_Key(account, endpoint, hour * HOUR_MS)].counts
+    for minute, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
+        counts = own[_Key(account, endpoint, minute * MINUTE_MS)].counts
         counts[_DELIVERIES_OF] += n
         if status in _COUNTED_AS:
             counts[_COUNTED_AS[status]] += n
-    for hour, account, endpoint, outcome, n, first, durations in connection.execute(
+    for minute, account, endpoint, outcome, n, first, durations in connection.execute(
         sql.COUNT_ATTEMPTS[connection.dialect.name], span
     ):
-        tally = own[_Key(account, endpoint, hour * HOUR_MS)]
+        tally = own[_Key(account, endpoint, minute * MINUTE_MS)]
         tally.counts[_ATTEMPTS_OF] += n
         tally.counts[_FIRST_OF] += first
         if outcome == Outcome.DELIVERED:
@@ -274,17 +308,21 @@ def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
     for key, status, n in _moves(connection, span):
         own[key].moves[_COUNTED_AS[status]] += n
     if batch.has_later:
-        beyond = {
-            "began": batch.events_after,
-            "events_after": batch.events_through,
-            "attempts_after": batch.attempts_through,
-            "attempts_through": STREAM_POSITION_MAX.attempts,
-            "changes_after": batch.changes_through,
-            "changes_through": STREAM_POSITION_MAX.changes,
-        }
-        for key, status, n in _moves(connection, beyond):
+        for key, status, n in _moves(connection, _beyond(batch, batch.events_after)):
             own[key].counts[_COUNTED_AS[status]] -= n
-    return _with_sums(own)
+    return own
+
+
+def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
+    """Return the range of attempts and changes after the batch, for events after `began` and up to its last."""
+    return {
+        "began": began,
+        "events_after": batch.events_through,
+        "attempts_after": batch.attempts_through,
+        "attempts_through": STREAM_POSITION_MAX.attempts,
+        "changes_after": batch.changes_through,
+        "changes_through": STREAM_POSITION_MAX.changes,
+    }
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, Status, int]]:
@@ -292,12 +330,20 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_K
 
     They are limited to events after `began` and up to `events_after`.
     """
-    for hour, account, endpoint, n in connection.execute(sql.COUNT_DELIVERED, span):
-        yield _Key(account, endpoint, hour * HOUR_MS), Status.DELIVERED, n
-    for hour, account, endpoint, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
+    for minute, account, endpoint, n in connection.execute(sql.COUNT_DELIVERED, span):
+        yield _Key(account, endpoint, minute * MINUTE_MS), Status.DELIVERED, n
+    for minute, account, endpoint, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
-                yield _Key(account, endpoint, hour * HOUR_MS), status, change
+                yield _Key(account, endpoint, minute * MINUTE_MS), status, change
+
+
+def _by_hour(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+    """Add the tallies of minutes to hours."""
+    hours: defaultdict[_Key, _Tally] = defaultdict(_Tally)
+    for key, tally in own.items():
+        hours[key._replace(at=key.at - key.at % HOUR_MS)].update(tally)
+    return hours
 
 
 def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
@@ -309,16 +355,47 @@ def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
     return {**own, **sums}
 
 
+# ---- open deliveries
+
+
+def _changes_of_totals(own: Mapping[_Key, _Tally]) -> _Totals:
+    """Return the changes of open deliveries by endpoint."""
+    pending: Counter[int] = Counter()
+    held: Counter[int] = Counter()
+    for key, tally in own.items():
+        counts = [*map(add, tally.counts, tally.moves)]
+        pending[key.endpoint_seq] += counts[_DELIVERIES_OF] - sum(counts[place] for place in _COUNTED_AS.values())
+        held[key.endpoint_seq] += counts[_COUNTED_AS[Status.HELD]]
+    return [(seq, pending[seq], held[seq]) for seq in pending if pending[seq] or held[seq]]
+
+
+def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
+    """Count the open deliveries by endpoint, with their statuses at the end of the batch.
+
+    This reads all open deliveries. It is necessary only after the upgrade from a release without totals.
+    """
+    found: Counter[tuple[int, Status]] = Counter()
+    span = {"began": batch.began, "events_through": batch.events_through}
+    for endpoint, status, n in connection.execute(sql.COUNT_OPEN[connection.dialect.name], span):
+        found[endpoint, Status(status)] += n
+    for key, status, n in _moves(connection, _beyond(batch, batch.began)):
+        found[key.endpoint_seq, status] -= n
+        found[key.endpoint_seq, Status.PENDING] += n
+    return [(seq, found[seq, Status.PENDING], found[seq, Status.HELD]) for seq in {seq for seq, _ in found}]
+
+
 # ---- rows
 
 
-def _rows(connection: Connection, keys: Iterable[_Key]) -> dict[_Key, _StoredRow]:
-    """Return the stored rows with these keys."""
-    found = connection.execute(sql.ROWS_AT[connection.dialect.name], {"keys": json.dumps([*keys])})
-    return {
+def _new_rows(connection: Connection, table: sql.TableStatements, own: Mapping[_Key, _Tally]) -> _Rows:
+    """Return the new values of the rows of endpoints, of their accounts, and of all accounts."""
+    tallies = _with_sums(own)
+    stored = connection.execute(table.at[connection.dialect.name], {"keys": json.dumps([*tallies])})
+    before = {
         _Key(account, endpoint, at): (counts, outcomes, durations)
-        for account, endpoint, at, *counts, outcomes, durations in found
+        for account, endpoint, at, *counts, outcomes, durations in stored
     }
+    return [(*key, *tally.added_to(before.get(key))) for key, tally in tallies.items() if key in before or tally.adds]
 
 
 def _numbers(row: sa.Row[Any]) -> Statistics:

@@ -1,29 +1,31 @@
 """The statements that count and read statistics, for both engines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUNDS_US, HOUR_MS
+from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUNDS_US, MINUTE_MS
+from uplift_server.store import status_sql
 from uplift_server.store.status_sql import TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
-"""The columns of the key of `rollups`."""
+"""The columns of the key of a row."""
 
 # ---- counting
 # :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and changes of
 # status have parameters of the same form. Deliveries of events up to :began are never counted.
 
-_HOUR: Final = f"/ {HOUR_MS}"
+_MINUTE: Final = f"/ {MINUTE_MS}"
 _OF_DURATION: Final = (
     "CASE "
     + " ".join(f"WHEN duration_us < {bound} THEN {number}" for number, bound in enumerate(DURATION_BOUNDS_US))
     + f" ELSE {len(DURATION_BOUNDS_US)} END"
 )
 COUNT_DELIVERIES: Final = sa.text(f"""
-SELECT e.created_at {_HOUR} AS hour, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
+SELECT e.created_at {_MINUTE} AS minute, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
 FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
 GROUP BY 1, 2, 3, 4
@@ -32,10 +34,10 @@ GROUP BY 1, 2, 3, 4
 # for a row per class of durations. The newest delivery of each row provides the account.
 COUNT_ATTEMPTS: Final = {
     dialect: sa.text(f"""
-SELECT g.hour, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
-FROM (SELECT hour, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(first) AS BIGINT) AS first,
+SELECT g.minute, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
+FROM (SELECT minute, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(first) AS BIGINT) AS first,
       {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
-      FROM (SELECT started_at {_HOUR} AS hour, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
+      FROM (SELECT started_at {_MINUTE} AS minute, endpoint_seq, outcome, {_OF_DURATION} AS duration, count(*) AS n,
             sum(CASE number WHEN 1 THEN 1 ELSE 0 END) AS first, max(event_seq) AS event_seq
             FROM attempts WHERE seq > :attempts_after AND seq <= :attempts_through AND trigger <> {TEST}
             GROUP BY 1, 2, 3, 4) c
@@ -46,7 +48,7 @@ JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_s
 }
 # The unary + keeps SQLite from using the index of events instead.
 COUNT_DELIVERED: Final = sa.text(f"""
-SELECT e.created_at {_HOUR} AS hour, e.account_seq, a.endpoint_seq, count(*) AS n
+SELECT e.created_at {_MINUTE} AS minute, e.account_seq, a.endpoint_seq, count(*) AS n
 FROM attempts a JOIN events e ON e.seq = a.event_seq
 WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {TEST}
 AND a.outcome = {int(Outcome.DELIVERED)}
@@ -54,13 +56,31 @@ AND +a.event_seq > :began AND +a.event_seq <= :events_after
 GROUP BY 1, 2, 3
 """)  # noqa: S608
 COUNT_CHANGES: Final = sa.text(f"""
-SELECT created_at {_HOUR} AS hour, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
+SELECT created_at {_MINUTE} AS minute, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
 FROM delivery_changes WHERE seq > :changes_after AND seq <= :changes_through
 AND event_seq > :began AND event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5
 """)  # noqa: S608
 
-# ---- rows of `rollups`
+# Open deliveries of counted events, from the partial indexes. Without table statistics, SQLite scans all deliveries.
+_OPEN_PARTS: Final = (
+    ("deliveries_due", status_sql.waiting("d")),
+    ("deliveries_leased", status_sql.leased("d")),
+    ("deliveries_held", status_sql.held("d")),
+)
+COUNT_OPEN: Final = {
+    dialect: sa.text(
+        " UNION ALL ".join(
+            f"SELECT d.endpoint_seq, d.status, count(*) AS n FROM deliveries d{hint.format(index)}"  # noqa: S608
+            f" WHERE {part} AND d.trigger <> {TEST} AND d.event_seq > :began AND d.event_seq <= :events_through"
+            " GROUP BY 1, 2"
+            for index, part in _OPEN_PARTS
+        )
+    )
+    for dialect, hint in (("sqlite", " INDEXED BY {}"), ("postgresql", ""))
+}
+
+# ---- rows of `rollups`, `minute_rollups` and `delivery_totals`
 
 _VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
@@ -71,28 +91,71 @@ _LISTS: Final = {
 }
 
 
-def _joined(columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, sa.TextClause]:
-    """Return the statements that find rows of `rollups` by a JSON list of values of the columns `by`."""
+def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, sa.TextClause]:
+    """Return the statements that find rows of a table by a JSON list of values of the columns `by`."""
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():
         found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))
-        texts[dialect] = sa.text(f"SELECT {columns} FROM {rows.format(lists)} {join} rollups r ON {found} {more}")  # noqa: S608
+        texts[dialect] = sa.text(f"SELECT {columns} FROM {rows.format(lists)} {join} {table} r ON {found} {more}")  # noqa: S608
     return texts
 
 
-ROWS_SINCE: Final = _joined("r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
-ROWS_AT: Final = _joined(", ".join(f"r.{name}" for name in _COLUMNS), ":keys", by=KEY_COLUMNS)
+def _rows_since(table: str) -> dict[str, sa.TextClause]:
+    return _joined(table, "r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
+
+
+def _rows_at(table: str) -> dict[str, sa.TextClause]:
+    return _joined(table, ", ".join(f"r.{name}" for name in _COLUMNS), ":keys", by=KEY_COLUMNS)
+
+
 _TEXTS: Final = {"outcomes", "durations"}
-PUT_ROWS: Final = {
-    dialect: sa.text(f"""
-INSERT INTO rollups ({", ".join(_COLUMNS)})
+
+
+def _put_rows(table: str) -> dict[str, sa.TextClause]:
+    return {
+        dialect: sa.text(f"""
+INSERT INTO {table} ({", ".join(_COLUMNS)})
 SELECT {
-        ", ".join(text.format(place) if name in _TEXTS else number.format(place) for place, name in enumerate(_COLUMNS))
-    }
+            ", ".join(
+                text.format(place) if name in _TEXTS else number.format(place) for place, name in enumerate(_COLUMNS)
+            )
+        }
 FROM {rows.format(":rows")} WHERE true
 ON CONFLICT (endpoint_seq, account_seq, at)
 DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 """)  # noqa: S608
+        for dialect, (rows, _, number) in _LISTS.items()
+        for text in (number.removeprefix("CAST(").removesuffix(" AS BIGINT)"),)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatements:
+    """The statements of a table of statistics, each by database."""
+
+    since: Mapping[str, sa.TextClause]
+    at: Mapping[str, sa.TextClause]
+    put: Mapping[str, sa.TextClause]
+
+    @classmethod
+    def of(cls, table: str) -> "TableStatements":
+        """Build the statements of a table."""
+        return cls(_rows_since(table), _rows_at(table), _put_rows(table))
+
+
+HOURS: Final = TableStatements.of("rollups")
+MINUTES: Final = TableStatements.of("minute_rollups")
+DELETE_MINUTES: Final = sa.text(f"""
+DELETE FROM minute_rollups WHERE ({", ".join(KEY_COLUMNS)}) IN
+(SELECT {", ".join(KEY_COLUMNS)} FROM minute_rollups WHERE at < :before LIMIT :limit)
+""")  # noqa: S608
+ADD_TOTALS: Final = {
+    dialect: sa.text(f"""
+INSERT INTO delivery_totals (endpoint_seq, pending, held)
+SELECT {", ".join(map(number.format, range(3)))} FROM {rows.format(":rows")} WHERE true
+ON CONFLICT (endpoint_seq) DO UPDATE SET
+pending = delivery_totals.pending + excluded.pending, held = delivery_totals.held + excluded.held
+""")  # noqa: S608
     for dialect, (rows, _, number) in _LISTS.items()
-    for text in (number.removeprefix("CAST(").removesuffix(" AS BIGINT)"),)
 }
+DELETE_ZERO_TOTALS: Final = sa.text("DELETE FROM delivery_totals WHERE pending = 0 AND held = 0")

@@ -1,7 +1,7 @@
-"""Statistics by hour: meaning of a row, periods for display, and percentiles of durations.
+"""Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
 
-A row covers one hour of an endpoint, an account, or all accounts. Deliveries count in the hour of their event, with
-their current status. Attempts count in the hour in which they began. Tests do not count.
+A row covers one hour or minute of an endpoint, an account, or all accounts. Deliveries count at the time of their
+event, with their current status. Attempts count at the time when they began. Tests do not count.
 """
 
 from collections import Counter
@@ -12,7 +12,8 @@ from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
 
-HOUR_MS: Final = 3_600_000
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
 
 # The R10 series of preferred numbers: each is about a quarter larger than the previous one, which keeps the error of
 # interpolation low. The last one is the default attempt timeout, the maximum of a percentile.
@@ -45,6 +46,7 @@ class Span:
 class Period(Enum):
     """A period of statistics. The value is its name in the API."""
 
+    LAST_HOUR = "1h"
     LAST_24_HOURS = "24h"
     LAST_7_DAYS = "7d"
     LAST_30_DAYS = "30d"
@@ -56,6 +58,7 @@ class Period(Enum):
 
 
 _SPANS: Final = {
+    Period.LAST_HOUR: Span(60, MINUTE_MS),
     Period.LAST_24_HOURS: Span(24, HOUR_MS),
     Period.LAST_7_DAYS: Span(28, 6 * HOUR_MS),
     Period.LAST_30_DAYS: Span(30, 24 * HOUR_MS),
@@ -64,7 +67,7 @@ _SPANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The counts of one or more hours."""
+    """The counts of one or more minutes or hours."""
 
     deliveries: int = 0
     delivered: int = 0
@@ -125,15 +128,15 @@ class Series:
     buckets: tuple[Bucket, ...]
 
 
-def series(span: Span, now_ms: int, hours: Iterable[tuple[int, Statistics]]) -> Series:
-    """Gather hours (start in Unix ms, and statistics) into the buckets of a span. Other hours are ignored."""
+def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
+    """Gather rows (start in Unix ms, and statistics) into the buckets of a span. Other rows are ignored."""
     starts = span.starts(now_ms)
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
-    for at, numbers in hours:
+    for at, numbers in rows:
         start = at - at % span.bucket_ms
         if start in gathered:
             gathered[start].append(numbers)
-    # Buckets of one hour need no addition. This matters for the sparklines of a whole page.
+    # Buckets of one row need no addition. This matters for the sparklines of a whole page.
     buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
     return Series(span.bucket_ms, total(bucket.statistics for bucket in buckets), buckets)
 

@@ -9,7 +9,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import Period, Statistics
 from uplift_server.dashboard.account_states import account_sentence
 from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
-from uplift_server.dashboard.figures import status_columns, status_words
+from uplift_server.dashboard.figures import PERIODS, status_columns, status_words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.context import Listing
@@ -19,7 +19,7 @@ from uplift_server.service.endpoints import ShownEndpoint
 CARDS_SHOWN: Final = 3
 """The number of endpoints with problems that have a full card. The others are table rows."""
 LAST_SHOWN: Final = 10
-SPANS: Final = {Period.LAST_24_HOURS: "last 24 hours", Period.LAST_7_DAYS: "last 7 days"}
+SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
 """The periods to choose from."""
 
 

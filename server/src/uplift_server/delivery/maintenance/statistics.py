@@ -48,8 +48,10 @@ class StatisticsUpdater:
         """Count all new rows in batches. Raises Unavailable; completed batches stay counted."""
         more = True
         while more and not stopping.is_set():
-            position = await self._database.stream_position()
-            found = await self._database.read(lambda c: count(c, position, rows=BATCH_ROWS, changes=BATCH_CHANGES))  # noqa: B023
+            position, now = await self._database.stream_position(), self._clock.now_ms()
+            found = await self._database.read(
+                lambda c: count(c, position, now=now, rows=BATCH_ROWS, changes=BATCH_CHANGES)  # noqa: B023
+            )
             if found is None:
                 return
             await self._database.write(lambda c: save(c, found))  # noqa: B023 - run before the next turn

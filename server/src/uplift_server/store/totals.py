@@ -1,0 +1,34 @@
+"""The number of open deliveries of each endpoint, which the statistics updater keeps exact."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store import server_values
+from uplift_server.store.schema_statistics import delivery_totals
+from uplift_server.store.statistics import TOTALS_COUNTED
+
+
+class OpenCounts(NamedTuple):
+    """Open deliveries, without tests and without deliveries that are older than the statistics."""
+
+    pending: int
+    held: int
+
+
+NO_OPEN: OpenCounts = OpenCounts(0, 0)
+
+
+def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
+    """Return the counts of these endpoints (None: all) by endpoint number.
+
+    Endpoints without open deliveries are absent. Returns None until the first count after an upgrade.
+    """
+    if not server_values.get(connection, (TOTALS_COUNTED,)):
+        return None
+    query = sa.select(delivery_totals.c.endpoint_seq, delivery_totals.c.pending, delivery_totals.c.held)
+    if endpoint_seqs is not None:
+        query = query.where(delivery_totals.c.endpoint_seq.in_(endpoint_seqs))
+    return {endpoint_seq: OpenCounts(*counts) for endpoint_seq, *counts in connection.execute(query)}
