@@ -170,6 +170,7 @@ class Server:
         event_id: bytes | None = None,
         expires_at: int | None = None,
         idempotency_key: str | None = None,
+        object_id: str | None = None,
     ) -> str:
         """Store an event with a delivery in the given status for each endpoint, and return its ID."""
         cache = self.services.context.cache
@@ -183,7 +184,10 @@ class Server:
             for endpoint, status in (endpoints or {}).items()
         ]
         type_seq = cache.event_types[type_name].seq
-        event = NewEvent(number, account_seq, type_seq, now, expires_at, body, deliveries, idempotency_key, data=data)
+        event = NewEvent(
+            number, account_seq, type_seq, now, expires_at, body, deliveries, idempotency_key, data=data,
+            object_id=object_id,
+        )  # fmt: skip
         self.run(lambda: self.database.append([[event]]))
         return ids.uuid_text(number)
 

@@ -57,6 +57,7 @@ def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
         "event": waiting["event"],
         "endpoint": owner.endpoint,
         "type": "movement.analytics.created",
+        "object_id": None,
         "status": "pending",
         "attempts_made": 0,
         "waiting_for": "turn",

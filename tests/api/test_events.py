@@ -35,6 +35,7 @@ def test_an_event_shows_its_envelope_and_counts(server: Any) -> None:
         "created_at": "2027-01-15T08:00:00.000Z",
         "api_version": "01/01/2022",
         "expires_at": "2027-01-15T08:00:00.005Z",
+        "object_id": None,
         "deliveries": {"pending": 1, "delivered": 0, "failed": 0, "held": 1, "cancelled": 0},
     }
     one = owner.get(f"/v1/events/{event}")

@@ -43,6 +43,9 @@ class Client:
     def get(self, path: str) -> Any:
         return json.loads(self.raw(path))
 
+    def get_response(self, path: str) -> Any:
+        return self._pool.request("GET", path, headers=self._headers, retries=False)
+
     def raw(self, path: str) -> bytes:
         return self._pool.request("GET", path, headers=self._headers, retries=False).data
 
@@ -104,6 +107,24 @@ def test_an_accepted_event_keeps_its_bytes(operator: Client) -> None:
     stored = operator.raw(f"/v1/events/{response['id']}")
     assert b'"data":' + data + b"}" in stored
     assert json.loads(stored)["created_at"] == response["created_at"]
+
+
+def test_events_are_found_by_the_id_of_their_object(port: int, operator: Client) -> None:
+    operators = Client(port, OPERATOR)
+    other = Client(port, OPERATOR, operators.post("/v1/accounts", {"name": "B"}).json()["id"])
+    assert operators.put("/v1/event-types/test.objects", {"description": "any data"}).status in {200, 201}
+    sent = [
+        sender.post("/v1/events", event(type="test.objects", data={"object": {"id": object_id}})).json()["id"]
+        for sender, object_id in ((operator, "s_1"), (operator, 4711), (other, "s_1"), (operator, 47.11))
+    ]
+    assert [each["id"] for each in operator.get("/v1/events?object_id=s_1")["data"]] == [sent[0]]
+    assert [each["id"] for each in operator.get("/v1/events?object_id=4711&order=asc")["data"]] == [sent[1]]
+    assert [each["id"] for each in other.get("/v1/events?object_id=s_1")["data"]] == [sent[2]]
+    assert [each["id"] for each in operators.get("/v1/events?object_id=s_1&limit=2")["data"]] == [sent[2], sent[0]]
+    assert operator.get(f"/v1/events/{sent[1]}")["object_id"] == "4711"
+    assert [each["object_id"] for each in operator.get("/v1/events")["data"]] == [None, "4711", "s_1"]
+    assert problems(operator.get_response(f"/v1/events?object_id={'a' * 129}")) == {("object_id", "too_long")}
+    assert problems(operator.get_response("/v1/events?object_id=%00")) == {("object_id", "characters_invalid")}
 
 
 def test_numbers_that_are_too_large_to_check_are_rejected(operator: Client) -> None:

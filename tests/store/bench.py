@@ -50,14 +50,16 @@ class Bench:
         account: int = 1,
         created_at: int = NOW,
         expires_at: int | None = None,
+        object_id: str | None = None,
     ) -> NewEvent:
         """Return a new event with deliveries to some endpoints."""
         self._count += 1
         event_id = chosen_id or uuid7(created_at, self._count.to_bytes(10, "big"))
         body = envelope.build(uuid_text(event_id), "a.b", "01/01/2022", created_at, data)
         return NewEvent(
-            event_id, account, 1, created_at, expires_at, body, new_deliveries, key, chosen_id is not None, data
-        )
+            event_id, account, 1, created_at, expires_at, body, new_deliveries, key, chosen_id is not None, data,
+            object_id,
+        )  # fmt: skip
 
     async def append(self, *events: NewEvent) -> list[Appended]:
         """Append a group, which must be stored."""

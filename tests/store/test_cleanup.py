@@ -10,6 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS
 from uplift_server.store.cleanup import RETENTION_RULES, RetentionRule, delete_expired, find_expired
 from uplift_server.store.endpoint_backlog import cancel_waiting
+from uplift_server.store.event_objects import object_key
 from uplift_server.store.schema import (
     accounts,
     api_keys,
@@ -26,6 +27,7 @@ from uplift_server.store.schema import (
     notices,
     replays,
 )
+from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_statistics import rollups
 from uplift_server.store.statistics import ATTEMPTS_COUNTED, EVENTS_COUNTED
@@ -218,6 +220,7 @@ def test_every_growing_table_has_a_retention_rule() -> None:
         | bounded_by_endpoints
         | deleted_after_execution
         | deleted_with_events
+        | {event_objects.name}
         | kept_forever
         | deleted_with_accounts
         | deleted_by_relay
@@ -263,12 +266,16 @@ def test_numbers_are_never_reused(connection: sa.Connection, kept: RetentionRule
 def test_an_expired_event_is_deleted_with_its_children(connection: sa.Connection) -> None:
     event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     event(connection, 2, Status.DELIVERED, created_at=NEW)
+    connection.execute(sa.update(events).values(object_id="a"))
+    keys = [{"first_seq": 0, "object_key": object_key("a"), "event_seq": seq} for seq in (1, 2)]
+    connection.execute(sa.insert(event_objects), keys)
 
     assert delete_batch(connection, KINDS["events"]) == (1, (1,), False)
 
     assert seqs(connection) == [2]
     assert seqs(connection, deliveries.c.event_seq) == [2]
     assert seqs(connection, attempts.c.event_seq) == [2]
+    assert seqs(connection, event_objects.c.event_seq) == [2]
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.HELD])

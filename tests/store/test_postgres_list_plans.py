@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
 from uplift_server.store import cleanup, statistics
+from uplift_server.store.event_objects import POSTGRES_BUCKET, object_key
 from uplift_server.store.postgres.connection import Opener
 
 from .many_partitions import PARTITIONS, partition_statements, table_index
@@ -31,7 +32,10 @@ UPDATE members SET id = 'm' WHERE seq = 1;
 INSERT INTO event_types SELECT n, 't' || n, '', '', NULL, NULL, '1', false, 1, 1, NULL, NULL
 FROM generate_series(1, 50) n;
 INSERT INTO events SELECT at(n), decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n % 50, n * 10000::bigint, NULL,
-'{{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{{}}}}' FROM generate_series(1, {ROWS}) n;
+'{{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{{}}}}', 'o'
+FROM generate_series(1, {ROWS}) n;
+INSERT INTO event_objects SELECT at(n) - at(n) % {POSTGRES_BUCKET},
+CASE n % 100 WHEN 0 THEN {object_key("o")} ELSE n END, at(n) FROM generate_series(1, {ROWS}) n;
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, completed_at, lease_owner,
 replay_seq, resume_status) SELECT at(n), 1 + n % 500, 1 + n % 500,
 CASE WHEN n % 40 = 0 THEN 0 WHEN n % 50 = 1 THEN 2 WHEN n % 60 = 2 THEN 3 ELSE 1 END,

@@ -44,7 +44,7 @@ FILL = f"""
 ALTER TABLE events_0_1 SET (autovacuum_enabled = false);
 ALTER TABLE deliveries SET (autovacuum_enabled = false);
 ALTER TABLE attempts_0_1 SET (autovacuum_enabled = false);
-INSERT INTO events SELECT at(n), decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body'
+INSERT INTO events SELECT at(n), decode(lpad(to_hex(n), 32, '0'), 'hex'), 1, n % 20 + 1, {NOW}, NULL, 'body', 'o'
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, completed_at)
 SELECT at(n), n % 50 + 1, 1, CASE WHEN n % 7 < 3 THEN 0 WHEN n % 7 = 3 THEN 3 WHEN n % 7 = 4 THEN 2 ELSE 1 END,

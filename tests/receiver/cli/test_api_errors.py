@@ -16,7 +16,7 @@ COMMANDS_WITHOUT_FIELDS = {
 COMMANDS_WITH_FIELDS = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
-    ("events", "list"): ["--type", "athlete.created"],
+    ("events", "list"): ["--type", "athlete.created", "--object-id", "o_1"],
     ("deliveries", "list"): ["--status", "x", "--endpoint", "ep_1", "--type", "athlete.created"],
     ("endpoints", "list"): ["--state", "x", "--text", "y"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],

@@ -22,6 +22,7 @@ from uplift_server.store.postgres import schema_version
 from uplift_server.store.postgres.connection import Opener
 from uplift_server.store.postgres.partitions import KEPT_EVENTS_MAX
 from uplift_server.store.schema import attempts, deliveries, events
+from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_partitions import NUMBERS, chosen_event_ids
 
 from .partition_days import (
@@ -100,7 +101,8 @@ async def test_reused_generated_ids_are_recognized_in_all_partitions(bench: Benc
 
 async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench) -> None:
     await store_delivered(bench, 700)
-    await bench.append(bench.event(chosen_id=uuid7(NOW, bytes(10))))
+    await bench.append(bench.event(chosen_id=uuid7(NOW, bytes(10)), object_id="a"))
+    await bench.append(*(bench.event(object_id=str(number)) for number in range(150)))
     await start_partition(bench, NOW + DAY)
     [newer] = await store_delivered(bench, at=NOW + DAY)
     await start_partition(bench, NOW + 2 * DAY)
@@ -108,12 +110,14 @@ async def test_an_old_partition_is_dropped_with_its_dependent_rows(bench: Bench)
 
     # All events of the first partition have expired, but it could still get others.
     assert not (await run_retention(bench, NOW + KEEP_MS + DAY))["events"]
-    assert len(await rows(bench, events.c.seq)) == 703
-    assert (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 701
+    assert len(await rows(bench, events.c.seq)) == 853
+    [kept] = await bench.append(bench.event(object_id="a", created_at=NOW + 2 * DAY))
+    assert (await run_retention(bench, NOW + KEEP_MS + DAY + 60_000))["events"] == 851
     assert await partitions(bench) == [(1, 2, False), (2, 3, False), (3, 4, False)]
     for column in (events.c.seq, attempts.c.event_seq, deliveries.c.event_seq):
-        assert await rows(bench, column) == [newer, 2 * NUMBERS]
+        assert [seq for seq in await rows(bench, column) if seq != kept.seq] == [newer, 2 * NUMBERS]
     assert await rows(bench, chosen_event_ids.c.event_seq) == []
+    assert await rows(bench, event_objects.c.event_seq) == [kept.seq]
 
 
 async def test_needed_events_are_kept_until_they_are_not_needed(bench: Bench) -> None:

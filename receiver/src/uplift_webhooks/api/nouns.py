@@ -164,16 +164,21 @@ class Events(Noun[Way]):
         self,
         *,
         type: str | None = None,
+        object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         order: Literal["asc"] | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None."""
+        """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None.
+
+        `object_id` is the string or integer at `data.object.id`, as text.
+        """
         return get_page(
             _EVENTS,
             type=type,
+            object_id=object_id,
             created_after=created_after,
             created_before=created_before,
             order=order,

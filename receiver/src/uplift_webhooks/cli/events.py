@@ -12,7 +12,7 @@ from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import EventType, noun
+from uplift_webhooks.cli.nouns import EventType, ObjectId, noun
 from uplift_webhooks.cli.session import Session, command
 
 _BETWEEN: Final = re.compile(r"[\s,:]*")
@@ -34,7 +34,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     group = noun(app, "events", "List and show events.")
     command(
-        group, "list", examples=("uplift events", "uplift events list --type movement.analytics.created --limit 10")
+        group,
+        "list",
+        examples=(
+            "uplift events",
+            "uplift events list --type movement.analytics.created --limit 10",
+            "uplift events list --object-id athlete_4711",
+        ),
     )(list_events)
     command(
         group,
@@ -43,16 +49,16 @@ def register(app: typer.Typer) -> None:
     )(show)
 
 
-def list_events(session: Session, event_type: EventType = None, limit: Limit = 50) -> None:
+def list_events(session: Session, event_type: EventType = None, object_id: ObjectId = None, limit: Limit = 50) -> None:
     """List events, newest first.
 
     The list includes events without deliveries.
     """
     calls = session.calls()
-    with options(type="--type"):
+    with options(type="--type", object_id="--object-id"):
         if event_type is not None:
             find_type(calls, event_type)
-        found = calls.items("/v1/events", limit=limit, type=event_type)
+        found = calls.items("/v1/events", limit=limit, type=event_type, object_id=object_id)
         shown = found if session.output.as_json else map(_for_people, found)
         session.output.rows(shown, _COLUMNS, empty="No events yet. To send a test event: uplift trigger")
 

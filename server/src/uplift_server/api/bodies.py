@@ -14,6 +14,7 @@ from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
     ENDPOINT_TEXT_CHARACTERS_MAX,
+    OBJECT_ID_CHARACTERS_MAX,
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
     REPLAY_RATE_PER_SECOND_DEFAULT,
@@ -286,10 +287,21 @@ class EndpointsQuery(Paging):
         return EndpointFilter.named(self.state, self.text)
 
 
+ObjectId = Annotated[
+    str | None,
+    Field(
+        max_length=OBJECT_ID_CHARACTERS_MAX,
+        pattern=_NO_ZERO,
+        description="Only events with this string or integer at `data.object.id`.",
+    ),
+]
+
+
 class EventsQuery(Paging):
     """Filters of events."""
 
     type: str | None = Field(default=None, description="Only events of this type.")
+    object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
     order: Literal["desc", "asc"] = Field(

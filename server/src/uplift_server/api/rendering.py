@@ -207,6 +207,7 @@ def event_view(event: Event, *, spans: bool) -> EventView:
         created_at=format_timestamp(event.created_at),
         api_version=event.api_version,
         expires_at=format_optional_timestamp(event.expires_at),
+        object_id=event.object_id,
         deliveries={name: event.deliveries.get(status, 0) for status, name in _STATUS_NAMES.items()},
     )
 
@@ -229,6 +230,7 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
         event=ids.uuid_text(delivery.event_id),
         endpoint=ids.prefixed(ids.ENDPOINT, delivery.endpoint_id),
         type=delivery.type,
+        object_id=delivery.object_id,
         status=_STATUS_NAMES[delivery.status],
         attempts_made=delivery.attempts_made,
         waiting_for=None if waiting is None else waiting.what,

@@ -30,6 +30,7 @@ CreatedAt = Annotated[str, _timestamp("Time of creation.")]
 UpdatedAt = Annotated[str, _timestamp("Time of the last update.")]
 ExpiresAt = Annotated[str, _timestamp("Time of expiration.")]
 _ACCOUNT = "Account ID. Present only if the list spans accounts."
+_OBJECT_ID = "String or integer at `data.object.id`, as text. Null if there is none of up to 128 characters."
 _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
 
 
@@ -188,6 +189,7 @@ class EventView(BaseModel):
     created_at: CreatedAt
     api_version: str = Field(description="The `api_version` of the envelope.")
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
+    object_id: str | None = Field(description=_OBJECT_ID)
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
 
 
@@ -205,6 +207,7 @@ class DeliveryView(BaseModel):
     event: str = Field(description="Event ID.")
     endpoint: str = Field(description="Endpoint ID.")
     type: str = Field(description="Event type.")
+    object_id: str | None = Field(description=_OBJECT_ID)
     status: StatusName = Field(description="Current status.")
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(

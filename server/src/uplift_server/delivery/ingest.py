@@ -30,6 +30,7 @@ from uplift_server.core.limits import (
 from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.listening.audience import Audience
+from uplift_server.delivery.object_ids import object_id_of
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
@@ -290,6 +291,7 @@ class EventIngest:
             draft.idempotency_key,
             draft.id is not None,
             draft.data,
+            object_id_of(draft.data),
         )
 
     def _flush(self) -> None:

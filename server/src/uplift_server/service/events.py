@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.limits import OBJECT_ID_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.endpoint_cache import EndpointCache
@@ -24,6 +25,7 @@ class EventQuery(NamedTuple):
     type: str | None = None
     created_after: int | None = None
     created_before: int | None = None
+    object_id: str | None = None
 
 
 class Events:
@@ -83,8 +85,8 @@ class Events:
 
     def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
         type_seq, wrong = type_seq_of(self._context.cache, query.type)
-        self._context.decode_cursor(listing, 1, [*problems, *wrong])
-        return EventFilter(type_seq, query.created_after, query.created_before)
+        self._context.decode_cursor(listing, 1, [*problems, *wrong, *object_id_problems(query.object_id)])
+        return EventFilter(type_seq, query.created_after, query.created_before, query.object_id)
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
@@ -98,6 +100,14 @@ async def find_event(context: ServiceContext, caller: Caller, event: str) -> Eve
     if len(found) > 1:
         raise AccountRequired
     return found[0]
+
+
+def object_id_problems(object_id: str | None) -> list[Problem]:
+    """Return the problem if no event can have this object ID."""
+    if object_id is None or ("\0" not in object_id and len(object_id) <= OBJECT_ID_CHARACTERS_MAX):
+        return []
+    text = f"An object ID has at most {OBJECT_ID_CHARACTERS_MAX} characters, and no NUL character."
+    return [Problem("object_id", "characters_invalid", text)]
 
 
 def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, list[Problem]]:

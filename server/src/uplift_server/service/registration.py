@@ -12,6 +12,7 @@ from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.urls import check_resolved, parse_endpoint_url
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
+from uplift_server.delivery.object_ids import object_id_of
 from uplift_server.delivery.targets import to_ascii
 from uplift_server.service.context import ServiceContext
 from uplift_server.store.hot_records import NewDelivery, NewEvent
@@ -77,6 +78,7 @@ class RegistrationEvents:
                     body=body,
                     deliveries=[NewDelivery(endpoint.seq, Status.PENDING, now)],
                     data=data,
+                    object_id=object_id_of(data),
                 )
             ]
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import HOUR_MS
+from uplift_server.store import event_objects
 from uplift_server.store.schema import (
     accounts,
     api_keys,
@@ -223,6 +224,7 @@ def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[K
         still = sa.select(number).where(number.in_([key[0] for key in keys]), *conditions)
         expired = list(connection.scalars(still))
         keys = [(seq,) for seq in expired]
+        event_objects.delete(connection, expired)
         for column in rule.children:
             connection.execute(sa.delete(column.table).where(column.in_(expired)))
     if not keys:

@@ -306,6 +306,7 @@ def _details(tables: sa.FromClause) -> sa.Select[Any]:
         events.c.id.label("event_id"),
         events.c.created_at,
         events.c.expires_at,
+        events.c.object_id,
         endpoints.c.id.label("endpoint_id"),
         accounts.c.id.label("account_id"),
         event_types.c.name.label("type"),
@@ -336,6 +337,7 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         created_at=row.created_at,
         completed_at=row.completed_at,
         expires_at=row.expires_at,
+        object_id=row.object_id,
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
-from uplift_server.store import event_times
+from uplift_server.store import event_objects, event_times
 from uplift_server.store.records import Event, EventFilter, Page, StreamPage
 from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
 from uplift_server.store.stream_position import StreamPosition
@@ -79,8 +79,8 @@ def page(
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0] - 1)
-    window_low = low if _is_indexed(account_seq, wanted) else _last_of_window(connection, low, high, newest_first=True)
-    keys = _keys(account_seq, wanted, window_low, high).order_by(events.c.seq.desc()).limit(limit + 1)
+    window_low, keys = _window(connection, account_seq, wanted, low, high, newest_first=True)
+    keys = keys.order_by(events.c.seq.desc()).limit(limit + 1)
     rows = _rows(connection, keys, newest_first=True)
     items = _with_counts(connection, rows[:limit])
     if len(rows) > limit:
@@ -104,10 +104,8 @@ def page_forward(
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, stream_position.events)
     low = max(low, after[0] + 1)
-    window_high = high
-    if not _is_indexed(account_seq, wanted):
-        window_high = _last_of_window(connection, low, high, newest_first=False)
-    keys = _keys(account_seq, wanted, low, window_high).order_by(events.c.seq).limit(limit + 1)
+    window_high, keys = _window(connection, account_seq, wanted, low, high, newest_first=False)
+    keys = keys.order_by(events.c.seq).limit(limit + 1)
     rows = _rows(connection, keys, newest_first=False)
     items = _with_counts(connection, rows[:limit])
     if len(rows) > limit:
@@ -115,8 +113,19 @@ def page_forward(
     return StreamPage(items, (max(after[0], window_high),), more=window_high < high)
 
 
-def _is_indexed(account_seq: int | None, wanted: EventFilter) -> bool:
-    return account_seq is not None or wanted.type_seq is None
+def _window(
+    connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, newest_first: bool
+) -> tuple[int, sa.Select[tuple[int]]]:
+    """Return the last event number that one page scans, and the query of the matching numbers up to it."""
+    last = low if newest_first else high
+    if wanted.object_id is not None:
+        found = event_objects.candidates(connection, wanted.object_id, low, high, newest_first=newest_first)
+        if len(found) == event_objects.CANDIDATES_MAX:
+            last = found[-1]
+        return last, _keys(account_seq, wanted, low, high).where(*event_objects.matching(wanted.object_id, found))
+    if account_seq is None and wanted.type_seq is not None:
+        last = _last_of_window(connection, low, high, newest_first=newest_first)
+    return last, _keys(account_seq, wanted, *((last, high) if newest_first else (low, last)))
 
 
 def _last_of_window(connection: Connection, low: int, high: int, *, newest_first: bool) -> int:
@@ -152,6 +161,7 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
         events.c.account_seq,
         events.c.created_at,
         events.c.expires_at,
+        events.c.object_id,
         accounts.c.id.label("account_id"),
         event_types.c.name.label("type"),
         head,
@@ -195,6 +205,7 @@ def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Ev
             expires_at=row.expires_at,
             api_version=envelope.api_version_of(row.head),
             deliveries=counts[row.seq],
+            object_id=row.object_id,
         )
         for row in rows
     ]

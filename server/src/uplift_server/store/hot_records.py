@@ -34,6 +34,7 @@ class NewEvent(NamedTuple):
     caller_chose_id: bool = False
     data: bytes = b""
     """The caller's `data` within the body, to compare with repeats."""
+    object_id: str | None = None
 
 
 class Appended(NamedTuple):

@@ -237,6 +237,7 @@ class Event:
     api_version: str
     deliveries: dict[Status, int]
     """The number of deliveries by status, without zeros."""
+    object_id: str | None = None
     body: bytes | None = None
 
 
@@ -261,6 +262,7 @@ class Delivery:
     created_at: int
     completed_at: int | None
     expires_at: int | None
+    object_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,7 @@ class EventFilter:
     type_seq: int | None = None
     created_after: int | None = None
     created_before: int | None = None
+    object_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from uplift_server.store.event_objects import POSTGRES_BUCKET, SQLITE_BUCKET
 from uplift_server.store.schema import metadata
+from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_partitions import event_partitions
 from uplift_server.store.schema_processes import commands, directory_changes, duties, processes, told_texts
 
@@ -84,6 +86,19 @@ class TransferTable:
         return row, replaced
 
 
+class EventObjects(TransferTable):
+    """The index of object IDs, whose buckets have another size in the target."""
+
+    def key_of(self, row: Row) -> Key:
+        """Return the primary key of a row in the source."""
+        _, object_key, event_seq = row
+        return event_seq - event_seq % SQLITE_BUCKET, object_key, event_seq
+
+    def _portable(self, found: Sequence[Any]) -> tuple[Row, int]:
+        _, object_key, event_seq = found
+        return [event_seq - event_seq % POSTGRES_BUCKET, object_key, event_seq], 0
+
+
 class Checksum:
     """The number of rows, and a checksum that does not depend on their order."""
 
@@ -109,5 +124,7 @@ def quoted(name: str) -> str:
 
 
 TRANSFER_TABLES: Final = tuple(
-    TransferTable(table) for table in metadata.sorted_tables if table not in _NOT_TRANSFERRED
+    (EventObjects if table is event_objects else TransferTable)(table)
+    for table in metadata.sorted_tables
+    if table not in _NOT_TRANSFERRED
 )

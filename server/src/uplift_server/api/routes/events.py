@@ -19,7 +19,7 @@ async def list_events(
 ) -> Listed[EventView]:
     """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
     values: EventsQuery = parsed.values
-    query = EventQuery(values.type, values.created_after, values.created_before)
+    query = EventQuery(values.type, values.created_after, values.created_before, values.object_id)
     spans = caller.spans_accounts
     if values.order == "asc":
         found = await services.events.forward(caller, query, values.listing(), problems=parsed.problems)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.dashboard import words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import PAGE_ITEMS, PART, Visit, link
@@ -27,6 +28,7 @@ async def listed(visit: Visit) -> Response:
         visit.query.optional("type"),
         visit.query.instant("created_after", problems),
         visit.query.instant("created_before", problems),
+        visit.query.optional("object_id"),
     )
     beginning = visit.query.text("id")
     if beginning:
@@ -67,6 +69,13 @@ def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequ
         "beginning": visit.query.text("id"),
         "types": types,
         "narrowed": any(wanted) or bool(visit.query.text("id")),
+        "query": link(
+            "",
+            type=wanted.type,
+            object_id=wanted.object_id,
+            created_after=format_optional_timestamp(wanted.created_after),
+            created_before=format_optional_timestamp(wanted.created_before),
+        ),
         "is_first": visit.query.optional("cursor") is None,
     }
     return visit.refuse(_LIST, problems, **context) if problems else visit.render(_LIST, **context)

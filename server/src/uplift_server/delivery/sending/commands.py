@@ -9,6 +9,7 @@ from uplift_server.core.deliveries import test_events
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.object_ids import object_id_of
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
@@ -201,6 +202,7 @@ class LocalCommands:
             ),
             deliveries=[test_deliveries.new_delivery(command.endpoint_seq)],
             data=data,
+            object_id=object_id_of(data),
         )
 
     def _attempt_now(self, delivery: LeasedDelivery | None) -> None:

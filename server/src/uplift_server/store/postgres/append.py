@@ -8,6 +8,7 @@ import asyncpg
 
 from uplift_server.core.ids import is_uuid7
 from uplift_server.store import repeated_events
+from uplift_server.store.event_objects import object_key
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
@@ -118,6 +119,7 @@ class _Batch:
         # Transactions store keys and IDs in the same order, so that they cannot deadlock.
         keyed = sorted((e.account_seq, e.idempotency_key, p, e) for p, e in placed if e.idempotency_key is not None)
         chosen = sorted((e.account_seq, e.id, place) for place, e in placed if e.caller_chose_id)
+        objects = [(place, object_key(e.object_id)) for place, e in placed if e.object_id is not None]
         if chosen:
             placed.sort(key=lambda each: (each[1].account_seq, each[1].id))
         parameters: list[Sequence[Any]] = [
@@ -128,6 +130,7 @@ class _Batch:
             [event.created_at for _, event in placed],
             [event.expires_at for _, event in placed],
             [event.body for _, event in placed],
+            [event.object_id for _, event in placed],
             [place for place, _, _ in deliveries],
             [delivery.endpoint_seq for _, _, delivery in deliveries],
             [event.account_seq for _, event, _ in deliveries],
@@ -148,6 +151,8 @@ class _Batch:
                 [account_seq for account_seq, _, _ in chosen],
                 [event_id for _, event_id, _ in chosen],
             ]
-        statement = statements.APPEND[bool(keyed), bool(chosen)]
+        if objects:
+            parameters += [[place for place, _ in objects], [key for _, key in objects]]
+        statement = statements.APPEND[bool(keyed), bool(chosen), bool(objects)]
         seqs: Sequence[int] = await raw.fetchval(statement, len(placed), *parameters)
         return seqs

@@ -21,6 +21,7 @@ import structlog
 from uplift_server.core.operations import partitions as rules
 from uplift_server.store import locks, status_sql
 from uplift_server.store.cleanup import Key
+from uplift_server.store.event_objects import POSTGRES_BUCKET
 from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.partitions import Batch, Partition
 from uplift_server.store.postgres.connection import Pair, Raw
@@ -121,6 +122,15 @@ _COPY_LATER_ATTEMPTS: Final = (
 _ASIDE: Final = "SELECT to_regclass('events_aside')::oid"
 _BY_ROW: Final = "UPDATE event_partitions SET goes_by_row = true WHERE first_seq = $1"
 _SWEPT: Final = ("trace_parents", "chosen_event_ids")
+_OBJECT_ORPHANS: Final = (
+    "SELECT first_seq, object_key, event_seq FROM event_objects o WHERE o.first_seq > $2 AND o.event_seq < $1"  # noqa: S608 - contains only constants
+    " AND NOT EXISTS (SELECT FROM events e WHERE e.seq = o.event_seq)"
+    f" ORDER BY first_seq, object_key, event_seq LIMIT {SWEEP_BATCH}"
+)
+_DELETE_OBJECTS: Final = (
+    "DELETE FROM event_objects o USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS d(first_seq, key, seq)"
+    " WHERE o.first_seq = d.first_seq AND o.object_key = d.key AND o.event_seq = d.seq"
+)
 _ORPHANS: Final = (
     "SELECT event_seq FROM {table} t WHERE t.event_seq < $1"  # noqa: S608 - contains only constants
     " AND t.event_seq > $2 AND NOT EXISTS (SELECT FROM events e WHERE e.seq = t.event_seq)"
@@ -212,8 +222,17 @@ class PostgresPartitions:
                 delete = f"DELETE FROM {table} WHERE event_seq = ANY ($1)"  # noqa: S608 - contains only constants
                 await self._write(lambda pair: pair.raw.execute(delete, orphan_seqs))  # noqa: B023
             batches.append(_batch(found, SWEEP_BATCH))
+        batches.append(await self._delete_objects(before_seq, after))
         positions = [batch.position for batch in batches if batch.position is not None]
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
+
+    async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
+        """Delete a batch of rows in the index of object IDs. Its position is before a bucket, not an event."""
+        position = (after or (0,))[0] - POSTGRES_BUCKET
+        found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))
+        if found:
+            await self._write(lambda pair: pair.raw.execute(_DELETE_OBJECTS, *zip(*found, strict=True)))
+        return Batch(len(found), (found[0]["first_seq"],) if len(found) == SWEEP_BATCH else None)
 
     async def _write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
         """Run a write that changes partitions, one at a time in all processes."""

@@ -4,10 +4,12 @@ Each statement is one transaction unless a comment says otherwise. A statement o
 column and unnests them. Statements lock rows in the order of their keys, so that they cannot deadlock.
 """
 
+from itertools import product
 from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import FailedReason
+from uplift_server.store.event_objects import POSTGRES_BUCKET
 from uplift_server.store.hot_records import AttemptRow
 from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST, held, leased, waiting
@@ -22,55 +24,74 @@ numbered AS MATERIALIZED (
     FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int)
     WHERE began.id IS NOT NULL
 )"""
-# $2-$8: one column each. `place` is the position of the event in the batch, from 1.
+# $2-$9: one column each. `place` is the position of the event in the batch, from 1.
 _EVENTS: Final = """\
 inserted_events AS (
-    INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body)
-    SELECT n.seqs[e.place], e.id, e.account_seq, e.type_seq, e.created_at, e.expires_at, e.body
+    INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id)
+    SELECT n.seqs[e.place], e.id, e.account_seq, e.type_seq, e.created_at, e.expires_at, e.body,
+        e.object_id
     FROM numbered n,
-        unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
-        AS e(place, id, account_seq, type_seq, created_at, expires_at, body)
+        unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[])
+        AS e(place, id, account_seq, type_seq, created_at, expires_at, body, object_id)
 )"""
-# $9-$14: one column each. A delivery with an owner is inserted as leased, with fence 1.
+# $10-$15: one column each. A delivery with an owner is inserted as leased, with fence 1.
 _DELIVERIES: Final = """\
 inserted_deliveries AS (
     INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
     SELECT n.seqs[d.place], d.endpoint_seq, d.account_seq, d.status, d.due_at, d.lease_owner,
         CASE d.lease_owner WHEN 0 THEN 0 ELSE 1 END
     FROM numbered n,
-        unnest($9::int[], $10::bigint[], $11::bigint[], $12::smallint[], $13::bigint[], $14::bigint[])
+        unnest($10::int[], $11::bigint[], $12::bigint[], $13::smallint[], $14::bigint[], $15::bigint[])
         AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner)
 )"""
-# Four columns of parameters.
-_IDEMPOTENCY_KEYS: Final = """\
+# The following parts take the next parameters: one column each.
+_IDEMPOTENCY_KEYS: Final = (
+    """\
 inserted_keys AS (
     INSERT INTO idempotency_keys (account_seq, key, event_seq, created_at)
     SELECT k.account_seq, k.key, n.seqs[k.place], k.created_at
     FROM numbered n,
-        unnest($15::int[], $16::bigint[], $17::text[], $18::bigint[]) AS k(place, account_seq, key, created_at)
-)"""
-# The last three parameters: $15-$17, or $19-$21 after those of idempotency keys.
-_CHOSEN_IDS: Final = """\
+        unnest(${}::int[], ${}::bigint[], ${}::text[], ${}::bigint[]) AS k(place, account_seq, key, created_at)
+)""",
+    4,
+)
+_CHOSEN_IDS: Final = (
+    """\
 inserted_ids AS (
     INSERT INTO chosen_event_ids (account_seq, id, event_seq)
     SELECT c.account_seq, c.id, n.seqs[c.place]
     FROM numbered n,
-        unnest(${0}::int[], ${1}::bigint[], ${2}::bytea[]) AS c(place, account_seq, id)
-)"""
+        unnest(${}::int[], ${}::bigint[], ${}::bytea[]) AS c(place, account_seq, id)
+)""",
+    3,
+)
+_OBJECTS: Final = (
+    f"""\
+inserted_objects AS (
+    INSERT INTO event_objects (first_seq, object_key, event_seq)
+    SELECT n.seqs[o.place] - n.seqs[o.place] % {POSTGRES_BUCKET}, o.object_key, n.seqs[o.place]
+    FROM numbered n,
+        unnest(${{}}::int[], ${{}}::bigint[]) AS o(place, object_key)
+)""",  # noqa: S608
+    2,
+)
 
 
-def _insert(*, keys: bool, chosen_ids: bool) -> str:
-    parts = [_NUMBERED]
-    if keys:
-        parts.append(_IDEMPOTENCY_KEYS)
-    if chosen_ids:
-        parts.append(_CHOSEN_IDS.format(*(range(19, 22) if keys else range(15, 18))))
+def _insert(*present: bool) -> str:
+    parts, first = [_NUMBERED], 16
+    for is_present, (part, parameters) in zip(present, (_IDEMPOTENCY_KEYS, _CHOSEN_IDS, _OBJECTS), strict=True):
+        if is_present:
+            parts.append(part.format(*range(first, first + parameters)))
+            first += parameters
     parts += [_EVENTS, _DELIVERIES]
     return f"WITH {', '.join(parts)}\nSELECT seqs FROM numbered"
 
 
-APPEND: Final = {(keys, ids): _insert(keys=keys, chosen_ids=ids) for keys in (False, True) for ids in (False, True)}
-"""Statements by whether events have idempotency keys and chosen IDs. They return the numbers of the events in order."""
+APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
+"""Statements by whether events have idempotency keys, chosen IDs, and object IDs.
+
+They return the numbers of the events in order.
+"""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
 FROM unnest(

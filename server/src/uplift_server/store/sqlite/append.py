@@ -4,10 +4,11 @@ import sqlite3
 from collections.abc import Sequence
 
 from uplift_server.store import repeated_events
+from uplift_server.store.event_objects import SQLITE_BUCKET, object_key
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
 from uplift_server.store.repeated_events import KnownEvents, Match, StoredEvent
 from uplift_server.store.sqlite import statements
-from uplift_server.store.sqlite.statements import DeliveryRow, EventRow, IdempotencyKeyRow
+from uplift_server.store.sqlite.statements import DeliveryRow, EventObjectRow, EventRow, IdempotencyKeyRow
 
 
 class Appender:
@@ -53,16 +54,19 @@ class _Batch:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._events: list[EventRow] = []
+        self._objects: list[EventObjectRow] = []
         self._deliveries: list[DeliveryRow] = []
         self._keys: list[IdempotencyKeyRow] = []
         self.known = KnownEvents()
 
     def add(self, event: NewEvent, seq: int) -> None:
         """Add an event's rows."""
-        account = event.account_seq
+        account, object_id = event.account_seq, event.object_id
         self._events.append(
-            EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body)
+            EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body, object_id)
         )
+        if object_id is not None:
+            self._objects.append(EventObjectRow(seq - seq % SQLITE_BUCKET, object_key(object_id), seq))
         for endpoint, status, due_at, process_id in event.deliveries:
             self._deliveries.append(
                 DeliveryRow(seq, endpoint, account, status, due_at, process_id, 1 if process_id else 0)
@@ -89,5 +93,6 @@ class _Batch:
     def write(self) -> None:
         """Insert all rows."""
         statements.INSERT_EVENTS.run(self._connection, self._events)
+        statements.INSERT_EVENT_OBJECTS.run(self._connection, self._objects)
         statements.INSERT_DELIVERIES.run(self._connection, self._deliveries)
         statements.INSERT_IDEMPOTENCY_KEYS.run(self._connection, self._keys)

@@ -25,6 +25,15 @@ class EventRow(NamedTuple):
     created_at: int
     expires_at: int | None
     body: bytes
+    object_id: str | None
+
+
+class EventObjectRow(NamedTuple):
+    """An event to insert in the index by object ID, in the order of the columns of INSERT_EVENT_OBJECTS."""
+
+    first_seq: int
+    object_key: int
+    event_seq: int
 
 
 class DeliveryRow(NamedTuple):
@@ -50,7 +59,10 @@ class IdempotencyKeyRow(NamedTuple):
 
 
 INSERT_EVENTS: Final = ManyRows(
-    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body) :values", EventRow
+    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id) :values", EventRow
+)
+INSERT_EVENT_OBJECTS: Final = ManyRows(
+    "INSERT INTO event_objects (first_seq, object_key, event_seq) :values", EventObjectRow
 )
 INSERT_DELIVERIES: Final = ManyRows(
     """\

@@ -1,0 +1,84 @@
+"""Search for events by object ID.
+
+The index groups events into buckets of consecutive numbers. An insert then changes a few pages, because all new rows
+are in the newest bucket. A search looks into each bucket, newest or oldest first. The index contains checksums, so a
+search returns candidates: compare the object ID and the account of each event.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+from zlib import crc32
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.store.schema import events
+from uplift_server.store.schema_objects import event_objects
+
+SQLITE_BUCKET: Final = 2048
+POSTGRES_BUCKET: Final = 65_536
+"""Event numbers of a bucket. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the rows."""
+CANDIDATES_MAX: Final = 1000
+"""Maximum number of events that one page checks. If few of them match, the page ends early."""
+
+# Count the rows of each bucket, and stop after the bucket that completes the limit.
+_SEARCH: Final = """\
+WITH RECURSIVE buckets(first_seq, found) AS (
+    SELECT {outermost}(first_seq), CAST(0 AS bigint) FROM event_objects WHERE first_seq BETWEEN :lowest_bucket AND :high
+    UNION ALL
+    SELECT
+        (SELECT {outermost}(o.first_seq) FROM event_objects o
+         WHERE o.first_seq {beyond} buckets.first_seq AND o.first_seq BETWEEN :lowest_bucket AND :high),
+        buckets.found + (SELECT count(*) FROM event_objects o
+         WHERE o.first_seq = buckets.first_seq AND o.object_key = :object_key AND o.event_seq BETWEEN :low AND :high)
+    FROM buckets WHERE buckets.first_seq IS NOT NULL AND buckets.found < :limit
+)
+SELECT o.event_seq FROM buckets CROSS JOIN event_objects o
+WHERE o.first_seq = buckets.first_seq AND o.object_key = :object_key AND o.event_seq BETWEEN :low AND :high
+ORDER BY o.event_seq {order}
+LIMIT :limit
+"""
+_NEWEST_FIRST: Final = sa.text(_SEARCH.format(outermost="max", beyond="<", order="DESC"))
+_OLDEST_FIRST: Final = sa.text(_SEARCH.format(outermost="min", beyond=">", order="ASC"))
+
+
+def object_key(object_id: str) -> int:
+    """Return the checksum of an object ID."""
+    return crc32(object_id.encode())
+
+
+def candidates(connection: Connection, object_id: str, low: int, high: int, *, newest_first: bool = True) -> list[int]:
+    """Return up to CANDIDATES_MAX events between two numbers that may have the object ID, in order."""
+    values = {
+        "object_key": object_key(object_id),
+        "lowest_bucket": low - _bucket(connection),
+        "low": low,
+        "high": high,
+        "limit": CANDIDATES_MAX,
+    }
+    return list(connection.scalars(_NEWEST_FIRST if newest_first else _OLDEST_FIRST, values))
+
+
+def matching(object_id: str, found: Sequence[int]) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of events with the object ID among candidates."""
+    return [events.c.seq.in_(found), events.c.object_id == object_id]
+
+
+def delete(connection: Connection, event_seqs: Collection[int]) -> None:
+    """Delete the events from the index."""
+    columns = (events.c.seq, events.c.object_id)
+    found = connection.execute(sa.select(*columns).where(events.c.seq.in_(event_seqs), events.c.object_id.is_not(None)))
+    bucket = _bucket(connection)
+    rows = [
+        {"bucket": row.seq - row.seq % bucket, "key": object_key(row.object_id), "number": row.seq} for row in found
+    ]
+    if rows:
+        own = [
+            column == sa.bindparam(name)
+            for column, name in zip(event_objects.primary_key, ("bucket", "key", "number"), strict=True)
+        ]
+        connection.execute(sa.delete(event_objects).where(*own), rows)
+
+
+def _bucket(connection: Connection) -> int:
+    return SQLITE_BUCKET if connection.dialect.name == "sqlite" else POSTGRES_BUCKET
