@@ -23,10 +23,8 @@ SCREENSHOTS = "DASHBOARD_SCREENSHOTS"
 LOG_VIOLATIONS = """document.addEventListener('securitypolicyviolation', (event) => console.error(
     `Content-Security-Policy: ${event.effectiveDirective} forbids ${event.blockedURI || 'inline'}`
     + ` at ${event.sourceFile}:${event.lineNumber} ${event.sample}`))"""
-# Messages to ignore: the browser repeats the status of a response, and htmx reports the end of a live stream.
-EXPECTED_MESSAGES = re.compile(
-    r"^Failed to load resource: the server responded with a status of \d+|^\[object Event\]$"
-)
+# Messages to ignore: the browser repeats the status of a response.
+EXPECTED_MESSAGES = re.compile(r"^Failed to load resource: the server responded with a status of \d+")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,10 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src '
 
 @dataclass
 class PageServer:
-    """Serves HTML by path, and a stream at `/live` that sends one `change` when `change` is set."""
+    """Serves HTML by path."""
 
     pages: dict[str, str] = field(default_factory=dict)
     url: str = ""
-    change: threading.Event = field(default_factory=threading.Event)
-    stopped: threading.Event = field(default_factory=threading.Event)
 
     def set_page(self, body: str, head: str = "", path: str = "/") -> None:
         """Set a page."""
@@ -37,9 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
-        if self.path == "/live":
-            self._stream()
-        elif self.path in self._page_server.pages:
+        if self.path in self._page_server.pages:
             self._respond(200, "text/html; charset=utf-8", self._page_server.pages[self.path].encode())
         elif self.path == "/vendor/icon":
             self._respond(200, "image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
@@ -55,17 +51,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-security-policy", POLICY)
         self.end_headers()
         self.wfile.write(body)
-
-    def _stream(self) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.send_header("connection", "close")
-        self.end_headers()
-        self.wfile.flush()
-        self._page_server.change.wait(20)
-        self.wfile.write(b"event: change\ndata: 1\n\n")
-        self.wfile.flush()
-        self._page_server.stopped.wait(20)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -83,8 +68,6 @@ def serving_pages() -> Iterator[PageServer]:
     try:
         yield page_server
     finally:
-        page_server.change.set()
-        page_server.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -19,7 +19,7 @@ from tests.dashboard.browsing import (
 from tests.dashboard.page_server import PageServer, serving_pages
 
 CONFIG = """<meta name="htmx-config" content='{"allowEval": false, "includeIndicatorStyles": false}'>"""
-HTMX = '<script src="/vendor/htmx.min.js" defer></script><script src="/vendor/htmx-ext-sse.min.js" defer></script>'
+HTMX = '<script src="/vendor/htmx.min.js" defer></script>'
 
 
 @pytest.fixture
@@ -31,23 +31,6 @@ def page_server() -> Iterator[PageServer]:
 @pytest.fixture
 def origin(page_server: PageServer) -> str:
     return page_server.url
-
-
-def _live(number: int) -> str:
-    return f'<p id="live" hx-get="/" hx-select="#live" hx-swap="outerHTML" hx-trigger="sse:change">number {number}</p>'
-
-
-def test_htmx_updates_a_region_under_a_strict_policy(page_server: PageServer, open_page: OpenPage) -> None:
-    page_server.set_page(f'<div hx-ext="sse" sse-connect="/live">{_live(1)}</div>', CONFIG + HTMX)
-    page = open_page()
-    page.goto("/")
-    expect(page.locator("#live")).to_have_text("number 1")
-
-    page_server.set_page(f'<div hx-ext="sse" sse-connect="/live">{_live(2)}</div>', CONFIG + HTMX)
-    page_server.change.set()
-
-    expect(page.locator("#live")).to_have_text("number 2")
-    assert page.locator("#live").count() == 1
 
 
 def test_htmx_submits_a_form_and_inserts_part_of_the_response(page_server: PageServer, open_page: OpenPage) -> None:

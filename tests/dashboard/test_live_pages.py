@@ -1,15 +1,16 @@
-"""Live pages: they update, and keep focus, selection and open details."""
+"""Live pages: they update, and wait while the visitor uses them."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from tests.dashboard.browsing import BrowserContexts, OpenPage
 from tests.dashboard.visitors import member, open_overview
 from tests.e2e import receiving
-from tests.e2e.harness import TYPE, Server, serving, settled, wait_for
+from tests.e2e.harness import TYPE, Api, Server, serving, settled, wait_for
 from tests.e2e.receiving import Receiver
 from tests.engines import Engine
 
@@ -18,28 +19,64 @@ def count_changes(page: Page) -> int:
     """Return the number of changes that a page received since the first call."""
     page.evaluate(
         """window.changeCount ?? (
-            window.changeCount = 0, document.addEventListener("sse:change", () => { window.changeCount += 1 })
+            window.changeCount = 0, document.addEventListener("live:change", () => { window.changeCount += 1 })
         )"""
     )
     count: int = page.evaluate("window.changeCount")
     return count
 
 
-def test_the_focus_stays_when_the_list_grows(server: Server, open_page: OpenPage) -> None:
+def _events(server: Server, open_page: OpenPage) -> tuple[Page, Api, Locator]:
+    """Open the events of an account with one event. Return the page and the link to the event."""
     account, api = server.account()
     first = api.send(1).json["id"]
     page = open_page()
     open_overview(page, member(server, account))
     page.goto(f"/accounts/{account}/events")
-    link = page.locator(f'#live a[href$="/events/{first}"]')
+    expect(page.locator("#live-state")).to_have_text("Live")
+    page.mouse.move(600, 5)
+    return page, api, page.locator(f'#live a[href$="/events/{first}"]')
+
+
+def test_a_list_waits_while_the_focus_is_inside_and_says_how_many_rows_are_new(
+    server: Server, open_page: OpenPage
+) -> None:
+    page, api, link = _events(server, open_page)
     link.focus()
-    second = api.send(2).json["id"]
-    expect(page.locator(f'#live a[href$="/events/{second}"]')).to_be_visible()
-    expect(link).to_be_focused()
-    page.get_by_role("button", name=f"Copy {first}").click()
-    third = api.send(3).json["id"]
-    expect(page.locator(f'#live a[href$="/events/{third}"]')).to_be_visible()
-    expect(page.get_by_role("button", name=f"Copy {first}")).to_be_focused()
+    added = [api.send(number).json["id"] for number in (2, 3)]
+    expect(page.get_by_role("button", name="2 new", exact=True)).to_be_visible()
+    expect(page.locator("#live tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="2 new", exact=True).click()
+    for each in added:
+        expect(page.locator(f'#live a[href$="/events/{each}"]')).to_be_visible()
+    expect(page.get_by_role("button", name="2 new")).to_be_hidden()
+
+
+def test_a_list_waits_while_the_pointer_is_inside_and_updates_when_it_leaves(
+    server: Server, open_page: OpenPage
+) -> None:
+    page, api, link = _events(server, open_page)
+    link.hover()
+    added = api.send(2).json["id"]
+    expect(page.get_by_role("button", name="1 new", exact=True)).to_be_visible()
+    expect(page.locator("#live tbody tr")).to_have_count(1)
+    page.mouse.move(600, 5)
+    expect(page.locator(f'#live a[href$="/events/{added}"]')).to_be_visible()
+    expect(page.get_by_role("button", name="1 new")).to_be_hidden()
+
+
+def test_figures_update_while_a_list_waits(server: Server, receiver: Receiver, open_page: OpenPage) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/hook"))
+    wait_for(lambda: api.ok("GET", "/v1/stats")["totals"]["deliveries"], "the registration event is counted")
+    page = open_page()
+    open_overview(page, member(server, account))
+    page.locator("#live .table.cards a").first.focus()
+    shown = page.locator(".figure", has=page.get_by_text("Deliveries", exact=True)).locator("dd")
+    expect(shown).to_have_text(re.compile("^1"))
+    api.send(1)
+    expect(shown).to_have_text(re.compile("^2"))
+    expect(page.get_by_role("button", name="1 new")).to_be_visible()
 
 
 def test_open_details_stay_open_and_the_page_updates_later(
@@ -80,7 +117,7 @@ def test_a_page_with_slow_scripts_shows_missed_changes(server: Server, receiver:
         time.sleep(1.2)
         route.continue_()
 
-    page.route("**/htmx-ext-sse*.js*", continue_late)
+    page.route("**/live*.js*", continue_late)
     page.goto(f"/accounts/{account}/endpoints")
     expect(page.get_by_text("Changed after the page was made")).to_be_visible(timeout=10_000)
 
@@ -92,7 +129,7 @@ def own_server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_page_shows_missed_changes_after_a_server_restart(own_server: Server, browser: Browser) -> None:
+def test_a_lost_stream_says_so_and_recovers(own_server: Server, browser: Browser) -> None:
     """A new stream reports only later changes, so the page must reload after a reconnect."""
     account, _ = own_server.account()
     contexts = BrowserContexts(browser, own_server.url, "away")
@@ -100,9 +137,28 @@ def test_a_page_shows_missed_changes_after_a_server_restart(own_server: Server, 
     open_overview(page, member(own_server, account))
     with page.expect_response(lambda response: response.url.endswith("/live")):
         page.goto(f"/accounts/{account}/events")
+    state = page.locator("#live-state")
+    expect(state).to_have_text("Live")
     own_server.kill()
+    expect(state).to_have_text("Connection lost. Reconnecting…")
     own_server.start()
     # The server accepts this event before the browser reconnects.
     missed = own_server.api(account=account).send(2).json["id"]
     expect(page.locator(f'#live a[href$="/events/{missed}"]')).to_be_visible(timeout=15_000)
+    expect(state).to_have_text("Live")
+    contexts.close()
+
+
+def test_a_page_says_that_the_visitor_is_signed_out(server: Server, browser: Browser) -> None:
+    account, api = server.account()
+    contexts = BrowserContexts(browser, server.url, "signed out")
+    page = contexts.open()
+    guest = member(server, account)
+    open_overview(page, guest)
+    page.goto(f"/accounts/{account}/events")
+    expect(page.locator("#live-state")).to_have_text("Live")
+    guest.post("/sign-out", page="/")
+    api.send(1)
+    expect(page.locator("#live-state")).to_have_text("You are signed out. Sign in")
+    expect(page.get_by_role("heading", name="Events", exact=True)).to_be_visible()
     contexts.close()

@@ -126,7 +126,7 @@ def test_programs_get_json_errors_and_browsers_get_pages(server: Server) -> None
 
 def test_assets_are_cached_without_expiry(server: Server) -> None:
     page = Guest(server.url).get("/sign-in")
-    for name in ("dashboard.css", "dashboard.js", "vendor/htmx.min.js", "vendor/htmx-ext-sse.min.js", "icon.svg"):
+    for name in ("dashboard.css", "dashboard.js", "vendor/htmx.min.js", "live.js", "icon.svg"):
         start = page.html.index(f"/assets/{name}?")
         response = urllib3.request("GET", server.url + page.html[start : page.html.index('"', start)])
         assert response.status == 200

@@ -11,7 +11,7 @@ _MEDIA_TYPES: Final = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-FILES: Final = ("dashboard.css", "dashboard.js", "icon.svg", "vendor/htmx.min.js", "vendor/htmx-ext-sse.min.js")
+FILES: Final = ("dashboard.css", "dashboard.js", "live.js", "icon.svg", "vendor/htmx.min.js")
 PATH: Final = "/assets"
 
 

@@ -1,4 +1,4 @@
-// Copy buttons, local times, and live regions.
+// Copy buttons and local times.
 "use strict";
 
 (() => {
@@ -92,48 +92,5 @@
 
   document.addEventListener("DOMContentLoaded", () => prepare(document));
 
-  // Restore the keyboard focus on a link or copy button after its region reloads.
-  const MARKS = ["href", "data-copy"];
-  let held = null;
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const active = document.activeElement;
-    const mark = event.target.contains(active) ? MARKS.find((name) => active.hasAttribute(name)) : undefined;
-    held = mark ? [mark, active.getAttribute(mark)] : null;
-  });
-  document.addEventListener("htmx:afterSwap", (event) => {
-    const place = event.detail.elt.parentNode || document;
-    prepare(place);
-    if (!held) return;
-    const [mark, value] = held;
-    held = null;
-    [...place.querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
-  });
-
-  // Do not reload a region while the visitor is typing, selecting text or viewing open details in it.
-  let missed = false;
-  document.addEventListener("htmx:beforeRequest", (event) => {
-    const region = event.target;
-    if (region.id !== "live") return;
-    const active = region.contains(document.activeElement) ? document.activeElement : null;
-    const busy = active?.matches("input, select, textarea, button:not(.copy)");
-    const selected = String(getSelection()) !== "" && region.contains(getSelection().anchorNode);
-    missed = busy || selected || region.querySelector("details[open]:not(.menu)") !== null || document.hidden;
-    if (missed) event.preventDefault();
-  });
-  // A stream reports only later changes, so the region reloads after a stream reconnects or begins late. Statistics follow
-  // a delivery by a second or more, so a stream that begins sooner reports it. The random delay spreads the reloads after
-  // a server restart.
-  const STREAM_LATE_MS = 500;
-  let streamed = false;
-  document.addEventListener("htmx:sseOpen", () => {
-    const region = document.getElementById("live");
-    if (region && (streamed || performance.now() > STREAM_LATE_MS)) setTimeout(() => htmx.trigger(region, "sse:change"), Math.random() * 2000);
-    streamed = true;
-  });
-  const catchUp = () => {
-    const region = document.getElementById("live");
-    if (missed && region) htmx.trigger(region, "sse:change");
-  };
-  for (const name of ["visibilitychange", "selectionchange"]) document.addEventListener(name, catchUp);
-  for (const name of ["focusout", "toggle"]) document.addEventListener(name, () => setTimeout(catchUp), true);
+  window.uplift = { prepare };
 })();
