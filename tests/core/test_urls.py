@@ -198,6 +198,29 @@ def test_urls_that_depend_on_the_policy(text: str, strict: str | None, allowing:
     assert code_of(text, OPEN) == allowing
 
 
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("http://localhost:5000/webhook", "uplift listen --forward-to http://localhost:5000/webhook"),
+        ("https://localhost:8443/a?token=secret", "uplift listen --forward-to https://localhost:8443/a"),
+        ("http://localhost:5000/a;b", "uplift listen --forward-to http://localhost:5000/"),
+        ("http://127.0.0.1", "uplift listen --forward-to http://127.0.0.1/"),
+        ("http://192.168.1.5:80/x", "uplift listen --forward-to http://192.168.1.5/x"),
+        ("http://[::1]:5000", "uplift listen --forward-to http://[::1]:5000/"),
+        ("http://receiver", "uplift listen --forward-to http://receiver/"),
+        ("http://example.com", "uplift listen"),
+    ],
+)
+def test_a_rejected_local_address_leads_to_listen(text: str, command: str) -> None:
+    """Members cannot change settings of the server, and https does not help on a laptop."""
+    problem = parse(text, STRICT)
+
+    assert isinstance(problem, Problem)
+    assert problem.message.split("`")[1] == command
+    assert "UPLIFT_" not in problem.message
+    assert "secret" not in problem.message
+
+
 def test_addresses_that_need_no_dns() -> None:
     assert url_of("https://[::1]").known_addresses == ("::1",)
     assert url_of("http://app.localhost").known_addresses == ("127.0.0.1", "::1")
@@ -246,6 +269,7 @@ def test_a_rejection_names_only_the_kind_of_a_resolved_address() -> None:
         "NAT64 (64:ff9b::/96, RFC 6052) of private network (10.0.0.0/8, RFC 1918)."
     )
     assert not [address for address in found if address in problem.message]
+    assert problem.message.index("`uplift listen`") < problem.message.index("public address")
 
 
 def test_a_rejection_explains_an_embedded_address() -> None:

@@ -1,11 +1,12 @@
 """The Get started page."""
 
 from contextlib import closing
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
 from tests.dashboard.visitors import member, open_overview, operator
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, serving
 from tests.e2e.receiving import Receiver, respond
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
@@ -109,6 +110,20 @@ def test_an_invalid_url_shows_an_error_at_its_field(server: Server) -> None:
     assert 'id="url-problem"' in response.html
     assert "ftp://&lt;b&gt;x&lt;/b&gt;" in response.html
     assert "<b>x</b>" not in response.html
+
+
+def test_a_rejected_local_address_leads_to_listen(tmp_path: Path) -> None:
+    with serving(tmp_path / "data", UPLIFT_ALLOW_PRIVATE_NETWORKS="false") as server:
+        account, _ = server.account()
+        visitor = member(server, account, "manager")
+        for path in ("get-started/endpoint", "endpoints/new"):
+            response = visitor.post(
+                f"/accounts/{account}/{path}", page="/you", follow=False, url="http://localhost:5000/in"
+            )
+            assert response.status == 422
+            assert "<code>uplift listen --forward-to http://localhost:5000/in</code>" in response.html
+            assert f'<a href="/accounts/{account}/get-started#listen">Listen on your computer</a>' in response.html
+            assert "UPLIFT_ALLOW" not in response.html
 
 
 def test_the_secret_is_shown_soon_after_sign_in(server: Server) -> None:

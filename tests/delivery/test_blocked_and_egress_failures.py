@@ -12,10 +12,8 @@ from uplift_server.delivery.sending.attempts import EGRESS_WAIT_MS_MIN
 from .world import SECOND, World, respond
 
 BLOCKED = {
-    "private": "connections to hooks.example are not allowed: loopback (127.0.0.0/8, RFC 1122). "
-    "To allow private networks, set UPLIFT_ALLOW_PRIVATE_NETWORKS=true",
-    "metadata": "connections to hooks.example are not allowed: cloud metadata service (169.254.169.254/32, RFC 3927). "
-    "No setting allows them",
+    "private": "connections to hooks.example are not allowed: loopback (127.0.0.0/8, RFC 1122)",
+    "metadata": "connections to hooks.example are not allowed: cloud metadata service (169.254.169.254/32, RFC 3927)",
     "plain http": "connections to hooks.example are not allowed: public address. "
     "http is allowed for private addresses only; use https",
     "other version": "there is no egress address for IPv6",

@@ -24,7 +24,7 @@ from uplift_server.core.limits import URL_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_DEVELOPMENT: Final = "to receive on your own machine, use `uplift listen`."
+_DEVELOPMENT: Final = "To receive events on your computer, run `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
 """The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
 
@@ -38,6 +38,8 @@ _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?"
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # Characters that are not percent-encoded (WHATWG URL, path and special-query percent-encode sets).
+# Paths that need no quotes in a shell.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]*")
 _PATH_SAFE: Final = "!$%&'()*+,/:;=@[]|~"
 _QUERY_SAFE: Final = "!$%&()*+,/:;=?@[]^`{|}~"
 
@@ -98,17 +100,16 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     if not found:
         if url.encrypted or "." not in url.host:
             return None
-        return _https_required(f"{url.host} does not resolve, so the server cannot check that it is private.", policy)
+        return _https_required(f"{url.host} does not resolve, so the server cannot check that it is private.")
     codes = [policy.check(address, encrypted=url.encrypted) for address in found]
     if None in codes:
         return None
     if url.is_literal:
-        reason = f"The address {url.host} is not allowed: {describe(url.host)}."
+        reason = _rejected_literal(url)
     else:
         kinds = dict.fromkeys(describe_resolved(address) for address in found)
         reason = f"{url.host} resolves to {' and '.join(kinds)}."
-    rejection = _https_required if HTTPS_REQUIRED in codes else _address_not_allowed
-    return rejection(reason, policy)
+    return _https_required(reason) if HTTPS_REQUIRED in codes else _address_not_allowed(reason, policy)
 
 
 def with_lower_case_host(text: str) -> str:
@@ -220,10 +221,15 @@ def _port(text: str | None, scheme: str) -> int:
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
     """Check the parts that do not need DNS."""
     if not policy.allow_private_networks:
+        if _is_private(url):
+            code = ADDRESS_NOT_ALLOWED if url.encrypted else HTTPS_REQUIRED
+            reason = (
+                _rejected_literal(url) if url.is_literal else f"{url.host} is on your computer or on a private network."
+            )
+            command = f"uplift listen --forward-to {_without_query(url)}"
+            return Problem("url", code, f"{reason} To receive events there, run `{command}`.")
         if not url.encrypted:
-            return _https_required("Requests over http can be read and modified in transit.", policy)
-        if not url.is_literal and ("." not in url.host or _is_localhost(url.host)):
-            return _address_not_allowed(f"{url.host} is a name on a private network.", policy)
+            return Problem("url", HTTPS_REQUIRED, f"{_DEVELOPMENT} For a public server, use https://.")
     return check_resolved(url, (), policy) if url.known_addresses else None
 
 
@@ -231,15 +237,30 @@ def _is_localhost(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
-def _https_required(reason: str, policy: AddressPolicy) -> Problem:
-    remedy = "Use https://." if policy.allow_private_networks else f"Use https://; {_DEVELOPMENT}"
-    return Problem("url", HTTPS_REQUIRED, f"{reason} {remedy}")
+def _is_private(url: EndpointUrl) -> bool:
+    """Whether the host needs no DNS to be private: a single label, below `localhost`, or a private address."""
+    if url.is_literal:
+        return AddressPolicy(allow_private_networks=True).check(url.host, encrypted=False) is None
+    return "." not in url.host or _is_localhost(url.host)
+
+
+def _rejected_literal(url: EndpointUrl) -> str:
+    return f"The address {url.host} is not allowed: {describe(url.host)}."
+
+
+def _without_query(url: EndpointUrl) -> str:
+    path = url.path.partition("?")[0]
+    return f"{url.scheme}://{url.host_header}{path if _PLAIN_PATH.fullmatch(path) else '/'}"
+
+
+def _https_required(reason: str) -> Problem:
+    return Problem("url", HTTPS_REQUIRED, f"{reason} Use https://.")
 
 
 def _address_not_allowed(reason: str, policy: AddressPolicy) -> Problem:
     remedy = (
         "Use a public, loopback, RFC 1918 or unique local address."
         if policy.allow_private_networks
-        else f"Use a host with a public address; {_DEVELOPMENT}"
+        else f"{_DEVELOPMENT} For a public server, use a host with a public address."
     )
     return Problem("url", ADDRESS_NOT_ALLOWED, f"{reason} {remedy}")

@@ -113,10 +113,7 @@ class Connector:
         codes = [self._policy.check(address, encrypted=target.encrypted) for address in addresses]
         if HTTPS_REQUIRED in codes:
             return f"{text}. http is allowed for private addresses only; use https"
-        open_policy = AddressPolicy(allow_private_networks=True)
-        if any(open_policy.check(address, encrypted=target.encrypted) is None for address in addresses):
-            return f"{text}. To allow private networks, set UPLIFT_ALLOW_PRIVATE_NETWORKS=true"
-        return f"{text}. No setting allows them"
+        return text
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
         """Connect to the first address that accepts, with an even share of the remaining time for each."""
