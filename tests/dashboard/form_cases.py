@@ -100,13 +100,13 @@ def _rotated(forms: Forms) -> Values:
 
 
 def _pending(forms: Forms) -> Values:
-    path = f"/{uuid4().hex}"
-    url = forms.receiver.url(path, respond(503, Retry_After="3600"))
+    url = forms.receiver.url(f"/{uuid4().hex}", respond(503, Retry_After="3600"))
     api = forms.account.api
     endpoint = api.endpoint(url, event_types=[TYPE])["id"]
     event = api.send(1).json["id"]
     [delivery] = [each for each in deliveries_of(api, event) if each["endpoint"] == endpoint]
-    wait_for(lambda: api.ok("GET", f"/v1/deliveries/{delivery['id']}")["waiting_for"] == "schedule", "one attempt")
+    path = f"/v1/deliveries/{delivery['id']}"
+    wait_for(lambda: api.ok("GET", path)["waiting_for"] in {"schedule", "probe"}, "the first response")
     return {"delivery": delivery["id"], "endpoint": endpoint}
 
 

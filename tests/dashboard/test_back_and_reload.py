@@ -153,3 +153,22 @@ def test_back_forward_and_reload_in_a_browser(server: Server, page: BrowserPage)
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
     page.goto(f"{path}/pause")
     expect(page).to_have_url(f"{server.url}{path}")
+
+
+def test_back_and_reload_after_a_rejected_form_in_a_browser(server: Server, page: BrowserPage) -> None:
+    account, api = server.account()
+    member(server, account, "owner", "olga@rejected.example").share_session(page)
+    path = f"/accounts/{account}/endpoints/new"
+    page.goto(path)
+    page.get_by_label("URL").fill("ftp://a.example")
+    page.get_by_role("button", name="Create endpoint").click()
+    expect(page.locator("#url-problem")).to_be_visible()
+    expect(page.get_by_label("URL")).to_have_value("ftp://a.example")
+    page.get_by_label("URL").fill("http://127.0.0.1:9/x")
+    page.get_by_role("button", name="Create endpoint").click()
+    expect(page.get_by_role("heading", name="Endpoint created")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Create endpoint")).to_be_visible()
+    page.reload()
+    expect(page).to_have_url(f"{server.url}{path}")
+    assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1

@@ -1,5 +1,6 @@
 """Form data: bounded reading, and access by field name."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from uplift_server.service.unfinished_bodies import Reservation
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Limit for visitors who are not signed in, because reading a large form takes about 50 ms."""
+"""Limit for visitors who are not signed in and did not open the form while they were."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -83,6 +84,11 @@ class Form:
             problems.append(Problem(name, "instant_invalid", "Enter a UTC timestamp, such as 2026-01-31T12:00."))
             return None
 
+    def without(self, prefix: str) -> "Form":
+        """Return a form without the fields whose names begin with `prefix`."""
+        kept = {name: sent for name, sent in self._values.items() if not name.startswith(prefix)}
+        return Form((name, value) for name, sent in kept.items() for value in sent)
+
     def as_sent(self) -> Mapping[str, Sequence[str]]:
         """Return all fields."""
         return self._values
@@ -105,9 +111,16 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
         # The client has disconnected, so it does not read the response. Do not log an error.
         raise Malformed("The request ended before its form was complete.") from None
     try:
-        return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
+        # Parsing a large form takes about 50 ms, which would delay events.
+        if len(body) > STRANGERS_FORM_BYTES_MAX:
+            return await asyncio.to_thread(_parsed, body)
+        return _parsed(body)
     except ValueError:
         raise Malformed(f"The form is invalid. Send UTF-8 and at most {FORM_FIELDS_MAX} fields.") from None
+
+
+def _parsed(body: bytearray) -> Form:
+    return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX))
 
 
 def key_of(form: Form) -> IdempotencyKey | None:

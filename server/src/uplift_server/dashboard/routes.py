@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from uplift_server.dashboard import sign_in_again
 from uplift_server.dashboard.security import SESSION_COOKIE
 from uplift_server.dashboard.visit import Dashboard, Visit, written
 from uplift_server.service import errors
@@ -50,7 +51,8 @@ class Page:
         return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 
 
-NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
+_OTHER_SESSION: Final = "This form does not belong to your current session. Reload the page and submit the form again."
+_CHANGED: Final = "Your session changed in another tab. Try again."
 _ACCOUNT: Final = "/accounts/{account}"
 _OPERATOR: Final = "/operator"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
@@ -115,22 +117,27 @@ def route(page: Page, dashboard: Dashboard) -> Route:
 
 async def _serve(page: Page, visit: Visit) -> Response:
     visit.visitor = await visit.services.sessions.visitor(visit.cookie(SESSION_COOKIE))
-    if page.door is not Door.ANYBODY and visit.visitor is None:
-        return _to_sign_in(page, visit)
+    submits, is_signed_in = page.method != "GET", visit.visitor is not None
+    if page.door is not Door.ANYBODY and not is_signed_in:
+        if not submits:
+            # The sign-in page returns to this page.
+            return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
+        asking = await sign_in_again.sign_in(visit, as_operator=page.door is Door.OPERATOR)
+        if asking is not None:
+            return asking
     if page.door is Door.ACCOUNT:
         visit.enter(visit.parameter("account"))
     elif page.door is Door.OPERATOR:
         visit.enter_as_operator()
-    if page.method != "GET":
-        await visit.check_token()
+    needs_token = submits and (is_signed_in or page.door is Door.ANYBODY)
+    if needs_token and not await visit.has_token():
+        if not visit.proves_origin:
+            raise errors.Forbidden(_OTHER_SESSION)
+        if page.door is Door.ANYBODY:
+            here = visit.request.url.path if page.back is None else page.page_of_form(visit)
+            return visit.leave(here, problem=_CHANGED)
+        return sign_in_again.confirm_session(visit)
     return await page.serve(visit)
-
-
-def _to_sign_in(page: Page, visit: Visit) -> Response:
-    """Redirect to the sign-in page, which then returns to this page."""
-    if page.method != "GET":
-        raise errors.Forbidden(NOT_SIGNED_IN)
-    return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
 
 
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:

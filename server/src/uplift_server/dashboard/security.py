@@ -133,3 +133,9 @@ def is_foreign(request: Request, public_url: str) -> bool:
         return False
     # An origin is not necessarily a URL.
     return origin.partition("://")[2] not in {request.headers.get("host"), urlsplit(public_url).netloc}
+
+
+def is_own(request: Request, public_url: str) -> bool:
+    """Whether the browser reports that a page of this server sent the request."""
+    reported = request.headers.get("sec-fetch-site") == "same-origin" or request.headers.get("origin", "null") != "null"
+    return reported and not is_foreign(request, public_url)

@@ -25,13 +25,14 @@ from uplift_server.dashboard.security import (
     SHOWN_COOKIE,
     Safety,
     is_foreign,
+    is_own,
     new_form_cookie,
     same,
 )
 from uplift_server.dashboard.shown_secrets import SHOWN_SECONDS, SecretCookies, ShownSecret
 from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service.context import Listing
-from uplift_server.service.errors import Forbidden, NotFound
+from uplift_server.service.errors import NotFound
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 from uplift_server.service.sessions import Visitor
@@ -183,14 +184,27 @@ class Visit:
         kept.append(("cursor", self.services.context.cursors.encode(key)))
         return f"{self.request.url.path}?{urlencode(kept)}"
 
-    async def form(self) -> Form:
-        """Return the submitted form. Raises PayloadTooLarge and Malformed."""
+    async def form(self, *, is_large: bool = False) -> Form:
+        """Return the submitted form. Strangers can send large forms only if `is_large`.
+
+        Raises PayloadTooLarge and Malformed.
+        """
         if self._form is None:
-            bytes_max = STRANGERS_FORM_BYTES_MAX if self.visitor is None else FORM_BYTES_MAX
+            bytes_max = FORM_BYTES_MAX if self.visitor is not None or is_large else STRANGERS_FORM_BYTES_MAX
             sender = ANONYMOUS if self._caller is None else self._caller.principal.account_seq
             reservation = self.services.unfinished_bodies.reservation(sender)
             self._form = await read_form(self.request, reservation, bytes_max=bytes_max)
         return self._form
+
+    @property
+    def sent_form(self) -> Form:
+        """The submitted form, after `form` read it."""
+        assert self._form is not None
+        return self._form
+
+    def use_form(self, form: Form) -> None:
+        """Replace the submitted form."""
+        self._form = form
 
     @property
     def csrf_token(self) -> str:
@@ -201,14 +215,20 @@ class Visit:
             self._form_cookie = self.cookie(FORM_COOKIE) or new_form_cookie()
         return self.dashboard.safety.form_token(self._form_cookie)
 
-    async def check_token(self) -> None:
-        """Raise Forbidden unless a page of this session sent the form."""
-        given = self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD)
+    @property
+    def proves_origin(self) -> bool:
+        """Whether the browser states that a page of this server sent the form."""
+        return is_own(self.request, self.dashboard.public_url)
+
+    def is_own_token(self, token: str) -> bool:
+        """Whether a page of this session, or of this browser before sign-in, contains the form token."""
         known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
-        if is_foreign(self.request, self.dashboard.public_url) or not known or not same(given, self.csrf_token):
-            raise Forbidden(
-                "This form does not belong to your current session. Reload the page and submit the form again."
-            )
+        foreign = is_foreign(self.request, self.dashboard.public_url)
+        return known and not foreign and same(token, self.csrf_token)
+
+    async def has_token(self) -> bool:
+        """Whether a page of this session sent the form."""
+        return self.is_own_token(self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD))
 
     def sign_in(self, cookie: str) -> None:
         """Set the session cookie in the response."""

@@ -10,8 +10,9 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import standard_form
 from uplift_server.dashboard.forms import Form, by_field, key_of
 from uplift_server.dashboard.pages.endpoint import tab
-from uplift_server.dashboard.routes import NOT_SIGNED_IN, account_form, account_page
+from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.security import SESSION_COOKIE
+from uplift_server.dashboard.sign_in_again import NOT_SIGNED_IN
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import ConfirmationRequired, Forbidden, Invalid, RateLimited, Unauthorized

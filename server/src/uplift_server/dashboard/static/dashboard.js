@@ -90,7 +90,11 @@
     for (const each of document.querySelectorAll("button:disabled:not([type])")) each.disabled = false;
   });
 
-  document.addEventListener("DOMContentLoaded", () => prepare(document));
+  document.addEventListener("DOMContentLoaded", () => {
+    prepare(document);
+    // This page is the response to a form. Back and reload then get the page of the form instead of submitting it again.
+    if (document.body.hasAttribute("data-submitted")) history.replaceState(null, "", location.href);
+  });
 
   window.uplift = { prepare };
 })();
