@@ -14,7 +14,7 @@ from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
 
 from uplift_server.cli.main import app as operators_program
-from uplift_server.core.security.rights import SCOPES_OF_ROLE, Role
+from uplift_server.core.security.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door
@@ -112,4 +112,21 @@ def test_members_see_only_calls_and_commands_of_their_role(
             forbidden.append(f"{method} {path}")
     assert not forbidden
     assert not [line for line in shown if line.startswith("uplift-server ")]
+    assert all("Ask an owner or admin for an API key." in html for html in pages if 'class="calls"' in html) == (
+        Right.KEYS_MANAGE not in RIGHTS_OF_ROLE[role]
+    )
     assert any(line.startswith("uplift listen") for line in shown) == (Scope.LISTEN in scopes)
+
+
+def test_operators_see_their_own_form_of_each_command(server: Server, shared_receiver: Receiver) -> None:
+    full_account = FullAccount(server, shared_receiver.url("/operated"))
+    operator = visitors.operator(server)
+    shown = set()
+    for page in GET_PAGES:
+        html = operator.get(path_with_ids(page, full_account.ids)).html
+        for sheet in html.split('class="calls"')[1:]:
+            shown |= commands(sheet.partition("</section>")[0])
+    endpoint = full_account.ids["endpoint"]
+    assert f"uplift-server endpoints {endpoint} --account {full_account.id}" in shown
+    assert f"uplift-server delivery resend {full_account.ids['delivery']} --account {full_account.id}" in shown
+    assert not [line for line in shown if line.startswith("uplift ")]

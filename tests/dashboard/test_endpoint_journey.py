@@ -64,14 +64,14 @@ def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
     page.get_by_role("link", name="Deliveries").click()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("heading", name="Paused")).to_be_visible()
-    page.get_by_text("Enable endpoint…").click()
+    page.get_by_role("button", name="Enable endpoint").click()
     page.get_by_label("Drop: cancel them").check()
-    page.get_by_role("button", name="Enable").click()
+    page.locator(":popover-open").get_by_role("button", name="Enable").click()
     expect(page.get_by_text("The server cancels the held deliveries")).to_be_visible()
 
     page.get_by_role("link", name="Subscription").click()
-    page.get_by_text("Delete endpoint…").click()
     page.get_by_role("button", name="Delete endpoint").click()
+    page.locator(":popover-open").get_by_role("button", name="Delete endpoint").click()
     expect(page.get_by_text("No endpoints yet")).to_be_visible()
 
 

@@ -12,6 +12,7 @@ from tests.e2e.receiving import Receiver
 
 import uplift_server.dashboard
 
+TEMPLATES = Path(uplift_server.dashboard.__file__).with_name("templates")
 CSS = Path(uplift_server.dashboard.__file__).with_name("static").joinpath("dashboard.css").read_text(encoding="utf-8")
 STATUSES = ("delivered", "failed", "failing", "disabled", "warned", "pending", "held", "paused", "cancelled")
 
@@ -51,7 +52,7 @@ def _line_ends(page: Page, path: str) -> list[str]:
 
 def test_urls_break_only_after_separators(server: Server, receiver: Receiver, open_page: OpenPage) -> None:
     account, api = server.account()
-    long = receiver.url("/integrations/v2/webhooks/uplift/production/receive/movement/analytics/created/athletes")
+    long = receiver.url("/integrations/v2/uplift-webhooks/production/receive/movement-analytics/created/all-athletes")
     endpoint = api.endpoint(long)["id"]
     api.send(1)
     page = open_page()
@@ -63,3 +64,9 @@ def test_urls_break_only_after_separators(server: Server, receiver: Receiver, op
     ]
     assert ends
     assert not [end for end in ends if not end.endswith("/")]
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.rglob("*.html")), ids=lambda path: path.name)
+def test_actions_are_buttons_and_not_disclosures(template: Path) -> None:
+    found = re.findall(r"<details.*?</details>", template.read_text(encoding="utf-8"), re.DOTALL)
+    assert not [each for each in found if "<form" in each]

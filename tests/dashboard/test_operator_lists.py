@@ -160,10 +160,10 @@ def test_an_operator_creates_an_account_and_disables_its_endpoint(server: Server
     account = page.url.rpartition("/")[2]
     server.api(OPERATOR_KEY, account).endpoint("http://127.0.0.1:1/")
     page.goto(f"{ENDPOINTS}?search={account}")
-    page.get_by_text("Disable endpoint…").click()
-    page.get_by_role("button", name="Disable").click()
+    page.get_by_role("button", name="Disable endpoint").click()
+    page.locator(":popover-open").get_by_role("button", name="Disable").click()
     page.get_by_text("Endpoint disabled").wait_for()
     page.goto(f"{ACCOUNTS}/{account}")
-    page.get_by_text("Delete account…").click()
     page.get_by_role("button", name="Delete account").click()
+    page.locator(":popover-open").get_by_role("button", name="Delete account").click()
     page.get_by_text(f"Account {name} deleted.").wait_for()

@@ -32,9 +32,9 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
 
     # The receiver recovers. The server sends the held deliveries, and the page updates.
     receiver.url("/hook", respond(200))
-    page.get_by_text("Enable endpoint…").click()
+    page.get_by_role("button", name="Enable endpoint").click()
     expect(page.get_by_text("Held: 2")).to_be_visible()
-    page.get_by_role("button", name="Enable").click()
+    page.locator(":popover-open").get_by_role("button", name="Enable").click()
     for event in held:
         [each] = deliveries_of(api, event)
         assert settled(api, each["id"])["status"] == "delivered"

@@ -117,6 +117,8 @@ def test_pages_are_accessible(
     screenshot(shown, page.path)
     for each in shown.locator("main details").all():
         each.evaluate("each => { each.open = true }")
+    # Show the content of all popovers in the page.
+    shown.evaluate("document.querySelectorAll('[popover]').forEach((each) => each.removeAttribute('popover'))")
     check_page(shown, f"{page.path} open")
     assert window.monitor.problems == []
 

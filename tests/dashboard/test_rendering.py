@@ -88,6 +88,7 @@ def test_dotted_names_can_break_at_dots() -> None:
     ("text", "shown"),
     [
         ("https://h.example/a/b?secret=1", "https://h.example/<wbr>a/<wbr>b"),
+        ("https://h.example/a-b/c", 'https://h.example/<wbr><span class="unbroken">a-b/</span><wbr>c'),
         ("https://h.example//<b>/", "https://h.example/<wbr>/<wbr>&lt;b&gt;/"),
         (f"https://h.example/{'x' * 50}", f"https://h.example/<wbr>{'x' * 40}<wbr>{'x' * 10}"),
     ],

@@ -17,6 +17,7 @@ from uplift_server.store.schema_people import sessions
 _TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
 _PROBLEM = re.compile(r'<p class="problem" role="alert">(.*?)</p>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
+_URL_PART = re.compile(r'<wbr>|<span class="unbroken">([^<]*)</span>')
 
 
 @dataclass
@@ -31,7 +32,7 @@ class PageResponse:
     @property
     def text(self) -> str:
         """The visible text with single spaces."""
-        return " ".join(unescape(_TAG.sub(" ", self.html.replace("<wbr>", ""))).split())
+        return " ".join(unescape(_TAG.sub(" ", _URL_PART.sub(r"\1", self.html))).split())
 
     @property
     def problem(self) -> str:

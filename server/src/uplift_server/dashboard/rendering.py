@@ -5,6 +5,7 @@ import re
 import secrets
 import shlex
 import time
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -82,6 +83,7 @@ def _environment() -> Environment:
         "clock": clock,
         "breakable": breakable,
         "url": url,
+        "digest": digest,
         "with_times": with_times,
         "with_code": with_code,
         "moment": moment,
@@ -130,7 +132,14 @@ def breakable(name: str) -> Markup:
 def url(text: str) -> Markup:
     """Return a URL without its query, with line break opportunities only after its separators and in long parts."""
     parts = _URL_PART.findall(printable(without_query(text), lines=True))
-    return Markup("<wbr>").join(escape(part) for part in parts if part)
+    # Browsers break lines after hyphens.
+    whole = Markup('<span class="unbroken">{}</span>')
+    return Markup("<wbr>").join(whole.format(part) if "-" in part else escape(part) for part in parts if part)
+
+
+def digest(text: str) -> str:
+    """Return a short digest of a text, for an element ID that stays the same in every response."""
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def with_times(text: str) -> Markup:

@@ -50,6 +50,16 @@ SHOWN: Final = "shown"
 """Query parameter with the ID of the object whose secret a page shows."""
 OPERATOR: Final = "operator"
 """The value of `needs` for calls that only operators can make."""
+OPERATOR_COMMANDS: Final = {
+    "uplift deliveries list": "uplift-server deliveries",
+    "uplift deliveries show": "uplift-server deliveries",
+    "uplift deliveries resend": "uplift-server delivery resend",
+    "uplift endpoints list": "uplift-server endpoints",
+    "uplift endpoints show": "uplift-server endpoints",
+    "uplift endpoints": "uplift-server endpoint",
+    "uplift events show": "uplift-server explain",
+}
+"""The operators' commands that do the same as the members' commands. A command's arguments follow its name."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
@@ -127,9 +137,18 @@ class Visit:
         principal = self.caller.principal
         return principal.is_operator or needs is None or needs in principal.scopes
 
-    def can_run(self, command: str) -> bool:
-        """Whether the visitor can run a command: `uplift-server` is only for operators."""
-        return self.caller.principal.is_operator or not command.startswith("uplift-server ")
+    def command(self, command: str) -> str | None:
+        """Return the visitor's form of a command: `uplift` for members, `uplift-server` for operators."""
+        is_for_operators = command.startswith("uplift-server ")
+        if not self.caller.principal.is_operator:
+            return None if is_for_operators else command
+        if is_for_operators:
+            return command
+        found = next((name for name in OPERATOR_COMMANDS if f"{command} ".startswith(f"{name} ")), None)
+        if found is None:
+            return None
+        account = "" if self.account is None else f" --account {ids.prefixed(ids.ACCOUNT, self.account.id)}"
+        return OPERATOR_COMMANDS[found] + command.removeprefix(found) + account
 
     def enter(self, account: str) -> None:
         """Act for an account. Raises NotFound if the visitor is not a member."""

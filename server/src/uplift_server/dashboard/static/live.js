@@ -51,8 +51,11 @@
     const mark = active && MARKS.find((name) => active.hasAttribute(name));
     const value = mark && active.getAttribute(mark);
     const made = document.importNode(next, true);
-    old.replaceWith(made);
-    if (mark) [...made.querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
+    // The region itself stays, because htmx listens to it.
+    const isRegion = old === region();
+    if (isRegion) old.replaceChildren(...made.childNodes);
+    else old.replaceWith(made);
+    if (mark) [...(isRegion ? old : made).querySelectorAll(`[${mark}]`)].find((each) => each.getAttribute(mark) === value)?.focus({ preventScroll: true });
   };
   const patch = (old, next, force) => {
     if (old.isEqualNode(next)) return;
