@@ -16,6 +16,11 @@ def test_deliveries(api: FakeApi) -> None:
     assert api.requests[-1].query == {
         "limit": "50", "status": "pending", "endpoint": "ep_0e11", "type": "athlete.created"
     }  # fmt: skip
+    output("deliveries", "--status-code", "5xx", "--outcome", "tls_error", "--object-id", "o", "--after", "2026-01-31")
+    assert api.requests[-1].query == {
+        "limit": "50", "status_code": "5xx", "outcome": "tls_error", "object_id": "o", "created_after": "2026-01-31"
+    }  # fmt: skip
+    assert run("deliveries", "--event", "e1", "--object-id", "o").exit_code == 2
     assert (
         run("deliveries")
         .stdout.splitlines()[1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import NotificationState
 from uplift_server.core.security.rights import Role
@@ -152,12 +153,22 @@ CHOICE = ReplaySelection(1, (Status.FAILED,), (), None, None, 90_000_000)
 FILTERS = {
     "": DeliveryFilter(),
     "in a period": DeliveryFilter(**SPAN),
-    "pending": DeliveryFilter(Status.PENDING),
-    "failed": DeliveryFilter(Status.FAILED),
-    "held, of a type": DeliveryFilter(Status.HELD, type_seq=1, **SPAN),
-    "of a type": DeliveryFilter(type_seq=1),
-    "to an endpoint": DeliveryFilter(endpoint_seq=1),
-    "to an endpoint, failed, of a type": DeliveryFilter(Status.FAILED, 1, 1, **SPAN),
+    "pending": DeliveryFilter((Status.PENDING,)),
+    "failed": DeliveryFilter((Status.FAILED,)),
+    "failed or held": DeliveryFilter((Status.FAILED, Status.HELD), tests=False),
+    "held, of a type": DeliveryFilter((Status.HELD,), type_seqs=(1,), **SPAN),
+    "of a type": DeliveryFilter(type_seqs=(1,)),
+    "of two types": DeliveryFilter(type_seqs=(1, 2)),
+    "to an endpoint": DeliveryFilter(endpoint_seqs=(1,)),
+    "to two endpoints": DeliveryFilter(endpoint_seqs=(1, 2)),
+    "to an endpoint, failed, of a type": DeliveryFilter((Status.FAILED,), (1,), (1,), **SPAN),
+    "with an outcome": DeliveryFilter(outcomes=(Outcome.TLS_ERROR,)),
+    "with a status code": DeliveryFilter(status_codes=((404, 404), (500, 599))),
+    "failed, with a status code": DeliveryFilter((Status.FAILED,), status_codes=((404, 404),)),
+    "about an object": DeliveryFilter(object_id="o"),
+    "about an object, failed, with a status code": DeliveryFilter(
+        (Status.FAILED,), status_codes=((404, 404),), object_id="o", **SPAN
+    ),
 }
 for name, delivery_filter in FILTERS.items():
     for whose, account in (("of an account", 1), ("all", None)):

@@ -293,10 +293,10 @@ def test_pages_with_few_matches_end_early(
 
     reads = [
         lambda key: events.page(connection, None, EventFilter(rare.seq), limit=5, before=key),
-        lambda key: deliveries.page(connection, None, DeliveryFilter(type_seq=rare.seq), limit=5, before=key),
-        lambda key: deliveries.page(connection, account.seq, DeliveryFilter(Status.PENDING), limit=5, before=key),
+        lambda key: deliveries.page(connection, None, DeliveryFilter(type_seqs=(rare.seq,)), limit=5, before=key),
+        lambda key: deliveries.page(connection, account.seq, DeliveryFilter((Status.PENDING,)), limit=5, before=key),
         lambda key: deliveries.page(
-            connection, account.seq, DeliveryFilter(Status.PENDING, endpoint.seq), limit=5, before=key
+            connection, account.seq, DeliveryFilter((Status.PENDING,), (endpoint.seq,)), limit=5, before=key
         ),
     ]
     for read in reads:

@@ -181,6 +181,11 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
     return None if listed is None else [*listed]
 
 
+def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:
+    """Return the value or the values of a query parameter that can be repeated."""
+    return value if value is None or isinstance(value, str | int) else [*value]
+
+
 def _object(path: str, answer: object) -> JsonObject:
     if isinstance(answer, dict):
         return cast("JsonObject", answer)

@@ -108,8 +108,8 @@ class Client(Everything[Blocking]):
     ) -> Any:
         """Make any call. Send `body` as JSON and return the JSON response, or None if the response is empty.
 
-        `path` starts with `/`. Parameters of `query` that are None are omitted. `query` and `body` may contain
-        datetimes.
+        `path` starts with `/`. Parameters of `query` that are None are omitted. A list repeats its parameter. `query`
+        and `body` may contain datetimes.
 
         Raises:
             ApiError: the server rejected the call.
@@ -152,7 +152,12 @@ class Client(Everything[Blocking]):
         """Return the response as bytes and as JSON. Raises the errors of `request`."""
         if not path.startswith("/"):
             raise ValueError("path must start with '/', such as '/v1/endpoints'.")
-        asked = {name: _for_query(value) for name, value in (query or {}).items() if value is not None}
+        asked = [
+            (name, _for_query(each))
+            for name, value in (query or {}).items()
+            for each in (value if isinstance(value, list | tuple) else [value])
+            if each is not None
+        ]
         target = f"{path}?{urlencode(asked)}" if asked else path
         sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
         content = None

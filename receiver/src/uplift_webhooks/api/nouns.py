@@ -3,13 +3,31 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
+from uplift_webhooks.api.calls import (
+    Call,
+    Noun,
+    Way,
+    change,
+    delete,
+    every,
+    get,
+    get_page,
+    given,
+    post,
+    several,
+    texts,
+    verb,
+)
 from uplift_webhooks.api.failures import ApiUnreachable
 from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
 
 Status = Literal["pending", "delivered", "failed", "held", "cancelled"]
+Outcome = Literal[
+    "delivered", "redirect", "client_error", "server_error", "throttled", "timeout", "dns_error", "connect_error",
+    "tls_error", "protocol_error", "blocked",
+]  # fmt: skip
 State = Literal["enabled", "paused", "disabled", "failing"]
 Held = Literal["send", "drop", "keep"]
 Period = Literal["1h", "24h", "7d", "30d"]
@@ -82,18 +100,24 @@ class Endpoints(Noun[Way]):
         self,
         endpoint: str,
         *,
-        status: Status | None = None,
-        type: str | None = None,
+        status: Status | Iterable[Status] | None = None,
+        type: str | Iterable[str] | None = None,
+        outcome: Outcome | Iterable[Outcome] | None = None,
+        status_code: str | int | Iterable[str | int] | None = None,
+        object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page of an endpoint's deliveries, newest events first."""
+        """Return one page of an endpoint's deliveries, newest events first. The filters are those of `deliveries`."""
         return get_page(
             _path(_ENDPOINTS, endpoint, "deliveries"),
-            status=status,
-            type=type,
+            status=several(status),
+            type=several(type),
+            outcome=several(outcome),
+            status_code=several(status_code),
+            object_id=object_id,
             created_after=created_after,
             created_before=created_before,
             limit=limit,
@@ -238,20 +262,29 @@ class Deliveries(Noun[Way]):
     def list(
         self,
         *,
-        status: Status | None = None,
-        endpoint: str | None = None,
-        type: str | None = None,
+        status: Status | Iterable[Status] | None = None,
+        endpoint: str | Iterable[str] | None = None,
+        type: str | Iterable[str] | None = None,
+        outcome: Outcome | Iterable[Outcome] | None = None,
+        status_code: str | int | Iterable[str | int] | None = None,
+        object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page, newest events first."""
+        """Return one page, newest events first. A delivery matches one value of each filter.
+
+        `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
+        """
         return get_page(
             _DELIVERIES,
-            status=status,
-            endpoint=endpoint,
-            type=type,
+            status=several(status),
+            endpoint=several(endpoint),
+            type=several(type),
+            outcome=several(outcome),
+            status_code=several(status_code),
+            object_id=object_id,
             created_after=created_after,
             created_before=created_before,
             limit=limit,

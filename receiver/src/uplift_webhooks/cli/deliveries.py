@@ -5,13 +5,24 @@ from typing import Annotated, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
-from uplift_webhooks.cli.kit.inputs import Limit
+from uplift_webhooks.cli.kit.inputs import (
+    DELIVERY_OPTIONS,
+    After,
+    Before,
+    Endpoints,
+    EventTypes,
+    Limit,
+    ObjectId,
+    Outcomes,
+    StatusCodes,
+    Statuses,
+)
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.kit.views import explain_wait, show_delivery
-from uplift_webhooks.cli.nouns import EventType, noun
+from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _COLUMNS: Final = [
@@ -44,7 +55,11 @@ def register(app: typer.Typer) -> None:
     command(
         group,
         "list",
-        examples=("uplift deliveries", "uplift deliveries list --status failed --endpoint ep_0197f0c2"),
+        examples=(
+            "uplift deliveries",
+            "uplift deliveries list --status failed --endpoint ep_0197f0c2",
+            "uplift deliveries list --status-code 404 --status-code 5xx --after 2026-01-31T08:00:00Z",
+        ),
     )(list_deliveries)
     command(group, "show", examples=("uplift deliveries dlv_0197f0c2", "uplift deliveries show 0197f0c2 --json"))(show)
     command(group, "resend", examples=("uplift deliveries resend dlv_0197f0c2",))(resend)
@@ -52,24 +67,37 @@ def register(app: typer.Typer) -> None:
 
 def list_deliveries(
     session: Session,
-    status: Annotated[
-        str | None,
-        typer.Option("--status", metavar="pending|delivered|failed|held|cancelled", help="Only this status."),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
-    ] = None,
-    event_type: EventType = None,
+    status: Statuses = None,
+    endpoint: Endpoints = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
     limit: Limit = 50,
 ) -> None:
-    """List deliveries, newest first."""
+    """List deliveries, newest first.
+
+    A delivery matches one value of each option.
+    """
     calls = session.calls()
-    chosen = None if endpoint is None else find(calls, "/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
-    with options(status="--status", endpoint="--endpoint", type="--type"):
-        if event_type is not None:
-            find_type(calls, event_type)
-        found = calls.items(_PATH, limit=limit, status=status, endpoint=chosen, type=event_type)
+    chosen = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint or ()]
+    with options(**DELIVERY_OPTIONS):
+        for name in event_type or ():
+            find_type(calls, name)
+        found = calls.items(
+            _PATH,
+            limit=limit,
+            status=status,
+            endpoint=chosen,
+            type=event_type,
+            outcome=outcome,
+            status_code=status_code,
+            object_id=object_id,
+            created_after=after,
+            created_before=before,
+        )
         shown = found if session.output.as_json else map(explain_wait, found)
         session.output.rows(
             shown, _COLUMNS, empty="No matching deliveries. To send an event: uplift trigger --endpoint ENDPOINT"

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
-from uplift_webhooks.cli.kit.inputs import Limit
+from uplift_webhooks.cli.kit.inputs import Limit, ObjectId
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import EventType, ObjectId, noun
+from uplift_webhooks.cli.nouns import EventType, noun
 from uplift_webhooks.cli.session import Session, command
 
 _BETWEEN: Final = re.compile(r"[\s,:]*")

@@ -7,10 +7,6 @@ import typer
 from uplift_webhooks.cli.kit.program import Noun
 
 EventType = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")]
-ObjectId = Annotated[
-    str | None,
-    typer.Option("--object-id", metavar="ID", help="Only events about this object: the ID at data.object.id."),
-]
 
 
 def noun(app: typer.Typer, name: str, about: str) -> typer.Typer:

@@ -3,6 +3,7 @@
 They define only types and bounds. The rules of `core/` check the values.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -14,6 +15,7 @@ from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
     ENDPOINT_TEXT_CHARACTERS_MAX,
+    FILTER_VALUES_MAX,
     OBJECT_ID_CHARACTERS_MAX,
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
@@ -31,6 +33,7 @@ from uplift_server.core.security.rights import roles_text
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.context import Listing
+from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.store.records import EndpointFilter
 
 API_VERSION_CHARACTERS_MAX = 32
@@ -38,6 +41,7 @@ GROUP_CHARACTERS_MAX = 128
 _LINE = r"^[ -~]+$"
 # PostgreSQL does not store NUL characters.
 _NO_ZERO = r"^[^\x00]*$"
+_STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
 _PATTERNS = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
@@ -58,6 +62,10 @@ def _timestamp(value: object) -> int:
 Timestamp = Annotated[int, BeforeValidator(_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})]
 Prose = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX, pattern=_NO_ZERO)]
 StatusName = Literal["pending", "delivered", "failed", "held", "cancelled"]
+OutcomeName = Literal[
+    "delivered", "redirect", "client_error", "server_error", "throttled", "timeout", "dns_error", "connect_error",
+    "tls_error", "protocol_error", "blocked",
+]  # fmt: skip
 
 
 class Body(BaseModel):
@@ -309,19 +317,45 @@ class EventsQuery(Paging):
     )
 
 
-class EndpointDeliveriesQuery(Paging):
-    """Filters of the deliveries of an endpoint."""
+def _values(description: str) -> Any:
+    return Field(default=[], max_length=FILTER_VALUES_MAX, description=f"{description} Can be repeated.")
 
-    status: StatusName | None = Field(default=None, description="Only deliveries with this status.")
-    type: str | None = Field(default=None, description="Only deliveries of events of this type.")
+
+class DeliveryFilters(Body):
+    """Filters of deliveries."""
+
+    status: list[StatusName] = _values("Only deliveries with this status.")
+    type: list[str] = _values("Only deliveries of events of this type.")
+    outcome: list[OutcomeName] = _values("Only deliveries whose last attempt had this outcome.")
+    status_code: list[Annotated[str, Field(pattern=_STATUS_CODE)]] = _values(
+        "Only deliveries whose last attempt got this status code, such as `404`, or a class of codes, such as `5xx`."
+    )
+    object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
 
+    def delivery_query(self, endpoints: Sequence[str] = ()) -> DeliveryQuery:
+        """Return the filters for the services."""
+        return DeliveryQuery(
+            self.status,
+            endpoints,
+            self.type,
+            self.outcome,
+            self.status_code,
+            self.object_id,
+            self.created_after,
+            self.created_before,
+        )
 
-class DeliveriesQuery(EndpointDeliveriesQuery):
+
+class EndpointDeliveriesQuery(DeliveryFilters, Paging):
+    """Filters of the deliveries of an endpoint."""
+
+
+class DeliveriesQuery(DeliveryFilters, Paging):
     """Filters of deliveries."""
 
-    endpoint: str | None = Field(default=None, description="Only deliveries to this endpoint.")
+    endpoint: list[str] = _values("Only deliveries to this endpoint.")
 
 
 class StatsQuery(Body):

@@ -8,7 +8,8 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from dataclasses import replace
+from typing import Annotated, Any, Final, NamedTuple, get_origin
 
 import msgspec
 from fastapi import Depends, Request
@@ -110,14 +111,20 @@ class QueryReader:
         pairs = request.query_params.multi_items()
         counts = Counter(name for name, _ in pairs)
         given, problems = _known(self.model, dict(pairs))
+        lists = {name for name in given if get_origin(self.model.model_fields[name].annotation) is list}
+        given |= {name: request.query_params.getlist(name) for name in lists}
         problems += [
-            Problem(name, "repeated", "The parameter is repeated. Send it once.") for name in given if counts[name] > 1
+            Problem(name, "repeated", "The parameter is repeated. Send it once.")
+            for name in given
+            if counts[name] > 1 and name not in lists
         ]
         try:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            problems += map(_problem, details)
+            # The parameters of a list have one name, and one problem.
+            first = {detail["loc"][0]: detail for detail in reversed(details)}
+            problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}
             readable = {name: value for name, value in given.items() if name not in bad}
             return ParsedQuery(self.model.model_validate(readable), problems)

@@ -1,7 +1,7 @@
 """Commands for events and deliveries."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,7 +16,20 @@ from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import Limit, input_name, read_input
+from uplift_webhooks.cli.kit.inputs import (
+    DELIVERY_OPTIONS,
+    After,
+    Before,
+    Endpoints,
+    EventTypes,
+    Limit,
+    ObjectId,
+    Outcomes,
+    StatusCodes,
+    Statuses,
+    input_name,
+    read_input,
+)
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import known_type
 from uplift_webhooks.cli.kit.program import Group
@@ -87,6 +100,7 @@ def register(app: typer.Typer) -> None:
         examples=(
             "uplift-server deliveries --status failed",
             "uplift-server deliveries --account acc_0197f0c2 --endpoint ep_0197f0c2 --limit 10",
+            "uplift-server deliveries --status-code 5xx --object-id athlete_4711",
             "uplift-server deliveries dlv_0197f0c2",
         ),
     )(deliveries)
@@ -214,18 +228,17 @@ def deliveries(
         typer.Argument(metavar="DELIVERY", help="ID of the delivery to show, or a unique ID prefix."),
     ] = None,
     account: AnyAccount = None,
-    status: Annotated[
-        str | None,
-        typer.Option("--status", metavar="|".join(each.text for each in Status), help="Only this status."),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
-    ] = None,
+    status: Statuses = None,
+    endpoint: Endpoints = None,
     event: Annotated[
         str | None, typer.Option("--event", metavar="EVENT", help="Only this event: its ID or a unique ID prefix.")
     ] = None,
-    event_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")] = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
@@ -233,9 +246,13 @@ def deliveries(
 
     For each failed attempt, the output shows the cause and how to fix it.
     """
-    if status is not None and status not in {each.text for each in Status}:
-        known = ", ".join(each.text for each in Status)
-        raise CliError(f"there is no delivery status {status!r}", f"use one of: {known}", ExitCode.USAGE)
+    known = [each.text for each in Status]
+    for name in status or ():
+        if name not in known:
+            cause = f"there is no delivery status {name!r}"
+            raise CliError(cause, f"use one of: {', '.join(known)}", ExitCode.USAGE)
+    if event is not None and (outcome or status_code or object_id or after or before):
+        raise CliError("--event allows only --status, --endpoint and --type", "omit the other options", ExitCode.USAGE)
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         if delivery is not None:
@@ -245,13 +262,30 @@ def deliveries(
         path = "/v1/deliveries"
         if event is not None:
             path = f"/v1/events/{segment(lookup.event(client, event, owner)['id'])}/deliveries"
-        chosen = None if endpoint is None else lookup.endpoint(client, endpoint, owner)["id"]
-        filters = {"status": status, "endpoint": chosen, "type": event_type}
-        found = client.items(path, limit=limit, account=owner, **(filters if event is None else {}))
+        filters = {
+            "status": status,
+            "endpoint": [lookup.endpoint(client, each, owner)["id"] for each in endpoint or ()],
+            "type": event_type,
+        }
         if event is not None:
-            found = _filtered(found, filters)
+            found = _filtered(client.items(path, limit=limit, account=owner), filters)
+        else:
+            found = client.items(
+                path,
+                limit=limit,
+                account=owner,
+                **filters,
+                outcome=outcome,
+                status_code=status_code,
+                object_id=object_id,
+                created_after=after,
+                created_before=before,
+            )
         for_people = session.output.results.is_terminal and not session.output.as_json
-        with known_type(client, event_type), options(status="--status", endpoint="--endpoint", type="--type"):
+        with (
+            known_type(client, event_type[0] if event_type and len(event_type) == 1 else None),
+            options(**DELIVERY_OPTIONS),
+        ):
             session.output.rows(
                 map(_for_people, found) if for_people else found,
                 _TERMINAL_COLUMNS if for_people else _COLUMNS,
@@ -312,7 +346,6 @@ def stands(delivery: dict[str, Any]) -> str:
     return status if outcome in (None, Outcome.DELIVERED.text) else f"{status}: {outcome}"
 
 
-def _filtered(items: Iterator[dict[str, Any]], filters: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:
     """Filter the deliveries of an event, because the API cannot filter them."""
-    wanted = {name: value for name, value in filters.items() if value is not None}
-    return (each for each in items if all(each.get(name) == value for name, value in wanted.items()))
+    return (each for each in items if all(not values or each.get(name) in values for name, values in filters.items()))

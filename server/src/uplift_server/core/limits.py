@@ -32,6 +32,8 @@ LINGERING_CONNECTIONS_MAX = 200
 
 # Entries of a list or an object in a request, and all its query parameters. The server does not read more.
 REQUEST_ENTRIES_MAX = 1_000
+# Values of one filter of a list.
+FILTER_VALUES_MAX = 100
 # Lists and objects in a whole request. Each one costs garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
 # Problems of one request in the response.

@@ -1,34 +1,34 @@
 """Deliveries and attempts: lists, resend and cancel."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from uplift_server.core import ids
-from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.events import type_seq_of
+from uplift_server.service.delivery_queries import DeliveryQuery, delivery_filter
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import ENDPOINT_UNKNOWN, as_conflict, not_found, require_valid
+from uplift_server.service.rejections import as_conflict, not_found, require_valid
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries, show_page
-from uplift_server.store import deliveries, endpoints
+from uplift_server.store import deliveries, endpoints, event_times
 from uplift_server.store.commands import Command, CommandKind, Result
 from uplift_server.store.errors import Conflict, Missing
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
+SEARCH_MS: Final = 60
+"""How long a search for a page of rare deliveries continues. Each of its reads scans one window."""
 _KIND = "delivery"
 
 
-class DeliveryQuery(NamedTuple):
-    """The filters of a list of deliveries. Timestamps are Unix ms."""
+class DeliverySearch(NamedTuple):
+    """A page of matching deliveries."""
 
-    status: Status | None = None
-    endpoint: str | None = None
-    type: str | None = None
-    created_after: int | None = None
-    created_before: int | None = None
+    page: Page[ShownDelivery]
+    searched_to: int | None
+    """If the search ended before the page was full: the time of the oldest event it reached (Unix ms)."""
 
 
 class Deliveries:
@@ -42,34 +42,52 @@ class Deliveries:
     ) -> Page[ShownDelivery]:
         """Return deliveries, newest events first."""
         caller.require(Scope.DELIVERIES_READ)
-        endpoint_seq, wrong = self._endpoint_seq(caller, query.endpoint)
-        return await self._page(caller, endpoint_seq, query, listing, [*problems, *wrong])
+        wanted, before = await self._parsed(caller, query, listing, problems)
+        return show_page(self._context, await self._page(caller, wanted, listing.limit, before))
 
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
         """Return the deliveries of an endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
-        endpoint_seq, _ = self._endpoint_seq(caller, endpoint)
-        if endpoint_seq is None:
-            endpoint_seq = await self._stored_endpoint_seq(caller, endpoint)
-        return await self._page(caller, endpoint_seq, query, listing, problems)
+        endpoint_seq = await self._endpoint_seq(caller, endpoint)
+        wanted, before = await self._parsed(caller, query, listing, problems)
+        wanted = replace(wanted, endpoint_seqs=(endpoint_seq,))
+        return show_page(self._context, await self._page(caller, wanted, listing.limit, before))
+
+    async def search(
+        self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> DeliverySearch:
+        """Return deliveries like `page`, but search further for up to SEARCH_MS if few deliveries match."""
+        caller.require(Scope.DELIVERIES_READ)
+        wanted, before = await self._parsed(caller, query, listing, problems)
+        until = self._context.now() + SEARCH_MS
+        found: list[Delivery] = []
+        while True:
+            page = await self._page(caller, wanted, listing.limit - len(found), before)
+            found += page.items
+            before = page.next_key
+            if before is None or len(found) == listing.limit or self._context.now() >= until:
+                break
+        searched_to = None
+        if before is not None and len(found) < listing.limit:
+            last_seq = before[0]
+            searched_to = await self._context.database.read(lambda c: event_times.created_from(c, last_seq))
+        return DeliverySearch(show_page(self._context, Page(found, before)), searched_to)
+
+    async def _parsed(
+        self, caller: Caller, query: DeliveryQuery, listing: Listing, problems: Sequence[Problem]
+    ) -> tuple[DeliveryFilter, tuple[int, ...] | None]:
+        found = [*problems]
+        wanted = await delivery_filter(self._context, caller, query, found)
+        return wanted, self._context.decode_cursor(listing, 2, found)
 
     async def _page(
-        self,
-        caller: Caller,
-        endpoint_seq: int | None,
-        query: DeliveryQuery,
-        listing: Listing,
-        problems: Sequence[Problem],
-    ) -> Page[ShownDelivery]:
-        type_seq, unknown = type_seq_of(self._context.cache, query.type)
-        before = self._context.decode_cursor(listing, 2, [*problems, *unknown])
-        filters = DeliveryFilter(query.status, endpoint_seq, type_seq, query.created_after, query.created_before)
-        page = await self._context.database.read(
-            lambda c: deliveries.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
+        self, caller: Caller, wanted: DeliveryFilter, limit: int, before: tuple[int, ...] | None
+    ) -> Page[Delivery]:
+        return await self._context.database.read(
+            lambda c: deliveries.page(c, caller.account_seq, wanted, limit=limit, before=before)
         )
-        return show_page(self._context, page)
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """Return a delivery. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
@@ -153,20 +171,15 @@ class Deliveries:
         except Conflict as error:
             raise as_conflict(error) from error
 
-    async def _stored_endpoint_seq(self, caller: Caller, text: str) -> int:
-        """Read the number of an endpoint that is not in the cache yet. Raises NotFound."""
+    async def _endpoint_seq(self, caller: Caller, text: str) -> int:
+        """Return the number of an endpoint. Raises NotFound."""
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         if value is not None:
+            live = self._context.cache.endpoints_by_id.get(value)
+            if live is not None and caller.account_seq in {None, live.record.account_seq}:
+                return live.seq
+            # Another process may have just created it.
             found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
             if found is not None:
                 return found.seq
         raise not_found("endpoint", text)
-
-    def _endpoint_seq(self, caller: Caller, text: str | None) -> tuple[int | None, list[Problem]]:
-        if text is None:
-            return None, []
-        value = ids.parse_prefixed(ids.ENDPOINT, text)
-        found = None if value is None else self._context.cache.endpoints_by_id.get(value)
-        if found is None or caller.account_seq not in {None, found.record.account_seq}:
-            return None, [ENDPOINT_UNKNOWN]
-        return found.seq, []

@@ -183,7 +183,7 @@ class Traces:
             record = endpoints.get_including_deleted(connection, endpoint_id)
             if record is None:
                 return None
-            filters = DeliveryFilter(endpoint_seq=record.seq)
+            filters = DeliveryFilter(endpoint_seqs=(record.seq,))
             return record, deliveries.page(connection, record.account_seq, filters, limit=LATEST_MAX).items
 
         found = await self._context.database.read(read)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.request_headers import mask_request_headers
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store import event_times, status_sql
+from uplift_server.store import event_objects, event_times, status_sql
 from uplift_server.store.errors import Conflict, InFlight, Missing
 from uplift_server.store.hot_records import LeasedDelivery
 from uplift_server.store.pages import page_of
@@ -31,6 +31,8 @@ class _Source(NamedTuple):
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
     conditions: list[sa.ColumnElement[bool]]
+    low: int
+    """The lowest event number that the source covers."""
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
@@ -80,13 +82,13 @@ def page(
 ) -> Page[Delivery]:
     """List the deliveries of an account, or of all accounts, newest events first.
 
-    An endpoint in the filter must belong to the account.
+    The endpoints of the filter must belong to the account.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     if before is not None:
         high = min(high, before[0])
-    source = _source(account_seq, wanted)
-    window_low = _window_low(connection, source, low, high)
+    source = _source(connection, account_seq, wanted, low, high)
+    window_low = _window_low(connection, source, high)
     keys = (
         sa.select(source.event_seq.label("event_seq"), deliveries.c.endpoint_seq)
         .select_from(_joined(source, wanted))
@@ -236,37 +238,55 @@ def last_failure(
     return None if row is None else _attempt(row)
 
 
-def _source(account_seq: int | None, wanted: DeliveryFilter) -> _Source:
-    if wanted.endpoint_seq is not None:
-        own = deliveries.c.endpoint_seq == wanted.endpoint_seq
-        return _Source(deliveries.c.event_seq, deliveries, [own])
+def _source(connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int) -> _Source:
+    if wanted.object_id is not None:
+        found = event_objects.candidates(connection, wanted.object_id, low, high)
+        conditions = event_objects.matching(wanted.object_id, found)
+        if account_seq is not None:
+            conditions.append(events.c.account_seq == account_seq)
+        is_full = len(found) == event_objects.CANDIDATES_MAX
+        return _Source(events.c.seq, events, conditions, found[-1] if is_full else low)
+    if len(wanted.endpoint_seqs) == 1:
+        own = deliveries.c.endpoint_seq == wanted.endpoint_seqs[0]
+        return _Source(deliveries.c.event_seq, deliveries, [own], low)
     if account_seq is None:
-        return _Source(deliveries.c.event_seq, deliveries, [])
-    if wanted.status in _UNSUCCESSFUL:
+        return _Source(deliveries.c.event_seq, deliveries, [], low)
+    if wanted.statuses and _UNSUCCESSFUL.issuperset(wanted.statuses):
         # The literal condition of the partial index, so that both databases use it.
-        unsuccessful = [deliveries.c.account_seq == account_seq, sa.text(status_sql.unsuccessful("deliveries"))]
-        return _Source(deliveries.c.event_seq, deliveries, unsuccessful)  # type: ignore[arg-type]
+        unsuccessful: list[Any] = [
+            deliveries.c.account_seq == account_seq,
+            sa.text(status_sql.unsuccessful("deliveries")),
+        ]
+        return _Source(deliveries.c.event_seq, deliveries, unsuccessful, low)
     conditions = [events.c.account_seq == account_seq]
-    if wanted.type_seq is not None:
-        conditions.append(events.c.type_seq == wanted.type_seq)
-    return _Source(events.c.seq, events, conditions)
+    if len(wanted.type_seqs) == 1:
+        conditions.append(events.c.type_seq == wanted.type_seqs[0])
+    return _Source(events.c.seq, events, conditions, low)
 
 
 def _joined(source: _Source, wanted: DeliveryFilter) -> sa.FromClause:
     if source.tables is events:
         return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
-    if wanted.type_seq is None and wanted.created_after is None and wanted.created_before is None:
+    if not wanted.type_seqs and wanted.created_after is None and wanted.created_before is None:
         return deliveries
     return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
 
 
 def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that the index of the source does not support."""
-    conditions = []
-    if wanted.status is not None:
-        conditions.append(deliveries.c.status == int(wanted.status))
-    if wanted.type_seq is not None:
-        conditions.append(events.c.type_seq == wanted.type_seq)
+    conditions: list[sa.ColumnElement[bool]] = []
+    for column, values in (
+        (deliveries.c.status, wanted.statuses),
+        (deliveries.c.last_outcome, wanted.outcomes),
+        (deliveries.c.endpoint_seq, wanted.endpoint_seqs),
+        (events.c.type_seq, wanted.type_seqs),
+    ):
+        if values:
+            conditions.append(column.in_([int(value) for value in values]))
+    if wanted.status_codes:
+        conditions.append(_responded(wanted.status_codes))
+    if not wanted.tests:
+        conditions.append(deliveries.c.trigger != int(Trigger.TEST))
     if wanted.created_after is not None:
         conditions.append(events.c.created_at > wanted.created_after)
     if wanted.created_before is not None:
@@ -274,18 +294,31 @@ def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _window_low(connection: Connection, source: _Source, low: int, high: int) -> int:
+def _responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    """Match if the last attempt of the delivery has a status code in one of the ranges."""
+    last = (
+        attempts.c.event_seq == deliveries.c.event_seq,
+        attempts.c.endpoint_seq == deliveries.c.endpoint_seq,
+        attempts.c.number == deliveries.c.attempts_made,
+    )
+    is_within = sa.or_(*(attempts.c.status_code.between(first, last_code) for first, last_code in ranges))
+    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
+    found = sa.select(sa.literal(1)).select_from(attempts).where(*last, is_within).offset(0)
+    return found.correlate_except(attempts).exists()
+
+
+def _window_low(connection: Connection, source: _Source, high: int) -> int:
     """Return the lowest event number that one page scans."""
     query = (
         sa.select(source.event_seq)
         .select_from(source.tables)
-        .where(source.event_seq.between(low, high), *source.conditions)
+        .where(source.event_seq.between(source.low, high), *source.conditions)
         .order_by(source.event_seq.desc())
         .offset(WINDOW_ROWS)
         .limit(1)
     )
     found = connection.scalars(query).first()
-    return low if found is None else max(low, found)
+    return source.low if found is None else max(source.low, found)
 
 
 def _detailed(connection: Connection, keys: sa.Select[Any]) -> Sequence[Delivery]:

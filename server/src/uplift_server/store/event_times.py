@@ -23,6 +23,13 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
     return low, highest if before is None else min(highest, _first_seq(connection, before + DISORDER_MS) - 1)
 
 
+def created_from(connection: Connection, seq: int) -> int | None:
+    """Return the timestamp of the first event with this number or a higher one."""
+    query = sa.select(events.c.created_at).where(events.c.seq >= seq).order_by(events.c.seq).limit(1)
+    found: int | None = connection.scalars(query).first()
+    return found
+
+
 def _first_seq(connection: Connection, created_at: int) -> int:
     """Return the number of the first event created at a timestamp or later, by binary search."""
     # Two queries, because SQLite reads each value from an end of the index but scans the index for both together.

@@ -318,11 +318,21 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Filter for a list of deliveries. Timestamps are those of the events, exclusive, in Unix ms."""
+    """Filter for a list of deliveries. Timestamps are those of the events, exclusive, in Unix ms.
 
-    status: Status | None = None
-    endpoint_seq: int | None = None
-    type_seq: int | None = None
+    A delivery matches one value of each tuple. An empty tuple means all.
+    """
+
+    statuses: tuple[Status, ...] = ()
+    endpoint_seqs: tuple[int, ...] = ()
+    type_seqs: tuple[int, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    """Outcomes of the last attempt."""
+    status_codes: tuple[tuple[int, int], ...] = ()
+    """Ranges of status codes of the last attempt, with both ends."""
+    object_id: str | None = None
+    tests: bool = True
+    """Whether to include test deliveries."""
     created_after: int | None = None
     created_before: int | None = None
 

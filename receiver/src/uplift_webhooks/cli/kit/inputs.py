@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -29,6 +29,50 @@ Held = Annotated[
         "--held", metavar="send|drop|keep", help="Held deliveries: send them in order, cancel them, or keep them held."
     ),
 ]
+
+
+EventTypes = Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")]
+Statuses = Annotated[
+    list[str] | None,
+    typer.Option("--status", metavar="pending|delivered|failed|held|cancelled", help="Only this status."),
+]
+Outcomes = Annotated[
+    list[str] | None,
+    typer.Option("--outcome", metavar="OUTCOME", help="Only this outcome of the last attempt, such as tls_error."),
+]
+StatusCodes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--status-code",
+        metavar="CODE",
+        help="Only this status code of the last attempt, such as 404, or a class, such as 5xx.",
+    ),
+]
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
+]
+ObjectId = Annotated[
+    str | None,
+    typer.Option("--object-id", metavar="ID", help="Only events about this object: the ID at data.object.id."),
+]
+After = Annotated[
+    str | None, typer.Option("--after", metavar="TIME", help="Only events accepted after this time (ISO 8601).")
+]
+Before = Annotated[
+    str | None, typer.Option("--before", metavar="TIME", help="Only events accepted before this time (ISO 8601).")
+]
+DELIVERY_OPTIONS: Final = {
+    "status": "--status",
+    "endpoint": "--endpoint",
+    "type": "--type",
+    "outcome": "--outcome",
+    "status_code": "--status-code",
+    "object_id": "--object-id",
+    "created_after": "--after",
+    "created_before": "--before",
+}
+"""The options that filter deliveries, by the parameter of the API."""
 
 
 def read_input(source: str, bytes_max: int, remedy: str) -> bytes:

@@ -4,12 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from uplift_server.api.bodies import DeliveriesQuery, EndpointDeliveriesQuery, Nothing, Paging
+from uplift_server.api.bodies import DeliveriesQuery, Nothing, Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import attempt_view, delivery_view, listed
 from uplift_server.api.views import AttemptView, DeliveryView, Listed
-from uplift_server.core.lifecycle import Status
-from uplift_server.service.deliveries import DeliveryQuery
 
 router = APIRouter(tags=["Deliveries"])
 Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
@@ -20,7 +18,7 @@ async def list_deliveries(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(DeliveriesQuery))]
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns deliveries, newest events first."""
-    query = query_of(parsed.values)._replace(endpoint=parsed.values.endpoint)
+    query = parsed.values.delivery_query(parsed.values.endpoint)
     page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 
@@ -68,9 +66,3 @@ async def cancel_delivery(
     if not is_cancelled:
         response.status_code = 202
     return delivery_view(found, spans=caller.spans_accounts)
-
-
-def query_of(values: EndpointDeliveriesQuery) -> DeliveryQuery:
-    """Return the query for the service."""
-    status = None if values.status is None else Status[values.status.upper()]
-    return DeliveryQuery(status, None, values.type, values.created_after, values.created_before)

@@ -8,7 +8,6 @@ from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesQuery, En
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.routes.deliveries import query_of
 from uplift_server.api.views import DeliveryView, EndpointView, Listed
 from uplift_server.core import ids
 from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
@@ -84,7 +83,7 @@ async def list_endpoint_deliveries(
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns deliveries, newest events first."""
     page = await services.deliveries.page_of_endpoint(
-        caller, endpoint, query_of(parsed.values), parsed.values.listing(), problems=parsed.problems
+        caller, endpoint, parsed.values.delivery_query(), parsed.values.listing(), problems=parsed.problems
     )
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
 

@@ -26,7 +26,7 @@ from uplift_server.dashboard.figures import (
 from uplift_server.dashboard.forms import by_field
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import Visit, link
-from uplift_server.service.deliveries import DeliveryQuery
+from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Invalid
 from uplift_server.service.waiting_reasons import ShownDelivery
@@ -107,7 +107,12 @@ async def deliveries(visit: Visit) -> Response:
         page = await visit.services.deliveries.page_of_endpoint(
             visit.caller,
             endpoint,
-            DeliveryQuery(_STATUSES.get(wanted), None, type_name, after, before),
+            DeliveryQuery(
+                status=[wanted] if wanted else [],
+                type=[type_name] if type_name else [],
+                created_after=after,
+                created_before=before,
+            ),
             visit.listing(),
             problems=wrong,
         )

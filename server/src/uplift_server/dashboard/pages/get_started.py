@@ -15,7 +15,7 @@ from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
-from uplift_server.service.deliveries import DeliveryQuery
+from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
 from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, RateLimited
 from uplift_server.service.waiting_reasons import ShownDelivery
@@ -160,7 +160,7 @@ async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
         attempt = attempts.items[0] if attempts.items else None
     if not answered:
         taken = await deliveries.page_of_endpoint(
-            visit.caller, endpoint, DeliveryQuery(status=Status.DELIVERED), Listing(1)
+            visit.caller, endpoint, DeliveryQuery([Status.DELIVERED.text]), Listing(1)
         )
         answered = bool(taken.items)
     return Progress(endpoint, shown, last, attempt, answered)

@@ -13,7 +13,7 @@ from uplift_server.dashboard.figures import PERIODS, status_columns, status_word
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.context import Listing
-from uplift_server.service.deliveries import DeliveryQuery
+from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 3
@@ -31,7 +31,7 @@ async def overview(visit: Visit) -> Response:
     troubles = await services.endpoint_problems.of_account(caller)
     status = next((each for each in Status if each.text == visit.query.text("status")), None)
     listing = Listing(LAST_SHOWN, visit.query.optional("cursor"))
-    last = await services.deliveries.page(caller, DeliveryQuery(status=status), listing)
+    last = await services.deliveries.page(caller, DeliveryQuery([] if status is None else [status.text]), listing)
     kind, sentence = account_sentence(troubles, series.totals, SPANS[period])
     return visit.render(
         "overview/page.html",

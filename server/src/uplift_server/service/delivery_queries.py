@@ -1,0 +1,98 @@
+"""Filters of lists of deliveries, shared by lists and bulk resends."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.named_codes import NamedCode
+from uplift_server.core.problems import Problem
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.events import object_id_problems, type_seq_of
+from uplift_server.service.principals import Caller
+from uplift_server.service.rejections import ENDPOINT_UNKNOWN
+from uplift_server.store import endpoints
+from uplift_server.store.records import DeliveryFilter
+
+Code = TypeVar("Code", bound=NamedCode)
+
+_STATUSES: Final = {each.text: each for each in Status}
+_OUTCOMES: Final = {each.text: each for each in Outcome}
+_STATUS_CODE: Final = re.compile(r"[1-5](?:\d\d|xx)")
+
+
+class DeliveryQuery(NamedTuple):
+    """The filters of a list of deliveries. A delivery matches one value of each field. Timestamps are Unix ms."""
+
+    status: Sequence[str] = ()
+    endpoint: Sequence[str] = ()
+    type: Sequence[str] = ()
+    outcome: Sequence[str] = ()
+    """Outcomes of the last attempt."""
+    status_code: Sequence[str] = ()
+    """Status codes of the last attempt, such as `404`, or classes of them, such as `5xx`."""
+    object_id: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    tests: bool = True
+    """Whether the list includes test deliveries."""
+
+
+async def delivery_filter(
+    context: ServiceContext, caller: Caller, query: DeliveryQuery, problems: list[Problem]
+) -> DeliveryFilter:
+    """Return the filter of a query. Adds its problems to `problems`."""
+    endpoint_seqs = [await _endpoint_seq(context, caller, each, problems) for each in query.endpoint]
+    type_seqs = []
+    for name in query.type:
+        seq, wrong = type_seq_of(context.cache, name)
+        problems += wrong
+        type_seqs.append(seq)
+    problems += object_id_problems(query.object_id)
+    return DeliveryFilter(
+        statuses=_named(_STATUSES, query.status, "status", problems),
+        endpoint_seqs=tuple(each for each in endpoint_seqs if each is not None),
+        type_seqs=tuple(each for each in type_seqs if each is not None),
+        outcomes=_named(_OUTCOMES, query.outcome, "outcome", problems),
+        status_codes=_status_codes(query.status_code, problems),
+        object_id=query.object_id,
+        tests=query.tests,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
+
+
+def _named(known: dict[str, Code], names: Sequence[str], field: str, problems: list[Problem]) -> tuple[Code, ...]:
+    if any(name not in known for name in names):
+        problems.append(Problem(field, "value_unknown", f"The value is not allowed. Use {', '.join(known)}."))
+    return tuple(sorted({known[name] for name in names if name in known}))
+
+
+def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[int, int], ...]:
+    """Return ranges of status codes, with both ends."""
+    ranges = set()
+    for text in texts:
+        if _STATUS_CODE.fullmatch(text) is None:
+            message = "The text is not a status code. Use a code such as 404, or a class such as 5xx."
+            problems.append(Problem("status_code", "value_unknown", message))
+            return ()
+        ranges.add((int(text.replace("x", "0")), int(text.replace("x", "9"))))
+    return tuple(sorted(ranges))
+
+
+async def _endpoint_seq(context: ServiceContext, caller: Caller, text: str, problems: list[Problem]) -> int | None:
+    """Return the number of an endpoint, which may be deleted."""
+    value = ids.parse_prefixed(ids.ENDPOINT, text)
+    found = None
+    if value is not None:
+        live = context.cache.endpoints_by_id.get(value)
+        if live is not None:
+            found = live.record
+        else:
+            found = await context.database.read(lambda c: endpoints.get_including_deleted(c, value))
+    if found is None or caller.account_seq not in {None, found.account_seq}:
+        problems.append(ENDPOINT_UNKNOWN)
+        return None
+    return found.seq
