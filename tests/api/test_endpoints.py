@@ -19,6 +19,9 @@ HEALTH = {
     "last_success_at": None,
     "last_failure_at": None,
     "last_outcome": None,
+    "last_status_code": None,
+    "last_error": None,
+    "cause": None,
     "hint": None,
     "next_probe_at": None,
 }
@@ -237,16 +240,15 @@ def test_an_update_rejects_a_secret_and_masked_values(server: Any) -> None:
 
 
 def test_an_endpoint_shows_its_health(server: Any) -> None:
-    """A failing endpoint has a hint about its latest failure, also in lists."""
+    """A failing endpoint has a cause and a hint, also in lists and without any attempt of its newest deliveries."""
     owner = server.owner(account := server.account())
     endpoint = owner.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
-    server.event(account, {endpoint: Status.PENDING})
-    for leased in server.lease(endpoint):
-        server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
+    for _ in range(25):
+        server.event(account, {endpoint: Status.PENDING})
     seq = server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
     server.run(
         lambda: server.database.settle(
-            [], [HealthRow(seq, 3, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)]
+            [], [HealthRow(seq, 3, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR, 0, 500)]
         )
     )
     health = owner.get(f"/v1/endpoints/{endpoint}").json["health"]
@@ -260,6 +262,9 @@ def test_an_endpoint_shows_its_health(server: Any) -> None:
         "last_success_at": None,
         "last_failure_at": "2025-11-24T16:00:00.500Z",
         "last_outcome": "server_error",
+        "last_status_code": 500,
+        "last_error": None,
+        "cause": "status_500",
         "next_probe_at": None,
     }
     assert owner.get("/v1/endpoints").json["data"][0]["health"] == health | {"hint": hint}
@@ -273,14 +278,10 @@ def test_an_endpoint_shows_its_health(server: Any) -> None:
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
-def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first read returns all endpoints, the second one all their failures."""
-    owner = server.owner(account := server.account())
+def test_a_page_of_failing_endpoints_takes_one_read(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = server.owner(server.account())
     created = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
-    server.event(account, dict.fromkeys(created, Status.PENDING))
     for endpoint in created[:4]:
-        for leased in server.lease(endpoint):
-            server.settle(leased, Outcome.SERVER_ERROR, Status.PENDING, due_at=1)
         seq = server.services.context.cache.endpoints_by_id[ids.parse_prefixed("ep", endpoint)].seq
         row = HealthRow(seq, 1, 1_764_000_000_000, None, 1_764_000_000_500, Outcome.SERVER_ERROR)
         server.run(lambda row=row: server.database.settle([], [row]))
@@ -293,7 +294,7 @@ def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: p
 
     monkeypatch.setattr(server.database, "read", count_read)
     page = owner.get("/v1/endpoints").json["data"]
-    assert len(reads) == 2
+    assert len(reads) == 1
     assert [each["health"]["hint"] is None for each in page] == [True, False, False, False, False]
 
 

@@ -1,12 +1,14 @@
 """Causes of failed attempts: codes, titles and texts."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries.causes import BY_ERROR, Explanation, explain
+from uplift_server.core.deliveries.causes import BY_ERROR, Explanation, cause_of, explain, shown_location
+from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome, classify
 from uplift_server.core.http.exchange import Exchange
 
@@ -17,6 +19,33 @@ def hint(
     explanation = explain(outcome, status_code=status_code, error=error, location=location)
     assert explanation is not None
     return explanation.hint
+
+
+def test_a_failing_endpoint_has_the_cause_of_its_last_attempt() -> None:
+    assert cause_of(Health()) is None
+    expired = Health(
+        3, 1, None, 2, Outcome.TLS_ERROR, last_error="the certificate of a.example, or one in its chain, has expired"
+    )
+    found = cause_of(expired)
+    assert found is not None
+    assert found.code == "tls_certificate_expired"
+    assert cause_of(replace(expired, failing_since=None)) is None
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.DELIVERED])
+def test_a_failing_endpoint_of_an_earlier_release_has_a_cause(outcome: Outcome) -> None:
+    """Earlier releases store only the outcome, and leave the other columns as they are."""
+    for stored in (Health(3, 1, None, 2, outcome), Health(3, 1, None, 2, outcome, last_status_code=200)):
+        found = cause_of(stored)
+        assert found is not None
+        assert "None" not in found.hint
+        assert outcome is Outcome.REDIRECT or "200" not in found.cause
+
+
+def test_a_shown_location_does_not_change_when_it_is_shown_again() -> None:
+    for location in ("https://u:p@a.example/?token=1#x", "https://a.example/\x1b" + "x" * 5000):
+        assert shown_location(shown_location(location)) == shown_location(location)
+    assert "token=1" not in shown_location("https://a.example/?token=1")
 
 
 def test_success_has_no_explanation() -> None:
@@ -92,7 +121,7 @@ def test_a_redirect_shows_its_location() -> None:
 def test_a_hostile_location_is_truncated_and_printable() -> None:
     text = hint(Outcome.REDIRECT, 302, location="https://a\x1b[2J\u202e" + "x" * 5000)
 
-    assert "https://a?[2J?xxx" in text
+    assert "https://a_[2J_xxx" in text
     assert len(text) < 450
     assert "…" in text
 

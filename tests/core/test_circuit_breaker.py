@@ -1,5 +1,7 @@
 """When a circuit breaker opens, probes and closes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +110,18 @@ def test_after_a_restart_an_open_breaker_keeps_its_probe_time(failures: int) -> 
         breaker = breaker.after_failure(at, timed_out=False, rule=RULE)
 
     assert restore_breaker(Health(failures, NOW_MS, None, at), RULE) == breaker
+
+
+@pytest.mark.parametrize("wait_ms", [120_000, 10])
+def test_after_a_restart_the_stored_probe_time_counts(wait_ms: int) -> None:
+    """A `Retry-After` or timeouts open the breaker after a few failures."""
+    health = Health(1, NOW_MS, None, NOW_MS, probe_at=NOW_MS + wait_ms)
+    restored = restore_breaker(health, RULE)
+    assert (restored.failures, restored.probe_at) == (1, NOW_MS + wait_ms)
+    probed = restored.after_failure(NOW_MS + wait_ms, timed_out=False, rule=RULE)
+    assert probed.probe_at == NOW_MS + wait_ms + min(2 * max(wait_ms, PROBE_FIRST_MS), RULE.probe_max_ms)
+    assert restore_breaker(replace(health, failing_since=None), RULE).probe_at is None
+    assert restore_breaker(health, NEVER).probe_at is None
 
 
 def test_after_a_restart_the_wait_is_bounded() -> None:

@@ -47,6 +47,18 @@ def test_a_failure_after_a_success_restarts_failing_since() -> None:
     assert failing == Health(1, NOW_MS + 10, NOW_MS, NOW_MS + 10, Outcome.DNS_ERROR)
 
 
+def test_health_describes_the_last_counted_attempt() -> None:
+    failing = Health(probe_at=NOW_MS).after(
+        Outcome.REDIRECT, NOW_MS, own_fault=False, status_code=302, error="e", location="https://a/"
+    )
+    assert (failing.last_status_code, failing.last_error, failing.last_location) == (302, "e", "https://a/")
+    assert failing.probe_at == NOW_MS, "the circuit breaker decides"
+    assert failing.after(Outcome.BLOCKED, NOW_MS, own_fault=True, error="ours") == failing
+    healthy = failing.after(Outcome.DELIVERED, NOW_MS, own_fault=False, status_code=204, error="sent twice")
+    assert healthy.last_status_code == 204
+    assert healthy.last_error is healthy.last_location is healthy.probe_at is None
+
+
 def test_own_faults_change_nothing() -> None:
     for health in (Health(), Health(2, NOW_MS, None, NOW_MS, Outcome.TIMEOUT)):
         assert health.after(Outcome.BLOCKED, NOW_MS + 1, own_fault=True) == health

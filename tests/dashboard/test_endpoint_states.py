@@ -58,7 +58,7 @@ def failing(
     endpoint: Endpoint = FAILING, *, warn_at: int | None = NOW + DAY, disable_at: int | None = NOW + 3 * DAY
 ) -> ShownEndpoint:
     """Return a failing endpoint."""
-    return ShownEndpoint(endpoint, {}, None, warn_at=warn_at, disable_at=disable_at)
+    return ShownEndpoint(endpoint, {}, warn_at=warn_at, disable_at=disable_at)
 
 
 def test_the_warning_row_shows_recipients_and_time() -> None:
@@ -70,8 +70,8 @@ def test_the_warning_row_shows_recipients_and_time() -> None:
 
 
 def test_the_title_without_attempts_depends_on_the_last_enable() -> None:
-    assert card(ShownEndpoint(ENDPOINT, {}, None)).title == "No attempts yet"
-    enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {}, None)
+    assert card(ShownEndpoint(ENDPOINT, {})).title == "No attempts yet"
+    enabled = ShownEndpoint(replace(ENDPOINT, state_since=NOW), {})
     assert card(enabled).title == "No attempts since the endpoint was enabled"
 
 
@@ -79,6 +79,24 @@ def test_an_open_circuit_shows_the_next_probe_and_a_fix() -> None:
     text, at = rows(replace(failing(), next_probe_at=NOW + 5))["Next probe"]
     assert at == NOW + 5
     assert "resend one" in text
+
+
+def test_a_failing_endpoint_shows_cause_error_and_fix() -> None:
+    error = "the certificate of example.com, or one in its chain, has expired"
+    found = replace(FAILING, last_outcome=Outcome.TLS_ERROR, last_error=error)
+    shown = rows(failing(found))
+    assert "certificate has expired" in shown["Cause"][0]
+    assert shown["Last error"] == (error, None)
+    assert "Renew" in shown["How to fix"][0]
+    assert summary(failing(found)).reason == shown["Cause"][0]
+    answered = rows(failing(replace(FAILING, last_status_code=500)))
+    assert "responded with 500" in answered["Cause"][0]
+    assert "Last error" not in answered
+
+
+def test_a_list_shows_held_deliveries_only_if_there_are_any() -> None:
+    assert summary(failing()).held is None
+    assert summary(replace(failing(), held_deliveries=2)).held == "2 deliveries held"
 
 
 def test_a_few_failures_schedule_no_warning() -> None:
@@ -116,7 +134,7 @@ def test_the_next_probe_is_never_in_the_past() -> None:
 )
 def test_a_disabled_endpoint_shows_the_reason(reason: DisabledReason, words: str) -> None:
     shown = ShownEndpoint(
-        replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}, None
+        replace(FAILING, state=EndpointState.DISABLED, disabled_reason=reason, state_since=NOW - 1), {}
     )
     assert words in card(shown).sentence
     assert rows(shown)["Disabled since"] == ("", NOW - 1)
@@ -136,14 +154,14 @@ def test_a_disabled_endpoint_shows_the_reason(reason: DisabledReason, words: str
     ],
 )
 def test_an_enabled_endpoint_shows_the_action_for_held_deliveries(action: HeldAction | None, words: str) -> None:
-    shown = ShownEndpoint(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, None, held_deliveries=1)
+    shown = ShownEndpoint(replace(ENDPOINT, last_success_at=NOW, held_action=action), {}, held_deliveries=1)
     text = rows(shown)["Held"][0]
     assert text.startswith("1 delivery, ")
     assert words in text
 
 
 def test_held_deliveries_are_counted_up_to_a_limit() -> None:
-    shown = ShownEndpoint(replace(ENDPOINT, state=EndpointState.PAUSED), {}, None, held_deliveries=HELD_COUNTED_MAX)
+    shown = ShownEndpoint(replace(ENDPOINT, state=EndpointState.PAUSED), {}, held_deliveries=HELD_COUNTED_MAX)
     assert rows(shown)["Held"] == ("1\u202f000 deliveries or more", None)
 
 

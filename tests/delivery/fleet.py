@@ -27,7 +27,10 @@ from uplift_server.store.errors import Unavailable
 
 R = TypeVar("R")
 
-_HEALTH = ("consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome")
+_HEALTH = (
+    "consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome", "last_status_code",
+    "last_error", "last_location", "probe_at",
+)  # fmt: skip
 
 
 class Bus:

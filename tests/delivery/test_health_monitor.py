@@ -3,11 +3,12 @@
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.health.monitor import HealthSettings
-from uplift_server.store import health
 from uplift_server.store.records import DisabledReason, EndpointState
 
 from .failing_owners import (
@@ -28,6 +29,8 @@ from .failing_owners import (
 from .test_engine import resend
 from .test_states import events_sent
 from .world import DAY, HOUR, SECOND, START, respond
+
+EXPIRED = "the certificate of one.test, or one in its chain, has expired"
 
 
 async def test_a_failing_endpoint_is_warned_on_day_3_and_disabled_on_day_5(
@@ -94,10 +97,32 @@ async def test_a_warning_has_a_cause_while_the_circuit_breaker_is_open(place: Pl
             assert await kinds(world) == expected
             assert (await read_emails(world))[-1][2]["cause"].startswith("Your server responded with 503")
             await deliver_emails(world)
-        await world.restart()
-        failure = await world.database.read(lambda c: health.last_failure(c, owner.endpoint.seq, None))
-        assert failure is not None
-        assert failure.status_code == 503
+
+
+async def test_cause_and_circuit_breaker_survive_a_restart(place: Place) -> None:
+    """The newest deliveries were never attempted, and the endpoint has no lane yet."""
+    async with long_world(place, breaker_failures=10) as world:
+        owner = await owner_of(world)
+        expired = Exchange(0, 1000, failure=Failure.TLS, error=EXPIRED)
+        world.sender.scripts[owner.host] = lambda _: expired
+        await world.accept(10, account=owner.account)
+        await world.run_for(DAY)
+        await world.accept(100, account=owner.account)
+        failing, probe_at = owner.endpoint.health, world.parts.status.next_probe_at(owner.endpoint.seq)
+        assert probe_at is not None
+        await world.kill()
+        restarted = world.cache.endpoints[owner.endpoint.seq]
+        assert restarted.health == failing
+        cause = cause_of(restarted.health)
+        assert cause is not None
+        assert cause.code == "tls_certificate_expired"
+        assert world.parts.status.next_probe_at(restarted.seq) == probe_at
+        assert world.parts.status.held_up_by(restarted.seq) is HeldUpBy.PROBE
+        assert world.parts.status.load().probes == {restarted.seq: probe_at}
+        world.parts.lanes.block()
+        await world.run_for(START + 3 * DAY + SLACK - world.clock.now)
+        assert await kinds(world) == WARNED
+        assert {facts["cause"] for _, _, facts in await read_emails(world)} == {cause.cause}
 
 
 async def test_a_success_on_day_4_prevents_disabling_and_sends_a_recovery_email(place: Place) -> None:

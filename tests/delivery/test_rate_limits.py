@@ -126,6 +126,20 @@ async def test_retry_after_with_429_or_503_pauses_all_deliveries_of_the_endpoint
         assert {row.status for row in rows} == {Status.DELIVERED}
 
 
+async def test_retry_after_pauses_the_endpoint_after_a_restart(place: Place) -> None:
+    async with World(place, breaker_failures=10, delays_ms=[5 * SECOND] * 3) as world:
+        turns = iter([respond(429, retry_after="120")])
+        endpoint = await world.endpoint("one.test", lambda _: next(turns, respond(200)))
+        await world.accept(1)
+        await world.accept(30)
+        await world.kill()
+        assert world.parts.status.next_probe_at(endpoint.seq) == START + 120 * SECOND
+        await world.run_for(119 * SECOND)
+        assert world.sender.times("one.test") == [START]
+        await world.run_for(40 * SECOND)
+        assert await world.statuses() == {Status.DELIVERED: 31}
+
+
 async def test_retry_after_with_another_status_delays_only_its_delivery(place: Place) -> None:
     async with World(place, breaker_failures=10) as world:
         turns = iter([respond(502, retry_after="120")])

@@ -11,11 +11,13 @@ from tests.delivery.owner import Owner
 from tests.delivery.world import HOUR, SECOND, respond
 from tests.engines import Place
 
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.endpoint_settings import EndpointSettings
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.cluster.change_log import CLEANUP_EVERY_MS
 from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import change_log, endpoints
@@ -156,10 +158,14 @@ async def test_endpoint_health_is_synced_to_every_process(place: Place) -> None:
         other = next(peer for peer in fleet.peers if peer is not owner)
         health, other_health = (peer.cache.endpoints[seqs[0]].health for peer in (owner, other))
         assert health == other_health
+        cause = cause_of(other_health)
+        assert cause is not None
+        assert cause.code == "status_500"
         assert health.consecutive_failures > 8
         probe_at = owner.parts.status.next_probe_at(seqs[0])
         assert probe_at is not None
-        assert other.parts.status.next_probe_at(seqs[0]) == pytest.approx(probe_at, abs=SECOND)
+        assert other.parts.status.next_probe_at(seqs[0]) == probe_at
+        assert other.parts.status.held_up_by(seqs[0]) is HeldUpBy.PROBE
         assert other.parts.status.disable_at(seqs[0]) == owner.parts.status.disable_at(seqs[0])
         sent = len(fleet.sender.sent)
         fleet.switch_to(other)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.engines import Place
 
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
@@ -13,7 +14,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.delivery.sending.test_deliveries import POLL_MS
 from uplift_server.service import errors
-from uplift_server.store import health, test_deliveries
+from uplift_server.store import test_deliveries
 from uplift_server.store.commands import Command, CommandKind, NewTest
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
@@ -87,9 +88,9 @@ async def test_tests_do_not_count_for_health(place: Place) -> None:
         await Owner(world).test(endpoint.seq)
         assert (endpoint.health, lane.window, lane.mean_us) == (fared, window, mean_us)
         assert world.parts.status.next_probe_at(endpoint.seq) is None
-        last = await world.database.read(lambda c: health.last_failure(c, endpoint.seq, endpoint.failed_event))
-        assert last is not None
-        assert last.status_code == 404
+        cause = cause_of(endpoint.health)
+        assert cause is not None
+        assert cause.code == "status_404"
 
 
 async def test_a_test_ignores_the_breaker_and_the_concurrency_limit(place: Place) -> None:

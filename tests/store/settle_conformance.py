@@ -125,6 +125,23 @@ async def health_is_written_with_the_batch(bench: Bench) -> None:
     assert row.last_outcome == Outcome.TIMEOUT
 
 
+async def cause_and_probe_are_written_with_health(bench: Bench) -> None:
+    await _add_endpoint(bench)
+    redirected = HealthRow(
+        1, 3, NOW - 5, None, NOW, Outcome.REDIRECT, last_status_code=302, last_error="no\0thing", last_location="https://a/\0",
+        probe_at=NOW + 7,
+    )  # fmt: skip
+    await bench.database.settle([], [redirected])
+    (row,) = await bench.rows(endpoints)
+    assert (row.last_status_code, row.probe_at) == (302, NOW + 7)
+    # PostgreSQL stores no NUL.
+    assert row.last_error in {"no\0thing", "no\ufffdthing"}
+    assert row.last_location in {"https://a/\0", "https://a/\ufffd"}
+    await bench.database.settle([], [HealthRow(1, 0, None, NOW, NOW, Outcome.DELIVERED, last_status_code=204)])
+    (row,) = await bench.rows(endpoints)
+    assert (row.last_status_code, row.last_error, row.last_location, row.probe_at) == (204, None, None, None)
+
+
 async def an_evicted_process_writes_no_health(bench: Bench) -> None:
     """Other processes own its endpoints."""
     await _add_endpoint(bench)
@@ -169,6 +186,7 @@ SETTLE_CHECKS: Sequence[Check] = [
     a_late_settlement_is_valid_for_a_held_delivery,
     large_batches_settle_completely,
     health_is_written_with_the_batch,
+    cause_and_probe_are_written_with_health,
     an_evicted_process_writes_no_health,
     excused_time_stays_while_an_endpoint_keeps_failing,
 ]

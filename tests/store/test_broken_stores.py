@@ -130,6 +130,13 @@ class ForgetsHealth:
         return super().settle(settlements, ())
 
 
+class ForgetsCauses:
+    def settle(
+        self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
+    ) -> Awaitable[frozenset[tuple[int, int]]]:
+        return super().settle(settlements, [row._replace(last_error=None) for row in health], process_id=process_id)
+
+
 class ForgetsReplays:
     def settle(
         self, settlements: Sequence[Settlement], health: Sequence[HealthRow] = (), *, process_id: int = 0
@@ -313,6 +320,7 @@ DEFECTS = [
     KeepsNoAttempts,
     HidesLostLeases,
     ForgetsHealth,
+    ForgetsCauses,
     ForgetsReplays,
     CountsLostAttempts,
     ForgetsReplaysOfLeases,

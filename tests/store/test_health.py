@@ -8,7 +8,7 @@ from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.store import endpoints, health, outbox, server_values
 from uplift_server.store.hot_records import HealthRow
 from uplift_server.store.outbox import EmailResult
-from uplift_server.store.records import DisabledReason, EndpointState
+from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
 
 from .test_store_functions import new_account, new_endpoint
 
@@ -59,7 +59,7 @@ def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connectio
     enabled, paused, deleted = (new_endpoint(connection, account.seq, number) for number in (1, 2, 3))
     endpoints.deactivate(connection, paused.seq, EndpointState.PAUSED, None, now=5)
     endpoints.delete(connection, None, deleted.id, now=5)
-    rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9) for each in (enabled, paused)]
+    rows = [HealthRow(each.seq, 7, 3, 2, 6, Outcome.TIMEOUT, 9, None, "slow", None, 12) for each in (enabled, paused)]
     health.save(connection, rows)
     health.save(connection, [])
     assert [health.set_warned_at(connection, each.seq, 8) for each in (enabled, paused, deleted)] == [
@@ -69,7 +69,7 @@ def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connectio
     ]
     stored = endpoints.get(connection, None, enabled.id)
     assert stored is not None
-    assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8)
+    assert stored.health == Health(7, 3, 2, 6, Outcome.TIMEOUT, 9, 8, None, "slow", None, 12)
     assert [health.disable(connection, each.seq, DisabledReason.FAILING, now=9) for each in (paused, deleted)] == [
         None,
         None,
@@ -79,3 +79,6 @@ def test_only_an_enabled_endpoint_is_warned_or_disabled_for_its_health(connectio
     assert (disabled.state, disabled.disabled_reason) == (EndpointState.DISABLED, DisabledReason.FAILING)
     assert (disabled.state_since, disabled.health) == (9, stored.health)
     assert health.disable(connection, enabled.seq, DisabledReason.FAILING, now=10) is None
+    enabled_again = endpoints.enable(connection, enabled.seq, HeldAction.SEND, now=11)
+    assert enabled_again is not None
+    assert enabled_again.health == Health()

@@ -32,7 +32,7 @@ from uplift_server.api.views import (
 )
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.causes import cause_of, explain
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.http.headers import mask
@@ -174,6 +174,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
 def health_view(shown: ShownEndpoint) -> HealthView:
     """Return the health of an endpoint for a response."""
     health = shown.endpoint.health
+    cause = cause_of(health)
     return HealthView(
         status=health.status,
         failing_since=format_optional_timestamp(health.failing_since),
@@ -182,7 +183,10 @@ def health_view(shown: ShownEndpoint) -> HealthView:
         last_success_at=format_optional_timestamp(health.last_success_at),
         last_failure_at=format_optional_timestamp(health.last_failure_at),
         last_outcome=_outcome_text(health.last_outcome),
-        hint=None if shown.last_failure is None else _hint(shown.last_failure),
+        last_status_code=health.last_status_code,
+        last_error=health.last_error,
+        cause=None if cause is None else cause.code,
+        hint=None if cause is None else cause.hint,
         next_probe_at=format_optional_timestamp(shown.next_probe_at),
     )
 
@@ -346,7 +350,7 @@ def headers_of(head: bytes) -> dict[str, str]:
 
 
 def _hint(attempt: Attempt) -> str | None:
-    explanation: Explanation | None = explain(
+    explanation = explain(
         attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
     )
     return None if explanation is None else explanation.hint

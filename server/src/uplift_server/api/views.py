@@ -137,7 +137,10 @@ class HealthView(BaseModel):
     last_success_at: Timestamp | None = Field(description="Time of the last successful attempt.")
     last_failure_at: Timestamp | None = Field(description="Time of the last failed attempt.")
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
-    hint: str | None = Field(description="Cause of the failure and how to fix it.")
+    last_status_code: int | None = Field(description="Status code of the last attempt, if it received a response.")
+    last_error: str | None = Field(description="Error of the last attempt, if it did not receive a complete response.")
+    cause: str | None = Field(description="Code of the [cause](/docs/outcomes) while the endpoint is failing.")
+    hint: str | None = Field(description="Cause of the failure and how to fix it, while the endpoint is failing.")
     next_probe_at: Timestamp | None = Field(description="Time of the next probe while the circuit breaker is open.")
 
 

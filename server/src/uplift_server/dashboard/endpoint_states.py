@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.health import FAILURES_MIN
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.dashboard.words import count
@@ -48,18 +48,20 @@ class Summary:
     text: str
     reason: str | None
     """Why the endpoint is disabled or failing."""
-    held: str
+    held: str | None
+    """The number of held deliveries, if any."""
 
 
 def summary(shown: ShownEndpoint) -> Summary:
     """Return the state of an endpoint for a list."""
-    endpoint, held = shown.endpoint, held_text(shown)
+    endpoint = shown.endpoint
+    held = f"{held_text(shown)} held" if shown.held_deliveries else None
     if endpoint.state is EndpointState.DISABLED:
         reason = endpoint.disabled_reason
         return Summary("disabled", "disabled", None if reason is None else REASON_TEXTS[reason], held)
     if endpoint.state is EndpointState.PAUSED:
         return Summary("paused", "paused", None, held)
-    found, status = explanation_of(shown), endpoint.health.status
+    found, status = cause_of(endpoint.health), endpoint.health.status
     text = {"unknown": "no attempts"}.get(status, status)
     return Summary(status, text, None if found is None else found.cause, held)
 
@@ -73,14 +75,6 @@ def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: boo
     if shown.endpoint.failing_since is not None:
         return _failing(shown, now, contacts, sends_mail=sends_mail)
     return _working(shown)
-
-
-def explanation_of(shown: ShownEndpoint) -> Explanation | None:
-    """Return the cause of the last failure, or None."""
-    last = shown.last_failure
-    if last is None:
-        return None
-    return explain(last.outcome, status_code=last.status_code, error=last.error, location=last.location)
 
 
 def held_text(shown: ShownEndpoint) -> str:
@@ -205,8 +199,12 @@ def _disabled(shown: ShownEndpoint) -> StateCard:
 
 
 def _why(shown: ShownEndpoint) -> list[Row]:
-    found = explanation_of(shown)
-    return [] if found is None else [Row("Cause", found.cause), Row("How to fix", found.remedy)]
+    health = shown.endpoint.health
+    found = cause_of(health)
+    if found is None:
+        return []
+    error = [Row("Last error", health.last_error)] if health.last_error else []
+    return [Row("Cause", found.cause), *error, Row("How to fix", found.remedy)]
 
 
 def _held(shown: ShownEndpoint) -> list[Row]:

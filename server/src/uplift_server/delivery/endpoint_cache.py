@@ -169,7 +169,6 @@ class LiveEndpoint:
         "_parts",
         "account_text",
         "deleted",
-        "failed_event",
         "health",
         "health_saved_at",
         "health_saved_failing",
@@ -191,8 +190,6 @@ class LiveEndpoint:
         self._create_parts = create_parts
         self._parts: RequestParts | None = None
         self.deleted = False
-        self.failed_event: int | None = None
-        """The event of the last failed attempt in this process, which shows why the endpoint is failing."""
         self.health_saved_at = 0
         self.health_saved_failing = False
 

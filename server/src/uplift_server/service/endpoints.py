@@ -21,13 +21,13 @@ from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
 from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
-from uplift_server.store import audit, endpoint_backlog, endpoints, health
+from uplift_server.store import audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
-from uplift_server.store.records import Attempt, Endpoint, EndpointFilter, EndpointState, Page
+from uplift_server.store.records import Endpoint, EndpointFilter, EndpointState, Page
 
 ALL: Final = EndpointFilter()
 _KIND: Final = "endpoint"
@@ -90,8 +90,6 @@ class ShownEndpoint:
     endpoint: Endpoint
     headers: dict[str, str] = field(repr=False)
     """Not masked."""
-    last_failure: Attempt | None
-    """The latest failed attempt of a failing endpoint."""
     held_deliveries: int = 0
     """The number of held deliveries, counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None = None
@@ -208,30 +206,19 @@ class Endpoints:
         return replace(shown, secret=secret, repeated=repeated)
 
     async def _show_all(self, found: Sequence[Endpoint]) -> list[ShownEndpoint]:
-        """Return endpoints with their last failures and counts of held deliveries, from one read."""
-        live = self._context.cache.endpoints
-        failing = {
-            endpoint.seq: live[endpoint.seq].failed_event if endpoint.seq in live else None
-            for endpoint in found
-            if endpoint.failing_since is not None
-        }
+        """Return endpoints with counts of held deliveries."""
         # An endpoint that was never paused or disabled has no held deliveries.
         with_held = [endpoint.seq for endpoint in found if endpoint.state_since is not None]
         off = {endpoint.seq for endpoint in found if endpoint.state is not EndpointState.ENABLED}
-        failures: Mapping[int, Attempt | None] = {}
         held: Mapping[int, int] = {}
-        if failing or with_held:
-            failures, held = await self._context.database.read(
-                lambda c: (
-                    {seq: health.last_failure(c, seq, event) for seq, event in failing.items()},
-                    endpoint_backlog.held_counts(c, with_held, limit=HELD_COUNTED_MAX, inactive=off),
-                )
+        if with_held:
+            held = await self._context.database.read(
+                lambda c: endpoint_backlog.held_counts(c, with_held, limit=HELD_COUNTED_MAX, inactive=off)
             )
         return [
             ShownEndpoint(
                 endpoint,
                 self._decrypted_headers(endpoint),
-                failures.get(endpoint.seq),
                 held.get(endpoint.seq, 0),
                 self._context.engine.status.next_probe_at(endpoint.seq),
                 self._context.engine.status.disable_at(endpoint.seq),

@@ -45,6 +45,8 @@ class EngineStatus:
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         """The reason why the next due delivery of an endpoint is waiting."""
+        if self.next_probe_at(endpoint_seq) is not None:
+            return HeldUpBy.PROBE
         return self._lanes.held_up_by(endpoint_seq)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
@@ -52,9 +54,7 @@ class EngineStatus:
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries:
             return None
-        if self._shards.owns(endpoint_seq):
-            return self._lanes.next_probe_at(endpoint_seq)
-        return self._stored_probe_at(endpoint)
+        return self._probe_at(endpoint)
 
     def warn_at(self, endpoint_seq: int) -> int | None:
         """The time of the warning email about a failing endpoint (Unix ms)."""
@@ -82,9 +82,12 @@ class EngineStatus:
         """The load of all processes."""
         own, others = self.own_load(), self._peers.others()
         probes = dict(own.probes)
-        for seq in self._shards.foreign(self._cache.endpoints):
-            endpoint = self._cache.endpoints[seq]
-            if endpoint.takes_deliveries and (at := self._stored_probe_at(endpoint)) is not None:
+        for seq, endpoint in self._cache.endpoints.items():
+            if (
+                endpoint.health.failing_since is not None
+                and endpoint.takes_deliveries
+                and (at := self._probe_at(endpoint)) is not None
+            ):
                 probes[seq] = at
         return Load(
             own.in_flight + sum(each.in_flight for each in others),
@@ -103,5 +106,8 @@ class EngineStatus:
         """The time since the last heartbeat of this process if it has expired; otherwise, None."""
         return self._peers.heartbeat_age_ms()
 
-    def _stored_probe_at(self, endpoint: LiveEndpoint) -> int | None:
-        return restore_breaker(endpoint.health, self._breaker).probe_at
+    def _probe_at(self, endpoint: LiveEndpoint) -> int | None:
+        lane = self._lanes.find(endpoint.seq) if self._shards.owns(endpoint.seq) else None
+        # An endpoint has no lane in other processes, and after a restart until its first delivery.
+        breaker = restore_breaker(endpoint.health, self._breaker) if lane is None else lane.breaker
+        return breaker.probe_at

@@ -1,6 +1,6 @@
 """Deliveries and attempts: lists, and the start of a resend. The engines write everything else."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -19,8 +19,6 @@ from uplift_server.store.schema import accounts, attempts, deliveries, endpoints
 IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."
 WINDOW_ROWS: Final = 10_000
 """Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
-NEWEST_DELIVERIES: Final = 20
-"""Number of an endpoint's newest deliveries to search for a failure."""
 _ENDPOINT_ID_TAIL_FROM: Final = 11
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
@@ -211,31 +209,6 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
         resume_status=Status(row["resume_status"]),
         resume_due_at=row["resume_due_at"],
     )
-
-
-def last_failure(
-    connection: Connection, endpoint_seq: int, *, extra_event_seqs: Collection[int] = ()
-) -> Attempt | None:
-    """Return the latest failed attempt of the endpoint's newest deliveries and of the extra events."""
-    newest = (
-        sa.select(deliveries.c.event_seq)
-        .where(deliveries.c.endpoint_seq == endpoint_seq)
-        .order_by(deliveries.c.event_seq.desc())
-        .limit(NEWEST_DELIVERIES)
-    )
-    query = (
-        sa.select(attempts)
-        .where(
-            attempts.c.event_seq.in_({*extra_event_seqs, *connection.scalars(newest)}),
-            attempts.c.endpoint_seq == endpoint_seq,
-            attempts.c.outcome != int(Outcome.DELIVERED),
-            attempts.c.trigger != int(Trigger.TEST),
-        )
-        .order_by(attempts.c.started_at.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).first()
-    return None if row is None else _attempt(row)
 
 
 def _source(connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int) -> _Source:

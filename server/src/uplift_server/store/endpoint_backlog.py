@@ -80,11 +80,6 @@ def held_counts(
     return counts
 
 
-def oldest_held(connection: Connection, endpoint_seq: int, *, limit: int) -> list[int]:
-    """Return the event numbers of an endpoint's oldest held deliveries."""
-    return list(connection.scalars(_HELD.keys(connection, endpoint_seq, limit).order_by(sa.column("event_seq"))))
-
-
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold the waiting deliveries of a paused or disabled endpoint. Return how many. Leased deliveries stay.
 

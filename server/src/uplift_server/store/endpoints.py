@@ -202,6 +202,10 @@ def enable(connection: Connection, endpoint_seq: int, held: HeldAction, *, now: 
         last_outcome=None,
         excused_ms=0,
         warned_at=None,
+        last_status_code=None,
+        last_error=None,
+        last_location=None,
+        probe_at=None,
         **_held_action_values(held),
     )
 

@@ -8,10 +8,9 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.store import deliveries, endpoint_backlog
 from uplift_server.store.endpoints import deactivate
 from uplift_server.store.hot_records import HealthRow
-from uplift_server.store.records import Attempt, DisabledReason, Endpoint, EndpointState
+from uplift_server.store.records import DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
@@ -64,8 +63,19 @@ def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
         endpoints.c.failing_since.is_not(None),
         endpoints.c.last_failure_at < at,
     )
-    healthy = {"consecutive_failures": 0, "failing_since": None, "excused_ms": 0}
-    connection.execute(change.values(**healthy, last_success_at=at, last_outcome=int(Outcome.DELIVERED)))
+    connection.execute(
+        change.values(
+            consecutive_failures=0,
+            failing_since=None,
+            last_success_at=at,
+            last_outcome=int(Outcome.DELIVERED),
+            excused_ms=0,
+            last_status_code=None,
+            last_error=None,
+            last_location=None,
+            probe_at=None,
+        )
+    )
 
 
 def _batches(endpoint_seqs: Collection[int]) -> Iterator[list[int]]:
@@ -78,14 +88,14 @@ def _read(connection: Connection, which: sa.ColumnElement[bool]) -> dict[int, He
     columns = [endpoints.c[name] for name in _COLUMNS]
     query = sa.select(endpoints.c.seq, *columns).where(which, endpoints.c.deleted_at.is_(None))
     return {
-        seq: Health(failures, since, succeeded, failed, None if last is None else Outcome(last), excused, warned)
-        for seq, failures, since, succeeded, failed, last, excused, warned in connection.execute(query)
+        seq: Health(failures, since, succeeded, failed, None if last is None else Outcome(last), *others)
+        for seq, failures, since, succeeded, failed, last, *others in connection.execute(query)
     }
 
 
 _COLUMNS: Final = (
     "consecutive_failures", "failing_since", "last_success_at", "last_failure_at", "last_outcome", "excused_ms",
-    "warned_at",
+    "warned_at", "last_status_code", "last_error", "last_location", "probe_at",
 )  # fmt: skip
 
 
@@ -121,15 +131,3 @@ def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *
     if connection.execute(enabled.with_for_update()).first() is None:
         return None
     return deactivate(connection, endpoint_seq, EndpointState.DISABLED, reason, now=now)
-
-
-def last_failure(connection: Connection, endpoint_seq: int, failed_event: int | None) -> Attempt | None:
-    """Return the attempt that shows why an endpoint is failing.
-
-    `failed_event` is the event of the last failure, if known. Behind an open circuit breaker, the newest deliveries
-    were never attempted. After a restart, the oldest held ones show why the endpoint was disabled.
-    """
-    extra = endpoint_backlog.oldest_held(connection, endpoint_seq, limit=deliveries.NEWEST_DELIVERIES)
-    if failed_event is not None:
-        extra.append(failed_event)
-    return deliveries.last_failure(connection, endpoint_seq, extra_event_seqs=extra)

@@ -142,6 +142,10 @@ class HealthRow(NamedTuple):
     last_failure_at: int | None
     last_outcome: int | None
     excused_ms: int = 0
+    last_status_code: int | None = None
+    last_error: str | None = None
+    last_location: str | None = None
+    probe_at: int | None = None
 
 
 class DueEndpoint(NamedTuple):

@@ -196,6 +196,10 @@ class Endpoint:
     """
     held_through: int | None = None
     """The number of the last event to which `held_action` applies."""
+    last_status_code: int | None = None
+    last_error: str | None = None
+    last_location: str | None = None
+    probe_at: int | None = None
     settings: EndpointSettings = DEFAULTS
 
     @property
@@ -220,6 +224,10 @@ class Endpoint:
             self.last_outcome,
             self.excused_ms,
             self.warned_at,
+            self.last_status_code,
+            self.last_error,
+            self.last_location,
+            self.probe_at,
         )
 
 

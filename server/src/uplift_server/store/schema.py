@@ -126,6 +126,10 @@ endpoints = sa.Table(
     sa.Column("state_since", sa.BigInteger, comment="NULL since creation"),
     sa.Column("held_action", sa.SmallInteger, comment="action for the held deliveries"),
     sa.Column("held_through", sa.BigInteger, comment="last event to which `held_action` applies"),
+    sa.Column("last_status_code", sa.SmallInteger),
+    sa.Column("last_error", sa.Text, comment="NULL after a success"),
+    sa.Column("last_location", sa.Text, comment="redirect target without secrets"),
+    sa.Column("probe_at", sa.BigInteger, comment="of a failing endpoint with an open circuit breaker"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(

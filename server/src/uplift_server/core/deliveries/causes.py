@@ -10,6 +10,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
+from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.response_headers import mask_urls
 
@@ -316,6 +317,18 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
 }
 
 
+def cause_of(health: Health) -> Explanation | None:
+    """Explain why an endpoint is failing, from its last attempt; None if it is not failing."""
+    if health.failing_since is None or health.last_outcome is None:
+        return None
+    return explain(
+        health.last_outcome,
+        status_code=health.last_status_code,
+        error=health.last_error,
+        location=health.last_location,
+    )
+
+
 def explain(
     outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
 ) -> Explanation | None:
@@ -339,14 +352,13 @@ def _by_error(outcome: Outcome, words: str) -> Explanation:
 
 
 def _by_status(outcome: Outcome, status_code: int | None) -> Explanation:
-    if status_code is None and outcome is Outcome.THROTTLED:
+    if outcome is Outcome.THROTTLED:
         status_code = HTTPStatus.TOO_MANY_REQUESTS
-    other = _OTHER_SERVER_ERROR if outcome is Outcome.SERVER_ERROR else _OTHER_CLIENT_ERROR
-    if status_code is None:
-        of_class = "5xx" if outcome is Outcome.SERVER_ERROR else "4xx"
-        return Explanation(
-            f"status_{of_class}", f"{of_class} status", other[0].format(status=f"a {of_class} status"), other[1]
-        )
+    first, other = (5, _OTHER_SERVER_ERROR) if outcome is Outcome.SERVER_ERROR else (4, _OTHER_CLIENT_ERROR)
+    if status_code is None or status_code // 100 != first:
+        # The health does not contain the status code of an attempt of an earlier release.
+        cause, remedy = other
+        return Explanation(f"status_{first}xx", f"{first}xx status", cause.format(status=f"a {first}xx status"), remedy)
     cause, remedy = BY_STATUS.get(status_code, other)
     phrase = _PHRASES.get(status_code)
     title = f"{status_code} {phrase}" if phrase else f"Status {status_code}"
@@ -371,7 +383,7 @@ def _redirect(status_code: int | None, location: str | None) -> Explanation:
 
 def shown_location(location: str) -> str:
     """Return the redirect target for people: printable, truncated and without secrets."""
-    shown = _UNPRINTABLE.sub("?", mask_urls(location))
+    shown = _UNPRINTABLE.sub("_", mask_urls(location))
     if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
         shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"
     return shown

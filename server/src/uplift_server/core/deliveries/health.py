@@ -40,6 +40,13 @@ class Health:
     """The time since `failing_since` that does not count, because the server was at fault."""
     warned_at: int | None = None
     """Time of the last warning. None after the account is notified of the recovery."""
+    last_status_code: int | None = None
+    last_error: str | None = None
+    """The error of the last attempt if it failed."""
+    last_location: str | None = None
+    """The target of the last attempt's redirect, without secrets."""
+    probe_at: int | None = None
+    """While the endpoint is failing and its circuit breaker is open: the time of the next probe."""
 
     @property
     def warned(self) -> bool:
@@ -53,15 +60,39 @@ class Health:
             return "warned" if self.warned else "failing"
         return "unknown" if self.last_success_at is None else "healthy"
 
-    def after(self, outcome: Outcome, now_ms: int, *, own_fault: bool) -> "Health":
-        """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint."""
+    def after(
+        self,
+        outcome: Outcome,
+        now_ms: int,
+        *,
+        own_fault: bool,
+        status_code: int | None = None,
+        error: str | None = None,
+        location: str | None = None,
+    ) -> "Health":
+        """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint.
+
+        `location` is the redirect target without secrets.
+        """
         if outcome is Outcome.DELIVERED:
-            return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at)
+            return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)
         if own_fault:
             return self
         since = now_ms if self.failing_since is None else self.failing_since
         failures = self.consecutive_failures + 1
-        return Health(failures, since, self.last_success_at, now_ms, outcome, self.excused_ms, self.warned_at)
+        return Health(
+            failures,
+            since,
+            self.last_success_at,
+            now_ms,
+            outcome,
+            self.excused_ms,
+            self.warned_at,
+            status_code,
+            error,
+            location,
+            self.probe_at,
+        )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
         """Add the excused time that another process has stored for the same failure."""

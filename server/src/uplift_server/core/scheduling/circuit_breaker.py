@@ -78,8 +78,15 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
     The waits between probes continue where they were, so a restart does not retry all failing endpoints at once.
     """
     failures, last_failure_at = health.consecutive_failures, health.last_failure_at
-    if rule.failures == 0 or failures < rule.failures or last_failure_at is None:
+    if rule.failures == 0 or last_failure_at is None:
         return Breaker(failures)
+    if health.failing_since is not None and health.probe_at is not None:
+        # Also opened by a `Retry-After` or by timeouts.
+        wait = min(max(PROBE_FIRST_MS, health.probe_at - last_failure_at), rule.probe_max_ms)
+        return Breaker(failures, None, health.probe_at, wait)
+    if failures < rule.failures:
+        return Breaker(failures)
+    # The health of an earlier release does not contain the time of the probe.
     # More doublings than the maximum has bits make no difference.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
     # Failures of concurrent attempts count once: the wait is never longer than the endpoint has been failing.

@@ -311,4 +311,8 @@ def _configuration(record: Endpoint) -> Endpoint:
         last_outcome=None,
         excused_ms=0,
         warned_at=None,
+        last_status_code=None,
+        last_error=None,
+        last_location=None,
+        probe_at=None,
     )

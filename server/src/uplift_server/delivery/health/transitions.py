@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.causes import explain
-from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.deliveries.causes import cause_of
+from uplift_server.core.deliveries.health import Health, HealthRule
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.timestamps import format_optional_timestamp
@@ -38,8 +38,6 @@ class _Subject(NamedTuple):
     account: Account
     facts: dict[str, object]
     """The facts in every notification."""
-    failed_event: int | None
-    """The event of the last failed attempt, if known."""
 
 
 class Disabling(Protocol):
@@ -83,6 +81,7 @@ class Transitions:
             "failing_since": format_optional_timestamp(failing_since),
             "disable_at": format_optional_timestamp(disable_at),
         }
+        facts = subject.facts | _failing_facts(endpoint.health) | {"disable_at": disable_at}
 
         def warn(connection: Transaction) -> int | None:
             # An earlier commit may have succeeded although its response was lost.
@@ -93,10 +92,7 @@ class Transitions:
                 return None
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.warned", details, now)
-            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._add_emails(
-                connection, subject, NotificationKind.ENDPOINT_WARNED, {**facts, "disable_at": disable_at}, now
-            )
+            self._add_emails(connection, subject, NotificationKind.ENDPOINT_WARNED, facts, now)
             return now
 
         warned_at = await self._write(warn)
@@ -110,6 +106,7 @@ class Transitions:
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
         details = {"reason": reason.text, "failing_since": format_optional_timestamp(failing_since)}
+        facts = subject.facts | _failing_facts(endpoint.health) | {"reason": reason.text}
 
         def disable(connection: Transaction) -> Endpoint | bool:
             if self._sends_email and warned_at is not None and reason is DisabledReason.FAILING:
@@ -121,10 +118,7 @@ class Transitions:
                 return True
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.disabled", details, now)
-            facts = self._failing_facts(connection, subject, row.consecutive_failures, failing_since)
-            self._add_emails(
-                connection, subject, NotificationKind.ENDPOINT_DISABLED, {**facts, "reason": reason.text}, now
-            )
+            self._add_emails(connection, subject, NotificationKind.ENDPOINT_DISABLED, facts, now)
             return record
 
         done = await self._write(disable)
@@ -173,21 +167,7 @@ class Transitions:
             "description": record.description,
             "account": account.name,
         }
-        return _Subject(endpoint.seq, endpoint.id_text, account, facts, endpoint.failed_event)
-
-    def _failing_facts(
-        self, connection: Transaction, subject: _Subject, failures: int, failing_since: int | None
-    ) -> dict[str, object]:
-        failed = health.last_failure(connection, subject.endpoint_seq, subject.failed_event)
-        words = failed and explain(
-            failed.outcome, status_code=failed.status_code, error=failed.error, location=failed.location
-        )
-        return subject.facts | {
-            "failing_since": failing_since,
-            "failed_attempts": failures,
-            "cause": words.cause if words else "",
-            "remedy": words.remedy if words else "",
-        }
+        return _Subject(endpoint.seq, endpoint.id_text, account, facts)
 
     def _add_audit_entry(
         self, connection: Transaction, subject: _Subject, action: str, details: Mapping[str, object], now: int
@@ -214,3 +194,13 @@ class Transitions:
 
     def _log(self, endpoint: LiveEndpoint, text: str, details: Mapping[str, object]) -> None:
         _log.warning(text, endpoint=endpoint.id_text, account=endpoint.account_text, **details)
+
+
+def _failing_facts(health: Health) -> dict[str, object]:
+    cause = cause_of(health)
+    return {
+        "failing_since": health.failing_since,
+        "failed_attempts": health.consecutive_failures,
+        "cause": cause.cause if cause else "",
+        "remedy": cause.remedy if cause else "",
+    }

@@ -344,18 +344,11 @@ class DeliveryLanes:
         spreader = self._spreaders.get(endpoint_seq)
         return waiting if spreader is None else waiting | spreader.event_seqs
 
-    def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """Return the time of the next probe if the endpoint's circuit breaker is open (Unix ms)."""
-        lane = self._lanes.find(endpoint_seq)
-        return None if lane is None else lane.breaker.probe_at
-
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the cause of the delay of an endpoint's due deliveries."""
+        """Return the cause of the delay of due deliveries of an endpoint whose circuit breaker is closed."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER
-        if lane.breaker.probe_at is not None:
-            return HeldUpBy.PROBE
         free = lane.has_slot and lane.next_start_at() <= self._clock.now_ms()
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 

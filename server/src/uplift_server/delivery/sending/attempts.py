@@ -1,8 +1,10 @@
 """Attempts: send a leased delivery as a signed request, and settle the outcome of the exchange."""
 
 import random
+from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
+from uplift_server.core.deliveries.causes import shown_location
 from uplift_server.core.deliveries.outcomes import Outcome, classify, is_own_fault
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
@@ -39,6 +41,7 @@ GONE: Final = 410
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _DELIVERED: Final = Outcome.DELIVERED
+_REDIRECT: Final = Outcome.REDIRECT
 # Other outcomes show that the receiver responds, and leave the lane's window unchanged.
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
@@ -202,6 +205,7 @@ class Attempts:
                     self._note_health(flight, outcome, exchange, now)
                 if outcome is not _DELIVERED or lane.breaker.failures:
                     update_breaker(lane, outcome, exchange, now, self._breaker, counts=counts)
+                    self._note_probe(lane, endpoint)
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
                 # Another process took over the endpoint during the attempt.
                 self._shards.report_success(endpoint.seq, now)
@@ -279,14 +283,27 @@ class Attempts:
         endpoint = flight.endpoint
         own_fault = is_own_fault(exchange)
         failed_before = endpoint.health.failing_since is not None
-        health = endpoint.health = endpoint.health.after(outcome, now, own_fault=own_fault)
+        location = exchange.location if outcome is _REDIRECT else None
+        health = endpoint.health = endpoint.health.after(
+            outcome,
+            now,
+            own_fault=own_fault,
+            status_code=exchange.status_code,
+            error=exchange.error,
+            location=location and shown_location(location),
+        )
         self._settler.note_health(endpoint, now)
         if failed_before or health.failing_since is not None:
             self._monitor.note(endpoint)
         if exchange.status_code == GONE:
             self._monitor.note_gone_response(endpoint)
-        if outcome is not _DELIVERED and not own_fault:
-            endpoint.failed_event = flight.delivery.event_seq
+
+    def _note_probe(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
+        """Store the probe of a failing endpoint, so that its circuit breaker stays open after a restart."""
+        health = endpoint.health
+        if health.failing_since is not None and health.probe_at != lane.breaker.probe_at:
+            endpoint.health = replace(health, probe_at=lane.breaker.probe_at)
+            self._settler.keep_health(endpoint)
 
 
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:

@@ -286,4 +286,8 @@ def health_row(endpoint: LiveEndpoint) -> HealthRow:
         health.last_failure_at,
         health.last_outcome,
         health.excused_ms,
+        health.last_status_code,
+        health.last_error,
+        health.last_location,
+        health.probe_at,
     )

@@ -12,6 +12,7 @@ Column = Sequence[Any]
 
 _NO_ATTEMPT: Final = (None,) * len(AttemptRow._fields)
 _ATTEMPT_TEXTS: Final = ("error", "location", "remote_address")
+_HEALTH_TEXTS: Final = ("last_error", "last_location")
 """Columns with strings from receivers and libraries, which may contain characters that PostgreSQL cannot store."""
 
 
@@ -33,7 +34,10 @@ async def settle(
         *(_shortened(attempted[name]) for name in statements.ATTEMPT_COLUMNS),
     ]
     if health:
-        parameters += [*zip(*sorted(health), strict=True), process_id]
+        noted = _columns(HealthRow._fields, sorted(health))
+        for name in _HEALTH_TEXTS:
+            noted[name] = storable_texts(noted[name])
+        parameters += [*noted.values(), process_id]
     is_counted = any(replay is not None for replay in settled["replay_seq"])
     places = await raw.fetchval(statements.SETTLE[is_counted, bool(health)], *parameters) or ()
     if len(places) == len(settlements):

@@ -215,7 +215,7 @@ SETTLEMENT_COLUMNS: Final = (
 ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not in ("event_seq", "endpoint_seq"))
 """The fields of `AttemptRow` that are parameters $12-$28 of SETTLE. They are NULL for a settlement without an attempt.
 
-$29-$35 are the fields of `HealthRow`. $36 is the process that writes.
+$29-$39 are the fields of `HealthRow`. $40 is the process that writes.
 """
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
@@ -290,15 +290,20 @@ _HEALTH: Final = """, health AS (
         last_failure_at = s.last_failure_at,
         last_outcome = s.last_outcome,
         excused_ms = CASE WHEN e.failing_since = s.failing_since
-            THEN greatest(e.excused_ms, s.excused_ms) ELSE s.excused_ms END
+            THEN greatest(e.excused_ms, s.excused_ms) ELSE s.excused_ms END,
+        last_status_code = s.last_status_code,
+        last_error = s.last_error,
+        last_location = s.last_location,
+        probe_at = s.probe_at
     FROM unnest(
-            $29::bigint[], $30::int[], $31::bigint[], $32::bigint[], $33::bigint[], $34::smallint[], $35::bigint[]
+            $29::bigint[], $30::int[], $31::bigint[], $32::bigint[], $33::bigint[], $34::smallint[], $35::bigint[],
+            $36::smallint[], $37::text[], $38::text[], $39::bigint[]
         ) AS s(
             endpoint_seq, consecutive_failures, failing_since, last_success_at, last_failure_at, last_outcome,
-            excused_ms
+            excused_ms, last_status_code, last_error, last_location, probe_at
         )
     WHERE e.seq = s.endpoint_seq
-      AND ($36::bigint = 0 OR EXISTS (SELECT FROM processes p WHERE p.seq = $36))  -- 0: there is only one process
+      AND ($40::bigint = 0 OR EXISTS (SELECT FROM processes p WHERE p.seq = $40))  -- 0: there is only one process
 )"""
 SETTLE: Final = {
     (counted, health): _SETTLE.format(counted=_COUNTED if counted else "", health=_HEALTH if health else "")

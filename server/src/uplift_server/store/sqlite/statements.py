@@ -205,6 +205,10 @@ class EndpointHealthRow(NamedTuple):
     last_failure_at: int | None
     last_outcome: int | None
     excused_ms: int
+    last_status_code: int | None
+    last_error: str | None
+    last_location: str | None
+    probe_at: int | None
     process_seq: int
     """The process that writes, which must not be evicted; 0 if there is only one."""
 
@@ -252,7 +256,11 @@ SET consecutive_failures = h.consecutive_failures,
     last_failure_at = h.last_failure_at,
     last_outcome = h.last_outcome,
     excused_ms = CASE WHEN endpoints.failing_since = h.failing_since
-        THEN max(endpoints.excused_ms, h.excused_ms) ELSE h.excused_ms END
+        THEN max(endpoints.excused_ms, h.excused_ms) ELSE h.excused_ms END,
+    last_status_code = h.last_status_code,
+    last_error = h.last_error,
+    last_location = h.last_location,
+    probe_at = h.probe_at
 FROM (:rows) h
 WHERE endpoints.seq = h.endpoint_seq
   AND (h.process_seq = 0 OR EXISTS (SELECT 1 FROM processes WHERE processes.seq = h.process_seq))""",
