@@ -42,6 +42,8 @@ def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
 def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert output("sign-in-link") == LINK
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/sign-in-links", {})
+    assert output("sign-in-link", "--read-only") == LINK
+    assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/sign-in-links", {"read_only": True})
     assert output("sign-in-link", "--account", "Rapids") == LINK
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
     assert output("sign-in-link", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
@@ -50,6 +52,9 @@ def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     result = run("sign-in-link", "--email", "a@b.example")
     assert result.exit_code == 2
     assert "add --account" in result.stderr
+    result = run("sign-in-link", "--account", "Rapids", "--read-only")
+    assert result.exit_code == 2
+    assert "--read-only is for operators" in result.stderr
 
 
 def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import unescape
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from tests.dashboard import visitors
@@ -83,6 +83,9 @@ FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/settings/contacts": Right.ACCOUNT_MANAGE,
 }
 """The permission that each form requires."""
+READING_SCOPES = {Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}
+PAGES_FOR_CHANGES = {"/operator/accounts/new", "/operator/event-types/new-type"}
+"""Operator pages that only show a form."""
 OPERATOR_FORMS = {"/settings/members/{member}/password-link"}
 """Forms of account pages that only operators can submit."""
 
@@ -244,6 +247,44 @@ def test_members_cannot_see_operator_pages(page: Page, owner: SignedInVisitor, m
     response = owner.get(path) if page.method == "GET" else owner.post(path, {})
 
     assert response.status == 404
+
+
+@pytest.fixture(scope="module")
+def reader(server: Server) -> SignedInVisitor:
+    """A read-only operator."""
+    guest = Guest(server.url)
+    link = server.api().ok("POST", "/v1/sign-in-links", {"read_only": True})["url"]
+    guest.post(urlsplit(link).path, follow=False)
+    return SignedInVisitor.of(guest)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.door in {Door.ACCOUNT, Door.OPERATOR} and page.method == "GET"], ids=_name
+)
+def test_a_read_only_operator_sees_no_form(page: Page, reader: SignedInVisitor, mine: FullAccount) -> None:
+    if page.path.endswith("/live"):
+        return
+    response = reader.get(path_with_ids(page, mine.ids))
+
+    permission = PAGE_PERMISSIONS.get(page.path.removeprefix("/accounts/{account}"))
+    is_allowed = page.path not in PAGES_FOR_CHANGES and permission in {None, Right.AUDIT_READ, *READING_SCOPES}
+    expected = {200} if is_allowed else {403}
+    assert response.status in ({303} if page.path == "/accounts/{account}/settings" else expected)
+    assert {form.action for form in forms(response.html) if form.method == "POST"} <= {"/sign-out"}
+
+
+@pytest.mark.parametrize("page", [page for page in FORMS if page.door is not Door.ANYBODY], ids=_name)
+def test_a_read_only_operator_can_submit_no_form(
+    page: Page, reader: SignedInVisitor, mine: FullAccount, form_fields: Mapping[str, dict[str, str]]
+) -> None:
+    path = path_with_ids(page, mine.ids)
+    before = mine.state()
+    fields = {name: value for name, value in form_fields.get(path, {}).items() if name != CSRF_FIELD}
+
+    response = reader.post(path, fields)
+
+    assert (response.status, "You are signed in read-only." in response.text) == (403, True)
+    assert mine.state() == before
 
 
 @pytest.mark.parametrize("page", FORMS, ids=_name)

@@ -5,6 +5,7 @@ import base64
 import os
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -394,6 +395,35 @@ async def test_an_operator_signs_in_with_a_key_and_sees_all_accounts(world: Worl
         visitor.caller("acc_" + "0" * 32, ADDRESS)
     last = (await world.audited())[-1]
     assert (last.action, last.account_seq, last.details) == ("operator.signed_in", None, {"by": "key"})
+
+
+@pytest.mark.parametrize("by", ["key", "link"])
+async def test_a_read_only_operator_reads_without_secrets(world: World, by: str) -> None:
+    account, sessions = await world.account(), world.services.sessions
+    if by == "key":
+        cookie = await sessions.sign_in_operator(world.operator_key, address=ADDRESS, is_read_only=True)
+    else:
+        link = await world.services.portal_links.create_for_operator(world.operator, is_read_only=True)
+        cookie = await sessions.open_link(link.url.rpartition("/")[2], address=ADDRESS)
+    visitor = await world.visitor(cookie)
+    assert (visitor.name, visitor.is_read_only) == ("operator (read-only)", True)
+    assert (await world.audited())[-1].details == {"by": by, "read_only": True}
+    caller = visitor.operator(ADDRESS)
+    caller.require_operator(reads=True)
+    allowed = {scope for scope in Scope if caller.principal.allows(scope)}
+    assert allowed == {Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}
+    assert {right for right in Right if caller.principal.has_right(right)} == {Right.AUDIT_READ}
+    within = visitor.caller(account, ADDRESS)
+    calls: list[Callable[[], object]] = [
+        caller.require_operator,
+        lambda: within.require(Scope.SECRETS_READ),
+        lambda: within.require_right(Right.KEYS_MANAGE),
+    ]
+    for call in calls:
+        with pytest.raises(Forbidden, match="read-only"):
+            call()
+    world.cache.drop_key(key_digest(world.operator_key))
+    assert await sessions.visitor(cookie) is None
 
 
 async def test_only_an_operator_key_signs_an_operator_in(world: World) -> None:

@@ -51,6 +51,20 @@ def test_a_link_is_used_once_and_not_after_its_expiry(connection: sa.Connection)
     assert sessions.consume_link(connection, link.id, now=9) is None
 
 
+def test_earlier_releases_find_no_key_of_a_read_only_operator(connection: sa.Connection) -> None:
+    key = b"k" * 32
+    session = replace(SESSION, digest=b"r" * 32, person_seq=None, key_digest=key, is_read_only=True)
+    sessions.create(connection, session)
+    link = sessions.add_link(connection, Link(b"l" * 16, None, None, Role.MEMBER, key, 10, True))
+
+    assert sessions.get(connection, session.digest) == session
+    assert sessions.get_link(connection, link.id) == link
+    for table in ("sessions", "links"):
+        assert connection.scalar(sa.text(f"SELECT key_digest FROM {table}")) is None
+    sessions.end_all_of_key(connection, key)
+    assert sessions.get(connection, session.digest) is None
+
+
 def test_no_link_is_created_for_a_deleted_account(connection: sa.Connection) -> None:
     with pytest.raises(Conflict):
         sessions.add_link(connection, Link(b"l" * 16, 7, None, Role.MEMBER, None, 10))

@@ -78,6 +78,14 @@ class Nothing(Body):
     """A body without fields."""
 
 
+class SignInLinkNew(Body):
+    """A one-time link that signs an operator in."""
+
+    read_only: bool = Field(
+        default=False, description="Whether the operator can only read. Secrets stay hidden. Default: `false`."
+    )
+
+
 class AccountNew(Body):
     """A new account."""
 

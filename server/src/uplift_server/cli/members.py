@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
         "sign-in-link",
         examples=(
             "uplift-server sign-in-link",
+            "uplift-server sign-in-link --read-only",
             "uplift-server sign-in-link --account 'Rapids Academy' --email coach@rapids.example --role owner",
         ),
     )(sign_in_link)
@@ -195,6 +196,9 @@ def sign_in_link(
             help="Role of a guest or a new member. Default: member.",
         ),
     ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="The operator can only read, and sees no secrets.")
+    ] = False,
 ) -> None:
     """Print a link that signs in to the dashboard.
 
@@ -204,10 +208,13 @@ def sign_in_link(
     config = session.config()
     if account is None and (email or role):
         raise CliError("--email and --role require --account", "add --account, or omit them", ExitCode.USAGE)
+    if account is not None and read_only:
+        raise CliError("--read-only is for operators", "omit --account or --read-only", ExitCode.USAGE)
     _check_server(config, for_operator=account is None)
     with reach(config) as client, options(email="--email", role="--role"):
+        body: dict[str, object]
         if account is None:
-            path, body = "/v1/sign-in-links", {}
+            path, body = "/v1/sign-in-links", {"read_only": True} if read_only else {}
         else:
             path = f"{lookup.account_path(client, account)}/portal-links"
             body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}

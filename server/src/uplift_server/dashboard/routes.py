@@ -16,6 +16,7 @@ from uplift_server.dashboard import sign_in_again
 from uplift_server.dashboard.security import SESSION_COOKIE
 from uplift_server.dashboard.visit import Dashboard, Visit, written
 from uplift_server.service import errors
+from uplift_server.service.principals import READ_ONLY
 from uplift_server.store.errors import StoreError
 
 _log = structlog.get_logger()
@@ -125,6 +126,8 @@ async def _serve(page: Page, visit: Visit) -> Response:
         asking = await sign_in_again.sign_in(visit, as_operator=page.door is Door.OPERATOR)
         if asking is not None:
             return asking
+    if submits and page.door is not Door.ANYBODY and not visit.may_write:
+        raise errors.Forbidden(READ_ONLY)
     if page.door is Door.ACCOUNT:
         visit.enter(visit.parameter("account"))
     elif page.door is Door.OPERATOR:

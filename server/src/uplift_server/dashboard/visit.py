@@ -132,10 +132,16 @@ class Visit:
         is_operator = self.visitor is not None and self.visitor.person is None
         return self.services.context.engine.status.outage if is_operator else None
 
+    @property
+    def may_write(self) -> bool:
+        """Whether the visitor is not an operator who can only read."""
+        return self.visitor is not None and not self.visitor.is_read_only
+
     def can_call(self, needs: str | None) -> bool:
         """Whether an API key with the visitor's permissions can make a call. `needs` is a scope or OPERATOR."""
         principal = self.caller.principal
-        return principal.is_operator or needs is None or needs in principal.scopes
+        is_allowed = principal.is_operator and not principal.is_read_only
+        return is_allowed or needs is None or needs in principal.scopes
 
     def command(self, command: str) -> str | None:
         """Return the visitor's form of a command: `uplift` for members, `uplift-server` for operators."""

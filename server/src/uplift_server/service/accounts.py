@@ -69,13 +69,13 @@ class Accounts:
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
         """Return accounts, newest first."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
 
     async def get(self, caller: Caller, account: str) -> Account:
         """Return an account. Raises NotFound."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         account_id = parse_id(ids.ACCOUNT, account, _KIND)
         found = await self._context.database.read(lambda c: accounts.get(c, account_id))
         if found is None:

@@ -332,9 +332,11 @@ def new_session(
     person_seq: int | None = None,
     account_seq: int | None = None,
     key_digest: bytes | None = None,
+    is_read_only: bool = False,
 ) -> Session:
     """Return a session of a person, or of an operator's key, that begins now."""
-    return Session(digest_of(cookie.encode()), person_seq, account_seq, key_digest, now, now, now, now + ttl_ms)
+    digest, ends_at = digest_of(cookie.encode()), now + ttl_ms
+    return Session(digest, person_seq, account_seq, key_digest, now, now, now, ends_at, is_read_only)
 
 
 def audit_member_action(

@@ -75,7 +75,7 @@ class OperatorLists:
 
     def accounts(self, caller: Caller, search: str | None, listing: Listing) -> Page[AccountSummary]:
         """Return accounts, newest first."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
         text = (search or "").casefold()
         found = [each for each in self._context.cache.accounts.values() if _account_matches(each, text)]
@@ -92,7 +92,7 @@ class OperatorLists:
         self, caller: Caller, status: EndpointStatus | None, search: str | None, listing: Listing
     ) -> EndpointList:
         """Return endpoints of all accounts, newest first."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
         cache, text = self._context.cache, (search or "").casefold()
         with_held = set(
@@ -120,7 +120,7 @@ class OperatorLists:
 
     async def emails(self, caller: Caller, state: NotificationState | None, listing: Listing) -> Page[DueEmail]:
         """Return emails in the outbox, newest first; waiting ones in the order of their next attempt."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 2 if state is NotificationState.WAITING else 1)
         return await self._context.database.read(lambda c: outbox.page(c, state, limit=listing.limit, before=before))
 

@@ -69,7 +69,7 @@ class OperatorOverview:
 
     async def state(self, caller: Caller) -> OverviewState:
         """Return the state of the server. Raises Unavailable."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         load, now = self._context.engine.status.load(), self._context.now()
         stored_backlog, running = await self._context.database.read(lambda c: _read(c, now))
         cache = self._context.cache

@@ -91,14 +91,21 @@ class PortalLinks:
         return await self._context.run_shielded(self._create(caller, link, owner, request, details))
 
     async def create_for_operator(
-        self, caller: Caller, *, idempotency_key: IdempotencyKey | None = None, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        *,
+        is_read_only: bool = False,
+        idempotency_key: IdempotencyKey | None = None,
+        problems: Sequence[Problem] = (),
     ) -> ShownLink:
         """Create a link that signs an operator in. It stops working if the caller's key is revoked."""
         caller.require_operator()
         require_valid([*problems, check_idempotency_key(idempotency_key)])
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _OPERATOR_KIND)
-        link = Link(self._context.new_id(), None, None, Role.MEMBER, self._key_digest(caller), self._ends_at())
-        return await self._context.run_shielded(self._create(caller, link, None, request, {}))
+        key_digest = self._key_digest(caller)
+        link = Link(self._context.new_id(), None, None, Role.MEMBER, key_digest, self._ends_at(), is_read_only)
+        details = {"read_only": True} if is_read_only else {}
+        return await self._context.run_shielded(self._create(caller, link, None, request, details))
 
     def _ends_at(self) -> int:
         return self._context.now() + LINK_TTL_MS

@@ -33,6 +33,9 @@ PRINCIPALS_CACHED_MAX: Final = 256
 """Maximum number of cached principals. Each event needs the principal of its key, and a lookup is faster than its
 creation.
 """
+READ_ONLY: Final = "You are signed in read-only. Sign in with the operator key, or with a link that can make changes."
+READ_ONLY_SCOPES: Final = frozenset(map(str, SCOPES_OF_ROLE[Role.MEMBER]))
+"""The scopes of a read-only operator."""
 _ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 
@@ -52,6 +55,8 @@ class Principal:
     """The role of a member."""
     confirmed_at: int | None = None
     """When the person last entered the password (Unix ms)."""
+    is_read_only: bool = False
+    """Whether this is the session of an operator who can only read."""
 
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
@@ -70,7 +75,7 @@ class Principal:
 
     @property
     def is_operator(self) -> bool:
-        """Whether this is an operator, who has all permissions."""
+        """Whether this is an operator, who has all permissions unless `is_read_only`."""
         return self.account_seq is None
 
     @property
@@ -80,12 +85,12 @@ class Principal:
 
     def allows(self, scope: Scope) -> bool:
         """Whether the principal has this scope."""
-        return self.account_seq is None or scope in self.scopes
+        return (self.account_seq is None and not self.is_read_only) or scope in self.scopes
 
     def has_right(self, right: Right) -> bool:
         """Whether the role of a member or the scopes of a key give the principal this right."""
         if self.account_seq is None:
-            return True
+            return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:
             return right in RIGHTS_OF_ROLE[self.role]
         scope = RIGHTS_OF_SCOPE.get(right)
@@ -94,6 +99,8 @@ class Principal:
     def require(self, scope: Scope) -> None:
         """Raise Forbidden unless the principal has this scope."""
         if not self.allows(scope):
+            if self.is_read_only:
+                raise Forbidden(READ_ONLY)
             if self.role is not None:
                 raise self._role_error(scope)
             raise Forbidden(f"The API key does not have the scope {scope}. {_key_source(scope)}")
@@ -102,14 +109,18 @@ class Principal:
         """Raise Forbidden unless the principal has this right."""
         if self.has_right(right):
             return
+        if self.is_read_only:
+            raise Forbidden(READ_ONLY)
         if self.role is not None:
             raise self._role_error(right)
         if right in RIGHTS_OF_SCOPE:
             self.require(RIGHTS_OF_SCOPE[right])
         self.require_operator()
 
-    def require_operator(self) -> None:
-        """Raise Forbidden unless this is an operator."""
+    def require_operator(self, *, reads: bool = False) -> None:
+        """Raise Forbidden unless this is an operator. Read-only operators pass only if the caller `reads`."""
+        if self.is_read_only and not reads:
+            raise Forbidden(READ_ONLY)
         if not self.is_operator:
             raise Forbidden(
                 "This call requires an operator key (op_…)."
@@ -163,9 +174,9 @@ class Caller:
         """Raise Forbidden unless the caller has this right."""
         self.principal.require_right(right)
 
-    def require_operator(self) -> None:
-        """Raise Forbidden unless the caller is an operator."""
-        self.principal.require_operator()
+    def require_operator(self, *, reads: bool = False) -> None:
+        """Raise Forbidden unless the caller is an operator. Read-only operators pass only if the caller `reads`."""
+        self.principal.require_operator(reads=reads)
 
     def require_confirmed(self, now_ms: int) -> None:
         """Raise ConfirmationRequired for a person who did not enter the password recently."""

@@ -21,7 +21,7 @@ from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
 from uplift_server.service.credentials import Credentials, audit_member_action, new_session
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_link
-from uplift_server.service.principals import Principal, PrincipalKind
+from uplift_server.service.principals import READ_ONLY_SCOPES, Principal, PrincipalKind
 from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import accounts, audit, people, sessions
 from uplift_server.store.contract import Transaction
@@ -46,10 +46,10 @@ class _Found(NamedTuple):
 class Sessions(Credentials):
     """Begins, confirms and ends the sessions of visitors."""
 
-    async def sign_in_operator(self, key: str, *, address: str | None) -> str:
+    async def sign_in_operator(self, key: str, *, address: str | None, is_read_only: bool = False) -> str:
         """Sign an operator in, and return the session cookie. Raises Unauthorized and RateLimited."""
         found = self._operator_key(key, address)
-        return await self._context.run_shielded(self._begin_operator(found, "key", address))
+        return await self._context.run_shielded(self._begin_operator(found, "key", address, is_read_only=is_read_only))
 
     async def open_link(self, token: str, *, address: str | None) -> str:
         """Use a one-time link, and return the session cookie. Raises NotFound if it is used, expired or invalid."""
@@ -60,7 +60,8 @@ class Sessions(Credentials):
             key = self._context.cache.keys.get(link.key_digest or b"")
             if key is None:
                 raise NotFound(_LINK_USED)
-            return await self._context.run_shielded(self._begin_operator(key, "link", address, link))
+            begun = self._begin_operator(key, "link", address, link, is_read_only=link.is_read_only)
+            return await self._context.run_shielded(begun)
         return await self._context.run_shielded(self._open_portal_link(link, address))
 
     async def can_open_link(self, token: str) -> bool:
@@ -133,16 +134,19 @@ class Sessions(Credentials):
         found = await self._context.database.read(lambda c: sessions.get_link(c, link_id))
         return None if found is None or now >= found.expires_at else found
 
-    async def _begin_operator(self, key: ApiKey, by: str, address: str | None, link: Link | None = None) -> str:
+    async def _begin_operator(
+        self, key: ApiKey, by: str, address: str | None, link: Link | None = None, *, is_read_only: bool
+    ) -> str:
         cookie, now = self.new_cookie(), self._context.now()
-        session = new_session(cookie, now, SESSION_TTL_MS, key_digest=key.digest)
+        session = new_session(cookie, now, SESSION_TTL_MS, key_digest=key.digest, is_read_only=is_read_only)
+        details: dict[str, object] = {"by": by, "read_only": True} if is_read_only else {"by": by}
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
 
         def begin(connection: Transaction) -> bool:
             if link is not None and sessions.consume_link(connection, link.id, now=now) is None:
                 return False
             sessions.create(connection, session)
-            audit.add(connection, AuditEntry(None, now, actor, "operator.signed_in", actor.id or "", {"by": by}))
+            audit.add(connection, AuditEntry(None, now, actor, "operator.signed_in", actor.id or "", details))
             return True
 
         if not await self._context.database.write(begin):
@@ -184,7 +188,13 @@ class Sessions(Credentials):
             if key is None:
                 return None
             operator = Principal(
-                PrincipalKind.OPERATOR_SESSION, key.id, None, frozenset(), key.name, confirmed_at=session.confirmed_at
+                PrincipalKind.OPERATOR_SESSION,
+                key.id,
+                None,
+                READ_ONLY_SCOPES if session.is_read_only else frozenset(),
+                key.name,
+                confirmed_at=session.confirmed_at,
+                is_read_only=session.is_read_only,
             )
             accounts = self._context.cache.accounts_by_id
             return Visitor(

@@ -57,13 +57,13 @@ class Statistics:
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
         """Return the hourly statistics of the last day by account ID, for operators."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         scopes = {account: self._scope_of_account(account) for account in accounts}
         return await self._read(scopes, Span(HOURS_IN_LISTS, HOUR_MS))
 
     async def of_all_accounts(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
         """Return the statistics of all accounts in total, for operators."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         require_valid(problems)
         return await self._read_one(statistics.ALL_ACCOUNTS, period)
 

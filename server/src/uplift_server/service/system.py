@@ -56,7 +56,7 @@ class System:
 
     def facts(self, caller: Caller) -> Facts:
         """Return facts about the server and its configuration."""
-        caller.require_operator()
+        caller.require_operator(reads=True)
         return Facts(
             __version__,
             ".".join(map(str, sys.version_info[:3])),
@@ -72,7 +72,7 @@ class System:
 
         Raises Busy if earlier checks are still running.
         """
-        caller.require_operator()
+        caller.require_operator(reads=True)
         if self._checks_done is not None and not self._checks_done.is_set():
             raise Busy("Checks are already running. Try again in a moment.")
         found: list[Finding] = []

@@ -42,7 +42,14 @@ class Visitor:
     @property
     def name(self) -> str:
         """The name that pages show."""
-        return self.person.title if self.person is not None else "operator"
+        if self.person is not None:
+            return self.person.title
+        return "operator (read-only)" if self.is_read_only else "operator"
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the visitor is an operator who can only read."""
+        return self._operator is not None and self._operator.is_read_only
 
     @property
     def has_password(self) -> bool:

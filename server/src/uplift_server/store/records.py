@@ -110,6 +110,8 @@ class Session:
     seen_at: int
     confirmed_at: int | None
     ends_at: int
+    is_read_only: bool = False
+    """Whether the operator can only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Link:
     key_digest: bytes | None
     """For an operator: the digest of the key that created the link."""
     expires_at: int
+    is_read_only: bool = False
+    """Whether the operator who uses the link can only read."""
 
 
 @dataclass(frozen=True, slots=True)

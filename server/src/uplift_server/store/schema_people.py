@@ -40,6 +40,7 @@ sessions = sa.Table(
     sa.Column("seen_at", sa.BigInteger, nullable=False, comment="last use, rounded to the hour"),
     sa.Column("confirmed_at", sa.BigInteger, comment="time of the last password entry"),
     sa.Column("ends_at", sa.BigInteger, nullable=False),
+    sa.Column("reader_key_digest", sa.LargeBinary(32), comment="for read-only operators, instead of key_digest"),
     sqlite_with_rowid=False,
 )
 sa.Index("sessions_by_person", sessions.c.person_seq, sessions.c.created_at)
@@ -54,6 +55,7 @@ links = sa.Table(
     sa.Column("role", sa.SmallInteger, nullable=False, comment="role of a new member"),
     sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key that created the link"),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("reader_key_digest", sa.LargeBinary(32), comment="for read-only operators, instead of key_digest"),
     sqlite_with_rowid=False,
     comment="unused one-time links",
 )

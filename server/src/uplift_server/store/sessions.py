@@ -15,7 +15,7 @@ from uplift_server.store.schema_people import links, sessions
 
 def create(connection: Connection, session: Session) -> None:
     """Start a session. Above SESSIONS_PER_PERSON_MAX, the person's oldest sessions end."""
-    connection.execute(sa.insert(sessions).values(asdict(session)))
+    connection.execute(sa.insert(sessions).values(_values(session)))
     if session.person_seq is None:
         return
     excess = (
@@ -39,11 +39,12 @@ def get(connection: Connection, digest: bytes) -> Session | None:
         digest=row.digest,
         person_seq=row.person_seq,
         account_seq=row.account_seq,
-        key_digest=row.key_digest,
+        key_digest=_key_digest(row),
         created_at=row.created_at,
         seen_at=row.seen_at,
         confirmed_at=row.confirmed_at,
         ends_at=row.ends_at,
+        is_read_only=row.reader_key_digest is not None,
     )
 
 
@@ -70,15 +71,15 @@ def end_all_of_person(connection: Connection, person_seq: int, *, except_digest:
 
 def end_all_of_key(connection: Connection, key_digest: bytes) -> None:
     """End all operator sessions that an operator key started."""
-    own = sa.and_(sessions.c.person_seq.is_(None), sessions.c.key_digest == key_digest)
-    connection.execute(sa.delete(sessions).where(own))
+    own = sa.or_(sessions.c.key_digest == key_digest, sessions.c.reader_key_digest == key_digest)
+    connection.execute(sa.delete(sessions).where(sessions.c.person_seq.is_(None), own))
 
 
 def add_link(connection: Connection, link: Link) -> Link:
     """Store a one-time link. Raises Conflict if its account was deleted."""
     if link.account_seq is not None:
         accounts.require(connection, link.account_seq)
-    connection.execute(sa.insert(links).values({**asdict(link), "role": int(link.role)}))
+    connection.execute(sa.insert(links).values({**_values(link), "role": int(link.role)}))
     return link
 
 
@@ -96,4 +97,18 @@ def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | 
 
 
 def _link(row: sa.Row[Any]) -> Link:
-    return Link(row.id, row.account_seq, row.email, Role(row.role), row.key_digest, row.expires_at)
+    is_read_only = row.reader_key_digest is not None
+    return Link(row.id, row.account_seq, row.email, Role(row.role), _key_digest(row), row.expires_at, is_read_only)
+
+
+def _values(record: Session | Link) -> dict[str, Any]:
+    """Return the values of the columns. The key of a read-only operator has its own column."""
+    values = asdict(record)
+    if values.pop("is_read_only"):
+        values |= {"key_digest": None, "reader_key_digest": record.key_digest}
+    return values
+
+
+def _key_digest(row: sa.Row[Any]) -> bytes | None:
+    digest: bytes | None = row.key_digest if row.reader_key_digest is None else row.reader_key_digest
+    return digest

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import LinkNew, Nothing
+from uplift_server.api.bodies import LinkNew, SignInLinkNew
 from uplift_server.api.people_rendering import link_view
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
 from uplift_server.api.repeats import mark_repeated
@@ -41,14 +41,17 @@ async def create_sign_in_link(
     response: Response,
     services: ServicesOf,
     caller: CallerOf,
-    sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
+    sent: Annotated[Sent, Depends(BodyReader(SignInLinkNew, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link works once, and signs an operator in.
+    """Requires an operator key. The link works once, and signs an operator in, read-only if you ask for it.
 
     Revoking the key ends the link and the session.
     """
     link = await services.portal_links.create_for_operator(
-        caller, idempotency_key=key_of(request, sent), problems=sent.problems
+        caller,
+        is_read_only=sent.given.get("read_only") is True,
+        idempotency_key=key_of(request, sent),
+        problems=sent.problems,
     )
     mark_repeated(response, repeated=link.repeated)
     return link_view(link)

@@ -57,7 +57,9 @@ async def sign_in_operator(visit: Visit) -> Response:
     """Sign in an operator."""
     sent = await visit.form()
     try:
-        cookie = await visit.services.sessions.sign_in_operator(sent.text("key"), address=visit.address)
+        cookie = await visit.services.sessions.sign_in_operator(
+            sent.text("key"), address=visit.address, is_read_only=sent.flag("read_only")
+        )
     except (Unauthorized, RateLimited) as error:
         status = 429 if isinstance(error, RateLimited) else 401
         return visit.render(_OPERATOR, status, refusal=error.detail, next=sent.text("next"))

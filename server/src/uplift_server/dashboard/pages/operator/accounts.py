@@ -38,6 +38,7 @@ async def listed(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """Show the form that creates an account."""
+    visit.caller.require_operator()
     return visit.render(_NEW, name="", contact_emails="")
 
 

@@ -46,6 +46,7 @@ async def listed(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """Show the form that creates an event type."""
+    visit.caller.require_operator()
     return visit.render(_NEW, **FIRST)
 
 
