@@ -5,8 +5,11 @@ from typing import Any, get_args
 import pytest
 
 from uplift_server.api.bodies import OutcomeName, StatusName
+from uplift_server.core import ids
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
+from uplift_server.service.context import Listing
+from uplift_server.service.delivery_queries import DeliveryQuery
 
 from .test_deliveries import Owner
 
@@ -82,3 +85,26 @@ def test_deliveries_of_a_deleted_endpoint_are_found_by_its_id(server: Any, owner
     assert Owner(server).client.get(f"/v1/deliveries?endpoint={owner.endpoint}").problems == {
         ("endpoint", "endpoint_unknown")
     }
+
+
+def test_a_search_continues_until_its_time_is_over(server: Any, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page with few matches says how far the search went. The next page continues there."""
+    old = owner.delivery(Status.HELD, created_at=1_500_000_000_000)
+    for number in range(12):
+        owner.delivery(created_at=1_500_000_001_000 + number)
+    caller = server.services.authenticator.caller(f"Bearer {owner.client.key}".encode(), None)
+    query = DeliveryQuery(outcome=[Outcome.TLS_ERROR.text])
+    search = server.services.deliveries.search
+    monkeypatch.setattr("uplift_server.store.deliveries.WINDOW_ROWS", 4)
+
+    whole = server.run(lambda: search(caller, query, Listing(5)))
+    assert (whole.page.items, whole.page.next_key, whole.searched_to) == ([], None, None)
+
+    monkeypatch.setattr("uplift_server.service.deliveries.SEARCH_MS", 0)
+    page = server.run(lambda: search(caller, query, Listing(5)))
+    assert page.page.items == []
+    assert page.page.next_key is not None
+    assert page.searched_to >= 1_500_000_001_000
+    held = server.run(lambda: search(caller, DeliveryQuery(status=["held"]), Listing(5)))
+    assert [ids.delivery_id(each.delivery.event_id, each.delivery.endpoint_id) for each in held.page.items] == [old]
+    assert held.searched_to is None

@@ -40,6 +40,7 @@ PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/endpoints/{endpoint}/test": Scope.ENDPOINTS_READ,
     "/events": Scope.EVENTS_READ,
     "/events/{event}": Scope.EVENTS_READ,
+    "/deliveries": Scope.DELIVERIES_READ,
     "/deliveries/{delivery}": Scope.DELIVERIES_READ,
     "/replays": Scope.DELIVERIES_READ,
     "/replays/new": Scope.DELIVERIES_WRITE,

@@ -17,6 +17,7 @@ from uplift_server.dashboard.gate import App, Receive, Scope, Send
 from uplift_server.dashboard.pages import (
     catalog,
     deliveries,
+    delivery_lists,
     developers,
     endpoint,
     endpoints,
@@ -57,6 +58,7 @@ PAGES: Final[Sequence[Page]] = tuple(
             secrets,
             test_deliveries,
             events,
+            delivery_lists,
             deliveries,
             replays,
             catalog,

@@ -1,0 +1,150 @@
+"""Lists of deliveries with filters: of an account, and for operators of all accounts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.limits import FILTER_VALUES_MAX
+from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import format_timestamp
+from uplift_server.dashboard.pages.endpoint import type_names
+from uplift_server.dashboard.routes import account_page, operator_page
+from uplift_server.dashboard.visit import Visit
+from uplift_server.dashboard.words import OUTCOMES
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.service.deliveries import DeliverySearch
+from uplift_server.service.delivery_queries import DeliveryQuery
+from uplift_server.service.errors import Invalid
+from uplift_server.service.principals import Caller
+from uplift_server.store.records import Page
+
+ENDPOINTS_LISTED_MAX: Final = 200
+"""With more endpoints, the filter is a text field instead of a list."""
+_NONE: Final = DeliverySearch(Page([], None), None)
+_SEPARATOR: Final = re.compile(r"[\s,]+")
+_OPTIONS: Final = {
+    "status": "--status",
+    "endpoint": "--endpoint",
+    "type": "--type",
+    "outcome": "--outcome",
+    "status_code": "--status-code",
+    "object_id": "--object-id",
+    "created_after": "--after",
+    "created_before": "--before",
+}
+
+
+async def listed(visit: Visit) -> Response:
+    """List the deliveries that match the filters in the URL, newest events first."""
+    problems: list[Problem] = []
+    caller = _caller(visit, problems)
+    query = _query(visit, caller, problems)
+    try:
+        found = await visit.services.deliveries.search(caller, query, visit.listing(), problems=problems)
+    except Invalid as error:
+        return visit.refuse("deliveries/list.html", error.problems, **_context(visit, query, _NONE))
+    return visit.render("deliveries/list.html", **_context(visit, query, found))
+
+
+def _caller(visit: Visit, problems: list[Problem]) -> Caller:
+    """Return the caller for the account in the filter of an operator: its ID, or a part of its name."""
+    text = visit.query.text("account")
+    if visit.account is not None or not text:
+        return visit.caller
+    accounts = visit.services.context.cache.accounts_by_id
+    exact = ids.parse_prefixed(ids.ACCOUNT, text)
+    found = [each for each in accounts.values() if each.id == exact or each.name.casefold() == text.casefold()]
+    found = found or [each for each in accounts.values() if text.casefold() in each.name.casefold()]
+    if len(found) != 1:
+        message = "Several accounts have this text in their name. Enter the account ID."
+        if not found:
+            message = "No account has this ID, or this text in its name."
+        problems.append(Problem("account", "account_unknown", message))
+        return visit.caller
+    return replace(visit.caller, account_seq=found[0].seq)
+
+
+def _query(visit: Visit, caller: Caller, problems: list[Problem]) -> DeliveryQuery:
+    asked = visit.query
+    codes = [code for text in asked.texts("status_code") for code in _SEPARATOR.split(text) if code]
+    return DeliveryQuery(
+        status=asked.texts("status"),
+        endpoint=_endpoints(visit, caller, asked.texts("endpoint"), problems),
+        type=asked.texts("type"),
+        outcome=asked.texts("outcome"),
+        status_code=codes[:FILTER_VALUES_MAX],
+        object_id=asked.optional("object_id"),
+        created_after=asked.instant("created_after", problems),
+        created_before=asked.instant("created_before", problems),
+        tests=asked.flag("tests"),
+    )
+
+
+def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
+    """Return the IDs of endpoints. A text that is not an ID is a part of a URL."""
+    found: dict[str, None] = {}
+    for text in texts[:FILTER_VALUES_MAX]:
+        if text.startswith(f"{ids.ENDPOINT}_"):
+            found[text] = None
+            continue
+        matching = [each.id_text for each in _live(visit, caller) if text.casefold() in each.record.url.casefold()]
+        if not 0 < len(matching) <= FILTER_VALUES_MAX:
+            message = "No endpoint has this text in its URL."
+            if matching:
+                message = f"More than {FILTER_VALUES_MAX} endpoints have this text in their URL. Enter more of it."
+            problems.append(Problem("endpoint", "endpoint_unknown", message))
+        found |= dict.fromkeys(matching)
+    return list(found)
+
+
+def _live(visit: Visit, caller: Caller) -> list[LiveEndpoint]:
+    endpoints = visit.services.context.cache.endpoints.values()
+    return [each for each in endpoints if caller.account_seq in {None, each.record.account_seq}]
+
+
+def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[str, Any]:
+    cache = visit.services.context.cache
+    asked = visit.query
+    choices = []
+    if visit.account is not None:
+        choices = sorted((each.record.url, each.id_text) for each in _live(visit, visit.caller))
+    values = {
+        "status": query.status,
+        "endpoint": query.endpoint,
+        "type": query.type,
+        "outcome": query.outcome,
+        "status_code": query.status_code,
+        "object_id": [query.object_id] if query.object_id else [],
+        "created_after": [] if query.created_after is None else [format_timestamp(query.created_after)],
+        "created_before": [] if query.created_before is None else [format_timestamp(query.created_before)],
+    }
+    return {
+        "query": query,
+        "rows": [
+            (each, cache.endpoints.get(each.delivery.endpoint_seq), cache.accounts.get(each.delivery.account_seq))
+            for each in found.page.items
+        ],
+        "searched_to": found.searched_to,
+        "next": visit.cursor(found.page.next_key),
+        "is_first": asked.optional("cursor") is None,
+        "path": visit.request.url.path,
+        "account_text": asked.text("account"),
+        "endpoint_text": " ".join(asked.texts("endpoint")),
+        "status_code_text": " ".join(query.status_code),
+        "statuses": [(each.text, each.text.capitalize()) for each in Status],
+        "outcomes": [(each.text, OUTCOMES[each]) for each in Outcome],
+        "types": [(name, name) for name in sorted({*type_names(visit), *query.type})],
+        "endpoints": [(id_text, url) for url, id_text in choices] if len(choices) <= ENDPOINTS_LISTED_MAX else None,
+        "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.tests,
+        "filters": [(name, value) for name, each in values.items() for value in each],
+        "options": [(_OPTIONS[name], value) for name, each in values.items() for value in each],
+    }
+
+
+PAGES: Final = (account_page("/deliveries", listed), operator_page("/deliveries", listed))
