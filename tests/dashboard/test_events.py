@@ -1,6 +1,8 @@
 """The pages of events: filters, deliveries and explanations."""
 
 import json
+import re
+from html import unescape
 from uuid import UUID
 
 import pytest
@@ -218,3 +220,30 @@ def test_new_events_appear_in_the_list_and_link_to_their_page(server: Server, re
     api.endpoint(receiver.url("/c"), event_types=["export.*"])
     expect(page.get_by_text("Endpoint created later.")).to_be_visible()
     expect(page.get_by_role("heading", name="Body")).to_be_visible()
+
+
+def test_lists_go_back_to_newer_rows_page_by_page(server: Server) -> None:
+    account, api = server.account()
+    for number in range(60):
+        api.send(number)
+    guest = member(server, account)
+
+    def link(html: str, rel: str) -> str | None:
+        found = re.search(rf'href="([^"]*)" rel="{rel}"', html)
+        return None if found is None else unescape(found[1])
+
+    pages = [guest.get(f"/accounts/{account}/events?type={TYPE}")]
+    while older := link(pages[-1].html, "next"):
+        pages.append(guest.get(older))
+    assert len(pages) == 3
+    assert link(pages[0].html, "prev") is None
+    for newer_page, page in zip(pages[-2::-1], pages[:0:-1], strict=True):
+        newer = link(page.html, "prev")
+        assert newer is not None
+        assert f"type={TYPE}" in newer
+        assert ids_of(guest.get(newer).html) == ids_of(newer_page.html)
+
+
+def ids_of(html: str) -> list[str]:
+    """Return the links to events in their order."""
+    return re.findall(r'href="[^"]*/events/([^"?]+)"', html)

@@ -76,7 +76,7 @@ def test_json_numbers_keep_their_notation() -> None:
 
 def test_timestamps_in_sentences_become_time_elements() -> None:
     rendered = rendering.with_times("Due at 2020-11-25T21:46:37.062Z, <b> or 2026-99-99T99:99:99.000Z.")
-    time = '<time datetime="2020-11-25T21:46:37.062Z" title="25 Nov 2020, 21:46:37 UTC">25 Nov 2020 21:46</time>'
+    time = '<time datetime="2020-11-25T21:46:37.062Z" title="Nov 25, 2020, 21:46:37 UTC">Nov 25, 2020, 21:46</time>'
     assert rendered == f"Due at {time}, &lt;b&gt; or 2026-99-99T99:99:99.000Z."
 
 
@@ -102,11 +102,29 @@ def test_form_fields_have_timestamps_without_an_offset() -> None:
     assert rendering.moment(None) == ""
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s ago"),
+        (59, "59 s ago"),
+        (200, "3 min ago"),
+        (-240, "in 4 min"),
+        (5 * 3600, "5 h ago"),
+        (6 * 86_400, "6 d ago"),
+        (8 * 86_400, "Nov 24"),
+        (200 * 86_400, "Nov 24, 2025"),
+    ],
+)
+def test_times_near_now_are_relative(seconds: int, text: str) -> None:
+    at = 1_764_000_000_000
+    assert rendering.ago(at, at + seconds * 1000) == text
+
+
 def test_old_timestamps_include_the_year() -> None:
     at = 1_764_000_000_000
-    assert rendering.clock(at) == "24 Nov 2025, 16:00:00"
-    assert rendering.short_clock(at, at + 1000) == "24 Nov 16:00:00"
-    assert rendering.short_clock(at, at + 200 * 86_400_000) == "24 Nov 2025 16:00"
+    assert rendering.clock(at) == "Nov 24, 2025, 16:00:00"
+    assert rendering.short_clock(at, at + 1000) == "Nov 24, 16:00:00"
+    assert rendering.short_clock(at, at + 200 * 86_400_000) == "Nov 24, 2025, 16:00"
     assert rendering.instant(1_764_000_000_000) == "2025-11-24T16:00:00.000Z"
 
 

@@ -173,7 +173,7 @@ def test_timestamps_use_local_time_and_progress_updates_live(server: Server, rec
     page.get_by_label("Failed", exact=True).uncheck()
     page.get_by_label("Event types").fill(TYPE)
     page.get_by_label("Maximum rate (per second)").fill("1")
-    page.get_by_role("button", name="Preview replay").click()
+    page.get_by_role("button", name="Preview").click()
     expect(page.get_by_text("3 deliveries")).to_be_visible()
     assert "created_after=2026-01-31T12%3A00%3A00" in page.url
     check_page(page)

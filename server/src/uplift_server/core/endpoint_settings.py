@@ -51,7 +51,7 @@ class EndpointSettings:
         default="no limit",
     )
     max_in_flight: int | None = _setting(
-        label="Concurrency limit",
+        label="Max concurrent requests",
         unit="attempts in flight",
         help="Maximum attempts in flight.",
         maximum=ENDPOINT_IN_FLIGHT_MAX,

@@ -1,15 +1,18 @@
 """Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
-Each chart has a label for screen readers, and a title with the values of each column.
+Each chart has a label for screen readers, labeled axes, and a title with the values of each column. Times are in UTC;
+dashboard.js shows them in the viewer's time zone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from markupsafe import Markup, escape
 
-from uplift_server.dashboard.words import count
+from uplift_server.core.timestamps import format_timestamp
+from uplift_server.dashboard.words import count, day
 
 WIDTH: Final = 720
 HEIGHT: Final = 160
@@ -19,6 +22,43 @@ BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
 """The space between columns, as a fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
+_PART_GAP: Final = 1.0
+"""The space between the parts of a column, because neighbors can have similar colors."""
+_MINUTE_MS: Final = 60_000
+_HOUR_MS: Final = 60 * _MINUTE_MS
+_DAY_MS: Final = 24 * _HOUR_MS
+_UNITS: Final = {_MINUTE_MS: "per minute", _HOUR_MS: "per hour", 6 * _HOUR_MS: "per 6 hours", _DAY_MS: "per day"}
+_LABELS_MS: Final = {_MINUTE_MS: 10 * _MINUTE_MS, _HOUR_MS: 4 * _HOUR_MS, 6 * _HOUR_MS: _DAY_MS, _DAY_MS: 5 * _DAY_MS}
+"""The distance between the labels of the time axis, by the length of a bucket."""
+_LABELS_END: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A time bucket. `at` is its start (Unix ms)."""
+
+    at: int
+    length_ms: int
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the time axis has a label here."""
+        return self.at % _LABELS_MS.get(self.length_ms, self.length_ms) == 0
+
+    @property
+    def name(self) -> str:
+        """The time range, in UTC."""
+        if self.length_ms >= _DAY_MS:
+            return day(self.at)
+        return f"{day(self.at)}, {_minute(self.at)} to {_minute(self.at + self.length_ms)} UTC"
+
+    @property
+    def label(self) -> Markup:
+        """The label on the time axis."""
+        by_day = self.length_ms > _HOUR_MS
+        return Markup('<time datetime="{}" data-short="{}">{}</time>').format(
+            format_timestamp(self.at), "day" if by_day else "minute", day(self.at) if by_day else _minute(self.at)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +74,7 @@ class Part:
 class Column:
     """One time bucket of a chart."""
 
-    label: str
+    slot: Slot
     parts: tuple[Part, ...]
 
     @property
@@ -46,7 +86,7 @@ class Column:
     def title(self) -> str:
         """The values as text."""
         told = ", ".join(f"{count(part.value)} {part.name}" for part in self.parts if part.value)
-        return f"{self.label}: {told or 'none'}"
+        return f"{self.slot.name}: {told or 'none'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +104,35 @@ def columns(given: Sequence[Column], label: str) -> Markup:
     each = WIDTH / max(len(given), 1)
     drawn = []
     for number, column in enumerate(given):
-        drawn.append(f"<g><title>{escape(column.title)}</title>{_target(number * each, each)}")
+        drawn.append(_opened(column.slot, column.title, number * each, each))
         y = float(HEIGHT)
         for part in column.parts:
             if part.value > 0:
                 height = max(1.0, part.value / top * HEIGHT)
                 y -= height
-                drawn.append(_rect(number * each + each * _GAP / 2, y, each * (1 - _GAP), height, part.kind))
+                shown = height - _PART_GAP if height > 2 * _PART_GAP else height
+                drawn.append(_rect(number * each + each * _GAP / 2, y, each * (1 - _GAP), shown, part.kind))
         drawn.append("</g>")
-    return _chart("".join(drawn), label, count(top))
+    return _chart("".join(drawn), label, top, [column.slot for column in given])
 
 
-def lines(labels: Sequence[str], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
+def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
     """Return lines of values in ms. The chart shows `limit` as a line if the values reach a third of it."""
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
-    each = WIDTH / max(len(labels), 1)
+    each = WIDTH / max(len(slots), 1)
     drawn = []
     if limit is not None and limit <= top:
         drawn.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{_y(limit, top)}" y2="{_y(limit, top)}"/>')
     for line in given:
         drawn.extend(_paths(line, each, top))
-    for number, name in enumerate(labels):
+    for number, slot in enumerate(slots):
         told = ", ".join(
             f"{line.name} {line.values[number]:.0f} ms" for line in given if line.values[number] is not None
         )
-        title = f"{name}: {told or 'no attempts'}"
-        drawn.append(f"<g><title>{escape(title)}</title>{_target(number * each, each)}</g>")
-    return _chart("".join(drawn), label, f"{count(top)} ms")
+        title = f"{slot.name}: {told or 'no attempts'}"
+        drawn.append(f"{_opened(slot, title, number * each, each)}</g>")
+    return _chart("".join(drawn), label, top, slots, " ms")
 
 
 def sparkline(given: Sequence[Column], label: str) -> Markup:
@@ -160,15 +201,31 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
 
 
-def _target(x: float, width: float) -> str:
-    """Return the invisible area that shows the title of a column on hover."""
-    return f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'
+def _opened(slot: Slot, title: str, x: float, width: float) -> str:
+    """Return the start of a group with the title of a column, and the invisible area that shows the title on hover."""
+    return (
+        f'<g data-at="{slot.at}" data-length="{slot.length_ms}"><title>{escape(title)}</title>'
+        f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'
+    )
 
 
-def _chart(drawn: str, label: str, top: str) -> Markup:
+def _minute(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M")
+
+
+def _chart(drawn: str, label: str, top: float, slots: Sequence[Slot], unit: str = "") -> Markup:
     rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
+    ticks = "".join(f"<span>{count(value)}{unit}</span>" for value in (top, top / 2, 0))
+    # A label at the end would not fit.
+    last = len(slots) * _LABELS_END
+    times = "".join(
+        f"<span>{slot.label if slot.has_label and number < last else ''}</span>" for number, slot in enumerate(slots)
+    )
+    rate = _UNITS.get(slots[0].length_ms, "") if slots and not unit else ""
     return Markup(  # noqa: S704 - contains only numbers, constant names and escaped text
-        f'<div class="chart"><span class="top" aria-hidden="true">{top}</span>'
+        f'<div class="chart"><p class="rate" aria-hidden="true">{rate}</p>'
+        f'<div class="ticks" aria-hidden="true">{ticks}</div>'
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none">'
-        f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg></div>'
+        f'{rules}<path class="axis" d="M0 {HEIGHT}H{WIDTH}"/>{drawn}</svg>'
+        f'<div class="times" aria-hidden="true">{times}</div></div>'
     )

@@ -62,7 +62,7 @@ def summary(shown: ShownEndpoint) -> Summary:
     if endpoint.state is EndpointState.PAUSED:
         return Summary("paused", "paused", None, held)
     found, status = cause_of(endpoint.health), endpoint.health.status
-    text = {"unknown": "no attempts"}.get(status, status)
+    text = {"unknown": "no attempts yet"}.get(status, status)
     return Summary(status, text, None if found is None else found.cause, held)
 
 
@@ -93,7 +93,7 @@ def _working(shown: ShownEndpoint) -> StateCard:
         title = "No attempts yet" if endpoint.state_since is None else "No attempts since the endpoint was enabled"
         return StateCard(
             "unknown",
-            "no attempts",
+            "no attempts yet",
             title,
             "The endpoint receives the next matching event. Registration and test events do not count as attempts.",
             (

@@ -1,12 +1,11 @@
 """Statistics as charts and text: deliveries by status, attempts by outcome."""
 
-from datetime import UTC, datetime
 from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.operations.statistics import HOUR_MS, Bucket, Period, Series, Statistics
+from uplift_server.core.operations.statistics import Bucket, Period, Series, Statistics
 from uplift_server.dashboard import words
-from uplift_server.dashboard.charts import Column, Line, Part
+from uplift_server.dashboard.charts import Column, Line, Part, Slot
 from uplift_server.dashboard.words import OUTCOMES
 
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
@@ -27,7 +26,7 @@ def period_of(text: str) -> Period:
 def status_columns(series: Series) -> list[Column]:
     """Return the deliveries of each bucket by status."""
     return [
-        Column(stretch(bucket, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
+        Column(Slot(bucket.at, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
     ]
 
@@ -36,7 +35,7 @@ def attempt_columns(series: Series) -> list[Column]:
     """Return the succeeded and failed attempts of each bucket."""
     return [
         Column(
-            stretch(bucket, series.bucket_ms),
+            Slot(bucket.at, series.bucket_ms),
             (
                 Part("succeeded", "delivered", succeeded(bucket.statistics)),
                 Part("failed", "failed", sum(bucket.statistics.failures.values())),
@@ -46,10 +45,10 @@ def attempt_columns(series: Series) -> list[Column]:
     ]
 
 
-def latency_lines(series: Series) -> tuple[list[str], list[Line]]:
-    """Return the labels of the buckets, and the lines of p50 and p95 latency."""
+def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
+    """Return the buckets, and the lines of p50 and p95 latency."""
     numbers = [bucket.statistics for bucket in series.buckets]
-    return [stretch(bucket, series.bucket_ms) for bucket in series.buckets], [
+    return [Slot(bucket.at, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
         Line("p95", "p95", tuple(each.p95_ms for each in numbers)),
     ]
@@ -91,15 +90,6 @@ def status_words(numbers: Statistics) -> str:
     counts = {name: getattr(numbers, name) for name in STATUSES}
     told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
     return ", ".join(told) or "no deliveries"
-
-
-def stretch(bucket: Bucket, length_ms: int) -> str:
-    """Return the time range of a bucket, in UTC."""
-    start = datetime.fromtimestamp(bucket.at / 1000, UTC)
-    if length_ms >= 24 * HOUR_MS:
-        return start.strftime("%d %b")
-    end = datetime.fromtimestamp((bucket.at + length_ms) / 1000, UTC)
-    return f"{start.strftime('%d %b, %H:%M')} to {end.strftime('%H:%M')} UTC"
 
 
 def _of(bucket: Bucket, status: str) -> int:

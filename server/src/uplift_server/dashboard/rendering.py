@@ -25,7 +25,7 @@ from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
-from uplift_server.dashboard.words import OUTCOMES, count
+from uplift_server.dashboard.words import OUTCOMES, count, day
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
@@ -39,7 +39,9 @@ OTHERS_SECONDS: Final = 0.0002
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, because one event needs several loop iterations."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""Timestamps further from now are shown with their year. Keep in sync with dashboard.js."""
+"""Timestamps further from now are shown with their year. Keep the formats in sync with dashboard.js."""
+DAY_SHOWN_AFTER_S: Final = 7 * 86_400
+"""Relative times further from now are shown as dates."""
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
@@ -88,6 +90,7 @@ def _environment() -> Environment:
         "with_code": with_code,
         "moment": moment,
         "short_clock": short_clock,
+        "ago": ago,
         "shortened": shortened,
         "span": span,
         "span_ms": span_ms,
@@ -120,8 +123,9 @@ def instant(ms: int) -> str:
 
 
 def clock(ms: int) -> str:
-    """Format a timestamp (Unix ms) for people, in UTC."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %Y, %H:%M:%S")
+    """Format a timestamp (Unix ms) for people, in UTC: `Nov 29, 2026, 14:08:09`."""
+    at = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{at:%b} {at.day}, {at:%Y, %H:%M:%S}"
 
 
 def breakable(name: str) -> Markup:
@@ -172,13 +176,22 @@ def moment(ms: int | None) -> str:
 
 
 def short_clock(ms: int, now_ms: float | None = None) -> str:
-    """Format a timestamp like `clock`, without the year if it is recent.
-
-    dashboard.js replaces it with local time of the same length.
-    """
+    """Format a timestamp like `clock`, without the year if it is recent. dashboard.js replaces it with local time."""
     now_ms = time.time() * 1000 if now_ms is None else now_ms
-    near = abs(now_ms - ms) < YEAR_SHOWN_AFTER_MS
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%d %b %H:%M:%S" if near else "%d %b %Y %H:%M")
+    at = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{day(ms)}, {at:%H:%M:%S}" if abs(now_ms - ms) < YEAR_SHOWN_AFTER_MS else f"{day(ms)}, {at:%Y, %H:%M}"
+
+
+def ago(ms: int, now_ms: float | None = None) -> str:
+    """Format a timestamp (Unix ms) relative to now: `3 min ago`, `in 2 h`, or its date if it is not near."""
+    now_ms = time.time() * 1000 if now_ms is None else now_ms
+    apart = abs(now_ms - ms) // 1000
+    if apart >= DAY_SHOWN_AFTER_S:
+        is_recent = apart * 1000 < YEAR_SHOWN_AFTER_MS
+        return day(ms) if is_recent else f"{day(ms)}, {datetime.fromtimestamp(ms // 1000, UTC).year}"
+    size, unit = next((each for each in _SPANS if apart >= each[0]), _SPANS[-1])
+    text = f"{apart // size:.0f} {unit}"
+    return f"in {text}" if ms > now_ms else f"{text} ago"
 
 
 def sentence_case(text: str) -> str:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from uplift_server.dashboard.live import Live
 
 PAGE_ITEMS: Final = 25
+TRAIL_PAGES_MAX: Final = 20
+"""Pages that the link to newer rows can go back one by one. After that, it goes to the first page."""
 PART: Final = "part"
 """Query parameter that requests only the live region of a page."""
 SHOWN: Final = "shown"
@@ -201,13 +203,32 @@ class Visit:
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
-        """Return the URL of the next page with the same filters, or None on the last page."""
+        """Return the URL of the page with older rows and the same filters, or None on the last page."""
         if key is None:
             return None
+        here = self.query.optional("cursor")
+        trail = [*self._trail, here] if here else []
+        return self._page(self.services.context.cursors.encode(key), trail[-TRAIL_PAGES_MAX:])
+
+    @property
+    def newer(self) -> str | None:
+        """The URL of the page with newer rows, or None on the first page."""
+        if not self.query.optional("cursor"):
+            return None
+        trail = self._trail
+        return self._page(trail[-1] if trail else None, trail[:-1])
+
+    @property
+    def _trail(self) -> list[str]:
+        """The cursors of the pages between the first page and this one, because lists cannot be read in reverse."""
+        return [each for each in self.query.text("trail").split(".") if each]
+
+    def _page(self, cursor: str | None, trail: Sequence[str]) -> str:
         asked = self.request.query_params.multi_items()
-        kept = [(name, value) for name, value in asked if name not in {"cursor", PART}]
-        kept.append(("cursor", self.services.context.cursors.encode(key)))
-        return f"{self.request.url.path}?{urlencode(kept)}"
+        kept = [(name, value) for name, value in asked if name not in {"cursor", "trail", PART}]
+        kept += [("cursor", cursor)] if cursor else []
+        kept += [("trail", ".".join(trail))] if trail else []
+        return f"{self.request.url.path}?{urlencode(kept)}" if kept else self.request.url.path
 
     async def form(self, *, is_large: bool = False) -> Form:
         """Return the submitted form. Strangers can send large forms only if `is_large`.

@@ -1,6 +1,7 @@
 """Labels of outcomes, triggers, reasons and waits."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from uplift_server.core.deliveries.explanations import Reason
@@ -52,6 +53,12 @@ REPLAY_WAITS: Final[Mapping[Wait, str]] = {
     "endpoint_disabled": "Waiting: the endpoint is disabled. The replay continues when you enable the endpoint.",
     "endpoint_failing": "Waiting: the circuit breaker is open. The replay continues after a successful probe.",
 }
+
+
+def day(ms: int) -> str:
+    """Format the date of a timestamp (Unix ms), in UTC: `Nov 29`."""
+    at = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{at:%b} {at.day}"
 
 
 def count(number: float) -> str:

@@ -10,24 +10,47 @@
     }
   };
 
-  // The same length as the text from the server, so that the layout does not shift: "05 Nov 07:08:09" or "05 Nov 2025 07:08".
+  // The formats of rendering.py, in the viewer's time zone.
   const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const two = (number) => String(number).padStart(2, "0");
-  const local = (at) => {
-    const day = `${two(at.getDate())} ${months[at.getMonth()]}`;
-    const minute = `${two(at.getHours())}:${two(at.getMinutes())}`;
-    const near = Math.abs(Date.now() - at) < 180 * 86_400_000;
-    return near ? `${day} ${minute}:${two(at.getSeconds())}` : `${day} ${at.getFullYear()} ${minute}`;
+  const day = (at) => `${months[at.getMonth()]} ${at.getDate()}`;
+  const minute = (at) => `${two(at.getHours())}:${two(at.getMinutes())}`;
+  const second = (at) => `${minute(at)}:${two(at.getSeconds())}`;
+  const DAY_MS = 86_400_000;
+  const isNear = (at, now) => Math.abs(now - at) < 180 * DAY_MS;
+  const absolute = (at, now) => (isNear(at, now) ? `${day(at)}, ${second(at)}` : `${day(at)}, ${at.getFullYear()}, ${minute(at)}`);
+  const UNITS = [[DAY_MS, "d"], [3_600_000, "h"], [60_000, "min"], [1000, "s"]];
+  const relative = (at, now) => {
+    const apart = Math.abs(now - at);
+    if (apart >= 7 * DAY_MS) return isNear(at, now) ? day(at) : `${day(at)}, ${at.getFullYear()}`;
+    const [size, unit] = UNITS.find(([each]) => apart >= each) ?? UNITS.at(-1);
+    const text = `${Math.floor(apart / size)} ${unit}`;
+    return at > now ? `in ${text}` : `${text} ago`;
   };
+  const zone = (at) => new Intl.DateTimeFormat("en-US", { timeZoneName: "short" }).formatToParts(at).find((part) => part.type === "timeZoneName").value;
+  const showTimes = (root, now) => {
+    for (const each of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(each.dateTime);
+      if (Number.isNaN(at.valueOf())) continue;
+      const short = { day, minute }[each.dataset.short];
+      each.textContent = short ? short(at) : "ago" in each.dataset ? relative(at, now) : absolute(at, now);
+      if (!short) each.title = `${day(at)}, ${at.getFullYear()}, ${second(at)} ${zone(at)}`;
+    }
+    for (const each of root.querySelectorAll("[data-at]")) {
+      const at = new Date(Number(each.dataset.at));
+      const length = Number(each.dataset.length);
+      const title = each.querySelector("title");
+      if (length < DAY_MS) title.textContent = title.textContent.replace(/^.*?: /, `${day(at)}, ${minute(at)} to ${minute(new Date(at.valueOf() + length))}: `);
+    }
+  };
+  // Relative times stay current while the page is visible.
+  setInterval(() => { if (!document.hidden) showTimes(document, Date.now()); }, 15_000);
 
   // Format a time for a form field, with an offset from UTC in minutes.
   const field = (at, ahead) => new Date(at.valueOf() + ahead * 60000).toISOString().slice(0, 19);
 
-  const prepare = (root) => {
-    for (const each of root.querySelectorAll("time[datetime]")) {
-      const at = new Date(each.dateTime);
-      if (!Number.isNaN(at.valueOf())) each.textContent = local(at);
-    }
+  const prepare = (root, now = Date.now()) => {
+    showTimes(root, now);
     for (const each of root.querySelectorAll("input[data-utc]")) {
       const at = new Date(`${each.value}Z`);
       if (!Number.isNaN(at.valueOf())) each.value = field(at, -at.getTimezoneOffset());
@@ -94,6 +117,8 @@
     prepare(document);
     // This page is the response to a form. Back and reload then get the page of the form instead of submitting it again.
     if (document.body.hasAttribute("data-submitted")) history.replaceState(null, "", location.href);
+    const place = document.getElementById("zone");
+    if (place) place.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   });
 
   window.uplift = { prepare };

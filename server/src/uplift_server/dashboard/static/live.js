@@ -83,6 +83,10 @@
     if (!latest || !region()) return;
     waits = false;
     count = 0;
+    // The same relative times in both are no difference.
+    const now = Date.now();
+    uplift.prepare(region(), now);
+    uplift.prepare(latest, now);
     patch(region(), latest, force);
     fresh.hidden = !waits;
     fresh.textContent = count ? `${count} new` : "Update list";
@@ -99,7 +103,6 @@
     const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
     latest = page.getElementById("live");
     if (latest) {
-      uplift.prepare(latest);
       update();
     } else if (new URL(xhr.responseURL).pathname.startsWith("/sign-in")) {
       end();
