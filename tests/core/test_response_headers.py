@@ -32,7 +32,9 @@ def test_headers_with_secrets_are_masked() -> None:
     head = (
         b"HTTP/1.1 302 Found\r\nDate: now\r\nLocation: https://a.example/x?s3cret\r\nset-cookie: id=s3cret; Path=/\r\n"
         b"X-Session-Id: s3cret\r\nX-API-Key:s3cret\r\nAuthentication-Info: s3cret\r\nRefresh: 0; url=/?s3cret\r\n"
-        b'WWW-Authenticate: Bearer realm="a"\r\nX-Request-Id: 1\r\nlocation\r\n\r\n'
+        b'WWW-Authenticate: Bearer realm="a"\r\nX-Request-Id: 1\r\nlocation\r\n'
+        b"X-Redirect-To: https://u:s3cret@a.example/y?s3cret\r\nX-Token: https://a.example/s3cret\r\n"
+        b"Content-Security-Policy: default-src 'self'; report-uri https://a.example/r?s3cret; sandbox\r\n\r\n"
     )
 
     masked = mask_response_headers(head)
@@ -41,6 +43,8 @@ def test_headers_with_secrets_are_masked() -> None:
     assert b"Location: https://a.example/x?********\r\n" in masked
     assert b"set-cookie: ********\r\nX-Session-Id: ********\r\nX-API-Key: ********\r\n" in masked
     assert b'WWW-Authenticate: Bearer realm="a"\r\nX-Request-Id: 1\r\n' in masked
+    assert b"X-Redirect-To: https://********@a.example/y?********\r\n" in masked
+    assert b"default-src 'self'; report-uri https://a.example/r?******** sandbox\r\n" in masked
     assert masked.endswith(b"\r\n\r\n")
 
 

@@ -32,4 +32,4 @@ def _masked_line(line: bytes) -> bytes:
         return f"{name}:{mask_urls(value)}".encode("latin-1")
     if lower not in _NOT_SECRET and _SECRET.search(lower):
         return f"{name}: {MASKED}".encode("latin-1")
-    return line
+    return f"{name}:{mask_urls(value)}".encode("latin-1") if "://" in value else line
