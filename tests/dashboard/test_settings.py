@@ -1,6 +1,8 @@
 """Contacts and audit log of an account."""
 
 import re
+from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 from tests.dashboard.visitors import member, operator
@@ -118,3 +120,25 @@ def test_the_audit_log_requires_an_admin(server: Server, role: str) -> None:
     visitor = member(server, account, role)
     assert visitor.get(f"/accounts/{account}/settings/audit-log").status == 403
     assert "Audit log" not in visitor.get(f"/accounts/{account}/settings/contacts").html
+
+
+def test_operators_see_the_audit_log_of_all_accounts(server: Server) -> None:
+    names = [f"Audited {uuid4().hex}" for _ in range(2)]
+    accounts = [server.account(name)[0] for name in names]
+    endpoints = [server.api(account=each).endpoint("http://127.0.0.1:9/x")["id"] for each in accounts]
+    guest, path = operator(server), "/operator/audit-log"
+
+    page = guest.get(f"{path}?action=endpoint.created")
+    for account, name, endpoint in zip(accounts, names, endpoints, strict=True):
+        assert f'<a href="/operator/accounts/{account}">{name}</a>' in page.html
+        assert f'href="/accounts/{account}/endpoints/{endpoint}"' in page.html
+    assert set(entries(page.html)) == {"endpoint.created"}
+    assert "operator.signed_in" in entries(guest.get(path).html)
+
+    for wanted in (accounts[0], names[0]):
+        one = guest.get(f"{path}?{urlencode({'account': wanted})}")
+        assert sorted(entries(one.html)) == ["account.created", "endpoint.created"]
+        assert names[1] not in one.html
+    for wrong in ("account=Nobody+here", f"account=acc_{'0' * 32}", "action=nothing.done", "created_after=yesterday"):
+        response = guest.get(f"{path}?{wrong}")
+        assert (response.status, f'id="{wrong.partition("=")[0]}-problem"' in response.html) == (422, True)
