@@ -12,7 +12,7 @@ from uplift_server.api.documentation.reference_tables import table
 _MODULES: Final = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli.main"}
 GROUPS: Final = {
     "uplift-server": (
-        ("Run the server", "serve|demo|config|doctor|migrate|backup|secret-key|retention|mail"),
+        ("Run the server", "serve|demo|config|doctor|fleet|migrate|backup|secret-key|retention|mail"),
         ("Accounts and keys", "accounts?|keys?"),
         ("Members and sign-in", "members?|sign-in-link"),
         ("Endpoints", "endpoints?"),

@@ -392,6 +392,9 @@ class RecordingEngine:
     def sends(self) -> bool:
         return True
 
+    def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
+        return endpoint.record.settings.max_in_flight or 16
+
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
         return self.delay_causes.get(endpoint_seq, HeldUpBy.SERVER)
 

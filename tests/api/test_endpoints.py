@@ -46,8 +46,12 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
     secret = endpoint.pop("secret")
     assert secret.startswith("whsec_")
     assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
-    assert endpoint | {"id": "", "created_at": "", "updated_at": ""} == {
+    # The registration event is due.
+    assert endpoint["oldest_due_at"] is not None
+    assert endpoint | {"id": "", "created_at": "", "updated_at": "", "oldest_due_at": ""} == {
         "id": "",
+        "oldest_due_at": "",
+        "pending_deliveries": None,
         "url": "https://example.com/uplift?team=1",
         "description": "Pitching",
         "event_types": ["movement.*", "athlete.updated"],
@@ -278,7 +282,7 @@ def test_an_endpoint_shows_its_health(server: Any) -> None:
     assert owner.patch(f"/v1/endpoints/{endpoint}", {"description": "x"}).json["health"]["status"] == "healthy"
 
 
-def test_a_page_of_failing_endpoints_takes_one_read(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_failing_endpoints_takes_two_reads(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = server.owner(server.account())
     created = [owner.post("/v1/endpoints", {"url": f"https://example.com/{n}"}).json["id"] for n in range(5)]
     for endpoint in created[:4]:
@@ -294,7 +298,7 @@ def test_a_page_of_failing_endpoints_takes_one_read(server: Any, monkeypatch: py
 
     monkeypatch.setattr(server.database, "read", count_read)
     page = owner.get("/v1/endpoints").json["data"]
-    assert len(reads) == 1
+    assert len(reads) == 2
     assert [each["health"]["hint"] is None for each in page] == [True, False, False, False, False]
 
 

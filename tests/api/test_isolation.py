@@ -70,6 +70,7 @@ OPERATORS = {
     ("POST", "/v1/accounts/{account}/portal-links"),
     ("POST", "/v1/sign-in-links"),
     ("POST", "/v1/retention/resume"),
+    ("GET", "/v1/fleet"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),

@@ -9,8 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.service import metrics_cache
-from uplift_server.service.metrics_cache import MetricsCache
+from uplift_server.service import backlogs
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
@@ -35,7 +34,7 @@ def _expired_cache(server: Any) -> None:
 
 def expire_readings(server: Any) -> None:
     """Expire all cached readings."""
-    server.services.metrics._cache = MetricsCache(server.services.context, server.services.readiness)
+    server.services.metrics._backlogs._last = None
 
 
 def test_only_the_token_and_operator_keys_can_read_metrics(server: Any) -> None:
@@ -117,8 +116,8 @@ def test_readings_are_cached(server: Any) -> None:
 
 
 def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_cache, "FRESH_MS", 0)
-    monkeypatch.setattr(metrics_cache, "REST_PER_READING", 0)
+    monkeypatch.setattr(backlogs, "FRESH_MS", 0)
+    monkeypatch.setattr(backlogs, "REST_PER_READING", 0)
     released = asyncio.Event()
     database = server.database
 
@@ -131,7 +130,7 @@ def test_an_unresponsive_database_does_not_delay_metrics(server: Any, monkeypatc
     during_outage = read(server)
     server.loop.call_soon_threadsafe(released.set)
     server.run(lambda: asyncio.sleep(0.05))
-    monkeypatch.setattr(metrics_cache, "STALE_MS", -1)
+    monkeypatch.setattr(backlogs, "STALE_MS", -1)
     after_outage = read(server)
     monkeypatch.undo()
 

@@ -8,15 +8,19 @@ import pytest
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import NotificationKind, NotificationState
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.service import traces
 from uplift_server.service.context import Listing
-from uplift_server.service.errors import Forbidden, Invalid
-from uplift_server.service.operator_lists import EndpointStatus
+from uplift_server.service.errors import Forbidden, Invalid, NotFound
+from uplift_server.service.operator_lists import EndpointOrder, EndpointSearch, EndpointStatus
 from uplift_server.service.operator_overview import OverviewState
 from uplift_server.service.principals import Caller
 from uplift_server.service.traces import Trace, TracedEvent
 from uplift_server.store import outbox
+
+from .test_metrics import expire_readings
+from .test_statistics import update_statistics
 
 ALL = Listing(500)
 
@@ -40,6 +44,7 @@ def cached_endpoint(server: Any, endpoint: str) -> Any:
 
 def fleet(server: Any) -> OverviewState:
     """Return the current state of the fleet."""
+    expire_readings(server)
     state: OverviewState = server.run(lambda: server.services.operator_overview.state(caller(server)))
     return state
 
@@ -59,7 +64,9 @@ def list_endpoints(
     server: Any, status: EndpointStatus | None, search: str | None = None
 ) -> tuple[list[str], dict[str, int]]:
     """Return the IDs of the endpoints with a status, and the count of each status."""
-    found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), status, search, ALL))
+    found = server.run(
+        lambda: server.services.operator_lists.endpoints(caller(server), EndpointSearch(status, search or ""), ALL)
+    )
     ids = [endpoint_id(server, each.endpoint.seq) for each in found.page.items]
     return ids, {name.value if name else "all": count for name, count in found.counts.items()}
 
@@ -68,32 +75,89 @@ def endpoint_id(server: Any, seq: int) -> str:
     return str(server.services.context.cache.endpoints[seq].id_text)
 
 
-def test_the_fleet_counts_stored_and_in_memory_deliveries(server: Any) -> None:
+def break_endpoint(server: Any, endpoint: str, *, since: int, outcome: Outcome = Outcome.SERVER_ERROR) -> None:
+    """Let the attempts to an endpoint fail in the cache."""
+    live = cached_endpoint(server, endpoint)
+    for _ in range(6):
+        live.health = live.health.after(outcome, since, own_fault=False)
+
+
+def test_the_fleet_counts_the_backlog_of_all_accounts(server: Any) -> None:
     account = server.account("Fleet")
     endpoint, slow, off = (create_endpoint(server, account) for _ in range(3))
+    update_statistics(server)
     before = fleet(server)
     start = server.services.context.now()
     server.event(account, {endpoint: Status.PENDING, slow: Status.PENDING, off: Status.HELD}, created_at=start - 5_000)
     server.event(account, {slow: Status.PENDING}, created_at=start - 90_000)
-    engine = server.services.context.engine.status
-    engine.probes[cached_endpoint(server, slow).seq] = start + 60_000
+    update_statistics(server)
 
     state = fleet(server)
 
-    assert [b - a for a, b in zip(before.backlog, state.backlog, strict=True)] == [3, 0, 1]
-    # Deliveries of an endpoint with an open circuit breaker do not count as overdue.
-    assert state.oldest_due_at is not None
-    assert start - 90_000 < state.oldest_due_at <= start - 5_000
+    assert state.backlog.pending == (before.backlog.pending or 0) + 3
+    assert state.backlog.held == (before.backlog.held or 0) + 1
+    assert state.backlog.oldest_due_at == start - 90_000
     assert (state.load.in_flight, state.load.in_flight_max) == (3, 1000)
-    [probed] = state.probed
-    assert (probed.account.name, probed.endpoint, probed.next_probe_at) == ("Fleet", slow, start + 60_000)
-    assert state.mass_failure is None
     assert sum(state.endpoints.values()) == len(server.services.context.cache.endpoints)
+    # The server delays the delivery, unless the endpoint's circuit breaker or limit does.
+    assert "server_late" in {each.code for each in state.problems}
+    engine, seq = server.services.context.engine.status, cached_endpoint(server, slow).seq
+    engine.delay_causes[seq] = HeldUpBy.PROBE
+    assert "server_late" not in {each.code for each in fleet(server).problems}
+    engine.delay_causes[seq] = HeldUpBy.ENDPOINT
+    [limited] = fleet(server).fleet.limited
+    assert (limited.endpoint, limited.pending, limited.limit) == (slow, 3, "16 concurrent requests")
+    assert list_endpoints(server, EndpointStatus.AT_LIMIT)[0] == [slow]
+    engine.delay_causes.clear()
+
+
+def test_failing_endpoints_are_grouped_by_cause(server: Any) -> None:
+    one, two = server.account("Causes one"), server.account("Causes two")
+    start = server.services.context.now()
+    first, second = (create_endpoint(server, one, f"https://causes.example.com/{number}") for number in range(2))
+    third, healthy, off = (create_endpoint(server, two, f"https://causes.example.com/{n}") for n in range(3))
+    for number, endpoint in enumerate((first, second, third)):
+        break_endpoint(server, endpoint, since=start - number * 1000, outcome=Outcome.DNS_ERROR)
+    for endpoint, count in ((first, 1), (third, 2), (healthy, 3)):
+        for _ in range(count):
+            server.event(two if endpoint in (third, healthy) else one, {endpoint: Status.PENDING}, created_at=start)
+    server.run(lambda: server.services.endpoint_states.disable(caller(server), off))
+    update_statistics(server)
+
+    state = fleet(server)
+    [group] = [each for each in state.fleet.causes if each.code == "dns"]
+    assert (group.title, group.endpoints, group.accounts, group.pending) == ("Host name does not resolve", 3, 2, 6)
+    # Three events and the registration events are pending.
+    assert (group.since, group.oldest_due_at) == (start - 2000, start)
+    # An endpoint that an operator disabled is not failing.
+    assert state.fleet.broken == sum(each.endpoints for each in state.fleet.causes)
+
+    def listed(**more: Any) -> list[str]:
+        search = EndpointSearch(EndpointStatus.FAILING, "causes.example", **more)
+        found = server.run(lambda: server.services.operator_lists.endpoints(caller(server), search, ALL))
+        return [endpoint_id(server, each.endpoint.seq) for each in found.page.items]
+
+    assert listed() == listed(cause="dns") == [third, second, first]
+    assert listed(order=EndpointOrder.PENDING) == [third, first, second]
+    assert listed(account=one) == [second, first]
+    assert listed(cause="status_404") == []
+    with pytest.raises(NotFound):
+        listed(account="acc_unknown")
+
+
+def test_a_mass_failure_is_a_problem_with_its_onset(server: Any) -> None:
+    account = server.account("Mass")
+    start = server.services.context.now()
+    for number in range(4):
+        break_endpoint(server, create_endpoint(server, account), since=start - number * 60_000)
+    engine = server.services.context.engine.status
     engine.current_outage = Outage(start, start, 12, is_notified=True)
-    assert fleet(server).mass_failure == engine.current_outage
+    state = fleet(server)
     engine.current_outage = None
-    engine.probes.clear()
-    assert fleet(server).oldest_due_at == start - 90_000
+    [problem] = [each for each in state.problems if each.code == "mass_failure"]
+    # The live number of endpoints, not the number when the mass failure was detected.
+    assert f"{state.fleet.broken} of" in problem.title
+    assert "Half of them began to fail within" in problem.extent
 
 
 def test_the_fleet_shows_unfinished_replays_of_all_accounts(server: Any) -> None:
@@ -115,7 +179,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     server.client(server.operator_key, created[0]).post(f"/v1/endpoints/{first}/pause")
 
     def found(search: str | None) -> list[str]:
-        page = server.services.operator_lists.accounts(caller(server), search, ALL)
+        page = server.run(lambda: server.services.operator_lists.accounts(caller(server), search, ALL))
         return [each.account.name.removeprefix("Search ") for each in page.items]
 
     assert found("search ") == ["Charlie", "Bravo", "Äthletik"]
@@ -123,7 +187,7 @@ def test_accounts_are_searched_by_name_contact_and_id(server: Any) -> None:
     assert found("coach@") == ["Bravo"]
     assert found(created[2]) == ["Charlie"]
     assert found("no such") == []
-    [listed] = server.services.operator_lists.accounts(caller(server), created[0], ALL).items
+    [listed] = server.run(lambda: server.services.operator_lists.accounts(caller(server), created[0], ALL)).items
     assert (listed.endpoints, listed.failing, listed.off) == (2, 0, 1)
 
 
@@ -132,12 +196,14 @@ def test_in_memory_lists_are_paginated(server: Any) -> None:
         server.account(f"Paged {number}")
     cursors, seen, cursor = server.services.context.cursors, [], None
     for _ in range(3):
-        page = server.services.operator_lists.accounts(caller(server), "paged", Listing(2, cursor))
+        page = server.run(
+            lambda cursor=cursor: server.services.operator_lists.accounts(caller(server), "paged", Listing(2, cursor))
+        )
         seen += [each.account.name for each in page.items]
         cursor = None if page.next_key is None else cursors.encode(page.next_key)
     assert (seen, cursor) == ([f"Paged {number}" for number in (4, 3, 2, 1, 0)], None)
     with pytest.raises(Invalid):
-        server.services.operator_lists.accounts(caller(server), None, Listing(2, "nonsense"))
+        server.run(lambda: server.services.operator_lists.accounts(caller(server), None, Listing(2, "nonsense")))
 
 
 def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
@@ -160,8 +226,8 @@ def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
 
     every, counts = list_endpoints(server, None, "roll.example.com")
     assert every == [with_held, disabled, paused, warned, failing, healthy]
-    assert counts == {"all": 6, "failing": 2, "warned": 1, "disabled": 1, "paused": 1, "held": 1}
-    assert list_endpoints(server, EndpointStatus.FAILING, "roll.")[0] == [warned, failing]
+    assert counts == {"all": 6, "failing": 2, "warned": 1, "disabled": 1, "paused": 1, "held": 1, "at-limit": 0}
+    assert list_endpoints(server, EndpointStatus.FAILING, "roll.")[0] == [failing, warned]
     assert list_endpoints(server, EndpointStatus.WARNED, "roll.")[0] == [warned]
     assert list_endpoints(server, EndpointStatus.DISABLED, "roll.")[0] == [disabled]
     assert list_endpoints(server, EndpointStatus.PAUSED, "roll.")[0] == [paused]
@@ -169,7 +235,9 @@ def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
     assert list_endpoints(server, None, "roll one") == ([healthy], {**dict.fromkeys(counts, 0), "all": 1})
     assert list_endpoints(server, None, failing)[0] == [failing]
     page = server.run(
-        lambda: server.services.operator_lists.endpoints(caller(server), EndpointStatus.HELD, "roll.", ALL)
+        lambda: server.services.operator_lists.endpoints(
+            caller(server), EndpointSearch(EndpointStatus.HELD, "roll."), ALL
+        )
     ).page
     [held] = page.items
     assert (held.account.name, held.held_deliveries) == ("Roll two", 1)
@@ -191,7 +259,7 @@ def test_endpoints_deleted_during_a_list_are_omitted(server: Any, monkeypatch: p
 
     monkeypatch.setattr(server.database, "read", delete_after_second_read)
     listed = server.run(
-        lambda: server.services.operator_lists.endpoints(caller(server), None, "racing", ALL)
+        lambda: server.services.operator_lists.endpoints(caller(server), EndpointSearch(text="racing"), ALL)
     ).page.items
     assert (len(reads), [each.endpoint.url for each in listed]) == (2, ["https://racing.example.com/kept"])
 
@@ -324,12 +392,11 @@ def test_only_operators_have_access(server: Any) -> None:
     holder, services = caller(server, key), server.services
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: services.operator_overview.state(holder),
-        lambda: services.operator_lists.endpoints(holder, None, None, ALL),
+        lambda: services.operator_lists.endpoints(holder, EndpointSearch(), ALL),
         lambda: services.traces.find(holder, account),
         lambda: services.operator_lists.emails(holder, None, ALL),
+        lambda: services.operator_lists.accounts(holder, None, ALL),
     ]
     for call in calls:
         with pytest.raises(Forbidden):
             server.run(call)
-    with pytest.raises(Forbidden):
-        services.operator_lists.accounts(holder, None, ALL)

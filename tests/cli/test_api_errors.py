@@ -24,7 +24,7 @@ COMMANDS_WITHOUT_FIELDS = {
     ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
     ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"), ("members",),
     ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
-    ("retention", "resume"),
+    ("retention", "resume"), ("fleet",),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 COMMANDS_WITH_FIELDS = {
@@ -91,7 +91,7 @@ def test_a_command_without_fields_sends_none(
              "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
              "members": ["--account", "acc_0a11"],
              "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": [],
-             "retention": []}  # fmt: skip
+             "retention": [], "fleet": []}  # fmt: skip
     if path[0] == "member":
         name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
         names["member"] = [*name, "--account", "acc_0a11"]

@@ -9,6 +9,7 @@ from tests.cli.fake_api import FakeApi
 
 from uplift_server.cli import reach
 from uplift_server.config import load
+from uplift_webhooks.cli.kit.errors import ExitCode
 
 
 def test_accounts(api: FakeApi) -> None:
@@ -176,6 +177,25 @@ def test_the_audit_log_lists_entries(api: FakeApi) -> None:
     assert request.headers["uplift-account"] == "acc_0a11"
     lines = run("audit-log", "--json").stdout.splitlines()
     assert [json.loads(line) for line in lines] == [by_us, by_key]
+
+
+def test_fleet_shows_problems_and_causes(api: FakeApi) -> None:
+    critical = {"code": "mass_failure", "severity": "critical", "title": "Mass failure: 179 of 202 endpoints",
+                "extent": "20 accounts.", "next_step": "Check the network."}  # fmt: skip
+    group = {"cause": "dns", "title": "Host name does not resolve", "how_to_fix": "x", "endpoints": 179, "accounts": 20,
+             "pending_deliveries": 83808, "oldest_due_at": None, "since": "2025-11-24T16:00:00.000Z"}  # fmt: skip
+    found = {"status": "critical", "pending_deliveries": 83808, "problems": [critical], "failing": [group]}
+    api.responses["GET /v1/fleet"] = found
+    result = run("fleet")
+    assert result.exit_code == ExitCode.FAILED
+    for text in ("83,808 pending", "critical: Mass failure: 179 of 202", "20 accounts.", "Check the network."):
+        assert text in result.stdout
+    assert "Host name does not resolve\t179\t20\t2025-11-24T16:00:00.000Z\t83808\t-" in result.stdout
+    assert json.loads(run("fleet", "--json").stdout) == found
+
+    api.responses["GET /v1/fleet"] = {**found, "status": "ok", "problems": [], "failing": []}
+    result = run("fleet")
+    assert (result.exit_code, "No endpoint is failing" in result.stdout) == (ExitCode.OK, True)
 
 
 def test_the_audit_log_rejects_unknown_actions(api: FakeApi) -> None:

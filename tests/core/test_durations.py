@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.durations import format_duration, parse_duration
+from uplift_server.core.durations import format_duration, format_span, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,21 @@ def test_formatting(milliseconds: int, text: str) -> None:
 @given(st.integers(0, 3_153_600_000_000))
 def test_formatted_durations_can_be_parsed(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds)) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (3661, "1 h 1 min"),
+        (90_000, "1 d 1 h"),
+        (86_460, "1 d"),
+        (-5, "0 s"),
+    ],
+)
+def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
+    assert format_span(seconds) == text

@@ -1,5 +1,6 @@
 """The Fleet page: backlog, problems and live updates."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +31,60 @@ def failing(server: Server) -> tuple[str, Api, dict[str, Any]]:
     return account, acting, endpoint
 
 
+def figure(page: PageResponse, name: str) -> str:
+    """Return the exact value of a figure."""
+    found = re.search(rf'data-figure="{name}" data-value="([^"]*)"', page.html)
+    assert found is not None, name
+    return found[1]
+
+
 def test_operators_start_at_the_fleet_page(server: Server) -> None:
     page = operator(server).get("/")
     assert (page.status, page.path) == (200, "/operator")
-    for figure in ("Oldest due", "Scheduled", "Held", "In flight", "Circuit open", "First-attempt success rate", "p95"):
-        assert figure in page.text
+    for name in (
+        "failing_endpoints", "pending", "pending_failing", "held", "circuit_open", "in_flight", "deliveries",
+        "attempts", "failed_attempts", "first_attempt_rate", "p95_ms",
+    ):  # fmt: skip
+        figure(page, name)
 
 
-def test_endpoints_with_an_open_circuit_are_listed(server: Server) -> None:
+def test_failing_endpoints_are_shown_with_cause_and_backlog(server: Server) -> None:
     account, acting, endpoint = failing(server)
-    page = operator(server).get("/operator")
+    for number in range(20):
+        acting.send(number)
+    guest = operator(server)
+
+    def find_page() -> PageResponse | None:
+        page = guest.get(f"/operator/endpoints?filter=failing&account={account}")
+        # The registration event and three events failed or wait for a probe.
+        return page if re.search(r'data-figure="pending" data-value="2[0-4]"', page.html) else None
+
+    page = wait_for(find_page, "the list shows the pending deliveries")
+    assert page is not None
+    assert 'data-cause="connection_refused"' in page.html or 'data-cause="connect' in page.html
     assert f'href="/accounts/{account}/endpoints/{endpoint["id"]}"' in page.html
     assert NOWHERE in page.text
     assert "<i>hook" not in page.html
     assert "<b>Academy" not in page.html
+
+    fleet = guest.get("/operator")
+    assert 'class="card state critical"' in fleet.html or 'class="card state attention"' in fleet.html
+    assert 'data-problem="endpoints_failing"' in fleet.html or 'data-problem="mass_failure"' in fleet.html
+    assert int(figure(fleet, "failing_endpoints")) >= 1
+    assert int(figure(fleet, "pending")) >= int(figure(fleet, "pending_failing")) >= 20
+    assert int(figure(fleet, "circuit_open")) >= 1
+    # Without a period in the URL, the page shows the last hour while there is a problem.
+    assert '<a href="?period=1h" aria-current="page">' in fleet.html
+
+    overview = guest.get(f"/accounts/{account}/overview")
+    assert 'class="card state critical"' in overview.html
+    assert "deliveries are pending; the oldest has been due for" in overview.text
+    assert figure(overview, "failing_endpoints") == "1"
+    assert 20 <= int(figure(overview, "pending")) <= 24
+    assert "Pending" in guest.get(f"/accounts/{account}/endpoints/{endpoint['id']}").text
+    assert "Pending" in guest.get(f"/accounts/{account}/endpoints").text
     acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
-    assert endpoint["id"] not in operator(server).get("/operator").html
-
-
-def test_due_deliveries_of_open_circuits_are_explained(server: Server) -> None:
-    _, acting, endpoint = failing(server)
-    for number in range(20):
-        acting.send(number)
-
-    def is_explained() -> bool:
-        return "all due deliveries are waiting for a probe" in operator(server).get("/operator").text
-
-    wait_for(is_explained, "the page explains the due deliveries")
-    acting.ok("POST", f"/v1/endpoints/{endpoint['id']}/pause")
+    assert endpoint["id"] not in guest.get(f"/operator/endpoints?filter=failing&account={account}").html
 
 
 def test_unfinished_replays_are_listed(server: Server) -> None:
@@ -82,15 +109,15 @@ def test_members_do_not_see_the_fleet(server: Server) -> None:
     account, _ = server.account()
     page = member(server, account).get("/operator")
     assert page.status == 404
-    assert "Oldest due" not in page.text
+    assert "Failing endpoints" not in page.text
 
 
 def test_the_page_shows_a_failing_endpoint_live(server: Server, page: Page) -> None:
     sign_in_operator(page)
-    account, acting, endpoint = failing(server)
+    _, acting, endpoint = failing(server)
     # The live page updates.
-    link = page.locator(f'a[href="/accounts/{account}/endpoints/{endpoint["id"]}"]')
-    expect(link).to_be_visible(timeout=20_000)
+    link = page.locator("tr[data-cause] a")
+    expect(link.first).to_be_visible(timeout=20_000)
     check_page(page)
     acting.ok("DELETE", f"/v1/endpoints/{endpoint['id']}")
 
@@ -105,11 +132,12 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
 
         def find_page() -> PageResponse | None:
             page = guest.get("/operator")
-            return page if "10 endpoints began to fail within the same hour" in page.text else None
+            return page if "Mass failure: 10 of 10 endpoints are failing" in page.text else None
 
         page = wait_for(find_page, "the page shows the mass failure")
         assert page is not None
-        assert "Mass failure: many endpoints began to fail at once." in page.text
+        assert 'class="card state critical"' in page.html
+        assert "Half of them began to fail within" in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
         # All pages show it to operators, but not to members.
         banner = "Mass failure: 10 endpoints have been failing since"

@@ -11,24 +11,6 @@ from uplift_server.dashboard import rendering
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3661, "1 h 1 min"),
-        (90_000, "1 d 1 h"),
-        (86_460, "1 d"),
-        (-5, "0 s"),
-    ],
-)
-def test_durations_have_one_or_two_units(seconds: float, text: str) -> None:
-    assert rendering.span(seconds) == text
-
-
-@pytest.mark.parametrize(
     ("ms", "text"),
     [(0, "0 ms"), (1.23, "1.2 ms"), (12.6, "13 ms"), (999, "999 ms"), (1_234, "1.2 s"), (61_000, "1 min 1 s")],
 )

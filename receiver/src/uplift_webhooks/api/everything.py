@@ -36,6 +36,11 @@ class Everything(Noun[Way]):
         self.retention = Retention(request, way)
 
     @verb
+    def fleet(self) -> Call[JsonObject]:
+        """Return the problems of the server, and the failing endpoints by cause, for operators."""
+        return get("/v1/fleet")
+
+    @verb
     def source_ips(self) -> Call[JsonObject]:
         """Return the egress IPs: `current`, and `upcoming` with `from`, the start of their use.
 

@@ -165,6 +165,8 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         state=_STATE_NAMES[endpoint.state],
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
         held_deliveries=shown.held_deliveries,
+        pending_deliveries=shown.backlog.pending,
+        oldest_due_at=format_optional_timestamp(shown.backlog.oldest_due_at),
         health=health_view(shown),
         created_at=format_timestamp(endpoint.created_at),
         updated_at=format_timestamp(endpoint.updated_at),

@@ -159,6 +159,12 @@ class EndpointView(BaseModel):
     state: StateName = Field(description="Whether the server sends deliveries.")
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
+    pending_deliveries: int | None = Field(
+        description="Number of pending deliveries, 1 to 5 seconds old. Null until they are counted after an upgrade."
+    )
+    oldest_due_at: Timestamp | None = Field(
+        description="When the oldest delivery that is due and not in flight became due."
+    )
     health: HealthView
     created_at: CreatedAt
     updated_at: UpdatedAt

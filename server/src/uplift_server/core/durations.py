@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Final
 
 _UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+SPANS: Final = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _SHAPE = re.compile(r"(?:[0-9]{1,15}(?:ms|[dhms]))+")
 _PART = re.compile(r"([0-9]+)(ms|[dhms])")
 _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
@@ -39,3 +40,16 @@ def format_duration(duration_ms: int) -> str:
         if number:
             text += f"{number}{unit}"
     return text or "0s"
+
+
+def format_span(seconds: float) -> str:
+    """Format a duration for people in at most two units: `3 d 4 h`, `12 min`, `5 s`."""
+    left = max(0, int(seconds))
+    parts = []
+    for size, unit in SPANS:
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number} {unit}")
+        if len(parts) == 2 or (parts and not number):
+            break
+    return " ".join(parts) or "0 s"

@@ -1,12 +1,14 @@
 """The health of an account in one sentence."""
 
+from uplift_server.core.durations import format_span
+from uplift_server.core.operations.severity import Severity, of_endpoints
 from uplift_server.core.operations.statistics import Statistics
 from uplift_server.dashboard import words
 from uplift_server.service.endpoint_problems import EndpointProblems
 
 
-def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
-    """Return the health of an account: a CSS class and a sentence.
+def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str, *, now: int) -> tuple[str, str]:
+    """Return the health of an account at `now` (Unix ms): a CSS class and a sentence.
 
     `numbers` are the statistics of the period `span`, such as `last 24 hours`.
     """
@@ -18,25 +20,35 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str)
     if troubles.failing:
         wrong.append(f"{_of(troubles.failing, troubles.endpoints)} failing")
     if wrong:
-        kind = "disabled" if troubles.disabled else "failing"
-        return kind, f"Action required: {' and '.join(wrong)}."
+        # An operator has disabled an endpoint if none is broken.
+        kind = of_endpoints(troubles.broken, troubles.delivering) if troubles.broken else Severity.ATTENTION
+        return kind, f"Action required: {' and '.join(wrong)}.{backlog_sentence(troubles, now)}"
     if troubles.paused == troubles.endpoints:
         return "paused", "All endpoints are paused. The server holds their deliveries until you enable them."
     return _without_problems(troubles, numbers, span)
 
 
+def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
+    """Return the pending deliveries of an account and the age of the oldest, after a space; empty without any."""
+    pending, oldest = troubles.backlog.pending, troubles.backlog.oldest_due_at
+    if not pending:
+        return ""
+    whole = "1 delivery is pending" if pending == 1 else f"{words.count(pending)} deliveries are pending"
+    age = "" if oldest is None else f"; the oldest has been due for {format_span((now - oldest) / 1000)}"
+    return f" {whole}{age}."
+
+
 def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
     """Return the health of an account without failing or disabled endpoints."""
-    if troubles.shown:
-        count = len(troubles.shown)
+    if count := max(troubles.holding, len(troubles.shown)):
         counted = "1 endpoint has" if count == 1 else f"{words.count(count)} endpoints have"
         return "paused", f"Action required: {counted} held deliveries. Release or drop them."
     if numbers.failed:
         what = "1 delivery" if numbers.failed == 1 else f"{words.count(numbers.failed)} deliveries"
-        return "warned", f"No endpoints are failing now, but {what} failed in the {span}."
+        return Severity.ATTENTION, f"No endpoints are failing now, but {what} failed in the {span}."
     if numbers.delivered:
-        return "healthy", f"All endpoints are healthy. No deliveries failed in the {span}."
-    return "healthy", f"No endpoints are failing. There were no deliveries in the {span}."
+        return Severity.OK, f"All endpoints are healthy. No deliveries failed in the {span}."
+    return Severity.OK, f"No endpoints are failing. There were no deliveries in the {span}."
 
 
 def _of(count: int, whole: int) -> str:

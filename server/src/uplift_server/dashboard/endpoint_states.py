@@ -106,14 +106,18 @@ def _working(shown: ShownEndpoint) -> StateCard:
     if endpoint.last_failure_at is not None:
         rows.append(Row("Last failure", at=endpoint.last_failure_at))
     return StateCard(
-        "healthy", "healthy", "Healthy", "The endpoint responded to the last attempt with 2xx.", (*rows, *_held(shown))
+        "healthy",
+        "healthy",
+        "Healthy",
+        "The endpoint responded to the last attempt with 2xx.",
+        (*rows, *_pending(shown), *_held(shown)),
     )
 
 
 def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool) -> StateCard:
     endpoint = shown.endpoint
     failures = endpoint.consecutive_failures
-    rows = [Row("Failing since", at=endpoint.failing_since), *_why(shown)]
+    rows = [Row("Failing since", at=endpoint.failing_since), *_why(shown), *_pending(shown)]
     if shown.disable_at is None:
         rows.append(
             Row(
@@ -141,6 +145,17 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
     tries = "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
     kind = "warned" if endpoint.health.warned else "failing"
     return StateCard(kind, kind, "Failing", tries, (*rows, *_held(shown)))
+
+
+def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
+    """Return the number of pending deliveries, and when the oldest became due."""
+    pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
+    if not pending:
+        return ()
+    text = f"{count(pending)} {'delivery' if pending == 1 else 'deliveries'}"
+    if oldest is None:
+        return (Row("Pending", text),)
+    return (Row("Pending", text), Row("Oldest due since", at=oldest))
 
 
 def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail: bool) -> Row:

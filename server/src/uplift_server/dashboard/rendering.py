@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from uplift_server import __version__
 from uplift_server.core import ids
+from uplift_server.core.durations import SPANS, format_span
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
@@ -42,8 +43,6 @@ YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
 """Timestamps further from now are shown with their year. Keep the formats in sync with dashboard.js."""
 DAY_SHOWN_AFTER_S: Final = 7 * 86_400
 """Relative times further from now are shown as dates."""
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
-_SPANS: Final = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
@@ -92,7 +91,7 @@ def _environment() -> Environment:
         "short_clock": short_clock,
         "ago": ago,
         "shortened": shortened,
-        "span": span,
+        "span": format_span,
         "span_ms": span_ms,
         "count": count,
         "percent": percent,
@@ -189,7 +188,7 @@ def ago(ms: int, now_ms: float | None = None) -> str:
     if apart >= DAY_SHOWN_AFTER_S:
         is_recent = apart * 1000 < YEAR_SHOWN_AFTER_MS
         return day(ms) if is_recent else f"{day(ms)}, {datetime.fromtimestamp(ms // 1000, UTC).year}"
-    size, unit = next((each for each in _SPANS if apart >= each[0]), _SPANS[-1])
+    size, unit = next((each for each in SPANS if apart >= each[0]), SPANS[-1])
     text = f"{apart // size:.0f} {unit}"
     return f"in {text}" if ms > now_ms else f"{text} ago"
 
@@ -209,24 +208,11 @@ def shortened(text: str) -> str:
     return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
 
 
-def span(seconds: float) -> str:
-    """Format a duration in at most two units: `3 d 4 h`, `12 min`, `5 s`."""
-    left = max(0, int(seconds))
-    parts = []
-    for size, unit in _SPANS:
-        number, left = divmod(left, size)
-        if number:
-            parts.append(f"{number} {unit}")
-        if len(parts) == 2 or (parts and not number):
-            break
-    return " ".join(parts) or "0 s"
-
-
 def span_ms(ms: float) -> str:
     """Format a short duration: `12 ms`, `1.2 s`, `3 min 4 s`."""
     if ms < 1000:
         return f"{ms:.0f} ms" if ms >= 10 or ms == int(ms) else f"{ms:.1f} ms"
-    return f"{ms / 1000:.1f} s" if ms < 60_000 else span(ms / 1000)
+    return f"{ms / 1000:.1f} s" if ms < 60_000 else format_span(ms / 1000)
 
 
 def percent(share: float | None) -> str:

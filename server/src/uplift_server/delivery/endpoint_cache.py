@@ -30,7 +30,7 @@ from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.ports import Shards
 from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.store.encryption import Cipher, is_unbound
-from uplift_server.store.records import Account, ApiKey, Endpoint, EndpointState, EventType
+from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType
 
 RecordKey = tuple[str, int | str | bytes]
 """A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
@@ -44,6 +44,7 @@ _UNREACHABLE: Final = EndpointUrl(
 )
 """Replaces a stored URL that is not valid, so that its attempts fail. No name under `.invalid` resolves (RFC 2606)."""
 
+_DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")
 
 
@@ -208,6 +209,13 @@ class LiveEndpoint:
     def takes_deliveries(self) -> bool:
         """Whether new deliveries may be attempted instead of held."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the endpoint is failing, or the server disabled it for failing."""
+        if self.takes_deliveries:
+            return self.health.failing_since is not None
+        return self.record.disabled_reason in _DISABLED_BY_SERVER and self.record.state is EndpointState.DISABLED
 
 
 @lru_cache(SUBSCRIPTIONS_KEPT_MAX)

@@ -25,6 +25,7 @@ _DELAY_BOUNDS_MS: Final = (
     28_800_000, 86_400_000, 259_200_000,
 )  # fmt: skip
 """Bucket bounds from 1 ms (a handover in memory) to 3 days, about the length of the default retry schedule."""
+RECENT_WINDOW_S: Final = 60
 _MS: Final = 1_000
 _US: Final = 1_000_000
 
@@ -77,6 +78,71 @@ class Histogram:
         self.sum += value * count
 
 
+class RecentCommits:
+    """Durations of transactions in the last one to two minutes: the current window, and the previous one."""
+
+    __slots__ = ("_current", "_previous", "_window")
+
+    def __init__(self) -> None:
+        self._window = 0
+        self._current = [0] * (len(_COMMIT_BOUNDS_US) + 1)
+        self._previous = list(self._current)
+
+    def add(self, duration_us: int, now_s: float) -> None:
+        """Count a transaction that ended at a monotonic time in seconds."""
+        window = int(now_s // RECENT_WINDOW_S)
+        if window != self._window:
+            empty = [0] * len(self._current)
+            self._previous = self._current if window == self._window + 1 else empty
+            self._current, self._window = list(empty), window
+        self._current[bisect_left(_COMMIT_BOUNDS_US, duration_us)] += 1
+
+    def p99_ms(self, now_s: float) -> tuple[int, float]:
+        """Return the number of transactions, and the duration in ms that 99 % of them do not exceed.
+
+        The duration is the upper bound of its bucket. Another thread may be adding.
+        """
+        behind = int(now_s // RECENT_WINDOW_S) - self._window
+        windows = {0: (self._current, self._previous), 1: (self._current,)}.get(behind, ())
+        counts = [sum(each) for each in zip(*windows, strict=True)]
+        whole, passed = sum(counts), 0
+        for bound, count in zip((*_COMMIT_BOUNDS_US, _COMMIT_BOUNDS_US[-1]), counts, strict=False):
+            passed += count
+            if whole and passed >= 0.99 * whole:
+                return whole, bound / 1000
+        return 0, 0.0
+
+
+class OwnFailures:
+    """Attempts that failed because of this server, with all attempts since the first of them.
+
+    Only such a failure updates it, so other attempts cost nothing.
+    """
+
+    __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")
+
+    def __init__(self) -> None:
+        self._since_s = float("-inf")
+        """When the current window began, with a failure (s)."""
+        self._attempts_before = 0
+        self._count = 0
+        self._previous = (0, 0)
+
+    def note(self, attempts: int, now_s: float) -> None:
+        """Count a failure. `attempts` is the number of all attempts so far, with this one."""
+        if now_s - self._since_s >= RECENT_WINDOW_S:
+            is_next = now_s - self._since_s < 2 * RECENT_WINDOW_S
+            self._previous = (self._count, attempts - 1 - self._attempts_before) if is_next else (0, 0)
+            self._since_s, self._attempts_before, self._count = now_s, attempts - 1, 0
+        self._count += 1
+
+    def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
+        """Return the failures of the last minutes, and all attempts since the first of them."""
+        if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
+            return 0, 0
+        return self._count + self._previous[0], attempts - self._attempts_before + self._previous[1]
+
+
 class EngineCounters:
     """Counters of events, attempts and deliveries in this process."""
 
@@ -90,6 +156,7 @@ class EngineCounters:
         "ended",
         "first_attempt_delays",
         "own_failures",
+        "recent_own_failures",
         "rejected",
         "removed",
         "requests_repeated",
@@ -109,6 +176,7 @@ class EngineCounters:
         """Attempts by outcome."""
         self.own_failures = 0
         """Attempts that failed because of this server."""
+        self.recent_own_failures = OwnFailures()
         self.requests_repeated = 0
         """Requests that were repeated within their attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
@@ -129,12 +197,18 @@ class EngineCounters:
 class StoreCounters:
     """Counters of transactions, written by the thread that commits."""
 
-    __slots__ = ("commits", "failed", "writes")
+    __slots__ = ("commits", "failed", "recent_commits", "writes")
 
     def __init__(self) -> None:
         self.commits = Histogram(_COMMIT_BOUNDS_US, _US)
         """Durations of transactions, including the commit."""
+        self.recent_commits = RecentCommits()
         self.writes = 0
         """Writes in these transactions."""
         self.failed = 0
         """Transactions that could not be committed."""
+
+    def note_commit(self, duration_us: int, now_s: float) -> None:
+        """Count a transaction that ended at a monotonic time in seconds."""
+        self.commits.observe(duration_us)
+        self.recent_commits.add(duration_us, now_s)

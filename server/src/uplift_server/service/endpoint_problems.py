@@ -6,6 +6,7 @@ from typing import Final
 
 from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.service.backlogs import Backlogs, EndpointBacklog, total
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints, ShownEndpoint
 from uplift_server.service.principals import Caller
@@ -24,6 +25,14 @@ class EndpointProblems:
     paused: int
     failing: int
     """Enabled endpoints only, including warned ones."""
+    broken: int
+    """Failing endpoints, and those that the server disabled for failing."""
+    delivering: int
+    """Enabled endpoints, and those that the server disabled for failing."""
+    holding: int
+    """Endpoints with held deliveries."""
+    backlog: EndpointBacklog
+    """The backlog of all endpoints."""
     shown: Sequence[ShownEndpoint]
     """Endpoints that are disabled, are failing, or have held deliveries: worst first, at most LISTED_MAX."""
 
@@ -31,8 +40,9 @@ class EndpointProblems:
 class ProblemFinder:
     """Finds the endpoints that need attention."""
 
-    def __init__(self, context: ServiceContext, endpoints: Endpoints) -> None:
+    def __init__(self, context: ServiceContext, endpoints: Endpoints, backlogs: Backlogs) -> None:
         self._context = context
+        self._backlogs = backlogs
         self._endpoints = endpoints
 
     async def of_account(self, caller: Caller) -> EndpointProblems:
@@ -41,11 +51,17 @@ class ProblemFinder:
         live = list(self._context.cache.endpoints_of(caller.require_account()))
         candidates = sorted(filter(_is_candidate, live), key=_rank)[:LISTED_MAX]
         shown = await self._endpoints.get_many([each.seq for each in candidates])
+        backlogs = (await self._backlogs.of_endpoints([each.seq for each in live])).values()
+        broken = sum(each.is_broken for each in live)
         return EndpointProblems(
             endpoints=len(live),
             disabled=sum(each.record.state is EndpointState.DISABLED for each in live),
             paused=sum(each.record.state is EndpointState.PAUSED for each in live),
             failing=sum(_is_failing(each) for each in live),
+            broken=broken,
+            delivering=sum(each.takes_deliveries or each.is_broken for each in live),
+            holding=sum(bool(each.held) for each in backlogs),
+            backlog=total(backlogs),
             shown=[each for each in shown if _needs_attention(each)],
         )
 

@@ -15,6 +15,7 @@ from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import check_secret, generate_secret
+from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
@@ -98,6 +99,7 @@ class ShownEndpoint:
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     warn_at: int | None = None
     """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
+    backlog: EndpointBacklog = UNKNOWN
     secret: str | None = field(default=None, repr=False)
     """Set only in the response that created the endpoint."""
     repeated: bool = False
@@ -107,9 +109,15 @@ class Endpoints:
     """Manages the endpoints of accounts."""
 
     def __init__(
-        self, context: ServiceContext, cipher: Cipher, url_checker: UrlChecker, registration_events: RegistrationEvents
+        self,
+        context: ServiceContext,
+        cipher: Cipher,
+        backlogs: Backlogs,
+        url_checker: UrlChecker,
+        registration_events: RegistrationEvents,
     ) -> None:
         self._context = context
+        self._backlogs = backlogs
         self._cipher = cipher
         self._url_checker = url_checker
         self._registration_events = registration_events
@@ -215,6 +223,7 @@ class Endpoints:
             held = await self._context.database.read(
                 lambda c: endpoint_backlog.held_counts(c, with_held, limit=HELD_COUNTED_MAX, inactive=off)
             )
+        backlogs = await self._backlogs.of_endpoints([endpoint.seq for endpoint in found])
         return [
             ShownEndpoint(
                 endpoint,
@@ -223,6 +232,7 @@ class Endpoints:
                 self._context.engine.status.next_probe_at(endpoint.seq),
                 self._context.engine.status.disable_at(endpoint.seq),
                 self._context.engine.status.warn_at(endpoint.seq),
+                backlogs[endpoint.seq],
             )
             for endpoint in found
         ]

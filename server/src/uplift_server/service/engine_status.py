@@ -49,6 +49,10 @@ class EngineStatus:
             return HeldUpBy.PROBE
         return self._lanes.held_up_by(endpoint_seq)
 
+    def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
+        """The maximum number of concurrent requests to an endpoint."""
+        return self._lanes.in_flight_max_of(endpoint)
+
     def next_probe_at(self, endpoint_seq: int) -> int | None:
         """The time of the next probe of an endpoint with an open circuit breaker (Unix ms); None if it is disabled."""
         endpoint = self._cache.endpoints.get(endpoint_seq)

@@ -14,8 +14,8 @@ from uplift_server import __version__
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
+from uplift_server.service.backlogs import Backlogs
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.metrics_cache import MetricsCache
 from uplift_server.service.readiness import Readiness
 from uplift_server.service.system import database_bytes
 from uplift_server.store import schema_version
@@ -42,13 +42,18 @@ class Metrics:
     """Collects the metrics of the server."""
 
     def __init__(
-        self, context: ServiceContext, authenticator: Authenticator, readiness: Readiness, settings: MetricsSettings
+        self,
+        context: ServiceContext,
+        authenticator: Authenticator,
+        readiness: Readiness,
+        backlogs: Backlogs,
+        settings: MetricsSettings,
     ) -> None:
         self._context = context
         self._authenticator = authenticator
         self._settings = settings
         self._readiness = readiness
-        self._cache = MetricsCache(context, readiness)
+        self._backlogs = backlogs
 
     def require_reader(self, authorization: bytes | None) -> None:
         """Raise Unauthorized or Forbidden unless this `Authorization` header allows reading metrics.
@@ -61,7 +66,7 @@ class Metrics:
     async def snapshot(self) -> Snapshot:
         """Return the current metrics. Database values are absent if the database does not respond in time."""
         context = self._context
-        stored = await self._cache.latest()
+        reading = await self._backlogs.latest()
         load, endpoints = context.engine.status.own_load(), await self._endpoints()
         return Snapshot(
             at=context.now(),
@@ -82,8 +87,8 @@ class Metrics:
             mass_failure=context.engine.status.outage is not None,
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
-            stored=stored,
-            store_up=self._cache.is_responding and self._readiness.failure_cause() is None,
+            stored=None if reading is None else reading.stored,
+            store_up=self._backlogs.is_responding and self._readiness.failure_cause() is None,
         )
 
     async def _endpoints(self) -> dict[str, int]:

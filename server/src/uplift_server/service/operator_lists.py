@@ -1,22 +1,29 @@
 """Lists of all accounts, endpoints and emails for operators. Accounts and endpoints come from the cache."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.limits import HELD_COUNTED_MAX
+from uplift_server.core.operations.severity import Severity, of_endpoints
 from uplift_server.core.people.notifications import NotificationState
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog, Reading, total
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.failure_causes import FailureCause, failure_cause
 from uplift_server.service.principals import Caller
 from uplift_server.store import endpoint_backlog, outbox
 from uplift_server.store.contract import Transaction
 from uplift_server.store.outbox import DueEmail
 from uplift_server.store.records import Account, Endpoint, EndpointState, Page
 
+ACCOUNTS_LISTED_MAX: Final = 200
 ENDPOINTS_WITH_HELD_MAX: Final = 10_000
 """Maximum number of endpoints with held deliveries in the list."""
 
@@ -25,12 +32,43 @@ class EndpointStatus(StrEnum):
     """The filters of the list of endpoints."""
 
     FAILING = "failing"
-    """Failing endpoints, including warned ones."""
+    """Failing endpoints, including warned ones and those that the server disabled for failing."""
     WARNED = "warned"
     DISABLED = "disabled"
     PAUSED = "paused"
     HELD = "held"
     """Endpoints with held deliveries, in any state."""
+    AT_LIMIT = "at-limit"
+    """Endpoints whose concurrency or rate limit delays a due delivery."""
+
+
+class EndpointOrder(StrEnum):
+    """The order of the list of failing endpoints."""
+
+    SINCE = "since"
+    """Longest failing first."""
+    PENDING = "pending"
+    """Most pending deliveries first."""
+    OLDEST = "oldest"
+    """Oldest due delivery first."""
+
+
+LISTED_PER_CAUSE: Final = 5
+SORTED_MAX: Final = 200
+"""The number of failing endpoints that the list shows. Their order changes, so it has no further pages."""
+
+
+class EndpointSearch(NamedTuple):
+    """The filters of the list of endpoints."""
+
+    status: EndpointStatus | None = None
+    text: str = ""
+    """An ID, or a part of a URL, a description, or the account's name or contact."""
+    account: str | None = None
+    """Account ID."""
+    cause: str | None = None
+    """The code of a cause of failing."""
+    order: EndpointOrder = EndpointOrder.SINCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +80,8 @@ class AccountSummary:
     failing: int
     off: int
     """Paused or disabled."""
+    backlog: EndpointBacklog
+    severity: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +98,9 @@ class EndpointSummary:
     """When the next probe is due (Unix ms). Set only while the circuit breaker is open."""
     disable_at: int | None
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
+    backlog: EndpointBacklog
+    cause: FailureCause | None
+    """Set only while the endpoint is failing, or if the server disabled it for failing."""
 
 
 class EndpointList(NamedTuple):
@@ -65,58 +108,124 @@ class EndpointList(NamedTuple):
 
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
+    causes: Sequence[tuple[FailureCause, int]]
+    """The causes of the failing endpoints with their numbers, most endpoints first."""
+    accounts: Sequence[tuple[Account, int]]
+    """The accounts with endpoints that match the filter, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
 
 
 class OperatorLists:
     """Lists for operators. A search matches an ID, or a part of a name, URL, description or contact."""
 
-    def __init__(self, context: ServiceContext) -> None:
+    def __init__(self, context: ServiceContext, backlogs: Backlogs) -> None:
         self._context = context
+        self._backlogs = backlogs
 
-    def accounts(self, caller: Caller, search: str | None, listing: Listing) -> Page[AccountSummary]:
+    async def accounts(self, caller: Caller, search: str | None, listing: Listing) -> Page[AccountSummary]:
         """Return accounts, newest first."""
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
         text = (search or "").casefold()
         found = [each for each in self._context.cache.accounts.values() if _account_matches(each, text)]
         page = _page(found, before, listing.limit)
-        return Page([self.account_summary(each) for each in page.items], page.next_key)
+        reading = await self._backlogs.for_page()
+        return Page([self._account_summary(each, reading) for each in page.items], page.next_key)
 
-    def account_summary(self, account: Account) -> AccountSummary:
+    async def account_summary(self, account: Account) -> AccountSummary:
         """Return an account with counts of its endpoints."""
+        return self._account_summary(account, await self._backlogs.for_page())
+
+    def _account_summary(self, account: Account, reading: Reading | None) -> AccountSummary:
         own = list(self._context.cache.endpoints_of(account.seq))
         off = sum(not each.takes_deliveries for each in own)
-        return AccountSummary(account, len(own), sum(map(_is_failing, own)), off)
+        backlog = UNKNOWN if reading is None else total([reading.of(each.seq) for each in own])
+        broken = sum(each.is_broken for each in own)
+        severity = of_endpoints(broken, sum(each.takes_deliveries or each.is_broken for each in own))
+        return AccountSummary(account, len(own), sum(map(_is_failing, own)), off, backlog, severity)
 
-    async def endpoints(
-        self, caller: Caller, status: EndpointStatus | None, search: str | None, listing: Listing
-    ) -> EndpointList:
-        """Return endpoints of all accounts, newest first."""
+    async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
+        """Return endpoints of all accounts, newest first. Raises NotFound.
+
+        Failing ones are sorted by cause, most endpoints first, and within a cause in the order of the search. Without a
+        cause in the search, the list has LISTED_PER_CAUSE of each.
+        """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
-        cache, text = self._context.cache, (search or "").casefold()
+        reading = await self._backlogs.for_page()
         with_held = set(
             await self._context.database.read(
                 lambda c: endpoint_backlog.endpoints_with_held(c, limit=ENDPOINTS_WITH_HELD_MAX)
             )
         )
-        found = [
-            each
-            for each in cache.endpoints.values()
-            if not text
-            or _endpoint_matches(each, text)
-            or _account_matches(cache.accounts[each.record.account_seq], text)
-        ]
+        matching = self._matching(caller, search)
         groups: dict[EndpointStatus | None, list[LiveEndpoint]] = {
-            each: [live for live in found if _has_status(live, each, with_held)] for each in EndpointStatus
+            each: [live for live in matching if self._has_status(live, each, with_held, reading)]
+            for each in EndpointStatus
         }
-        groups[None] = found
-        page = _page(groups[status], before, listing.limit)
+        groups[None] = matching
+        found = groups[search.status]
+        accounts = Counter(live.record.account_seq for live in found)
+        by_cause: dict[FailureCause, list[LiveEndpoint]] = defaultdict(list)
+        for live in sorted(groups[EndpointStatus.FAILING], key=_order_of(search.order, reading)):
+            if (cause := failure_cause(live)) is not None:
+                by_cause[cause].append(live)
+        causes = sorted(by_cause.items(), key=lambda each: (-len(each[1]), each[0].title))
+        if search.status is not EndpointStatus.FAILING:
+            page = _page(found, before, listing.limit)
+        elif search.cause is None:
+            page = Page([live for _, group in causes for live in group[:LISTED_PER_CAUSE]], None)
+        else:
+            page = Page(
+                [live for cause, group in causes for live in group if cause.code == search.cause][:SORTED_MAX], None
+            )
         seqs = [live.seq for live in page.items if live.seq in with_held]
         held = await self._context.database.read(lambda c: _held(c, seqs)) if seqs else {}
         # Skip endpoints that were deleted during the count.
-        listed = [self._endpoint_summary(live, held.get(live.seq, 0)) for live in page.items if not live.deleted]
-        return EndpointList(Page(listed, page.next_key), {name: len(group) for name, group in groups.items()})
+        listed = [
+            self._endpoint_summary(live, held.get(live.seq, 0), reading) for live in page.items if not live.deleted
+        ]
+        return EndpointList(
+            Page(listed, page.next_key),
+            {name: len(group) for name, group in groups.items()},
+            [(cause, len(group)) for cause, group in causes],
+            [
+                (self._context.cache.accounts[seq], count)
+                for seq, count in accounts.most_common(ACCOUNTS_LISTED_MAX)
+                if seq in self._context.cache.accounts
+            ],
+        )
+
+    def _matching(self, caller: Caller, search: EndpointSearch) -> list[LiveEndpoint]:
+        cache, text = self._context.cache, search.text.casefold()
+        own = None if search.account is None else self._context.find_account(caller, search.account).seq
+        return [
+            each
+            for each in cache.endpoints.values()
+            if own in (None, each.record.account_seq)
+            and (
+                not text
+                or _endpoint_matches(each, text)
+                or _account_matches(cache.accounts[each.record.account_seq], text)
+            )
+        ]
+
+    def _has_status(
+        self, live: LiveEndpoint, status: EndpointStatus, with_held: Collection[int], reading: Reading | None
+    ) -> bool:
+        match status:
+            case EndpointStatus.FAILING:
+                return live.is_broken
+            case EndpointStatus.WARNED:
+                return _is_failing(live) and live.health.warned
+            case EndpointStatus.DISABLED:
+                return live.record.state is EndpointState.DISABLED
+            case EndpointStatus.PAUSED:
+                return live.record.state is EndpointState.PAUSED
+            case EndpointStatus.HELD:
+                return live.seq in with_held
+            case EndpointStatus.AT_LIMIT:
+                is_due = reading is not None and live.seq in reading.due and live.takes_deliveries
+                return is_due and self._context.engine.status.held_up_by(live.seq) is HeldUpBy.ENDPOINT
 
     async def emails(self, caller: Caller, state: NotificationState | None, listing: Listing) -> Page[DueEmail]:
         """Return emails in the outbox, newest first; waiting ones in the order of their next attempt."""
@@ -124,11 +233,34 @@ class OperatorLists:
         before = self._context.decode_cursor(listing, 2 if state is NotificationState.WAITING else 1)
         return await self._context.database.read(lambda c: outbox.page(c, state, limit=listing.limit, before=before))
 
-    def _endpoint_summary(self, live: LiveEndpoint, held: int) -> EndpointSummary:
-        engine = self._context.engine
-        account = self._context.cache.accounts[live.record.account_seq]
-        probe_at, disable_at = engine.status.next_probe_at(live.seq), engine.status.disable_at(live.seq)
-        return EndpointSummary(account, live.record, live.health, held, probe_at, disable_at)
+    def _endpoint_summary(self, live: LiveEndpoint, held: int, reading: Reading | None) -> EndpointSummary:
+        status = self._context.engine.status
+        return EndpointSummary(
+            self._context.cache.accounts[live.record.account_seq],
+            live.record,
+            live.health,
+            held,
+            status.next_probe_at(live.seq),
+            status.disable_at(live.seq),
+            UNKNOWN if reading is None else reading.of(live.seq),
+            failure_cause(live),
+        )
+
+
+def _order_of(order: EndpointOrder, reading: Reading | None) -> Callable[[LiveEndpoint], tuple[float, int]]:
+    """Return the sort key of failing endpoints."""
+
+    def key(live: LiveEndpoint) -> tuple[float, int]:
+        backlog = UNKNOWN if reading is None else reading.of(live.seq)
+        match order:
+            case EndpointOrder.SINCE:
+                return live.health.failing_since or 0, live.seq
+            case EndpointOrder.PENDING:
+                return -(backlog.pending or 0), live.seq
+            case EndpointOrder.OLDEST:
+                return backlog.oldest_due_at or inf, live.seq
+
+    return key
 
 
 def _held(connection: Transaction, endpoint_seqs: Sequence[int]) -> Mapping[int, int]:
@@ -137,20 +269,6 @@ def _held(connection: Transaction, endpoint_seqs: Sequence[int]) -> Mapping[int,
 
 def _is_failing(live: LiveEndpoint) -> bool:
     return live.takes_deliveries and live.health.failing_since is not None
-
-
-def _has_status(live: LiveEndpoint, status: EndpointStatus, with_held: Collection[int]) -> bool:
-    match status:
-        case EndpointStatus.FAILING:
-            return _is_failing(live)
-        case EndpointStatus.WARNED:
-            return _is_failing(live) and live.health.warned
-        case EndpointStatus.DISABLED:
-            return live.record.state is EndpointState.DISABLED
-        case EndpointStatus.PAUSED:
-            return live.record.state is EndpointState.PAUSED
-        case EndpointStatus.HELD:
-            return live.seq in with_held
 
 
 def _account_matches(account: Account, text: str) -> bool:

@@ -1,116 +1,218 @@
-"""The overview of the server for operators: backlog, load, health and processes."""
+"""The overview of the server for operators: problems, backlog, load, health and processes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+from uplift_server.core import ids
+from uplift_server.core.operations.fleet import (
+    LATE_MS,
+    CauseGroup,
+    FleetProblem,
+    FleetState,
+    LimitedEndpoint,
+    find_onset,
+    fleet_problems,
+)
+from uplift_server.core.operations.severity import Severity, worst
+from uplift_server.core.people.audit import without_query
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.health.outage_guard import Outage
 from uplift_server.delivery.scheduling.lanes import Load
+from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog, Reading, total
 from uplift_server.service.context import ServiceContext
+from uplift_server.service.failure_causes import FailureCause, failure_cause
 from uplift_server.service.principals import Caller
+from uplift_server.service.readiness import Readiness
 from uplift_server.service.replays import Replays, ShownReplay
 from uplift_server.store import backlog, replays
-from uplift_server.store.backlog import Backlog
-from uplift_server.store.contract import Transaction
 from uplift_server.store.processes import Process
-from uplift_server.store.records import Account
-from uplift_server.store.replays import Replay
 
-COUNTED_MAX: Final = 10_000
-"""Maximum of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 26 ms."""
-DUE_ENDPOINTS_PER_READ: Final = 1_000
-LISTED_MAX: Final = 20
-"""Maximum number of listed endpoints with an open circuit breaker, and of listed replays."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbedEndpoint:
-    """An endpoint with an open circuit breaker, which gets one probe at a time."""
-
-    account: Account
-    endpoint: str
-    url: str
-    failing_since: int | None
-    next_probe_at: int
+COUNT_SLICE: Final = 1_000
+"""How many endpoints are counted before other tasks run."""
+REPLAYS_LISTED_MAX: Final = 20
+LEASED_COUNTED_MAX: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class OverviewState:
     """The state of the server. Timestamps are Unix ms."""
 
-    backlog: Backlog
-    """Counts in the database, each up to COUNTED_MAX."""
-    oldest_due_at: int | None
-    """When the oldest due delivery of an endpoint with a closed circuit breaker became due, if any."""
+    fleet: FleetState
+    problems: Sequence[FleetProblem]
+    """Worst first."""
+    backlog: EndpointBacklog
+    """The backlog of all accounts."""
+    read_at: int | None
+    """When the backlog was read. None if the database does not respond."""
     load: Load
-    probed: Sequence[ProbedEndpoint]
-    """Up to LISTED_MAX endpoints, longest failing first. `load.probes` contains all of them."""
     replays: Sequence[ShownReplay]
-    """Unfinished replays."""
-    mass_failure: Outage | None
+    """Unfinished replays, at most REPLAYS_LISTED_MAX."""
     processes: Sequence[Process] | None
     """The live processes on the database, by number. None if there can be only one."""
-    heartbeat_overdue_ms: int | None
-    """Age of the last heartbeat of this process if it has expired. The other processes are then unknown."""
     accounts: int
     endpoints: Mapping[str, int]
     """Endpoints by state, and enabled ones by health."""
     rejected_rows: int
     """Rows that the database has rejected since this process started."""
 
+    @property
+    def severity(self) -> Severity:
+        """The severity of the worst problem."""
+        return worst(each.severity for each in self.problems)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Failing endpoints with one cause."""
+
+    accounts: set[int] = field(default_factory=set)
+    backlogs: list[EndpointBacklog] = field(default_factory=list)
+    since: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Endpoints by state, and the failing ones by cause."""
+
+    states: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    groups: dict[FailureCause, _Group] = field(default_factory=dict)
+    enabled: int = 0
+    failing_since: list[int] = field(default_factory=list)
+    disabled: int = 0
+
 
 class OperatorOverview:
     """Reads the state of the server."""
 
-    def __init__(self, context: ServiceContext, replays: Replays) -> None:
+    def __init__(self, context: ServiceContext, replays: Replays, backlogs: Backlogs, readiness: Readiness) -> None:
         self._context = context
         self._replays = replays
+        self._backlogs = backlogs
+        self._readiness = readiness
 
     async def state(self, caller: Caller) -> OverviewState:
         """Return the state of the server. Raises Unavailable."""
         caller.require_operator(reads=True)
-        load, now = self._context.engine.status.load(), self._context.now()
-        stored_backlog, running = await self._context.database.read(lambda c: _read(c, now))
-        cache = self._context.cache
-        states: dict[str, int] = {}
-        for live in cache.endpoints.values():
-            state = live.health.status if live.takes_deliveries else live.record.state.text
-            states[state] = states.get(state, 0) + 1
+        context, status = self._context, self._context.engine.status
+        reading = await self._backlogs.for_page()
+        running = await context.database.read(lambda c: replays.unfinished(c, limit=REPLAYS_LISTED_MAX))
+        counts = await self._count(reading)
+        load, processes = status.load(), status.processes()
+        oldest, limited = await self._late(reading)
+        causes = _cause_groups(counts.groups)
+        commits, p99_ms = context.database.measures.recent_commits.p99_ms(time.monotonic())
+        engine, now = context.engine.counters, context.now()
+        own_failures, attempts = engine.recent_own_failures.recent(sum(engine.attempts), now / 1000)
+        sums = UNKNOWN if reading is None else reading.total()
+        fleet = FleetState(
+            now=now,
+            failing=len(counts.failing_since),
+            disabled=counts.disabled,
+            enabled=counts.enabled,
+            accounts=len(set().union(*(each.accounts for each in counts.groups.values()))),
+            causes=causes,
+            pending=sums.pending,
+            pending_failing=sum(each.pending for each in causes),
+            oldest_due_at=oldest,
+            limited=limited,
+            in_flight=load.in_flight,
+            in_flight_max=load.in_flight_max,
+            heartbeat_overdue_ms=status.heartbeat_age_ms(),
+            has_worker=not processes or any(each.role.delivers for each in processes),
+            sends=not processes or any(each.delivers for each in processes),
+            sending_stopped=load.stopped,
+            database_problem=self._readiness.failure_cause(),
+            commits=commits,
+            commit_p99_ms=p99_ms,
+            attempts=attempts,
+            own_failures=own_failures,
+            mass_failure=status.outage is not None,
+            onset=find_onset(counts.failing_since),
+        )
         return OverviewState(
-            stored_backlog,
-            await self._oldest_due(load.probes, now),
+            fleet,
+            fleet_problems(fleet),
+            sums,
+            None if reading is None else reading.stored.read_at,
             load,
-            self._probed(load.probes),
             [self._replays.show(replay) for replay in running],
-            self._context.engine.status.outage,
-            self._context.engine.status.processes(),
-            self._context.engine.status.heartbeat_age_ms(),
-            len(cache.accounts),
-            states,
-            sum(self._context.engine.counters.set_aside),
+            processes,
+            len(context.cache.accounts),
+            counts.states,
+            sum(engine.set_aside),
         )
 
-    async def _oldest_due(self, probes: Mapping[int, int], now: int) -> int | None:
-        """Return when the oldest delivery that should have been sent became due."""
-        oldest, after = now, 0
-        while True:
-            found = await self._context.database.due_endpoints(after=after, limit=DUE_ENDPOINTS_PER_READ)
-            oldest = min([oldest, *(due.due_at for due in found if due.endpoint_seq not in probes)])
-            if len(found) < DUE_ENDPOINTS_PER_READ:
-                return oldest if oldest < now else None
-            after = found[-1].endpoint_seq
+    async def _count(self, reading: Reading | None) -> _Counts:
+        """Count the endpoints in the cache."""
+        counts = _Counts()
+        for place, live in enumerate(list(self._context.cache.endpoints.values()), 1):
+            counts.states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
+            counts.enabled += live.takes_deliveries
+            if (cause := failure_cause(live)) is not None:
+                group = counts.groups.setdefault(cause, _Group())
+                group.accounts.add(live.record.account_seq)
+                group.backlogs.append(UNKNOWN if reading is None else reading.of(live.seq))
+                if live.takes_deliveries:
+                    counts.failing_since.append(live.health.failing_since or 0)
+                else:
+                    counts.disabled += 1
+                group.since.append(live.health.failing_since or live.record.state_since or 0)
+            if place % COUNT_SLICE == 0:
+                await asyncio.sleep(0)
+        return counts
 
-    def _probed(self, probes: Mapping[int, int]) -> list[ProbedEndpoint]:
-        known = self._context.cache.endpoints
-        found = [known[seq] for seq in probes if seq in known and known[seq].takes_deliveries]
-        found.sort(key=lambda live: (live.health.failing_since or 0, live.seq))
-        return [self._as_probed(live, probes[live.seq]) for live in found[:LISTED_MAX]]
+    async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
+        """Return the due time of the oldest delivery by the cause of its delay, and the endpoints at their limit."""
+        if reading is None:
+            return {}, []
+        context, oldest, limited = self._context, dict[HeldUpBy, int](), []
+        leased: Mapping[int, int] | None = None
+        for endpoint_seq, due_at in reading.due.items():
+            live = context.cache.endpoints.get(endpoint_seq)
+            if live is None or not live.takes_deliveries:
+                continue
+            held_up_by = context.engine.status.held_up_by(endpoint_seq)
+            is_late = reading.stored.read_at - due_at > LATE_MS
+            if is_late and held_up_by is HeldUpBy.SERVER and not context.engine.status.owns(endpoint_seq):
+                # The lane is in the memory of another process.
+                if leased is None:
+                    leased = await context.database.read(lambda c: backlog.leased(c, limit=LEASED_COUNTED_MAX))
+                if leased.get(endpoint_seq, 0) >= context.engine.status.in_flight_max_of(live):
+                    held_up_by = HeldUpBy.ENDPOINT
+            oldest[held_up_by] = min(due_at, oldest.get(held_up_by, due_at))
+            if is_late and held_up_by is HeldUpBy.ENDPOINT:
+                limited.append(self._limited(live, reading.of(endpoint_seq), due_at))
+        return oldest, sorted(limited, key=lambda each: each.oldest_due_at)
 
-    def _as_probed(self, live: LiveEndpoint, next_probe_at: int) -> ProbedEndpoint:
-        account = self._context.cache.accounts[live.record.account_seq]
-        return ProbedEndpoint(account, live.id_text, live.record.url, live.health.failing_since, next_probe_at)
+    def _limited(self, live: LiveEndpoint, waiting: EndpointBacklog, due_at: int) -> LimitedEndpoint:
+        rate = live.record.settings.rate_limit_per_second
+        in_flight_max = self._context.engine.status.in_flight_max_of(live)
+        noun = "concurrent request" if in_flight_max == 1 else "concurrent requests"
+        return LimitedEndpoint(
+            ids.prefixed(ids.ACCOUNT, self._context.cache.accounts[live.record.account_seq].id),
+            live.id_text,
+            without_query(live.record.url),
+            f"{in_flight_max} {noun}" + (f", {rate} per second" if rate else ""),
+            waiting.pending or 0,
+            due_at,
+        )
 
 
-def _read(connection: Transaction, now: int) -> tuple[Backlog, list[Replay]]:
-    return backlog.count(connection, now=now, limit=COUNTED_MAX), replays.unfinished(connection, limit=LISTED_MAX)
+def _cause_groups(groups: Mapping[FailureCause, _Group]) -> list[CauseGroup]:
+    """Return the failing endpoints by cause, most endpoints first."""
+    found: Iterable[CauseGroup] = (
+        CauseGroup(
+            *cause,
+            len(group.since),
+            len(group.accounts),
+            (sums := total(group.backlogs)).pending or 0,
+            sums.oldest_due_at,
+            min(group.since),
+        )
+        for cause, group in groups.items()
+    )
+    return sorted(found, key=lambda each: (-each.endpoints, -each.pending, each.code))

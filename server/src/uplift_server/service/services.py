@@ -8,6 +8,7 @@ from uplift_server.core.http.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
+from uplift_server.service.backlogs import Backlogs
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.deliveries import Deliveries
@@ -87,9 +88,10 @@ class Services:
         metrics: MetricsSettings | None = None,
     ) -> "Services":
         """Build all services on one context."""
-        endpoints = Endpoints(context, cipher, UrlChecker(policy, resolve), RegistrationEvents(context))
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache), Readiness(context)
+        backlogs = Backlogs(context, readiness)
+        endpoints = Endpoints(context, cipher, backlogs, UrlChecker(policy, resolve), RegistrationEvents(context))
         return cls(
             context=context,
             authenticator=authenticator,
@@ -100,7 +102,7 @@ class Services:
             endpoints=endpoints,
             endpoint_states=EndpointStates(context, endpoints),
             endpoint_tests=EndpointTests(context, endpoints),
-            endpoint_problems=ProblemFinder(context, endpoints),
+            endpoint_problems=ProblemFinder(context, endpoints, backlogs),
             secrets=Secrets(context, cipher, endpoints),
             events=Events(context),
             deliveries=Deliveries(context),
@@ -108,14 +110,14 @@ class Services:
             explanations=explanations,
             replays=replays,
             listening=Listening(context, listen_key),
-            operator_overview=OperatorOverview(context, replays),
-            operator_lists=OperatorLists(context),
+            operator_overview=OperatorOverview(context, replays, backlogs, readiness),
+            operator_lists=OperatorLists(context, backlogs),
             traces=Traces(context, explanations, replays),
             sessions=Sessions(context, links, Passwords(), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)),
             members=Members(context, links),
             portal_links=PortalLinks(context, links),
             statistics=Statistics(context),
-            metrics=Metrics(context, authenticator, readiness, metrics or MetricsSettings()),
+            metrics=Metrics(context, authenticator, readiness, backlogs, metrics or MetricsSettings()),
             readiness=readiness,
             retention=Retention(context),
             source_ips=[SourceAddress.parse(each) for each in source_ips],

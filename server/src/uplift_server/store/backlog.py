@@ -23,6 +23,12 @@ SELECT count(*) FROM (
 """
 
 
+_LEASED: Final = f"""
+SELECT endpoint_seq, count(*) AS n
+FROM (SELECT d.endpoint_seq FROM {{table}} WHERE {status_sql.leased("d")} LIMIT :limit) counted GROUP BY endpoint_seq
+"""  # noqa: S608 - contains only constants
+
+
 class Backlog(NamedTuple):
     """Counts of deliveries, each up to a limit, without leased ones."""
 
@@ -30,6 +36,14 @@ class Backlog(NamedTuple):
     later: int
     """Scheduled for later."""
     held: int
+
+
+def leased(connection: Connection, *, limit: int) -> dict[int, int]:
+    """Count the leased deliveries of each endpoint, up to `limit` in total."""
+    # Without table statistics, SQLite scans all deliveries.
+    named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
+    query = sa.text(_LEASED.format(table=named))
+    return {row.endpoint_seq: row.n for row in connection.execute(query, {"limit": limit})}
 
 
 def count(connection: Connection, *, now: int, limit: int) -> Backlog:

@@ -32,7 +32,7 @@ async def overview(visit: Visit) -> Response:
     status = next((each for each in Status if each.text == visit.query.text("status")), None)
     listing = Listing(LAST_SHOWN, visit.query.optional("cursor"))
     last = await services.deliveries.page(caller, DeliveryQuery([] if status is None else [status.text]), listing)
-    kind, sentence = account_sentence(troubles, series.totals, SPANS[period])
+    kind, sentence = account_sentence(troubles, series.totals, SPANS[period], now=services.context.now())
     return visit.render(
         "overview/page.html",
         period=period,
@@ -42,6 +42,7 @@ async def overview(visit: Visit) -> Response:
         delivered=_delivered_share(series.totals),
         became=status_words(series.totals),
         columns=status_columns(series),
+        now=services.context.now(),
         kind=kind,
         sentence=sentence,
         troubles=troubles,

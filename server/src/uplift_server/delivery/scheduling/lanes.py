@@ -352,6 +352,10 @@ class DeliveryLanes:
         free = lane.has_slot and lane.next_start_at() <= self._clock.now_ms()
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
+    def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
+        """Return the concurrency limit of an endpoint, or the default."""
+        return endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
+
     def load(self) -> Load:
         """Return the load of all lanes."""
         waiting, probes = sum(map(len, self._spreaders.values())), {}
@@ -405,7 +409,7 @@ class DeliveryLanes:
 
     def _apply_limits(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
         rate = endpoint.record.settings.rate_limit_per_second
-        in_flight_max = endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
+        in_flight_max = self.in_flight_max_of(endpoint)
         if self._foreign_leases:
             _, foreign_leases = self._foreign_leases.get(endpoint.seq, (endpoint, 0))
             in_flight_max = max(0, in_flight_max - foreign_leases)

@@ -244,6 +244,7 @@ class Attempts:
                 counters.delivery_delays.observe(now - delivery.created_at)
         if exchange.failure is not None and is_own_fault(exchange):
             counters.own_failures += 1
+            counters.recent_own_failures.note(sum(counters.attempts), now / 1000)
         if exchange.repeated:
             counters.requests_repeated += 1
 

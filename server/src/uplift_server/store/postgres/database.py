@@ -352,7 +352,8 @@ class PostgresDatabase:
                 raise
             if changes:
                 self.health.note_write()
-            self.measures.commits.observe((time.monotonic_ns() - began) // 1000)
+            ended = time.monotonic_ns()
+            self.measures.note_commit((ended - began) // 1000, ended / 1e9)
             self.measures.writes += 1
             return result
 

@@ -234,7 +234,8 @@ class Writer:
             self._health.writing_since = time.monotonic()
             self._commit(jobs)
             self._health.writing_since = None
-            self._measures.commits.observe((time.monotonic_ns() - began) // 1000)
+            ended = time.monotonic_ns()
+            self._measures.note_commit((ended - began) // 1000, ended / 1e9)
             self._measures.writes += len(jobs)
             self._loop.call_soon_threadsafe(_resolve, jobs)
         if self._writing is not None:

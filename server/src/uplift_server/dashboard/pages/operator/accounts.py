@@ -25,7 +25,7 @@ ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
 async def listed(visit: Visit) -> Response:
     """List the accounts that match the search."""
     search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
-    page = visit.services.operator_lists.accounts(visit.caller, search, visit.listing())
+    page = await visit.services.operator_lists.accounts(visit.caller, search, visit.listing())
     shown = [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in page.items]
     series = await visit.services.statistics.of_accounts(visit.caller, [account for account, _ in shown])
     return visit.render(
@@ -99,7 +99,7 @@ async def _one(
     context: dict[str, Any] = {
         "id": text,
         "account": account,
-        "listed": visit.services.operator_lists.account_summary(account),
+        "listed": await visit.services.operator_lists.account_summary(account),
         "volume": volume(series),
         "roles": ROLES,
         "secret": visit.shown_secret(text),

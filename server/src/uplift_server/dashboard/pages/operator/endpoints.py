@@ -10,7 +10,7 @@ from uplift_server.dashboard import words
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit, link
-from uplift_server.service.operator_lists import EndpointStatus, EndpointSummary
+from uplift_server.service.operator_lists import EndpointOrder, EndpointSearch, EndpointStatus, EndpointSummary
 from uplift_server.store.records import EndpointState, HeldAction
 
 _SEARCH_CHARACTERS_MAX: Final = 200
@@ -21,35 +21,71 @@ TITLES: Final = {
     EndpointStatus.DISABLED: "Disabled",
     EndpointStatus.PAUSED: "Paused",
     EndpointStatus.HELD: "With held deliveries",
+    EndpointStatus.AT_LIMIT: "At their limit",
 }
 HELD: Final = (
     ("send", "Send held deliveries"),
     ("drop", "Drop held deliveries"),
     ("keep", "Keep held deliveries"),
 )
+ORDERS: Final = (
+    (EndpointOrder.SINCE, "Longest failing"),
+    (EndpointOrder.PENDING, "Most pending deliveries"),
+    (EndpointOrder.OLDEST, "Oldest due delivery"),
+)
 _REASONS: Final = {"failing": "failing for too long", "gone": "responded with 410", "operator": "by an operator"}
 
 
 async def listed(visit: Visit) -> Response:
     """List the endpoints that match the filter and the search in the URL."""
-    asked = visit.query.text("filter")
+    query = visit.query
+    asked, order = query.text("filter"), query.text("sort")
     wanted = next((each for each in EndpointStatus if each == asked), None)
-    search = visit.query.text("search")[:_SEARCH_CHARACTERS_MAX]
-    roll = await visit.services.operator_lists.endpoints(visit.caller, wanted, search, visit.listing())
+    text = query.text("search")[:_SEARCH_CHARACTERS_MAX]
+    search = EndpointSearch(
+        wanted,
+        text,
+        query.optional("account"),
+        query.optional("cause") if wanted is EndpointStatus.FAILING else None,
+        next((each for each in EndpointOrder if each == order), EndpointOrder.SINCE),
+    )
+    roll = await visit.services.operator_lists.endpoints(visit.caller, search, visit.listing())
     shown = [(ids.prefixed(ids.ENDPOINT, each.endpoint.id), each) for each in roll.page.items]
     series = await visit.services.statistics.of_endpoints(visit.caller, [endpoint for endpoint, _ in shown])
+    rows = [
+        (endpoint, ids.prefixed(ids.ACCOUNT, each.account.id), each, *_state(each), volume(series[endpoint]))
+        for endpoint, each in shown
+    ]
+    kept = {"search": text or None, "account": search.account}
+    sort = None if search.order is EndpointOrder.SINCE else search.order
+
+    def cause_link(code: str) -> str:
+        return link("/operator/endpoints", filter=wanted, cause=code, sort=sort, **kept)
+
+    causes = roll.causes if wanted is EndpointStatus.FAILING else []
     return visit.render(
         "operator/endpoints.html",
         wanted=wanted,
-        search=search,
+        search=text,
+        account=search.account,
+        accounts=[(ids.prefixed(ids.ACCOUNT, each.id), each.name, count) for each, count in roll.accounts],
+        order=search.order,
+        orders=ORDERS,
+        cause=search.cause,
+        all_causes=link("/operator/endpoints", filter=wanted, sort=sort, **kept),
         tabs=[
-            (title, link("/operator/endpoints", filter=each, search=search or None), each, roll.counts[each])
+            (title, link("/operator/endpoints", filter=each, **kept), each, roll.counts[each])
             for each, title in TITLES.items()
         ],
-        rows=[
-            (endpoint, ids.prefixed(ids.ACCOUNT, each.account.id), each, *_state(each), volume(series[endpoint]))
-            for endpoint, each in shown
-        ],
+        # A table with one part for each cause, or a single part.
+        parts=[
+            (cause, count, cause_link(cause.code), [row for row in rows if row[2].cause == cause])
+            for cause, count in causes
+            if search.cause in (None, cause.code)
+        ]
+        if wanted is EndpointStatus.FAILING
+        else [(None, len(rows), None, rows)],
+        has_rows=bool(rows),
         held_max=HELD_COUNTED_MAX,
         held_choices=HELD,
         next=visit.cursor(roll.page.next_key),

@@ -1,0 +1,88 @@
+"""API models of the fleet, and their conversion."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from uplift_server.api.views import Timestamp
+from uplift_server.core.operations.fleet import CauseGroup, FleetProblem
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
+from uplift_server.service.operator_overview import OverviewState
+
+
+class FleetProblemView(BaseModel):
+    """A problem of the server or of endpoints."""
+
+    code: str = Field(description="Stable code, such as `endpoints_failing` or `server_late`.")
+    severity: Literal["attention", "critical"] = Field(description="How urgent the problem is.")
+    title: str = Field(description="The problem in one sentence.")
+    extent: str = Field(description="What the problem affects.")
+    next_step: str = Field(description="What to do next.")
+
+
+class FailingCauseView(BaseModel):
+    """The failing endpoints with one cause."""
+
+    cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
+    title: str = Field(description="The cause in a few words.")
+    how_to_fix: str = Field(description="How the account can fix it.")
+    endpoints: int = Field(description="Number of endpoints.")
+    accounts: int = Field(description="Number of their accounts.")
+    pending_deliveries: int = Field(description="Number of their pending deliveries.")
+    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery became due.")
+    since: Timestamp = Field(description="When the first of the endpoints began to fail.")
+
+
+class FleetView(BaseModel):
+    """The state of the server and all endpoints."""
+
+    status: Literal["ok", "attention", "critical"] = Field(description="Severity of the worst problem.")
+    read_at: Timestamp | None = Field(
+        description="When deliveries were counted. Null if the database does not respond."
+    )
+    problems: list[FleetProblemView] = Field(description="All problems, worst first.")
+    endpoints: dict[str, int] = Field(
+        description="Endpoints by state. Enabled endpoints are counted by health: `unknown`, `healthy`, `failing` or"
+        " `warned`."
+    )
+    pending_deliveries: int | None = Field(
+        description="Number of pending deliveries. Null until they are counted after an upgrade."
+    )
+    held_deliveries: int | None = Field(description="Number of held deliveries, under the same condition.")
+    oldest_due_at: Timestamp | None = Field(description="When the oldest delivery that is due became due.")
+    failing: list[FailingCauseView] = Field(
+        description="Failing endpoints, and those that the server disabled for failing, by cause. Most endpoints first."
+    )
+    mass_failure: bool = Field(description="Whether many endpoints began to fail at once.")
+
+
+def fleet_view(state: OverviewState) -> FleetView:
+    """Return the state of the server for a response."""
+    return FleetView(
+        status=state.severity.value,
+        read_at=format_optional_timestamp(state.read_at),
+        problems=[_problem_view(each) for each in state.problems],
+        endpoints=dict(state.endpoints),
+        pending_deliveries=state.backlog.pending,
+        held_deliveries=state.backlog.held,
+        oldest_due_at=format_optional_timestamp(state.backlog.oldest_due_at),
+        failing=[_cause_view(each) for each in state.fleet.causes],
+        mass_failure=state.fleet.mass_failure,
+    )
+
+
+def _problem_view(problem: FleetProblem) -> FleetProblemView:
+    return FleetProblemView.model_validate({**problem._asdict(), "severity": problem.severity.value})
+
+
+def _cause_view(group: CauseGroup) -> FailingCauseView:
+    return FailingCauseView(
+        cause=group.code,
+        title=group.title,
+        how_to_fix=group.how_to_fix,
+        endpoints=group.endpoints,
+        accounts=group.accounts,
+        pending_deliveries=group.pending,
+        oldest_due_at=format_optional_timestamp(group.oldest_due_at),
+        since=format_timestamp(group.since),
+    )

@@ -1,0 +1,56 @@
+"""The command that shows the problems of the server and its endpoints."""
+
+from typing import Final
+
+import typer
+
+from uplift_server.cli.reach import reach
+from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit.errors import ExitCode
+from uplift_webhooks.cli.kit.tables import Column
+
+_STYLES: Final = {"attention": "yellow", "critical": "red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Register the command of this module."""
+    command(app, "fleet", examples=("uplift-server fleet", "uplift-server fleet --json"))(fleet)
+
+
+def fleet(session: Session) -> None:
+    """Show the problems of the server and its endpoints, worst first, and the failing endpoints by cause.
+
+    Exits with 1 if a problem is critical.
+    """
+    output = session.output
+    with reach(session.config()) as client:
+        found = client.get("/v1/fleet")
+    if output.as_json:
+        output.json(found)
+    else:
+        pending = found["pending_deliveries"]
+        output.line(f"{'Unknown number of' if pending is None else f'{pending:,}'} pending deliveries.")
+        for problem in found["problems"]:
+            output.line()
+            output.line((problem["severity"], _STYLES[problem["severity"]]), f": {problem['title']}.")
+            output.line(f"  {problem['extent']}")
+            output.line(f"  How to continue: {problem['next_step']}")
+        if not found["problems"]:
+            output.line("No endpoint is failing, and deliveries are on time.")
+        if found["failing"]:
+            output.line()
+            output.rows(
+                found["failing"],
+                [
+                    Column("title", "CAUSE", gives=True),
+                    Column("endpoints", "ENDPOINTS"),
+                    Column("accounts", "ACCOUNTS"),
+                    Column("since", "SINCE", "timestamp"),
+                    Column("pending_deliveries", "PENDING"),
+                    Column("oldest_due_at", "OLDEST DUE", "timestamp"),
+                ],
+                empty="",
+                wide=False,
+            )
+    if found["status"] == "critical":
+        raise typer.Exit(ExitCode.FAILED)

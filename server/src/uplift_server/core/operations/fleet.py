@@ -1,0 +1,316 @@
+"""The problems of the fleet: what is wrong with the server or many endpoints, how far it extends, and the next step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from uplift_server.core.durations import format_span
+from uplift_server.core.operations.severity import Severity, of_endpoints
+from uplift_server.core.scheduling.waiting import HeldUpBy
+
+MS_PER_SECOND: Final = 1000
+LATE_MS: Final = 60_000
+"""A delivery that has been due for longer is late."""
+SLOW_COMMIT_MS: Final = 250
+COMMITS_MIN: Final = 10
+"""With fewer commits in the last minutes, the database does not count as slow."""
+OWN_FAILURE_SHARE: Final = 0.05
+OWN_FAILURE_ATTEMPTS_MIN: Final = 20
+"""With fewer attempts in the last minutes, their failures are not attributed to the server."""
+CAUSES_NAMED_MAX: Final = 3
+LIMITED_NAMED_MAX: Final = 5
+LEADING_CAUSE_SHARE: Final = 0.6
+"""If a cause has a smaller share of the failing endpoints, a mass failure has no single next step."""
+
+
+class Onset(NamedTuple):
+    """The shortest time in which half of the failing endpoints began to fail."""
+
+    at: int
+    """Its start (Unix ms)."""
+    half_within_ms: int
+
+
+def find_onset(failing_since: Sequence[int]) -> Onset | None:
+    """Return the onset of a failure. A few endpoints that were failing before do not change it."""
+    begun = sorted(failing_since)
+    if not begun:
+        return None
+    half = (len(begun) + 1) // 2
+    spans = [(begun[first + half - 1] - begun[first], begun[first]) for first in range(len(begun) - half + 1)]
+    within, at = min(spans)
+    return Onset(at, within)
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGroup:
+    """The failing endpoints with one cause. Times are Unix ms."""
+
+    code: str
+    title: str
+    how_to_fix: str
+    endpoints: int
+    accounts: int
+    pending: int
+    oldest_due_at: int | None
+    since: int
+    """When the first of them began to fail."""
+
+
+class LimitedEndpoint(NamedTuple):
+    """An endpoint whose limit delays its deliveries."""
+
+    account: str
+    endpoint: str
+    url: str
+    limit: str
+    """The limit as text, such as `16 concurrent requests`."""
+    pending: int
+    oldest_due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """The state of the server and its endpoints. Times are Unix ms."""
+
+    now: int
+    failing: int = 0
+    """Enabled endpoints whose last attempt failed."""
+    disabled: int = 0
+    """Endpoints that the server disabled because they failed."""
+    enabled: int = 0
+    accounts: int = 0
+    """The accounts of the failing and disabled endpoints."""
+    causes: Sequence[CauseGroup] = ()
+    """Most endpoints first."""
+    pending: int | None = None
+    """None until the pending deliveries are counted after an upgrade."""
+    pending_failing: int = 0
+    """Pending deliveries of failing endpoints."""
+    oldest_due_at: Mapping[HeldUpBy, int] = field(default_factory=dict)
+    """Due time of the oldest waiting delivery, by the cause of its delay."""
+    limited: Sequence[LimitedEndpoint] = ()
+    """Endpoints whose limit has delayed a delivery for longer than LATE_MS, oldest delivery first."""
+    in_flight: int = 0
+    in_flight_max: int = 0
+    heartbeat_overdue_ms: int | None = None
+    has_worker: bool = True
+    """Whether a process with a role that includes deliveries exists."""
+    sends: bool = True
+    """Whether a process can begin an attempt."""
+    sending_stopped: bool = False
+    """Whether this process has stopped because it cannot store outcomes."""
+    database_problem: str | None = None
+    """Why database reads or writes fail, and how to fix it."""
+    commits: int = 0
+    """Commits of this process in the last minutes."""
+    commit_p99_ms: float = 0
+    attempts: int = 0
+    """Attempts of this process in the last minutes."""
+    own_failures: int = 0
+    """Of these, the attempts that failed because of this server."""
+    mass_failure: bool = False
+    onset: Onset | None = None
+
+    @property
+    def broken(self) -> int:
+        """Endpoints that do not receive their deliveries."""
+        return self.failing + self.disabled
+
+    @property
+    def delivering(self) -> int:
+        """Endpoints that should receive deliveries."""
+        return self.enabled + self.disabled
+
+
+class FleetProblem(NamedTuple):
+    """A problem. Its code is stable."""
+
+    code: str
+    severity: Severity
+    title: str
+    extent: str
+    next_step: str
+
+
+def fleet_problems(state: FleetState) -> list[FleetProblem]:
+    """Return the problems, worst first. Without problems, deliveries are on time and no endpoint is failing."""
+    found = [*_stopped(state), *_database(state), *_endpoints(state), *_late(state), *_egress(state)]
+    return sorted(found, key=lambda each: each.severity is not Severity.CRITICAL)
+
+
+def _stopped(state: FleetState) -> Iterator[FleetProblem]:
+    if state.heartbeat_overdue_ms is not None:
+        yield FleetProblem(
+            "heartbeat_expired",
+            Severity.CRITICAL,
+            f"The heartbeat of this process is {span(state.heartbeat_overdue_ms)} old",
+            "The values on this page may be outdated.",
+            "Check the connection of this process to the database. The process rejoins automatically.",
+        )
+    elif not state.has_worker:
+        yield FleetProblem(
+            "no_worker",
+            Severity.CRITICAL,
+            "No worker is running",
+            "The server sends no deliveries. Accepted events wait in the database.",
+            "Start a process with --role worker or --role all.",
+        )
+    elif state.sending_stopped:
+        yield FleetProblem(
+            "sending_stopped",
+            Severity.CRITICAL,
+            "Sending has stopped",
+            "The server cannot store the results of attempts.",
+            "Check the disk of the database and the log.",
+        )
+    elif not state.sends:
+        yield FleetProblem(
+            "workers_unavailable",
+            Severity.CRITICAL,
+            "All workers are starting or stopping",
+            "The server sends no deliveries. Accepted events wait in the database.",
+            "If this does not end within a minute, check the log of the workers.",
+        )
+
+
+def _database(state: FleetState) -> Iterator[FleetProblem]:
+    if state.database_problem is not None:
+        yield FleetProblem(
+            "database_failing",
+            Severity.CRITICAL,
+            "The database does not work",
+            "The server rejects events, or cannot store the results of attempts.",
+            state.database_problem,
+        )
+    elif state.commits >= COMMITS_MIN and state.commit_p99_ms >= SLOW_COMMIT_MS:
+        yield FleetProblem(
+            "database_slow",
+            Severity.ATTENTION,
+            f"The database is slow: commits take up to {span(state.commit_p99_ms)}",
+            f"99 % of {number(state.commits)} commits of this process in the last minutes took no longer.",
+            "Check the load and the latency of the disk or of the database server.",
+        )
+
+
+def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
+    if not state.broken:
+        return
+    verb = "is" if state.broken == 1 else "are"
+    what = "failing or disabled" if state.disabled else "failing"
+    those = f"{number(state.broken)} of {number(state.delivering)} endpoints {verb} {what}"
+    extent = [f"{counted(state.accounts, 'account')}.", _named(state.causes)]
+    if state.pending_failing:
+        extent.append(f"{counted(state.pending_failing, 'delivery')} pending behind them.")
+    if not state.mass_failure:
+        yield FleetProblem(
+            "endpoints_failing",
+            of_endpoints(state.broken, state.delivering),
+            those,
+            " ".join(filter(None, extent)),
+            _fix(state.causes),
+        )
+        return
+    if state.onset is not None:
+        extent.insert(0, f"Half of them began to fail within {span(state.onset.half_within_ms)}.")
+    yield FleetProblem(
+        "mass_failure",
+        Severity.CRITICAL,
+        f"Mass failure: {those}",
+        " ".join(filter(None, extent)),
+        f"{_mass_failure_step(state)} Until it ends, the server neither warns about nor disables endpoints.",
+    )
+
+
+def _named(causes: Sequence[CauseGroup]) -> str:
+    named = [f"{number(each.endpoints)} \N{MULTIPLICATION SIGN} {each.title}" for each in causes[:CAUSES_NAMED_MAX]]
+    rest = len(causes) - len(named)
+    if rest:
+        named.append(counted(rest, "more cause"))
+    return f"{', '.join(named)}." if named else ""
+
+
+def _fix(causes: Sequence[CauseGroup]) -> str:
+    if len(causes) == 1:
+        return f"Tell the {'account' if causes[0].accounts == 1 else 'accounts'}: {causes[0].how_to_fix}"
+    return "View the failing endpoints by cause, and tell their accounts how to fix them."
+
+
+_NETWORK: Final = "Check the network, the firewall and the egress proxy of this host."
+_MASS_FAILURE_STEPS: Final = (
+    (("dns",), "Check the name servers of this host (`uplift-server doctor`)."),
+    (("tls_",), "Check the clock and the trusted certificates of this host."),
+    (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
+)
+"""Next steps by the beginning of the code of the leading cause."""
+
+
+def _mass_failure_step(state: FleetState) -> str:
+    causes = state.causes
+    if not causes or causes[0].endpoints < LEADING_CAUSE_SHARE * sum(each.endpoints for each in causes):
+        return "Compare the causes, and check the network, the name servers and the certificates of this host."
+    for beginnings, step in _MASS_FAILURE_STEPS:
+        if causes[0].code.startswith(beginnings):
+            return step
+    return "Compare the responses: the receivers may share a proxy or a provider."
+
+
+def _late(state: FleetState) -> Iterator[FleetProblem]:
+    late_at = state.oldest_due_at.get(HeldUpBy.SERVER)
+    if late_at is not None and state.now - late_at > LATE_MS:
+        used = f"{number(state.in_flight)} of {number(state.in_flight_max)} slots are in use."
+        is_full = 0 < state.in_flight_max <= state.in_flight
+        yield FleetProblem(
+            "server_late",
+            Severity.CRITICAL,
+            f"The server cannot keep up: deliveries are {span(state.now - late_at)} late",
+            used,
+            "Increase UPLIFT_MAX_IN_FLIGHT, or start another worker."
+            if is_full
+            else "Check the CPU of the worker, and the database.",
+        )
+    if state.limited:
+        count = len(state.limited)
+        extent = [
+            f"{each.url}: limit {each.limit}, {number(each.pending)} pending,"
+            f" oldest due {span(state.now - each.oldest_due_at)} ago."
+            for each in state.limited[:LIMITED_NAMED_MAX]
+        ]
+        yield FleetProblem(
+            "endpoints_at_limit",
+            Severity.ATTENTION,
+            f"{counted(count, 'endpoint')} {'is at its' if count == 1 else 'are at their'} limit",
+            " ".join(extent),
+            "Increase the limit, or ask the account to respond faster.",
+        )
+
+
+def _egress(state: FleetState) -> Iterator[FleetProblem]:
+    if state.attempts >= OWN_FAILURE_ATTEMPTS_MIN and state.own_failures > OWN_FAILURE_SHARE * state.attempts:
+        yield FleetProblem(
+            "egress_failing",
+            Severity.CRITICAL,
+            "Attempts fail because of this server",
+            f"{number(state.own_failures)} of {number(state.attempts)} attempts of this process in the last minutes.",
+            "Check the egress IP, the egress proxy and the limit of open files. The log names the cause.",
+        )
+
+
+# ---- texts
+
+
+def number(value: int) -> str:
+    """Format a number with thousands separators."""
+    return f"{value:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 delivery`, `2 deliveries`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{number(count)} {noun[:-1]}ies" if noun.endswith("y") else f"{number(count)} {noun}s"
+
+
+def span(duration_ms: float) -> str:
+    """Format a duration in at most two units: `410 ms`, `12 s`, `3 h 12 min`."""
+    return f"{max(0, duration_ms):.0f} ms" if duration_ms < MS_PER_SECOND else format_span(duration_ms / MS_PER_SECOND)

@@ -1,0 +1,26 @@
+"""The causes of failing endpoints, as codes for groups and filters."""
+
+from typing import Final, NamedTuple
+
+from uplift_server.core.deliveries.causes import cause_of
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+
+
+class FailureCause(NamedTuple):
+    """Why an endpoint is failing. The code is stable."""
+
+    code: str
+    title: str
+    how_to_fix: str
+
+
+UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next attempt", "Wait for the next attempt.")
+"""An earlier release stored the health."""
+
+
+def failure_cause(live: LiveEndpoint) -> FailureCause | None:
+    """Return why an endpoint is failing or the server disabled it; None for other endpoints."""
+    if not live.is_broken:
+        return None
+    found = cause_of(live.health)
+    return UNKNOWN_CAUSE if found is None else FailureCause(found.code, found.title, found.remedy)
