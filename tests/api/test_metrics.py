@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.scheduling.waiting import HeldUpBy
@@ -14,6 +15,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
 from .conftest import METRICS_TOKEN
+from .test_statistics import update_statistics
 
 
 def read(server: Any, key: str | None = METRICS_TOKEN) -> dict[str, float]:
@@ -102,6 +104,32 @@ def test_due_deliveries_are_reported_by_the_cause_of_their_delay(server: Any) ->
         return
     assert after["uplift_database_bytes"] > 4096
     assert after["uplift_database_disk_size_bytes"] > after["uplift_database_disk_free_bytes"]
+
+
+def test_failing_endpoints_are_counted_with_their_backlog(server: Any) -> None:
+    account = server.account("Failing metrics")
+    acting = server.client(server.operator_key, account)
+    failing, hot = (acting.post("/v1/endpoints", {"url": "https://example.com/"}).json["id"] for _ in "ab")
+    live = {each.id_text: each for each in server.services.context.cache.endpoints.values()}
+    server.services.context.engine.status.delay_causes[live[hot].seq] = HeldUpBy.ENDPOINT
+    update_statistics(server)
+    expire_readings(server)
+    before = read(server)
+    now = server.services.context.now()
+    live[failing].health = live[failing].health.after(Outcome.TLS_ERROR, now, own_fault=False)
+    for endpoint, ago_ms in ((failing, 0), (hot, 90_000)):
+        server.event(account, {endpoint: Status.PENDING}, created_at=now - ago_ms)
+    update_statistics(server)
+    expire_readings(server)
+    after = read(server)
+
+    name = "uplift_endpoints_failing tls_error"
+    assert after[name] - before[name] == 1
+    # Also the registration event.
+    name = "uplift_deliveries_pending_failing"
+    assert after[name] - before[name] == 2
+    assert after["uplift_endpoints_at_limit"] - before["uplift_endpoints_at_limit"] == 1
+    server.services.context.engine.status.delay_causes.clear()
 
 
 def test_readings_are_cached(server: Any) -> None:

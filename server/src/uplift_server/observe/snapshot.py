@@ -55,6 +55,12 @@ class Snapshot:
     """Endpoints by state. Enabled endpoints are counted by health."""
     processes: Mapping[str, int]
     """Active processes on the database, by role."""
+    failing: Mapping[str, int]
+    """Failing endpoints by the outcome of their last attempt."""
+    pending_failing: int | None
+    """Pending deliveries of failing endpoints. None if they are unknown."""
+    at_limit: int
+    """Endpoints of this process whose limit has delayed a due delivery for more than a minute."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int

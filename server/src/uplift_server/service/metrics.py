@@ -5,16 +5,19 @@ import hashlib
 import hmac
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from uplift_server import __version__
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.cluster import ProcessRole
+from uplift_server.core.operations.fleet import LATE_MS
+from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
-from uplift_server.service.backlogs import Backlogs
+from uplift_server.service.backlogs import Backlogs, Reading
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.readiness import Readiness
 from uplift_server.service.system import database_bytes
@@ -24,7 +27,14 @@ from uplift_server.store.processes import Process
 COUNT_SLICE: Final = 1_000
 """How many endpoints are counted before other tasks run."""
 _STATES: Final = ("unknown", "healthy", "failing", "warned", "paused", "disabled")
+_OUTCOMES: Final = tuple(each.text for each in Outcome if each is not Outcome.DELIVERED)
 _SCHEME: Final = b"bearer "
+
+
+class _EndpointCounts(NamedTuple):
+    states: Mapping[str, int]
+    failing: Mapping[str, int]
+    pending_failing: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,8 @@ class Metrics:
         """Return the current metrics. Database values are absent if the database does not respond in time."""
         context = self._context
         reading = await self._backlogs.latest()
-        load, endpoints = context.engine.status.own_load(), await self._endpoints()
+        load, status = context.engine.status.own_load(), context.engine.status
+        counts = await self._endpoints(reading)
         return Snapshot(
             at=context.now(),
             version=__version__,
@@ -81,9 +92,12 @@ class Metrics:
             in_memory=load.waiting,
             sending_stopped=load.stopped,
             accounts=len(context.cache.accounts),
-            endpoints=endpoints,
+            endpoints=counts.states,
+            failing=counts.failing,
+            pending_failing=counts.pending_failing,
+            at_limit=self._at_limit(reading),
             processes=_by_role(context.engine.status.processes()),
-            probed=len(load.probes),
+            probed=len(status.load().probes),
             mass_failure=context.engine.status.outage is not None,
             log_lines_dropped=self._settings.log_lines_dropped(),
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
@@ -91,14 +105,32 @@ class Metrics:
             store_up=self._backlogs.is_responding and self._readiness.failure_cause() is None,
         )
 
-    async def _endpoints(self) -> dict[str, int]:
-        """Count the endpoints by state."""
-        states = dict.fromkeys(_STATES, 0)
+    async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
+        """Count the endpoints by state, and the failing ones by outcome with their pending deliveries."""
+        states, failing, pending = dict.fromkeys(_STATES, 0), dict.fromkeys(_OUTCOMES, 0), 0
         for number, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
+            if live.is_broken:
+                outcome = live.health.last_outcome
+                if outcome is not None and outcome.text in failing:
+                    failing[outcome.text] += 1
+                pending += 0 if reading is None else reading.of(live.seq).pending or 0
             if number % COUNT_SLICE == 0:
                 await asyncio.sleep(0)
-        return states
+        is_known = reading is not None and reading.open is not None
+        return _EndpointCounts(states, failing, pending if is_known else None)
+
+    def _at_limit(self, reading: Reading | None) -> int:
+        """Count the endpoints of this process whose limit has delayed a due delivery for more than LATE_MS."""
+        if reading is None:
+            return 0
+        status, known = self._context.engine.status, self._context.cache.endpoints
+        late = [seq for seq, due_at in reading.due.items() if reading.stored.read_at - due_at > LATE_MS]
+        return sum(
+            status.owns(seq) and seq in known and known[seq].takes_deliveries
+            and status.held_up_by(seq) is HeldUpBy.ENDPOINT
+            for seq in late
+        )  # fmt: skip
 
 
 def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
