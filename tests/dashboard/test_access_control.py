@@ -38,6 +38,7 @@ PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/endpoints/{endpoint}/activity": Right.AUDIT_READ,
     "/endpoints/{endpoint}/security": Scope.ENDPOINTS_READ,
     "/endpoints/{endpoint}/test": Scope.ENDPOINTS_READ,
+    "/search": None,
     "/events": Scope.EVENTS_READ,
     "/events/{event}": Scope.EVENTS_READ,
     "/deliveries": Scope.DELIVERIES_READ,

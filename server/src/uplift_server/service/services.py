@@ -31,6 +31,7 @@ from uplift_server.service.readiness import Readiness
 from uplift_server.service.registration import RegistrationEvents, Resolver, UrlChecker
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
+from uplift_server.service.search import Search
 from uplift_server.service.secrets import Secrets
 from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
@@ -64,6 +65,7 @@ class Services:
     operator_overview: OperatorOverview
     operator_lists: OperatorLists
     traces: Traces
+    search: Search
     sessions: Sessions
     members: Members
     portal_links: PortalLinks
@@ -113,6 +115,7 @@ class Services:
             operator_overview=OperatorOverview(context, replays, backlogs, readiness),
             operator_lists=OperatorLists(context, backlogs),
             traces=Traces(context, explanations, replays),
+            search=Search(context),
             sessions=Sessions(context, links, Passwords(), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)),
             members=Members(context, links),
             portal_links=PortalLinks(context, links),

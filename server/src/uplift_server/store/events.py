@@ -50,9 +50,9 @@ def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> 
 
 
 def find_in_id_range(
-    connection: Connection, account_seq: int, lowest: bytes, highest: bytes, *, limit: int
+    connection: Connection, account_seq: int | None, lowest: bytes, highest: bytes, *, limit: int
 ) -> list[Event]:
-    """Return up to `limit` events of an account with IDs in a range, newest first, without bodies.
+    """Return up to `limit` events of one or all accounts with IDs in a range, newest first, without bodies.
 
     It scans at most WINDOW_EVENTS IDs, because one index has the IDs of all accounts.
     """
@@ -63,7 +63,9 @@ def find_in_id_range(
         .limit(WINDOW_EVENTS)
         .subquery("page")
     )
-    keys = sa.select(window.c.seq).where(window.c.account_seq == account_seq).limit(limit)
+    keys = sa.select(window.c.seq).limit(limit)
+    if account_seq is not None:
+        keys = keys.where(window.c.account_seq == account_seq)
     return _found(connection, keys)
 
 
