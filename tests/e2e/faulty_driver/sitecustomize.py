@@ -30,6 +30,8 @@ class Connection(sqlite3.Connection):
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
+            if _fault() == "slow":
+                time.sleep(0.4)
             while _fault() == "stall":
                 time.sleep(0.02)
         return super().execute(sql, *arguments)

@@ -1,0 +1,98 @@
+"""Recomputes the numbers of the dashboard from the rows of the database, in its own SQL.
+
+It reads only events, deliveries, attempts and endpoints: no rollups, no totals and no health, which a page could share.
+"""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+PENDING, DELIVERED, FAILED, HELD, CANCELLED = range(5)
+ENABLED, PAUSED, DISABLED = range(3)
+TEST: Final = 3
+"""The trigger of test deliveries, which no number counts."""
+SUCCESS: Final = 0
+"""The outcome of a successful attempt."""
+HOUR_MS: Final = 3_600_000
+PERIODS_MS: Final = {"1h": HOUR_MS, "24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS}
+
+
+class Recount:
+    """The numbers of the whole fleet, of an account, or of an endpoint, at one time."""
+
+    def __init__(self, database: Path, *, account: str | None = None, endpoint: str | None = None) -> None:
+        """`account` and `endpoint` are IDs, such as `acc_…`."""
+        self._path = database
+        self._scope, self._values = "1 = 1", []
+        if endpoint is not None:
+            self._scope, self._values = "p.id = ?", [bytes.fromhex(endpoint.removeprefix("ep_"))]
+        elif account is not None:
+            self._scope = "p.account_seq = (SELECT seq FROM accounts WHERE id = ?)"
+            self._values = [bytes.fromhex(account.removeprefix("acc_"))]
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as connection:
+            return connection.execute(query.format(scope=self._scope), [*self._values, *values]).fetchall()
+
+    def _number(self, query: str, *values: Any) -> int:
+        return int(self._all(query, *values)[0][0] or 0)
+
+    def failing_endpoints(self) -> int:
+        """Enabled endpoints whose last attempt of an ordinary delivery failed."""
+        return len(self.last_failures())
+
+    def last_failures(self) -> dict[str, tuple[int, int | None]]:
+        """The outcome and the status code of the last attempt of each enabled endpoint whose last attempt failed."""
+        rows = self._all(
+            "SELECT p.id, a.outcome, a.status_code FROM endpoints p JOIN attempts a ON a.seq ="
+            " (SELECT max(l.seq) FROM attempts l WHERE l.endpoint_seq = p.seq AND l.trigger <> 3)"
+            " WHERE {scope} AND p.state = 0 AND a.outcome <> 0"
+        )
+        return {f"ep_{row[0].hex()}": (row[1], row[2]) for row in rows}
+
+    def deliveries(self, status: int, *, behind_failing: bool = False) -> int:
+        """Deliveries with a status, without tests."""
+        failing = (
+            " AND p.state = 0 AND (SELECT outcome FROM attempts l WHERE l.endpoint_seq = p.seq AND l.trigger <> 3"
+            " ORDER BY l.seq DESC LIMIT 1) <> 0"
+        )
+        return self._number(
+            "SELECT count(*) FROM deliveries d JOIN endpoints p ON p.seq = d.endpoint_seq"
+            " WHERE {scope} AND d.status = ? AND d.trigger <> 3" + (failing if behind_failing else ""),
+            status,
+        )
+
+    def oldest_due_at(self, now_ms: int) -> int | None:
+        """When the oldest delivery that is due and not leased became due (Unix ms)."""
+        return self._all(
+            "SELECT min(d.due_at) FROM deliveries d JOIN endpoints p ON p.seq = d.endpoint_seq"
+            " WHERE {scope} AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= ? AND p.state = 0",
+            now_ms,
+        )[0][0]
+
+    def accepted(self, period: str, *, status: int | None = None) -> int:
+        """Deliveries of events that were accepted in a period that ends now: all, or those with a status."""
+        return self._number(
+            "SELECT count(*) FROM deliveries d JOIN endpoints p ON p.seq = d.endpoint_seq"
+            " JOIN events e ON e.seq = d.event_seq WHERE {scope} AND e.created_at >= ? AND d.trigger <> 3"
+            + ("" if status is None else f" AND d.status = {status}"),
+            self._start(period),
+        )
+
+    def attempts(self, period: str, *, failed: bool = False, succeeded: bool = False, first: bool = False) -> int:
+        """Attempts in a period that ends now: all, or the failed, the successful, or the first ones."""
+        return self._number(
+            "SELECT count(*) FROM attempts a JOIN endpoints p ON p.seq = a.endpoint_seq"
+            " WHERE {scope} AND a.started_at >= ? AND a.trigger <> 3"
+            + (" AND a.outcome <> 0" if failed else "")
+            + (" AND a.outcome = 0" if succeeded else "")
+            + (" AND a.number = 1" if first else ""),
+            self._start(period),
+        )
+
+    @staticmethod
+    def _start(period: str) -> int:
+        # Every morning is younger than the shortest period, so that the alignment of the buckets does not matter.
+        return int(time.time() * 1000) - PERIODS_MS[period]
