@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.dashboard.browsing import BrowserContexts, OpenPage, launch
+from tests.dashboard.form_cases import Forms
 from tests.e2e.harness import Server, serving
 from tests.e2e.receiving import Receiver
 from tests.engines import Engine
@@ -33,6 +34,12 @@ def shared_receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     yield receiver
     receiver.close()
+
+
+@pytest.fixture(scope="package")
+def submitted(server: Server, shared_receiver: Receiver) -> Forms:
+    """The people and objects that submit each form of the dashboard."""
+    return Forms(server, shared_receiver)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from playwright.sync_api import Page as BrowserPage
 from playwright.sync_api import expect
 from tests.dashboard.form_cases import CASES, FormCase, Forms
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import path_with_ids
 from tests.dashboard.visitors import Guest, PageResponse, member
 from tests.e2e.harness import Server
-from tests.e2e.receiving import Receiver
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
@@ -22,11 +22,6 @@ READABLE = {page.path for page in PAGES if page.method == "GET"}
 _SECRET = re.compile(
     r"whsec_[\w+/=]{20,}|my-own-\w+|sk_[0-9a-f]{20,}|http://\S+/(?:enter|passwords|invitations)/[\w.-]+"
 )
-
-
-@pytest.fixture(scope="module")
-def submitted(server: Server, shared_receiver: Receiver) -> Forms:
-    return Forms(server, shared_receiver)
 
 
 def secrets_in(page: PageResponse) -> set[str]:
@@ -135,6 +130,7 @@ def test_back_forward_and_reload_in_a_browser(server: Server, page: BrowserPage)
     secret = page.locator("#secret-text").inner_text()
     page.reload()
     expect(page.locator("#secret-text")).to_have_text(secret)
+    check_page(page, "endpoint-created")
     page.go_back()
     expect(page.get_by_role("heading", name="Create endpoint")).to_be_visible()
     page.go_forward()

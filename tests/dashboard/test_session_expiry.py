@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
 from tests.dashboard.form_cases import CASES, PASSWORD, FormCase, Forms
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import forms
 from tests.dashboard.visitors import Guest, PageResponse, member, operator, portal_link
 from tests.e2e.harness import OPERATOR_KEY, Server
-from tests.e2e.receiving import Receiver
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.forms import FORM_BYTES_MAX
@@ -22,11 +22,6 @@ DOORS = {page.path: page.door for page in PAGES if page.method == "POST"}
 SIGNED_IN = [case for case in CASES if DOORS[case.path] is not Door.ANYBODY]
 PASSWORDS = {"password", "present", "key"}
 OWN_FIELDS = {"sign_in.csrf", "sign_in.email", "sign_in.password", "sign_in.key"}
-
-
-@pytest.fixture(scope="module")
-def submitted(server: Server, shared_receiver: Receiver) -> Forms:
-    return Forms(server, shared_receiver)
 
 
 def end_session(server: Server, guest: Guest) -> None:
@@ -203,7 +198,7 @@ def test_a_sign_in_form_of_an_earlier_session_can_be_submitted_again(server: Ser
     assert SESSION_COOKIE in guest.cookies
 
 
-def _fill_and_sign_in(page: Page, server: Server, guest: Guest, account: str) -> None:
+def _fill_and_sign_in(page: Page, server: Server, guest: Guest, account: str, *, checks: bool) -> None:
     guest.share_session(page)
     page.goto(f"/accounts/{account}/endpoints/new")
     page.get_by_label("URL").fill("http://127.0.0.1:9/browser")
@@ -211,6 +206,8 @@ def _fill_and_sign_in(page: Page, server: Server, guest: Guest, account: str) ->
     end_session(server, guest)
     page.get_by_role("button", name="Create endpoint").click()
     expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()
+    if checks:
+        check_page(page, "sign-in-again")
     page.get_by_label("Email").fill("ola@expiry.example")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in and continue", exact=True).click()
@@ -224,7 +221,7 @@ def test_a_filled_form_survives_in_a_browser(server: Server, open_page: OpenPage
     guest.post("/you/password", page="/you", password=PASSWORD)
     page = open_page() if scripts else open_page(WITHOUT_SCRIPTS)
 
-    _fill_and_sign_in(page, server, guest, account)
+    _fill_and_sign_in(page, server, guest, account, checks=scripts)
 
     page.reload()
     if scripts:
