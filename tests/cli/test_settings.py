@@ -188,6 +188,14 @@ def test_valid_values(environ: dict[str, str], attribute: str, value: object) ->
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "app.example.com"),
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "https://app.example.com; script-src *"),
         ("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "*"),
+        ("UPLIFT_BRAND_NAME", "x" * 61),
+        ("UPLIFT_BRAND_NAME", "two\nlines"),
+        ("UPLIFT_BRAND_LOGO_FILE", "/no/such/logo.svg"),
+        ("UPLIFT_BRAND_LOGO_FILE", __file__),
+        ("UPLIFT_BRAND_COLORS", "blue"),
+        ("UPLIFT_BRAND_COLORS", "accent=#0b5cad accent=#0b5cad"),
+        ("UPLIFT_BRAND_COLORS", "accent=#6cb2ff"),
+        ("UPLIFT_BRAND_COLORS", "accent-dark=#0b5cad"),
         ("UPLIFT_TRUSTED_PROXIES", "proxy.example.com"),
         ("UPLIFT_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("UPLIFT_LOG_FORMAT", "xml"),
@@ -348,6 +356,15 @@ def test_a_password_with_unescaped_characters_is_hidden(url: str) -> None:
     assert "se" not in error.partition(";")[0].split()
     assert "'s" not in error
     assert "%40" in error or "%-codes" in error
+
+
+def test_a_color_with_low_contrast_is_rejected_with_the_measured_contrast() -> None:
+    assert "contrast of 2.0" in problems({"UPLIFT_BRAND_COLORS": "accent=#6cb2ff"})["UPLIFT_BRAND_COLORS"]
+    assert load({"UPLIFT_BRAND_COLORS": "accent=#0B5CAD accent-dark=#6cb2ff"}).branding.colors == {
+        "accent": "#0b5cad",
+        "accent-dark": "#6cb2ff",
+    }
+    assert load({}).branding.name == "Uplift Webhooks"
 
 
 def test_several_sites_can_embed_the_dashboard() -> None:

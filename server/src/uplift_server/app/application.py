@@ -463,6 +463,7 @@ class Application:
             sends_mail=self._config.sends_mail,
             attempt_timeout_ms=self._config.attempt_timeout_ms,
             allows_private_networks=self._config.allow_private_networks,
+            branding=self._config.branding,
             api=api,
         )
 

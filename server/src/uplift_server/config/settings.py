@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from uplift_server.config import parsers
+from uplift_server.config import branding, parsers
 from uplift_server.core.limits import ENDPOINT_IN_FLIGHT_MAX
+from uplift_server.core.operations.branding import NAME, Branding, parse_colors
 
 PREFIX: Final = "UPLIFT_"
 OTHER_TOOLS: Final = frozenset({"UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"})
@@ -107,6 +108,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", parsers.frame_ancestors, None,
             "the sites that can embed the dashboard in a frame, separated by spaces, such as"
             " `https://app.example.com`; without a value, no site can"),
+    Setting("UPLIFT_BRAND_NAME", "brand_name", "text", branding.brand_name, None,
+            "the name of the dashboard on its pages", derived="`Uplift Webhooks`"),
+    Setting("UPLIFT_BRAND_LOGO_FILE", "brand_logo_file", "path", branding.brand_logo, None,
+            "a PNG or SVG file of at most 64 KiB that the dashboard shows instead of its name"),
+    Setting("UPLIFT_BRAND_COLORS", "brand_colors", "colors", branding.brand_colors, None,
+            "the accent colors of the dashboard in the light and the dark theme, such as"
+            " `accent=#0b5cad accent-dark=#6cb2ff`"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies whose `X-Forwarded-For` the server trusts for client addresses"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
@@ -160,6 +168,9 @@ class Config:
     """0 means forever."""
     dashboard_frame_ancestors: str | None
     """Origins in the syntax of Content-Security-Policy."""
+    brand_name: str | None
+    brand_logo_file: str | None
+    brand_colors: str | None
     trusted_proxies: tuple[str, ...] | None
     metrics_token: str | None = field(repr=False)
     otlp_endpoint: str | None = field(repr=False)
@@ -188,6 +199,12 @@ class Config:
         """The SQLite file."""
         assert not self.on_postgresql, "PostgreSQL has no file"
         return Path(self.database_url.removeprefix(parsers.SQLITE))
+
+    @property
+    def branding(self) -> Branding:
+        """The brand of the dashboard."""
+        colors = {} if self.brand_colors is None else parse_colors(self.brand_colors)
+        return Branding(self.brand_name or NAME, self.brand_logo_file, colors)
 
     @property
     def sends_mail(self) -> bool:

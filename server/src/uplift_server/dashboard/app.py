@@ -11,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from uplift_server.core.operations.branding import Branding
 from uplift_server.dashboard import live, rendering
 from uplift_server.dashboard.assets import PATH, asset
+from uplift_server.dashboard.brand import create_brand
 from uplift_server.dashboard.gate import App, Receive, Scope, Send
 from uplift_server.dashboard.pages import (
     catalog,
@@ -97,7 +99,8 @@ class DashboardApp:
         self._dashboard.live.close()
 
     async def _serve_asset(self, request: Request) -> Response:
-        found = asset(request.path_params["name"])
+        name = request.path_params["name"]
+        found = self._dashboard.brand.assets.get(name) or asset(name)
         if found is None:
             return PlainTextResponse("File not found.", 404)
         response = Response(found.body, media_type=found.media_type, headers={"cache-control": ASSET_CACHE})
@@ -136,12 +139,20 @@ def create_dashboard(
     sends_mail: bool,
     attempt_timeout_ms: int,
     allows_private_networks: bool,
+    branding: Branding,
     api: App,
 ) -> DashboardApp:
     """Return the dashboard. `key` signs form tokens and cookies. Reads templates, so call it outside the event loop."""
     rendering.prepare()
     safety = Safety(key, public_url, frame_ancestors)
     dashboard = Dashboard(
-        services, safety, live.Live(), system, sends_mail, attempt_timeout_ms, allows_private_networks
+        services,
+        safety,
+        live.Live(),
+        system,
+        sends_mail,
+        attempt_timeout_ms,
+        allows_private_networks,
+        create_brand(branding),
     )
     return DashboardApp(dashboard, api)

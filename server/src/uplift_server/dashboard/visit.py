@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
+from uplift_server.dashboard.brand import Brand
 from uplift_server.dashboard.forms import FORM_BYTES_MAX, STRANGERS_FORM_BYTES_MAX, Form, by_field, read_form
 from uplift_server.dashboard.rendering import render
 from uplift_server.dashboard.security import (
@@ -78,6 +79,7 @@ class Dashboard:
     """The timeout of an attempt."""
     allows_private_networks: bool
     """Whether endpoints can use private networks and HTTP without TLS."""
+    brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Lock that lets only one page render at a time, so that many visitors do not delay events."""
 

@@ -77,6 +77,7 @@ NAVIGATION: Final = (
             Document("/docs/runbook", "Runbook", "docs/runbook.md"),
             Document("/docs/cli", "`uplift-server` command", "docs/cli.md"),
             Document("/docs/security", "Security", "docs/security.md"),
+            Document("/docs/embedding", "Embedding and theming", "docs/embedding.md"),
             Document("/docs/benchmarks", "Benchmarks", "docs/benchmarks.md"),
         ),
     ),
