@@ -62,6 +62,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
         "disabled_reason": None,
         "held_deliveries": 0,
         "health": HEALTH,
+        "verified_at": None,
         "created_at": "",
         "updated_at": "",
     }

@@ -23,6 +23,7 @@ SCOPED = {
     ("POST", "/v1/endpoints/{endpoint}/pause"): Scope.ENDPOINTS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/enable"): Scope.ENDPOINTS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/test"): Scope.ENDPOINTS_WRITE,
+    ("POST", "/v1/endpoints/{endpoint}/verify"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}/secret"): Scope.SECRETS_READ,
     ("POST", "/v1/endpoints/{endpoint}/secret/rotate"): Scope.SECRETS_WRITE,
     ("POST", "/v1/endpoints/{endpoint}/secret/expire-old"): Scope.SECRETS_WRITE,
@@ -164,7 +165,7 @@ def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, ser
     """Covers each route with IDs of another account, for a key and for an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     object_routes = [route for route in SCOPED if "{" in route[1]]
-    assert len(object_routes) == 26
+    assert len(object_routes) == 27
     for method, path in object_routes:
         for client in (mine.client, acting):
             response = theirs.call(client, method, path)

@@ -10,7 +10,7 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
-from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests
+from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests, SignatureCheck
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller, Principal
@@ -67,6 +67,14 @@ class Owner:
         task = asyncio.ensure_future(
             self._endpoint_tests.send(self.caller, self._endpoint(seq), None, idempotency_key=key_or_none)
         )
+        self._world.callers.add(task)
+        await self._world.stepping(asyncio.wait([task]))
+        self._world.callers.remove(task)
+        return task.result()
+
+    async def verify(self, seq: int) -> SignatureCheck:
+        """Check the signature verification of an endpoint, and advance the clock until the response."""
+        task = asyncio.ensure_future(self._endpoint_tests.verify(self.caller, self._endpoint(seq)))
         self._world.callers.add(task)
         await self._world.stepping(asyncio.wait([task]))
         self._world.callers.remove(task)

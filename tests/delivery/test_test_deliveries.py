@@ -1,29 +1,35 @@
 """Test deliveries: one immediate attempt in every endpoint state, without effect on health."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tests.engines import Place
 
-from uplift_server.core.deliveries.causes import cause_of
+from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, cause_of
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.core.security.signing import Signer
+from uplift_server.delivery.sending.http.request import Request
 from uplift_server.delivery.sending.test_deliveries import POLL_MS
 from uplift_server.service import errors
-from uplift_server.store import test_deliveries
+from uplift_server.store import commands, endpoints, test_deliveries
 from uplift_server.store.commands import Command, CommandKind, NewTest
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.records import DisabledReason, EndpointState
+from uplift_server.store.schema_version import upgrade
 
 from .owner import Owner
 from .test_engine import Failing
 from .test_replays import counts, replay, stored
-from .world import HOUR, SECOND, World, respond
+from .world import HOUR, SECOND, SECRET, World, respond
 
 HOST = "one.test"
 
@@ -91,6 +97,67 @@ async def test_tests_do_not_count_for_health(place: Place) -> None:
         cause = cause_of(endpoint.health)
         assert cause is not None
         assert cause.code == "status_404"
+
+
+def verifying(request: Request) -> Exchange:
+    """Respond as a receiver that verifies both signatures."""
+    lines = [line.split(b": ", 1) for line in request.head.split(b"\r\n")[1:] if line]
+    headers = {name.lower(): value for name, value in lines}
+    signed = Signer([SECRET], SECRET).sign(headers[b"webhook-id"], headers[b"webhook-timestamp"], request.body)
+    return respond(204 if (headers[b"x-uplift-signature-256"], headers[b"webhook-signature"]) == signed else 401)
+
+
+async def test_a_receiver_that_rejects_only_a_wrong_signature_is_verified(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, verifying)
+        check = await Owner(world).verify(endpoint.seq)
+        assert check.verdict.code == "verified"
+        assert check.wrong.attempt is not None
+        assert (check.wrong.attempt.status_code, check.wrong.attempt.error) == (401, SIGNED_WRONGLY)
+        assert check.valid is not None
+        assert check.valid.attempt is not None
+        assert (check.valid.attempt.status_code, check.valid.attempt.error) == (204, None)
+        [stored] = await world.database.read(lambda c: endpoints.find(c, [endpoint.seq]))
+        assert (stored.verified_at, stored.tested_at is not None) == (check.verified_at, True)
+        assert world.cache.endpoints[endpoint.seq].health == Health()
+        # Real events have valid signatures.
+        await world.accept(1)
+        await world.settle()
+        assert (await world.statuses())[Status.DELIVERED] == 2
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(200, "accepts_wrong"), (401, "rejects_valid"), (500, "error")])
+async def test_a_receiver_that_does_not_verify_is_not_verified(place: Place, code: int, verdict: str) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, lambda _: respond(code))
+        check = await Owner(world).verify(endpoint.seq)
+        assert (check.verdict.code, check.verified_at) == (verdict, None)
+        [stored] = await world.database.read(lambda c: endpoints.find(c, [endpoint.seq]))
+        assert stored.verified_at is None
+
+
+async def test_a_slow_receiver_is_not_verified_within_5_seconds(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST, verifying)
+        world.sender.latency_ms[HOST] = 6 * SECOND
+        began = world.clock.now
+        assert (await Owner(world).verify(endpoint.seq)).verdict.code == "slow"
+        assert world.clock.now - began < 5 * SECOND
+
+
+def test_a_stored_test_keeps_its_wrong_signature(tmp_path: Path) -> None:
+    """Another process executes it. Commands of earlier releases have no such field."""
+    path = tmp_path / "x.db"
+    upgrade(path, now_ms=1)
+    engine = sa.create_engine(f"sqlite:///{path}")
+    entry = AuditEntry(1, 5, SYSTEM, "endpoint.tested", "ep_", {})
+    with engine.begin() as connection:
+        for wrong in (True, False):
+            test = NewTest(bytes(16), 1, None, wrong)
+            commands.add(connection, Command(CommandKind.TEST, 1, 1, entry, test=test), now=5)
+        found, _ = commands.list_pending(connection, now=5)
+    engine.dispose()
+    assert [each.command.test and each.command.test.wrong_signature for each in found] == [True, False]
 
 
 async def test_a_test_ignores_the_breaker_and_the_concurrency_limit(place: Place) -> None:

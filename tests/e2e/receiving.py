@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from uplift_webhooks import Webhook, WebhookVerificationError
+
 from .harness import Server, wait_for
 
 BLOCK = b"x" * 65_536
@@ -76,6 +78,20 @@ def respond(status: int = 200, body: bytes = b"ok", after: float = 0, **headers:
             connection.closing.wait(after)
         connection.write(whole)
         return True
+
+    return act
+
+
+def verify(secret: str) -> Action:
+    """Respond with 204 to a request with a valid signature, and with 401 to others."""
+    webhook, accept, reject = Webhook(secret), respond(204, b""), respond(401, b"")
+
+    def act(connection: Connection, received: Received) -> bool:
+        try:
+            webhook.verify(received.body, received.headers)
+        except WebhookVerificationError:
+            return reject(connection, received)
+        return accept(connection, received)
 
     return act
 

@@ -156,6 +156,11 @@ class Endpoints(Noun[Way]):
         return post(_path(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
     @verb
+    def verify(self, endpoint: str) -> Call[JsonObject]:
+        """Check that your server rejects a wrong signature and accepts a valid one. Return the `verdict`."""
+        return post(_path(_ENDPOINTS, endpoint, "verify"))
+
+    @verb
     def secret(self, endpoint: str) -> Call[JsonObject]:
         """Return an endpoint's `secret`, and `previous_expires_at` during a rotation."""
         return get(_path(_ENDPOINTS, endpoint, "secret"))

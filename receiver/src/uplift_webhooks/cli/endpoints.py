@@ -10,7 +10,7 @@ from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.kit.views import endpoint_row, show_endpoint, show_test
+from uplift_webhooks.cli.kit.views import endpoint_row, show_check, show_endpoint, show_test
 from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
@@ -32,7 +32,7 @@ TestType = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "endpoints", "List, show, create, test, pause and enable endpoints.")
+    group = noun(app, "endpoints", "List, show, create, test, verify, pause and enable endpoints.")
     command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --text rapids"))(
         list_endpoints
     )
@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
         examples=("uplift endpoints enable ep_0197f0c2", "uplift endpoints enable ep_0197f0c2 --held drop"),
     )(enable)
     command(group, "test", examples=("uplift endpoints test ep_0197f0c2 --type athlete.created",))(run_test)
+    command(group, "verify", examples=("uplift endpoints verify ep_0197f0c2",))(verify)
 
 
 def list_endpoints(
@@ -135,6 +136,16 @@ def run_test(session: Session, endpoint: Endpoint, event_type: TestType = None) 
     accepts the event, and 1 otherwise.
     """
     send_test(session, session.calls(), endpoint, event_type)
+
+
+def verify(session: Session, endpoint: Endpoint) -> None:
+    """Check that your server verifies signatures.
+
+    The server sends a test event with a wrong signature, then one with a valid signature. The exit code is 0 if your
+    server rejects the first and accepts the second, and 1 otherwise.
+    """
+    calls = session.calls()
+    show_check(session.output, calls.post(f"{_place(calls, endpoint)}/verify"))
 
 
 def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | None) -> None:

@@ -25,6 +25,7 @@ from uplift_server.api.views import (
     RequestView,
     ResponseView,
     SecretView,
+    SignatureCheckView,
     StateName,
     StatusName,
     TimingsView,
@@ -41,6 +42,7 @@ from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
+from uplift_server.service.endpoint_tests import EndpointTest, SignatureCheck
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.explanations import Explained
 from uplift_server.service.replays import Preview, ShownReplay
@@ -168,6 +170,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         pending_deliveries=shown.backlog.pending,
         oldest_due_at=format_optional_timestamp(shown.backlog.oldest_due_at),
         health=health_view(shown),
+        verified_at=format_optional_timestamp(endpoint.verified_at),
         created_at=format_timestamp(endpoint.created_at),
         updated_at=format_timestamp(endpoint.updated_at),
     )
@@ -277,6 +280,23 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
         )
         if answered
         else None,
+    )
+
+
+def signature_check_view(check: SignatureCheck) -> SignatureCheckView:
+    """Return a signature check for a response."""
+
+    def view(test: EndpointTest | None) -> AttemptView | None:
+        return None if test is None or test.attempt is None else attempt_view(test.attempt, test.delivery)
+
+    return SignatureCheckView(
+        verified=check.verified_at is not None,
+        verified_at=format_optional_timestamp(check.verified_at),
+        verdict=check.verdict.code,
+        text=check.verdict.text,
+        hint=check.verdict.hint,
+        wrong_signature=view(check.wrong),
+        valid_signature=view(check.valid),
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from uplift_server.api.setting_fields import shows_settings
 from uplift_server.core.deliveries.explanations import Reason
 from uplift_server.core.deliveries.replays import Wait
+from uplift_server.core.deliveries.signature_checks import VerdictCode
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
 
@@ -166,6 +167,9 @@ class EndpointView(BaseModel):
         description="When the oldest delivery that is due and not in flight became due."
     )
     health: HealthView
+    verified_at: Timestamp | None = Field(
+        description="When your server rejected a wrong signature and accepted a valid one. Null if it was not checked."
+    )
     created_at: CreatedAt
     updated_at: UpdatedAt
     secret: str | None = Field(
@@ -272,6 +276,22 @@ class AttemptView(BaseModel):
     remote_address: str | None = Field(description="IP address and port of your server.")
     request: RequestView
     response: ResponseView | None
+
+
+class SignatureCheckView(BaseModel):
+    """The result of a signature check."""
+
+    verified: bool = Field(description="Whether your server rejected the wrong signature and accepted the valid one.")
+    verified_at: Timestamp | None = Field(description="Time of this check. Null if the endpoint is not verified.")
+    verdict: VerdictCode = Field(description="Result of the check.")
+    text: str = Field(description="The result in words.")
+    hint: str | None = Field(description="How to fix it. Null if the endpoint is verified.")
+    wrong_signature: AttemptView | None = Field(
+        description="Attempt with the wrong signature. Null if it is still in flight."
+    )
+    valid_signature: AttemptView | None = Field(
+        description="Attempt with the valid signature. Null if it is still in flight, or was not necessary."
+    )
 
 
 class ExplanationView(BaseModel):

@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.kit.views import endpoint_row, show_endpoint, show_test
+from uplift_webhooks.cli.kit.views import endpoint_row, show_check, show_endpoint, show_test
 
 endpoint_app: Final = typer.Typer(
     cls=Group,
@@ -183,6 +183,21 @@ def send_test(
         with options(type="--type (`uplift-server event-types` lists them)"):
             answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)
         show_test(session.output, client, answer, "uplift-server", owner)
+
+
+@command(endpoint_app, "verify", examples=("uplift-server endpoint verify ep_0197f0c2",))
+def verify(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Check that an endpoint's server verifies signatures.
+
+    The server sends a test event with a wrong signature, then one with a valid signature. The exit code is 0 if the
+    endpoint rejects the first and accepts the second, and 1 otherwise. This command requires a running server.
+    """
+    config = session.config()
+    with reach(config) as client:
+        if not client.sends:
+            raise CliError("a test needs a running server", remedy_to_send(config), ExitCode.TRY_LATER)
+        path, owner = place(client, endpoint, account)
+        show_check(session.output, client.post(f"{path}/verify", account=owner))
 
 
 def _change(

@@ -1,4 +1,7 @@
-"""Test deliveries: one immediate request to an endpoint in any state, and its outcome."""
+"""Test deliveries: one immediate request to an endpoint in any state, and its outcome.
+
+A signature check sends two: one with a wrong signature, which the receiver must reject, and one with a valid signature.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import test_events
+from uplift_server.core.deliveries.signature_checks import Result, Verdict, verdict
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
@@ -18,14 +22,17 @@ from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import archived_event_type, as_conflict, require_valid, unknown_event_type
-from uplift_server.store import idempotency
+from uplift_server.store import audit, commands, endpoints, idempotency
 from uplift_server.store import test_deliveries as store
-from uplift_server.store.commands import Command, CommandKind, NewTest, Result
+from uplift_server.store.commands import Command, CommandKind, NewTest
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
 """How long a caller waits for the attempt, which may take longer. Every response takes at most 5 s."""
+CHECK_WAIT_MS: Final = 1900
+"""How long a signature check waits for each of its two attempts."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
@@ -55,6 +62,26 @@ class EndpointTest:
     """None if it is in flight or was not started."""
     repeated: bool
 
+    @property
+    def result(self) -> Result | None:
+        """The result of the attempt for a signature check."""
+        found = self.attempt
+        if found is None:
+            return None
+        return Result(found.outcome, found.status_code, found.error, found.location)
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureCheck:
+    """The two tests of a signature check, and their verdict."""
+
+    verdict: Verdict
+    wrong: EndpointTest
+    valid: EndpointTest | None
+    """None if the response to the wrong signature already decides, or is missing."""
+    verified_at: int | None
+    """Set if the endpoint is verified (Unix ms)."""
+
 
 class EndpointTests:
     """Sends test deliveries."""
@@ -76,9 +103,38 @@ class EndpointTests:
 
         Raises NotFound, Invalid, Conflict if another test is in flight, and Busy or RateLimited if a limit is reached.
         """
+        return await self._send(caller, endpoint, type_name, idempotency_key=idempotency_key, problems=problems)
+
+    async def verify(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> SignatureCheck:
+        """Send a test with a wrong signature, then one with a valid signature, and wait for both outcomes.
+
+        If the receiver rejects the first and accepts the second, note that the endpoint is verified. Raises as `send`.
+        """
+        caller.require_right(Right.ENDPOINTS_TEST)
+        # The URL can change during the check.
+        checked = self._endpoints.find_cached(caller, endpoint)
+        wrong = await self._send(caller, endpoint, None, problems=problems, wait_ms=CHECK_WAIT_MS, wrong_signature=True)
+        valid = None
+        if wrong.attempt is not None and wrong.attempt.status_code is not None:
+            valid = await self._send(caller, endpoint, None, wait_ms=CHECK_WAIT_MS)
+        found = verdict(wrong.result, None if valid is None else valid.result)
+        verified_at = await self._note_verified(caller, checked) if found.code == "verified" else None
+        return SignatureCheck(found, wrong, valid, verified_at)
+
+    async def _send(
+        self,
+        caller: Caller,
+        endpoint: str,
+        type_name: str | None,
+        *,
+        idempotency_key: IdempotencyKey | None = None,
+        problems: Sequence[Problem] = (),
+        wait_ms: int = WAIT_MS,
+        wrong_signature: bool = False,
+    ) -> EndpointTest:
         caller.require_right(Right.ENDPOINTS_TEST)
         record = self._endpoints.find_cached(caller, endpoint)
-        until = self._context.now() + WAIT_MS
+        until = self._context.now() + wait_ms
         event_type, wrong = self._event_type(record, type_name)
         require_valid([*problems, *wrong, check_idempotency_key(idempotency_key)])
         assert event_type is not None, "an unknown type has already been rejected"
@@ -86,7 +142,9 @@ class EndpointTests:
         event_id = None if request is None else await self._earlier_event(request)
         repeated = event_id is not None
         if event_id is None:
-            result = await self._context.run_shielded(self._begin(caller, record, event_type, request))
+            result = await self._context.run_shielded(
+                self._begin(caller, record, event_type, request, wrong_signature=wrong_signature)
+            )
             event_id, repeated = result.event_id, result.repeated
             assert event_id is not None, "a started test has an event"
         delivery, attempt = await self._outcome(record, event_id, until)
@@ -99,12 +157,18 @@ class EndpointTests:
             raise as_conflict(error) from error
 
     async def _begin(
-        self, caller: Caller, endpoint: Endpoint, event_type: LiveEventType, request: idempotency.Request | None
-    ) -> Result:
+        self,
+        caller: Caller,
+        endpoint: Endpoint,
+        event_type: LiveEventType,
+        request: idempotency.Request | None,
+        *,
+        wrong_signature: bool,
+    ) -> commands.Result:
         event_id, subject = self._context.new_id(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         details = {"type": event_type.name, "delivery": ids.delivery_id(event_id, endpoint.id)}
         entry = self._context.audit_entry(caller, "endpoint.tested", subject, details, endpoint.account_seq)
-        test = NewTest(event_id, event_type.seq, request)
+        test = NewTest(event_id, event_type.seq, request, wrong_signature)
         command = Command(CommandKind.TEST, endpoint.account_seq, endpoint.seq, entry, test=test)
         try:
             return await self._context.engine.commands.execute(command)
@@ -113,6 +177,19 @@ class EndpointTests:
             raise kind(text) from error
         except Conflict as error:
             raise as_conflict(error) from error
+
+    async def _note_verified(self, caller: Caller, endpoint: Endpoint) -> int | None:
+        """Return the stored time, or None if the endpoint was deleted or has another URL now."""
+        now, subject = self._context.now(), ids.prefixed(ids.ENDPOINT, endpoint.id)
+        entry = self._context.audit_entry(caller, "endpoint.verified", subject, {}, endpoint.account_seq)
+
+        def note(connection: Transaction) -> int | None:
+            if not endpoints.set_verified(connection, endpoint, now=now):
+                return None
+            audit.add(connection, entry)
+            return now
+
+        return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
         """Return the outcome of a test, or its state at the time `until`."""

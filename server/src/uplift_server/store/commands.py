@@ -51,6 +51,8 @@ class NewTest:
     event_id: bytes
     type_seq: int
     request: Request | None
+    wrong_signature: bool = False
+    """Whether to sign the request with a wrong key on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def _arguments(command: Command) -> str:
     if test is not None:
         request = test.request
         arguments |= {"event_id": test.event_id.hex(), "type_seq": test.type_seq, "request": None}
+        arguments["wrong_signature"] = test.wrong_signature
         if request is not None:
             arguments["request"] = [request.account_seq, request.key, request.kind, request.digest.hex()]
     return json.dumps(arguments)
@@ -166,7 +169,13 @@ def _command(row: sa.Row[Any]) -> Command:
     entry = AuditEntry(row.account_seq, row.created_at, actor, action, subject, details)
     test = None
     if "event_id" in arguments:
-        test = NewTest(bytes.fromhex(arguments["event_id"]), arguments["type_seq"], _request(arguments["request"]))
+        test = NewTest(
+            bytes.fromhex(arguments["event_id"]),
+            arguments["type_seq"],
+            _request(arguments["request"]),
+            # Commands of earlier releases do not have it.
+            arguments.get("wrong_signature", False),
+        )
     return Command(CommandKind(row.kind), row.account_seq, row.endpoint_seq, entry, row.event_seq, test)
 
 

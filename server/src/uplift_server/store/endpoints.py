@@ -149,6 +149,8 @@ def update(
         return None
     endpoint = change(stored)
     endpoint = replace(endpoint, updated_at=max(endpoint.updated_at, stored.updated_at + 1))
+    if endpoint.url != stored.url:
+        endpoint = replace(endpoint, tested_at=None, verified_at=None)
     connection.execute(
         sa.update(endpoints)
         .where(endpoints.c.seq == endpoint.seq)
@@ -159,9 +161,24 @@ def update(
             headers=endpoint.headers,
             **endpoint.settings.by_name(),
             updated_at=endpoint.updated_at,
+            tested_at=endpoint.tested_at,
+            verified_at=endpoint.verified_at,
         )
     )
     return endpoint
+
+
+def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> bool:
+    """Note that the URL of an endpoint verifies signatures. Return False if the endpoint has another URL now."""
+    change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq, endpoints.c.url == endpoint.url, _LIVE)
+    return connection.execute(change.values(verified_at=now)).rowcount > 0
+
+
+def is_in_use(connection: Connection, account_seq: int) -> bool:
+    """Whether an endpoint of an account was verified or has accepted an event."""
+    proofs = sa.or_(endpoints.c.verified_at.is_not(None), endpoints.c.last_success_at.is_not(None))
+    query = sa.select(endpoints.c.seq).where(endpoints.c.account_seq == account_seq, _LIVE, proofs)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def deactivate(

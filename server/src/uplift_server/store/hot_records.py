@@ -85,6 +85,8 @@ class LeasedDelivery:
     resume_due_at: int | None = None
     replay_seq: int | None = None
     """The replay of the delivery, if any."""
+    wrong_signature: bool = False
+    """Whether to sign the request with a wrong key on purpose, for a test."""
 
 
 class Settlement(NamedTuple):

@@ -204,6 +204,10 @@ class Endpoint:
     last_error: str | None = None
     last_location: str | None = None
     probe_at: int | None = None
+    tested_at: int | None = None
+    """Time of the last test event. The cache does not follow it."""
+    verified_at: int | None = None
+    """When the URL rejected a wrong signature and accepted a valid one. The cache does not follow it."""
     settings: EndpointSettings = DEFAULTS
 
     @property

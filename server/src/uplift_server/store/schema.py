@@ -130,6 +130,8 @@ endpoints = sa.Table(
     sa.Column("last_error", sa.Text, comment="NULL after a success"),
     sa.Column("last_location", sa.Text, comment="redirect target without secrets"),
     sa.Column("probe_at", sa.BigInteger, comment="of a failing endpoint with an open circuit breaker"),
+    sa.Column("tested_at", sa.BigInteger, comment="time of the last test event to this URL"),
+    sa.Column("verified_at", sa.BigInteger, comment="when this URL passed the signature check"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(

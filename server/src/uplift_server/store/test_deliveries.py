@@ -11,7 +11,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.deliveries import find, page_of_attempts
 from uplift_server.store.hot_records import LeasedDelivery, NewDelivery, NewEvent
 from uplift_server.store.records import Attempt, Delivery
-from uplift_server.store.schema import deliveries
+from uplift_server.store.schema import deliveries, endpoints
 
 _FIRST_FENCE = 1
 
@@ -22,7 +22,13 @@ def new_delivery(endpoint_seq: int) -> NewDelivery:
 
 
 def begin(
-    connection: Connection, event: NewEvent, event_seq: int, *, lease_until: int, process_id: int
+    connection: Connection,
+    event: NewEvent,
+    event_seq: int,
+    *,
+    lease_until: int,
+    process_id: int,
+    wrong_signature: bool = False,
 ) -> LeasedDelivery:
     """Lease the delivery of a test event that was stored in this transaction."""
     [delivery] = event.deliveries
@@ -40,6 +46,7 @@ def begin(
         expires_at=event.expires_at,
         body=event.body,
         resume_status=Status.FAILED,
+        wrong_signature=wrong_signature,
     )
     connection.execute(
         sa.update(deliveries)
@@ -52,6 +59,9 @@ def begin(
             trigger=int(leased.trigger),
             resume_status=int(Status.FAILED),
         )
+    )
+    connection.execute(
+        sa.update(endpoints).where(endpoints.c.seq == delivery.endpoint_seq).values(tested_at=event.created_at)
     )
     return leased
 

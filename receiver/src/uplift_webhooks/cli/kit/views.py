@@ -48,6 +48,24 @@ def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, 
         raise CliError(f"the test attempt failed: {attempt['outcome']}", hint)
 
 
+def show_check(output: Output, check: dict[str, Any]) -> None:
+    """Print the result of a signature check. Raises CliError if the endpoint is not verified."""
+    attempts = {name: check[name] for name in ("wrong_signature", "valid_signature")}
+    if not output.as_json:
+        check = {**check, **{name: _check_line(attempt) for name, attempt in attempts.items()}}
+    output.fields(check)
+    if not check["verified"]:
+        raise CliError(check["text"].rstrip("."), check["hint"] or "")
+
+
+def _check_line(attempt: dict[str, Any] | None) -> str:
+    if attempt is None:
+        return "no result"
+    code = attempt["status_code"]
+    shown = attempt["outcome"] if code is None else f"{code}, {'accepted' if 200 <= code < 300 else 'not accepted'}"
+    return f"{shown}, {attempt['delivery']}"
+
+
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
     """Return the attempt of a test, which can take longer than the API waits."""
     if "outcome" in test:

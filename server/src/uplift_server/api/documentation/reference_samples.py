@@ -93,7 +93,9 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
     call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value
-    found.update({name: each for name, each in call.get("response", {}).items() if name in found})
+    for name, each in call.get("response", {}).items():
+        if name in found:
+            found[name] = {**found[name], **each} if isinstance(found[name], dict) and isinstance(each, dict) else each
     return value
 
 

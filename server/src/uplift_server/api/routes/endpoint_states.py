@@ -1,4 +1,4 @@
-"""Endpoints: pause, enable, disable and test."""
+"""Endpoints: pause, enable, disable, test and verify."""
 
 from typing import Annotated
 
@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import EndpointEnabling, EndpointTest, Nothing
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
-from uplift_server.api.rendering import attempt_view, delivery_view
+from uplift_server.api.rendering import attempt_view, delivery_view, signature_check_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.routes.endpoints import view_of
-from uplift_server.api.views import AttemptView, DeliveryView, EndpointView
+from uplift_server.api.views import AttemptView, DeliveryView, EndpointView, SignatureCheckView
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import HeldAction
 
@@ -74,3 +74,16 @@ async def test_endpoint(
         response.status_code = 202
         return delivery_view(ShownDelivery(test.delivery), spans=caller.spans_accounts)
     return attempt_view(test.attempt, test.delivery)
+
+
+@router.post(
+    "/v1/endpoints/{endpoint}/verify",
+    summary="Check an endpoint's signature verification",
+    response_model_exclude_unset=True,
+)
+async def verify_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> SignatureCheckView:
+    """Requires the scope `endpoints:write`. Sends a test event with a wrong signature, then one with a valid signature.
+
+    The endpoint is verified if your server rejects the first with 4xx and accepts the second with 2xx.
+    """
+    return signature_check_view(await services.endpoint_tests.verify(caller, endpoint, problems=sent.problems))

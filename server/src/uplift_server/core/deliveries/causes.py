@@ -329,6 +329,16 @@ def cause_of(health: Health) -> Explanation | None:
     )
 
 
+SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purpose"
+"""The error of an attempt of a signature check that got a response."""
+_WRONG_SIGNATURE: Final = Explanation(
+    "wrong_signature",
+    "Wrong signature",
+    "Your server rejected a wrong signature, which the server sent on purpose to check it.",
+    "No fix is needed.",
+)
+
+
 def explain(
     outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
 ) -> Explanation | None:
@@ -343,6 +353,8 @@ def explain(
         return _redirect(status_code, location)
     if outcome in BY_ERROR:
         return _by_error(outcome, (error or "").lower())
+    if error == SIGNED_WRONGLY and outcome is Outcome.CLIENT_ERROR:
+        return _WRONG_SIGNATURE
     return _by_status(outcome, status_code)
 
 

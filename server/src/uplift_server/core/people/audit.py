@@ -30,6 +30,7 @@ ACTIONS: Final = {
     "endpoint.paused": "An endpoint was paused.",
     "endpoint.enabled": "An endpoint was enabled. The details contain the action on its held deliveries.",
     "endpoint.tested": "A test event was sent to an endpoint.",
+    "endpoint.verified": "An endpoint rejected a wrong signature and accepted a valid one.",
     "endpoint.warned": "The account's contacts were warned about a failing endpoint.",
     "endpoint.disabled": "An endpoint was disabled. The details contain the reason.",
     "endpoint.recovered": "An endpoint recovered after a warning.",

@@ -1,10 +1,11 @@
 """Attempts: send a leased delivery as a signed request, and settle the outcome of the exchange."""
 
 import random
+import secrets
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
-from uplift_server.core.deliveries.causes import shown_location
+from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, shown_location
 from uplift_server.core.deliveries.outcomes import Outcome, classify, is_own_fault
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
@@ -20,10 +21,11 @@ from uplift_server.core.lifecycle import (
     may_be_sent,
     previous,
 )
-from uplift_server.core.limits import LEASE_LEFT_MS_MIN
+from uplift_server.core.limits import LEASE_LEFT_MS_MIN, SECRET_KEY_BYTES_GENERATED
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule, retry_after_ms
+from uplift_server.core.security.signing import Signer, generate_secret
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.health.circuit_breaker import update_breaker
 from uplift_server.delivery.ports import Clock, Shards
@@ -168,13 +170,14 @@ class Attempts:
         parts = endpoint.parts
         if now >= parts.signer_until:
             parts.end_overlap()
+        signer = wrong_signer() if delivery.wrong_signature else parts.signer
         head = parts.head.render(
             event_id=event_id,
             event_hex=delivery.event_id.hex().encode(),
             event_type=event_type.name_bytes,
             number=number,
             timestamp=timestamp,
-            signatures=parts.signer.sign(event_id, timestamp, body),
+            signatures=signer.sign(event_id, timestamp, body),
             body_bytes=len(body),
         )
         self._sender.send(
@@ -307,6 +310,12 @@ class Attempts:
             self._settler.keep_health(endpoint)
 
 
+def wrong_signer() -> Signer:
+    """Return a signer with a new random key, which no receiver knows."""
+    secret = generate_secret(secrets.token_bytes(SECRET_KEY_BYTES_GENERATED))
+    return Signer([secret], secret)
+
+
 def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settlement:
     """Return the settlement of a delivery without an attempt."""
     return Settlement(
@@ -358,7 +367,7 @@ def _row(flight: _InFlight, outcome: Outcome, exchange: Exchange) -> AttemptRow:
         exchange.first_byte_ms,
         exchange.status_code,
         outcome,
-        exchange.error,
+        SIGNED_WRONGLY if delivery.wrong_signature and exchange.failure is None else exchange.error,
         exchange.location,
         exchange.remote_address,
         flight.head,

@@ -175,7 +175,12 @@ class LocalCommands:
             audit.add(connection, replace(command.entry, at=event.created_at))
             lease_until = event.created_at + self._lease_ms
             return test_deliveries.begin(
-                connection, event, event_seq, lease_until=lease_until, process_id=self._shards.process_id
+                connection,
+                event,
+                event_seq,
+                lease_until=lease_until,
+                process_id=self._shards.process_id,
+                wrong_signature=test.wrong_signature,
             )
 
         try:

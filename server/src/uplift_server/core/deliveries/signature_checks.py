@@ -1,0 +1,79 @@
+"""Signature check: whether a receiver rejects a wrong signature and accepts a valid one."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, explain
+from uplift_server.core.deliveries.outcomes import Outcome
+
+VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "slow"]
+_NOT_REJECTIONS: Final = frozenset({408, 429})
+"""Client errors that do not depend on the signature."""
+_NO_ROUTE: Final = frozenset({404, 405, 410})
+"""Rejections of a valid request whose cause is the path, not the signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of one of the two attempts."""
+
+    outcome: Outcome
+    status_code: int | None
+    error: str | None
+    location: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result of a check. `hint` says how to fix it."""
+
+    code: VerdictCode
+    text: str
+    hint: str | None = None
+
+
+_VERIFIED: Final = Verdict("verified", "Your server rejects wrong signatures and accepts valid ones.")
+_ACCEPTS_WRONG: Final = Verdict(
+    "accepts_wrong",
+    "Your server accepted a request with a wrong signature.",
+    "Verify the signature before you respond with 2xx.",
+)
+_REJECTS_VALID: Final = Verdict(
+    "rejects_valid",
+    "Your server rejected a valid signature.",
+    "Use this endpoint's secret, and verify the body's bytes exactly as received.",
+)
+_SLOW: Final = Verdict(
+    "slow", "Your server took longer than 2 seconds.", "Respond first, and process the event later. Then check again."
+)
+_SIGNED_CORRECTLY: Final = Verdict(
+    "error", "The server did not send a wrong signature, because it is being upgraded.", "Try again in a minute."
+)
+
+
+def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
+    """Return the verdict on two attempts. None means that an attempt was not finished, or not made."""
+    if wrong is not None and not _rejected(wrong):
+        return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)
+    if wrong is None or valid is None:
+        return _SLOW
+    if _accepted(valid):
+        return _VERIFIED if wrong.error == SIGNED_WRONGLY else _SIGNED_CORRECTLY
+    return _REJECTS_VALID if _rejected(valid) and valid.status_code not in _NO_ROUTE else _error(valid)
+
+
+def _accepted(result: Result) -> bool:
+    return result.outcome is Outcome.DELIVERED
+
+
+def _rejected(result: Result) -> bool:
+    return result.outcome is Outcome.CLIENT_ERROR and result.status_code not in _NOT_REJECTIONS
+
+
+def _error(result: Result) -> Verdict:
+    if _accepted(result):
+        return _SIGNED_CORRECTLY
+    error = None if result.error == SIGNED_WRONGLY else result.error
+    explanation = explain(result.outcome, status_code=result.status_code, error=error, location=result.location)
+    assert explanation is not None, "a failed attempt has an explanation"
+    return Verdict("error", explanation.cause, explanation.remedy)
