@@ -200,6 +200,7 @@ CASES = [
     ),
     FormCase(f"{_ACCOUNT}/get-started/secret", {"endpoint": "{endpoint}"}, "secret.revealed", shows=True),
     FormCase(f"{_ACCOUNT}/get-started/test", {"endpoint": "{endpoint}"}, "endpoint.tested", prepare=_new_endpoint),
+    FormCase(f"{_ACCOUNT}/get-started/verify", {"endpoint": "{endpoint}"}, prepare=_new_endpoint),
     FormCase(
         f"{_ACCOUNT}/endpoints/new",
         {

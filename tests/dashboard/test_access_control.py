@@ -59,6 +59,7 @@ FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/get-started/endpoint": Scope.ENDPOINTS_WRITE,
     "/get-started/secret": Scope.SECRETS_READ,
     "/get-started/test": Right.ENDPOINTS_TEST,
+    "/get-started/verify": Right.ENDPOINTS_TEST,
     "/endpoints/new": Scope.ENDPOINTS_WRITE,
     "/endpoints/{endpoint}/edit": Scope.ENDPOINTS_WRITE,
     "/endpoints/{endpoint}/delete": Scope.ENDPOINTS_WRITE,

@@ -1,5 +1,6 @@
 """The Get started page."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -7,18 +8,19 @@ from playwright.sync_api import Page, expect
 from tests.dashboard.browsing import WITHOUT_SCRIPTS, OpenPage
 from tests.dashboard.visitors import member, open_overview, operator
 from tests.e2e.harness import Server, serving
-from tests.e2e.receiving import Receiver, respond
+from tests.e2e.receiving import Receiver, respond, verify
 
 from uplift_server.dashboard.snippets import FRAMEWORKS, snippet, variable_line
 
 
-def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: Page) -> None:
+def test_each_step_is_ticked_by_its_own_proof(server: Server, page: Page) -> None:
+    """In a browser, from the first sign-in to a verified endpoint, without a reload by hand."""
     account, api = server.account()
     with closing(Receiver()) as receiver:
-        url = receiver.url("/webhook", respond(503))
-        open_overview(page, member(server, account, "manager", "ada@t2-get-started.example"))
-        page.get_by_role("link", name="Get started").first.click()
-        expect(page.get_by_text("Create an endpoint first.")).to_be_visible()
+        url = receiver.url("/webhook", respond(200))
+        member(server, account, "manager", "ada@t2-get-started.example").share_session(page).goto("/")
+        expect(page).to_have_url(re.compile("/get-started$"))
+        expect(page.get_by_text("Create an endpoint first.").first).to_be_visible()
 
         page.get_by_label("URL").fill(url)
         page.get_by_role("button", name="Create endpoint").click()
@@ -27,47 +29,56 @@ def test_the_page_leads_to_the_first_2xx_without_a_reload(server: Server, page: 
         expect(page.get_by_text(variable_line(secret))).to_be_visible()
         page.get_by_role("button", name="Copy secret").click()
         assert page.evaluate("navigator.clipboard.readText()") == secret
-        expect(page.locator("#live")).to_contain_text("503: ")
-        expect(page.locator("#live")).not_to_contain_text("Your server received an event.")
 
-        receiver.url("/webhook", respond(204))
+        # The receiver accepted the registration event, but that proves nothing.
+        expect(page.locator("#live")).to_contain_text(re.compile(r"Registration event:.* status code 200"))
+        assert ticked(page) == ["1. Create endpoint"]
+
         page.get_by_role("button", name="Send test event").click()
+        expect(page.get_by_role("status").filter(has_text="Your server responded with 200")).to_be_visible()
+        assert ticked(page) == ["1. Create endpoint", "3. Send test event"]
 
-        expect(page.locator("#live")).to_contain_text("Your server received an event.")
-        expect(page.get_by_role("status").filter(has_text="Your server responded with 204")).to_be_visible()
+        page.get_by_role("button", name="Check signatures").click()
+        expect(page.get_by_text("Your server accepted a request with a wrong signature.")).to_be_visible()
+        assert ticked(page) == ["1. Create endpoint", "3. Send test event"]
+
+        receiver.url("/webhook", verify(secret))
+        page.get_by_role("button", name="Check signatures").click()
+        expect(page.get_by_text("Your endpoint is verified")).to_be_visible()
+        for _ in range(2):
+            expect(page.get_by_role("row", name="Wrong signature 401")).to_contain_text("rejected", ignore_case=True)
+            expect(page.get_by_role("row", name="Valid signature 204")).to_contain_text("accepted", ignore_case=True)
+            assert len(ticked(page)) == 4
+            page.reload()
+        page.goto("/")
+        expect(page).to_have_url(re.compile("/overview$"))
+
+
+def ticked(page: Page) -> list[str]:
+    """Return the titles of the completed steps."""
+    heads = page.locator("section.card .head", has=page.locator(".status.completed"))
+    return [head.get_by_role("heading").inner_text() for head in heads.all()]
 
 
 def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> None:
-    account, _ = server.account()
+    account, api = server.account()
     with closing(Receiver()) as receiver:
         page = open_page(WITHOUT_SCRIPTS)
         open_overview(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
-        page.get_by_label("URL").fill(receiver.url("/plain", respond(200)))
+        page.get_by_label("URL").fill(receiver.url("/plain", respond(500)))
         page.get_by_role("button", name="Create endpoint").click()
         expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
+        [endpoint] = api.ok("GET", "/v1/endpoints")["data"]
+        receiver.url("/plain", verify(api.ok("GET", f"/v1/endpoints/{endpoint['id']}/secret")["secret"]))
 
-        page.get_by_role("button", name="Send test event").click()
+        page.get_by_role("button", name="Check signatures").click()
 
-        expect(page.get_by_text("Your server received an event.")).to_be_visible()
+        expect(page.get_by_text("Your endpoint is verified")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()
         page.get_by_role("link", name="FastAPI").click()
         expect(page.get_by_text("async def receive_with_fastapi")).to_be_visible()
-
-
-def test_the_page_shows_the_first_2xx_live(server: Server, page: Page) -> None:
-    account, api = server.account()
-    with closing(Receiver()) as receiver:
-        api.endpoint(receiver.url("/later", respond(500)))
-        open_overview(page, member(server, account, "member"))
-        page.goto(f"/accounts/{account}/get-started")
-        expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
-
-        receiver.url("/later", respond(200))
-        api.send(1)
-
-        expect(page.locator("#live")).to_contain_text("Your server received an event.", timeout=15_000)
 
 
 def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) -> None:
@@ -77,13 +88,26 @@ def test_a_slow_test_event_shows_its_outcome_live(server: Server, page: Page) ->
         api.endpoint(url)
         open_overview(page, member(server, account, "member"))
         page.goto(f"/accounts/{account}/get-started")
-        expect(page.locator("#live")).to_contain_text("This page updates when your server responds")
 
         receiver.url("/slow", respond(204, after=5))
         page.get_by_role("button", name="Send test event").click()
         expect(page.get_by_role("status").filter(has_text="Test event in flight")).to_be_visible()
 
-        expect(page.locator("#live")).to_contain_text("Your server received an event.")
+        expect(page.locator("#live")).to_contain_text("status code 204", timeout=15_000)
+
+
+def test_a_delivery_of_another_endpoint_is_not_shown(server: Server) -> None:
+    account, api = server.account()
+    first, second = (api.endpoint(f"http://127.0.0.1:9/{name}")["id"] for name in ("a", "b"))
+    tested = api.ok("POST", f"/v1/endpoints/{first}/test")["delivery"]
+    _, other = server.account("Other")
+    foreign = other.ok("POST", f"/v1/endpoints/{other.endpoint('http://127.0.0.1:9/x')['id']}/test")["delivery"]
+    visitor = member(server, account, "member")
+    path = f"/accounts/{account}/get-started"
+    assert tested in visitor.get(f"{path}?endpoint={first}&tested={tested}").html
+    for endpoint, delivery in ((second, tested), (first, foreign), (first, "dlv_0")):
+        html = visitor.get(f"{path}?endpoint={endpoint}&tested={delivery}&wrong={delivery}&valid={delivery}").html
+        assert f'deliveries/{delivery}"' not in html
 
 
 def test_a_resubmitted_form_creates_one_endpoint(server: Server) -> None:

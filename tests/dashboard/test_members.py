@@ -59,7 +59,7 @@ def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page:
     other.get_by_label("Password").fill(PASSWORD)
     other.get_by_role("button", name="Accept invitation").click()
 
-    expect(other).to_have_url(re.compile(f"/accounts/{account}/overview$"))
+    expect(other).to_have_url(re.compile(f"/accounts/{account}/get-started$"))
     assert members_of(server, account) == {"Olga": "owner", "Ben": "manager"}
 
 

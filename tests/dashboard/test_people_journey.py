@@ -27,7 +27,7 @@ def join(page: Page, link: str, name: str = "Ana Otter") -> None:
     page.get_by_label("Your name").fill(name)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Accept invitation").click()
-    page.wait_for_url(re.compile("/overview$"))
+    page.wait_for_url(re.compile("/get-started$"))
 
 
 def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
@@ -60,7 +60,7 @@ def test_an_invited_person_joins_and_signs_in_again(server: Server, open_page: O
 
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Accept invitation").click()
-    expect(page).to_have_url(f"{server.url}/accounts/{account}/overview")
+    expect(page).to_have_url(f"{server.url}/accounts/{account}/get-started")
     expect(page.get_by_text("Welcome to Rapids.")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
 
@@ -69,7 +69,7 @@ def test_an_invited_person_joins_and_signs_in_again(server: Server, open_page: O
     expect(page.get_by_label("Email")).to_have_value(email)
     expect(page.get_by_label("Password")).to_have_value("")
     sign_in(page, email.upper())
-    expect(page).to_have_url(f"{server.url}/accounts/{account}/overview")
+    expect(page).to_have_url(f"{server.url}/accounts/{account}/get-started")
 
     page.goto(link)
     expect(page.get_by_role("alert")).to_contain_text("This invitation was accepted or withdrawn")
@@ -103,7 +103,7 @@ def test_signing_out_everywhere_ends_other_sessions(server: Server, open_page: O
     here, there = open_page(), open_page()
     join(here, invitation(server, account, email_of(account)))
     sign_in(there, email_of(account))
-    expect(there).to_have_url(re.compile("/overview$"))
+    expect(there).to_have_url(re.compile("/get-started$"))
 
     here.goto("/you")
     here.get_by_role("button", name="Sign out everywhere").click()
@@ -127,7 +127,7 @@ def test_password_guessing_is_limited(server: Server, page: Page) -> None:
     assert re.search(r"\d+ (min|s)", stranger.text)
     # A visitor who is already signed in stays signed in.
     page.reload()
-    expect(page).to_have_url(re.compile("/overview$"))
+    expect(page).to_have_url(re.compile("/get-started$"))
 
 
 def test_a_secret_is_revealed_soon_after_sign_in(server: Server, page: Page) -> None:

@@ -59,7 +59,7 @@ def test_a_link_is_used_by_the_button_and_not_by_a_view(server: Server) -> None:
         assert "This link works once" in Guest(server.url).get(path).text
     guest = Guest(server.url)
     assert guest.post(path, follow=False).headers["location"] == "/"
-    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/overview"
+    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/get-started"
     assert Guest(server.url).get(path).status == 404
 
 
@@ -79,7 +79,7 @@ def test_forms_with_a_wrong_token_are_rejected(server: Server) -> None:
     for token in ("", "x", "é", _token(other)):
         response = guest.post("/sign-out", token=token)
         assert (response.status, "does not belong to your current session" in response.text) == (403, True)
-    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/overview"
+    assert guest.get("/", follow=False).headers["location"] == f"/accounts/{account}/get-started"
 
 
 def test_sign_in_requires_a_form_token(server: Server) -> None:

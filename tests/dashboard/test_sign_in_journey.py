@@ -20,7 +20,7 @@ def test_a_portal_link_works_once(server: Server, page: Page, open_page: OpenPag
     link = portal_link(server, account, email="ana@rapids.example", role="manager")
 
     enter(page, link)
-    expect(page).to_have_url(re.compile(f"/accounts/{account}/overview$"))
+    expect(page).to_have_url(re.compile(f"/accounts/{account}/get-started$"))
     expect(page.get_by_text("ana@rapids.example")).to_be_visible()
 
     second = open_page()

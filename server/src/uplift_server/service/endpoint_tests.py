@@ -62,14 +62,6 @@ class EndpointTest:
     """None if it is in flight or was not started."""
     repeated: bool
 
-    @property
-    def result(self) -> Result | None:
-        """The result of the attempt for a signature check."""
-        found = self.attempt
-        if found is None:
-            return None
-        return Result(found.outcome, found.status_code, found.error, found.location)
-
 
 @dataclass(frozen=True, slots=True)
 class SignatureCheck:
@@ -81,6 +73,13 @@ class SignatureCheck:
     """None if the response to the wrong signature already decides, or is missing."""
     verified_at: int | None
     """Set if the endpoint is verified (Unix ms)."""
+
+
+def result_of(attempt: Attempt | None) -> Result | None:
+    """Return the result of an attempt for a signature check."""
+    if attempt is None:
+        return None
+    return Result(attempt.outcome, attempt.status_code, attempt.error, attempt.location)
 
 
 class EndpointTests:
@@ -117,7 +116,7 @@ class EndpointTests:
         valid = None
         if wrong.attempt is not None and wrong.attempt.status_code is not None:
             valid = await self._send(caller, endpoint, None, wait_ms=CHECK_WAIT_MS)
-        found = verdict(wrong.result, None if valid is None else valid.result)
+        found = verdict(result_of(wrong.attempt), result_of(None if valid is None else valid.attempt))
         verified_at = await self._note_verified(caller, checked) if found.code == "verified" else None
         return SignatureCheck(found, wrong, valid, verified_at)
 

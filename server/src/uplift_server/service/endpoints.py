@@ -181,6 +181,11 @@ class Endpoints:
         caller.require(Scope.ENDPOINTS_WRITE)
         await self._context.run_shielded(self._delete(caller, endpoint))
 
+    async def is_in_use(self, caller: Caller) -> bool:
+        """Return whether an endpoint of the account was verified or has accepted an event."""
+        account_seq = caller.require_account()
+        return await self._context.database.read(lambda c: endpoints.is_in_use(c, account_seq))
+
     def all(self, caller: Caller) -> list[Endpoint]:
         """Return all cached endpoints of the caller's account, newest first."""
         caller.require(Scope.ENDPOINTS_READ)

@@ -1,4 +1,4 @@
-"""Get started: the checklist from the first endpoint to the first 2xx response."""
+"""Get started: the checklist from the first endpoint to verified signatures."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,7 +8,7 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.deliveries.causes import Explanation, explain
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.deliveries.signature_checks import Result, Verdict, verdict
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
@@ -16,14 +16,42 @@ from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
+from uplift_server.service.endpoint_tests import result_of
 from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
-from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, RateLimited
-from uplift_server.service.waiting_reasons import ShownDelivery
-from uplift_server.store.records import Attempt
+from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, NotFound, RateLimited
+from uplift_server.store.records import Attempt, Delivery
 
 ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
+_TESTS: Final = ("tested", "wrong", "valid")
+"""The parameters with the deliveries of this page's tests, so that reload and Back show them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """A delivery with its latest attempt."""
+
+    delivery: Delivery
+    attempt: Attempt | None
+
+    @property
+    def id(self) -> str:
+        """The ID of the delivery."""
+        return ids.delivery_id(self.delivery.event_id, self.delivery.endpoint_id)
+
+    @property
+    def result(self) -> Result | None:
+        """The result of the attempt for a signature check."""
+        return result_of(self.attempt)
+
+    @property
+    def hint(self) -> Explanation | None:
+        """The cause of the failure and how to fix it, or None."""
+        found = self.attempt
+        if found is None:
+            return None
+        return explain(found.outcome, status_code=found.status_code, error=found.error, location=found.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +61,31 @@ class Progress:
     endpoint: str
     """The ID of the endpoint."""
     shown: ShownEndpoint
-    last: ShownDelivery | None
-    """The latest delivery, including test deliveries."""
-    attempt: Attempt | None
-    """The latest attempt of that delivery."""
-    answered: bool
-    """Whether the endpoint ever responded with 2xx."""
+    event: ShownAttempt | None
+    """The latest delivery that is not a test, such as the registration event."""
+    test: ShownAttempt | None
+    """The last test of this page."""
+    wrong: ShownAttempt | None
+    """The test with a wrong signature of this page's last check."""
+    valid: ShownAttempt | None
+    """The test with a valid signature of this page's last check."""
 
     @property
-    def last_id(self) -> str:
-        """The ID of the latest delivery."""
-        assert self.last is not None
-        return ids.delivery_id(self.last.delivery.event_id, self.last.delivery.endpoint_id)
-
-    @property
-    def tried(self) -> bool:
-        """Whether the server made at least one attempt."""
-        return self.answered or self.attempt is not None
-
-    @property
-    def hint(self) -> Explanation | None:
-        """The cause of the latest failure and how to fix it, or None."""
-        found = self.attempt
-        if found is None or found.outcome is Outcome.DELIVERED:
+    def verdict(self) -> Verdict | None:
+        """The verdict of this page's last check."""
+        if self.wrong is None:
             return None
-        return explain(found.outcome, status_code=found.status_code, error=found.error, location=found.location)
+        return verdict(self.wrong.result, None if self.valid is None else self.valid.result)
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether a person or program sent a test event to this URL."""
+        return self.shown.endpoint.tested_at is not None
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether this URL rejected a wrong signature and accepted a valid one."""
+        return self.shown.endpoint.verified_at is not None
 
 
 async def page(visit: Visit) -> Response:
@@ -96,11 +124,28 @@ async def test(visit: Visit) -> Response:
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
         trial = await visit.services.endpoint_tests.send(visit.caller, endpoint, None)
-    except Invalid as error:
-        return visit.leave(_at(visit, endpoint, framework), problem=error.problems[0].message)
-    except (Conflict, Busy, RateLimited) as error:
-        return visit.leave(_at(visit, endpoint, framework), problem=error.detail)
-    return visit.leave(_at(visit, endpoint, framework), _told(trial.attempt))
+    except (Invalid, Conflict, Busy, RateLimited) as error:
+        return visit.leave(_at(visit, endpoint, framework), problem=_reason(error))
+    tested = ShownAttempt(trial.delivery, trial.attempt)
+    return visit.leave(_at(visit, endpoint, framework, tested=tested.id), _told(trial.attempt))
+
+
+async def verify(visit: Visit) -> Response:
+    """Check that the endpoint rejects a wrong signature and accepts a valid one, and show both responses."""
+    sent = await visit.form()
+    endpoint, framework = sent.text("endpoint"), sent.text("framework")
+    try:
+        check = await visit.services.endpoint_tests.verify(visit.caller, endpoint)
+    except (Invalid, Conflict, Busy, RateLimited) as error:
+        return visit.leave(_at(visit, endpoint, framework), problem=_reason(error))
+    tests = {"wrong": check.wrong, "valid": check.valid}
+    shown = {name: ShownAttempt(test.delivery, test.attempt).id for name, test in tests.items() if test is not None}
+    notice = "Endpoint verified." if check.verified_at else "Endpoint not verified. See the cause below."
+    return visit.leave(f"{_at(visit, endpoint, framework, **shown)}#step-4", notice)
+
+
+def _reason(error: Invalid | Conflict | Busy | RateLimited) -> str:
+    return error.problems[0].message if isinstance(error, Invalid) else error.detail
 
 
 def _told(attempt: Attempt | None) -> str:
@@ -139,7 +184,12 @@ async def _page(
         "framework": framework,
         "frameworks": FRAMEWORKS,
         "receiver": receiver(framework),
-        "here": _at(visit, None if progress is None else progress.endpoint, framework),
+        "here": _at(
+            visit,
+            None if progress is None else progress.endpoint,
+            framework,
+            **{name: text for name in _TESTS if (text := visit.query.text(name))},
+        ),
         "listening": await _listening(visit),
     }
     if invalid is not None:
@@ -149,21 +199,28 @@ async def _page(
 
 async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
     endpoint = ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
-    deliveries = visit.services.deliveries
-    newest = await deliveries.page_of_endpoint(visit.caller, endpoint, DeliveryQuery(), Listing(1))
-    last = newest.items[0] if newest.items else None
-    attempt = None
-    answered = shown.endpoint.last_success_at is not None
-    if last is not None:
-        delivery_id = ids.delivery_id(last.delivery.event_id, last.delivery.endpoint_id)
-        _, attempts = await deliveries.attempts(visit.caller, delivery_id, Listing(1))
-        attempt = attempts.items[0] if attempts.items else None
-    if not answered:
-        taken = await deliveries.page_of_endpoint(
-            visit.caller, endpoint, DeliveryQuery([Status.DELIVERED.text]), Listing(1)
-        )
-        answered = bool(taken.items)
-    return Progress(endpoint, shown, last, attempt, answered)
+    newest = await visit.services.deliveries.page_of_endpoint(
+        visit.caller, endpoint, DeliveryQuery(tests=False), Listing(1)
+    )
+    event = None
+    if newest.items:
+        delivery = newest.items[0].delivery
+        event = await _attempt(visit, ids.delivery_id(delivery.event_id, delivery.endpoint_id), shown)
+    test, wrong, valid = [await _attempt(visit, visit.query.text(name), shown) for name in _TESTS]
+    return Progress(endpoint, shown, event, test, wrong, valid)
+
+
+async def _attempt(visit: Visit, delivery: str, shown: ShownEndpoint) -> ShownAttempt | None:
+    """Return a delivery of this endpoint, unless retention has deleted it."""
+    if not delivery:
+        return None
+    try:
+        found, attempts = await visit.services.deliveries.attempts(visit.caller, delivery, Listing(1))
+    except NotFound:
+        return None
+    if found.endpoint_id != shown.endpoint.id:
+        return None
+    return ShownAttempt(found, attempts.items[0] if attempts.items else None)
 
 
 async def _listening(visit: Visit) -> int | None:
@@ -174,8 +231,8 @@ async def _listening(visit: Visit) -> int | None:
     return sum(each.connected for each in found.items)
 
 
-def _at(visit: Visit, endpoint: str | None, framework: str) -> str:
-    return link(visit.path(_PATH), endpoint=endpoint or None, framework=framework)
+def _at(visit: Visit, endpoint: str | None, framework: str, **deliveries: str) -> str:
+    return link(visit.path(_PATH), endpoint=endpoint or None, framework=framework, **deliveries)
 
 
 PAGES: Final = (
@@ -183,4 +240,5 @@ PAGES: Final = (
     account_form(f"/{_PATH}/endpoint", register, back=f"/{_PATH}"),
     account_form(f"/{_PATH}/secret", show_secret, back=f"/{_PATH}"),
     account_form(f"/{_PATH}/test", test, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/verify", verify, back=f"/{_PATH}"),
 )

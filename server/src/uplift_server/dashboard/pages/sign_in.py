@@ -16,16 +16,19 @@ _USED: Final = "This link was already used, or it has expired. Ask for a new lin
 
 async def home(visit: Visit) -> Response:
     """Redirect to the home page of the visitor."""
-    return visit.leave("/sign-in" if visit.visitor is None else _home(visit))
+    return visit.leave("/sign-in" if visit.visitor is None else await _home(visit))
 
 
-def _home(visit: Visit) -> str:
+async def _home(visit: Visit) -> str:
     assert visit.visitor is not None
     if visit.visitor.person is None:
         return "/operator"
     if not visit.visitor.memberships:
         return "/you"
-    return f"/accounts/{ids.prefixed(ids.ACCOUNT, visit.visitor.memberships[0].account.id)}/overview"
+    account = ids.prefixed(ids.ACCOUNT, visit.visitor.memberships[0].account.id)
+    caller = visit.visitor.caller(account, visit.address)
+    page = "overview" if await visit.services.endpoints.is_in_use(caller) else "get-started"
+    return f"/accounts/{account}/{page}"
 
 
 async def form(visit: Visit) -> Response:
