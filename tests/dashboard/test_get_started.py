@@ -195,4 +195,14 @@ def test_the_url_selects_the_framework(server: Server) -> None:
     visitor = operator(server)
     for name in FRAMEWORKS:
         shown = visitor.get(f"/accounts/{account}/get-started?framework={name}").text
-        assert [other for other in FRAMEWORKS if " ".join(snippet(other).split("def ")[1].split()) in shown] == [name]
+        assert [other for other in FRAMEWORKS if " ".join(snippet(other).split()) in shown] == [name]
+
+
+def test_the_sample_has_the_path_and_port_of_the_endpoint(server: Server) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint("http://127.0.0.1:9/hooks/in")["id"]
+    visitor = member(server, account, "member")
+    shown = visitor.get(f"/accounts/{account}/get-started?endpoint={endpoint}&framework=go").text
+    assert 'http.HandleFunc("/hooks/in"' in shown
+    assert 'http.ListenAndServe(":9"' in shown
+    assert 'http.HandleFunc("/hooks/in"' in visitor.get(f"/accounts/{account}/endpoints/{endpoint}/security").text

@@ -1,12 +1,27 @@
-"""Code samples of receivers. They are identical to the samples in the documentation, which the tests run."""
+"""Code samples of receivers, with the path and port of an endpoint.
 
+The samples are identical to those in the documentation or contain its functions. The tests run them.
+"""
+
+import re
 import shlex
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Final
+from urllib.parse import urlsplit
 
-FRAMEWORKS: Final = {"flask": "Flask", "fastapi": "FastAPI", "django": "Django", "python": "Plain Python"}
+FRAMEWORKS: Final = {
+    "flask": "Flask",
+    "fastapi": "FastAPI",
+    "django": "Django",
+    "node": "Node",
+    "go": "Go",
+    "java": "Java",
+    "python": "Plain Python",
+}
+EXTRAS: Final = {"flask": "flask", "fastapi": "fastapi", "django": "django", "python": None}
+"""The extra of the Python library for each framework that uses it."""
 _RUNS: Final = {
     "flask": ("Save the code as app.py and run it with UPLIFT_WEBHOOK_SECRET set:", "flask --app app run --port 5000"),
     "fastapi": (
@@ -17,8 +32,18 @@ _RUNS: Final = {
         "Add the code to the urls.py file of your project, and run the project with UPLIFT_WEBHOOK_SECRET set:",
         "python manage.py runserver 5000",
     ),
+    "node": ("Save the code as receiver.js and run it with UPLIFT_WEBHOOK_SECRET set:", "node receiver.js"),
+    "go": ("Save the code as receiver.go and run it with UPLIFT_WEBHOOK_SECRET set:", "go run receiver.go"),
+    "java": (
+        "Save the code as Receiver.java and run it with UPLIFT_WEBHOOK_SECRET set (Java 11 or later):",
+        "java Receiver.java",
+    ),
     "python": ("Call this function from your web server, and respond with the status code that it returns.", None),
 }
+_PATH: Final = "/webhook"
+_PORT: Final = "5000"
+# Paths that mean the same in all languages and frameworks.
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +56,8 @@ class Receiver:
     """How to use the code."""
     command: str | None
     """The command that runs the code, or None if the reader's own web server runs it."""
+    forwarded_port: str | None
+    """The port to which the reader's HTTPS server or proxy must forward requests."""
 
 
 @cache
@@ -40,16 +67,33 @@ def snippet(framework: str) -> str:
     return folder.joinpath(f"{framework}.txt").read_text(encoding="utf-8")
 
 
-def receiver(framework: str) -> Receiver:
-    """Return the code sample for one of FRAMEWORKS."""
-    return Receiver(FRAMEWORKS[framework], snippet(framework), *_RUNS[framework])
+def receiver(framework: str, url: str | None = None) -> Receiver:
+    """Return the code sample for one of FRAMEWORKS, with the path and port of an endpoint's URL."""
+    path, port = (_PATH, None) if url is None else _path_and_port(url)
+    code = snippet(framework).replace(f'"{_PATH}"', f'"{path}"')
+    if framework == "django":
+        code = code.replace(f'"{_PATH[1:]}"', f'"{path[1:]}"')
+    use, command = _RUNS[framework]
+    if port is not None:
+        code = code.replace(_PORT, port)
+        command = command and command.replace(_PORT, port)
+    forwarded = None if port or url is None or command is None else _PORT
+    return Receiver(FRAMEWORKS[framework], code, use, command, forwarded)
 
 
-def all_receivers() -> list[Receiver]:
-    """Return the code samples for all frameworks."""
-    return [receiver(name) for name in FRAMEWORKS]
+def all_receivers(url: str) -> list[Receiver]:
+    """Return the code samples for all frameworks, with the path and port of an endpoint's URL."""
+    return [receiver(name, url) for name in FRAMEWORKS]
 
 
 def variable_line(secret: str | None) -> str:
     """Return the shell command that sets the secret, or a placeholder, in the environment."""
     return f"export UPLIFT_WEBHOOK_SECRET={'whsec_…' if secret is None else shlex.quote(secret)}"
+
+
+def _path_and_port(url: str) -> tuple[str, str | None]:
+    """Return the path, and the port of an http URL that has one."""
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    port = str(parts.port) if parts.scheme.lower() == "http" and parts.port else None
+    return path if _PLAIN_PATH.fullmatch(path) else _PATH, port

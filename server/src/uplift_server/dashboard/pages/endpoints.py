@@ -116,7 +116,7 @@ async def created(visit: Visit) -> Response:
         shown=shown,
         secret=secret,
         standard=None if secret is None else standard_form(secret.secret),
-        receivers=all_receivers(),
+        receivers=all_receivers(shown.endpoint.url),
         variable=variable_line(None if secret is None else secret.secret),
     )
 

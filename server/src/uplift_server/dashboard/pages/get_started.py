@@ -12,7 +12,7 @@ from uplift_server.core.deliveries.signature_checks import Result, Verdict, verd
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
-from uplift_server.dashboard.snippets import FRAMEWORKS, receiver, variable_line
+from uplift_server.dashboard.snippets import EXTRAS, FRAMEWORKS, receiver, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
@@ -183,7 +183,8 @@ async def _page(
         "variable": variable_line(None if secret is None else secret.secret),
         "framework": framework,
         "frameworks": FRAMEWORKS,
-        "receiver": receiver(framework),
+        "extras": EXTRAS,
+        "receiver": receiver(framework, None if progress is None else progress.shown.endpoint.url),
         "here": _at(
             visit,
             None if progress is None else progress.endpoint,

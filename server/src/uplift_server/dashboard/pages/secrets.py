@@ -126,7 +126,7 @@ async def _security(
         "pair": pair,
         "secret": secret,
         "standard": None if secret is None else standard_form(secret.secret),
-        "receivers": all_receivers(),
+        "receivers": all_receivers(shown.endpoint.url),
         "variable": variable_line(None if secret is None else secret.secret),
         "reads": principal.allows(Scope.SECRETS_READ),
         "rotates": principal.allows(Scope.SECRETS_WRITE),
