@@ -29,7 +29,7 @@ def test_an_operator_sees_problems_causes_and_backlog(server: Any) -> None:
     assert found["read_at"] is not None
     [problem] = [each for each in found["problems"] if each["code"] == "endpoints_failing"]
     assert " of " in problem["title"]
-    assert set(problem) == {"code", "severity", "title", "extent", "next_step"}
+    assert set(problem) == {"code", "severity", "title", "extent", "next_step", "since"}
     # The registration event is also pending.
     [group] = [each for each in found["failing"] if each["cause"].startswith("status_5")]
     assert (group["endpoints"], group["accounts"], group["pending_deliveries"]) == (1, 1, 3)

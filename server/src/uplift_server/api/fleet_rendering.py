@@ -18,6 +18,7 @@ class FleetProblemView(BaseModel):
     title: str = Field(description="The problem in one sentence.")
     extent: str = Field(description="What the problem affects.")
     next_step: str = Field(description="What to do next.")
+    since: Timestamp | None = Field(description="When it began. Null if unknown.")
 
 
 class FailingCauseView(BaseModel):
@@ -72,7 +73,9 @@ def fleet_view(state: OverviewState) -> FleetView:
 
 
 def _problem_view(problem: FleetProblem) -> FleetProblemView:
-    return FleetProblemView.model_validate({**problem._asdict(), "severity": problem.severity.value})
+    return FleetProblemView.model_validate(
+        {**problem._asdict(), "severity": problem.severity.value, "since": format_optional_timestamp(problem.since)}
+    )
 
 
 def _cause_view(group: CauseGroup) -> FailingCauseView:

@@ -34,6 +34,8 @@ def fleet(session: Session) -> None:
             output.line()
             output.line((problem["severity"], _STYLES[problem["severity"]]), f": {problem['title']}.")
             output.line(f"  {problem['extent']}")
+            if problem["since"] is not None:
+                output.line(f"  Since {problem['since']}.")
             output.line(f"  How to continue: {problem['next_step']}")
         if not found["problems"]:
             output.line("No endpoint is failing, and deliveries are on time.")

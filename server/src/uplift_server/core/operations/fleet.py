@@ -131,6 +131,8 @@ class FleetProblem(NamedTuple):
     title: str
     extent: str
     next_step: str
+    since: int | None = None
+    """When it began (Unix ms), if that is known."""
 
 
 def fleet_problems(state: FleetState) -> list[FleetProblem]:
@@ -209,16 +211,18 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
             those,
             " ".join(filter(None, extent)),
             _fix(state.causes),
+            min((each.since for each in state.causes), default=None),
         )
         return
     if state.onset is not None:
-        extent.insert(0, f"Half of them began to fail within {span(state.onset.half_within_ms)}.")
+        extent.insert(0, f"Half of them began to fail within {span(max(1000, state.onset.half_within_ms))}.")
     yield FleetProblem(
         "mass_failure",
         Severity.CRITICAL,
         f"Mass failure: {those}",
         " ".join(filter(None, extent)),
         f"{_mass_failure_step(state)} Until it ends, the server neither warns about nor disables endpoints.",
+        None if state.onset is None else state.onset.at,
     )
 
 
@@ -238,7 +242,7 @@ def _fix(causes: Sequence[CauseGroup]) -> str:
 
 _NETWORK: Final = "Check the network, the firewall and the egress proxy of this host."
 _MASS_FAILURE_STEPS: Final = (
-    (("dns",), "Check the name servers of this host (`uplift-server doctor`)."),
+    (("dns",), "Check the name servers of this host with uplift-server doctor."),
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
