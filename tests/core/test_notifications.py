@@ -7,8 +7,10 @@ from uplift_server.core.people.notifications import (
     EXPIRES_AFTER_MS,
     FACTS,
     GIVE_UP_AFTER_MS,
+    OTHERS_MAX,
     NotificationKind,
     retry_at,
+    with_endpoint,
 )
 
 MINUTE = 60_000
@@ -17,6 +19,15 @@ MINUTE = 60_000
 def test_every_kind_has_its_facts() -> None:
     assert set(FACTS) == set(NotificationKind)
     assert all(facts and len(set(facts)) == len(facts) for facts in FACTS.values())
+
+
+def test_an_email_lists_a_limited_number_of_endpoints() -> None:
+    facts: dict[str, object] = {"endpoint": "ep_0"}
+    for number in range(1, OTHERS_MAX + 3):
+        facts = with_endpoint(facts, {"endpoint": f"ep_{number}"})
+    assert facts["endpoint"] == "ep_0"
+    assert facts["others"] == [{"endpoint": f"ep_{number}"} for number in range(1, OTHERS_MAX + 1)]
+    assert facts["more"] == 2
 
 
 def test_the_waits_between_emails_grow() -> None:

@@ -1,5 +1,8 @@
 """Text of each notification: endpoint, time, cause, consequence, steps and link."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from tests.mail.examples import AT, DAY, ENDPOINT_ID, LINK_KEY, PUBLIC_URL, example
 
@@ -276,3 +279,46 @@ def test_times_include_the_date() -> None:
     text = plain(wording(NotificationKind.ENDPOINT_RECOVERED, failed_since=AT - 365 * DAY, recovered_at=0))
     assert "November 24, 2024" in line(text)
     assert "January 1, 1970 at 00:00 UTC" in line(text)
+
+
+def together(kind: NotificationKind, count: int, **changed: Any) -> Email:
+    """Return the email about several endpoints."""
+    first = example(kind)
+    others = [{**first.facts, "url": f"https://h{n}.example/hook?token=geheim", **changed} for n in range(1, count)]
+    facts = {**first.facts, "others": others[:200], "more": len(others[200:])}
+    return compose_email(replace(first, facts=facts), PUBLIC_URL, LINK_KEY)
+
+
+@pytest.mark.parametrize("kind", ABOUT_ENDPOINTS)
+def test_an_email_about_several_endpoints_lists_each(kind: NotificationKind) -> None:
+    email = together(kind, 7)
+    assert "7 endpoints" in email.subject
+    assert "7 endpoints of Rapids Academy" in email.title
+    assert len(email.details) == 7
+    assert email.details[1][0] == "https://h1.example/hook?…"
+    assert "Failing since November" in email.details[1][1] or "failing since November" in email.details[1][1]
+    assert "geheim" not in str(email)
+
+
+@pytest.mark.parametrize("kind", ABOUT_ENDPOINTS)
+def test_a_long_list_of_endpoints_is_truncated(kind: NotificationKind) -> None:
+    email = together(kind, 300)
+    assert "300 endpoints" in email.subject
+    assert len(email.details) == 51
+    assert email.details[-1][1] == "250"
+
+
+def test_causes_and_fixes_are_listed_once() -> None:
+    email = together(
+        NotificationKind.ENDPOINT_WARNED, 7, cause="The connection was refused.", remedy="Start your server."
+    )
+    assert email.opening[0] == "6 endpoints: The connection was refused."
+    assert email.opening[1].startswith("1 endpoint: Your server responded with 302")
+    assert email.steps[0] == "Start your server."
+    assert [step for step in email.steps if step == "Start your server."] == ["Start your server."]
+    assert "the first will be disabled on November 26" in email.subject
+
+
+def test_the_earliest_scheduled_disable_is_named() -> None:
+    email = together(NotificationKind.ENDPOINT_WARNED, 3, disable_at=AT + DAY)
+    assert "the first will be disabled on November 25" in email.subject

@@ -15,9 +15,9 @@ from .test_store_functions import new_account, new_endpoint
 
 def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa.Connection) -> None:
     def is_waiting(
-        endpoint_seq: int = 2, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED
+        account_seq: int = 1, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED
     ) -> bool:
-        return outbox.is_unsent(connection, endpoint_seq, kind, since=since)
+        return outbox.is_unsent(connection, account_seq, kind, since=since, until=40)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
         outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
@@ -34,7 +34,7 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
             now=at,
         )
     assert is_waiting()
-    assert not is_waiting(endpoint_seq=3)
+    assert not is_waiting(account_seq=3)
     assert not is_waiting(kind=NotificationKind.ENDPOINT_DISABLED)
     settle(1, sent_at=12)
     assert is_waiting(since=30)  # this email was about an earlier failure

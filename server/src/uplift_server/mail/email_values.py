@@ -117,6 +117,18 @@ class EmailValues:
         return tuple(row for row in rows if row[1])
 
     @property
+    def endpoints(self) -> tuple["EmailValues", ...]:
+        """The values of each listed endpoint."""
+        others = self._values.get("others")
+        listed = [each for each in others if isinstance(each, dict)] if isinstance(others, list) else []
+        return (self, *(EmailValues(each, self._public_url, self._link_key) for each in listed))
+
+    @property
+    def endpoint_count(self) -> int:
+        """The number of endpoints, including those that are not listed."""
+        return len(self.endpoints) + self.number("more")
+
+    @property
     def endpoint_link(self) -> tuple[str, str]:
         """The label and URL of the endpoint's page."""
         return "View endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"

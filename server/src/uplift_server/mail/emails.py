@@ -3,12 +3,13 @@
 No email contains the body of a request or response. Only invitations and password resets contain links with tokens.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from uplift_server.core.people.notifications import Notification, NotificationKind
-from uplift_server.mail.email_values import EmailValues, counted
+from uplift_server.mail.email_values import EmailValues, counted, format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,16 @@ def compose_test_email(public_url: str) -> Email:
     )
 
 
+CAUSES_SHOWN_MAX: Final = 3
+ENDPOINTS_SHOWN_MAX: Final = 50
 _OPERATOR_CLOSING: Final = (
     "You received this email because UPLIFT_OPERATOR_EMAIL on this server is set to your address."
 )
 
 
 def _warned(values: EmailValues) -> Email:
+    if values.endpoint_count > 1:
+        return _warned_together(values)
     disabled_at = values.time("disable_at")
     since = values.time("failing_since")
     subject = f"Webhooks to {values.name} are failing"
@@ -90,6 +95,8 @@ def _warned(values: EmailValues) -> Email:
 
 
 def _disabled(values: EmailValues) -> Email:
+    if values.endpoint_count > 1:
+        return _disabled_together(values)
     since = values.time("failing_since")
     failed = values.number("failed_attempts")
     by_reason = {
@@ -126,6 +133,8 @@ def _disabled(values: EmailValues) -> Email:
 
 
 def _recovered(values: EmailValues) -> Email:
+    if values.endpoint_count > 1:
+        return _recovered_together(values)
     since, at = values.time("failed_since"), values.time("recovered_at")
     return Email(
         subject=f"Webhooks to {values.name} have recovered",
@@ -146,6 +155,76 @@ def _recovered(values: EmailValues) -> Email:
             "To resend failed deliveries, replay them from the endpoint's page.",
         ),
         link=values.endpoint_link,
+        closing=values.contact_closing,
+    )
+
+
+def _warned_together(values: EmailValues) -> Email:
+    dates = [each.number("disable_at") for each in values.endpoints if each.number("disable_at")]
+    first = format_time(min(dates)) if dates else ""
+    subject = f"Webhooks to {counted(values.endpoint_count, 'endpoint')} are failing"
+    consequence = "Uplift Webhooks will disable each endpoint unless a delivery to it succeeds."
+    if first:
+        subject += f", and the first will be disabled on {first.partition(' at ')[0]}"
+        consequence = f"From {first}, Uplift Webhooks will disable each endpoint unless a delivery to it succeeds."
+    return Email(
+        subject=subject,
+        title=f"{_endpoints_of_account(values)} are failing",
+        opening=(
+            *_causes(values),
+            f"{consequence} Deliveries to a disabled endpoint are held until you enable it.",
+        ),
+        details=_endpoint_rows(values, ("failing since", "failing_since"), ("scheduled disable", "disable_at")),
+        steps=(
+            *_how_to_fix_all(values),
+            "Send a test event from an endpoint's page to check your server. Test events do not end the warning.",
+            "The first successful delivery to an endpoint ends its warning. You will then receive another email.",
+        ),
+        link=values.home_link,
+        closing=values.contact_closing,
+    )
+
+
+def _disabled_together(values: EmailValues) -> Email:
+    return Email(
+        subject=f"Webhooks to {counted(values.endpoint_count, 'endpoint')} are disabled",
+        title=f"{_endpoints_of_account(values)} are disabled",
+        opening=(
+            "Uplift Webhooks disabled the endpoints because they had been failing for too long or responded with 410.",
+            *_causes(values),
+            "Uplift Webhooks holds pending and new deliveries until you enable the endpoints.",
+        ),
+        details=_endpoint_rows(values, ("failing since", "failing_since")),
+        steps=(
+            *_how_to_fix_all(values),
+            "Send a test event from each endpoint's page. This works while the endpoint is disabled.",
+            (
+                "Enable each endpoint, and choose whether to send, keep or drop its held deliveries. If you no longer "
+                "need an endpoint, delete it."
+            ),
+        ),
+        link=values.home_link,
+        closing=values.contact_closing,
+    )
+
+
+def _recovered_together(values: EmailValues) -> Email:
+    return Email(
+        subject=f"Webhooks to {counted(values.endpoint_count, 'endpoint')} have recovered",
+        title=f"{_endpoints_of_account(values)} have recovered",
+        opening=(
+            "A delivery to each of these endpoints succeeded.",
+            (
+                "The warnings have ended, and the scheduled disables are cancelled. Pending deliveries follow their "
+                "retry schedule."
+            ),
+        ),
+        details=_endpoint_rows(values, ("failing since", "failed_since"), ("recovered on", "recovered_at")),
+        steps=(
+            "You do not need to do anything for pending deliveries.",
+            "To resend failed deliveries, replay them from the page of each endpoint.",
+        ),
+        link=values.home_link,
         closing=values.contact_closing,
     )
 
@@ -261,6 +340,35 @@ _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.MEMBER_INVITED: _member_invited,
     NotificationKind.PASSWORD_RESET: _password_reset,
 }
+
+
+def _endpoints_of_account(values: EmailValues) -> str:
+    account, count = values.text("account"), counted(values.endpoint_count, "endpoint")
+    return f"{count} of {account}" if account else count
+
+
+def _causes(values: EmailValues) -> tuple[str, ...]:
+    """Return each cause with its number of endpoints, most frequent first."""
+    causes = Counter(filter(None, (each.sentence("cause") for each in values.endpoints)))
+    return tuple(f"{counted(n, 'endpoint')}: {cause}" for cause, n in causes.most_common(CAUSES_SHOWN_MAX))
+
+
+def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
+    """Return how to fix the most frequent causes."""
+    causes = Counter((each.sentence("cause"), each.sentence("remedy")) for each in values.endpoints)
+    remedies = dict.fromkeys(remedy for (_, remedy), _ in causes.most_common(CAUSES_SHOWN_MAX) if remedy)
+    return tuple(remedies)
+
+
+def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return one row for each endpoint: its URL, cause and times."""
+    rows = []
+    for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:
+        known = [f"{label} {each.time(name)}" for label, name in times if each.time(name)]
+        text = ", ".join(known)
+        rows.append((each.url, " ".join(filter(None, (each.sentence("cause"), f"{text[:1].upper()}{text[1:]}")))))
+    more = values.endpoint_count - len(rows)
+    return (*rows, ("More endpoints", f"{more:,}")) if more else tuple(rows)
 
 
 def _last_error(values: EmailValues) -> tuple[str, ...]:

@@ -8,13 +8,16 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people.notifications import Notification, NotificationKind, NotificationState
+from uplift_server.core.people.notifications import Notification, NotificationKind, NotificationState, with_endpoint
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
 """Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
+
+GROUP_MARGIN_MS: Final = 1_000
+"""No endpoint is added to an email that is due within this time."""
 
 
 def add(
@@ -26,8 +29,9 @@ def add(
     recipients: Sequence[tuple[bytes, str]],
     facts: Mapping[str, object],
     now: int,
+    wait_ms: int = 0,
 ) -> None:
-    """Add an email for each recipient (a new ID of 16 bytes, and an email address), due immediately."""
+    """Add an email for each recipient (a new ID of 16 bytes, and an email address), due after `wait_ms`."""
     text = json.dumps(dict(facts))
     rows = [
         {
@@ -38,12 +42,53 @@ def add(
             "recipient": recipient,
             "facts": text,
             "created_at": now,
-            "due_at": now,
+            "due_at": now + wait_ms,
         }
         for notice_id, recipient in recipients
     ]
     if rows:
         connection.execute(sa.insert(notices), rows)
+
+
+def add_about_endpoint(
+    connection: Connection,
+    kind: NotificationKind,
+    *,
+    account_seq: int,
+    endpoint_seq: int,
+    recipients: Sequence[tuple[bytes, str]],
+    facts: Mapping[str, object],
+    now: int,
+    group_ms: int,
+) -> None:
+    """Add an endpoint to the account's emails of this kind that are not due yet, or add emails due after `group_ms`.
+
+    Lock the account first, so that concurrent transactions add to the same emails.
+    """
+    # The clocks of processes differ. An email that is due may be in flight.
+    due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
+    query = sa.select(notices.c.seq, notices.c.recipient, notices.c.facts).where(
+        notices.c.due_at > due_after,
+        notices.c.account_seq == account_seq,
+        notices.c.kind == int(kind),
+        notices.c.attempts_made == 0,
+    )
+    waiting = {row.recipient: row for row in connection.execute(query)}
+    for _, recipient in recipients:
+        if recipient in waiting:
+            row = waiting[recipient]
+            text = json.dumps(with_endpoint(json.loads(row.facts), facts))
+            connection.execute(sa.update(notices).where(notices.c.seq == row.seq).values(facts=text))
+    add(
+        connection,
+        kind,
+        account_seq=account_seq,
+        endpoint_seq=endpoint_seq,
+        recipients=[each for each in recipients if each[1] not in waiting],
+        facts=facts,
+        now=now,
+        wait_ms=group_ms,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +209,15 @@ def _email(row: sa.Row[Any]) -> DueEmail:
     )
 
 
-def is_unsent(connection: Connection, endpoint_seq: int, kind: NotificationKind, *, since: int) -> bool:
-    """Whether an email of this kind about the endpoint is waiting, and none was sent.
+def is_unsent(connection: Connection, account_seq: int, kind: NotificationKind, *, since: int, until: int) -> bool:
+    """Whether an email of this kind to the account is waiting, and none was sent.
 
-    Sent emails that were added before `since` (Unix ms) do not count.
+    Only emails count that were added from `since` to `until` (Unix ms).
     """
-    emails = sa.select(notices.c.seq).where(notices.c.endpoint_seq == endpoint_seq, notices.c.kind == int(kind))
+    emails = sa.select(notices.c.seq).where(
+        notices.c.account_seq == account_seq, notices.c.kind == int(kind), notices.c.created_at.between(since, until)
+    )
     if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
         return False
-    sent = emails.where(notices.c.created_at >= since, notices.c.sent_at.is_not(None))
+    sent = emails.where(notices.c.due_at.is_(None), notices.c.sent_at.is_not(None))
     return connection.execute(sent.limit(1)).first() is None

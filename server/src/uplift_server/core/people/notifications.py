@@ -50,7 +50,21 @@ the sentences of `Explanation` for the last failed attempt (empty without one). 
 reason. `endpoints`, `attempted` and `still_failing` are counts. `causes` maps outcome names to numbers of endpoints.
 `invitation` and `person` are IDs in hexadecimal. `mark` is the fingerprint of the password to replace: the tokens of
 links are derived from it and a key, and never stored.
+
+An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
+endpoints, and `more` is the number of further ones.
 """
+OTHERS_MAX: Final = 200
+
+
+def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of an email with another endpoint."""
+    others, more = facts.get("others"), facts.get("more")
+    listed = list(others) if isinstance(others, list) else []
+    if len(listed) < OTHERS_MAX:
+        return {**facts, "others": [*listed, dict(endpoint)]}
+    return {**facts, "more": (more if isinstance(more, int) else 0) + 1}
+
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """The server gives up on an email after this time."""

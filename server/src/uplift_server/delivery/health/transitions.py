@@ -1,13 +1,14 @@
 """The health transitions of an endpoint: warned, disabled, recovered.
 
 Each transition is one transaction with the endpoint's health, an audit log entry, and an email to each contact of the
-account. Therefore, each notification is sent once, even if the process is killed.
+account. Therefore, each notification is sent once, even if the process is killed. Emails wait for further endpoints of
+the account with the same transition, so one dead server causes one email.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -20,9 +21,14 @@ from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row
-from uplift_server.store import audit, health, outbox, processes
+from uplift_server.store import accounts, audit, health, outbox, processes
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.records import Account, DisabledReason, Endpoint
+
+GROUP_MS_MAX: Final = 30_000
+"""The maximum wait of a warning for further endpoints of its account."""
+RECOVERED_GROUP_MS_MAX: Final = 300_000
+"""The same for a recovery: circuit breakers probe the endpoints of a recovered server within 5 minutes."""
 
 R = TypeVar("R")
 
@@ -84,6 +90,7 @@ class Transitions:
         facts = subject.facts | _failing_facts(endpoint.health) | {"disable_at": disable_at}
 
         def warn(connection: Transaction) -> int | None:
+            self._lock_emails(connection, subject)
             # An earlier commit may have succeeded although its response was lost.
             stored_at = health.warned_at(connection, subject.endpoint_seq)
             if stored_at is not None and failing_since is not None and stored_at >= failing_since:
@@ -109,9 +116,13 @@ class Transitions:
         facts = subject.facts | _failing_facts(endpoint.health) | {"reason": reason.text}
 
         def disable(connection: Transaction) -> Endpoint | bool:
+            self._lock_emails(connection, subject)
             if self._sends_email and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NotificationKind.ENDPOINT_WARNED
-                if outbox.is_unsent(connection, subject.endpoint_seq, kind, since=warned_at):
+                since = warned_at - self._group_ms(kind)
+                if outbox.is_unsent(
+                    connection, subject.account.seq, kind, since=since, until=warned_at + outbox.GROUP_MARGIN_MS
+                ):
                     return False
             record = health.disable(connection, subject.endpoint_seq, reason, now=now)
             if record is None:
@@ -140,6 +151,7 @@ class Transitions:
         }
 
         def recover(connection: Transaction) -> bool:
+            self._lock_emails(connection, subject)
             if health.warned_at(connection, subject.endpoint_seq) is None:
                 return True  # An earlier commit succeeded, and its response was lost.
             if not health.set_warned_at(connection, subject.endpoint_seq, None):
@@ -179,7 +191,7 @@ class Transitions:
     ) -> None:
         if not self._sends_email:
             return
-        outbox.add(
+        outbox.add_about_endpoint(
             connection,
             kind,
             account_seq=subject.account.seq,
@@ -187,7 +199,18 @@ class Transitions:
             recipients=[(self._new_id(now), contact) for contact in subject.account.contact_emails],
             facts=facts,
             now=now,
+            group_ms=self._group_ms(kind),
         )
+
+    def _lock_emails(self, connection: Transaction, subject: _Subject) -> None:
+        """Lock the account, so that processes do not add separate emails at the same time."""
+        if self._sends_email:
+            accounts.lock(connection, subject.account.seq)
+
+    def _group_ms(self, kind: NotificationKind) -> int:
+        """Return how long an email waits for further endpoints."""
+        longest = RECOVERED_GROUP_MS_MAX if kind is NotificationKind.ENDPOINT_RECOVERED else GROUP_MS_MAX
+        return min(longest, self._rule.warn_after_ms // 10)
 
     def _new_id(self, now: int) -> bytes:
         return ids.uuid7(now, self._random_bytes(ids.RANDOM_BYTES))
