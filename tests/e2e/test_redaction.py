@@ -1,0 +1,82 @@
+"""A secret in the response of a receiver appears nowhere outside the table of attempts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.dashboard.visitors import member, operator
+from tests.mail.smtp_server import SmtpStub
+
+from .harness import Server, wait_for
+from .listening import environment, uplift
+from .receiving import Receiver, respond
+
+SECRET = "s3cret-of-the-receiver"
+URL = f"https://login.example/in?token={SECRET}#{SECRET}"
+REDIRECT = respond(
+    302,
+    Location=URL,
+    Link=f'<{URL}>; rel="next"',
+    Refresh=f"0; url={URL}",
+    Set_Cookie=f"session={SECRET}",
+    X_Redirect_To=URL,
+    Content_Security_Policy=f"report-uri {URL}",
+)
+
+
+@pytest.fixture
+def warning(tmp_path: Path) -> Any:
+    """Return a server that warns after seconds, and its mail server."""
+    mail_server = SmtpStub().open()
+    server = Server(
+        tmp_path,
+        UPLIFT_MAIL_FROM="Uplift Webhooks <webhooks@uplift.example>",
+        UPLIFT_SMTP_URL=f"smtp://127.0.0.1:{mail_server.port}",
+        UPLIFT_WARN_AFTER="2s",
+        UPLIFT_DISABLE_AFTER="1h",
+        UPLIFT_RETRY_SCHEDULE=",".join(["300ms"] * 60),
+        UPLIFT_BREAKER_FAILURES="0",
+        UPLIFT_LOG_FORMAT="json",
+    )
+    yield server.start(), mail_server
+    server.end()
+    mail_server.close()
+
+
+def test_a_secret_in_a_redirect_is_masked_everywhere(warning: tuple[Server, SmtpStub], receiver: Receiver) -> None:
+    server, mail_server = warning
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/moved", REDIRECT))["id"]
+    event = api.send(1).json["id"]
+    wait_for(lambda: mail_server.received, "the contact receives a warning")
+    [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
+
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
+    coach, fleet = member(server, account), operator(server)
+    own = f"/accounts/{account}"
+    shown = {
+        path: str(api.ok("GET", path))
+        for path in (
+            f"/v1/endpoints/{endpoint}", "/v1/endpoints", f"/v1/deliveries/{delivery}",
+            f"/v1/deliveries/{delivery}/attempts", f"/v1/events/{event}/explain", "/v1/audit-log",
+        )
+    }  # fmt: skip
+    for guest, path in (
+        (coach, f"{own}/overview"), (coach, f"{own}/endpoints"), (coach, f"{own}/endpoints/{endpoint}"),
+        (coach, f"{own}/deliveries/{delivery}"), (coach, f"{own}/events/{event}"), (fleet, "/operator"),
+        (fleet, "/operator/endpoints?filter=failing"),
+    ):  # fmt: skip
+        page = guest.get(path)
+        assert page.status == 200, path
+        shown[path] = page.html
+    for arguments in (("endpoints", "list"), ("deliveries", "show", delivery)):
+        done = uplift(environment(server, key), *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        shown[f"uplift {' '.join(arguments)}"] = done.stdout
+    shown["email"] = "".join(each.text for each in mail_server.received)
+    shown["log"] = "".join(server.log)
+    columns = "last_error, last_location, url, description"
+    shown["endpoint row"] = str(server.place.query(f"SELECT {columns} FROM endpoints"))
+    for place in (f"{own}/endpoints/{endpoint}", "email", "endpoint row", f"/v1/endpoints/{endpoint}"):
+        assert "https://login.example/in" in shown[place], place
+    assert [place for place, text in shown.items() if SECRET in text] == []
