@@ -36,6 +36,7 @@ SCOPED = {
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
     ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
     ("POST", "/v1/deliveries/{delivery}/cancel"): Scope.DELIVERIES_WRITE,
+    ("POST", "/v1/deliveries/resend"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/replays"): Scope.DELIVERIES_READ,
     ("POST", "/v1/replays"): Scope.DELIVERIES_WRITE,
     ("GET", "/v1/replays/{replay}"): Scope.DELIVERIES_READ,
@@ -89,6 +90,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/accounts/{account}/members"): {"email": "me@example.com", "role": "owner"},
     ("PATCH", "/v1/accounts/{account}/members/{member}"): {"role": "owner"},
     ("PUT", "/v1/event-types/{name}"): {"description": "taken over"},
+    ("POST", "/v1/deliveries/resend"): {"dry_run": True},
     ("POST", "/v1/replays"): {"endpoint": "{endpoint}", "dry_run": True},
 }
 

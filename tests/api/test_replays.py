@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
+from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service import replays as replay_service
 from uplift_server.store.schema import audit_log
@@ -66,6 +67,9 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Any, owner: Owner) -> 
         "reason": None,
         "status": ["failed"],
         "types": ["movement.*"],
+        "outcome": [],
+        "status_code": [],
+        "object_id": None,
         "created_after": None,
         "created_before": None,
         "rate_per_second": 7,
@@ -182,10 +186,10 @@ def test_unfinished_replays_are_limited_per_endpoint_and_account(owner: Owner) -
     assert rejected.code == "conflict"
     assert first in rejected.json["detail"]
     owner.client.post(f"/v1/replays/{first}/cancel")
-    for _ in range(20):
+    for _ in range(REPLAYS_UNFINISHED_PER_ACCOUNT_MAX):
         assert owner.replay().status == 201
         owner.endpoint = owner.new_endpoint()
-    assert "20 unfinished" in owner.replay().json["detail"]
+    assert f"{REPLAYS_UNFINISHED_PER_ACCOUNT_MAX} unfinished" in owner.replay().json["detail"]
 
 
 def test_a_repeated_request_returns_the_same_replay(owner: Owner) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store import releases, replays
@@ -17,7 +18,7 @@ from uplift_server.store.hot_records import (
     Settlement,
 )
 from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
-from uplift_server.store.schema import accounts, deliveries, endpoints, events
+from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema import replays as jobs
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
@@ -107,6 +108,9 @@ async def replay_batches_match_the_count(bench: Bench) -> None:
         connection.execute(sa.update(deliveries).where(of == 12).values(completed_at=NOW + 5))
         connection.execute(sa.update(deliveries).where(of == 5).values(endpoint_seq=2))
         connection.execute(sa.update(events).values(type_seq=1 + events.c.seq % 3, created_at=NOW + events.c.seq))
+        connection.execute(sa.update(events).where(events.c.seq % 6 == 0).values(object_id="o"))
+        connection.execute(sa.update(deliveries).where(of.in_([4, 20])).values(last_outcome=int(Outcome.TLS_ERROR)))
+        connection.execute(sa.update(attempts).values(status_code=400 + attempts.c.event_seq))
         connection.execute(sa.update(events).where(events.c.seq == 16).values(expires_at=NOW))
         connection.execute(sa.update(events).where(events.c.seq == 20).values(expires_at=NOW + 1))
 
@@ -115,6 +119,11 @@ async def replay_batches_match_the_count(bench: Bench) -> None:
     choices = {
         CHOICE: [4, 20, 24],
         replace(CHOICE, selected_at=NOW + 5): [4, 12, 24],
+        replace(CHOICE, object_id="o"): [24],
+        replace(CHOICE, outcomes=(Outcome.TLS_ERROR, Outcome.TIMEOUT)): [4, 20],
+        replace(CHOICE, status_codes=((404, 404), (424, 429))): [4, 24],
+        replace(CHOICE, status_codes=((500, 599),)): [],
+        replace(CHOICE, outcomes=(Outcome.TLS_ERROR,), status_codes=((420, 499),)): [20],
         replace(CHOICE, statuses=every): [1, 2, 4, 6, 9, 10, 13, 14, 17, 18, 20, 21, 22, 24],
         replace(CHOICE, statuses=every, type_seqs=(1, 3)): [2, 6, 9, 14, 17, 18, 20, 21, 24],
         replace(CHOICE, statuses=every, created_after=NOW + 9, created_before=NOW + 18): [10, 13, 14, 17],

@@ -254,7 +254,9 @@ def test_a_replay_batch_is_read_in_order_without_a_sort(raw: sqlite3.Connection)
     raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert sum("INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)" in p for p in plans) == 2
-    assert not [plan for plan in plans if plan.startswith("SCAN") and "json_each" not in plan], plans
+    assert not [
+        plan for plan in plans if plan.startswith("SCAN") and not ("json_each" in plan or "codes VIRTUAL" in plan)
+    ], plans
     assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from tests.postgres import ONE_ROW, PostgresServer, name_of
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status, Trigger
@@ -185,6 +186,12 @@ async def _release_replay(raw: Raw) -> object:
     return await release_replay(raw, 1, CHOICE, ReplayBatch([], 0), REPLAY_LEASE)
 
 
+async def _read_filtered(raw: Raw) -> object:
+    filters = {"object_id": "o", "outcomes": (Outcome.TLS_ERROR,), "status_codes": ((404, 404),)}
+    filtered = replace(REPLAY, selection=replace(CHOICE, **filters))
+    return await read_replay_batch(raw, filtered, first=1, rows=20, limit=10, body_bytes_max=1 << 20)
+
+
 VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     "append": (lambda raw: append_events(raw, [[BENCH.event(due(1))] * 1 for _ in range(10)]), set()),
     "append, with keys": (
@@ -223,6 +230,7 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
         _release_replay,
         {"deliveries_by_endpoint", "deliveries_replayed", "deliveries_pkey", "events_pkey"},
     ),
+    "filtered batch of a replay": (_read_filtered, {"deliveries_by_endpoint"}),
     "next due": (lambda raw: next_due(raw, [3, 51]), {"deliveries_due"}),
     "due endpoints": (lambda raw: due_endpoints(raw, after=3, limit=10), {"deliveries_due"}),
 }

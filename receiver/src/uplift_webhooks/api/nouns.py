@@ -314,6 +314,37 @@ class Deliveries(Noun[Way]):
         return post(_path(_DELIVERIES, delivery, "resend"))
 
     @verb
+    def resend_matching(
+        self,
+        *,
+        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
+        endpoint: Iterable[str] | None = None,
+        type: Iterable[str] | None = None,
+        outcome: Iterable[Outcome] | None = None,
+        status_code: Iterable[str] | None = None,
+        object_id: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        rate_per_second: int | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
+        """Resend the matching deliveries (default: failed), as one replay per endpoint. `dry_run` only counts them."""
+        body = given(
+            status=texts(status),
+            endpoint=texts(endpoint),
+            type=texts(type),
+            outcome=texts(outcome),
+            status_code=texts(status_code),
+            object_id=object_id,
+            created_after=created_after,
+            created_before=created_before,
+            rate_per_second=rate_per_second,
+            dry_run=dry_run or None,
+        )
+        return post(f"{_DELIVERIES}/resend", body, idempotency_key=idempotency_key)
+
+    @verb
     def cancel(self, delivery: str) -> Call[JsonObject]:
         """Cancel a pending or held delivery."""
         return post(_path(_DELIVERIES, delivery, "cancel"))

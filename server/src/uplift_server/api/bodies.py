@@ -274,6 +274,47 @@ class ReplayNew(Body):
     dry_run: bool = Field(default=False, description="Only count the deliveries.")
 
 
+ObjectId = Annotated[
+    str | None,
+    Field(
+        max_length=OBJECT_ID_CHARACTERS_MAX,
+        pattern=_NO_ZERO,
+        description="Only events with this string or integer at `data.object.id`.",
+    ),
+]
+
+
+class BulkResendNew(Body):
+    """A bulk resend: filters of the deliveries to resend, and their rate."""
+
+    status: list[str] = Field(
+        default=[],
+        max_length=FILTER_VALUES_MAX,
+        description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`.",
+        examples=[["failed", "cancelled"]],
+    )
+    endpoint: list[str] = Field(default=[], max_length=FILTER_VALUES_MAX, description="Only these endpoints.")
+    type: list[str] = Field(default=[], max_length=FILTER_VALUES_MAX, description="Only events of these types.")
+    outcome: list[OutcomeName] = Field(
+        default=[], max_length=FILTER_VALUES_MAX, description="Only these outcomes of the last attempt."
+    )
+    status_code: list[Annotated[str, Field(pattern=_STATUS_CODE)]] = Field(
+        default=[],
+        max_length=FILTER_VALUES_MAX,
+        description="Only these status codes of the last attempt, such as `404`, or classes, such as `5xx`.",
+    )
+    object_id: ObjectId = None
+    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    rate_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        le=REPLAY_RATE_PER_SECOND_MAX,
+        description=f"Maximum deliveries per second and endpoint. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+    )
+    dry_run: bool = Field(default=False, description="Only count the deliveries.")
+
+
 class Paging(Body):
     """The requested page of a list."""
 
@@ -301,16 +342,6 @@ class EndpointsQuery(Paging):
     def endpoint_filter(self) -> EndpointFilter:
         """Return the filter for the services."""
         return EndpointFilter.named(self.state, self.text)
-
-
-ObjectId = Annotated[
-    str | None,
-    Field(
-        max_length=OBJECT_ID_CHARACTERS_MAX,
-        pattern=_NO_ZERO,
-        description="Only events with this string or integer at `data.object.id`.",
-    ),
-]
 
 
 class EventsQuery(Paging):

@@ -69,6 +69,7 @@ _REPEATABLE: Final = frozenset(
         "/v1/endpoints/{endpoint}/test",
         "/v1/listen-sessions",
         "/v1/replays",
+        "/v1/deliveries/resend",
         "/v1/sign-in-links",
     }
 )

@@ -10,7 +10,10 @@ from uplift_server.api.views import (
     ActorView,
     AttemptView,
     AuditEntryView,
+    BulkResendPreview,
+    BulkResendView,
     DeliveryView,
+    EndpointShareView,
     EndpointView,
     EventTypeView,
     EventView,
@@ -42,6 +45,7 @@ from uplift_server.core.lifecycle import OPEN, Status, Trigger
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
+from uplift_server.service.bulk_resends import BulkPreview, BulkResend, EndpointShare
 from uplift_server.service.endpoint_tests import EndpointTest, SignatureCheck
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.explanations import Explained
@@ -336,6 +340,9 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
         reason=shown.reason,
         status=[_STATUS_NAMES[status] for status in selection.statuses],
         types=list(replay.types),
+        outcome=[outcome.text for outcome in selection.outcomes],
+        status_code=[status_code_text(*codes) for codes in selection.status_codes],
+        object_id=selection.object_id,
         created_after=format_optional_timestamp(selection.created_after),
         created_before=format_optional_timestamp(selection.created_before),
         rate_per_second=replay.rate_per_second,
@@ -358,6 +365,35 @@ def replay_preview(preview: Preview) -> ReplayPreview:
         newest_at=format_optional_timestamp(preview.newest_at),
         complete=preview.complete,
     )
+
+
+def bulk_resend_preview(preview: BulkPreview) -> BulkResendPreview:
+    """Return the preview of a bulk resend for a response."""
+    return BulkResendPreview(
+        count=preview.count,
+        oldest_at=format_optional_timestamp(preview.oldest_at),
+        newest_at=format_optional_timestamp(preview.newest_at),
+        complete=preview.complete,
+        endpoints=[_share_view(each) for each in preview.endpoints],
+    )
+
+
+def bulk_resend_view(resend: BulkResend, *, spans: bool) -> BulkResendView:
+    """Return a bulk resend for a response."""
+    return BulkResendView(
+        count=sum(each.replay.total for each in resend.replays),
+        replays=[replay_view(each, spans=spans) for each in resend.replays],
+        skipped=[_share_view(each) for each in resend.skipped],
+    )
+
+
+def _share_view(share: EndpointShare) -> EndpointShareView:
+    return EndpointShareView(endpoint=share.endpoint, count=share.number, reason=share.reason)
+
+
+def status_code_text(low: int, high: int) -> str:
+    """Return a range of status codes as in a filter: a code, or a class such as `5xx`."""
+    return str(low) if low == high else f"{low // 100}xx"
 
 
 def headers_of(head: bytes) -> dict[str, str]:

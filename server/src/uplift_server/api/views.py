@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from uplift_server.api.setting_fields import shows_settings
 from uplift_server.core.deliveries.explanations import Reason
-from uplift_server.core.deliveries.replays import Wait
+from uplift_server.core.deliveries.replays import SkipReason, Wait
 from uplift_server.core.deliveries.signature_checks import VerdictCode
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
@@ -381,6 +381,9 @@ class ReplayView(BaseModel):
     reason: Wait | None = Field(description="Why a running replay sends nothing now.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
     types: list[str] = Field(description=_PATTERNS)
+    outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all.")
+    status_code: list[str] = Field(description="Status codes of the last attempt. An empty list matches all.")
+    object_id: str | None = Field(description="Only events about this object.")
     created_after: Timestamp | None = Field(description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(description="Only events accepted before this time.")
     rate_per_second: int = Field(description="Maximum deliveries per second.")
@@ -401,6 +404,35 @@ class ReplayPreview(BaseModel):
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
+
+
+class EndpointShareView(BaseModel):
+    """The matching deliveries of one endpoint."""
+
+    endpoint: str = Field(description="Endpoint ID.")
+    count: int = Field(description="Number of deliveries.")
+    reason: SkipReason | None = Field(
+        description="Why they are not resent: the endpoint has an unfinished replay (`replay_unfinished`), or it was"
+        " deleted (`endpoint_deleted`). Null if they are resent."
+    )
+
+
+class BulkResendPreview(BaseModel):
+    """The deliveries that a bulk resend would send."""
+
+    count: int = Field(description="Number of deliveries to resend.")
+    oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
+    newest_at: Timestamp | None = Field(description="Time of the newest event.")
+    complete: bool = Field(description="False if the count stopped early. A shorter time range is then necessary.")
+    endpoints: list[EndpointShareView] = Field(description="The endpoints, most deliveries first.")
+
+
+class BulkResendView(BaseModel):
+    """A bulk resend."""
+
+    count: int = Field(description="Number of deliveries to resend.")
+    replays: list[ReplayView] = Field(description="The replays, one for each endpoint.")
+    skipped: list[EndpointShareView] = Field(description="Endpoints without a replay. Empty for a repeated request.")
 
 
 class SourceIpsView(BaseModel):

@@ -88,7 +88,7 @@ EMAIL_CHARACTERS_MAX = 254
 # Replays
 REPLAY_RATE_PER_SECOND_DEFAULT = 50
 REPLAY_RATE_PER_SECOND_MAX = 1_000
-REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 20
+REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 100
 # Deliveries of one replay that are released and not settled; at most twice the endpoint's concurrency limit.
 REPLAY_OUTSTANDING_MAX = 200
 

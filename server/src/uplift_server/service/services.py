@@ -9,6 +9,7 @@ from uplift_server.service.accounts import Accounts
 from uplift_server.service.audit import AuditLog
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.backlogs import Backlogs
+from uplift_server.service.bulk_resends import BulkResends
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.deliveries import Deliveries
@@ -61,6 +62,7 @@ class Services:
     audit_log: AuditLog
     explanations: Explanations
     replays: Replays
+    bulk_resends: BulkResends
     listening: Listening
     operator_overview: OperatorOverview
     operator_lists: OperatorLists
@@ -111,6 +113,7 @@ class Services:
             audit_log=AuditLog(context),
             explanations=explanations,
             replays=replays,
+            bulk_resends=BulkResends(context, replays),
             listening=Listening(context, listen_key),
             operator_overview=OperatorOverview(context, replays, backlogs, readiness),
             operator_lists=OperatorLists(context, backlogs),

@@ -102,6 +102,43 @@ def page(
     return found
 
 
+class Matching(NamedTuple):
+    """The number of matching deliveries of an endpoint, and the oldest and newest timestamps of their events."""
+
+    number: int
+    oldest_at: int
+    newest_at: int
+
+
+def count_ended(
+    connection: Connection, account_seq: int, wanted: DeliveryFilter, *, first: int, last: int, ended_by: int
+) -> tuple[dict[int, Matching], int]:
+    """Count the deliveries between two events that a replay can resend, by endpoint, in one window.
+
+    They have ended by `ended_by` (Unix ms). Returns the counts, and the lowest event number of the window.
+    """
+    source = _source(connection, account_seq, wanted, first, last)
+    low = _window_low(connection, source, last)
+    tables = _joined(source, wanted)
+    if tables is deliveries:
+        tables = deliveries.join(events, events.c.seq == deliveries.c.event_seq)
+    created_at = events.c.created_at
+    query = (
+        sa.select(deliveries.c.endpoint_seq, sa.func.count(), sa.func.min(created_at), sa.func.max(created_at))
+        .select_from(tables)
+        .where(
+            source.event_seq.between(low, last),
+            *source.conditions,
+            *_row_conditions(wanted),
+            deliveries.c.trigger != int(Trigger.TEST),
+            deliveries.c.completed_at <= ended_by,
+            sa.or_(events.c.expires_at.is_(None), events.c.expires_at > ended_by),
+        )
+        .group_by(deliveries.c.endpoint_seq)
+    )
+    return {row[0]: Matching(*row[1:]) for row in connection.execute(query)}, low
+
+
 def page_of_attempts(
     connection: Connection, event_seq: int, endpoint_seq: int, *, limit: int, before: tuple[int, ...] | None = None
 ) -> Page[Attempt]:
@@ -257,7 +294,7 @@ def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
         if values:
             conditions.append(column.in_([int(value) for value in values]))
     if wanted.status_codes:
-        conditions.append(_responded(wanted.status_codes))
+        conditions.append(responded(wanted.status_codes))
     if not wanted.tests:
         conditions.append(deliveries.c.trigger != int(Trigger.TEST))
     if wanted.created_after is not None:
@@ -267,8 +304,8 @@ def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """Match if the last attempt of the delivery has a status code in one of the ranges."""
+def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    """Return the condition that the last attempt of a delivery has a status code in one of the ranges."""
     last = (
         attempts.c.event_seq == deliveries.c.event_seq,
         attempts.c.endpoint_seq == deliveries.c.endpoint_seq,

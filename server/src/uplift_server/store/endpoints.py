@@ -88,6 +88,12 @@ def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoin
     return None if row is None else _endpoint(row)
 
 
+def ids_of(connection: Connection, seqs: Collection[int]) -> dict[int, bytes]:
+    """Return the IDs of endpoints by number, including deleted ones until retention removes them."""
+    query = sa.select(endpoints.c.seq, endpoints.c.id).where(endpoints.c.seq.in_(list(seqs)))
+    return {row.seq: row.id for row in connection.execute(query)}
+
+
 def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) -> tuple[Endpoint, int] | None:
     """Return the account's deleted endpoint with this ID and its `deleted_at`, until retention removes it."""
     own = (endpoints.c.id == endpoint_id, endpoints.c.account_seq == account_seq, endpoints.c.deleted_at.is_not(None))

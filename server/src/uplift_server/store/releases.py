@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store.deliveries import responded
 from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease
 from uplift_server.store.replays import Replay, ReplaySelection, one
 from uplift_server.store.schema import deliveries, events, replays
@@ -157,6 +158,12 @@ def _chosen(choice: ReplaySelection, first: int, last: int) -> list[sa.ColumnEle
     ]
     if choice.type_seqs:
         conditions.append(events.c.type_seq.in_(choice.type_seqs))
+    if choice.object_id is not None:
+        conditions.append(events.c.object_id == choice.object_id)
+    if choice.outcomes:
+        conditions.append(deliveries.c.last_outcome.in_(choice.outcomes))
+    if choice.status_codes:
+        conditions.append(responded(choice.status_codes))
     if choice.created_after is not None:
         conditions.append(events.c.created_at > choice.created_after)
     if choice.created_before is not None:

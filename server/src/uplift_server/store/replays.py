@@ -13,6 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState, can_change_to
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
@@ -35,6 +36,11 @@ class ReplaySelection:
     created_before: int | None
     """An exclusive timestamp of events, like `created_after`."""
     selected_at: int
+    outcomes: tuple[Outcome, ...] = ()
+    """Outcomes of the last attempt. Empty for all."""
+    status_codes: tuple[tuple[int, int], ...] = ()
+    """Ranges of status codes of the last attempt, with both ends. Empty for all."""
+    object_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ class NewReplay:
     counted_through: int
     first_event_seq: int
     last_event_seq: int
+    batch_id: bytes | None = None
+    """The bulk resend that creates the replay."""
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
@@ -121,6 +129,10 @@ def create(connection: Connection, new: NewReplay) -> Replay:
             last_event_seq=new.last_event_seq,
             created_at=selection.selected_at,
             updated_at=selection.selected_at,
+            outcomes=json.dumps(selection.outcomes) if selection.outcomes else None,
+            status_codes=json.dumps(selection.status_codes) if selection.status_codes else None,
+            object_id=selection.object_id,
+            batch_id=new.batch_id,
         )
     )
     return one(connection, replays.c.id == new.id)
@@ -169,6 +181,22 @@ def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit
     )
     query = _details().where(replays.c.seq.in_(keys)).order_by(replays.c.account_seq, replays.c.seq)
     return [_replay(row) for row in connection.execute(query)]
+
+
+def of_batch(connection: Connection, account_seq: int, batch_id: bytes) -> list[Replay]:
+    """List the replays of a bulk resend, newest first."""
+    own = (replays.c.account_seq == account_seq, replays.c.batch_id == batch_id)
+    return [_replay(row) for row in connection.execute(_details().where(*own).order_by(replays.c.seq.desc()))]
+
+
+def busy_endpoints(connection: Connection, account_seq: int) -> set[int]:
+    """Return the endpoints of an account that have an unfinished replay."""
+    query = sa.select(replays.c.endpoint_seq).where(
+        replays.c.account_seq == account_seq,
+        sa.text("completed_at IS NULL"),
+        replays.c.state.in_([ReplayState.RUNNING, ReplayState.PAUSED]),
+    )
+    return set(connection.scalars(query))
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
@@ -266,6 +294,9 @@ def _replay(row: sa.Row[Any]) -> Replay:
             created_after=row.created_after,
             created_before=row.created_before,
             selected_at=row.created_at,
+            outcomes=tuple(Outcome(number) for number in json.loads(row.outcomes or "[]")),
+            status_codes=tuple((low, high) for low, high in json.loads(row.status_codes or "[]")),
+            object_id=row.object_id,
         ),
         types=tuple(json.loads(row.types)),
         state=ReplayState(row.state),

@@ -307,6 +307,10 @@ replays = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("completed_at", sa.BigInteger),
+    sa.Column("outcomes", sa.Text, comment="JSON list of numbers; NULL for all"),
+    sa.Column("status_codes", sa.Text, comment="JSON list of ranges; NULL for all"),
+    sa.Column("object_id", sa.Text, comment="NULL for all"),
+    sa.Column("batch_id", Uuid, comment="bulk resend that created the replay"),
 )
 sa.Index("replays_by_account", replays.c.account_seq, replays.c.seq)
 sa.Index("replays_by_endpoint", replays.c.endpoint_seq)

@@ -2,12 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import DeliveriesQuery, Nothing, Paging
-from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
-from uplift_server.api.rendering import attempt_view, delivery_view, listed
-from uplift_server.api.views import AttemptView, DeliveryView, Listed
+from uplift_server.api.bodies import BulkResendNew, DeliveriesQuery, Nothing, Paging
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.rendering import (
+    attempt_view,
+    bulk_resend_preview,
+    bulk_resend_view,
+    delivery_view,
+    listed,
+)
+from uplift_server.api.repeats import mark_repeated
+from uplift_server.api.views import AttemptView, BulkResendPreview, BulkResendView, DeliveryView, Listed
+from uplift_server.core.timestamps import parse_timestamp
+from uplift_server.service.delivery_queries import DeliveryQuery
 
 router = APIRouter(tags=["Deliveries"])
 Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
@@ -21,6 +30,40 @@ async def list_deliveries(
     query = parsed.values.delivery_query(parsed.values.endpoint)
     page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
+
+
+@router.post(
+    "/v1/deliveries/resend",
+    status_code=201,
+    summary="Resend deliveries in bulk",
+    response_model_exclude_unset=True,
+    responses={200: {"model": BulkResendPreview, "description": "With `dry_run`: the number of deliveries."}},
+)
+async def resend_deliveries(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    sent: Annotated[Sent, Depends(BodyReader(BulkResendNew))],
+) -> BulkResendView | BulkResendPreview:
+    """Requires the scope `deliveries:write`. Creates a replay for each endpoint with matching completed deliveries.
+
+    With `dry_run`, the server only counts them. It skips endpoints with an unfinished replay and deleted endpoints.
+    """
+    given = dict(sent.given)
+    dry_run, rate = given.pop("dry_run", False), given.pop("rate_per_second", None)
+    for name in ("created_after", "created_before"):
+        if given.get(name) is not None:
+            given[name] = parse_timestamp(given[name])
+    query = DeliveryQuery(**given)
+    if dry_run:
+        response.status_code = 200
+        return bulk_resend_preview(await services.bulk_resends.preview(caller, query, problems=sent.problems))
+    found = await services.bulk_resends.create(
+        caller, query, rate, idempotency_key=key_of(request, sent), problems=sent.problems
+    )
+    mark_repeated(response, repeated=found.repeated)
+    return bulk_resend_view(found, spans=caller.spans_accounts)
 
 
 @router.get("/v1/deliveries/{delivery}", summary="Get a delivery", response_model_exclude_unset=True)

@@ -21,6 +21,8 @@ class ReplayState(NamedCode):
 
 Wait = Literal["counting", "endpoint_paused", "endpoint_disabled", "endpoint_failing"]
 """Why a running replay is not sending deliveries."""
+SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
+"""Why a bulk resend skips the deliveries of an endpoint."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
 """The longest idle time that a burst makes up for."""

@@ -40,6 +40,7 @@ ACTIONS: Final = {
     "delivery.resent": "A delivery was resent.",
     "delivery.cancelled": "A delivery was cancelled.",
     "replay.created": "A replay was created.",
+    "deliveries.resent": "Deliveries that match filters were resent: a replay was created for each endpoint.",
     "replay.paused": "A replay was paused.",
     "replay.resumed": "A replay was resumed.",
     "replay.cancelled": "A replay was cancelled.",

@@ -29,7 +29,12 @@ async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, bo
     nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
     through: int = last if nth is None else nth
     wanted = (*_parameters(choice, body_bytes_max, limit), first, through)
-    found, cut = await _candidates(raw, statements.REPLAYABLE_NEXT, wanted, body_bytes_max)
+    statement = statements.REPLAYABLE_NEXT
+    if choice.object_id is not None or choice.outcomes or choice.status_codes:
+        statement, codes = statements.REPLAYABLE_FILTERED, choice.status_codes
+        ranges = ([low for low, _ in codes], [high for _, high in codes])
+        wanted = (*wanted, choice.object_id, choice.outcomes, *ranges, rows)
+    found, cut = await _candidates(raw, statement, wanted, body_bytes_max)
     return ReplayBatch(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 

@@ -13,7 +13,7 @@ FROM (
     FROM (
         SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
             e.id, e.type_seq, e.created_at, e.expires_at, e.body
-        FROM deliveries d JOIN events e ON e.seq = d.event_seq
+        FROM {{deliveries}} d JOIN events e ON e.seq = d.event_seq
         WHERE {{events}}                 -- $1: endpoint_seq
           AND d.status = ANY ($2::smallint[])
           AND d.trigger <> {TEST}
@@ -21,7 +21,7 @@ FROM (
           AND (e.expires_at IS NULL OR e.expires_at > $3)
           AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
           AND ($5::bigint IS NULL OR e.created_at > $5)  -- created after
-          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before
+          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before{{filters}}
         ORDER BY d.endpoint_seq, d.event_seq
         LIMIT $8{{lock}}                 -- deliveries
     ) chosen
@@ -32,10 +32,33 @@ ORDER BY event_seq
 # One range of pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
-REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events=_BETWEEN.format(first="$9", last="$10"), lock="")
-# The rows are locked, so that they do not change before the lease. $9: the events.
+REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
+    deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), filters="", lock=""
+)
+_FILTERS: Final = """
+          AND ($11::text IS NULL OR e.object_id = $11)
+          AND (cardinality($12::smallint[]) = 0 OR d.last_outcome = ANY ($12))  -- outcomes; empty: all
+          AND (cardinality($13::int[]) = 0 OR EXISTS (  -- lowest and highest status codes; empty: all
+            SELECT FROM attempts a, unnest($13, $14::int[]) AS r(low, high)
+            WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq AND a.number = d.attempts_made
+              AND a.status_code BETWEEN r.low AND r.high OFFSET 0))"""
+# With the limit $15, which the range does not exceed, the planner finds the deliveries first, by the index that begins
+# with the endpoint. Otherwise, it expects so few matches that it searches all events.
+REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
+    deliveries=f"""(
+            SELECT * FROM deliveries d WHERE {_BETWEEN.format(first="$9", last="$10")}
+            ORDER BY d.endpoint_seq, d.event_seq LIMIT $15)""",  # noqa: S608
+    events="TRUE",
+    filters=_FILTERS,
+    lock="",
+)
+# These deliveries matched the filters and had no attempt since. The rows are locked, so that they do not change before
+# the lease. $9: the events.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
-    events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])", lock=" FOR UPDATE OF d"
+    deliveries="deliveries",
+    events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])",
+    filters="",
+    lock=" FOR UPDATE OF d",
 )
 NTH_DELIVERY: Final = f"""\
 SELECT event_seq FROM deliveries d

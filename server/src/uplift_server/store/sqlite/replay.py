@@ -125,6 +125,9 @@ def _parameters(choice: ReplaySelection, limit: int) -> dict[str, Any]:
         "selected_at": choice.selected_at,
         "created_after": choice.created_after,
         "created_before": choice.created_before,
+        "object_id": choice.object_id,
+        "outcomes": json.dumps(choice.outcomes),
+        "status_codes": json.dumps(choice.status_codes),
         "limit": limit,
     }
 

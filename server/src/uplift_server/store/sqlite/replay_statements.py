@@ -39,12 +39,22 @@ WHERE d.endpoint_seq = :endpoint_seq
   AND (e.expires_at IS NULL OR e.expires_at > :selected_at)
   AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
   AND (:created_after IS NULL OR e.created_at > :created_after)
-  AND (:created_before IS NULL OR e.created_at < :created_before)
+  AND (:created_before IS NULL OR e.created_at < :created_before){{filters}}
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
 """  # noqa: S608
-REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through")
-REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))")
+_FILTERS: Final = """
+  AND (:object_id IS NULL OR e.object_id = :object_id)
+  AND (:outcomes = '[]' OR d.last_outcome IN (SELECT value FROM json_each(:outcomes)))  -- JSON list; empty: all
+  AND (:status_codes = '[]' OR EXISTS (  -- JSON list of ranges; empty: all
+    SELECT 1 FROM attempts a, json_each(:status_codes) codes
+    WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq AND a.number = d.attempts_made
+      AND a.status_code BETWEEN json_extract(codes.value, '$[0]') AND json_extract(codes.value, '$[1]')))"""
+REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through", filters=_FILTERS)
+# These deliveries matched the filters and had no attempt since.
+REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
+    events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", filters=""
+)
 NTH_DELIVERY: Final = """\
 SELECT event_seq FROM deliveries
 WHERE endpoint_seq = :endpoint_seq AND event_seq BETWEEN :first AND :last
