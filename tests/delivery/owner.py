@@ -7,6 +7,7 @@ from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.ids import delivery_id, prefixed
 from uplift_server.core.security.scopes import Scope
+from uplift_server.service.backlogs import Backlogs
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.deliveries import Deliveries
 from uplift_server.service.endpoint_states import EndpointStates
@@ -14,6 +15,7 @@ from uplift_server.service.endpoint_tests import EndpointTest, EndpointTests, Si
 from uplift_server.service.endpoints import Endpoints
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller, Principal
+from uplift_server.service.readiness import Readiness
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Delivery, HeldAction
@@ -34,7 +36,8 @@ class Owner:
             world.database, world.cache, world.clock, world.parts.link(), cursors, id_sequence=sequence
         )
         url_checker = UrlChecker(AddressPolicy(allow_private_networks=False), _resolve_nothing)
-        endpoints = Endpoints(context, Cipher(b"k" * 32), url_checker, RegistrationEvents(context))
+        backlogs = Backlogs(context, Readiness(context))
+        endpoints = Endpoints(context, Cipher(b"k" * 32), backlogs, url_checker, RegistrationEvents(context))
         self._world = world
         self._states = EndpointStates(context, endpoints)
         self._deliveries = Deliveries(context)
