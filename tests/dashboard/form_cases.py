@@ -237,6 +237,13 @@ CASES = [
     FormCase(f"{_ACCOUNT}/deliveries/{{delivery}}/resend", action="delivery.resent", prepare=_pending),
     FormCase(f"{_ACCOUNT}/deliveries/{{delivery}}/cancel", action="delivery.cancelled", prepare=_pending),
     FormCase(
+        f"{_ACCOUNT}/deliveries/resend",
+        {"endpoint": "{endpoint}", "status": "delivered", "rate_per_second": "7"},
+        "deliveries.resent",
+        prepare=_paused,
+        repeatable=True,
+    ),
+    FormCase(
         f"{_ACCOUNT}/replays",
         {"endpoint": "{endpoint}", "status": "delivered", "rate_per_second": "7"},
         "replay.created",

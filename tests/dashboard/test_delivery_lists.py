@@ -120,3 +120,28 @@ def test_the_next_page_keeps_the_filters(server: Server, receiver: Receiver) -> 
     second = guest.get(older)
     assert [deliveries[0] in first.html, deliveries[0] in second.html] == [False, True]
     assert deliveries[25] not in second.html
+
+
+def test_matching_deliveries_are_resent_once_after_a_preview(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    api.endpoint(receiver.url("/a"), event_types=[TYPE])
+    sent(api, "again")
+    sent(api, "other")
+    guest = member(server, account, "manager")
+    path = f"/accounts/{account}/deliveries"
+    query = "status=delivered&object_id=again"
+    assert f"{path}/resend?{query}" in unescape(guest.get(f"{path}?{query}").html)
+    preview = guest.get(f"{path}/resend?{query}")
+    assert "1 delivery" in preview.text
+    assert "Start resend" in preview.text
+    fields = {"status": "delivered", "object_id": "again", "rate_per_second": "10", "once": "a" * 32}
+    for _ in range(2):
+        started = guest.post(f"{path}/resend", page=f"{path}/resend?{query}", **fields)
+        assert "Resend started: 1 delivery to 1 endpoint." in started.text
+    [replay] = api.ok("GET", "/v1/replays")["data"]
+    assert (replay["object_id"], replay["status"], replay["total"]) == ("again", ["delivered"], 1)
+    rejected = guest.post(f"{path}/resend", page=f"{path}/resend?{query}", **{**fields, "rate_per_second": "0"})
+    assert "Enter a rate" in rejected.problem
+    assert member(server, account, "member").get(f"{path}/resend?{query}").status == 403
+    assert "Pending deliveries are sent on schedule" in guest.get(f"{path}/resend?object_id=none").text
+    assert guest.get(f"{path}/resend?status=pending").status == 422

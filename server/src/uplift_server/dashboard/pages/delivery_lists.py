@@ -4,23 +4,31 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.limits import FILTER_VALUES_MAX
+from uplift_server.core.limits import (
+    FILTER_VALUES_MAX,
+    REPLAY_RATE_PER_SECOND_DEFAULT,
+    REPLAY_RATE_PER_SECOND_MAX,
+)
 from uplift_server.core.problems import Problem
+from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import format_timestamp
+from uplift_server.dashboard import words
+from uplift_server.dashboard.forms import Form, key_of
 from uplift_server.dashboard.pages.endpoint import type_names
-from uplift_server.dashboard.routes import account_page, operator_page
+from uplift_server.dashboard.routes import account_form, account_page, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.dashboard.words import OUTCOMES
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.service.deliveries import DeliverySearch
 from uplift_server.service.delivery_queries import DeliveryQuery
-from uplift_server.service.errors import Invalid
+from uplift_server.service.errors import Conflict, Invalid
 from uplift_server.service.principals import Caller
 from uplift_server.store.records import Page
 
@@ -44,7 +52,7 @@ async def listed(visit: Visit) -> Response:
     """List the deliveries that match the filters in the URL, newest events first."""
     problems: list[Problem] = []
     caller = _caller(visit, problems)
-    query = _query(visit, caller, problems)
+    query = _query(visit, visit.query, caller, problems)
     try:
         found = await visit.services.deliveries.search(caller, query, visit.listing(), problems=problems)
     except Invalid as error:
@@ -70,8 +78,51 @@ def _caller(visit: Visit, problems: list[Problem]) -> Caller:
     return replace(visit.caller, account_seq=found[0].seq)
 
 
-def _query(visit: Visit, caller: Caller, problems: list[Problem]) -> DeliveryQuery:
-    asked = visit.query
+async def resend_preview(visit: Visit) -> Response:
+    """Count the deliveries that a resend with the filters in the URL sends."""
+    problems: list[Problem] = []
+    return await _resend_page(visit, _query(visit, visit.query, visit.caller, problems), problems)
+
+
+async def _resend_page(visit: Visit, query: DeliveryQuery, problems: list[Problem], **context: Any) -> Response:
+    page = "deliveries/resend.html"
+    values = {
+        "fields": _values(query),
+        "rate": visit.query.text("rate_per_second") or str(REPLAY_RATE_PER_SECOND_DEFAULT),
+        "rate_max": REPLAY_RATE_PER_SECOND_MAX,
+        "cache": visit.services.context.cache,
+        **context,
+    }
+    try:
+        preview = await visit.services.bulk_resends.preview(visit.caller, query, problems=problems)
+    except Invalid as error:
+        wrong = " ".join(dict.fromkeys(each.message for each in error.problems))
+        return visit.render(page, 422, preview=None, **{"refusal": wrong, **values})
+    return visit.render(page, preview=preview, **values)
+
+
+async def resend(visit: Visit) -> Response:
+    """Create the replays of a resend."""
+    sent = await visit.form()
+    problems: list[Problem] = []
+    query = _query(visit, sent, visit.caller, problems)
+    rate = sent.text("rate_per_second")
+    if not rate.isascii() or not rate.isdigit() or not 1 <= int(rate) <= REPLAY_RATE_PER_SECOND_MAX:
+        text = f"Enter a rate from 1 to {REPLAY_RATE_PER_SECOND_MAX} per second."
+        problems.append(Problem("rate_per_second", "out_of_range", text))
+    try:
+        found = await visit.services.bulk_resends.create(
+            visit.caller, query, None if problems else int(rate), idempotency_key=key_of(sent), problems=problems
+        )
+    except (Invalid, Conflict) as error:
+        text = error.detail if isinstance(error, Conflict) else " ".join(each.message for each in error.problems)
+        return visit.leave(f"{visit.path('deliveries', 'resend')}?{urlencode(_values(query))}", problem=text)
+    count = sum(each.replay.total for each in found.replays)
+    done = f"Resend started: {_number(count, 'delivery', 'deliveries')} to {_number(len(found.replays), 'endpoint')}."
+    return visit.leave(visit.path("replays"), done)
+
+
+def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -> DeliveryQuery:
     codes = [code for text in asked.texts("status_code") for code in _SEPARATOR.split(text) if code]
     return DeliveryQuery(
         status=asked.texts("status"),
@@ -114,16 +165,7 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
     choices = []
     if visit.account is not None:
         choices = sorted((each.record.url, each.id_text) for each in _live(visit, visit.caller))
-    values = {
-        "status": query.status,
-        "endpoint": query.endpoint,
-        "type": query.type,
-        "outcome": query.outcome,
-        "status_code": query.status_code,
-        "object_id": [query.object_id] if query.object_id else [],
-        "created_after": [] if query.created_after is None else [format_timestamp(query.created_after)],
-        "created_before": [] if query.created_before is None else [format_timestamp(query.created_before)],
-    }
+    filters = _values(query)
     return {
         "query": query,
         "rows": [
@@ -142,9 +184,34 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "types": [(name, name) for name in sorted({*type_names(visit), *query.type})],
         "endpoints": [(id_text, url) for url, id_text in choices] if len(choices) <= ENDPOINTS_LISTED_MAX else None,
         "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.tests,
-        "filters": [(name, value) for name, each in values.items() for value in each],
-        "options": [(_OPTIONS[name], value) for name, each in values.items() for value in each],
+        "filters": filters,
+        "options": [(_OPTIONS[name], value) for name, value in filters],
+        "may_resend": visit.account is not None and bool(filters) and visit.can_call(Scope.DELIVERIES_WRITE),
     }
 
 
-PAGES: Final = (account_page("/deliveries", listed), operator_page("/deliveries", listed))
+def _number(count: int, noun: str, nouns: str | None = None) -> str:
+    return f"{words.count(count)} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
+    """Return the filters as parameters of a URL."""
+    values: dict[str, Sequence[str]] = {
+        "status": query.status,
+        "endpoint": query.endpoint,
+        "type": query.type,
+        "outcome": query.outcome,
+        "status_code": query.status_code,
+        "object_id": [query.object_id] if query.object_id else [],
+        "created_after": [] if query.created_after is None else [format_timestamp(query.created_after)],
+        "created_before": [] if query.created_before is None else [format_timestamp(query.created_before)],
+    }
+    return [(name, value) for name, each in values.items() for value in each]
+
+
+PAGES: Final = (
+    account_page("/deliveries", listed),
+    account_page("/deliveries/resend", resend_preview),
+    account_form("/deliveries/resend", resend),
+    operator_page("/deliveries", listed),
+)
