@@ -133,7 +133,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
         object_id=asked.optional("object_id"),
         created_after=asked.instant("created_after", problems),
         created_before=asked.instant("created_before", problems),
-        tests=asked.flag("tests"),
+        tests=bool(asked.text("tests")),
     )
 
 
