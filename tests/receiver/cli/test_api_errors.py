@@ -9,7 +9,7 @@ from tests.cli.fake_api import Request, fake_api
 from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
 
 COMMANDS_WITHOUT_FIELDS = {
-    ("events", "show"), ("deliveries", "show"), ("deliveries", "resend"), ("endpoints", "show"), ("endpoints", "pause"),
+    ("events", "show"), ("deliveries", "show"), ("endpoints", "show"), ("endpoints", "pause"),
     ("ips",),
 }  # fmt: skip
 """Commands whose requests have no fields."""
@@ -36,6 +36,19 @@ COMMANDS_WITH_FIELDS = {
         "a",
         "--before",
         "b",
+    ],
+    ("deliveries", "resend"): [
+        "--status",
+        "x",
+        "--outcome",
+        "z",
+        "--status-code",
+        "1",
+        "--type",
+        "a",
+        "--object-id",
+        "o",
+        "--yes",
     ],
     ("endpoints", "list"): ["--state", "x", "--text", "y"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
@@ -44,6 +45,13 @@ _ATTEMPT_COLUMNS: Final = [
     Column("duration_ms", "MS", dropped=2),
     Column("hint", "CAUSE AND HOW TO FIX", folds=True),
 ]
+_SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]
+_REPLAY_COLUMNS: Final = [
+    Column("endpoint", "ENDPOINT"),
+    Column("id", "REPLAY"),
+    Column("total", "DELIVERIES"),
+    Column("reason", "NOT SENT BECAUSE", dropped=1),
+]
 _PATH: Final = "/v1/deliveries"
 
 Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the delivery, or a unique ID prefix.")]
@@ -62,7 +70,15 @@ def register(app: typer.Typer) -> None:
         ),
     )(list_deliveries)
     command(group, "show", examples=("uplift deliveries dlv_0197f0c2", "uplift deliveries show 0197f0c2 --json"))(show)
-    command(group, "resend", examples=("uplift deliveries resend dlv_0197f0c2",))(resend)
+    command(
+        group,
+        "resend",
+        examples=(
+            "uplift deliveries resend dlv_0197f0c2",
+            "uplift deliveries resend --status-code 5xx --after 2026-01-31T08:00:00Z",
+            "uplift deliveries resend --outcome tls_error --endpoint ep_0197f0c2 --yes",
+        ),
+    )(resend)
 
 
 def list_deliveries(
@@ -115,13 +131,58 @@ def show(session: Session, delivery: Delivery) -> None:
     show_delivery(session.output, calls, found, _ATTEMPT_COLUMNS)
 
 
-def resend(session: Session, delivery: Delivery) -> None:
-    """Resend a delivery immediately.
+def resend(
+    session: Session,
+    delivery: Annotated[
+        str | None, typer.Argument(metavar="DELIVERY", help="ID of one delivery, or a unique ID prefix.")
+    ] = None,
+    status: Statuses = None,
+    endpoint: Endpoints = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Resend the matching deliveries instead of counting them.")
+    ] = False,
+) -> None:
+    """Resend one delivery immediately, or all that match filters.
 
-    You can resend a delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
+    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
     completes the delivery. Failure does not change its retry schedule.
+
+    With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
+    endpoint. The default status is failed.
     """
+    filters = {
+        "status": status,
+        "endpoint": endpoint,
+        "type": event_type,
+        "outcome": outcome,
+        "status_code": status_code,
+        "object_id": object_id,
+        "created_after": after,
+        "created_before": before,
+    }
+    given = {name: value for name, value in filters.items() if value}
+    if (delivery is None) == (not given):
+        raise CliError("the command needs a delivery or filters", "name one delivery, or use filters", ExitCode.USAGE)
     calls = session.calls()
-    found = find(calls, _PATH, "delivery", "dlv_", delivery)
-    session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/resend"))
-    session.output.note(f"To see the result: uplift deliveries {found['id']}")
+    if delivery is not None:
+        found = find(calls, _PATH, "delivery", "dlv_", delivery)
+        session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/resend"))
+        session.output.note(f"To see the result: uplift deliveries {found['id']}")
+        return
+    if endpoint:
+        given["endpoint"] = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint]
+    with options(**DELIVERY_OPTIONS):
+        answer = calls.post(f"{_PATH}/resend", given if yes else {**given, "dry_run": True})
+    if session.output.as_json:
+        session.output.json(answer)
+        return
+    shares = answer["endpoints"] if not yes else [*answer["replays"], *answer["skipped"]]
+    session.output.rows(shares, _REPLAY_COLUMNS if yes else _SHARE_COLUMNS, empty="No matching deliveries.")
+    if not yes and answer["count"]:
+        session.output.note(f"To resend {answer['count']} deliveries, repeat the command with --yes.")
