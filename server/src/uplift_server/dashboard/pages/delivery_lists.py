@@ -16,6 +16,7 @@ from uplift_server.core.limits import (
     REPLAY_RATE_PER_SECOND_DEFAULT,
     REPLAY_RATE_PER_SECOND_MAX,
 )
+from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import format_timestamp
@@ -182,7 +183,9 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "statuses": [(each.text, each.text.capitalize()) for each in Status],
         "outcomes": [(each.text, OUTCOMES[each]) for each in Outcome],
         "types": [(name, name) for name in sorted({*type_names(visit), *query.type})],
-        "endpoints": [(id_text, url) for url, id_text in choices] if len(choices) <= ENDPOINTS_LISTED_MAX else None,
+        "endpoints": [(id_text, without_query(url)) for url, id_text in choices]
+        if len(choices) <= ENDPOINTS_LISTED_MAX
+        else None,
         "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.tests,
         "filters": filters,
         "options": [(_OPTIONS[name], value) for name, value in filters],

@@ -39,7 +39,7 @@ def upgrade() -> None:
     op.create_index("minute_rollups_by_age", "minute_rollups", ["at"])
     op.create_table(
         "delivery_totals",
-        sa.Column("endpoint_seq", sa.BigInteger(), nullable=False),
+        sa.Column("endpoint_seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("pending", sa.BigInteger(), nullable=False),
         sa.Column("held", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("endpoint_seq"),
