@@ -59,6 +59,8 @@ FIELD_CODES: Final = {
     "action_unknown": "The audit action does not exist.",
     "status_not_replayable": "A replay cannot include deliveries with this status.",
     "range_empty": "`created_before` is not after `created_after`.",
+    "range_too_large": "Too many deliveries match to be counted.",
+    "too_many_endpoints": "The deliveries are for too many endpoints.",
     # ---- listen sessions
     "since_invalid": "The value is not a timestamp or an event ID.",
     "event_unknown": "The event does not exist.",

@@ -21,8 +21,9 @@ COMMANDS_WITHOUT_REQUESTS = {
 COMMANDS_WITHOUT_FIELDS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
     ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
-    ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "secret", "show"),
-    ("endpoint", "secret", "expire-old"), ("delivery", "resend"), ("delivery", "cancel"), ("members",),
+    ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "verify"),
+    ("endpoint", "secret", "show"), ("endpoint", "secret", "expire-old"), ("delivery", "resend"),
+    ("delivery", "cancel"), ("members",),
     ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
     ("retention", "resume"), ("fleet",),
 }  # fmt: skip

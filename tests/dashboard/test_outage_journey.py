@@ -48,7 +48,7 @@ def test_an_owner_handles_an_outage(server: Server, receiver: Receiver, page: Pa
     # Rotate the secret. Both secrets are active during the overlap.
     page.goto(f"/accounts/{account}/endpoints/{made['id']}/security")
     page.get_by_role("button", name="Rotate secret").click()
-    expect(page.get_by_role("heading", name="New secret")).to_be_visible()
+    expect(page.get_by_text("Add this secret to your servers before the old secret expires.")).to_be_visible()
     page.get_by_role("button", name="Copy secret", exact=True).click()
     new = page.evaluate("navigator.clipboard.readText()")
     before = len(receiver.on("/hook"))

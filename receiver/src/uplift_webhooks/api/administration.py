@@ -128,9 +128,12 @@ class Links(Noun[Way]):
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
     @verb
-    def operator(self, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Create a one-time `url` that signs in an operator. It is valid until `expires_at`."""
-        return post("/v1/sign-in-links", {}, idempotency_key=idempotency_key)
+    def operator(self, *, read_only: bool | None = None, idempotency_key: str | None = None) -> Call[JsonObject]:
+        """Create a one-time `url` that signs in an operator. It is valid until `expires_at`.
+
+        With `read_only`, the operator cannot change anything.
+        """
+        return post("/v1/sign-in-links", given(read_only=read_only), idempotency_key=idempotency_key)
 
 
 class Retention(Noun[Way]):
