@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.deliveries.causes import BY_ERROR, Explanation, cause_of, explain, shown_location
+from uplift_server.core.deliveries.causes import (
+    BY_ERROR,
+    SIGNED_WRONGLY,
+    Explanation,
+    cause_of,
+    explain,
+    shown_location,
+)
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome, classify
 from uplift_server.core.http.exchange import Exchange
@@ -108,6 +115,12 @@ def test_a_status_error_without_its_number_is_explained(outcome: Outcome, code: 
     assert found is not None
     assert found.code == code
     assert "None" not in found.hint
+
+
+def test_the_rejection_of_a_wrong_signature_is_no_mistake_of_the_receiver() -> None:
+    text = hint(Outcome.CLIENT_ERROR, 401, SIGNED_WRONGLY)
+    assert "wrong" in text
+    assert text != hint(Outcome.CLIENT_ERROR, 401)
 
 
 def test_a_redirect_shows_its_location() -> None:

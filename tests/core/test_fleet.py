@@ -56,6 +56,13 @@ def test_failing_endpoints_are_named_with_causes_and_backlog() -> None:
     assert "80,120 deliveries" in found.extent
 
 
+def test_only_the_leading_causes_are_named() -> None:
+    causes = tuple(cause(f"status_{status}", f"Status {status}", 10) for status in range(500, 505))
+    found = only(replace(FAILING, failing=50, causes=causes))
+    assert "10 × Status 502, 2 more causes." in found.extent  # noqa: RUF001
+    assert "Status 503" not in found.extent
+
+
 def test_one_of_many_failing_endpoints_needs_attention() -> None:
     found = only(replace(HEALTHY, failing=1, accounts=1, causes=(REFUSED,)))
     assert (found.severity, found.title) == (Severity.ATTENTION, "1 of 202 endpoints is failing")
