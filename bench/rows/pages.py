@@ -25,6 +25,15 @@ _COUNTED_WITHIN_S: Final = 900.0
 _LOOK_S: Final = 0.2
 _NOT_AT_ONCE: Final = ("/live", "/checks")
 """Parts that a page loads later: live streams and checks of other machines."""
+_FILTERS: Final = (
+    "status=failed",
+    "status=pending",
+    "outcome=tls_error",
+    "status_code=404",
+    "status=delivered&status_code=299",
+    "object_id=no_such_object",
+)
+"""Filters of deliveries: common, rare and without a match."""
 _DOORS: Final = frozenset({Door.ACCOUNT, Door.OPERATOR})
 """Dashboards that an operator can see."""
 
@@ -124,6 +133,11 @@ def page_paths(ids: dict[str, str]) -> list[str]:
             found.append(path)
             if path.endswith(("/overview", f"/endpoints/{ids['endpoint']}", "/operator")):
                 found.append(f"{path}?period=30d")
+            if path.endswith("/deliveries"):
+                found.extend(f"{path}?{each}" for each in _FILTERS)
+            if path.endswith("/search"):
+                texts = (ids["event"], ids["event"][:20], ids["delivery"], "no_such_object", "127.0.0.1")
+                found.extend(f"{path}?q={each}" for each in texts)
             if path == "/operator/trace":
                 found.extend(
                     f"{path}?id={ids[name]}" for name in ("event", "delivery", "endpoint", "account", "replay")
