@@ -7,6 +7,7 @@ from tests.engines import Place
 from uplift_server.delivery.health.transitions import GROUP_MS_MAX, RECOVERED_GROUP_MS_MAX
 from uplift_server.store import outbox
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.outbox import GROUP_MARGIN_MS
 from uplift_server.store.records import EndpointState
 
 from .failing_owners import (
@@ -132,3 +133,25 @@ async def test_no_endpoint_of_a_group_is_disabled_before_its_warning_is_sent(pla
         await deliver_emails(world)
         await world.run_for(DAY)
         assert all(each.endpoint.record.state is EndpointState.DISABLED for each in owners)
+
+
+async def test_a_sent_email_about_another_endpoint_is_not_the_warning(place: Place) -> None:
+    async with long_world(place) as world:
+        first = await owner_of(world)
+        await world.accept(1, account=first.account)
+        # The first email is almost due when the other endpoint is warned.
+        await world.run_for(GROUP_MS_MAX - GROUP_MARGIN_MS // 2)
+        other = await world.endpoint("other.test", lambda _: respond(500), account=first.account)
+        await world.accept(1, account=first.account)
+        await world.run_for(3 * DAY - GROUP_MS_MAX // 2)
+        await deliver_emails(world)
+        assert await listed(world) == [{first.endpoint.id_text}] * 2
+        await world.run_for(2 * DAY + GROUP_MS_MAX)
+        assert (
+            await listed(world)
+            == [{first.endpoint.id_text}] * 2 + [{other.id_text}] * 2 + [{first.endpoint.id_text}] * 2
+        ), "the mail server does not respond"
+        assert other.record.state is EndpointState.ENABLED
+        await deliver_emails(world)
+        await world.run_for(DAY)
+        assert other.record.state is EndpointState.DISABLED

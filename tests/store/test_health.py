@@ -15,9 +15,12 @@ from .test_store_functions import new_account, new_endpoint
 
 def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa.Connection) -> None:
     def is_waiting(
-        account_seq: int = 1, since: int = 0, kind: NotificationKind = NotificationKind.ENDPOINT_WARNED
+        account_seq: int = 1,
+        since: int = 0,
+        kind: NotificationKind = NotificationKind.ENDPOINT_WARNED,
+        endpoint: str = "ep_2",
     ) -> bool:
-        return outbox.is_unsent(connection, account_seq, kind, since=since, until=40)
+        return outbox.is_unsent(connection, account_seq, endpoint, kind, since=since, until=40)
 
     def settle(seq: int, sent_at: int | None = None) -> None:
         outbox.settle(connection, [EmailResult(seq, 1, sent_at=sent_at)])
@@ -30,10 +33,11 @@ def test_unsent_emails_are_distinguished_from_sent_or_failed_ones(connection: sa
             account_seq=1,
             endpoint_seq=2,
             recipients=[(bytes([number]) * 16, "a@x.example")],
-            facts={},
+            facts={"endpoint": "ep_2"},
             now=at,
         )
     assert is_waiting()
+    assert not is_waiting(endpoint="ep_3")
     assert not is_waiting(account_seq=3)
     assert not is_waiting(kind=NotificationKind.ENDPOINT_DISABLED)
     settle(1, sent_at=12)

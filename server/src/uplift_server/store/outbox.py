@@ -209,13 +209,20 @@ def _email(row: sa.Row[Any]) -> DueEmail:
     )
 
 
-def is_unsent(connection: Connection, account_seq: int, kind: NotificationKind, *, since: int, until: int) -> bool:
-    """Whether an email of this kind to the account is waiting, and none was sent.
+def is_unsent(
+    connection: Connection, account_seq: int, endpoint: str, kind: NotificationKind, *, since: int, until: int
+) -> bool:
+    """Whether an email of this kind about an endpoint (its public ID) is waiting, and none was sent.
 
-    Only emails count that were added from `since` to `until` (Unix ms).
+    Only emails count that were added from `since` to `until` (Unix ms). An email that does not list all its endpoints
+    can be about any endpoint of the account.
     """
+    is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
     emails = sa.select(notices.c.seq).where(
-        notices.c.account_seq == account_seq, notices.c.kind == int(kind), notices.c.created_at.between(since, until)
+        notices.c.account_seq == account_seq,
+        notices.c.kind == int(kind),
+        notices.c.created_at.between(since, until),
+        is_about,
     )
     if connection.execute(emails.where(notices.c.due_at.is_not(None)).limit(1)).first() is None:
         return False

@@ -120,9 +120,8 @@ class Transitions:
             if self._sends_email and warned_at is not None and reason is DisabledReason.FAILING:
                 kind = NotificationKind.ENDPOINT_WARNED
                 since = warned_at - self._group_ms(kind)
-                if outbox.is_unsent(
-                    connection, subject.account.seq, kind, since=since, until=warned_at + outbox.GROUP_MARGIN_MS
-                ):
+                until = warned_at + outbox.GROUP_MARGIN_MS
+                if outbox.is_unsent(connection, subject.account.seq, subject.endpoint, kind, since=since, until=until):
                     return False
             record = health.disable(connection, subject.endpoint_seq, reason, now=now)
             if record is None:
