@@ -81,6 +81,20 @@ def test_endpoints_are_found_by_a_part_of_their_url(server: Server, mine: Search
     assert only_hit(mine.search(guest, url.upper()[:-2])) == f"/accounts/{mine.account}/endpoints/{mine.endpoint}"
 
 
+def test_the_query_of_a_url_cannot_be_guessed_piece_by_piece(server: Server, shared_receiver: Receiver) -> None:
+    url = shared_receiver.url("/tenant/hooks")
+    tenant = Searched(server, f"{url}?token=sEcReT", "athlete_tenant", "Tenant")
+    home = f"/accounts/{tenant.account}"
+    guest, reader = member(server, tenant.account, "member"), operator(server)
+    for text, is_found in {url: True, f"{url}?token=sEcReT": True, f"{url}?token=s": False}.items():
+        query = urlencode({"q": text, "text": text, "endpoint": text, "search": text, "filter": "all"})
+        assert (tenant.search(guest, text).status == 303) is is_found, text
+        assert (search(reader, "/operator", text).status == 303) is is_found, text
+        assert (guest.get(f"{home}/deliveries?{query}").status == 200) is is_found, text
+        for page in (guest.get(f"{home}/endpoints?{query}"), reader.get(f"/operator/endpoints?{query}")):
+            assert (tenant.endpoint in page.html) is is_found, text
+
+
 def test_several_hits_are_listed(server: Server, mine: Searched) -> None:
     guest = member(server, mine.account)
     other = mine.api.ok("POST", "/v1/events", {"type": TYPE, "data": {"n": 1}})["id"]

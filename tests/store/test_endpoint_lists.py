@@ -7,7 +7,7 @@ from uplift_server.store import accounts, endpoints
 from uplift_server.store.records import EndpointFilter, EndpointState
 from uplift_server.store.schema import endpoints as table
 
-URLS = ("https://a.example.com/Hooks", "https://b.example.com/100%_done", "https://c.example.org/x")
+URLS = ("https://a.example.com/Hooks", "https://b.example.com/100%_done", "https://c.example.org/x?token=sEcReT")
 
 
 @pytest.fixture
@@ -51,6 +51,10 @@ def matching_indexes(connection: sa.Connection, account_seq: int | None, endpoin
         ("%", [1]),
         ("_", [1]),
         ("laptop", [2]),
+        ("org/x", [2]),
+        ("https://C.example.org/x?token=secret", [2]),
+        ("https://c.example.org/x?", []),
+        ("token", []),
         ("gone", []),
         ("\\", []),
     ],

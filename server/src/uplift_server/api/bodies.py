@@ -336,7 +336,7 @@ class EndpointsQuery(Paging):
         default=None,
         max_length=ENDPOINT_TEXT_CHARACTERS_MAX,
         pattern=_NO_ZERO,
-        description="Only endpoints with this text in their URL or description. Ignores case.",
+        description="Only endpoints with this text in their URL (without its query) or description. Ignores case.",
     )
 
     def endpoint_filter(self) -> EndpointFilter:

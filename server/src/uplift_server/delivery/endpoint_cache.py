@@ -24,6 +24,7 @@ from uplift_server.core.http.request_headers import RequestHeadersTemplate, requ
 from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
 from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
+from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import Signer
@@ -204,6 +205,14 @@ class LiveEndpoint:
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
         """Replace the record and the parts of its requests."""
         self.record, self._parts = record, parts
+
+    def has_in_url(self, text: str) -> bool:
+        """Whether the URL without its query contains a text, or the whole URL is the text. Ignores case.
+
+        The query may hold a token, so its parts cannot be searched.
+        """
+        url, wanted = self.record.url, text.casefold()
+        return wanted in without_query(url).casefold() or wanted == url.casefold()
 
     @property
     def takes_deliveries(self) -> bool:

@@ -280,8 +280,7 @@ def _account_matches(account: Account, text: str) -> bool:
 
 
 def _endpoint_matches(live: LiveEndpoint, text: str) -> bool:
-    record = live.record
-    return text in record.url.casefold() or text in record.description.casefold() or text == live.id_text
+    return live.has_in_url(text) or text in live.record.description.casefold() or text == live.id_text
 
 
 class _Numbered(Protocol):

@@ -120,7 +120,7 @@ class Search:
             for endpoint in cache.endpoints.values():
                 record = endpoint.record
                 is_own = caller.account_seq in {None, record.account_seq}
-                if is_own and (endpoint.id_text.startswith(text) or wanted in record.url.casefold()):
+                if is_own and (endpoint.id_text.startswith(text) or endpoint.has_in_url(text)):
                     account = ids.prefixed(ids.ACCOUNT, cache.accounts[record.account_seq].id)
                     yield Hit(HitKind.ENDPOINT, endpoint.id_text, account, record.url, record.created_at)
         if caller.account_seq is None:

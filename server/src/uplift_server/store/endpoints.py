@@ -110,7 +110,12 @@ def page(
     before: tuple[int, ...] | None = None,
 ) -> Page[Endpoint]:
     """List the endpoints of an account, or of all accounts, newest first."""
-    query = sa.select(*_COLUMNS).where(_LIVE, *_matching(wanted)).order_by(endpoints.c.seq.desc()).limit(limit + 1)
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_LIVE, *_matching(connection, wanted))
+        .order_by(endpoints.c.seq.desc())
+        .limit(limit + 1)
+    )
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
     if before is not None:
@@ -118,7 +123,7 @@ def page(
     return page_of([_endpoint(row) for row in connection.execute(query)], limit, lambda endpoint: (endpoint.seq,))
 
 
-def _matching(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
+def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of a filter. They do not need an index, because an account has few endpoints."""
     conditions = []
     if wanted.state is not None:
@@ -126,15 +131,23 @@ def _matching(wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.failing:
         conditions.append(endpoints.c.failing_since.is_not(None))
     if wanted.text is not None:
+        text = wanted.text.lower()
+        columns = (_url_without_query(connection), endpoints.c.description)
         conditions.append(
             sa.or_(
-                *(
-                    sa.func.lower(column).contains(wanted.text.lower(), autoescape=True)
-                    for column in (endpoints.c.url, endpoints.c.description)
-                )
+                sa.func.lower(endpoints.c.url) == text,
+                *(sa.func.lower(column).contains(text, autoescape=True) for column in columns),
             )
         )
     return conditions
+
+
+def _url_without_query(connection: Connection) -> sa.ColumnElement[str]:
+    """Return the searchable part of a URL. The query may hold a token."""
+    url = endpoints.c.url
+    if connection.dialect.name == "sqlite":
+        return sa.func.substr(url, 1, sa.func.instr(url.concat("?"), "?") - 1)
+    return sa.func.split_part(url, "?", 1)
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Endpoint]:

@@ -312,7 +312,7 @@ class EndpointFilter:
     failing: bool = False
     """Whether to list only failing endpoints."""
     text: str | None = None
-    """Part of the URL or description, case-insensitive."""
+    """Part of the URL without its query, or of the description, case-insensitive."""
 
     @classmethod
     def named(cls, state: str | None, text: str | None) -> "EndpointFilter":

@@ -145,7 +145,7 @@ def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: lis
         if text.startswith(f"{ids.ENDPOINT}_"):
             found[text] = None
             continue
-        matching = [each.id_text for each in _live(visit, caller) if text.casefold() in each.record.url.casefold()]
+        matching = [each.id_text for each in _live(visit, caller) if each.has_in_url(text)]
         if not 0 < len(matching) <= FILTER_VALUES_MAX:
             message = "No endpoint has this text in its URL."
             if matching:
