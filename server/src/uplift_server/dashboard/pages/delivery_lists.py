@@ -107,13 +107,13 @@ async def resend(visit: Visit) -> Response:
     sent = await visit.form()
     problems: list[Problem] = []
     query = _query(visit, sent, visit.caller, problems)
-    rate = sent.text("rate_per_second")
-    if not rate.isascii() or not rate.isdigit() or not 1 <= int(rate) <= REPLAY_RATE_PER_SECOND_MAX:
+    rate = sent.number("rate_per_second", problems)
+    if rate is None or not 1 <= rate <= REPLAY_RATE_PER_SECOND_MAX:
         text = f"Enter a rate from 1 to {REPLAY_RATE_PER_SECOND_MAX} per second."
         problems.append(Problem("rate_per_second", "out_of_range", text))
     try:
         found = await visit.services.bulk_resends.create(
-            visit.caller, query, None if problems else int(rate), idempotency_key=key_of(sent), problems=problems
+            visit.caller, query, rate, idempotency_key=key_of(sent), problems=problems
         )
     except (Invalid, Conflict) as error:
         text = error.detail if isinstance(error, Conflict) else " ".join(each.message for each in error.problems)
