@@ -181,7 +181,8 @@ def test_the_audit_log_lists_entries(api: FakeApi) -> None:
 
 def test_fleet_shows_problems_and_causes(api: FakeApi) -> None:
     critical = {"code": "mass_failure", "severity": "critical", "title": "Mass failure: 179 of 202 endpoints",
-                "extent": "20 accounts.", "next_step": "Check the network."}  # fmt: skip
+                "extent": "20 accounts.", "next_step": "Check the network.",
+                "since": "2025-11-24T16:00:00.000Z"}  # fmt: skip
     group = {"cause": "dns", "title": "Host name does not resolve", "how_to_fix": "x", "endpoints": 179, "accounts": 20,
              "pending_deliveries": 83808, "oldest_due_at": None, "since": "2025-11-24T16:00:00.000Z"}  # fmt: skip
     found = {"status": "critical", "pending_deliveries": 83808, "problems": [critical], "failing": [group]}

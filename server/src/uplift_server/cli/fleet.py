@@ -36,7 +36,7 @@ def fleet(session: Session) -> None:
             output.line(f"  {problem['extent']}")
             if problem["since"] is not None:
                 output.line(f"  Since {problem['since']}.")
-            output.line(f"  How to continue: {problem['next_step']}")
+            output.line(f"  Next step: {problem['next_step']}")
         if not found["problems"]:
             output.line("No endpoint is failing, and deliveries are on time.")
         if found["failing"]:
