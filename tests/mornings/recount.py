@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 PENDING, DELIVERED, FAILED, HELD, CANCELLED = range(5)
-ENABLED, PAUSED, DISABLED = range(3)
-TEST: Final = 3
-"""The trigger of test deliveries, which no number counts."""
-SUCCESS: Final = 0
-"""The outcome of a successful attempt."""
 HOUR_MS: Final = 3_600_000
 PERIODS_MS: Final = {"1h": HOUR_MS, "24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS}
 
@@ -43,6 +38,12 @@ class Recount:
         """Enabled endpoints whose last attempt of an ordinary delivery failed."""
         return len(self.last_failures())
 
+    def failing_accounts(self) -> int:
+        """Accounts of these endpoints."""
+        failing = self.last_failures()
+        rows = self._all("SELECT p.id, p.account_seq FROM endpoints p WHERE {scope}")
+        return len({account for endpoint, account in rows if f"ep_{endpoint.hex()}" in failing})
+
     def last_failures(self) -> dict[str, tuple[int, int | None]]:
         """The outcome and the status code of the last attempt of each enabled endpoint whose last attempt failed."""
         rows = self._all(
@@ -63,14 +64,6 @@ class Recount:
             " WHERE {scope} AND d.status = ? AND d.trigger <> 3" + (failing if behind_failing else ""),
             status,
         )
-
-    def oldest_due_at(self, now_ms: int) -> int | None:
-        """When the oldest delivery that is due and not leased became due (Unix ms)."""
-        return self._all(
-            "SELECT min(d.due_at) FROM deliveries d JOIN endpoints p ON p.seq = d.endpoint_seq"
-            " WHERE {scope} AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= ? AND p.state = 0",
-            now_ms,
-        )[0][0]
 
     def accepted(self, period: str, *, status: int | None = None) -> int:
         """Deliveries of events that were accepted in a period that ends now: all, or those with a status."""

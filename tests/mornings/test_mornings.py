@@ -105,6 +105,7 @@ def _differences(guest: Guest, path: str, period: str, recount: Recount) -> dict
     after = _numbers(recount, period)
     assert page.status == 200
     shown = dict(_FIGURE.findall(_CAUSE.sub("", page.html)))
+    assert "deliveries" in shown, f"{path} shows no numbers"
     unknown = set(shown) - set(before) - OF_THE_PROCESS - LATENCIES
     unknown = {name for name in unknown if not name.startswith("endpoints_")}
     assert not unknown, f"numbers without a recount: {unknown}"
@@ -126,6 +127,7 @@ def _cause_differences(code: str, figures: Mapping[str, str], recount: Recount) 
         return {}
     expected = {
         "cause_endpoints": recount.failing_endpoints(),
+        "cause_accounts": recount.failing_accounts(),
         "cause_pending": recount.deliveries(PENDING, behind_failing=True),
     }
     return {
@@ -140,6 +142,7 @@ def _numbers(recount: Recount, period: str) -> dict[str, float]:
     first_successes = recount.attempts(period, first=True, succeeded=True)
     return {
         "failing_endpoints": recount.failing_endpoints(),
+        "endpoints_failing": recount.failing_endpoints(),
         "circuit_open": recount.failing_endpoints(),
         "pending": recount.deliveries(PENDING),
         "pending_failing": recount.deliveries(PENDING, behind_failing=True),
