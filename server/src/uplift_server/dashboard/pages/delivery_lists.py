@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -21,6 +20,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.dashboard import words
+from uplift_server.dashboard.account_filter import filtered_caller
 from uplift_server.dashboard.forms import Form, key_of
 from uplift_server.dashboard.pages.endpoint import type_names
 from uplift_server.dashboard.routes import account_form, account_page, operator_page
@@ -35,6 +35,7 @@ from uplift_server.store.records import Page
 
 ENDPOINTS_LISTED_MAX: Final = 200
 """With more endpoints, the filter is a text field instead of a list."""
+_RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
@@ -52,7 +53,7 @@ _OPTIONS: Final = {
 async def listed(visit: Visit) -> Response:
     """List the deliveries that match the filters in the URL, newest events first."""
     problems: list[Problem] = []
-    caller = _caller(visit, problems)
+    caller = filtered_caller(visit, problems)
     query = _query(visit, visit.query, caller, problems)
     try:
         found = await visit.services.deliveries.search(caller, query, visit.listing(), problems=problems)
@@ -61,45 +62,22 @@ async def listed(visit: Visit) -> Response:
     return visit.render("deliveries/list.html", **_context(visit, query, found))
 
 
-def _caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the caller for the account in the filter of an operator: its ID, or a part of its name."""
-    text = visit.query.text("account")
-    if visit.account is not None or not text:
-        return visit.caller
-    accounts = visit.services.context.cache.accounts_by_id
-    exact = ids.parse_prefixed(ids.ACCOUNT, text)
-    found = [each for each in accounts.values() if each.id == exact or each.name.casefold() == text.casefold()]
-    found = found or [each for each in accounts.values() if text.casefold() in each.name.casefold()]
-    if len(found) != 1:
-        message = "Several accounts have this text in their name. Enter the account ID."
-        if not found:
-            message = "No account has this ID, or this text in its name."
-        problems.append(Problem("account", "account_unknown", message))
-        return visit.caller
-    return replace(visit.caller, account_seq=found[0].seq)
-
-
 async def resend_preview(visit: Visit) -> Response:
     """Count the deliveries that a resend with the filters in the URL sends."""
     problems: list[Problem] = []
-    return await _resend_page(visit, _query(visit, visit.query, visit.caller, problems), problems)
-
-
-async def _resend_page(visit: Visit, query: DeliveryQuery, problems: list[Problem], **context: Any) -> Response:
-    page = "deliveries/resend.html"
-    values = {
+    query = _query(visit, visit.query, visit.caller, problems)
+    context: dict[str, Any] = {
         "fields": _values(query),
-        "rate": visit.query.text("rate_per_second") or str(REPLAY_RATE_PER_SECOND_DEFAULT),
+        "rate": REPLAY_RATE_PER_SECOND_DEFAULT,
         "rate_max": REPLAY_RATE_PER_SECOND_MAX,
         "cache": visit.services.context.cache,
-        **context,
     }
     try:
         preview = await visit.services.bulk_resends.preview(visit.caller, query, problems=problems)
     except Invalid as error:
         wrong = " ".join(dict.fromkeys(each.message for each in error.problems))
-        return visit.render(page, 422, preview=None, **{"refusal": wrong, **values})
-    return visit.render(page, preview=preview, **values)
+        return visit.render(_RESEND, 422, preview=None, refusal=wrong, **context)
+    return visit.render(_RESEND, preview=preview, **context)
 
 
 async def resend(visit: Visit) -> Response:
