@@ -50,7 +50,7 @@ _REPLAY_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT"),
     Column("id", "REPLAY"),
     Column("total", "DELIVERIES"),
-    Column("reason", "NOT SENT BECAUSE", dropped=1),
+    Column("reason", "SKIPPED", dropped=1),
 ]
 _PATH: Final = "/v1/deliveries"
 
@@ -168,7 +168,9 @@ def resend(
     }
     given = {name: value for name, value in filters.items() if value}
     if (delivery is None) == (not given):
-        raise CliError("the command needs a delivery or filters", "name one delivery, or use filters", ExitCode.USAGE)
+        raise CliError(
+            "the command needs either a delivery or filters", "pass one delivery ID, or options", ExitCode.USAGE
+        )
     calls = session.calls()
     if delivery is not None:
         found = find(calls, _PATH, "delivery", "dlv_", delivery)

@@ -37,7 +37,7 @@ RECENT_MS: Final = 5_000
 
 
 class EndpointBacklog(NamedTuple):
-    """The deliveries of an endpoint that wait."""
+    """The open deliveries of an endpoint."""
 
     pending: int | None
     """None until they are counted after an upgrade."""

@@ -54,7 +54,7 @@ class Search:
         self._context = context
 
     async def find(self, caller: Caller, text: str) -> list[Hit]:
-        """Return the objects that match the text, at most HITS_MAX. The first kind of match that finds any wins."""
+        """Return the objects that match the text, at most HITS_MAX. Stop at the first kind of match with a result."""
         text = text.strip()[:TEXT_CHARACTERS_MAX]
         if not text or "\0" in text:
             return []

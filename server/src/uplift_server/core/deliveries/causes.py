@@ -334,7 +334,7 @@ SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purp
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",
-    "Your server rejected a wrong signature, which the server sent on purpose to check it.",
+    "Your server rejected the wrong signature of a signature check.",
     "No fix is needed.",
 )
 

@@ -44,7 +44,9 @@ _REJECTS_VALID: Final = Verdict(
     "Use this endpoint's secret, and verify the body's bytes exactly as received.",
 )
 _SLOW: Final = Verdict(
-    "slow", "Your server took longer than 2 seconds.", "Respond first, and process the event later. Then check again."
+    "slow",
+    "Your server did not respond within 1.9 seconds.",
+    "Respond first, and process the event later. Then check again.",
 )
 _SIGNED_CORRECTLY: Final = Verdict(
     "error", "The server did not send a wrong signature, because it is being upgraded.", "Try again in a minute."
@@ -52,7 +54,7 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict on two attempts. None means that an attempt was not finished, or not made."""
+    """Return the verdict on two attempts. None means that an attempt was not completed or not sent."""
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)
     if wrong is None or valid is None:

@@ -37,9 +37,9 @@ _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?"
 # Only ASCII letters: UTS 46 does not map all other letters to lower case.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-# Characters that are not percent-encoded (WHATWG URL, path and special-query percent-encode sets).
 # Paths that need no quotes in a shell.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]*")
+# Characters that are not percent-encoded (WHATWG URL, path and special-query percent-encode sets).
 _PATH_SAFE: Final = "!$%&'()*+,/:;=@[]|~"
 _QUERY_SAFE: Final = "!$%&()*+,/:;=?@[]^`{|}~"
 

@@ -13,7 +13,7 @@ OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
-# `core.deliveries.outcomes` searches errors for patterns. This text must match none of them.
+# `core.deliveries.causes` searches errors for patterns. This text must match none of them.
 _SENT_TWICE = "the request was sent twice, because a reused connection closed without a response"
 
 
