@@ -42,7 +42,7 @@ class Hit(NamedTuple):
     kind: HitKind
     id: str
     account: str | None
-    """The public ID of its account; None for an object ID in all accounts."""
+    """The public ID of its account; None for an object ID."""
     title: str
     at: int | None = None
 
@@ -141,12 +141,13 @@ class Search:
                 lambda c: events.page(c, caller.account_seq, wanted, limit=1, before=start)  # noqa: B023 - run before the next turn
             )
             if page.items:
-                newest = page.items[0]
-                account = None if caller.account_seq is None else ids.prefixed(ids.ACCOUNT, newest.account_id)
-                return [Hit(HitKind.OBJECT, text, account, "Events about this object", newest.created_at)]
+                return [Hit(HitKind.OBJECT, text, None, "Events about this object", page.items[0].created_at)]
             before = page.next_key
-            if before is None or self._context.now() >= until:
+            if before is None:
                 return []
+            if self._context.now() >= until:
+                # Other accounts have many events with this object ID. The list of events can search further.
+                return [Hit(HitKind.OBJECT, text, None, "Events about this object")]
 
     async def _by_key(self, caller: Caller, text: str) -> list[Hit]:
         """Find the events with an idempotency key."""
