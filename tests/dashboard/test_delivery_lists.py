@@ -95,6 +95,9 @@ def test_members_do_not_find_deliveries_of_other_accounts(server: Server, receiv
         (f"object_id={'a' * 129}", "at most 128 characters"),
         ("created_after=yesterday", "Enter a UTC timestamp"),
         ("cursor=nonsense", "The cursor does not belong to this list"),
+        ("type=none&" * 101, "Choose at most 100 values"),
+        ("status=failed&" * 101, "Choose at most 100 values"),
+        ("status_code=404+" + "500+" * 100, "Choose at most 100 values"),
         (
             f"status={UNSAFE}&type={UNSAFE}&endpoint={UNSAFE}&object_id={UNSAFE}&status_code={UNSAFE}",
             "not a status code",

@@ -103,12 +103,18 @@ async def resend(visit: Visit) -> Response:
 
 def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -> DeliveryQuery:
     codes = [code for text in asked.texts("status_code") for code in _SEPARATOR.split(text) if code]
+
+    def limited(name: str, values: Sequence[str]) -> Sequence[str]:
+        if len(values) > FILTER_VALUES_MAX:
+            problems.append(Problem(name, "too_many_values", f"Choose at most {FILTER_VALUES_MAX} values."))
+        return values[:FILTER_VALUES_MAX]
+
     return DeliveryQuery(
-        status=asked.texts("status"),
-        endpoint=_endpoints(visit, caller, asked.texts("endpoint"), problems),
-        type=asked.texts("type"),
-        outcome=asked.texts("outcome"),
-        status_code=codes[:FILTER_VALUES_MAX],
+        status=limited("status", asked.texts("status")),
+        endpoint=_endpoints(visit, caller, limited("endpoint", asked.texts("endpoint")), problems),
+        type=limited("type", asked.texts("type")),
+        outcome=limited("outcome", asked.texts("outcome")),
+        status_code=limited("status_code", codes),
         object_id=asked.optional("object_id"),
         created_after=asked.instant("created_after", problems),
         created_before=asked.instant("created_before", problems),
@@ -119,7 +125,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
     """Return the IDs of endpoints. A text that is not an ID is a part of a URL."""
     found: dict[str, None] = {}
-    for text in texts[:FILTER_VALUES_MAX]:
+    for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):
             found[text] = None
             continue
