@@ -89,7 +89,7 @@ def test_a_status_is_named_and_explained(status_code: int, words: str) -> None:
     assert f"responded with {status_code}" in text
 
 
-def test_a_code_stands_for_one_title_and_one_text() -> None:
+def test_each_code_has_one_title_and_one_text() -> None:
     """Groups by code show the title and how to fix it once."""
     found: dict[str, Explanation] = {}
     for each in [explanation for texts in BY_ERROR.values() for _, explanation in texts]:
@@ -117,7 +117,7 @@ def test_a_status_error_without_its_number_is_explained(outcome: Outcome, code: 
     assert "None" not in found.hint
 
 
-def test_the_rejection_of_a_wrong_signature_is_no_mistake_of_the_receiver() -> None:
+def test_the_rejection_of_a_wrong_signature_is_not_a_fault_of_the_receiver() -> None:
     text = hint(Outcome.CLIENT_ERROR, 401, SIGNED_WRONGLY)
     assert "wrong" in text
     assert text != hint(Outcome.CLIENT_ERROR, 401)

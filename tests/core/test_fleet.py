@@ -97,13 +97,13 @@ def test_the_next_step_of_a_mass_failure_follows_its_leading_cause(code: str, st
     assert step in found.next_step
 
 
-def test_a_mass_failure_without_a_leading_cause_has_no_guess() -> None:
+def test_a_mass_failure_without_a_leading_cause_has_a_general_next_step() -> None:
     causes = (cause("dns", "Host name does not resolve", 50), cause("status_500", "500 Internal Server Error", 50))
     found = only(replace(HEALTHY, failing=100, causes=causes, mass_failure=True))
     assert "Compare the causes" in found.next_step
 
 
-def test_a_late_server_is_told_from_an_endpoint_at_its_limit() -> None:
+def test_a_late_server_and_an_endpoint_at_its_limit_are_different_problems() -> None:
     late = replace(HEALTHY, oldest_due_at={HeldUpBy.SERVER: NOW - 4 * MINUTE})
     found = only(late)
     assert (found.code, found.severity) == ("server_late", Severity.CRITICAL)
@@ -164,7 +164,7 @@ def test_a_failing_endpoint_is_always_a_problem(failing: int, disabled: int, hea
     assert bool(fleet_problems(state)) == bool(failing + disabled)
 
 
-def test_the_onset_ignores_an_early_straggler() -> None:
+def test_the_onset_ignores_an_endpoint_that_failed_earlier() -> None:
     assert find_onset([]) is None
     assert find_onset([NOW]) == Onset(NOW, 0)
     early, begun = NOW - 55 * MINUTE, [NOW + second * 1000 for second in range(10)]

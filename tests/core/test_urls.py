@@ -211,7 +211,7 @@ def test_urls_that_depend_on_the_policy(text: str, strict: str | None, allowing:
         ("http://example.com", "uplift listen"),
     ],
 )
-def test_a_rejected_local_address_leads_to_listen(text: str, command: str) -> None:
+def test_the_error_of_a_local_address_names_uplift_listen(text: str, command: str) -> None:
     """Members cannot change settings of the server, and https does not help on a laptop."""
     problem = parse(text, STRICT)
 

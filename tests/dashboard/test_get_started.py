@@ -136,7 +136,7 @@ def test_an_invalid_url_shows_an_error_at_its_field(server: Server) -> None:
     assert "<b>x</b>" not in response.html
 
 
-def test_a_rejected_local_address_leads_to_listen(tmp_path: Path) -> None:
+def test_the_error_of_a_local_address_names_uplift_listen(tmp_path: Path) -> None:
     with serving(tmp_path / "data", UPLIFT_ALLOW_PRIVATE_NETWORKS="false") as server:
         account, _ = server.account()
         visitor = member(server, account, "manager")

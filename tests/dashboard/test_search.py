@@ -55,7 +55,7 @@ def theirs(server: Server, shared_receiver: Receiver) -> Searched:
     return Searched(server, shared_receiver.url("/theirs/hooks"), "athlete_theirs", "Otters of the North")
 
 
-def test_what_people_know_leads_to_its_page(server: Server, mine: Searched) -> None:
+def test_a_single_hit_leads_to_its_page(server: Server, mine: Searched) -> None:
     guest = member(server, mine.account, "member")
     home = f"/accounts/{mine.account}"
     for text, path in {

@@ -110,7 +110,7 @@ def _cookies(response: urllib3.BaseHTTPResponse) -> str:
     return "; ".join(each.partition(";")[0] for each in response.headers.getlist("set-cookie"))
 
 
-def test_one_endpoint_stays_in_trouble(tmp_path: Path) -> None:
+def test_one_endpoint_keeps_failing(tmp_path: Path) -> None:
     """Its breaker opens and its backlog grows. Endpoints of an earlier run do not remain."""
     data = tmp_path / "kept"
     assert demo("--events", "1", "--data-dir", str(data), cwd=tmp_path).returncode == 0

@@ -107,7 +107,7 @@ def test_other_filters_apply_too(connection: sa.Connection) -> None:
     assert pages(connection, EventFilter(2, object_id="a")) == [[2]]
 
 
-def test_ids_with_the_same_checksum_are_told_apart(connection: sa.Connection) -> None:
+def test_ids_with_the_same_checksum_are_distinguished(connection: sa.Connection) -> None:
     first, second = "plumless", "buckeroo"
     assert crc32(first.encode()) == crc32(second.encode())
     store(connection, (1, 3), first)
