@@ -31,11 +31,11 @@ def asset(name: str) -> Asset | None:
     if name not in FILES:
         return None
     body = resources.files(__package__).joinpath("static", *name.split("/")).read_bytes()
-    return made(name, body, _MEDIA_TYPES[name.rpartition(".")[2]])
+    return create_asset(name, body, _MEDIA_TYPES[name.rpartition(".")[2]])
 
 
-def made(name: str, body: bytes, media_type: str) -> Asset:
-    """Return a file with its URL."""
+def create_asset(name: str, body: bytes, media_type: str) -> Asset:
+    """Create a file with its URL."""
     digest = hashlib.sha256(body).hexdigest()[:16]
     return Asset(body, media_type, f"{PATH}/{name}?{digest}")
 

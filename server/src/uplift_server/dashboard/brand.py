@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server.core.operations.branding import Branding, logo_type
-from uplift_server.dashboard.assets import Asset, made
+from uplift_server.dashboard.assets import Asset, create_asset
 
 DARK_ACCENT: Final = "#6cb2ff"
 """The default of dashboard.css, because the color of the light theme would replace it."""
@@ -30,7 +30,7 @@ def create_brand(branding: Branding) -> Brand:
     """Read the logo, and create the style sheet."""
     content = None if branding.logo_file is None else Path(branding.logo_file).read_bytes()
     kind = None if content is None else logo_type(content)
-    logo = None if content is None or kind is None else made("brand-logo", content, kind)
+    logo = None if content is None or kind is None else create_asset("brand-logo", content, kind)
     return Brand(branding.name, logo, _style(branding.colors))
 
 
@@ -41,4 +41,4 @@ def _style(colors: Mapping[str, str]) -> Asset | None:
     dark = colors.get("accent-dark") or (DARK_ACCENT if colors else None)
     if dark is not None:
         lines.append(f"@media (prefers-color-scheme: dark) {{ :root {{ --accent: {dark}; }} }}")
-    return made("brand.css", "\n".join(lines).encode(), "text/css; charset=utf-8") if lines else None
+    return create_asset("brand.css", "\n".join(lines).encode(), "text/css; charset=utf-8") if lines else None
