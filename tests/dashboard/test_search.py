@@ -78,6 +78,7 @@ def test_endpoints_are_found_by_a_part_of_their_url(server: Server, mine: Search
     guest = member(server, mine.account)
     [url] = {each["url"] for each in mine.api.ok("GET", "/v1/endpoints")["data"]}
     assert only_hit(mine.search(guest, url)) == f"/accounts/{mine.account}/endpoints/{mine.endpoint}"
+    assert only_hit(mine.search(guest, "mine")) == f"/accounts/{mine.account}/endpoints/{mine.endpoint}"
     assert only_hit(mine.search(guest, url.upper()[:-2])) == f"/accounts/{mine.account}/endpoints/{mine.endpoint}"
 
 

@@ -67,7 +67,7 @@ class Search:
         elif ids.uuid_range(text) is not None:
             found = await self._events(caller, text)
         found = found or list(islice(self._cached(caller, text), HITS_MAX))
-        found = found or await self._object(caller, text)
+        found = found or await self._object(caller, text) or list(islice(self._endpoints(caller, text), HITS_MAX))
         if not found and caller.principal.is_operator:
             found = await self._by_key(caller, text)
         return found
@@ -115,19 +115,26 @@ class Search:
     def _cached(self, caller: Caller, text: str) -> Iterator[Hit]:
         """Find endpoints by ID or URL, and, for an operator, accounts by ID, name or contact."""
         cache, wanted = self._context.cache, text.casefold()
-        is_url = "://" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_")
-        if is_url and caller.principal.allows(Scope.ENDPOINTS_READ):
-            for endpoint in cache.endpoints.values():
-                record = endpoint.record
-                is_own = caller.account_seq in {None, record.account_seq}
-                if is_own and (endpoint.id_text.startswith(text) or endpoint.has_in_url(text)):
-                    account = ids.prefixed(ids.ACCOUNT, cache.accounts[record.account_seq].id)
-                    yield Hit(HitKind.ENDPOINT, endpoint.id_text, account, record.url, record.created_at)
+        # Other texts are more likely an object ID than a part of a URL.
+        if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_"):
+            yield from self._endpoints(caller, text)
         if caller.account_seq is None:
             for each in cache.accounts.values():
                 if _is_named(each, text, wanted):
                     account = ids.prefixed(ids.ACCOUNT, each.id)
                     yield Hit(HitKind.ACCOUNT, account, account, each.name, each.created_at)
+
+    def _endpoints(self, caller: Caller, text: str) -> Iterator[Hit]:
+        """Find endpoints by the start of their ID or a part of their URL."""
+        cache = self._context.cache
+        if not caller.principal.allows(Scope.ENDPOINTS_READ):
+            return
+        for endpoint in cache.endpoints.values():
+            record = endpoint.record
+            is_own = caller.account_seq in {None, record.account_seq}
+            if is_own and (endpoint.id_text.startswith(text) or endpoint.has_in_url(text)):
+                account = ids.prefixed(ids.ACCOUNT, cache.accounts[record.account_seq].id)
+                yield Hit(HitKind.ENDPOINT, endpoint.id_text, account, record.url, record.created_at)
 
     async def _object(self, caller: Caller, text: str) -> list[Hit]:
         """Find whether there are events about an object with this ID."""
