@@ -8,7 +8,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import HELD_COUNTED_MAX
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_forms import draft_of, groups
-from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
+from uplift_server.dashboard.endpoint_states import Row, StateCard, problem_card, state_card, summary
 from uplift_server.dashboard.forms import Form
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, EventType, HeldAction
@@ -88,7 +88,10 @@ def test_a_failing_endpoint_shows_cause_error_and_fix() -> None:
     assert "certificate has expired" in shown["Cause"][0]
     assert shown["Last error"] == (error, None)
     assert "Renew" in shown["How to fix"][0]
-    assert summary(failing(found)).reason == shown["Cause"][0]
+    assert summary(failing(found)).reason == "TLS certificate expired"
+    compact = problem_card(replace(failing(found), next_probe_at=NOW - 5), now=NOW)
+    assert (compact.sentence, compact.how_to_fix) == (shown["Cause"][0], shown["How to fix"][0])
+    assert Row("Next attempt", at=NOW) in compact.rows
     answered = rows(failing(replace(FAILING, last_status_code=500)))
     assert "responded with 500" in answered["Cause"][0]
     assert "Last error" not in answered

@@ -40,6 +40,16 @@ class StateCard:
 
 
 @dataclass(frozen=True, slots=True)
+class ProblemCard:
+    """The compact card of an endpoint with a problem."""
+
+    state: "Summary"
+    sentence: str
+    how_to_fix: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The state of an endpoint in a list."""
 
@@ -63,7 +73,7 @@ def summary(shown: ShownEndpoint) -> Summary:
         return Summary("paused", "paused", None, held)
     found, status = cause_of(endpoint.health), endpoint.health.status
     text = {"unknown": "no attempts yet"}.get(status, status)
-    return Summary(status, text, None if found is None else found.cause, held)
+    return Summary(status, text, None if found is None else found.title, held)
 
 
 def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: bool) -> StateCard:
@@ -77,12 +87,43 @@ def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: boo
     return _working(shown)
 
 
+def problem_card(shown: ShownEndpoint, *, now: int) -> ProblemCard:
+    """Return the compact card of an endpoint that is failing, disabled, paused or has held deliveries."""
+    endpoint, found = shown.endpoint, cause_of(shown.endpoint.health)
+    fix = "" if found is None else found.remedy
+    rows = []
+    if endpoint.state is EndpointState.DISABLED:
+        sentence = _DISABLED[endpoint.disabled_reason]
+        fix = "" if found is None else found.hint
+        rows.append(Row("Disabled since", at=endpoint.state_since))
+    elif endpoint.state is EndpointState.PAUSED:
+        sentence, fix = "The server holds the deliveries of this endpoint.", ""
+        rows.append(Row("Paused since", at=endpoint.state_since))
+    elif endpoint.failing_since is None:
+        sentence = "The endpoint has held deliveries."
+    else:
+        sentence = _tries(endpoint.consecutive_failures) if found is None else found.cause
+    if endpoint.failing_since is not None:
+        rows.append(Row("Failing since", at=endpoint.failing_since))
+    if shown.backlog.pending:
+        rows.append(Row("Pending", _deliveries(shown.backlog.pending)))
+    if shown.backlog.oldest_due_at is not None:
+        rows.append(Row("Oldest due", at=shown.backlog.oldest_due_at))
+    if shown.next_probe_at is not None:
+        rows.append(Row("Next attempt", at=max(now, shown.next_probe_at)))
+    if shown.disable_at is not None:
+        rows.append(Row("Scheduled disable", at=shown.disable_at))
+    elif endpoint.state is EndpointState.ENABLED and endpoint.failing_since is not None:
+        rows.append(Row("Scheduled disable", "none during the mass failure"))
+    return ProblemCard(summary(shown), sentence, fix, (*rows, *_held(shown)))
+
+
 def held_text(shown: ShownEndpoint) -> str:
     """Return the number of held deliveries as text."""
     held = shown.held_deliveries
     if held >= HELD_COUNTED_MAX:
         return f"{count(HELD_COUNTED_MAX)} deliveries or more"
-    return f"{count(held)} {'delivery' if held == 1 else 'deliveries'}"
+    return _deliveries(held)
 
 
 def _working(shown: ShownEndpoint) -> StateCard:
@@ -142,9 +183,16 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
     rows.append(
         Row("Last 2xx response", "Never" if endpoint.last_success_at is None else "", at=endpoint.last_success_at)
     )
-    tries = "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
     kind = "warned" if endpoint.health.warned else "failing"
-    return StateCard(kind, kind, "Failing", tries, (*rows, *_held(shown)))
+    return StateCard(kind, kind, "Failing", _tries(failures), (*rows, *_held(shown)))
+
+
+def _tries(failures: int) -> str:
+    return "The last attempt failed." if failures == 1 else f"The last {count(failures)} attempts failed."
+
+
+def _deliveries(number: int) -> str:
+    return f"{count(number)} {'delivery' if number == 1 else 'deliveries'}"
 
 
 def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
@@ -152,10 +200,8 @@ def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
     pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
     if not pending:
         return ()
-    text = f"{count(pending)} {'delivery' if pending == 1 else 'deliveries'}"
-    if oldest is None:
-        return (Row("Pending", text),)
-    return (Row("Pending", text), Row("Oldest due since", at=oldest))
+    row = Row("Pending", _deliveries(pending))
+    return (row,) if oldest is None else (row, Row("Oldest due since", at=oldest))
 
 
 def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail: bool) -> Row:

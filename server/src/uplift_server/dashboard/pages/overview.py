@@ -7,8 +7,9 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.statistics import Period, Statistics
+from uplift_server.core.security.rights import Right
 from uplift_server.dashboard.account_states import account_sentence
-from uplift_server.dashboard.endpoint_states import StateCard, state_card, summary
+from uplift_server.dashboard.endpoint_states import problem_card, summary
 from uplift_server.dashboard.figures import PERIODS, status_columns, status_words
 from uplift_server.dashboard.routes import account_page
 from uplift_server.dashboard.visit import Visit
@@ -16,8 +17,8 @@ from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
-CARDS_SHOWN: Final = 3
-"""The number of endpoints with problems that have a full card. The others are table rows."""
+CARDS_SHOWN: Final = 5
+"""The number of endpoints with problems that have a card. The others are table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
 """The periods to choose from."""
@@ -32,7 +33,8 @@ async def overview(visit: Visit) -> Response:
     status = next((each for each in Status if each.text == visit.query.text("status")), None)
     listing = Listing(LAST_SHOWN, visit.query.optional("cursor"))
     last = await services.deliveries.page(caller, DeliveryQuery([] if status is None else [status.text]), listing)
-    kind, sentence = account_sentence(troubles, series.totals, SPANS[period], now=services.context.now())
+    now = services.context.now()
+    kind, sentence = account_sentence(troubles, series.totals, SPANS[period], now=now)
     return visit.render(
         "overview/page.html",
         period=period,
@@ -42,11 +44,12 @@ async def overview(visit: Visit) -> Response:
         delivered=_delivered_share(series.totals),
         became=status_words(series.totals),
         columns=status_columns(series),
-        now=services.context.now(),
+        now=now,
         kind=kind,
         sentence=sentence,
         troubles=troubles,
-        cards=[(_id(each), each.endpoint, _card(visit, each)) for each in troubles.shown[:CARDS_SHOWN]],
+        cards=[(_id(each), each.endpoint, problem_card(each, now=now)) for each in troubles.shown[:CARDS_SHOWN]],
+        tests=caller.principal.has_right(Right.ENDPOINTS_TEST),
         others=[(_id(each), each.endpoint, summary(each)) for each in troubles.shown[CARDS_SHOWN:]],
         statuses=[each.text for each in Status],
         wanted="" if status is None else status.text,
@@ -66,16 +69,6 @@ def _delivered_share(numbers: Statistics) -> float | None:
     """Return the share of completed deliveries that were delivered, 0 to 1, or None without completed deliveries."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
-
-
-def _card(visit: Visit, shown: ShownEndpoint) -> StateCard:
-    assert visit.account is not None
-    return state_card(
-        shown,
-        now=visit.services.context.now(),
-        contacts=len(visit.account.contact_emails),
-        sends_mail=visit.dashboard.sends_mail,
-    )
 
 
 PAGES: Final = (account_page("/overview", overview),)
