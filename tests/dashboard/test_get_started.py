@@ -174,8 +174,9 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     assert visitor.post(f"{path}/secret", page="/you", follow=False, endpoint=endpoint).status == 403
     tested = visitor.post(f"{path}/test", page="/you", follow=False, endpoint=endpoint)
     assert tested.status == 303
-    text = visitor.get(tested.headers["location"]).text
-    assert "Test event failed" in text
+    page = visitor.get(tested.headers["location"])
+    assert 'role="alert">Test event failed' in page.html
+    text = page.text
     assert "no program is listening on this address and port" in text
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import ENDED, Status
 from uplift_server.core.limits import (
     FILTER_VALUES_MAX,
     REPLAY_RATE_PER_SECOND_DEFAULT,
@@ -173,7 +173,10 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.tests,
         "filters": filters,
         "options": [(_OPTIONS[name], value) for name, value in filters],
-        "may_resend": visit.account is not None and bool(filters) and visit.can_call(Scope.DELIVERIES_WRITE),
+        "may_resend": visit.account is not None
+        and bool(filters)
+        and {each.text for each in ENDED}.issuperset(query.status)
+        and visit.can_call(Scope.DELIVERIES_WRITE),
     }
 
 

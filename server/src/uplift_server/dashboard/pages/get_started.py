@@ -127,7 +127,10 @@ async def test(visit: Visit) -> Response:
     except (Invalid, Conflict, Busy, RateLimited) as error:
         return visit.leave(_at(visit, endpoint, framework), problem=_reason(error))
     tested = ShownAttempt(trial.delivery, trial.attempt)
-    return visit.leave(_at(visit, endpoint, framework, tested=tested.id), _told(trial.attempt))
+    page = _at(visit, endpoint, framework, tested=tested.id)
+    if trial.attempt is not None and trial.attempt.outcome is not Outcome.DELIVERED:
+        return visit.leave(page, problem="Test event failed. See the cause below.")
+    return visit.leave(page, _told(trial.attempt))
 
 
 async def verify(visit: Visit) -> Response:
@@ -140,8 +143,10 @@ async def verify(visit: Visit) -> Response:
         return visit.leave(_at(visit, endpoint, framework), problem=_reason(error))
     tests = {"wrong": check.wrong, "valid": check.valid}
     shown = {name: ShownAttempt(test.delivery, test.attempt).id for name, test in tests.items() if test is not None}
-    notice = "Endpoint verified." if check.verified_at else "Endpoint not verified. See the cause below."
-    return visit.leave(f"{_at(visit, endpoint, framework, **shown)}#step-4", notice)
+    page = f"{_at(visit, endpoint, framework, **shown)}#step-4"
+    if check.verified_at:
+        return visit.leave(page, "Endpoint verified.")
+    return visit.leave(page, problem="Endpoint not verified. See the cause below.")
 
 
 def _reason(error: Invalid | Conflict | Busy | RateLimited) -> str:
@@ -151,9 +156,7 @@ def _reason(error: Invalid | Conflict | Busy | RateLimited) -> str:
 def _told(attempt: Attempt | None) -> str:
     if attempt is None:
         return "Test event in flight. Its outcome appears here."
-    if attempt.outcome is Outcome.DELIVERED:
-        return f"Test event delivered. Your server responded with {attempt.status_code}."
-    return "Test event failed. See the cause below."
+    return f"Test event delivered. Your server responded with {attempt.status_code}."
 
 
 async def _page(
