@@ -119,8 +119,12 @@ def _state(listed: EndpointSummary) -> tuple[str, str | None]:
     if record.state is EndpointState.PAUSED:
         return "paused", "by the account"
     if health.failing_since is not None:
-        return health.status, f"consecutive failures: {words.count(health.consecutive_failures)}"
+        return health.status, _failures(health.consecutive_failures)
     return health.status, None
+
+
+def _failures(number: int) -> str:
+    return "1 failure" if number == 1 else f"{words.count(number)} failures"
 
 
 PAGES: Final = (

@@ -8,7 +8,7 @@ from uplift_server.core.operations.findings import Finding
 from uplift_server.dashboard.routes import operator_page
 from uplift_server.dashboard.visit import Visit
 
-SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("pending", "warning"), "fail": ("failed", "failed")}
+SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("warned", "warning"), "fail": ("failed", "failed")}
 
 
 async def system(visit: Visit) -> Response:
