@@ -39,9 +39,8 @@ class Forms:
         return made
 
     def entries(self, action: str) -> list[Any]:
-        """Return the newest audit log entries with this action."""
-        found: list[Any] = self.server.api().ok("GET", f"/v1/audit-log?action={action}&limit=100")["data"]
-        return found
+        """Return the audit log entries with this action."""
+        return self.server.api().list_all(f"/v1/audit-log?action={action}")
 
 
 Values = Mapping[str, str]

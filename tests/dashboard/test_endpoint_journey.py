@@ -61,7 +61,7 @@ def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
     page.get_by_role("button", name="Reveal secret").click()
     expect(page.locator(".secret").first).to_have_text(secret)
 
-    page.get_by_role("link", name="Deliveries").click()
+    page.get_by_role("navigation", name="Endpoint").get_by_role("link", name="Deliveries").click()
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("heading", name="Paused")).to_be_visible()
     page.get_by_role("button", name="Enable endpoint").click()

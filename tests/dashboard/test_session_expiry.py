@@ -202,7 +202,7 @@ def _fill_and_sign_in(page: Page, server: Server, guest: Guest, account: str, *,
     guest.share_session(page)
     page.goto(f"/accounts/{account}/endpoints/new")
     page.get_by_label("URL").fill("http://127.0.0.1:9/browser")
-    page.get_by_label("Description").fill("Ana's <laptop>\u2026")
+    page.get_by_role("textbox", name="Description").fill("Ana's <laptop>\u2026")
     end_session(server, guest)
     page.get_by_role("button", name="Create endpoint").click()
     expect(page.get_by_role("heading", name="Sign in to continue")).to_be_visible()

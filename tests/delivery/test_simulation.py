@@ -20,7 +20,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
-from uplift_server.store.statistics import ALL_ACCOUNTS, by_hour
+from uplift_server.store.statistics import ALL_ACCOUNTS, by_bucket
 
 from .owner import Owner
 from .test_engine import Failing, header
@@ -259,7 +259,7 @@ async def check_statistics(world: World) -> None:
     await world.run_for(10 * SECOND)
     own = [row for row in await world.deliveries() if row.trigger != Trigger.TEST]
     recorded = [row for row in await world.attempts() if row.trigger != Trigger.TEST]
-    hours = (await world.database.read(lambda c: by_hour(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
+    hours = (await world.database.read(lambda c: by_bucket(c, [ALL_ACCOUNTS], since=0)))[ALL_ACCOUNTS]
     totals = total(each for _, each in hours)
     assert (totals.deliveries, totals.attempts) == (len(own), len(recorded))
     assert totals.outcomes == Counter(row.outcome for row in recorded)

@@ -56,10 +56,24 @@ def encrypt_as_0_1_1(place: Place) -> None:
     place.run(run)
 
 
+LATER_TABLES = ("commands", "minute_rollups", "delivery_totals", "event_objects")
+LATER_COLUMNS = {
+    "endpoints": ("last_status_code", "last_error", "last_location", "probe_at", "tested_at", "verified_at"),
+    "events": ("object_id",),
+    "sessions": ("reader_key_digest",),
+    "links": ("reader_key_digest",),
+    "replays": ("outcomes", "status_codes", "object_id", "batch_id"),
+}
+
+
 def make_earlier(place: Place) -> None:
     """Convert a database to the state of release 0.1.1."""
     encrypt_as_0_1_1(place)
-    place.run(lambda c: c.execute(sa.text("DROP TABLE commands")))
+    for table in LATER_TABLES:
+        place.run(lambda c, table=table: c.execute(sa.text(f"DROP TABLE {table}")))
+    for table, columns in LATER_COLUMNS.items():
+        for column in columns:
+            place.run(lambda c, at=(table, column): c.execute(sa.text("ALTER TABLE {} DROP COLUMN {}".format(*at))))
     place.run(lambda c: c.execute(sa.text("UPDATE alembic_version SET version_num = '0010'")))
     place.run(lambda c: c.execute(sa.text("DELETE FROM marks WHERE name = 'schema.needs_release'")))
 

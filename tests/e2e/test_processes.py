@@ -335,10 +335,10 @@ def test_operators_see_the_running_processes(tmp_path: Path, postgres_url: str) 
         page = guest.get("/operator").text
         for server in (api, worker):
             assert f"{socket.gethostname()}, process {server.pid}" in page
-        assert "no worker is running" not in page
+        assert "No worker is running" not in page
         worker.stop()
         wait_for(
-            lambda: explanation("The server is not sending deliveries: no worker is running."),
+            lambda: explanation("No worker is running."),
             "the page shows that no worker is running",
         )
         metrics = api.api()("GET", "/metrics").body.decode()
