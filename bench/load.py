@@ -83,12 +83,13 @@ class Writer:
             self._starts = [b'{"account":"%b",' % a.encode() for a in plan.accounts]
         else:
             self._starts = [b"{"] * len(plan.accounts)
-        start = b'"type":"%b","data":{"object":{"seq":' % TYPE.encode()
+        # Each event is about another object, so the server indexes its ID.
+        start = b'"type":"%b","data":{"object":{"id":"' % TYPE.encode()
         # 10 and 19 are the digits of a number and a timestamp.
-        room = plan.body_bytes - len(self._starts[0] + start + b',"t":,"pad":""}}}') - 10 - 19
+        room = plan.body_bytes - len(self._starts[0] + start + b'","seq":,"t":,"pad":""}}}') - 2 * 10 - 19
         self._starts = [head + start for head in self._starts]
         self._end = b',"pad":"%b"}}}' % (b"x" * max(0, room))
-        length = len(self._starts[0]) + 10 + len(b',"t":') + 19 + len(self._end)
+        length = len(self._starts[0]) + 10 + len(b'","seq":') + 10 + len(b',"t":') + 19 + len(self._end)
         assert len({len(head) for head in self._starts}) == 1, "account IDs have different lengths"
         if plan.batch > 1:
             length = len(b'{"events":[]}') + plan.batch * length + plan.batch - 1
@@ -111,9 +112,16 @@ class Writer:
         count = len(self._accounts)
         if self._plan.batch == 1:
             index = seq % count
-            return b'%b%b%d,"t":%d%b' % (self._heads[index], self._starts[index], seq, sent_at, self._end)
+            return b'%b%b%d","seq":%d,"t":%d%b' % (
+                self._heads[index],
+                self._starts[index],
+                seq,
+                seq,
+                sent_at,
+                self._end,
+            )
         events = [
-            b'%b%d,"t":%d%b' % (self._starts[number % count], number, sent_at, self._end)
+            b'%b%d","seq":%d,"t":%d%b' % (self._starts[number % count], number, number, sent_at, self._end)
             for number in range(seq, seq + self._plan.batch)
         ]
         return b'%b{"events":[%b]}' % (self._heads[0], b",".join(events))

@@ -15,9 +15,12 @@ from sqlalchemy import Connection
 from uplift_server.store.schema import events
 from uplift_server.store.schema_objects import event_objects
 
-SQLITE_BUCKET: Final = 2048
+SQLITE_BUCKET: Final = 256
 POSTGRES_BUCKET: Final = 65_536
-"""Event numbers of a bucket. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the rows."""
+"""Event numbers of a bucket. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the rows.
+
+Measured on SQLite: with 2,048, an event took 15 % more CPU time.
+"""
 CANDIDATES_MAX: Final = 1000
 """Maximum number of events that one page checks. If few of them match, the page ends early."""
 
