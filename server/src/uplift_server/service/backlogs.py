@@ -14,7 +14,7 @@ from uplift_server.observe.snapshot import DatabaseReading
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.readiness import Readiness
 from uplift_server.store import database_state, totals
-from uplift_server.store.errors import StoreError
+from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.totals import NO_OPEN, OpenCounts
 
 COUNTED_MAX: Final = 100_000
@@ -126,12 +126,16 @@ class Backlogs:
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
-        """Return the current backlogs of some endpoints by number, from two reads."""
+        """Return the current backlogs of some endpoints by number, from two reads; UNKNOWN while the database fails."""
         if not endpoint_seqs:
             return {}
         now, database = self._context.now(), self._context.database
-        found = await database.read(lambda c: totals.read(c, endpoint_seqs))
-        due = {each.endpoint_seq: each.due_at for each in await database.next_due(list(endpoint_seqs))}
+        try:
+            found = await database.read(lambda c: totals.read(c, endpoint_seqs))
+            due = {each.endpoint_seq: each.due_at for each in await database.next_due(list(endpoint_seqs))}
+        except Unavailable:
+            # Endpoints come from the cache, so they can be shown without their backlogs.
+            return dict.fromkeys(endpoint_seqs, UNKNOWN)
         return {
             seq: _backlog(found, seq, due[seq] if seq in due and due[seq] <= now else None) for seq in endpoint_seqs
         }
