@@ -64,7 +64,7 @@ async def test_requests_start_in_order_few_in_each_turn(turns: Turns) -> None:
     await asyncio.gather(*turns.requests(range(61)))
     assert turns.paths == paths(range(61))
     assert turns.waited_s[:REQUESTS_MAX] == [0.0] * REQUESTS_MAX
-    assert 0 < turns.waited_s[2] < turns.waited_s[-1]
+    assert min(turns.waited_s[REQUESTS_MAX:]) > 0
     by_turn = [sum(turn == each for turn, _ in turns.started) for each in range(turns.turn + 1)]
     assert max(by_turn) <= REQUESTS_MAX
     assert sum(count == REQUESTS_MAX for count in by_turn) >= 25  # no turn passes without a start
