@@ -61,7 +61,7 @@ class FormCase:
     prepare: Prepare = _none
     """Creates objects that only this submission uses, and returns their IDs."""
     visitor: str = "owner"
-    """owner, operator, person (a new member with a password) or nobody."""
+    """owner, operator, person (a new member with a password) or signed_out."""
     repeatable: bool = False
     """Whether the form has an idempotency key."""
     shows: bool = False
@@ -77,7 +77,7 @@ class FormCase:
             "owner": lambda: forms.owner,
             "operator": lambda: forms.operator,
             "person": forms.person,
-            "nobody": lambda: Guest(forms.server.url),
+            "signed_out": lambda: Guest(forms.server.url),
         }
         return self.path.format(**known), fields, visitors[self.visitor]()
 
@@ -160,13 +160,13 @@ _EVENT_TYPE = {
 }
 
 CASES = [
-    FormCase("/sign-in", {"email": "{email}", "password": PASSWORD}, "member.signed_in", visitor="nobody"),
-    FormCase("/sign-in/operator", {"key": OPERATOR_KEY}, "operator.signed_in", visitor="nobody"),
+    FormCase("/sign-in", {"email": "{email}", "password": PASSWORD}, "member.signed_in", visitor="signed_out"),
+    FormCase("/sign-in/operator", {"key": OPERATOR_KEY}, "operator.signed_in", visitor="signed_out"),
     FormCase(
         "/enter/{token}",
         action="operator.signed_in",
         prepare=lambda forms: {"token": operator_link(forms.server).rpartition("/")[2]},
-        visitor="nobody",
+        visitor="signed_out",
     ),
     FormCase("/sign-out", visitor="person"),
     FormCase(
@@ -174,15 +174,15 @@ CASES = [
         {"name": "Ida", "password": PASSWORD},
         "member.joined",
         prepare=_invitation,
-        visitor="nobody",
+        visitor="signed_out",
     ),
-    FormCase("/forgotten", {"email": "{email}"}, visitor="nobody"),
+    FormCase("/forgotten", {"email": "{email}"}, visitor="signed_out"),
     FormCase(
         "/passwords/{token}",
         {"password": PASSWORD},
         "member.password_changed",
         prepare=lambda forms: {"token": _reset_token(forms)},
-        visitor="nobody",
+        visitor="signed_out",
     ),
     FormCase("/you/name", {"name": "Olga {unique}"}, "member.renamed"),
     FormCase("/you/password", {"present": PASSWORD, "password": PASSWORD}, "member.password_changed", visitor="person"),

@@ -52,7 +52,8 @@ class FleetView(BaseModel):
     held_deliveries: int | None = Field(description="Number of held deliveries, under the same condition.")
     oldest_due_at: Timestamp | None = Field(description="When the oldest delivery that is due became due.")
     failing: list[FailingCauseView] = Field(
-        description="Failing endpoints, and those that the server disabled for failing, by cause. Most endpoints first."
+        description="Endpoints that are failing, or that the server disabled for failing, by cause. The cause with the"
+        " most endpoints is first."
     )
     mass_failure: bool = Field(description="Whether many endpoints began to fail at once.")
 

@@ -125,7 +125,7 @@ class EmailValues:
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints, including those that are not listed."""
+        """The number of endpoints, including unlisted ones."""
         return len(self.endpoints) + self.number("more")
 
     @property

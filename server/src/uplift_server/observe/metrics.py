@@ -119,7 +119,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Endpoints by state. Enabled endpoints are counted by health: unknown, healthy, failing or warned",
            lambda s: s.endpoints, "state", across_processes="max"),
     Metric("uplift_endpoints_failing", "gauge",
-           "Failing endpoints, and those that the server disabled for failing, by the outcome of the last attempt",
+           "Endpoints that are failing, or that the server disabled for failing, by the outcome of the last attempt",
            lambda s: s.failing, "outcome", across_processes="max"),
     Metric("uplift_deliveries_pending_failing", "gauge", "Pending deliveries of the endpoints in"
            " uplift_endpoints_failing", lambda s: s.pending_failing, across_processes="max"),

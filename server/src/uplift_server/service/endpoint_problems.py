@@ -26,9 +26,9 @@ class EndpointProblems:
     failing: int
     """Enabled endpoints only, including warned ones."""
     broken: int
-    """Failing endpoints, and those that the server disabled for failing."""
+    """Endpoints that are failing, or that the server disabled for failing."""
     delivering: int
-    """Enabled endpoints, and those that the server disabled for failing."""
+    """Endpoints that are enabled, or that the server disabled for failing."""
     holding: int
     """Endpoints with held deliveries."""
     backlog: EndpointBacklog

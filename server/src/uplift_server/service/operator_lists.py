@@ -32,7 +32,7 @@ class EndpointStatus(StrEnum):
     """The filters of the list of endpoints."""
 
     FAILING = "failing"
-    """Failing endpoints, including warned ones and those that the server disabled for failing."""
+    """Endpoints that are failing or warned, or that the server disabled for failing."""
     WARNED = "warned"
     DISABLED = "disabled"
     PAUSED = "paused"

@@ -100,7 +100,7 @@ class Counted:
 def by_bucket(
     connection: Connection, scopes: Iterable[Scope], *, since: int, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope by hour or minute, for those that begin at `since` (Unix ms) or later."""
+    """Return the statistics of each scope by hour or minute, starting at `since` (Unix ms)."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
     statement = (sql.MINUTES if minutes else sql.HOURS).since[connection.dialect.name]
     for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since}):
