@@ -32,9 +32,10 @@ def morning(
         yield request.param.expected, world
 
 
+@pytest.mark.timeout(240)
 def test_an_operator_reads_cause_extent_and_next_step(morning: tuple[Expected, World]) -> None:
     expected, world = morning
-    within = 120 if expected.problem == "endpoints_at_limit" else 30
+    within = 110 if expected.problem == "endpoints_at_limit" else 30
     fleet = wait_for(lambda: _named(expected, world), f"{expected.problem} is shown", within, every=0.5)
 
     assert fleet["status"] == expected.severity
