@@ -59,6 +59,37 @@ def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_pat
     assert run(*send).stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ('{"type": 3, "data": {}}', 'it is not an event such as {"type": "athlete.created", "data": {}}'),
+        ('{"type": "a.b"}', 'it is not an event such as {"type": "athlete.created", "data": {}}'),
+        ("[" * 100_000, "it is not valid JSON: "),
+        ('{"type": "a.b", "data": {}, "acount": "x"}', "unknown field acount; known fields: account, data, "),
+        ('{"type": "a.b", "data": [], "account": "acc_1"}', "data must be a dictionary"),
+        ('{"type": "a.b", "data": {}}', "The event has no account"),
+        ('"' + "x" * 300_000 + '"', "it has more than "),
+    ],
+)
+def test_a_wrong_line_of_a_file_is_named(api: FakeApi, line: str, cause: str) -> None:
+    result = run("send", "--file", "-", stdin=f"\n{line}\n")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: line 2 of standard input: {cause}")
+    assert not [request for request in api.requests if request.method == "POST"]
+
+
+def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:
+    for arguments, cause in (
+        (("send",), "send takes TYPE or --file"),
+        (("send", "a.b", "--file", "x"), "send takes TYPE or --file"),
+        (("send", "a.b"), "the option --account is missing"),
+        (("send", "--file", "x", "--data", "y"), "--file does not allow"),
+        (("send", "--file", "missing"), "cannot read missing"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stderr.splitlines()[0][: len(cause) + 7]) == (2, f"Error: {cause}")
+
+
 def test_send_reports_an_event_without_deliveries(api: FakeApi) -> None:
     send = ["send", "athlete.created", "--account", "Rapids"]
     api.responses["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}

@@ -168,6 +168,28 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
             assert time.monotonic() - began < 5
 
 
+def test_a_file_of_events_is_sent_once_even_if_the_command_is_repeated(place: Place) -> None:
+    account = output(place, "account", "create", "Rapids", "--email", "a@b.example")["id"]
+    good = [
+        {"type": "athlete.created", "data": {"object": {"id": f"a{number}", "first_name": "Ana"}}}
+        for number in range(700)
+    ]
+    good[5] |= {"account": account, "idempotency_key": "own key"}
+    lines = [json.dumps(event) for event in good]
+    lines[3:3] = ["", json.dumps({"type": "athlete.creatd", "data": {}})]
+    (place[0] / "events.jsonl").write_text("\n".join(lines))
+    send = ("send", "--file", "events.jsonl", "--account", "Rapids")
+
+    first = run(place, *send, "--json")
+    assert json.loads(first.stdout) == {"accepted": 700, "duplicates": 0, "rejected": 1}
+    assert first.returncode == 1
+    again = run(place, *send)
+    assert "line 5 of events.jsonl: " in again.stderr
+    assert "does not exist" in again.stderr
+    assert "the server did not accept 1 of the events" in again.stderr
+    assert dict(line.split() for line in again.stdout.splitlines())["duplicates"] == "700"
+
+
 def test_a_command_works_without_a_server(place: Place) -> None:
     created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
     assert output(place, "accounts")["id"] == created["id"]

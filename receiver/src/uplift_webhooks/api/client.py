@@ -108,6 +108,8 @@ class Client(Everything[Blocking]):
     ) -> Any:
         """Make any call. Send `body` as JSON and return the JSON response, or None if the response is empty.
 
+        A `body` of bytes is already JSON.
+
         `path` starts with `/`. Parameters of `query` that are None are omitted. A list repeats its parameter. `query`
         and `body` may contain datetimes.
 
@@ -162,7 +164,7 @@ class Client(Everything[Blocking]):
         sent = {**self._headers, **{name.lower(): value for name, value in (headers or {}).items()}}
         content = None
         if body is not None:
-            content = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
+            content = body if isinstance(body, bytes) else json_bytes(body)
             sent["content-type"] = "application/json"
         if method == "POST":
             sent.setdefault("idempotency-key", uuid.uuid4().hex)
@@ -234,6 +236,11 @@ def _for_query(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return _written(value) if isinstance(value, datetime) else str(value)
+
+
+def json_bytes(value: object) -> bytes:
+    """Return JSON in UTF-8. Raises ValueError and TypeError."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
 
 
 def _for_json(value: object) -> str:

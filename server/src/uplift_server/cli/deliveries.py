@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_server.cli import lookup
-from uplift_server.cli.accounts import Account, AnyAccount, Wide
+from uplift_server.cli.accounts import AnyAccount, Wide
+from uplift_server.cli.event_files import send_file
 from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.outcomes import Outcome
@@ -92,6 +93,7 @@ def register(app: typer.Typer) -> None:
             "uplift-server send movement.analytics.created --account acc_0197f0c2",
             "uplift-server send movement.analytics.created --account acc_0197f0c2 --data data.json",
             "echo '{\"object\": {}}' | uplift-server send movement.analytics.created --account acc_0197f0c2 --data -",
+            "uplift-server send --file events.jsonl --account acc_0197f0c2",
         ),
     )(send)
     command(
@@ -149,12 +151,26 @@ def explain(
 
 def send(
     session: Session,
-    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="Event type, such as athlete.created.")],
-    account: Account,
+    event_type: Annotated[
+        str | None, typer.Argument(metavar="TYPE", help="Event type, such as athlete.created.", show_default=False)
+    ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account",
+            metavar="ACCOUNT",
+            help="ID of the account, a unique ID prefix, or its name. With --file: for events without an account.",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="FILE", help="JSON file with the event's data, or - for standard input."
                      " Default: the example from the catalog."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="FILE", help="Send many events: a file with a JSON object in each line, or - for"
+                     " standard input. Fields: type, data, account, id, idempotency_key, expires_at."),
     ] = None,
     idempotency_key: Annotated[
         str | None,
@@ -165,31 +181,49 @@ def send(
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Send an event to the subscribed endpoints of an account.
+    """Send an event to the subscribed endpoints of an account, or all events of a file.
 
-    When the command exits with 0, the event and its deliveries are stored. If no server is running, the deliveries wait
-    until you start one.
+    When the command exits with 0, the events and their deliveries are stored. If no server is running, the deliveries
+    wait until you start one. If you repeat a command with --file, the server does not store the same lines again.
     """
+    if (event_type is None) == (file is None):
+        raise CliError("send takes TYPE or --file", "give one of them", ExitCode.USAGE)
+    if file is not None and (data is not None or idempotency_key is not None):
+        raise CliError("--file does not allow --data and --idempotency-key", "omit them", ExitCode.USAGE)
+    if event_type is not None and account is None:
+        raise CliError("the option --account is missing", "list accounts with `uplift-server accounts`", ExitCode.USAGE)
     content = None if data is None else _read_json(data)
     with reach(session.config()) as client:
-        owner = lookup.account(client, account)["id"]
-        if content is None:
-            content = _example(client, event_type)
-        body = {"type": event_type, "data": content}
-        with (
-            known_type(client, event_type),
-            options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
-        ):
-            sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
-        created = _delivery_count(client, sent["id"], owner)
-        session.output.fields(sent if created is None else {**sent, "deliveries": created})
-        if created == 0:
-            session.output.note(
-                f"The event is stored without deliveries: no subscription of the account matches it. For details, run:"
-                f" uplift-server explain {sent['id']}"
-            )
-        elif not client.sends:
-            session.output.note(f"The event is stored. {when_sent(session.config())}")
+        owner = None if account is None else lookup.account(client, account)["id"]
+        if event_type is None or owner is None:
+            send_file(client, session.output, file or "-", owner)
+            if not client.sends:
+                session.output.note(f"The events are stored. {when_sent(session.config())}")
+        else:
+            _send_one(session, client, event_type, owner, content, idempotency_key)
+
+
+def _send_one(
+    session: Session, client: Calls, event_type: str, owner: str, content: object, idempotency_key: str | None
+) -> None:
+    """Send one event."""
+    if content is None:
+        content = _example(client, event_type)
+    body = {"type": event_type, "data": content}
+    with (
+        known_type(client, event_type),
+        options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
+    ):
+        sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
+    created = _delivery_count(client, sent["id"], owner)
+    session.output.fields(sent if created is None else {**sent, "deliveries": created})
+    if created == 0:
+        session.output.note(
+            f"The event is stored without deliveries: no subscription of the account matches it. For details, run:"
+            f" uplift-server explain {sent['id']}"
+        )
+    elif not client.sends:
+        session.output.note(f"The event is stored. {when_sent(session.config())}")
 
 
 def _delivery_count(client: Calls, event_id: str, owner: str) -> int | None:

@@ -1,0 +1,407 @@
+"""Send many events without losing, repeating or reordering any."""
+
+import atexit
+import logging
+import os
+import random
+import threading
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Final
+
+from uplift_webhooks.api.client import KEY_VARIABLE, Client, json_bytes
+from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, ApiUnreachable, FieldError
+from uplift_webhooks.api.pages import Instant, JsonObject
+
+WAITING_EVENTS_MAX: Final = 10_000
+WAITING_BYTES_MAX: Final = 32 * 1024 * 1024
+BATCH_EVENTS_MAX: Final = 500
+BATCH_BYTES_MAX: Final = 1024 * 1024
+REQUEST_SECONDS_MAX: Final = 10.0
+"""Time limit of a request. The API responds within 5 seconds."""
+CLOSE_SECONDS_MAX: Final = 30.0
+"""How long the end of a block or of the process waits for events without a response."""
+BACKOFF_SECONDS_MAX: Final = 10.0
+REJECTIONS_KEPT_MAX: Final = 100
+_BACKOFF_SECONDS: Final = 0.2
+_REJECTED: Final = frozenset({400, 409, 413, 415, 422})
+"""Status codes of a request that the server rejects because of its events."""
+_STOPPED: Final = frozenset({401, 403, 404})
+"""Status codes of a request that the server rejects because of the key or the account."""
+_log: Final = logging.getLogger("uplift_webhooks.emitter")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An event that the server did not accept."""
+
+    type: str
+    id: str | None
+    """The ID that the caller chose, if any."""
+    idempotency_key: str | None
+    error: ApiFailure
+    """Why: an ApiError of the server, or ApiUnreachable after `close`. In the latter case, the event may be stored."""
+
+
+class EventsRejected(ApiFailure):
+    """Some events were not accepted."""
+
+    count: int
+    rejections: tuple[Rejection, ...]
+    """The first REJECTIONS_KEPT_MAX of them."""
+
+    def __init__(self, count: int, rejections: Sequence[Rejection]) -> None:
+        """Also set `args`, so that the error survives pickling."""
+        self.rejections = tuple(rejections)
+        self.count = count
+        super().__init__(count, self.rejections)
+
+    def __str__(self) -> str:
+        """Return the number of events and the first error."""
+        first = self.rejections[0]
+        return f"The server did not accept {self.count} of the events. The first, {first.type}: {first.error}"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An event in memory."""
+
+    body: bytes = field(repr=False)
+    """The event as JSON."""
+    type: str
+    account: str | None
+    id: str | None
+    idempotency_key: str | None
+    future: "Future[JsonObject]" = field(default_factory=Future)
+
+
+class Emitter:
+    """Sends events in the background, in the order of the `send` calls. Thread-safe.
+
+    The server stores each event once: the emitter repeats a request without a response, and every event has an
+    idempotency key. One thread sends the waiting events in batches, one request at a time. While the server does not
+    respond, events wait in memory, up to a limit, and `send` blocks beyond it. The end of the `with` block, or of the
+    process, waits up to CLOSE_SECONDS_MAX for their responses. Events in memory are lost if the process is killed: to
+    send an event if and only if your own transaction commits, use an outbox (see "Sending events" in the
+    documentation).
+
+    >>> with Emitter("https://webhooks.example.com", "op_…", account="acc_…") as emitter:   # doctest: +SKIP
+    ...     emitter.send("athlete.created", {"object": {"id": "a1"}})
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        key: str | None = None,
+        account: str | None = None,
+        *,
+        waiting_events_max: int = WAITING_EVENTS_MAX,
+        waiting_bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
+        """Take the server's URL, a key, and the account of events that do not name one.
+
+        None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`. A key of an account (`sk_…`) cannot send batches: with it, the
+        emitter sends one event per request.
+
+        Raises:
+            ValueError: an argument or an environment variable is not valid.
+        """
+        if waiting_events_max < 1 or waiting_bytes_max < 1:
+            raise ValueError("waiting_events_max and waiting_bytes_max must be greater than 0.")
+        given = os.environ.get(KEY_VARIABLE, "").strip() if key is None else key
+        self._of_account: Final = given.startswith("sk_")
+        self._account: Final = account
+        self._client: Final = Client(api_url, key, timeout_seconds=REQUEST_SECONDS_MAX, retries=0)
+        self._events_max: Final = waiting_events_max
+        self._bytes_max: Final = waiting_bytes_max
+        self._begin()
+        _emitters.add(self)
+        atexit.register(self._exit)
+
+    def _begin(self) -> None:
+        """Start with an empty queue: at the creation, and in a process that was forked."""
+        self._changed = threading.Condition()
+        self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._sent = 0
+        self._ended = 0
+        """Events with a final result. It grows in the order of `send`."""
+        self._accepted = 0
+        self._rejections: list[Rejection] = []
+        self._rejected = 0
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._abandon = threading.Event()
+
+    # ---- for callers
+
+    def send(
+        self,
+        type: str,
+        data: JsonObject,
+        *,
+        account: str | None = None,
+        id: str | None = None,
+        idempotency_key: str | None = None,
+        expires_at: Instant | None = None,
+    ) -> "Future[JsonObject]":
+        """Queue an event. Return a future of the server's response: `id`, `created_at` and `duplicate`.
+
+        Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore it:
+        `flush` and the end of the block also report rejected events. A cancelled future prevents the request if the
+        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key.
+
+        Raises:
+            ValueError: an argument is not valid, or the emitter is closed.
+        """
+        waiting = self._event(type, data, account, id, idempotency_key, expires_at)
+        self._put(waiting)
+        return waiting.future
+
+    def flush(self, timeout_seconds: float | None = None) -> None:
+        """Wait until every event of earlier `send` calls has a response.
+
+        Raises:
+            EventsRejected: the server did not accept some events since the last `flush`.
+            TimeoutError: there are still events without a response.
+        """
+        with self._changed:
+            target = self._sent
+            if not self._changed.wait_for(lambda: self._ended >= target, timeout_seconds):
+                raise TimeoutError(f"{target - self._ended} events have no response yet")
+            count, kept = self._rejected, self._rejections
+            self._rejected, self._rejections = 0, []
+        if count:
+            raise EventsRejected(count, kept)
+
+    def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
+        """Send the waiting events, then stop. After the timeout, the rest ends with ApiUnreachable.
+
+        Raises:
+            EventsRejected: the server did not accept some events since the last `flush`.
+            TimeoutError: the last request has no response yet.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_seconds)
+            self._abandon.set()
+            thread.join(REQUEST_SECONDS_MAX)
+        self._client.close()
+        atexit.unregister(self._exit)
+        self.flush(0)
+
+    @property
+    def accepted(self) -> int:
+        """Number of accepted events, including those that the server knew already."""
+        return self._accepted
+
+    @property
+    def waiting(self) -> int:
+        """Number of events without a result."""
+        return self._sent - self._ended
+
+    def __enter__(self) -> "Emitter":
+        """Return the emitter. The end of the block closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the emitter. Do not hide an error of the block."""
+        try:
+            self.close()
+        except (EventsRejected, TimeoutError):
+            if error is None:
+                raise
+
+    # ---- queue
+
+    def _event(
+        self,
+        type: str,
+        data: JsonObject,
+        account: str | None,
+        id: str | None,
+        idempotency_key: str | None,
+        expires_at: Instant | None,
+    ) -> _Waiting:
+        account = self._account if account is None else account
+        if account is None and not self._of_account:
+            raise ValueError("The event has no account: pass account to send or to the Emitter.")
+        if not isinstance(data, Mapping):
+            raise ValueError("data must be a dictionary.")
+        if id is None and idempotency_key is None:
+            idempotency_key = uuid.uuid4().hex
+        fields = {"type": type, "data": data, "id": id, "idempotency_key": idempotency_key, "expires_at": expires_at}
+        if not self._of_account:
+            fields["account"] = account
+        body = json_bytes({name: value for name, value in fields.items() if value is not None})
+        return _Waiting(body, type, account, id, idempotency_key)
+
+    def _put(self, waiting: _Waiting) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(waiting) or self._closing)
+            self._append(waiting)
+
+    def _put_now(self, waiting: _Waiting) -> bool:
+        """Queue an event if there is room."""
+        with self._changed:
+            if not (has_room := self._has_room(waiting) or self._closing):
+                return has_room
+            self._append(waiting)
+            return True
+
+    def _has_room(self, waiting: _Waiting) -> bool:
+        count = self._sent - self._ended
+        return not count or (count < self._events_max and self._bytes + len(waiting.body) <= self._bytes_max)
+
+    def _append(self, waiting: _Waiting) -> None:
+        if self._closing:
+            raise ValueError("The emitter is closed.")
+        self._queue.append(waiting)
+        self._sent += 1
+        self._bytes += len(waiting.body)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _take(self) -> list[_Waiting] | None:
+        """Wait for events, and return the next batch, or None at the end. Leave out cancelled events."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            if not self._queue:
+                return None
+            batch, size = [self._queue.popleft()], 0
+            size = len(batch[0].body)
+            while (
+                self._queue
+                and not self._of_account
+                and len(batch) < BATCH_EVENTS_MAX
+                and size + len(self._queue[0].body) < BATCH_BYTES_MAX
+            ):
+                batch.append(self._queue.popleft())
+                size += len(batch[-1].body)
+        return batch
+
+    # ---- sender's thread
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            self._deliver([each for each in batch if each.future.set_running_or_notify_cancel()])
+            with self._changed:
+                self._ended += len(batch)
+                self._bytes -= sum(len(each.body) for each in batch)
+                self._changed.notify_all()
+
+    def _deliver(self, batch: Sequence[_Waiting]) -> None:
+        """Repeat the request until the server accepts or rejects each event."""
+        failures = 0
+        while batch:
+            if self._abandon.is_set():
+                self._reject(batch, ApiUnreachable("The emitter was closed before the server accepted the event."))
+                return
+            try:
+                answers = self._request(batch)
+            except ApiFailure as failure:
+                if isinstance(failure, ApiError) and failure.status in _REJECTED:
+                    batch = self._without_rejected(batch, failure)
+                    continue
+                if _is_final(failure):
+                    self._reject(batch, failure)
+                    return
+                if not failures:
+                    _log.warning("%d events wait for the server: %s", self.waiting, failure)
+                self._abandon.wait(_wait_seconds(failure, failures))
+                failures += 1
+                continue
+            if failures:
+                _log.warning("the server accepts events again")
+            self._accepted += len(batch)
+            for each, answer in zip(batch, answers, strict=True):
+                each.future.set_result(answer)
+            return
+
+    def _request(self, batch: Sequence[_Waiting]) -> list[JsonObject]:
+        """Make one request. Return the result of each event. Raises ApiFailure."""
+        if self._of_account:
+            [single] = batch
+            headers = None if single.account is None else {"uplift-account": single.account}
+            answers = [self._client.request("POST", "/v1/events", body=single.body, headers=headers)]
+        else:
+            body = b'{"events":[' + b",".join(each.body for each in batch) + b"]}"
+            answer = self._client.request("POST", "/v1/events/batch", body=body)
+            answers = answer.get("data", []) if isinstance(answer, dict) else []
+        if len(answers) != len(batch) or not all(isinstance(each, dict) for each in answers):
+            raise ApiMisaddressed("The response is not from an Uplift Webhooks server.")
+        return answers
+
+    def _without_rejected(self, batch: Sequence[_Waiting], failure: ApiError) -> Sequence[_Waiting]:
+        """Reject the events that the error names, and return the others."""
+        wrong: dict[int, list[FieldError]] = {}
+        for error in failure.errors:
+            place, _, name = error.field.removeprefix("events.").partition(".")
+            if place.isdecimal() and int(place) < len(batch):
+                wrong.setdefault(int(place), []).append(replace(error, field=name))
+        if not wrong and len(batch) == 1:
+            self._reject(batch, failure)
+            return []
+        if not wrong:  # The error names no event, such as 413: find it by halves.
+            middle = len(batch) // 2
+            self._deliver(batch[:middle])
+            return batch[middle:]
+        for index, errors in wrong.items():
+            self._reject([batch[index]], ApiError(failure.status, failure.code, failure.detail, errors))
+        return [each for index, each in enumerate(batch) if index not in wrong]
+
+    def _reject(self, batch: Sequence[_Waiting], failure: ApiFailure) -> None:
+        rejections = [Rejection(each.type, each.id, each.idempotency_key, failure) for each in batch]
+        with self._changed:
+            self._rejected += len(batch)
+            self._rejections += rejections[: REJECTIONS_KEPT_MAX - len(self._rejections)]
+        first, more = rejections[0], f" The same applies to {len(batch) - 1} more." if len(batch) > 1 else ""
+        _log.error("event not accepted: %s with %s: %s%s", first.type, first.id or first.idempotency_key, failure, more)
+        for each in batch:
+            each.future.set_exception(failure)
+
+    def _exit(self) -> None:
+        """Send the waiting events at the end of the process. Errors are logged."""
+        try:
+            self.close()
+        except (EventsRejected, TimeoutError) as error:
+            _log.error("%s", error)
+
+
+def _is_final(failure: ApiFailure) -> bool:
+    """Return whether a repeat of the request cannot succeed."""
+    if isinstance(failure, ApiError):
+        return failure.status in _STOPPED or 300 <= failure.status < 400
+    return isinstance(failure, ApiMisaddressed)
+
+
+def _wait_seconds(failure: ApiFailure, failures: int) -> float:
+    backoff: float = min(BACKOFF_SECONDS_MAX, _BACKOFF_SECONDS * 2 ** min(failures, 10))
+    asked = failure.retry_after_seconds if isinstance(failure, ApiError) else None
+    # Jitter spreads the requests of emitters that failed at the same time.
+    jittered = backoff * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+    return jittered if asked is None else max(min(asked, BACKOFF_SECONDS_MAX), jittered)
+
+
+def _begin_in_child() -> None:
+    # The parent's thread does not exist in the child, and the parent sends the events that wait.
+    for emitter in list(_emitters):
+        emitter._client.close()  # noqa: SLF001 - same module
+        emitter._begin()  # noqa: SLF001 - same module
+
+
+_emitters: Final["weakref.WeakSet[Emitter]"] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_begin_in_child)

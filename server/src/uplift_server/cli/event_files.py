@@ -1,0 +1,140 @@
+"""Send the events of a file: one JSON object per line."""
+
+import hashlib
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from uplift_server.core.limits import EVENT_BODY_BYTES_MAX
+from uplift_webhooks import Emitter, EventsRejected
+from uplift_webhooks.api import ApiFailure
+from uplift_webhooks.cli.kit.calls import Calls
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import input_name
+from uplift_webhooks.cli.kit.output import Output
+
+_FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at"})
+_REPORTED_MAX: Final = 10
+"""Maximum number of rejected lines in the output."""
+_REPEAT: Final = "correct these lines and repeat the command: it does not send the other lines again"
+
+
+def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
+    """Send every event of a file, or of standard input if `source` is `-`. Raises CliError.
+
+    An event without an ID and an idempotency key gets a key from its content and its line number. Therefore, the
+    command can be repeated.
+    """
+    # `results` reports rejected events. The emitter's warnings about the server stay.
+    logging.getLogger("uplift_webhooks.emitter").addFilter(lambda record: record.levelno < logging.ERROR)
+    with _opened(source) as file:
+        results = _Results(output, None if source == "-" else Path(source).stat().st_size)
+        with results.drawn():
+            try:
+                with Emitter(client.api_url, client.api_key, account) as emitter:
+                    for number, line in _lines(file, source):
+                        event = _event(source, number, line)
+                        try:
+                            future = emitter.send(event.pop("type"), event.pop("data"), **event)
+                        except ValueError as error:
+                            raise _wrong(source, number, str(error).rstrip(".")) from error
+                        future.add_done_callback(partial(results.note, number, len(line)))
+            except EventsRejected:
+                pass  # `results` knows their lines.
+    results.report(source)
+
+
+def _opened(source: str) -> BinaryIO:
+    if source == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(source).open("rb")
+    except OSError as error:
+        raise CliError(f"cannot read {source}: {error.strerror}", "use a readable file", ExitCode.USAGE) from error
+
+
+def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the bytes of each line that is not empty. Raises CliError for a line that is too long."""
+    number = 0
+    while line := file.readline(EVENT_BODY_BYTES_MAX + 1):
+        number += 1
+        if len(line) > EVENT_BODY_BYTES_MAX:
+            raise _wrong(source, number, f"it has more than {EVENT_BODY_BYTES_MAX} bytes")
+        if line.strip():
+            yield number, line
+
+
+def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
+    """Return the arguments of `Emitter.send`."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(source, number, f"it is not valid JSON: {error}") from error
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str) or "data" not in event:
+        raise _wrong(source, number, 'it is not an event such as {"type": "athlete.created", "data": {}}')
+    if unknown := sorted(event.keys() - _FIELDS):
+        raise _wrong(source, number, f"unknown field {unknown[0]}; known fields: {', '.join(sorted(_FIELDS))}")
+    if event.get("id") is None and event.get("idempotency_key") is None:
+        event["idempotency_key"] = f"{hashlib.sha256(line.strip()).hexdigest()[:32]}/{number}"
+    return event
+
+
+def _wrong(source: str, number: int, cause: str) -> CliError:
+    remedy = "correct the line and repeat the command: it does not send the lines before it again"
+    return CliError(f"line {number} of {input_name(source)}: {cause}", remedy, ExitCode.USAGE)
+
+
+class _Results:
+    """Counts results, and draws a progress bar on a terminal. The emitter's thread calls `note`."""
+
+    def __init__(self, output: Output, size: int | None) -> None:
+        self._output = output
+        self._lock = threading.Lock()
+        self._counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
+        self._rejected: list[tuple[int, ApiFailure]] = []
+        self._sent = 0
+        self._progress = Progress(
+            TextColumn("{task.fields[sent]:,} events sent"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=output.notes,
+            transient=True,
+            disable=output.as_json or not output.notes.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=size, sent=0)
+
+    def drawn(self) -> Progress:
+        """Return the bar, to draw it during a `with` block."""
+        return self._progress
+
+    def note(self, number: int, size: int, future: "Future[dict[str, Any]]") -> None:
+        """Count the result of a line."""
+        error = future.exception()
+        with self._lock:
+            if error is None:
+                self._counts["accepted"] += 1
+                self._counts["duplicates"] += bool(future.result().get("duplicate"))
+            else:
+                self._counts["rejected"] += 1
+                if isinstance(error, ApiFailure) and len(self._rejected) < _REPORTED_MAX:
+                    self._rejected.append((number, error))
+            self._progress.update(
+                self._task, advance=size, sent=sum(self._counts.values()) - self._counts["duplicates"]
+            )
+
+    def report(self, source: str) -> None:
+        """Print the counts. Raises CliError if events were rejected."""
+        self._output.fields(dict(self._counts))
+        if rejected := self._counts["rejected"]:
+            for number, error in sorted(self._rejected, key=lambda each: each[0]):
+                self._output.note(f"line {number} of {input_name(source)}: {error}")
+            raise CliError(f"the server did not accept {rejected} of the events", _REPEAT)
