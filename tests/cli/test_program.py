@@ -99,7 +99,7 @@ def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
         (["deliveries", "--limit", "0"], "Invalid value for '--limit': ", "uplift-server deliveries"),
         (["account", "create", "--nonsense"], "No such option: --nonsense", "uplift-server account create"),
         (["account", "show"], "No such command 'show'", "uplift-server account"),
-        (["send"], "Missing argument", "uplift-server send"),
+        (["explain"], "Missing argument", "uplift-server explain"),
     ],
 )
 def test_wrong_usage_can_be_json(arguments: list[str], cause: str, place: str) -> None:

@@ -273,10 +273,42 @@ def test_an_unreadable_file_is_reported(tmp_path: Path, content: bytes) -> None:
     assert list(problems({}, tmp_path / "missing.toml")) == [str(tmp_path / "missing.toml")]
 
 
-def test_the_file_of_a_directory_is_found_if_there_is_one(tmp_path: Path) -> None:
-    assert find_file(tmp_path) is None
+def test_the_file_of_the_system_is_used_if_the_directory_has_none(tmp_path: Path) -> None:
+    system = tmp_path / "system.toml"
+    assert find_file(tmp_path, system) is None
+    system.write_text("")
+    assert find_file(tmp_path, system) == system
     path = toml(tmp_path, "")
-    assert find_file(tmp_path) == path
+    assert find_file(tmp_path, system) == path
+
+
+def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("op_" + "a" * 32 + "\r\n")
+    environ = {"UPLIFT_OPERATOR_KEY_FILE": str(secret)}
+    config = load(environ)
+    assert config.operator_key == "op_" + "a" * 32
+    described = next(each for each in describe(config) if each.setting.name == "UPLIFT_OPERATOR_KEY")
+    assert (described.value, described.source) == ("•" * 8, "the file of UPLIFT_OPERATOR_KEY_FILE")
+    secret.write_text("sqlite:///other.db")
+    assert load({"UPLIFT_DATABASE_URL_FILE": str(secret)}).database_path == Path("other.db")
+    assert load({"UPLIFT_METRICS_TOKEN_FILE": "/dev/null"}).metrics_token is None
+
+
+def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    name = "UPLIFT_OPERATOR_KEY_FILE"
+    assert "cannot be read: No such file" in problems({name: str(secret)})[name]
+    secret.write_bytes(b"op_secret\xff")
+    assert problems({name: str(secret)})[name].endswith("not UTF-8 / correct the path or the file")
+    secret.write_text("op secret " + "x" * 5000)
+    assert (
+        "secret" not in problems({name: str(secret)})["UPLIFT_OPERATOR_KEY (in the file of UPLIFT_OPERATOR_KEY_FILE)"]
+    )
+    both = {name: str(secret), "UPLIFT_OPERATOR_KEY": "op_" + "a" * 32}
+    assert problems(both)[name] == "is set beside UPLIFT_OPERATOR_KEY / remove one of them"
+    assert "UPLIFT_OPERATOR_KEY_FILE" in problems({"UPLIFT_OPERATOR_KEY_FIL": "x"})["UPLIFT_OPERATOR_KEY_FIL"]
+    assert "not a setting" in problems({"UPLIFT_PORT_FILE": "x"})["UPLIFT_PORT_FILE"]
 
 
 def load_or_error(environ: dict[str, str], file: Path | None = None) -> Config | ConfigError:

@@ -44,7 +44,7 @@ class AsyncEmitter:
         if not self._emitter._put_now(waiting):  # noqa: SLF001 - same package
             await asyncio.to_thread(self._emitter._put, waiting)  # noqa: SLF001 - same package
         found = asyncio.wrap_future(waiting.future)
-        # Otherwise, asyncio logs an error for a result that nobody awaits. The emitter logs and reports it.
+        # Otherwise, asyncio logs an error for a result that the caller does not await. The emitter logs and reports it.
         found.add_done_callback(lambda done: done.cancelled() or done.exception())
         return found
 

@@ -81,7 +81,12 @@ _NO_ACCESS: Final = frozenset(
 )
 _OPTIONS: Final[kit.Options] = {
     "config_file": (
-        Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file. Default: ./uplift.toml.")],
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--config", metavar="FILE", help="Settings file. Default: ./uplift.toml or /etc/uplift/uplift.toml."
+            ),
+        ],
         None,
     ),
 }

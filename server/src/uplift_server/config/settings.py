@@ -35,6 +35,11 @@ class Setting:
     """A default that depends on other settings or on the terminal, in words."""
 
     @property
+    def can_be_file(self) -> bool:
+        """Whether the environment can name a file with the value: it is a secret, or a URL with a password."""
+        return self.secret or self.attribute in ("database_url", "database_direct_url")
+
+    @property
     def key(self) -> str:
         """The name in `uplift.toml`."""
         return self.name.removeprefix(PREFIX).lower()

@@ -1,5 +1,7 @@
 """Sources of settings: the environment overrides `uplift.toml`, which overrides the defaults.
 
+For a secret, the environment can name a file instead: `UPLIFT_OPERATOR_KEY_FILE=/run/secrets/operator-key`.
+
 An unknown name or an invalid value prevents the start. The error lists all problems.
 """
 
@@ -26,6 +28,9 @@ from uplift_server.config.settings import (
 from uplift_server.core.durations import format_duration
 
 FILE_NAME: Final = "uplift.toml"
+SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
+"""The settings file if the working directory has none."""
+_SECRET_FILES: Final = {f"{setting.name}_FILE": setting for setting in SETTINGS if setting.can_be_file}
 LEASE_MARGIN_MS: Final = 15_000
 """Default margin of a lease over the attempt timeout: time to settle a full batch on a slow disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
@@ -34,10 +39,9 @@ CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
 
-def find_file(directory: Path) -> Path | None:
-    """Return the `uplift.toml` in a directory, if any."""
-    path = directory / FILE_NAME
-    return path if path.is_file() else None
+def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
+    """Return the `uplift.toml` in a directory, or otherwise the one of the system, if any."""
+    return next((path for path in (directory / FILE_NAME, system) if path.is_file()), None)
 
 
 def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
@@ -50,8 +54,14 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
     for name in sorted(environ):
         if name in BY_NAME:
             given[name] = ("environment", environ[name])
+        elif name in _SECRET_FILES:
+            setting = _SECRET_FILES[name]
+            if setting.name in environ:
+                problems.append(ConfigProblem(name, f"is set beside {setting.name}", "remove one of them"))
+            elif (text := _secret(name, environ[name], problems)) is not None:
+                given[setting.name] = (f"the file of {name}", text)
         elif name.startswith(PREFIX) and name not in OTHER_TOOLS:
-            problems.append(_unknown(name, name, BY_NAME))
+            problems.append(_unknown(name, name, [*BY_NAME, *_SECRET_FILES]))
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         source, text = given.get(setting.name, ("default", setting.default))
@@ -143,6 +153,20 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
         else:
             given[setting.name] = (str(path), text)
     return given
+
+
+def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
+    """Return the text of a secret's file without the line break at its end."""
+    try:
+        with Path(file).open(encoding="utf-8") as opened:
+            return opened.read(VALUE_CHARACTERS_MAX + 2).removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as error:
+        # An encoding error contains the secret.
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        problems.append(
+            ConfigProblem(name, f"is {file}, which cannot be read: {reason}", "correct the path or the file")
+        )
+        return None
 
 
 def _text(value: object) -> str | None:
