@@ -10,7 +10,8 @@ from tests.receiver.cli.test_program import COMMANDS, SERVERLESS, run
 
 COMMANDS_WITHOUT_FIELDS = {
     ("events", "show"), ("deliveries", "show"), ("endpoints", "show"), ("endpoints", "pause"),
-    ("endpoints", "verify"), ("ips",),
+    ("endpoints", "verify"), ("ips",), ("endpoints", "delete"), ("endpoints", "secret", "show"),
+    ("endpoints", "secret", "expire-old"), ("event-types", "list"), ("event-types", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
@@ -18,6 +19,8 @@ COMMANDS_WITH_FIELDS = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
     ("events", "list"): ["--type", "athlete.created", "--object-id", "o_1"],
+    ("reconcile",): ["--type", "athlete.created", "--after", "a"],
+    ("endpoints", "secret", "rotate"): ["ep_1", "--overlap", "2h", "--uplift-header", "x"],
     ("deliveries", "list"): [*DELIVERY_FILTERS, "--status", "y", "--endpoint", "ep_1", "--after", "a", "--before", "b"],
     ("deliveries", "resend"): [*DELIVERY_FILTERS, "--yes"],
     ("endpoints", "list"): ["--state", "x", "--text", "y"],

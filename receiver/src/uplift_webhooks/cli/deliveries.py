@@ -69,7 +69,9 @@ def register(app: typer.Typer) -> None:
             "uplift deliveries list --status-code 404 --status-code 5xx --after 2026-01-31T08:00:00Z",
         ),
     )(list_deliveries)
-    command(group, "show", examples=("uplift deliveries dlv_0197f0c2", "uplift deliveries show 0197f0c2 --json"))(show)
+    command(
+        group, "show", examples=("uplift deliveries dlv_0197f0c2", "uplift deliveries show 0197f0c2 --response-body")
+    )(show)
     command(
         group,
         "resend",
@@ -120,14 +122,29 @@ def list_deliveries(
         )
 
 
-def show(session: Session, delivery: Delivery) -> None:
+def show(
+    session: Session,
+    delivery: Delivery,
+    response_body: Annotated[
+        bool,
+        typer.Option("--response-body", help="Write only the response body of the last attempt that has a response."),
+    ] = False,
+) -> None:
     """Show a delivery with its attempts.
 
-    For each failed attempt, the output shows the cause and how to fix it.
+    For each failed attempt, the output shows the cause and how to fix it. The server keeps the first 4 KiB of a
+    response body.
     """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)
     session.output.streams = True
+    if response_body:
+        attempts = calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000)
+        response = next((each["response"] for each in attempts if each["response"] is not None), None)
+        if response is None:
+            raise CliError("no attempt of the delivery has a response", f"see: uplift deliveries {found['id']}")
+        session.output.exactly(response["body"].encode())
+        return
     show_delivery(session.output, calls, found, _ATTEMPT_COLUMNS)
 
 

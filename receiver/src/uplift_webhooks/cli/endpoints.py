@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from uplift_webhooks.cli import secrets
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.endpoint_settings import SETTING_OPTIONS, endpoint_body, with_setting_options
 from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
@@ -32,7 +33,7 @@ TestType = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "endpoints", "List, show, create, test, verify, pause and enable endpoints.")
+    group = noun(app, "endpoints", "List, show, create, test, verify, pause, enable and delete endpoints.")
     command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --text rapids"))(
         list_endpoints
     )
@@ -48,6 +49,8 @@ def register(app: typer.Typer) -> None:
         "enable",
         examples=("uplift endpoints enable ep_0197f0c2", "uplift endpoints enable ep_0197f0c2 --held drop"),
     )(enable)
+    command(group, "delete", examples=("uplift endpoints delete ep_0197f0c2 --yes",))(delete)
+    secrets.register(group)
     command(group, "test", examples=("uplift endpoints test ep_0197f0c2 --type athlete.created",))(run_test)
     command(group, "verify", examples=("uplift endpoints verify ep_0197f0c2",))(verify)
 
@@ -127,6 +130,25 @@ def enable(
     calls = session.calls()
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/enable", {"held": held}))
+
+
+def delete(
+    session: Session,
+    endpoint: Endpoint,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the endpoint instead of showing it.")] = False,
+) -> None:
+    """Delete an endpoint and cancel its pending deliveries.
+
+    You cannot undo this. Without --yes, the command only shows the endpoint.
+    """
+    calls = session.calls()
+    found = find(calls, _PATH, "endpoint", "ep_", endpoint)
+    if not yes:
+        show_endpoint(session.output, found)
+        session.output.note("To delete this endpoint, repeat the command with --yes.")
+        return
+    calls.delete(f"{_PATH}/{segment(found['id'])}")
+    session.output.fields({"id": found["id"], "deleted": True})
 
 
 def run_test(session: Session, endpoint: Endpoint, event_type: TestType = None) -> None:

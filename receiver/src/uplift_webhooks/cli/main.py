@@ -5,7 +5,17 @@ from typing import Final
 import typer
 
 from uplift_webhooks import __version__
-from uplift_webhooks.cli import deliveries, endpoints, events, ips, listen, trigger, verification
+from uplift_webhooks.cli import (
+    deliveries,
+    endpoints,
+    event_types,
+    events,
+    ips,
+    listen,
+    reconcile,
+    trigger,
+    verification,
+)
 from uplift_webhooks.cli.kit.program import program, require_standard_output
 
 app: Final[typer.Typer] = program(
@@ -25,7 +35,7 @@ app: Final[typer.Typer] = program(
     ),
 )
 # In the order of the help: develop, inspect, change.
-for _each in (listen, trigger, verification, events, deliveries, endpoints, ips):
+for _each in (listen, trigger, verification, events, reconcile, deliveries, endpoints, event_types, ips):
     _each.register(app)
 
 

@@ -1,16 +1,15 @@
 """The event catalog command."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from uplift_server.cli.accounts import Wide
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
+from uplift_webhooks.cli.kit import catalog
 from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, event_type
-from uplift_webhooks.cli.kit.tables import Column
 
 
 def register(app: typer.Typer) -> None:
@@ -29,23 +28,6 @@ def event_types(
     """List the event types of the catalog, or show one with its schema and example."""
     with reach(session.config()) as client:
         if name is not None:
-            _show(session, event_type(client, name))
+            catalog.show_event_type(session.output, event_type(client, name))
             return
-        session.output.rows(
-            client.items("/v1/event-types", limit=limit),
-            [Column("name", "TYPE"), Column("description", "DESCRIPTION", folds=True)],
-            empty="The catalog is empty.",
-            wide=wide,
-        )
-
-
-def _show(session: Session, found: dict[str, Any]) -> None:
-    if session.output.as_json:
-        session.output.json(found)
-        return
-    documents = ("schema", "example")
-    session.output.fields({name: value for name, value in found.items() if name not in documents})
-    for name in documents:
-        session.output.line("")
-        session.output.line((name, "bold"))
-        session.output.line(json.dumps(found.get(name), indent=2, ensure_ascii=False))
+        catalog.list_event_types(session.output, client, limit, wide=wide)

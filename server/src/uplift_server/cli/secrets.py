@@ -1,6 +1,6 @@
 """Commands for endpoint secrets. A secret is never an argument, because other users can see arguments."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
@@ -9,10 +9,9 @@ from uplift_server.cli.endpoints import Endpoint, endpoint_app, place
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
 from uplift_server.core.durations import format_duration, parse_duration
-from uplift_server.core.limits import SECRET_CHARACTERS_MAX
 from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import input_name, read_input
+from uplift_webhooks.cli.kit.inputs import Overlap, SecretFile, UpliftHeader, read_secret
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import Converted, Name, options
 
@@ -52,28 +51,9 @@ def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None
 def rotate_secret(
     session: Session,
     endpoint: Endpoint,
-    secret_file: Annotated[
-        str | None,
-        typer.Option(
-            "--secret-file",
-            metavar="FILE",
-            help="File with your own new secret, or - for standard input. Default: a generated secret.",
-        ),
-    ] = None,
-    overlap: Annotated[
-        str | None,
-        typer.Option(
-            "--overlap", metavar="DURATION", help="How long the old secret stays active, 0 to 7d. Default: 24h."
-        ),
-    ] = None,
-    uplift_header: Annotated[
-        str | None,
-        typer.Option(
-            "--uplift-header",
-            metavar="old|new",
-            help="Secret that signs x-uplift-signature-256 during the overlap. Default: old.",
-        ),
-    ] = None,
+    secret_file: SecretFile = None,
+    overlap: Overlap = None,
+    uplift_header: UpliftHeader = None,
     account: AnyAccount = None,
 ) -> None:
     """Rotate an endpoint's secret and print the new one.
@@ -82,7 +62,7 @@ def rotate_secret(
     secret.
     """
     body = {
-        "secret": None if secret_file is None else _read(secret_file),
+        "secret": None if secret_file is None else read_secret(secret_file),
         "overlap_seconds": None if overlap is None else _seconds(overlap),
         "uplift_header": uplift_header,
     }
@@ -110,15 +90,6 @@ def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str 
     """Return the API path of an endpoint's secret, and its account."""
     path, owner = place(client, endpoint, account)
     return f"{path}/secret", owner
-
-
-def _read(source: str) -> str:
-    """Read a secret from the first line of a file or standard input. Raises CliError."""
-    remedy = "use a text file with the secret in its first line"
-    try:
-        return read_input(source, SECRET_CHARACTERS_MAX + 2, remedy).decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise CliError(f"{input_name(source)} is not UTF-8 text", remedy, ExitCode.USAGE) from error
 
 
 def _seconds(text: str) -> int:

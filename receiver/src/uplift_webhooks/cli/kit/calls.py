@@ -134,6 +134,24 @@ class Calls:
         with self._reported():
             yield from islice(paging.items(found), limit)
 
+    def reconcile(
+        self, cursor: str | None, types: Sequence[str] | None, created_after: str | None, *, at_least: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return the next events of the account, oldest first, and the cursor after them.
+
+        The list ends with the page that has event number `at_least`, or with the newest event.
+        """
+        with self._reported():
+            run = self._client.reconcile(cursor, types, created_after=created_after)
+            found: list[dict[str, Any]] = []
+            for event in run:
+                found.append(event)
+                # The cursor moves with the last event of a page.
+                if run.cursor != cursor and len(found) >= at_least:
+                    break
+                cursor = run.cursor
+            return found, run.cursor
+
     def _call(self, method: str, path: str, account: str | None, **request: Any) -> Any:
         headers = {**request.pop("headers", {}), **_headers(account)}
         with self._reported():

@@ -8,6 +8,27 @@ import typer
 
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
+SECRET_BYTES_MAX: Final = 1024
+SecretFile = Annotated[
+    str | None,
+    typer.Option(
+        "--secret-file",
+        metavar="FILE",
+        help="File with your own new secret, or - for standard input. Default: a generated secret.",
+    ),
+]
+Overlap = Annotated[
+    str | None,
+    typer.Option("--overlap", metavar="DURATION", help="How long the old secret stays active, 0 to 7d. Default: 24h."),
+]
+UpliftHeader = Annotated[
+    str | None,
+    typer.Option(
+        "--uplift-header",
+        metavar="old|new",
+        help="Secret that signs x-uplift-signature-256 during the overlap. Default: old.",
+    ),
+]
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Maximum number of items, 1 to 10000.")
 ]
@@ -84,6 +105,18 @@ def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
             return file.read(bytes_max)
     except OSError as error:
         raise CliError(f"cannot read {input_name(source)}: {error.strerror}", remedy, ExitCode.USAGE) from error
+
+
+def read_secret(source: str) -> str:
+    """Return the first line of a file or of standard input. A secret is never an argument: other users see arguments.
+
+    Raises CliError.
+    """
+    remedy = "use a text file with the secret in its first line"
+    try:
+        return read_input(source, SECRET_BYTES_MAX, remedy).decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise CliError(f"{input_name(source)} is not UTF-8 text", remedy, ExitCode.USAGE) from error
 
 
 def input_name(source: str) -> str:

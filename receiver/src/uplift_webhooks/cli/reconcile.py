@@ -1,0 +1,81 @@
+"""`uplift reconcile`: every event of the account after a stored position, to find missed events."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import After
+from uplift_webhooks.cli.kit.rejections import options
+from uplift_webhooks.cli.kit.tables import Column
+from uplift_webhooks.cli.session import Session, command
+
+_COLUMNS: Final = [Column("id", "EVENT"), Column("type", "TYPE", gives=True), Column("created_at", "CREATED")]
+_CURSOR_CHARACTERS_MAX: Final = 1000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module to the program."""
+    command(
+        app,
+        "reconcile",
+        examples=(
+            "uplift reconcile --after 2026-01-31T08:00:00Z",
+            "uplift reconcile --cursor-file uplift.cursor --json > missed.jsonl",
+            "uplift reconcile --type 'movement.*' --cursor-file uplift.cursor",
+        ),
+    )(reconcile)
+
+
+def reconcile(
+    session: Session,
+    event_type: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only this type, or a pattern such as movement.*. Repeatable."),
+    ] = None,
+    after: After = None,
+    cursor_file: Annotated[
+        Path | None,
+        typer.Option("--cursor-file", metavar="FILE", help="Continue after the position in this file, and update it."),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, max=100_000, help="Stop at the end of the page with event N."),
+    ] = 1000,
+) -> None:
+    """List every event of the account, oldest first, whether or not it was delivered.
+
+    With --cursor-file, the next run continues where this one ended. To see the data of an event: uplift events ID.
+    """
+    cursor = None if cursor_file is None else _read(cursor_file)
+    with options(cursor="--cursor-file", created_after="--after", type="--type", order="the order"):
+        found, cursor = session.calls().reconcile(cursor, event_type, after, at_least=limit)
+    session.output.rows(found, _COLUMNS, empty="No further events.")
+    if cursor_file is not None and cursor is not None:
+        _write(cursor_file, cursor)
+    if len(found) >= limit:
+        session.output.note("There may be more events. To continue, repeat the command with --cursor-file.")
+
+
+def _read(file: Path) -> str | None:
+    """Return the position in a file, or None if there is no file yet. Raises CliError."""
+    try:
+        with file.open(encoding="ascii") as opened:
+            return opened.read(_CURSOR_CHARACTERS_MAX).strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(
+            f"cannot read {file}", "use the file of an earlier run, or a new name", ExitCode.USAGE
+        ) from error
+
+
+def _write(file: Path, cursor: str) -> None:
+    """Replace the position in a file. Raises CliError."""
+    draft = file.with_name(f"{file.name}.new")
+    try:
+        draft.write_text(f"{cursor}\n", encoding="ascii")
+        draft.replace(file)
+    except OSError as error:
+        raise CliError(f"cannot write {file}: {error.strerror}", "use a directory that you can write to") from error
