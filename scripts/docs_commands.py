@@ -14,7 +14,7 @@ GROUPS: Final = {
     "uplift-server": (
         ("Run the server", "serve|demo|config|doctor|fleet|migrate|backup|secret-key|retention|mail"),
         ("Accounts and keys", "accounts?|keys?"),
-        ("Members and sign-in", "members?|sign-in-link"),
+        ("Members and sign-in", "members?|sign-in-link|portal-link"),
         ("Endpoints", "endpoints?"),
         ("Events and deliveries", "send|event-types|deliveries|delivery|explain|replay"),
         ("Audit log", "audit-log"),

@@ -246,6 +246,7 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
     names["member"] = join(server, account, "ana@example.com")
     invitation = {"email": "bob@example.com", "role": "member"}
     names["invitation"] = operator.post(f"/v1/accounts/{account}/members", invitation).json["id"]
+    names["link"] = operator.post(f"/v1/accounts/{account}/portal-links").json["id"]
     account_client = server.client(server.operator_key, account)
     samples = requests(document)
     rank = ("PUT", "GET", "POST", "PATCH", "DELETE")

@@ -21,6 +21,7 @@ COMMANDS_WITHOUT_REQUESTS = {
 COMMANDS_WITHOUT_FIELDS = {
     ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
     ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
+    ("portal-link", "list"), ("portal-link", "revoke"),
     ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "verify"),
     ("endpoint", "secret", "show"), ("endpoint", "secret", "expire-old"), ("delivery", "resend"),
     ("delivery", "cancel"), ("members",),
@@ -93,6 +94,7 @@ def test_a_command_without_fields_sends_none(
              "members": ["--account", "acc_0a11"],
              "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": [],
              "retention": [], "fleet": []}  # fmt: skip
+    names["portal-link"] = [*([] if path[-1] == "list" else ["lnk_0b11"]), "--account", "acc_0a11"]
     if path[0] == "member":
         name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
         names["member"] = [*name, "--account", "acc_0a11"]

@@ -38,6 +38,11 @@ def test_keys(api: FakeApi) -> None:
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
 
+def test_portal_links(api: FakeApi) -> None:
+    assert output("portal-link", "list", "--account", "Rapids")["id"] == "lnk_0b11"
+    assert output("portal-link", "revoke", "lnk_0b", "--account", "Rapids") == {"id": "lnk_0b11", "revoked": True}
+
+
 def test_an_operator_key_is_created_without_a_server(api: FakeApi) -> None:
     key = output("key", "create")["key"]
     assert load({"UPLIFT_OPERATOR_KEY": key}).operator_key == key

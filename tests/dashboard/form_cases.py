@@ -123,6 +123,10 @@ def _key(forms: Forms) -> Values:
     return {"key": key["id"]}
 
 
+def _link(forms: Forms) -> Values:
+    return {"link": forms.server.api().ok("POST", f"/v1/accounts/{forms.account.id}/portal-links")["id"]}
+
+
 def _session(forms: Forms) -> Values:
     key = forms.server.api().ok("POST", f"/v1/accounts/{forms.account.id}/keys", {"name": "l", "scopes": ["listen"]})
     return {"session": forms.server.api(key["key"]).ok("POST", "/v1/listen-sessions")["id"]}
@@ -311,6 +315,12 @@ CASES = [
         visitor="operator",
         repeatable=True,
         shows=True,
+    ),
+    FormCase(
+        "/operator/accounts/{account}/portal-links/{link}/revoke",
+        action="link.revoked",
+        prepare=_link,
+        visitor="operator",
     ),
     FormCase("/operator/accounts/{account}/delete", action="account.deleted", prepare=_account, visitor="operator"),
     FormCase(

@@ -128,6 +128,18 @@ class Links(Noun[Way]):
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
     @verb
+    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """Return one page of an account's unused portal links, newest first."""
+        return get_page(f"{_account(account)}/portal-links", limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def revoke(self, account: str, link: str) -> Call[None]:
+        """Revoke an unused portal link."""
+        return delete(f"{_account(account)}/portal-links/{segment(link)}")
+
+    @verb
     def operator(self, *, read_only: bool | None = None, idempotency_key: str | None = None) -> Call[JsonObject]:
         """Create a one-time `url` that signs in an operator. It is valid until `expires_at`.
 

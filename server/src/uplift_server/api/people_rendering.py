@@ -1,13 +1,20 @@
-"""Conversion of members, invitations and links to API models."""
+"""Conversion of keys, members, invitations and links to API models."""
 
 from typing import Final
 
-from uplift_server.api.views import InvitationView, LinkView, MemberView, RoleName
+from uplift_server.api.people_views import (
+    InvitationView,
+    KeyView,
+    LinkView,
+    MemberView,
+    PortalLinkView,
+    RoleName,
+)
 from uplift_server.core import ids
 from uplift_server.core.security.rights import Role
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.portal_links import ShownLink
-from uplift_server.store.records import Invitation, Member
+from uplift_server.store.records import ApiKey, Invitation, Link, Member
 
 _ROLE_NAMES: Final[dict[Role, RoleName]] = {
     Role.MEMBER: "member",
@@ -15,6 +22,19 @@ _ROLE_NAMES: Final[dict[Role, RoleName]] = {
     Role.ADMIN: "admin",
     Role.OWNER: "owner",
 }
+
+
+def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
+    """Return a key of an account (public ID) for a response. `text` is set only at its creation."""
+    return KeyView(
+        id=ids.prefixed(ids.KEY, key.id),
+        account=account,
+        name=key.name,
+        ends_with=key.ends_with,
+        scopes=sorted(key.scopes),
+        created_at=format_timestamp(key.created_at),
+        **({} if text is None else {"key": text}),
+    )
 
 
 def member_view(member: Member, account: str) -> MemberView:
@@ -40,6 +60,18 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
         invited_by=invitation.invited_by,
         created_at=format_timestamp(invitation.created_at),
         expires_at=format_timestamp(invitation.expires_at),
+        **({} if url is None else {"url": url}),
+    )
+
+
+def portal_link_view(link: Link, account: str, url: str | None = None) -> PortalLinkView:
+    """Return a portal link of an account (public ID) for a response. `url` is set only at its creation."""
+    return PortalLinkView(
+        id=ids.prefixed(ids.LINK, link.id),
+        account=account,
+        email=link.email,
+        role=_ROLE_NAMES[link.role],
+        expires_at=format_timestamp(link.expires_at),
         **({} if url is None else {"url": url}),
     )
 

@@ -19,7 +19,6 @@ from uplift_server.api.views import (
     EventView,
     ExplanationView,
     HealthView,
-    KeyView,
     Listed,
     ReasonName,
     ReplayPreview,
@@ -54,7 +53,6 @@ from uplift_server.service.secrets import ShownSecrets
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import (
     Account,
-    ApiKey,
     Attempt,
     Delivery,
     DisabledReason,
@@ -124,19 +122,6 @@ def account_view(account: Account) -> AccountView:
         contact_emails=list(account.contact_emails),
         created_at=format_timestamp(account.created_at),
         updated_at=format_timestamp(account.updated_at),
-    )
-
-
-def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
-    """Return a key of an account (public ID) for a response. `text` is set only at its creation."""
-    return KeyView(
-        id=ids.prefixed(ids.KEY, key.id),
-        account=account,
-        name=key.name,
-        ends_with=key.ends_with,
-        scopes=sorted(key.scopes),
-        created_at=format_timestamp(key.created_at),
-        **_only(key=text),
     )
 
 

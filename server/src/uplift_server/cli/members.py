@@ -13,6 +13,7 @@ from uplift_server.config import Config
 from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Limit
+from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -20,6 +21,12 @@ from uplift_webhooks.cli.kit.tables import Column
 member_app: Final = typer.Typer(
     cls=Group,
     help="Invite, update and remove members of accounts. To list them, use `uplift-server members`.",
+    no_args_is_help=True,
+)
+
+link_app: Final = typer.Typer(
+    cls=Group,
+    help="List and revoke unused portal links. To create one, use `uplift-server sign-in-link --account ACCOUNT`.",
     no_args_is_help=True,
 )
 
@@ -39,6 +46,7 @@ _INVITATIONS: Final = [
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.add_typer(member_app, name="member")
+    app.add_typer(link_app, name="portal-link")
     command(app, "members", examples=("uplift-server members --account 'Rapids Academy'",))(members)
     command(
         app,
@@ -169,6 +177,41 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
     session.output.note(
         "Send the link only to the member: anyone with it can set the password. It works once and expires in 1 hour."
     )
+
+
+@command(link_app, "list", examples=("uplift-server portal-link list --account 'Rapids Academy'",))
+def portal_links(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
+    """List an account's unused portal links that have not expired."""
+    with reach(session.config()) as client:
+        path = lookup.account_path(client, account)
+        session.output.rows(
+            client.items(f"{path}/portal-links", limit=limit),
+            [
+                Column("id", "LINK", "id"),
+                Column("email", "EMAIL", gives=True),
+                Column("role", "ROLE"),
+                Column("expires_at", "EXPIRES", "timestamp"),
+            ],
+            empty="No unused portal links.",
+            wide=wide,
+        )
+
+
+@command(link_app, "revoke", examples=("uplift-server portal-link revoke lnk_0197f0c2 --account acc_0197f0c2",))
+def revoke_portal_link(
+    session: Session,
+    link: Annotated[str, typer.Argument(metavar="LINK", help="ID of the link, or a unique ID prefix.")],
+    account: Account,
+) -> None:
+    """Revoke an unused portal link.
+
+    The link stops working immediately. Sessions that began with a link do not end.
+    """
+    with reach(session.config()) as client:
+        path = f"{lookup.account_path(client, account)}/portal-links"
+        found = find(client, path, "portal link", "lnk_", link)
+        client.delete(f"{path}/{segment(found['id'])}")
+        session.output.fields({"id": found["id"], "revoked": True})
 
 
 def sign_in_link(

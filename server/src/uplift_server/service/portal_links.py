@@ -9,15 +9,15 @@ from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.people import LINK_TTL_MS, normalize_email
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import GUEST_ROLE_MAX, Role, check_role, parse_role
-from uplift_server.service.context import ServiceContext
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.fields import UNSET, Unset, given_or_none
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import require_valid
+from uplift_server.service.rejections import not_found, parse_id, require_valid
 from uplift_server.store import audit, idempotency, sessions
 from uplift_server.store.contract import Transaction
-from uplift_server.store.records import Account, Link
+from uplift_server.store.records import Account, Link, Page
 
 _KIND: Final = "portal link"
 _OPERATOR_KIND: Final = "sign-in link"
@@ -61,10 +61,12 @@ class ShownLink:
     expires_at: int
     repeated: bool
     """Whether an earlier request created it. The link may already have been used."""
+    link: Link | None = None
+    """The stored link. None for a password reset, which is not stored."""
 
 
 class PortalLinks:
-    """Creates one-time links."""
+    """Manages one-time links."""
 
     def __init__(self, context: ServiceContext, links: DashboardLinks) -> None:
         self._context = context
@@ -107,6 +109,34 @@ class PortalLinks:
         details = {"read_only": True} if is_read_only else {}
         return await self._context.run_shielded(self._create(caller, link, None, request, details))
 
+    async def page(
+        self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[Link]:
+        """Return the account's usable links, newest first. Raises NotFound."""
+        caller.require_operator(reads=True)
+        owner = self._context.find_account(caller, account)
+        before = self._context.decode_cursor(listing, sessions.LINK_KEY_NUMBERS, problems)
+        now = self._context.now()
+        return await self._context.database.read(
+            lambda c: sessions.page_of_links(c, owner.seq, now=now, limit=listing.limit, before=before)
+        )
+
+    async def revoke(self, caller: Caller, account: str, link: str) -> None:
+        """Revoke an unused link. Raises NotFound."""
+        caller.require_operator()
+        owner = self._context.find_account(caller, account)
+        link_id, now = parse_id(ids.LINK, link, _KIND), self._context.now()
+
+        def revoke(connection: Transaction) -> Link | None:
+            revoked = sessions.revoke_link(connection, owner.seq, link_id, now=now)
+            if revoked is not None:
+                details = {"email": revoked.email, "role": revoked.role.text}
+                audit.add(connection, self._context.audit_entry(caller, "link.revoked", link, details, owner.seq))
+            return revoked
+
+        if await self._context.database.write(revoke) is None:
+            raise not_found(_KIND, link)
+
     def _ends_at(self) -> int:
         return self._context.now() + LINK_TTL_MS
 
@@ -131,4 +161,4 @@ class PortalLinks:
             return sessions.add_link(connection, link)
 
         stored, repeated = await self._context.write(create_once(request, link.id, entry.at, create, sessions.get_link))
-        return ShownLink(self._links.link_url(stored.id), stored.expires_at, repeated)
+        return ShownLink(self._links.link_url(stored.id), stored.expires_at, repeated, stored)

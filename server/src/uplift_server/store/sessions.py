@@ -1,7 +1,7 @@
 """Dashboard sessions and one-time links. Only digests of cookies are stored."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -9,8 +9,12 @@ from sqlalchemy import Connection
 from uplift_server.core.people.people import SESSIONS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
-from uplift_server.store.records import Link, Session
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Link, Page, Session
 from uplift_server.store.schema_people import links, sessions
+
+LINK_KEY_NUMBERS: Final = 4
+_PART_BYTES: Final = 4
 
 
 def create(connection: Connection, session: Session) -> None:
@@ -86,6 +90,30 @@ def add_link(connection: Connection, link: Link) -> Link:
 def get_link(connection: Connection, link_id: bytes) -> Link | None:
     """Return an unused link. It may have expired."""
     row = connection.execute(sa.select(links).where(links.c.id == link_id)).first()
+    return None if row is None else _link(row)
+
+
+def page_of_links(
+    connection: Connection, account_seq: int, *, now: int, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Link]:
+    """List the usable links of an account, newest first (`now` in Unix ms)."""
+    query = sa.select(links).where(links.c.account_seq == account_seq, links.c.expires_at > now)
+    query = query.order_by(links.c.id.desc()).limit(limit + 1)
+    if before is not None:
+        # Cursors of other lists can have larger numbers.
+        query = query.where(links.c.id < b"".join(each.to_bytes(8, "big")[-_PART_BYTES:] for each in before))
+    return page_of([_link(row) for row in connection.execute(query)], limit, lambda link: _parts(link.id))
+
+
+def _parts(link_id: bytes) -> tuple[int, ...]:
+    """Return an ID as the LINK_KEY_NUMBERS numbers of a page's key."""
+    return tuple(int.from_bytes(link_id[at : at + _PART_BYTES], "big") for at in range(0, len(link_id), _PART_BYTES))
+
+
+def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:
+    """Delete a usable link of an account. Return it, or None if it does not exist (`now` in Unix ms)."""
+    own = sa.and_(links.c.id == link_id, links.c.account_seq == account_seq, links.c.expires_at > now)
+    row = connection.execute(sa.delete(links).where(own).returning(links)).first()
     return None if row is None else _link(row)
 
 

@@ -20,6 +20,7 @@ PATH_PARAMETERS: Final = {
     "event": "Event ID.",
     "invitation": "Invitation ID.",
     "key": "Key ID.",
+    "link": "Portal link ID.",
     "member": "Member ID.",
     "name": "Name of the event type.",
     "replay": "Replay ID.",
@@ -66,6 +67,7 @@ _IDS: Final = (
     ("Key", prefixes.KEY),
     ("Member", prefixes.MEMBER),
     ("Invitation", prefixes.INVITATION),
+    ("Portal link", prefixes.LINK),
 )
 
 

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import KeyNew, Paging
+from uplift_server.api.people_rendering import key_view
+from uplift_server.api.people_views import KeyView
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
-from uplift_server.api.rendering import key_view, listed
+from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.views import KeyView, Listed
+from uplift_server.api.views import Listed
 from uplift_server.service.keys import KeyDraft
 
 router = APIRouter(tags=["Accounts"])

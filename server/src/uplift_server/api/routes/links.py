@@ -4,17 +4,24 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import LinkNew, SignInLinkNew
-from uplift_server.api.people_rendering import link_view
-from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
+from uplift_server.api.bodies import LinkNew, Paging, SignInLinkNew
+from uplift_server.api.people_rendering import link_view, portal_link_view
+from uplift_server.api.people_views import LinkView, PortalLinkView
+from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.views import LinkView
+from uplift_server.api.views import Listed
 from uplift_server.service.portal_links import LinkDraft
 
 router = APIRouter(tags=["Accounts"])
 
 
-@router.post("/v1/accounts/{account}/portal-links", status_code=201, summary="Create a portal link")
+@router.post(
+    "/v1/accounts/{account}/portal-links",
+    status_code=201,
+    summary="Create a portal link",
+    response_model_exclude_unset=True,
+)
 async def create_portal_link(
     request: Request,
     response: Response,
@@ -22,7 +29,7 @@ async def create_portal_link(
     caller: CallerOf,
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(LinkNew, required=False))],
-) -> LinkView:
+) -> PortalLinkView:
     """Requires an operator key. The link works once, and signs a person in to the account for 12 hours."""
     link = await services.portal_links.create(
         caller,
@@ -32,7 +39,23 @@ async def create_portal_link(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=link.repeated)
-    return link_view(link)
+    assert link.link is not None, "a portal link is stored"
+    return portal_link_view(link.link, account, link.url)
+
+
+@router.get("/v1/accounts/{account}/portal-links", summary="List portal links", response_model_exclude_unset=True)
+async def list_portal_links(
+    services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
+) -> Listed[PortalLinkView]:
+    """Requires an operator key. Returns unused links that have not expired, newest first."""
+    page = await services.portal_links.page(caller, account, parsed.values.listing(), problems=parsed.problems)
+    return listed(page, lambda link: portal_link_view(link, account), services.context.cursors)
+
+
+@router.delete("/v1/accounts/{account}/portal-links/{link}", status_code=204, summary="Revoke a portal link")
+async def revoke_portal_link(services: ServicesOf, caller: CallerOf, account: str, link: str) -> None:
+    """Requires an operator key. The link stops working. Sessions that began with a link do not end."""
+    await services.portal_links.revoke(caller, account, link)
 
 
 @router.post("/v1/sign-in-links", status_code=201, summary="Create a sign-in link")

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
+from uplift_server.api.people_views import InvitationView, LinkView, MemberView
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.views import InvitationView, LinkView, Listed, MemberView
+from uplift_server.api.views import Listed
 from uplift_server.service.fields import UNSET
 from uplift_server.service.members import InvitationDraft
 

@@ -22,6 +22,7 @@ ACTIONS: Final = {
     "member.password_changed": "A member changed or reset their password.",
     "operator.signed_in": "An operator signed in to the dashboard.",
     "link.created": "A one-time dashboard link was created.",
+    "link.revoked": "An unused portal link was revoked.",
     "event_type.published": "An event type was added to the event catalog or updated.",
     "event_type.deleted": "An event type was deleted from the event catalog.",
     "endpoint.created": "An endpoint was created.",

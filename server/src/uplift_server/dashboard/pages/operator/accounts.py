@@ -13,12 +13,14 @@ from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.accounts import AccountDraft
+from uplift_server.service.context import Listing
 from uplift_server.service.errors import Invalid
 from uplift_server.service.portal_links import LinkDraft
 
 _NEW: Final = "operator/new_account.html"
 _ONE: Final = "operator/account.html"
 _SEARCH_CHARACTERS_MAX: Final = 200
+LINKS_SHOWN: Final = 20
 ROLES: Final = tuple((role.text, role.text.capitalize()) for role in Role)
 
 
@@ -78,6 +80,13 @@ async def create_link(visit: Visit) -> Response:
     return visit.leave_with_secret(f"/operator/accounts/{account}", account, link.url)
 
 
+async def revoke_link(visit: Visit) -> Response:
+    """Revoke an unused portal link."""
+    account = visit.parameter("account")
+    await visit.services.portal_links.revoke(visit.caller, account, visit.parameter("link"))
+    return visit.leave(f"/operator/accounts/{account}", "Portal link revoked.")
+
+
 async def delete(visit: Visit) -> Response:
     """Delete an account with its keys and endpoints."""
     account = await visit.services.accounts.get(visit.caller, visit.parameter("account"))
@@ -95,6 +104,7 @@ async def _one(
     text = visit.parameter("account")
     account = await visit.services.accounts.get(visit.caller, text)
     series = (await visit.services.statistics.of_accounts(visit.caller, [text]))[text]
+    links = await visit.services.portal_links.page(visit.caller, text, Listing(LINKS_SHOWN))
     filled = form or {"name": account.name, "contact_emails": "\n".join(account.contact_emails)}
     context: dict[str, Any] = {
         "id": text,
@@ -102,6 +112,7 @@ async def _one(
         "listed": await visit.services.operator_lists.account_summary(account),
         "volume": volume(series),
         "roles": ROLES,
+        "links": [(ids.prefixed(ids.LINK, each.id), each) for each in links.items],
         "secret": visit.shown_secret(text),
         "invited": invited,
         **filled,
@@ -130,5 +141,6 @@ PAGES: Final = (
     operator_page("/accounts/{account}", one),
     operator_form("/accounts/{account}", update),
     operator_form("/accounts/{account}/portal-links", create_link, back="/accounts/{account}"),
+    operator_form("/accounts/{account}/portal-links/{link}/revoke", revoke_link, back="/accounts/{account}"),
     operator_form("/accounts/{account}/delete", delete, back="/accounts"),
 )

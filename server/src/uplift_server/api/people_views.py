@@ -1,0 +1,71 @@
+"""Models of API responses about keys, members, invitations and links."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from uplift_server.api.views import CreatedAt, ExpiresAt
+
+
+class KeyView(BaseModel):
+    """An API key of an account."""
+
+    id: str = Field(description="Key ID (`key_…`).")
+    account: str = Field(description="Account ID.")
+    name: str = Field(description="Display name.")
+    ends_with: str = Field(description="The last characters of the key.")
+    scopes: list[str] = Field(description="Permissions of the key.")
+    created_at: CreatedAt
+    key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
+
+
+RoleName = Literal["member", "manager", "admin", "owner"]
+
+
+class MemberView(BaseModel):
+    """A member of an account."""
+
+    id: str = Field(description="Member ID (`mem_…`).")
+    account: str = Field(description="Account ID.")
+    email: str | None = Field(description="Email address. Null for guests.")
+    name: str = Field(description="Display name.")
+    role: RoleName = Field(description="Role in the account.")
+    has_password: bool = Field(description="Whether the member can sign in with a password.")
+    created_at: CreatedAt
+
+
+class InvitationView(BaseModel):
+    """A pending invitation to an account."""
+
+    id: str = Field(description="Invitation ID (`inv_…`).")
+    account: str = Field(description="Account ID.")
+    email: str = Field(description="Email address of the invited person.")
+    role: RoleName = Field(description="Role of the new member.")
+    invited_by: str = Field(description="Name of the inviter.")
+    created_at: CreatedAt
+    expires_at: ExpiresAt
+    url: str | None = Field(
+        default=None,
+        description="Link for the invited person. Only in the response that creates the invitation, and only if email "
+        "is not configured.",
+    )
+
+
+class PortalLinkView(BaseModel):
+    """An unused portal link, which signs a person in to the dashboard of an account."""
+
+    id: str = Field(description="Link ID (`lnk_…`).")
+    account: str = Field(description="Account ID.")
+    email: str | None = Field(description="Email address of the person. Null for a guest.")
+    role: RoleName = Field(description="Role of a new member or guest.")
+    expires_at: ExpiresAt
+    url: str | None = Field(
+        default=None, description="One-time link for the person. Only in the response that creates it."
+    )
+
+
+class LinkView(BaseModel):
+    """A one-time link to the dashboard."""
+
+    url: str = Field(description="One-time link for the person.")
+    expires_at: ExpiresAt
