@@ -93,6 +93,15 @@ def test_keys_have_their_requested_scopes(server: Any) -> None:
     assert invalid.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
 
 
+def test_a_caller_reads_its_own_account(server: Any) -> None:
+    """An operator names the account."""
+    account = server.account()
+    shown = server.operator.get(f"/v1/accounts/{account}").json
+    assert server.owner(account, []).get("/v1/account").json == shown
+    assert server.client(server.operator_key, account).get("/v1/account").json == shown
+    assert server.operator.get("/v1/account").code == "account_required"
+
+
 def test_deleting_an_account_deletes_its_keys_and_endpoints(server: Any) -> None:
     """The key is rejected at once, the engine is notified of each endpoint, and other accounts are unaffected."""
     account, other = server.account(), server.account()

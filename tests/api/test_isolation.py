@@ -52,6 +52,8 @@ SCOPED = {
     ("POST", "/v1/listen-sessions/{session}/test"): Scope.LISTEN,
 }
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
+OWN_ACCOUNT = ("GET", "/v1/account")
+"""Every key of an account can read it."""
 OPERATORS = {
     ("GET", "/metrics"),
     ("POST", "/v1/accounts"),
@@ -163,7 +165,7 @@ def test_the_tables_contain_all_routes(server: Any) -> None:
     """A new route must be added to one of the tables."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert routes == set(SCOPED) | ANY_KEY | OPERATORS | PUBLIC | INGEST
+    assert routes == set(SCOPED) | ANY_KEY | {OWN_ACCOUNT} | OPERATORS | PUBLIC | INGEST
 
 
 def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
@@ -212,7 +214,7 @@ def test_all_routes_require_a_key(mine: Owned, server: Any) -> None:
     """A missing header, another scheme, an empty key and an unknown key have the same response."""
     wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
     for headers in ({}, *({"authorization": each} for each in wrong)):
-        for method, path in {*SCOPED, *ANY_KEY, *OPERATORS}:
+        for method, path in {*SCOPED, *ANY_KEY, OWN_ACCOUNT, *OPERATORS}:
             client = server.client(None)
             response = client.call(method, path.format(**mine.names), BODIES.get((method, path)), **headers)
             assert (response.status, response.code) == (401, "unauthorized"), (method, path)
@@ -253,6 +255,7 @@ def test_each_scope_allows_its_routes_only(server: Any, scope: Scope) -> None:
         assert response.status in expected, (method, path, response.body)
     for method, path in ANY_KEY:
         assert owned.call(only, method, path).status == 200
+    assert owned.call(only, *OWN_ACCOUNT).json["id"] == owned.id
 
 
 def test_permissions_are_checked_before_the_body(mine: Owned, server: Any) -> None:

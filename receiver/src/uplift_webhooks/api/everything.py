@@ -36,6 +36,11 @@ class Everything(Noun[Way]):
         self.retention = Retention(request, way)
 
     @verb
+    def account(self) -> Call[JsonObject]:
+        """Return the account of the API key. Other keys name the account when they create the client."""
+        return get("/v1/account")
+
+    @verb
     def fleet(self) -> Call[JsonObject]:
         """Return the problems of the server, and the failing endpoints by cause, for operators."""
         return get("/v1/fleet")

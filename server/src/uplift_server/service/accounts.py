@@ -82,6 +82,10 @@ class Accounts:
             raise not_found(_KIND, account)
         return found
 
+    def own(self, caller: Caller) -> Account:
+        """Return the account of the caller's key, or the one that an operator names. Raises AccountRequired."""
+        return self._context.cache.accounts[caller.require_account()]
+
     async def version(self, caller: Caller) -> Hashable:
         """Return a value that changes whenever the content of the account's pages changes. Raises Unavailable.
 

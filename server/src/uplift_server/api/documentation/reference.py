@@ -32,7 +32,7 @@ NOUNS: Final = (
     ("Event types", "/v1/event-types"),
     ("Listen sessions", "/v1/listen-sessions"),
     ("Audit log", "/v1/audit-log"),
-    ("Accounts", "/v1/accounts(/{account})?$"),
+    ("Accounts", "/v1/account$|/v1/accounts(/{account})?$"),
     ("Keys", "/v1/accounts/{account}/keys"),
     ("Members", "/v1/accounts/{account}/(members|invitations)"),
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),

@@ -39,6 +39,15 @@ async def list_accounts(
     return listed(page, account_view, services.context.cursors)
 
 
+@router.get("/v1/account", summary="Get your account")
+async def get_own_account(services: ServicesOf, caller: CallerOf) -> AccountView:
+    """Requires any account key. Returns the account of the key.
+
+    An operator key names the account in `Uplift-Account`.
+    """
+    return account_view(services.accounts.own(caller))
+
+
 @router.get("/v1/accounts/{account}", summary="Get an account")
 async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
     """Requires an operator key."""
