@@ -146,6 +146,59 @@ def test_a_client_that_disconnects_during_its_body_is_no_error(server: Any, caps
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
+INVALID: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/v1/accounts", {"name": "", "contact_emails": ["nobody"]}),
+    ("POST", "/v1/accounts/{account}/keys", {"name": "", "scopes": ["no"]}),
+    ("POST", "/v1/accounts/{account}/members", {"email": "nobody", "role": "king"}),
+    ("POST", "/v1/accounts/{account}/portal-links", {"email": "nobody", "role": "king"}),
+    ("PUT", "/v1/event-types/Wrong", {"description": 5, "schema": {"type": 5}, "api_version": ""}),
+    ("POST", "/v1/endpoints", {"url": "x", "event_types": ["athlete.create"], "headers": {"Host": "x"}, "secret": "x"}),
+    ("POST", "/v1/endpoints", {"url": "ftp://x", "description": 5, "max_in_flight": -1}),
+    ("PATCH", "/v1/endpoints/{endpoint}", {"url": "x", "event_types": ["no.such"], "rate_limit_per_second": 0}),
+    ("POST", "/v1/endpoints/{endpoint}/enable", {"held": "throw"}),
+    ("POST", "/v1/endpoints/{endpoint}/test", {"type": "athlete.create"}),
+    ("POST", "/v1/endpoints/{endpoint}/secret/rotate", {"secret": "x", "overlap_seconds": -1, "uplift_header": "x"}),
+    ("POST", "/v1/replays", {"endpoint": "ep_x", "status": ["held"], "types": ["no.such"], "rate_per_second": 0}),
+    ("POST", "/v1/replays", {"created_after": "x", "types": ["Wrong"], "dry_run": "x"}),
+    (
+        "POST",
+        "/v1/deliveries/resend",
+        {"endpoint": ["ep_x"], "type": ["no.such"], "status": ["held"], "outcome": ["x"]},
+    ),
+    ("POST", "/v1/listen-sessions", {"event_types": ["no.such"], "since": "x", "description": "x" * 5_000}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), INVALID, ids=lambda each: each if isinstance(each, str) else "")
+def test_an_unknown_field_hides_no_other_problem(server: Any, method: str, path: str, body: dict[str, Any]) -> None:
+    account = server.account()
+    caller = server.client(server.operator_key, account)
+    endpoint = caller.post("/v1/endpoints", {"url": "https://example.com/a"}).json["id"]
+    path = path.format(account=account, endpoint=endpoint)
+    found = caller.call(method, path, body).problems
+    wrong = {field.partition(".")[0] for field, _ in found}
+    assert wrong >= body.keys(), "each field is not valid"
+    assert caller.call(method, path, {**body, "nope": 1}).problems == found | {("nope", "unknown_field")}
+
+
+QUERIES = [
+    ("/v1/endpoints", {"state": "x", "limit": "0", "cursor": "x"}),
+    ("/v1/events", {"type": "no.such", "created_after": "x", "limit": "x", "order": "x"}),
+    ("/v1/deliveries", {"status": "x", "type": "no.such", "outcome": "x", "status_code": "9", "endpoint": "ep_x"}),
+    ("/v1/audit-log", {"action": "no.such", "created_after": "x", "cursor": "x"}),
+    ("/v1/stats", {"period": "x"}),
+]
+
+
+@pytest.mark.parametrize(("path", "query"), QUERIES)
+def test_an_unknown_parameter_hides_no_other_problem(server: Any, path: str, query: dict[str, str]) -> None:
+    caller = server.owner(server.account())
+    text = "&".join(f"{name}={value}" for name, value in query.items())
+    found = caller.get(f"{path}?{text}").problems
+    assert {field for field, _ in found} == query.keys()
+    assert caller.get(f"{path}?{text}&nope=1").problems == found | {("nope", "unknown_field")}
+
+
 # ---- bodies and queries that could delay other callers
 
 

@@ -208,6 +208,25 @@ def test_all_problems_are_reported_together(operator: Client) -> None:
     }
 
 
+def test_messages_suggest_types_fields_and_the_header_of_the_account(operator: Client) -> None:
+    def messages(path: str, body: Any) -> dict[str, str]:
+        return {each["field"]: each["message"] for each in operator.post(path, body).json()["errors"]}
+
+    sent = {"eventType": TYPE, "Data": {}, "account": "acc_x", "type": "movement.analytic.created"}
+    found = messages("/v1/events", sent)
+    assert found["eventType"].endswith("Did you mean type?")
+    assert found["Data"].endswith("Did you mean data?")
+    assert f"Did you mean {TYPE}?" in found["type"]
+    assert "`Uplift-Account: acc_…`" in found["account"]
+    found = messages("/v1/events/batch", {"events": [event(account_id="acc_x")]})
+    assert found["events.0.account_id"].endswith("Did you mean account?")
+    found = messages(
+        "/v1/endpoints", {"url": "https://a.example/", "eventTypes": [], "event_types": ["athlete.create"]}
+    )
+    assert found["eventTypes"].endswith("Did you mean event_types?")
+    assert "Did you mean athlete.created?" in found["event_types"]
+
+
 def test_a_repeated_request_gets_the_first_response_with_a_header(operator: Client) -> None:
     first = operator.post("/v1/events", event(), idempotency_key="k").json()
     again = operator.post("/v1/events", event(idempotency_key="k"))

@@ -86,3 +86,10 @@ def test_all_problems_with_patterns_are_reported() -> None:
         ("types", "event_type_unknown"),
     ]
     assert "movment.*" in problems[-1].message
+
+
+def test_the_most_similar_type_or_group_is_suggested() -> None:
+    known = ["movement.analytics.created", "movement.analytics.failed", "athlete.created"]
+    _, problems = pattern_problems(["movment.*", "movement.analytic.*", "athlete.create", "payments.*"], known)
+    suggested = [each.message.partition("Did you mean ")[2].partition("?")[0] for each in problems]
+    assert suggested == ["movement.*", "movement.analytics.*", "athlete.created", ""]

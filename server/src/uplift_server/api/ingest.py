@@ -4,8 +4,7 @@ Measured on one core, a FastAPI route costs 110 µs more per request, as much as
 receiver. FastAPI serves all other routes.
 """
 
-import itertools
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +20,7 @@ from uplift_server.core.limits import (
     PROBLEMS_LISTED_MAX,
 )
 from uplift_server.core.problems import Problem
+from uplift_server.core.suggestions import unknown_fields
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
@@ -73,6 +73,12 @@ _text = msgspec.json.Decoder(str)
 _TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "account")
 _FIELDS: Final = frozenset({"type", "data", "id", "idempotency_key", "expires_at"})
 _BATCH_FIELDS: Final = _FIELDS | {"account"}
+_BATCH_BODY_FIELDS: Final = frozenset({"events"})
+_ACCOUNT_TEXTS: Final = dict.fromkeys(
+    ("account", "account_id", "accountId"),
+    "Only the events of a batch name an account. Send its ID in the header `Uplift-Account: acc_…`.",
+)
+"""Messages for the account in the body of a single event."""
 
 
 class _Headers(NamedTuple):
@@ -281,10 +287,10 @@ def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
     except (KeyError, msgspec.ValidationError):
         events = None
     if fields is None or events is None:
-        unknown = _unknown_fields(fields or {}, "", {"events"})
+        unknown = unknown_fields(fields or {}, _BATCH_BODY_FIELDS)
         text = 'The body must be an object with a list of events. Send {"events": […]}.'
         raise Invalid([*unknown, Problem("events", "required", text)])
-    problems = _unknown_fields(fields, "", {"events"})
+    problems = unknown_fields(fields, _BATCH_BODY_FIELDS)
     if not 1 <= len(events) <= BATCH_EVENTS_MAX:
         raise Invalid([*problems, _wrong_count(len(events))])
     found = []
@@ -303,7 +309,7 @@ def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Pr
         text = "The event must be a JSON object with `type` and `data`."
         problems.append(Problem(prefix.rstrip("."), "type_object", text))
         return None
-    problems += _unknown_fields(fields, prefix, known)
+    problems += unknown_fields(fields, known, prefix, {} if "account" in known else _ACCOUNT_TEXTS)
     texts: dict[str, str] = {}
     for name in ("type", *(each for each in _TEXT_FIELDS if each in known)):
         raw = fields.get(name)
@@ -328,13 +334,6 @@ def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Pr
 
 def _wrong_count(count: int) -> Problem:
     return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX}.")
-
-
-def _unknown_fields(fields: Iterable[str], prefix: str, known: frozenset[str] | set[str]) -> list[Problem]:
-    """Return a problem for each unknown field, up to one more than a response lists."""
-    unknown = (prefix + name for name in fields if name not in known)
-    text = "The field does not exist. Check its spelling, or omit it."
-    return [Problem(name[:200], "unknown_field", text) for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)]
 
 
 def _stored(result: list[hot_records.Appended] | hot_records.IdempotencyConflict) -> list[hot_records.Appended]:

@@ -5,7 +5,6 @@ checks the permissions first and then reports all problems at once.
 """
 
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,19 +17,17 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
 from uplift_server.core.limits import (
-    PROBLEMS_LISTED_MAX,
     REQUEST_BODY_BYTES_MAX,
     REQUEST_CONTAINERS_MAX,
     REQUEST_ENTRIES_MAX,
 )
 from uplift_server.core.problems import Problem
+from uplift_server.core.suggestions import FIELD_CHARACTERS_MAX, unknown_fields
 from uplift_server.service.errors import Malformed, PayloadTooLarge, UnsupportedMediaType
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
-FIELD_CHARACTERS_MAX: Final = 200
-"""Maximum length of a field name in a response."""
 _JSON: Final = "application/json"
 
 
@@ -163,15 +160,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Return the fields of the model, and a problem for each unknown field within the limit of problems."""
     names = {field.alias or name for name, field in model.model_fields.items()}
-    unknown = (name for name in value if name not in names)
-    return (
-        {name: each for name, each in value.items() if name in names},
-        # One more than the limit shows that there are more.
-        [
-            Problem(name[:FIELD_CHARACTERS_MAX], *_TEXTS["extra_forbidden"])
-            for name in itertools.islice(unknown, PROBLEMS_LISTED_MAX + 1)
-        ],
-    )
+    return {name: each for name, each in value.items() if name in names}, unknown_fields(value, names)
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
@@ -227,7 +216,6 @@ def _decoded(body: bytes) -> Any:
 
 _TEXTS: Final[dict[str, tuple[str, str]]] = {
     "missing": ("required", "The field is required."),
-    "extra_forbidden": ("unknown_field", "The field does not exist. Check its spelling, or omit it."),
     "string_type": ("type_text", "The field must be a string."),
     "bool_type": ("type_boolean", "The field must be true or false."),
     "int_type": ("type_number", "The field must be a whole number."),

@@ -328,6 +328,10 @@ class EndpointCache:
         self._note("api_keys", digest)
         self.keys.pop(digest, None)
 
+    def usable_types(self) -> Iterator[str]:
+        """Yield the names of the event types that accept new events."""
+        return (each.name for each in self.event_types.values() if not each.archived)
+
     def put_event_type(self, record: EventType) -> None:
         """Add or replace an event type."""
         self._note("event_types", record.name)

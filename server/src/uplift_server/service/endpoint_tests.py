@@ -208,13 +208,12 @@ class EndpointTests:
         known = self._context.cache.event_types
         if name is None:
             live = self._context.cache.endpoints[endpoint.seq]
-            usable = [each.name for each in known.values() if not each.archived]
-            name = test_events.default_type(live.subscription, usable)
+            name = test_events.default_type(live.subscription, list(self._context.cache.usable_types()))
             if name is None:
                 return None, [unknown_event_type(None)]
         event_type = known.get(name)
         if event_type is None:
-            return None, [unknown_event_type(name)]
+            return None, [unknown_event_type(name, catalog=self._context.cache.usable_types())]
         if event_type.archived:
             return None, [archived_event_type(name)]
         return event_type, []

@@ -121,4 +121,4 @@ def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, lis
     deleted = [seq for seq, each in cache.event_types_by_seq.items() if each.name == name]
     if deleted:
         return max(deleted), []
-    return None, [unknown_event_type(name)]
+    return None, [unknown_event_type(name, catalog=cache.event_types)]

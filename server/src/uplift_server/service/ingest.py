@@ -10,6 +10,7 @@ from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
+from uplift_server.core.suggestions import SUGGESTIONS_MAX
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
 from uplift_server.delivery.ingest import BacklogFull, Draft, EventIngest
@@ -140,7 +141,8 @@ class Ingest:
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
         event_type = self._cache.event_types.get(name)
         if event_type is None:
-            problems.append(unknown_event_type(name, f"{prefix}type"))
+            suggested = self._cache.usable_types() if len(problems) < SUGGESTIONS_MAX else ()
+            problems.append(unknown_event_type(name, f"{prefix}type", suggested))
             return None
         if event_type.archived:
             problems.append(archived_event_type(name, f"{prefix}type"))

@@ -199,10 +199,10 @@ class Listening:
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         known = self._context.cache.event_types
-        usable = [each.name for each in known.values() if not each.archived]
+        usable = list(self._context.cache.usable_types())
         name = test_events.default_type(Subscription(found.event_types), usable) if type_name is None else type_name
         event_type = None if name is None else known.get(name)
-        wrong = [] if event_type is not None and not event_type.archived else [unknown_event_type(name)]
+        wrong = [] if event_type is not None and not event_type.archived else [unknown_event_type(name, catalog=usable)]
         require_valid([*problems, *wrong])
         assert event_type is not None, "an unknown type has already been rejected"
         stream = self._context.engine.relay.stream_of(found.id)

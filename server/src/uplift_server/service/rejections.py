@@ -6,6 +6,7 @@ from typing import Final
 from uplift_server.core import ids
 from uplift_server.core.deliveries.stream_limits import Exceeded
 from uplift_server.core.problems import Problem
+from uplift_server.core.suggestions import did_you_mean
 from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
@@ -40,13 +41,17 @@ def not_found(what: str, text: str) -> errors.NotFound:
     return errors.NotFound(f"The {what} {text[:100]} does not exist. Check the {key}.")
 
 
-def unknown_event_type(name: str | None, field: str = "type") -> Problem:
-    """Return the problem with an event type that the catalog does not contain. None means that the catalog is empty."""
+def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[str] = ()) -> Problem:
+    """Return the problem with an event type that the catalog does not contain. None means that the catalog is empty.
+
+    `catalog` has the names to suggest.
+    """
     if name is None:
         return Problem(
             field, "event_type_unknown", "The event catalog is empty. Ask the operator to add an event type."
         )
-    text = f"The event type {name[:200]} does not exist. See the event catalog (GET /v1/event-types)."
+    suggestion = did_you_mean(name, catalog)
+    text = f"The event type {name[:200]} does not exist.{suggestion} See the event catalog (GET /v1/event-types)."
     return Problem(field, "event_type_unknown", text)
 
 

@@ -1,11 +1,12 @@
 """Subscriptions: the event types that an endpoint receives."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from uplift_server.core.events.event_types import GROUP_SUFFIX, check_pattern
 from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ def pattern_problems(
             f"The list has {len(patterns)} entries. Use at most {SUBSCRIPTION_PATTERNS_MAX}, or patterns like group.*."
         )
         problems.append(Problem(field, "too_many", text))
-    for pattern in unknown_patterns(valid, known_names):
-        text = f"No event type matches {pattern}. See the event catalog (GET /v1/event-types)."
+    for number, pattern in enumerate(unknown_patterns(valid, known_names)):
+        is_group = pattern.endswith(GROUP_SUFFIX)
+        candidates = _groups(known_names) if is_group else known_names
+        suggestion = did_you_mean(pattern, candidates) if number < SUGGESTIONS_MAX else ""
+        text = f"No event type matches {pattern}.{suggestion} See the event catalog (GET /v1/event-types)."
         problems.append(Problem(field, "event_type_unknown", text))
     return valid, problems
 
@@ -61,6 +65,18 @@ def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> l
             else pattern in known_names
         )
     ]
+
+
+def _groups(names: Iterable[str]) -> Iterator[str]:
+    """Yield the `group.*` pattern of each group of the names once."""
+    seen = set()
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            group = ".".join(parts[:count]) + GROUP_SUFFIX
+            if group not in seen:
+                seen.add(group)
+                yield group
 
 
 def _prefix(pattern: str) -> str:
