@@ -49,10 +49,12 @@ FIELD_CODES: Final = {
     "too_deep": "The value has too many levels.",
     "schema_mismatch": "The data does not match the schema of its event type.",
     "not_checkable": "The server cannot check the data in time, or the data contains a number that is too long.",
+    "account_required": "The event of a batch names no account, and the request has no `Uplift-Account` header.",
     "account_unknown": "The account does not exist.",
     "events_count": "The batch has too few or too many events.",
     "id_invalid": "The ID is not a UUID.",
     "expires_at_past": "The time is in the past.",
+    "idempotency_conflict": "The key or ID belongs to an event with different content.",
     "idempotency_key_ambiguous": "The header and the field have different keys.",
     # ---- filters and replays
     "endpoint_unknown": "The endpoint does not exist.",

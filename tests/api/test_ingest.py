@@ -232,9 +232,9 @@ def test_a_repeated_request_gets_the_first_response_with_a_header(operator: Clie
     again = operator.post("/v1/events", event(idempotency_key="k"))
     assert (again.json()["id"], again.json()["duplicate"]) == (first["id"], True)
     assert again.headers["idempotency-replayed"] == "true"
-    other = operator.post("/v1/events", event(data={"object": {}}), idempotency_key="k")
+    other = operator.post("/v1/events", event(data={"object": {"id": "s_2"}}), idempotency_key="k")
     assert (other.status, other.json()["code"]) == (409, "idempotency_conflict")
-    assert first["id"] in other.json()["detail"]
+    assert f"The idempotency key k was already used for event {first['id']}" in other.json()["detail"]
 
 
 def test_concurrent_requests_create_one_event(operator: Client) -> None:
@@ -261,8 +261,15 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
         ("events.2.data", "type_object"),
         ("events.3.account", "account_unknown"),
     }
-    conflict = {"events": [event(), event(idempotency_key="b/0", data={"object": {}})]}
-    assert operator.post("/v1/events/batch", conflict).json()["code"] == "idempotency_conflict"
+    for fields in ({"idempotency_key": "b/0"}, {"id": ids[1]}):
+        conflict = operator.post(
+            "/v1/events/batch", {"events": [event(), event(data={"object": {"id": "s_2"}}, **fields)]}
+        )
+        (field, used), *_ = fields.items()
+        assert (conflict.status, conflict.json()["code"]) == (409, "idempotency_conflict")
+        assert problems(conflict) == {(f"events.1.{field}", "idempotency_conflict")}
+        assert f" {used} was already used" in conflict.json()["errors"][0]["message"]
+        assert "event 1" in conflict.json()["detail"]
     assert len(operator.get("/v1/events?limit=500")["data"]) == before
 
     for count in (0, 1001):
@@ -274,7 +281,17 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
         ("events", "required"),
     }
     without_account = Client(port, OPERATOR)
-    assert without_account.post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
+    named = event(account=operator._headers["uplift-account"])
+    rejected = without_account.post("/v1/events/batch", {"events": [named, event(), event()]})
+    assert (rejected.status, rejected.json()["code"]) == (422, "account_required")
+    assert problems(rejected) == {("events.1.account", "account_required"), ("events.2.account", "account_required")}
+    rejected = without_account.post("/v1/events/batch", {"events": [event(type="no.such", kind=1)]})
+    assert rejected.json()["code"] == "validation_failed"
+    assert problems(rejected) == {
+        ("events.0.account", "account_required"),
+        ("events.0.type", "event_type_unknown"),
+        ("events.0.kind", "unknown_field"),
+    }
 
 
 @pytest.mark.parametrize(("path", "batch"), [("/v1/events", False), ("/v1/events/batch", True)])

@@ -148,7 +148,10 @@ class IngestRoutes:
             key = headers.idempotency_key
         data = None if event.data is None else bytes(event.data)
         incoming = Incoming(event.type, data, event.id, key, event.expires_at)
-        (stored,) = _stored(await self._ingest.accept(account_seq, incoming, problems))
+        result = await self._ingest.accept(account_seq, incoming, problems)
+        if isinstance(result, hot_records.IdempotencyConflict):
+            raise IdempotencyConflict(_conflict_text(result, incoming))
+        (stored,) = result
         return _Accepted(_rendered(stored, incoming.type), replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
@@ -169,7 +172,9 @@ class IngestRoutes:
             )
             for index, event in enumerate(events)
         ]
-        stored = _stored(await (await self._ingest.accept_batch(caller, incoming, problems)))
+        stored = await (await self._ingest.accept_batch(caller, incoming, problems))
+        if isinstance(stored, hot_records.IdempotencyConflict):
+            raise _batch_conflict(stored, incoming[stored.index])
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]
         return _Accepted(
             b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)
@@ -336,13 +341,24 @@ def _wrong_count(count: int) -> Problem:
     return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX}.")
 
 
-def _stored(result: list[hot_records.Appended] | hot_records.IdempotencyConflict) -> list[hot_records.Appended]:
-    if isinstance(result, hot_records.IdempotencyConflict):
-        raise IdempotencyConflict(
-            f"The {result.field} was already used for event {uuid_text(result.event_id)} with different content. Use a"
-            " new one for a new event."
-        )
-    return result
+def _batch_conflict(conflict: hot_records.IdempotencyConflict, event: Incoming) -> IdempotencyConflict:
+    """Return the error for the first event of a batch whose key or ID belongs to another event."""
+    text = _conflict_text(conflict, event)
+    field = f"events.{conflict.index}.{conflict.field}"
+    return IdempotencyConflict(
+        f"The batch was rejected because of event {conflict.index}. {text}",
+        [Problem(field, IdempotencyConflict.code, text)],
+    )
+
+
+def _conflict_text(conflict: hot_records.IdempotencyConflict, event: Incoming) -> str:
+    what, used = "idempotency key", event.idempotency_key
+    if conflict.field == "id":
+        what, used = "event ID", event.id
+    return (
+        f"The {what} {used} was already used for event {uuid_text(conflict.event_id)} with different content. Use a new"
+        " one for a new event."
+    )
 
 
 def _rendered(appended: hot_records.Appended, event_type: str | None) -> bytes:

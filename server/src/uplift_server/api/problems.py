@@ -75,10 +75,8 @@ class ErrorResponse(NamedTuple):
 
 def error_response_of(error: Exception) -> ErrorResponse:
     """Return the response for an error. Log an unexpected error, and omit its details from the response."""
-    if isinstance(error, errors.Invalid):
-        return problem(error.code, error.detail, problems=error.problems)
     if isinstance(error, errors.ServiceError):
-        return problem(error.code, error.detail, retry_after_s=error.retry_after_s)
+        return problem(error.code, error.detail, problems=error.problems, retry_after_s=error.retry_after_s)
     if isinstance(error, store_errors.Unavailable):
         return unavailable()
     if isinstance(error, store_errors.Conflict):

@@ -17,9 +17,11 @@ class ServiceError(Exception):
     retry_after_s: int | None = None
     """When to retry, if the cause is temporary."""
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
+        """Keep the first PROBLEMS_LISTED_MAX of the problems with single fields."""
         super().__init__(detail)
         self.detail = detail
+        self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])
 
 
 class Malformed(ServiceError):
@@ -111,7 +113,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class Invalid(ServiceError):
-    """Fields of the request are invalid. `problems` contains up to PROBLEMS_LISTED_MAX of them."""
+    """Fields of the request are invalid."""
 
     code = "validation_failed"
 
@@ -122,14 +124,13 @@ class Invalid(ServiceError):
             text = (
                 f"More than {PROBLEMS_LISTED_MAX} fields are not valid. `errors` lists the first {PROBLEMS_LISTED_MAX}."
             )
-        super().__init__(text)
-        self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])
+        super().__init__(text, problems)
 
 
 class AccountRequired(ServiceError):
-    """An operator must name an account for this request."""
+    """An operator must name an account for this request, or for each event of a batch."""
 
     code = "account_required"
 
-    def __init__(self) -> None:
-        super().__init__("This call requires an account. Send its ID in the header `Uplift-Account: acc_…`.")
+    def __init__(self, problems: Sequence[Problem] = ()) -> None:
+        super().__init__("This call requires an account. Send its ID in the header `Uplift-Account: acc_…`.", problems)

@@ -84,7 +84,7 @@ class Ingest:
             if draft is not None and account_seq is not None:
                 drafts.append((account_seq, draft))
         if found:
-            raise Invalid(found)
+            raise AccountRequired(found) if all(each.code == AccountRequired.code for each in found) else Invalid(found)
         return self._accept(drafts)
 
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
@@ -96,7 +96,8 @@ class Ingest:
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:
             if caller.account_seq is None:
-                raise AccountRequired
+                text = "The event names no account. Send `account`, or name one for all events in `Uplift-Account`."
+                problems.append(Problem(f"{prefix}account", AccountRequired.code, text))
             return caller.account_seq
         account_id = ids.parse_prefixed(ids.ACCOUNT, event.account)
         account = None if account_id is None else self._cache.accounts_by_id.get(account_id)
