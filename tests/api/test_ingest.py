@@ -227,6 +227,14 @@ def test_messages_suggest_types_fields_and_the_header_of_the_account(operator: C
     assert "Did you mean athlete.created?" in found["event_types"]
 
 
+@pytest.mark.parametrize("data", [{}, {"object": {}}])
+def test_built_in_types_reject_an_empty_object(operator: Client, data: Any) -> None:
+    for event_type in operator.get("/v1/event-types")["data"]:
+        if not event_type["name"].startswith("test."):
+            rejected = operator.post("/v1/events", {"type": event_type["name"], "data": data})
+            assert {code for _, code in problems(rejected)} == {"schema_mismatch"}, event_type["name"]
+
+
 def test_a_repeated_request_gets_the_first_response_with_a_header(operator: Client) -> None:
     first = operator.post("/v1/events", event(), idempotency_key="k").json()
     again = operator.post("/v1/events", event(idempotency_key="k"))

@@ -81,7 +81,7 @@ def test_an_id_in_two_accounts_shows_both_events(server: Server) -> None:
     for name in ("Twin one", "Twin two"):
         account, _ = server.account(name)
         acting = server.api(OPERATOR_KEY, account)
-        acting.ok("POST", "/v1/events", {"id": event_id, "type": TYPE, "data": {"object": {}}})
+        acting.ok("POST", "/v1/events", {"id": event_id, "type": TYPE, "data": {"object": {"id": "s_1"}}})
     page = traced(server, event_id)
     assert "2 accounts have an event with this ID or idempotency key." in page.text
     assert f"{TYPE} for Twin one" in page.text

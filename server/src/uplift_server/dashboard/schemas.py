@@ -22,6 +22,8 @@ _BOUNDS: Final = {
     "maxLength": "maximum length",
     "minItems": "minimum items",
     "maxItems": "maximum items",
+    "minProperties": "minimum properties",
+    "maxProperties": "maximum properties",
     "pattern": "matches",
     "format": "format",
     "const": "constant",

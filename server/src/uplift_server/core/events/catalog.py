@@ -1,7 +1,7 @@
 """The built-in event types: description, JSON Schema and example.
 
 Uplift documents two types, by example only. Their schemas therefore require nothing inside `data.object` and allow
-additional properties. The other types are our extensions, and their descriptions say so.
+additional properties, but reject an empty object. The other types are our extensions, and their descriptions say so.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def _event_type(
         group=group,
         description=description if documented else f"{description} {EXTENSION_NOTE}",
         documented=documented,
-        schema={"$schema": _DIALECT, "title": name, **_object({"object": resource}, "object")},
+        schema={"$schema": _DIALECT, "title": name, **_object({"object": {**resource, "minProperties": 1}}, "object")},
         example=sample_data(name, _EXAMPLE_MS, _EXAMPLE_DRAW),
     )
 
