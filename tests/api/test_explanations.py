@@ -56,6 +56,17 @@ def test_every_endpoint_of_the_account_is_explained(server: Any) -> None:
     assert explained(server.operator, event) == found
 
 
+def test_a_held_delivery_of_an_expired_event_is_explained(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    endpoint = create_endpoint(owner)
+    now = server.services.context.now()
+    expired, valid = (server.event(account, {endpoint: Status.HELD}, expires_at=at) for at in (now, now + 3_600_000))
+    owner.post(f"/v1/endpoints/{endpoint}/pause")
+    assert explained(owner, expired)[endpoint]["reason"] == "expired"
+    assert explained(owner, valid)[endpoint]["reason"] == "held"
+
+
 def test_a_removed_delivery_is_explained(server: Any) -> None:
     """Retention deletes the deliveries of a partition before its events. The explanation suggests no resend."""
     account = server.account()
@@ -120,7 +131,11 @@ def test_an_endpoint_that_was_deleted_before_the_event_is_explained(server: Any)
         assert {endpoint: each["reason"] for endpoint, each in found.items()} == {gone: "endpoint_deleted"}
         assert found[gone]["delivery"] is None
         assert found[gone]["hint"]
-    assert explained(owner, event) == {}
+    unsubscribed = create_endpoint(owner, "export.*")
+    owner.delete(f"/v1/endpoints/{unsubscribed}")
+    later = server.event(account)
+    assert explained(owner, event) == found, "an endpoint that was deleted after the event is not listed"
+    assert list(explained(owner, later)) == [gone], "nor one that was not subscribed"
     response = owner.get(f"/v1/events/{event}/explain?endpoint={theirs}")
     assert response.problems == {("endpoint", "endpoint_unknown")}
 

@@ -159,6 +159,21 @@ def test_a_held_delivery_names_the_state_of_its_endpoint(state: str) -> None:
     assert f"is {state}" in found.text
 
 
+@pytest.mark.parametrize(
+    ("state", "why"), [("paused", "because its endpoint is paused"), ("enabled", "still held, and")]
+)
+def test_an_expired_delivery_that_is_still_held_says_so(state: str, why: str) -> None:
+    held = replace(DELIVERY, status=Status.HELD)
+    found = explain(replace(EVENT, expires_at=NOW), replace(ENDPOINT, state=state), held)
+
+    assert found.reason is Reason.EXPIRED
+    assert found.text.startswith("The event expired at 2025-11-24T16:00:00.000Z. ")
+    assert why in found.text
+    assert found.hint is not None
+    later = explain(replace(EVENT, expires_at=NOW + 1), replace(ENDPOINT, state=state), held)
+    assert later.reason is Reason.HELD
+
+
 def test_a_delivery_that_was_kept_on_hold_is_explained() -> None:
     found = explain(delivery=replace(DELIVERY, status=Status.HELD))
 

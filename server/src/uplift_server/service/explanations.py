@@ -37,6 +37,8 @@ DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 """Maximum number of deliveries of one event: the limit of endpoints, and the same number of deleted endpoints."""
 OTHERS_MAX: Final = 50
 """Maximum number of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
+DELETED_MAX: Final = 20
+"""Maximum number of listed endpoints that were deleted before the event, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class EventOverview:
     """Endpoints whose delivery retention has already deleted, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
-    """Endpoints that never had a delivery, newest first, then listen sessions, at most OTHERS_MAX."""
+    """Endpoints that never had a delivery, newest first, then deleted ones and listen sessions, at most OTHERS_MAX."""
     others_count: int
 
 
@@ -79,7 +81,10 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """Explain an event for one or all endpoints of its account, newest first. Raises the errors of `Events.get`."""
+        """Explain an event for one or all endpoints of its account, newest first, then for deleted ones.
+
+        Raises the errors of `Events.get`.
+        """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         read = await self._context.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
@@ -90,10 +95,10 @@ class Explanations:
             _of_explained(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
-        explained += [_of_session(session) for session in read.sessions]
         if endpoint is None:
             require_valid(problems)
-            return explained
+            return [*explained, *_deleted_before(about, read), *map(_of_session, read.sessions)]
+        explained += map(_of_session, read.sessions)
         one = [each for each in explained if each.endpoint == endpoint]
         if not one:
             one = [await self._of_deleted(found, about, read, endpoint, problems)]
@@ -117,9 +122,10 @@ class Explanations:
         removed, others = (
             [self._without(about, live[seq], read) for seq in some[:OTHERS_MAX]] for some in (removed_seqs, never_seqs)
         )
-        others += [_of_session(session) for session in read.sessions[: OTHERS_MAX - len(others)]]
+        more = [*_deleted_before(about, read), *map(_of_session, read.sessions)]
+        others += more[: OTHERS_MAX - len(others)]
         page = Page(await self._explain_deliveries(about, read), read.deliveries.next_key)
-        return EventOverview(found, page, removed, len(removed_seqs), others, len(never_seqs) + len(read.sessions))
+        return EventOverview(found, page, removed, len(removed_seqs), others, len(never_seqs) + len(more))
 
     async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> DeliveryExplanation:
         """Explain a delivery. `last` is its last attempt."""
@@ -185,6 +191,8 @@ class _Read(NamedTuple):
     attempted: dict[int, bool]
     """Whether an attempt succeeded, by endpoint with attempts."""
     is_test: bool
+    deleted: list[tuple[Endpoint, int]]
+    """Endpoints that were deleted before the event, with `deleted_at`."""
     sessions: list[ListenSession]
     """The listen sessions of the account."""
 
@@ -202,8 +210,20 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
         test_deliveries.is_test(connection, event.seq),
+        endpoints.list_deleted(connection, event.account_seq, event.created_at, limit=DELETED_MAX),
         listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
     )
+
+
+def _deleted_before(event: EventFacts, read: _Read) -> list[Explained]:
+    """Explain the endpoints that were deleted before the event and were subscribed to its type."""
+    found = []
+    for record, deleted_at in read.deleted:
+        facts = _of_endpoint(record)
+        if not event.for_one_endpoint and record.seq not in read.endpoints and facts.is_subscribed_to(event.type):
+            why = explain_deleted_endpoint(event, facts, deleted_at)
+            found.append(Explained(ids.prefixed(ids.ENDPOINT, record.id), why, None))
+    return found
 
 
 def _about(event: Event, *, is_test: bool) -> EventFacts:

@@ -101,6 +101,20 @@ def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) ->
     return None if row is None else (_endpoint(row[:-1]), row.deleted_at)
 
 
+def list_deleted(connection: Connection, account_seq: int, before: int, *, limit: int) -> list[tuple[Endpoint, int]]:
+    """List the account's endpoints that were deleted at `before` (Unix ms) or earlier, newest first.
+
+    Each has its `deleted_at`. Retention removes deleted endpoints.
+    """
+    query = (
+        sa.select(*_COLUMNS, endpoints.c.deleted_at)
+        .where(endpoints.c.account_seq == account_seq, endpoints.c.deleted_at <= before)
+        .order_by(endpoints.c.seq.desc())
+        .limit(limit)
+    )
+    return [(_endpoint(row[:-1]), row.deleted_at) for row in connection.execute(query)]
+
+
 def page(
     connection: Connection,
     account_seq: int | None,

@@ -59,6 +59,10 @@ class EndpointFacts:
     next_probe_at: int | None = None
     """Set while its circuit breaker is open."""
 
+    def is_subscribed_to(self, event_type: str) -> bool:
+        """Whether the current subscription matches an event type."""
+        return Subscription(self.patterns).matches(event_type)
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
@@ -103,13 +107,13 @@ def explain_delivery(
         )
     if delivery.status is Status.PENDING:
         return _pending(endpoint, delivery, now_ms, can_send=can_send)
-    return _held(endpoint) if delivery.status is Status.HELD else _cancelled(delivery)
+    return _held(event, endpoint, delivery, now_ms) if delivery.status is Status.HELD else _cancelled(delivery)
 
 
 def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted_at: int) -> DeliveryExplanation:
     """Explain why a deleted endpoint has no delivery of the event. `deleted_at` is Unix ms."""
     newer = endpoint.created_at > event.created_at
-    subscribed = Subscription(endpoint.patterns).matches(event.type)
+    subscribed = endpoint.is_subscribed_to(event.type)
     if deleted_at > event.created_at and (event.for_one_endpoint or newer or not subscribed):
         found = _no_delivery(event, endpoint)
         return DeliveryExplanation(found.reason, found.text)
@@ -149,7 +153,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
             f" {format_timestamp(event.created_at)}."
         )
         return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, "Send a new event if the endpoint needs this data.")
-    if Subscription(endpoint.patterns).matches(event.type):
+    if endpoint.is_subscribed_to(event.type):
         return DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
             f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
@@ -185,7 +189,15 @@ def _cancelled(delivery: DeliveryFacts) -> DeliveryExplanation:
     )
 
 
-def _held(endpoint: EndpointFacts) -> DeliveryExplanation:
+def _held(event: EventFacts, endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int) -> DeliveryExplanation:
+    if event.expires_at is not None and event.expires_at <= now_ms:
+        off = "" if endpoint.state == "enabled" else f" because its endpoint is {endpoint.state}"
+        return DeliveryExplanation(
+            Reason.EXPIRED,
+            f"The event expired at {format_timestamp(event.expires_at)}. The delivery is still held{off}, and the"
+            f" server will not send it.{_progress(delivery)}",
+            f"{'Enable the endpoint, and send' if off else 'Send'} a new event.",
+        )
     if endpoint.state == "enabled":
         return DeliveryExplanation(
             Reason.HELD,
