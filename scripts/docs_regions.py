@@ -17,13 +17,14 @@ from docs_lifecycle import lifecycle
 from uplift_server.api.documentation.reference_tables import table
 from uplift_server.api.problems import STATUS, TITLES
 from uplift_server.config import SETTINGS, Setting
-from uplift_server.core.deliveries.causes import BY_ERROR, BY_STATUS, Explanation, explain
+from uplift_server.core.deliveries.causes import BY_ERROR, BY_REASON, BY_STATUS, Explanation, explain
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
 from uplift_server.observe.metrics import METRICS
 
 _END: Final = "<!-- end generated -->\n"
 _LOCATION: Final = "https://example.com/new"
+_LOGIN: Final = "https://example.com/login"
 
 
 def settings() -> str:
@@ -60,6 +61,12 @@ def causes(outcome: Outcome) -> str:
     return table(("Code", "Title", "Cause", "How to fix it"), rows)
 
 
+def reasons() -> str:
+    """Return the known reasons in responses and how to fix them."""
+    rows = [(f"`{each.code}`", each.title, each.cause, each.remedy) for each in BY_REASON.values()]
+    return table(("Code", "Title", "Cause", "How to fix it"), rows)
+
+
 def address_blocks() -> str:
     """Return the table of address blocks."""
     allowed = {
@@ -87,6 +94,7 @@ REGIONS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/errors.md", "error-codes", error_codes),
     ("docs/errors.md", "field-codes", field_codes),
     ("docs/monitoring.md", "metrics", metrics),
+    ("docs/outcomes.md", "reasons", reasons),
     *(("docs/outcomes.md", each.text, partial(causes, each)) for each in Outcome if each is not Outcome.DELIVERED),
     *([("docs/catalog.md", "catalog", catalog)] if find_spec("docs_catalog") else []),
 )
@@ -123,7 +131,7 @@ def _explanations(outcome: Outcome) -> list[Explanation]:
     if outcome in BY_ERROR:
         return [explanation for _, explanation in BY_ERROR[outcome]]
     if outcome is Outcome.REDIRECT:
-        found = [explain(outcome, status_code=301, error=None, location=each) for each in (_LOCATION, None)]
+        found = [explain(outcome, status_code=301, error=None, location=each) for each in (_LOCATION, _LOGIN, None)]
     elif outcome is Outcome.THROTTLED:
         found = [explain(outcome, status_code=429, error=None, location=None)]
     else:

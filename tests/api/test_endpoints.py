@@ -21,6 +21,7 @@ HEALTH = {
     "last_outcome": None,
     "last_status_code": None,
     "last_error": None,
+    "last_response": None,
     "cause": None,
     "hint": None,
     "next_probe_at": None,
@@ -269,6 +270,7 @@ def test_an_endpoint_shows_its_health(server: Any) -> None:
         "last_outcome": "server_error",
         "last_status_code": 500,
         "last_error": None,
+        "last_response": None,
         "cause": "status_500",
         "next_probe_at": None,
     }

@@ -54,7 +54,14 @@ RESPONSES = {
     "POST /v1/replays/rpl_0c11/resume": REPLAY,
     "POST /v1/replays/rpl_0c11/cancel": {**REPLAY, "state": "cancelled"},
     f"GET /v1/deliveries/dlv_{'01' * 22}/attempts": page(),
-    "GET /v1/deliveries/dlv_0d11/attempts": page({"number": 2}, {"number": 1, "hint": "Too slow.\x1b[2J"}),
+    "GET /v1/deliveries/dlv_0d11/attempts": page(
+        {"number": 2},
+        {
+            "number": 1,
+            "hint": "Too slow.\x1b[2J",
+            "response": {"first_line": "no such\x1b[2J event"},
+        },
+    ),
     "GET /v1/events/e1": {"id": "e1", "deliveries": {"pending": 2, "held": 1}},
     "GET /v1/events/e1/deliveries": page(DELIVERY, {**DELIVERY, "status": "failed"}),
     "GET /v1/event-types/athlete.created": {"example": {"object": {"id": "a"}}},

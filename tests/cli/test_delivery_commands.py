@@ -36,7 +36,7 @@ def test_a_delivery_shows_its_attempts_in_order(api: FakeApi) -> None:
     assert [each["number"] for each in found["attempts"]] == [2, 1]
     shown = run("deliveries", "dlv_0d11", "--account", "Rapids").stdout
     assert shown.index("\n1\t") < shown.index("\n2\t")
-    assert "Too slow.?[2J" in shown
+    assert "Too slow.?[2J Response: no such?[2J event" in shown
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Causes of failed attempts: codes, titles and texts."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from uplift_server.core.deliveries.causes import (
     BY_ERROR,
+    BY_REASON,
     SIGNED_WRONGLY,
     Explanation,
     cause_of,
     explain,
+    explain_attempt,
     shown_location,
 )
 from uplift_server.core.deliveries.health import Health
@@ -55,6 +57,59 @@ def test_a_shown_location_does_not_change_when_it_is_shown_again() -> None:
     assert "token=1" not in shown_location("https://a.example/?token=1")
 
 
+def test_the_reason_in_a_response_replaces_the_cause_of_its_status() -> None:
+    line = "The signature is 400 seconds old. [timestamp_too_old]"
+    for outcome, status_code in ((Outcome.CLIENT_ERROR, 401), (Outcome.SERVER_ERROR, 500)):
+        found = explain(outcome, status_code=status_code, error=None, location=None, response=line)
+        assert found == BY_REASON["timestamp_too_old"]
+        assert cause_of(Health(3, 1, None, 2, outcome, 0, None, status_code, line)) == found
+    assert explain(Outcome.DELIVERED, status_code=200, error=None, location=None, response=line) is None
+    unknown = explain(Outcome.CLIENT_ERROR, status_code=401, error=None, location=None, response="Go away [no]")
+    assert unknown is not None
+    assert unknown.code == "status_401"
+
+
+def test_a_response_cannot_imitate_an_error_of_this_server() -> None:
+    """The health stores the line of a response in the place of an error."""
+    found = cause_of(Health(3, 1, None, 2, Outcome.CLIENT_ERROR, 0, None, 401, SIGNED_WRONGLY))
+    assert found is not None
+    assert found.code == "status_401"
+
+
+@dataclass(frozen=True)
+class Attempted:
+    outcome: Outcome
+    status_code: int | None
+    error: str | None
+    location: str | None
+    response_body: bytes
+
+
+def test_an_attempt_is_explained_by_its_response() -> None:
+    attempt = Attempted(Outcome.CLIENT_ERROR, 400, None, None, b'{"detail":"No. [secret_missing]"}')
+    assert explain_attempt(attempt) == BY_REASON["secret_missing"]
+
+
+@pytest.mark.parametrize(
+    ("location", "is_login"),
+    [
+        ("https://club.example/login?next=%2Fhook", True),
+        ("/users/sign_in", True),
+        ("https://accounts.example/ServiceLogin", True),
+        ("https://login.club.example/", True),
+        ("https://club.example/oauth2/authorize", True),
+        ("https://sso.club.example/", True),
+        ("https://www.club.example/webhook", False),
+        ("https://club.example/design-in/authors", False),
+        ("https://club.example/webhook?from=login", False),
+    ],
+)
+def test_a_redirect_to_a_login_page_says_so(location: str, is_login: bool) -> None:
+    found = explain(Outcome.REDIRECT, status_code=302, error=None, location=location)
+    assert found is not None
+    assert (found.code == "login_redirect") == ("login page" in found.hint) == is_login
+
+
 def test_success_has_no_explanation() -> None:
     assert explain(Outcome.DELIVERED, status_code=200, error=None, location=None) is None
 
@@ -92,7 +147,7 @@ def test_a_status_is_named_and_explained(status_code: int, words: str) -> None:
 def test_each_code_has_one_title_and_one_text() -> None:
     """Groups by code show the title and how to fix it once."""
     found: dict[str, Explanation] = {}
-    for each in [explanation for texts in BY_ERROR.values() for _, explanation in texts]:
+    for each in [*BY_REASON.values(), *(each for texts in BY_ERROR.values() for _, each in texts)]:
         assert found.setdefault(each.code, each) == each
     assert len({each.title for each in found.values()}) == len(found)
 
@@ -201,11 +256,12 @@ def test_the_error_text_selects_the_explanation(outcome: Outcome, error: str | N
     st.none() | st.integers(100, 999),
     st.none() | st.text(max_size=50),
     st.none() | st.text(max_size=300),
+    st.none() | st.sampled_from(sorted(BY_REASON)).map("[{}]".format),
 )
 def test_every_failure_has_a_sentence_for_the_cause_and_the_fix(
-    outcome: Outcome, status_code: int | None, error: str | None, location: str | None
+    outcome: Outcome, status_code: int | None, error: str | None, location: str | None, response: str | None
 ) -> None:
-    explanation = explain(outcome, status_code=status_code, error=error, location=location)
+    explanation = explain(outcome, status_code=status_code, error=error, location=location, response=response)
 
     assert explanation is not None
     assert explanation.hint == f"{explanation.cause} {explanation.remedy}"

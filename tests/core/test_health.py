@@ -53,6 +53,8 @@ def test_health_describes_the_last_counted_attempt() -> None:
     )
     assert (failing.last_status_code, failing.last_error, failing.last_location) == (302, "e", "https://a/")
     assert failing.probe_at == NOW_MS, "the circuit breaker decides"
+    assert failing.last_response == "e", "after a response, the error is its first line"
+    assert failing.after(Outcome.TIMEOUT, NOW_MS, own_fault=False, error="e").last_response is None
     assert failing.after(Outcome.BLOCKED, NOW_MS, own_fault=True, error="ours") == failing
     healthy = failing.after(Outcome.DELIVERED, NOW_MS, own_fault=False, status_code=204, error="sent twice")
     assert healthy.last_status_code == 204

@@ -1,5 +1,7 @@
 """The verdict of a signature check."""
 
+from dataclasses import replace
+
 import pytest
 
 from uplift_server.core.deliveries.causes import SIGNED_WRONGLY
@@ -40,6 +42,13 @@ def test_the_verdict_follows_both_responses(wrong: int, valid: int, code: str) -
     found = verdict(result(wrong, SIGNED_WRONGLY), result(valid))
     assert found.code == code
     assert (found.hint is None) == (code == "verified")
+
+
+def test_the_reason_in_the_response_explains_a_rejected_signature() -> None:
+    rejected = replace(result(401), response="The signature is 400 seconds old. [timestamp_too_old]")
+    found = verdict(result(401, SIGNED_WRONGLY), rejected)
+    assert found.code == "rejects_valid"
+    assert "clock" in str(found.hint)
 
 
 def test_a_missing_response_is_explained() -> None:

@@ -31,7 +31,7 @@ def shown(guest: Guest, account: str, delivery: str) -> PageResponse:
 
 def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
-    crash = receiving.respond(500, UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
+    crash = receiving.respond(500, b"Failed: " + UNSAFE.encode() + b"x" * 9000, Server="nginx/1")
     delivery = delivery_of(api, receiver.url("/crash", crash), headers={"Accept": "blue", "X-Jwt": "hush"})
     assert settled(api, delivery)["status"] == "failed"
     page = shown(member(server, account), account, delivery)

@@ -95,6 +95,13 @@ def test_a_failing_endpoint_shows_cause_error_and_fix() -> None:
     answered = rows(failing(replace(FAILING, last_status_code=500)))
     assert "responded with 500" in answered["Cause"][0]
     assert "Last error" not in answered
+    rejected = replace(
+        FAILING, last_outcome=Outcome.CLIENT_ERROR, last_status_code=401, last_error="No. [missing_header]"
+    )
+    explained = rows(failing(rejected))
+    assert explained["Response"] == ("No. [missing_header]", None)
+    assert "signature header" in explained["Cause"][0]
+    assert "Last error" not in explained
 
 
 def test_a_list_shows_held_deliveries_only_if_there_are_any() -> None:

@@ -80,3 +80,47 @@ def test_a_secret_in_a_redirect_is_masked_everywhere(warning: tuple[Server, Smtp
     for place in (f"{own}/endpoints/{endpoint}", "email", "endpoint row", f"/v1/endpoints/{endpoint}"):
         assert "https://login.example/in" in shown[place], place
     assert [place for place, text in shown.items() if SECRET in text] == []
+
+
+REASON = "The signature is 400 seconds old. The limit is 300 seconds. Check the clock. [timestamp_too_old]"
+
+
+def test_the_reason_in_a_response_is_shown_everywhere(warning: tuple[Server, SmtpStub], receiver: Receiver) -> None:
+    server, mail_server = warning
+    account, api = server.account()
+    key = server.api().ok("POST", f"/v1/accounts/{account}/keys", {"name": "ana"})["key"]
+    body = f"{REASON} <b>token={SECRET}9</b>\nsecond line".encode()
+    endpoint = api.endpoint(receiver.url("/late", respond(401, body)))["id"]
+    event = api.send(1).json["id"]
+    wait_for(lambda: mail_server.received, "the contact receives a warning")
+    [delivery] = [each["id"] for each in api.ok("GET", f"/v1/events/{event}/deliveries")["data"]]
+
+    coach, own = member(server, account), f"/accounts/{account}"
+    command = uplift(environment(server, key), "deliveries", "show", delivery)
+    endpoint_command = uplift(environment(server, key), "endpoints", "show", endpoint)
+    shown = {
+        "health": str(api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]),
+        "endpoint page": coach.get(f"{own}/endpoints/{endpoint}").text,
+        "delivery page": coach.get(f"{own}/deliveries/{delivery}").text,
+        "email": " ".join(mail_server.received[0].text.split()),
+        "uplift deliveries show": command.stdout,
+        "uplift endpoints show": endpoint_command.stdout,
+    }
+    for place, text in shown.items():
+        assert "Your server rejected the timestamp as too old." in text, place
+        assert "Correct the clock of your server" in text, place
+        assert "requires a login" not in text, place
+        assert "The signature is 400 seconds old." in text, place
+        assert "[timestamp_too_old] <b>token=********</b>" in text, place
+        # The page of a delivery and the API also show the whole response, but only there.
+        assert (SECRET in text) == (place == "delivery page"), place
+    assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["cause"] == "timestamp_too_old"
+    assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["last_error"] is None
+    [attempt, *_] = api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"]
+    assert attempt["response"]["first_line"].startswith(REASON)
+    assert attempt["hint"].startswith("Your server rejected the timestamp")
+    server.stop()
+    server.start()
+    health = api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]
+    assert health["cause"] == "timestamp_too_old", "the cause is stored"
+    assert health["last_response"].startswith(REASON)

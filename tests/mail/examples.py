@@ -21,6 +21,7 @@ _ERROR = {
     "cause": "Your server responded with 302, a redirect to https://u:pw@login.example/in?next=geheim, and "
     "redirects are not followed.",
     "remedy": "Change the endpoint's URL to that address if it is yours, or respond with 2xx.",
+    "response": "Found. Sign in at https://login.example/in",
 }
 _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
     NotificationKind.ENDPOINT_WARNED: _ENDPOINT

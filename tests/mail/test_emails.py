@@ -16,7 +16,7 @@ ABOUT_ENDPOINTS = [
     NotificationKind.ENDPOINT_DISABLED,
     NotificationKind.ENDPOINT_RECOVERED,
 ]
-TEXTS = {"url", "description", "account", "cause", "remedy", "role", "invited_by"}
+TEXTS = {"url", "description", "account", "cause", "remedy", "response", "role", "invited_by"}
 UNSAFE = '<script>alert("x")</script> & \r\nBcc: all@evil.example\u202e\u2028\x00'
 
 
@@ -66,6 +66,18 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "Deliveries to a disabled endpoint are held",
         ):
             assert phrase in body
+
+
+@pytest.mark.parametrize("kind", [NotificationKind.ENDPOINT_WARNED, NotificationKind.ENDPOINT_DISABLED])
+def test_the_response_is_quoted_without_links(kind: NotificationKind) -> None:
+    """The receiver writes this text."""
+    hostile = "Your account is locked: HTTPS://evil.example/unlock, hxxp:/evil.example or www.evil.example/unlock"
+    for email in (wording(kind, response=hostile), together(kind, 2, response=hostile)):
+        for body in bodies(email):
+            assert "“Your account is locked: [URL] [URL] or [URL]”" in body
+            assert "evil.example" not in body
+    for body in bodies(wording(kind, response="")):
+        assert "Response" not in body
 
 
 def test_a_warning_without_disable_time_and_cause() -> None:

@@ -35,9 +35,10 @@ from uplift_server.api.views import (
 )
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
-from uplift_server.core.deliveries.causes import cause_of, explain
-from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.causes import cause_of, explain_attempt
+from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.http.headers import mask
 from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.lifecycle import OPEN, Status, Trigger
@@ -178,7 +179,8 @@ def health_view(shown: ShownEndpoint) -> HealthView:
         last_failure_at=format_optional_timestamp(health.last_failure_at),
         last_outcome=_outcome_text(health.last_outcome),
         last_status_code=health.last_status_code,
-        last_error=health.last_error,
+        last_error=None if health.last_outcome in RESPONDED else health.last_error,
+        last_response=health.last_response,
         cause=None if cause is None else cause.code,
         hint=None if cause is None else cause.hint,
         next_probe_at=format_optional_timestamp(shown.next_probe_at),
@@ -266,6 +268,7 @@ def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
             headers=headers_of(mask_response_headers(attempt.response_head)),
             body=attempt.response_body.decode("utf-8", "replace"),
             body_truncated=attempt.body_truncated,
+            first_line=first_line(attempt.response_body),
         )
         if answered
         else None,
@@ -393,9 +396,7 @@ def headers_of(head: bytes) -> dict[str, str]:
 
 
 def _hint(attempt: Attempt) -> str | None:
-    explanation = explain(
-        attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
-    )
+    explanation = explain_attempt(attempt)
     return None if explanation is None else explanation.hint
 
 

@@ -89,6 +89,9 @@ class HealthView(BaseModel):
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     last_status_code: int | None = Field(description="Status code of the last attempt, if it received a response.")
     last_error: str | None = Field(description="Error of the last attempt, if it did not receive a complete response.")
+    last_response: str | None = Field(
+        description="First line of the response to the last attempt, if it failed. Secrets in it are masked."
+    )
     cause: str | None = Field(description="Code of the [cause](/docs/outcomes) while the endpoint is failing.")
     hint: str | None = Field(description="Cause of the failure and how to fix it, while the endpoint is failing.")
     next_probe_at: Timestamp | None = Field(description="Time of the next probe while the circuit breaker is open.")
@@ -206,6 +209,9 @@ class ResponseView(BaseModel):
     headers: dict[str, str] = Field(description="Response headers. Secrets in them are masked.")
     body: str = Field(description="Start of the response body.")
     body_truncated: bool = Field(description="Whether the response body was longer than `body`.")
+    first_line: str | None = Field(
+        description="Start of the body as one line for people. Secrets in it are masked. Null without text."
+    )
 
 
 class AttemptView(BaseModel):

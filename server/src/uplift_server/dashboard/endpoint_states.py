@@ -264,7 +264,8 @@ def _why(shown: ShownEndpoint) -> list[Row]:
     found = cause_of(health)
     if found is None:
         return []
-    error = [Row("Last error", health.last_error)] if health.last_error else []
+    label = "Last error" if health.last_response is None else "Response"
+    error = [Row(label, health.last_error)] if health.last_error else []
     return [Row("Cause", found.cause), *error, Row("How to fix", found.remedy)]
 
 

@@ -4,8 +4,9 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.deliveries.causes import Explanation, explain
-from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.causes import Explanation, explain_attempt
+from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
+from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.http.headers import MASKED
 from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.texts import printable
@@ -78,6 +79,11 @@ class Told:
         return printable(self.attempt.response_body.decode("utf-8", "replace"), lines=True)
 
     @property
+    def response_line(self) -> str | None:
+        """The first line of the response if the attempt failed."""
+        return first_line(self.attempt.response_body) if self.attempt.outcome in RESPONDED else None
+
+    @property
     def masks(self) -> bool:
         """Whether at least one header value is masked."""
         return MASKED in self.request_head
@@ -85,10 +91,7 @@ class Told:
 
 def told(attempt: Attempt) -> Told:
     """Return an attempt in the form that a page shows."""
-    explanation = explain(
-        attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location
-    )
-    return Told(attempt, explanation, _phases(attempt))
+    return Told(attempt, explain_attempt(attempt), _phases(attempt))
 
 
 def curl(attempt: Attempt, url: str, body: bytes) -> str:

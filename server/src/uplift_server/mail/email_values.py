@@ -23,6 +23,7 @@ PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
 _USERINFO = re.compile(r"(?<=//)[^/\s@?#]*@")
+_URL: Final = re.compile(r"\b(?:[a-z][a-z0-9+.-]{1,20}:/|www\.)[^\s\"'<>]+", re.IGNORECASE)
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
 # Other people may see a subject, so it omits the parts of a path that may be tokens, codes or parameters.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
@@ -49,6 +50,12 @@ class EmailValues:
     def sentence(self, name: str) -> str:
         """Return a cause or a fix, which may contain a URL, such as the target of a redirect."""
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
+
+    @property
+    def response(self) -> str:
+        """The first line of the receiver's response in quotes, without URLs: a receiver must not place links."""
+        line = _URL.sub("[URL]", self._raw("response"))
+        return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 
     def time(self, name: str) -> str:
         """Return a formatted time, or an empty text if the time is unknown."""

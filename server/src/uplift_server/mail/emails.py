@@ -83,6 +83,7 @@ def _warned(values: EmailValues) -> Email:
             ("Failing since", since),
             ("Failed attempts", f"{values.number('failed_attempts'):,}"),
             ("Scheduled disable", disabled_at),
+            ("Response", values.response),
         ),
         steps=(
             *_how_to_fix(values),
@@ -117,6 +118,7 @@ def _disabled(values: EmailValues) -> Email:
         details=values.endpoint_details(
             ("Failing since", since),
             ("Failed attempts", f"{failed:,}" if failed else ""),
+            ("Response", values.response),
         ),
         steps=(
             *_how_to_fix(values),
@@ -361,12 +363,14 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return one row for each endpoint: its URL, cause and times."""
+    """Return one row for each endpoint: its URL, cause, response and times."""
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:
         known = [f"{label} {each.time(name)}" for label, name in times if each.time(name)]
         text = ", ".join(known)
-        rows.append((each.url, " ".join(filter(None, (each.sentence("cause"), f"{text[:1].upper()}{text[1:]}")))))
+        response = f"Response: {each.response}." if each.response else ""
+        parts = (each.sentence("cause"), response, f"{text[:1].upper()}{text[1:]}")
+        rows.append((each.url, " ".join(filter(None, parts))))
     more = values.endpoint_count - len(rows)
     return (*rows, ("More endpoints", f"{more:,}")) if more else tuple(rows)
 

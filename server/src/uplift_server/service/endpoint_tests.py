@@ -9,6 +9,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries import test_events
+from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.deliveries.signature_checks import Result, Verdict, verdict
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.problems import Problem
@@ -79,7 +80,8 @@ def result_of(attempt: Attempt | None) -> Result | None:
     """Return the result of an attempt for a signature check."""
     if attempt is None:
         return None
-    return Result(attempt.outcome, attempt.status_code, attempt.error, attempt.location)
+    response = first_line(attempt.response_body)
+    return Result(attempt.outcome, attempt.status_code, attempt.error, attempt.location, response)
 
 
 class EndpointTests:

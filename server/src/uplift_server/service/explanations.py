@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.causes import explain_attempt
 from uplift_server.core.deliveries.explanations import (
     DeliveryExplanation,
     DeliveryFacts,
@@ -254,9 +254,5 @@ def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> DeliveryFacts
         delivery.attempts_made,
         delivery.completed_at,
         delivery.failed_reason,
-        None if failure is None else _of_failure(failure),
+        None if failure is None else explain_attempt(failure),
     )
-
-
-def _of_failure(attempt: Attempt) -> Explanation | None:
-    return explain(attempt.outcome, status_code=attempt.status_code, error=attempt.error, location=attempt.location)

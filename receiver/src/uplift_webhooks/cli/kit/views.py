@@ -44,7 +44,7 @@ def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, 
     attempt = _attempt(calls, test, program, account)
     output.fields(attempt)
     if attempt["outcome"] != "delivered":
-        hint = attempt.get("hint") or f"for details, run `{program} deliveries --endpoint ENDPOINT`"
+        hint = _with_response(attempt) or f"for details, run `{program} deliveries --endpoint ENDPOINT`"
         raise CliError(f"the test attempt failed: {attempt['outcome']}", hint)
 
 
@@ -56,6 +56,13 @@ def show_check(output: Output, check: dict[str, Any]) -> None:
     output.fields(check)
     if not check["verified"]:
         raise CliError(check["text"].rstrip("."), check["hint"] or "")
+
+
+def _with_response(attempt: dict[str, Any]) -> str | None:
+    """Return the hint of an attempt with the first line of the response."""
+    hint, response = attempt.get("hint"), attempt.get("response")
+    line = response.get("first_line") if isinstance(response, dict) else None
+    return f"{hint} Response: {line}" if hint and line else hint
 
 
 def _check_line(attempt: dict[str, Any] | None) -> str:
@@ -98,4 +105,5 @@ def show_delivery(
     output.fields(explain_wait(delivery))
     output.line("")
     attempts.sort(key=lambda each: int(each["number"]))
-    output.rows(attempts, columns, empty="No attempts yet.")
+    shown = [{**each, "hint": _with_response(each)} for each in attempts]
+    output.rows(shown, columns, empty="No attempts yet.")

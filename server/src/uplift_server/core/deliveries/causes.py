@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.responses import REASONS, first_line, reason_in
 from uplift_server.core.http.response_headers import mask_urls
 
 
@@ -32,6 +33,10 @@ class Explanation:
 
 
 _LOCATION_CHARACTERS_SHOWN_MAX: Final = 200
+_LOGIN_PAGE: Final = re.compile(
+    r"log[-_]?in|(?<![a-z])(?:log[-_]?on|sign[-_]?in|sso|saml2?|oauth2?|oidc|auth|authorize|authenticate)(?![a-z])",
+    re.IGNORECASE,
+)
 _UNPRINTABLE: Final = re.compile(r"[^ -~…]")
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -106,6 +111,8 @@ _OTHER_SERVER_ERROR: Final = (
     "Your server responded with {status}: it failed to handle the request.",
     "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
+BY_REASON: Final = {code: Explanation(code, *reason) for code, reason in REASONS.items()}
+"""The explanations of responses that name a known reason."""
 _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
@@ -321,11 +328,13 @@ def cause_of(health: Health) -> Explanation | None:
     """Explain why an endpoint is failing, from its last attempt; None if it is not failing."""
     if health.failing_since is None or health.last_outcome is None:
         return None
+    response = health.last_response
     return explain(
         health.last_outcome,
         status_code=health.last_status_code,
-        error=health.last_error,
+        error=health.last_error if response is None else None,
         location=health.last_location,
+        response=response,
     )
 
 
@@ -339,13 +348,48 @@ _WRONG_SIGNATURE: Final = Explanation(
 )
 
 
+class FinishedAttempt(Protocol):
+    """The result of an attempt."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its outcome."""
+
+    @property
+    def status_code(self) -> int | None:
+        """The status code of the response."""
+
+    @property
+    def error(self) -> str | None:
+        """The error of the exchange."""
+
+    @property
+    def location(self) -> str | None:
+        """The target of a redirect."""
+
+    @property
+    def response_body(self) -> bytes:
+        """The stored part of the response body."""
+
+
+def explain_attempt(attempt: FinishedAttempt) -> Explanation | None:
+    """Explain why an attempt failed and how to fix it; None for `delivered`."""
+    return explain(
+        attempt.outcome,
+        status_code=attempt.status_code,
+        error=attempt.error,
+        location=attempt.location,
+        response=first_line(attempt.response_body),
+    )
+
+
 def explain(
-    outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None
+    outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None, response: str | None = None
 ) -> Explanation | None:
     """Explain why an attempt failed and how to fix it; None for `delivered`.
 
     `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so secrets
-    in it are masked, and it is truncated and made printable.
+    in it are masked, and it is truncated and made printable. `response` is the first line of the response.
     """
     if outcome is Outcome.DELIVERED:
         return None
@@ -355,7 +399,8 @@ def explain(
         return _by_error(outcome, (error or "").lower())
     if error == SIGNED_WRONGLY and outcome is Outcome.CLIENT_ERROR:
         return _WRONG_SIGNATURE
-    return _by_status(outcome, status_code)
+    reason = reason_in(response)
+    return _by_status(outcome, status_code) if reason is None else BY_REASON[reason]
 
 
 @lru_cache(4096)
@@ -378,19 +423,21 @@ def _by_status(outcome: Outcome, status_code: int | None) -> Explanation:
 
 
 def _redirect(status_code: int | None, location: str | None) -> Explanation:
-    status = status_code or "a 3xx status"
-    if not location:
+    status, target = status_code or "a 3xx status", shown_location(location or "")
+    code, title = "redirect", "Redirect"
+    if not target:
         cause = f"Your server responded with {status}, a redirect without a Location header."
         remedy = "Respond with 2xx instead of a redirect, because Uplift Webhooks does not follow redirects."
+    elif _LOGIN_PAGE.search(target):
+        code, title = "login_redirect", "Redirect to a login page"
+        cause = f"Your server responded with {status}, a redirect to the login page {target}."
+        remedy = "Do not require a login for the endpoint's URL: verify the signature of each request instead."
     else:
-        cause = (
-            f"Your server responded with {status}, a redirect to {shown_location(location)}, "
-            "which Uplift Webhooks does not follow."
-        )
+        cause = f"Your server responded with {status}, a redirect to {target}, which Uplift Webhooks does not follow."
         remedy = (
             "Set the endpoint's URL to the redirect target if you own it, or respond with 2xx instead of a redirect."
         )
-    return Explanation("redirect", "Redirect", cause, remedy)
+    return Explanation(code, title, cause, remedy)
 
 
 def shown_location(location: str) -> str:

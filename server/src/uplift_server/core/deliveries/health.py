@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Literal
 
-from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 
 FAILURES_MIN: Final = 5
 """With fewer failed attempts, the account is not warned."""
@@ -42,11 +42,16 @@ class Health:
     """Time of the last warning. None after the account is notified of the recovery."""
     last_status_code: int | None = None
     last_error: str | None = None
-    """The error of the last attempt if it failed."""
+    """The error of the last attempt if it failed, or the first line of its response."""
     last_location: str | None = None
     """The target of the last attempt's redirect, without secrets."""
     probe_at: int | None = None
     """While the endpoint is failing and its circuit breaker is open: the time of the next probe."""
+
+    @property
+    def last_response(self) -> str | None:
+        """The first line of the response to the last attempt, if it failed."""
+        return self.last_error if self.last_outcome in RESPONDED else None
 
     @property
     def warned(self) -> bool:
@@ -72,7 +77,7 @@ class Health:
     ) -> "Health":
         """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint.
 
-        `location` is the redirect target without secrets.
+        `error` is the first line of the response if there was one. `location` is the redirect target without secrets.
         """
         if outcome is Outcome.DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)

@@ -22,6 +22,9 @@ class Outcome(NamedCode):
     BLOCKED = 10
 
 
+RESPONDED: Final = frozenset({Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED})
+"""Failures with a complete response."""
+
 _BY_FAILURE: Final = {
     Failure.TIMEOUT: Outcome.TIMEOUT,
     Failure.DNS: Outcome.DNS_ERROR,

@@ -1,10 +1,11 @@
 """Signature check: whether a receiver rejects a wrong signature and accepts a valid one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, explain
+from uplift_server.core.deliveries.causes import BY_REASON, SIGNED_WRONGLY, explain
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.deliveries.responses import reason_in
 
 VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "slow"]
 _NOT_REJECTIONS: Final = frozenset({408, 429})
@@ -21,6 +22,8 @@ class Result:
     status_code: int | None
     error: str | None
     location: str | None
+    response: str | None = None
+    """The first line of the response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
         return _SLOW
     if _accepted(valid):
         return _VERIFIED if wrong.error == SIGNED_WRONGLY else _SIGNED_CORRECTLY
-    return _REJECTS_VALID if _rejected(valid) and valid.status_code not in _NO_ROUTE else _error(valid)
+    if not _rejected(valid) or valid.status_code in _NO_ROUTE:
+        return _error(valid)
+    reason = reason_in(valid.response)
+    return _REJECTS_VALID if reason is None else replace(_REJECTS_VALID, hint=BY_REASON[reason].hint)
 
 
 def _accepted(result: Result) -> bool:
@@ -76,6 +82,12 @@ def _error(result: Result) -> Verdict:
     if _accepted(result):
         return _SIGNED_CORRECTLY
     error = None if result.error == SIGNED_WRONGLY else result.error
-    explanation = explain(result.outcome, status_code=result.status_code, error=error, location=result.location)
+    explanation = explain(
+        result.outcome,
+        status_code=result.status_code,
+        error=error,
+        location=result.location,
+        response=result.response,
+    )
     assert explanation is not None, "a failed attempt has an explanation"
     return Verdict("error", explanation.cause, explanation.remedy)

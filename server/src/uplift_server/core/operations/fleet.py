@@ -243,6 +243,7 @@ def _fix(causes: Sequence[CauseGroup]) -> str:
 _NETWORK: Final = "Check the network, the firewall and the egress proxy of this host."
 _MASS_FAILURE_STEPS: Final = (
     (("dns",), "Check the name servers of this host with uplift-server doctor."),
+    (("timestamp_too_",), "Check the clock of this host."),
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )

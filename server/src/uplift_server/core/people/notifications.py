@@ -32,10 +32,12 @@ class NotificationState(StrEnum):
 
 FACTS: Final = {
     NotificationKind.ENDPOINT_WARNED: (
-        "endpoint", "url", "description", "account", "failing_since", "failed_attempts", "cause", "remedy", "disable_at"
+        "endpoint", "url", "description", "account", "failing_since", "failed_attempts", "cause", "remedy", "response",
+        "disable_at"
     ),
     NotificationKind.ENDPOINT_DISABLED: (
-        "endpoint", "url", "description", "account", "reason", "failing_since", "failed_attempts", "cause", "remedy"
+        "endpoint", "url", "description", "account", "reason", "failing_since", "failed_attempts", "cause", "remedy",
+        "response"
     ),
     NotificationKind.ENDPOINT_RECOVERED: ("endpoint", "url", "description", "account", "failed_since", "recovered_at"),
     NotificationKind.MASS_FAILURE_BEGAN: ("since", "endpoints", "attempted", "causes"),
@@ -46,10 +48,10 @@ FACTS: Final = {
 """The values of each kind of notification.
 
 `endpoint` is the public ID, `account` the account's name. Times are Unix ms and may be null. `cause` and `remedy` are
-the sentences of `Explanation` for the last failed attempt (empty without one). `reason` is the name of a disabled
-reason. `endpoints`, `attempted` and `still_failing` are counts. `causes` maps outcome names to numbers of endpoints.
-`invitation` and `person` are IDs in hexadecimal. `mark` is the fingerprint of the password to replace: the tokens of
-links are derived from it and a key, and never stored.
+the sentences of `Explanation` for the last failed attempt (empty without one), and `response` is the first line of its
+response. `reason` is the name of a disabled reason. `endpoints`, `attempted` and `still_failing` are counts. `causes`
+maps outcome names to numbers of endpoints. `invitation` and `person` are IDs in hexadecimal. `mark` is the fingerprint
+of the password to replace: the tokens of links are derived from it and a key, and never stored.
 
 An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
 endpoints, and `more` is the number of further ones.

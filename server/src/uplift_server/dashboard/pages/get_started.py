@@ -6,7 +6,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from uplift_server.core import ids
-from uplift_server.core.deliveries.causes import Explanation, explain
+from uplift_server.core.deliveries.causes import Explanation, explain_attempt
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.signature_checks import Result, Verdict, verdict
 from uplift_server.core.security.scopes import Scope
@@ -51,7 +51,7 @@ class ShownAttempt:
         found = self.attempt
         if found is None:
             return None
-        return explain(found.outcome, status_code=found.status_code, error=found.error, location=found.location)
+        return explain_attempt(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,4 +225,5 @@ def _failing_facts(health: Health) -> dict[str, object]:
         "failed_attempts": health.consecutive_failures,
         "cause": cause.cause if cause else "",
         "remedy": cause.remedy if cause else "",
+        "response": health.last_response or "",
     }

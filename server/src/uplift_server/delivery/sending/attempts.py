@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, shown_location
-from uplift_server.core.deliveries.outcomes import Outcome, classify, is_own_fault
+from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome, classify, is_own_fault
+from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
 from uplift_server.core.http.exchange import Exchange, Failure
@@ -293,7 +294,7 @@ class Attempts:
             now,
             own_fault=own_fault,
             status_code=exchange.status_code,
-            error=exchange.error,
+            error=first_line(exchange.response_body) if outcome in RESPONDED else exchange.error,
             location=location and shown_location(location),
         )
         self._settler.note_health(endpoint, now)
