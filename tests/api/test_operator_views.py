@@ -151,7 +151,7 @@ def test_a_mass_failure_is_a_problem_with_its_onset(server: Any) -> None:
     for number in range(4):
         break_endpoint(server, create_endpoint(server, account), since=start - number * 60_000)
     engine = server.services.context.engine.status
-    engine.current_outage = Outage(start, start, 12, is_notified=True)
+    engine.current_outage = Outage(start, start, 12, start, is_notified=True)
     state = fleet(server)
     engine.current_outage = None
     [problem] = [each for each in state.problems if each.code == "mass_failure"]

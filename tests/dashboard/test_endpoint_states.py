@@ -6,6 +6,7 @@ import pytest
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.limits import HELD_COUNTED_MAX
+from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.dashboard.audit_words import details_words
 from uplift_server.dashboard.endpoint_forms import draft_of, groups
 from uplift_server.dashboard.endpoint_states import Row, StateCard, problem_card, state_card, summary
@@ -214,4 +215,10 @@ def test_audit_log_details_are_shown_as_text() -> None:
         ("at", "held by: a, b"),
     ]
     [(_, text)] = details_words({"name": "x" * 1000})
-    assert len(text) == 300
+    assert len(str(text)) == 300
+    began = {"since": "2026-01-31T03:12:00.000Z", "causes": {"Timeout": 3, "Host name does not resolve": 199}}
+    assert details_words(began) == [
+        ("since", parse_timestamp("2026-01-31T03:12:00.000Z")),
+        ("causes", "199 \N{MULTIPLICATION SIGN} Host name does not resolve, 3 \N{MULTIPLICATION SIGN} Timeout"),
+    ]
+    assert details_words({"at": "2026-99-31T03:12:00.000Z"}) == [("at", "2026-99-31T03:12:00.000Z")]

@@ -139,8 +139,10 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
         assert 'class="card state critical"' in page.html
         assert "Half of them began to fail within" in page.text
         assert f'href="/operator/accounts/{account}"' in guest.get("/operator/endpoints?filter=failing").html
+        entry = guest.get("/operator/audit-log?action=mass_failure.began").text
+        assert "10 \N{MULTIPLICATION SIGN} Connection refused" in entry
         # All pages show it to operators, but not to members.
-        banner = "Mass failure: many endpoints are failing."
+        banner = ": many endpoints are failing. The server does not warn"
         for path in ("/operator/mail", f"/accounts/{account}/overview"):
             assert banner in guest.get(path).text
             assert banner not in member(server, account).get(path).text

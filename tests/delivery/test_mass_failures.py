@@ -48,7 +48,7 @@ async def test_a_mass_failure_disables_no_endpoint_and_notifies_the_operator(pla
         assert await kinds(world) == [(NotificationKind.MASS_FAILURE_BEGAN, "ops@uplift.example")]
         facts = (await read_emails(world))[0][2]
         assert (facts["since"], facts["endpoints"], facts["attempted"]) == (START, 18, 20)
-        assert facts["causes"] == {"server_error": 18}
+        assert facts["causes"] == {"503 Service Unavailable": 18}
         assert (
             world.parts.status.warn_at(owners[0].endpoint.seq)
             is world.parts.status.disable_at(owners[0].endpoint.seq)
@@ -126,6 +126,23 @@ async def test_a_mass_failure_excuses_only_its_own_duration(place: Place) -> Non
         assert WARNED[0] not in await kinds(world)
         await world.run_for(SLACK)
         assert (await kinds(world))[-2:] == WARNED
+
+
+async def test_the_onset_ignores_endpoints_that_failed_before(place: Place) -> None:
+    """Two endpoints begin to fail half an hour before ten others. The onset is when the ten begin."""
+    async with long_world(place) as world:
+        for owner in await create_owners(world, 2):
+            await world.accept(1, account=owner.account)
+        await world.run_for(HOUR // 2)
+        onset = world.clock.now
+        await accept_for_each(world, await create_owners(world, 10))
+        await world.run_for(SLACK)
+        [(_, _, facts)] = await read_emails(world)
+        assert facts["since"] == onset
+        await world.kill()
+        outage = world.parts.status.outage
+        assert outage is not None
+        assert (outage.since, outage.onset) == (START, onset)
 
 
 async def test_a_returning_mass_failure_notifies_and_excuses_once(place: Place) -> None:

@@ -32,7 +32,7 @@ _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
     | {"failing_since": AT - 5 * DAY, "failed_attempts": 99, "reason": "failing"},
     NotificationKind.ENDPOINT_RECOVERED: _ENDPOINT | {"failed_since": AT - 4 * DAY, "recovered_at": AT},
     NotificationKind.MASS_FAILURE_BEGAN: {
-        "since": AT, "endpoints": 412, "attempted": 500, "causes": {"timeout": 12, "connect_error": 400},
+        "since": AT, "endpoints": 412, "attempted": 500, "causes": {"Timeout": 12, "Connection refused": 400},
     },
     NotificationKind.MASS_FAILURE_ENDED: {
         "since": AT, "ended_at": AT + 2 * 3_600_000, "endpoints": 412, "still_failing": 1,

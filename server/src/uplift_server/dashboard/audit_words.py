@@ -1,14 +1,22 @@
 """Details of audit log entries as text."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from uplift_server.core.operations.fleet import named_causes
+from uplift_server.core.timestamps import parse_timestamp
+
 _NOTHING: Final = "none"
 _TEXT_CHARACTERS_MAX: Final = 300
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def details_words(details: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the details of an entry as labels and text. For an update, the text has the old and new values."""
+def details_words(details: Mapping[str, object]) -> list[tuple[str, str | int]]:
+    """Return the details of an entry as labels and text, or Unix time in ms for a timestamp.
+
+    For an update, the text has the old and new values.
+    """
     before, after = details.get("from"), details.get("to")
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         changed = details.get("changed")
@@ -20,14 +28,26 @@ def details_words(details: Mapping[str, object]) -> list[tuple[str, str]]:
             )
             for name in names
         ]
-    return [(_label(name), _value(name, value)) for name, value in details.items()]
+    return [(_label(name), _time(value) or _value(name, value)) for name, value in details.items()]
 
 
 def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _time(value: object) -> int | None:
+    """Return the Unix time in ms of a timestamp, or None for another value."""
+    if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
+        return None
+    try:
+        return parse_timestamp(value)
+    except ValueError:
+        return None
+
+
 def _value(name: str, value: object) -> str:
+    if name == "causes" and isinstance(value, Mapping):
+        return _cut(named_causes({str(title): int(str(count)) for title, count in value.items()}))
     return "all" if name == "event_types" and not value else _text(value)
 
 

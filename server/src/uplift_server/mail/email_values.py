@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from uplift_server.core.operations.fleet import named_causes
 from uplift_server.core.security.tokens import Purpose, reset_token, token
 from uplift_server.core.texts import printable
 
@@ -27,7 +28,6 @@ _URL: Final = re.compile(r"\b(?:[a-z][a-z0-9+.-]{1,20}:/|www\.)[^\s\"'<>]+", re.
 _QUERY = re.compile(r"[?#]\S+?(?=[,.;]?(?:\s|$))")
 # Other people may see a subject, so it omits the parts of a path that may be tokens, codes or parameters.
 _TOKEN: Final = re.compile(r"[^/]*[=;@][^/]*|(?=[^/]*\d)[^/]{16,}|[^/]{32,}")
-_ACRONYMS: Final = {"dns", "tls"}
 _MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -105,12 +105,11 @@ class EmailValues:
         return f"{path[:half]}…{path[-half + 1 :]}"
 
     @property
-    def causes(self) -> tuple[tuple[str, str], ...]:
-        """Each outcome with its number of endpoints, most frequent first."""
+    def causes(self) -> str:
+        """The most frequent causes with their numbers of endpoints."""
         causes = self._values.get("causes")
-        counts = {str(name): n for name, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
-        ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        return tuple((_outcome_label(_shown(name, 40)), counted(n, "endpoint")) for name, n in ordered)
+        known = {str(title): n for title, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
+        return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         """Return the endpoint's details and `others`, without rows that have no value."""
@@ -182,13 +181,6 @@ def format_time(ms: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Return `1 endpoint`, `2 endpoints`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _outcome_label(name: str) -> str:
-    """Return `DNS error` for `dns_error`."""
-    first, _, rest = name.partition("_")
-    first = first.upper() if first in _ACRONYMS else first.capitalize()
-    return f"{first} {rest.replace('_', ' ')}".rstrip()
 
 
 def _shown(text: str, characters_max: int) -> str:

@@ -233,13 +233,18 @@ def _recovered_together(values: EmailValues) -> Email:
 
 def _mass_failure_began(values: EmailValues) -> Email:
     failing, attempted = values.number("endpoints"), values.number("attempted")
+    since = values.time("since")
     return Email(
-        subject=f"Mass failure: {failing:,} of {attempted:,} endpoints began to fail",
+        subject=f"Mass failure: {failing:,} of {attempted:,} endpoints failing{_after(' since ', since)}",
         title="Many endpoints are failing at once",
         opening=(
             (
-                f"{failing:,} of {counted(attempted, 'endpoint')} with attempts in the last 24 hours began to fail "
-                "within the same hour. The cause is probably in the network or configuration of this server."
+                f"{failing:,} of {counted(attempted, 'endpoint')} with attempts in the last 24 hours have been failing"
+                f"{_after(' since ', since)}{_after(': ', values.causes)}."
+            ),
+            (
+                "They began to fail within the same hour, so the cause is probably in the network or configuration of "
+                "this server."
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends. Its duration does "
@@ -247,17 +252,14 @@ def _mass_failure_began(values: EmailValues) -> Email:
             ),
         ),
         details=(
-            *_rows(("Since", values.time("since"))),
-            ("Began to fail", counted(failing, "endpoint")),
+            *_rows(("Since", since)),
+            ("Failing", counted(failing, "endpoint")),
             ("Active in the last 24 hours", counted(attempted, "endpoint")),
-            *values.causes,
+            *_rows(("Causes", values.causes)),
         ),
         steps=(
             "Run uplift-server doctor on the server. It checks DNS, outbound connections and trusted certificates.",
-            (
-                "If the causes below suggest a network problem, check the firewall, the egress proxy and the network "
-                "provider."
-            ),
+            ("If the causes suggest a network problem, check the firewall, the egress proxy and the network provider."),
             "Run uplift-server deliveries to see the errors of individual deliveries.",
         ),
         link=values.home_link,

@@ -1,5 +1,6 @@
 """The problems of the fleet: what is wrong with the server or many endpoints, how far it extends, and the next step."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -201,7 +202,11 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
     verb = "is" if state.broken == 1 else "are"
     what = "failing or disabled" if state.disabled else "failing"
     those = f"{number(state.broken)} of {number(state.delivering)} endpoints {verb} {what}"
-    extent = [f"{counted(state.accounts, 'account')}.", _named(state.causes)]
+    titles = Counter[str]()
+    for each in state.causes:
+        titles[each.title] += each.endpoints
+    named = named_causes(titles)
+    extent = [f"{counted(state.accounts, 'account')}.", f"{named}." if named else ""]
     if state.pending_failing:
         extent.append(f"{counted(state.pending_failing, 'delivery')} pending behind them.")
     if not state.mass_failure:
@@ -224,14 +229,6 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
         f"{_mass_failure_step(state)} Until it ends, the server neither warns about nor disables endpoints.",
         None if state.onset is None else state.onset.at,
     )
-
-
-def _named(causes: Sequence[CauseGroup]) -> str:
-    named = [f"{number(each.endpoints)} \N{MULTIPLICATION SIGN} {each.title}" for each in causes[:CAUSES_NAMED_MAX]]
-    rest = len(causes) - len(named)
-    if rest:
-        named.append(counted(rest, "more cause"))
-    return f"{', '.join(named)}." if named else ""
 
 
 def _fix(causes: Sequence[CauseGroup]) -> str:
@@ -302,6 +299,14 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
 
 
 # ---- texts
+
+
+def named_causes(endpoints: Mapping[str, int]) -> str:
+    """Return the most frequent causes with their numbers. `endpoints` has the number by the title of a cause."""
+    ordered = sorted(endpoints.items(), key=lambda each: (-each[1], each[0]))
+    named = [f"{number(count)} \N{MULTIPLICATION SIGN} {title}" for title, count in ordered[:CAUSES_NAMED_MAX]]
+    rest = len(ordered) - len(named)
+    return ", ".join([*named, counted(rest, "more cause")] if rest else named)
 
 
 def number(value: int) -> str:

@@ -50,8 +50,8 @@ FACTS: Final = {
 `endpoint` is the public ID, `account` the account's name. Times are Unix ms and may be null. `cause` and `remedy` are
 the sentences of `Explanation` for the last failed attempt (empty without one), and `response` is the first line of its
 response. `reason` is the name of a disabled reason. `endpoints`, `attempted` and `still_failing` are counts. `causes`
-maps outcome names to numbers of endpoints. `invitation` and `person` are IDs in hexadecimal. `mark` is the fingerprint
-of the password to replace: the tokens of links are derived from it and a key, and never stored.
+maps titles of causes to numbers of endpoints. `invitation` and `person` are IDs in hexadecimal. `mark` is the
+fingerprint of the password to replace: the tokens of links are derived from it and a key, and never stored.
 
 An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
 endpoints, and `more` is the number of further ones.

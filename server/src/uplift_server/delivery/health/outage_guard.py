@@ -15,8 +15,10 @@ from typing import Final
 import structlog
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outage_guard import ATTEMPTED_WITHIN_MS, WITHIN_MS, largest_group
+from uplift_server.core.operations.fleet import find_onset
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
@@ -42,6 +44,8 @@ class Outage:
     """The start of the excused time. It excludes the time that an earlier mass failure excused."""
     endpoints: int
     """The number of failing endpoints when the mass failure was detected."""
+    onset: int
+    """When most of them began to fail."""
     is_notified: bool
     """Whether the operator is notified. False if the mass failure begins soon after an earlier one ended."""
 
@@ -51,6 +55,7 @@ class Outage:
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
             _MARKS + "endpoints": self.endpoints,
+            _MARKS + "onset": self.onset,
             _MARKS + "told": self.is_notified,
         }
 
@@ -91,8 +96,10 @@ class OutageGuard:
         self.outage = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
+            # Earlier releases did not store the onset.
+            onset = found.get("onset", found["since"])
             self.outage = Outage(
-                found["since"], found["counts_from"], found["endpoints"], is_notified=bool(found["told"])
+                found["since"], found["counts_from"], found["endpoints"], onset, is_notified=bool(found["told"])
             )
         else:
             self._ending_at = None
@@ -118,7 +125,7 @@ class OutageGuard:
         if not holds_job:
             self._ending_at = None
             if self.outage is None and group is not None and is_mass:
-                self.outage = Outage(group.since, group.since, group.endpoints, is_notified=False)
+                self.outage = Outage(group.since, group.since, group.endpoints, _onset(failing), is_notified=False)
             return
         # If a write below fails, its result is unknown.
         self._must_reload = True
@@ -127,7 +134,9 @@ class OutageGuard:
         elif self.outage is None and group is not None and is_mass:
             ended_at = self._ended_at or 0
             is_notified = self._clock.now_ms() - ended_at > WITHIN_MS
-            begun = Outage(group.since, max(group.since, ended_at), group.endpoints, is_notified)
+            begun = Outage(
+                group.since, max(group.since, ended_at), group.endpoints, _onset(failing), is_notified=is_notified
+            )
             await self._begin(begun, failing)
         self._must_reload = False
 
@@ -162,9 +171,9 @@ class OutageGuard:
     async def _begin(self, begun: Outage, failing: Iterable[LiveEndpoint]) -> None:
         now = self._clock.now_ms()
         attempted = self._attempted()
-        outcomes = Counter(endpoint.health.last_outcome for endpoint in failing)
-        causes = {outcome.text: count for outcome, count in outcomes.items() if outcome is not None}
-        facts = {"since": begun.since, "endpoints": begun.endpoints, "attempted": attempted, "causes": causes}
+        causes = [cause.title for endpoint in failing if (cause := cause_of(endpoint.health)) is not None]
+        counts = dict(Counter(causes))
+        facts = {"since": begun.onset, "endpoints": begun.endpoints, "attempted": attempted, "causes": counts}
 
         def begin(connection: Transaction) -> None:
             server_values.replace(connection, _MARKS, begun.marks())
@@ -181,14 +190,14 @@ class OutageGuard:
         self.outage, self._ended_at = begun, None
         _log.error(
             "mass failure began",
-            since=format_timestamp(begun.since), endpoints=begun.endpoints, attempted=attempted, causes=causes,
+            since=format_timestamp(begun.onset), endpoints=begun.endpoints, attempted=attempted, causes=counts,
         )  # fmt: skip
 
     async def _end(self, ended: Outage, failing: Sequence[LiveEndpoint]) -> None:
         now = self._clock.now_ms()
         at = self._ending_at = self._ending_at or now
         seqs = [endpoint.seq for endpoint in failing]
-        facts = {"since": ended.since, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
+        facts = {"since": ended.onset, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> dict[int, Health]:
             # Change the stored health, because concurrent settlements keep its excused time.
@@ -208,7 +217,7 @@ class OutageGuard:
         self.outage, self._ended_at, self._ending_at = None, at, None
         _log.warning(
             "mass failure ended",
-            since=format_timestamp(ended.since), endpoints=ended.endpoints, still_failing=len(failing),
+            since=format_timestamp(ended.onset), endpoints=ended.endpoints, still_failing=len(failing),
         )  # fmt: skip
 
     def _record(
@@ -237,6 +246,11 @@ class OutageGuard:
                 facts=facts,
                 now=now,
             )
+
+
+def _onset(failing: Iterable[LiveEndpoint]) -> int:
+    onset = find_onset([endpoint.health.failing_since or 0 for endpoint in failing])
+    return 0 if onset is None else onset.at
 
 
 def _excuse(endpoints: Iterable[LiveEndpoint], stored: Mapping[int, Health]) -> None:
