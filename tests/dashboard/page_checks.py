@@ -21,16 +21,12 @@ _ID = re.compile(r"\b[a-z]+_\w{20,}|/(enter|invitations|passwords)/\S+")
 def check_page(page: Page, name: str | None = None) -> None:
     """Fail if a page has an accessibility violation or scrolls horizontally. Save screenshots if requested.
 
-    `name` is the name of the screenshots, by default the path. The page starts and ends on the desktop screen. On the
-    other screens, only the rules about colors and sizes run, because the content is the same.
+    `name` is the name of the screenshots, by default the path. The page ends on the desktop screen.
     """
-    set_screen(page, DESKTOP)
-    assert horizontal_overflow(page) == 0, page.url
-    check_accessibility(page)
-    for screen in (DARK_DESKTOP, LIGHT_PHONE, PHONE):
+    for screen in (DESKTOP, DARK_DESKTOP, LIGHT_PHONE, PHONE):
         set_screen(page, screen)
         assert horizontal_overflow(page) == 0, f"{page.url} on {screen.name}"
-        check_accessibility(page, visual_only=True)
+        check_accessibility(page)
     set_screen(page, DESKTOP)
     path = _ID.sub(lambda found: found[1] or "id", urlsplit(page.url).path)
     screenshot(page, path if name is None else name)

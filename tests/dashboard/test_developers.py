@@ -162,13 +162,13 @@ def test_listen_sessions_and_responses_update_live(server: Server, page: Page) -
         try:
             listening.ready()
             page.reload()
-            expect(page.get_by_role("region", name="Listen sessions")).to_contain_text("Connected")
-            page.get_by_role("region", name="Listen sessions").get_by_role("link").click()
+            expect(page.get_by_role("group", name="Listen sessions")).to_contain_text("Connected")
+            page.get_by_role("group", name="Listen sessions").get_by_role("link").click()
             expect(page.get_by_text("No responses yet")).to_be_visible()
 
             api.send(1)
 
-            expect(page.get_by_role("region", name="Responses")).to_contain_text("201")
+            expect(page.get_by_role("group", name="Responses")).to_contain_text("201")
             page.get_by_text("Body").click()
             expect(page.get_by_text("<b>taken</b>")).to_be_visible()
         finally:

@@ -112,7 +112,7 @@ def test_new_deliveries_appear_without_a_reload(server: Server, page: Page) -> N
         api.endpoint(receiver.url("/good", respond(204)))
         open_overview(page, member(server, account, "member"))
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-        before = page.get_by_role("region", name="Latest deliveries").get_by_role("row")
+        before = page.get_by_role("group", name="Latest deliveries").get_by_role("row")
         expect(before).to_have_count(2)
 
         api.send(1)
