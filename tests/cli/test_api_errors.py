@@ -37,6 +37,7 @@ COMMANDS_WITH_FIELDS = {
     ("key", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen"],
     ("endpoint", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d",
                              "--max-in-flight", "0"],
+    ("endpoint", "update"): ["ep_0e11", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoint", "enable"): ["ep_0e11", "--held", "keep"],
     ("endpoint", "test"): ["ep_0e11", "--type", "athlete.created"],
     ("endpoint", "secret", "rotate"): ["ep_0e11", "--overlap", "8d", "--uplift-header", "new", "--secret-file", "-"],

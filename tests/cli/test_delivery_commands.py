@@ -92,6 +92,21 @@ def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
     assert "An attempt is in flight." in rejected.stderr
 
 
+def test_matching_deliveries_of_an_account_are_previewed_and_resent(api: FakeApi) -> None:
+    share = {"endpoint": "ep_0e11", "count": 3, "reason": None}
+    api.responses["POST /v1/deliveries/resend"] = {
+        "count": 3, "endpoints": [share], "replays": [{**share, "id": "rpl_1", "total": 3}], "skipped": []
+    }  # fmt: skip
+    options = ("delivery", "resend", "--account", "Rapids", "--status-code", "5xx", "--endpoint", "ep_0e")
+    body = {"status_code": ["5xx"], "endpoint": ["ep_0e11"]}
+    assert "repeat the command with --yes" in run(*options).stderr
+    assert api.requests[-1].body == {**body, "dry_run": True}
+    assert "rpl_1" in run(*options, "--yes").stdout
+    assert (api.requests[-1].body, api.requests[-1].headers["uplift-account"]) == (body, "acc_0a11")
+    both, no_account = ("delivery", "resend", "dlv_0d", "--status", "failed"), (*options[:2], *options[4:])
+    assert [run(*each).exit_code for each in (options[:2], both, no_account)] == [2, 2, 2]
+
+
 def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:
     why = {
         "endpoint": "ep_0e11",

@@ -10,7 +10,7 @@ import typer.main
 from tests.dashboard import visitors
 from tests.dashboard.full_account import FullAccount
 from tests.dashboard.routes import path_with_ids
-from tests.e2e.harness import Server
+from tests.e2e.harness import TYPE, Server, wait_for
 from tests.e2e.receiving import Receiver
 
 from uplift_server.cli.main import app as operators_program
@@ -50,7 +50,7 @@ def commands(html: str) -> set[str]:
     return {line for line in lines if line.partition(" ")[0] in {*PROGRAMS, "curl"} and " " in line}
 
 
-@pytest.mark.parametrize("line", ["uplift endpoints update x", "uplift-server key create name", "uplift nothing"])
+@pytest.mark.parametrize("line", ["uplift endpoints change x", "uplift-server key create name", "uplift nothing"])
 def test_unknown_commands_fail_to_parse(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|unexpected"):
         parse(line)
@@ -130,3 +130,19 @@ def test_operators_see_their_own_form_of_each_command(server: Server, shared_rec
     assert f"uplift-server endpoints {endpoint} --account {full_account.id}" in shown
     assert f"uplift-server delivery resend {full_account.ids['delivery']} --account {full_account.id}" in shown
     assert not [line for line in shown if line.startswith("uplift ")]
+
+
+def test_a_resend_preview_shows_its_command(server: Server, shared_receiver: Receiver) -> None:
+    full_account = FullAccount(server, shared_receiver.url("/previewed"))
+    path = f"/accounts/{full_account.id}/deliveries/resend?status=delivered&object_id=o+1"
+    full_account.api.ok("POST", "/v1/events", {"type": TYPE, "data": {"number": 1, "object": {"id": "o 1"}}})
+    filters = "--status delivered --object-id 'o 1' --yes"
+
+    guest = full_account.member()
+
+    shown = wait_for(lambda: commands(guest.get(path).html), "the delivery can be resent")
+    assert f"uplift deliveries resend {filters}" in shown
+    shown = commands(visitors.operator(server).get(path).html)
+    assert f"uplift-server delivery resend {filters} --account {full_account.id}" in shown
+    pending = guest.get(path.replace("delivered", "pending")).text
+    assert "You can resend failed, cancelled and delivered deliveries." in pending

@@ -52,6 +52,8 @@ def test_an_operator_reads_cause_extent_and_next_step(morning: tuple[Expected, W
         )  # fmt: skip
         assert f"{expected.endpoints} \N{MULTIPLICATION SIGN} {leading['title']}" in page.text
         assert leading["how_to_fix"] in page.text
+        found = world.server.api().list_all(f"/v1/endpoints?cause={expected.cause}")
+        assert {each["id"] for each in found} == set(world.broken)
     elif expected.endpoints:
         assert all(endpoint in page.html for endpoint in world.broken)
 

@@ -343,6 +343,7 @@ def test_an_id_that_changes_the_path_is_rejected(client: Client, name: str) -> N
 LISTS: list[tuple[Call, str]] = [
     (lambda c: c.endpoints.list(), "/v1/endpoints"),
     (lambda c: c.endpoints.list(state="failing", text="a b"), "/v1/endpoints?state=failing&text=a+b"),
+    (lambda c: c.endpoints.list(cause="dns"), "/v1/endpoints?cause=dns"),
     (lambda c: c.endpoints.list(limit=5, cursor="c+"), "/v1/endpoints?limit=5&cursor=c%2B"),
     (lambda c: c.events.list(type="a.b", order="asc"), "/v1/events?type=a.b&order=asc"),
     (lambda c: c.events.deliveries("e", limit=1), "/v1/events/e/deliveries?limit=1"),

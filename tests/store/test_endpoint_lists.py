@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.store import accounts, endpoints
 from uplift_server.store.records import EndpointFilter, EndpointState
 from uplift_server.store.schema import endpoints as table
@@ -76,3 +77,19 @@ def test_endpoints_are_filtered_by_state_and_failing(connection: sa.Connection, 
     assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.DISABLED)) == []
     assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.ENABLED, failing=True)) == [2]
     assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED, failing=True)) == []
+
+
+def test_failing_endpoints_are_filtered_by_cause(
+    connection: sa.Connection, account_seq: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "FAILING_READ", 1)
+    broken = {"failing_since": 4, "last_outcome": int(Outcome.SERVER_ERROR)}
+    for seq, code in ((1, 500), (2, 503), (3, 500)):
+        connection.execute(sa.update(table).where(table.c.seq == seq).values(**broken, last_status_code=code))
+
+    assert matching_indexes(connection, account_seq, EndpointFilter(cause="status_500")) == [2, 0]
+    assert matching_indexes(connection, None, EndpointFilter(text="hooks", cause="status_500")) == [0]
+    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED, cause="status_500")) == []
+    assert matching_indexes(connection, account_seq + 1, EndpointFilter(cause="status_500")) == []
+    connection.execute(sa.update(table).where(table.c.seq == 1).values(failing_since=None))
+    assert matching_indexes(connection, account_seq, EndpointFilter(cause="status_500")) == [2]

@@ -12,6 +12,8 @@ COMMANDS_WITHOUT_FIELDS = {
     ("events", "show"), ("deliveries", "show"), ("endpoints", "show"), ("endpoints", "pause"),
     ("endpoints", "verify"), ("ips",), ("endpoints", "delete"), ("endpoints", "secret", "show"),
     ("endpoints", "secret", "expire-old"), ("event-types", "list"), ("event-types", "show"),
+    ("deliveries", "cancel"), ("replays", "list"), ("replays", "show"), ("replays", "pause"), ("replays", "resume"),
+    ("replays", "cancel"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
@@ -23,8 +25,9 @@ COMMANDS_WITH_FIELDS = {
     ("endpoints", "secret", "rotate"): ["ep_1", "--overlap", "2h", "--uplift-header", "x"],
     ("deliveries", "list"): [*DELIVERY_FILTERS, "--status", "y", "--endpoint", "ep_1", "--after", "a", "--before", "b"],
     ("deliveries", "resend"): [*DELIVERY_FILTERS, "--yes"],
-    ("endpoints", "list"): ["--state", "x", "--text", "y"],
+    ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
+    ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],
     ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],
 }

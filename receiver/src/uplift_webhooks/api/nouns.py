@@ -47,11 +47,12 @@ class Endpoints(Noun[Way]):
         *,
         state: State | None = None,
         text: str | None = None,
+        cause: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. Filter by `state`, or by `text` in the URL or description."""
-        return get_page(_ENDPOINTS, state=state, text=text, limit=limit, cursor=cursor)
+        """Return one page, newest first. Filter by `state`, `text` in the URL or description, or `cause` of failing."""
+        return get_page(_ENDPOINTS, state=state, text=text, cause=cause, limit=limit, cursor=cursor)
 
     iterate = every(list)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
-from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.errors import CliError
 from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
@@ -17,12 +17,14 @@ from uplift_webhooks.cli.kit.inputs import (
     Outcomes,
     StatusCodes,
     Statuses,
+    Yes,
+    one_or_matching,
 )
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.kit.views import explain_wait, show_delivery
+from uplift_webhooks.cli.kit.views import explain_wait, resend_matching, show_delivery
 from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
@@ -45,13 +47,6 @@ _ATTEMPT_COLUMNS: Final = [
     Column("duration_ms", "MS", dropped=2),
     Column("hint", "CAUSE AND HOW TO FIX", folds=True),
 ]
-_SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]
-_REPLAY_COLUMNS: Final = [
-    Column("endpoint", "ENDPOINT"),
-    Column("id", "REPLAY"),
-    Column("total", "DELIVERIES"),
-    Column("reason", "SKIPPED", dropped=1),
-]
 _PATH: Final = "/v1/deliveries"
 
 Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the delivery, or a unique ID prefix.")]
@@ -59,7 +54,7 @@ Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the del
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "deliveries", "List, show and resend deliveries.")
+    group = noun(app, "deliveries", "List, show, resend and cancel deliveries.")
     command(
         group,
         "list",
@@ -81,6 +76,7 @@ def register(app: typer.Typer) -> None:
             "uplift deliveries resend --outcome tls_error --endpoint ep_0197f0c2 --yes",
         ),
     )(resend)
+    command(group, "cancel", examples=("uplift deliveries cancel dlv_0197f0c2",))(cancel)
 
 
 def list_deliveries(
@@ -161,9 +157,7 @@ def resend(
     object_id: ObjectId = None,
     after: After = None,
     before: Before = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Resend the matching deliveries instead of counting them.")
-    ] = False,
+    yes: Yes = False,
 ) -> None:
     """Resend one delivery immediately, or all that match filters.
 
@@ -173,21 +167,17 @@ def resend(
     With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
     endpoint. The default status is failed.
     """
-    filters = {
-        "status": status,
-        "endpoint": endpoint,
-        "type": event_type,
-        "outcome": outcome,
-        "status_code": status_code,
-        "object_id": object_id,
-        "created_after": after,
-        "created_before": before,
-    }
-    given = {name: value for name, value in filters.items() if value}
-    if (delivery is None) == (not given):
-        raise CliError(
-            "the command needs either a delivery or filters", "pass one delivery ID, or options", ExitCode.USAGE
-        )
+    given = one_or_matching(
+        delivery,
+        status=status,
+        endpoint=endpoint,
+        type=event_type,
+        outcome=outcome,
+        status_code=status_code,
+        object_id=object_id,
+        created_after=after,
+        created_before=before,
+    )
     calls = session.calls()
     if delivery is not None:
         found = find(calls, _PATH, "delivery", "dlv_", delivery)
@@ -196,12 +186,14 @@ def resend(
         return
     if endpoint:
         given["endpoint"] = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint]
-    with options(**DELIVERY_OPTIONS):
-        answer = calls.post(f"{_PATH}/resend", given if yes else {**given, "dry_run": True})
-    if session.output.as_json:
-        session.output.json(answer)
-        return
-    shares = answer["endpoints"] if not yes else [*answer["replays"], *answer["skipped"]]
-    session.output.rows(shares, _REPLAY_COLUMNS if yes else _SHARE_COLUMNS, empty="No matching deliveries.")
-    if not yes and answer["count"]:
-        session.output.note(f"To resend {answer['count']} deliveries, repeat the command with --yes.")
+    resend_matching(session.output, calls, given, starts=yes)
+
+
+def cancel(session: Session, delivery: Delivery) -> None:
+    """Cancel a pending or held delivery.
+
+    The server makes no further attempts. You cannot cancel a delivery while an attempt is in flight.
+    """
+    calls = session.calls()
+    found = find(calls, _PATH, "delivery", "dlv_", delivery)
+    session.output.fields(calls.post(f"{_PATH}/{segment(found['id'])}/cancel"))

@@ -6,8 +6,16 @@ import typer
 
 from uplift_webhooks.cli import secrets
 from uplift_webhooks.cli.kit.calls import Calls, segment
-from uplift_webhooks.cli.kit.endpoint_settings import SETTING_OPTIONS, endpoint_body, with_setting_options
-from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
+from uplift_webhooks.cli.kit.endpoint_settings import (
+    SETTING_OPTIONS,
+    NewDescription,
+    NewTypes,
+    NewUrl,
+    endpoint_body,
+    endpoint_changes,
+    with_setting_options,
+)
+from uplift_webhooks.cli.kit.inputs import Cause, Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -33,8 +41,8 @@ TestType = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "endpoints", "List, show, create, test, verify, pause, enable and delete endpoints.")
-    command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --text rapids"))(
+    group = noun(app, "endpoints", "List, show, create, update, test, verify, pause, enable and delete endpoints.")
+    command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --cause dns"))(
         list_endpoints
     )
     command(group, "show", examples=("uplift endpoints ep_0197f0c2",))(show)
@@ -43,6 +51,11 @@ def register(app: typer.Typer) -> None:
         "create",
         examples=("uplift endpoints create https://rapids.example/uplift --type 'movement.*'",),
     )(with_setting_options(create))
+    command(
+        group,
+        "update",
+        examples=("uplift endpoints update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
+    )(with_setting_options(update))
     command(group, "pause", examples=("uplift endpoints pause ep_0197f0c2",))(pause)
     command(
         group,
@@ -59,16 +72,17 @@ def list_endpoints(
     session: Session,
     state: State = None,
     text: Text = None,
+    cause: Cause = None,
     limit: Limit = 50,
 ) -> None:
     """List endpoints, newest first."""
-    with options(state="--state", text="--text"):
-        found = session.calls().items(_PATH, limit=limit, state=state, text=text)
+    with options(state="--state", text="--text", cause="--cause"):
+        found = session.calls().items(_PATH, limit=limit, state=state, text=text, cause=cause)
         session.output.rows(
             found if session.output.as_json else map(endpoint_row, found),
             _COLUMNS,
             empty="No matching endpoints. To list all: uplift endpoints"
-            if state or text
+            if state or text or cause
             else "No endpoints yet. To create one: uplift endpoints create URL",
         )
 
@@ -104,6 +118,21 @@ def create(
     with options(url="the URL", event_types="--type", description="--description", **SETTING_OPTIONS):
         show_endpoint(session.output, calls.post(_PATH, body))
     session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to this secret. The dashboard also shows it.")
+
+
+def update(
+    session: Session,
+    endpoint: Endpoint,
+    url: NewUrl = None,
+    event_types: NewTypes = None,
+    description: NewDescription = None,
+    **settings: int | None,
+) -> None:
+    """Update an endpoint. Omitted options stay unchanged."""
+    body = endpoint_changes(url, event_types, description, settings)
+    calls = session.calls()
+    with options(url="--url", event_types="--type", description="--description", **SETTING_OPTIONS):
+        show_endpoint(session.output, calls.patch(_place(calls, endpoint), body))
 
 
 def pause(session: Session, endpoint: Endpoint) -> None:

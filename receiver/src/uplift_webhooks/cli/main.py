@@ -13,6 +13,7 @@ from uplift_webhooks.cli import (
     ips,
     listen,
     reconcile,
+    replays,
     trigger,
     verification,
 )
@@ -35,7 +36,7 @@ app: Final[typer.Typer] = program(
     ),
 )
 # In the order of the help: develop, inspect, change.
-for _each in (listen, trigger, verification, events, reconcile, deliveries, endpoints, event_types, ips):
+for _each in (listen, trigger, verification, events, reconcile, deliveries, replays, endpoints, event_types, ips):
     _each.register(app)
 
 

@@ -38,6 +38,7 @@ from uplift_server.store.records import EndpointFilter
 
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
+CAUSE_CHARACTERS_MAX = 64
 _LINE = r"^[ -~]+$"
 # PostgreSQL does not store NUL characters.
 _NO_ZERO = r"^[^\x00]*$"
@@ -338,10 +339,16 @@ class EndpointsQuery(Paging):
         pattern=_NO_ZERO,
         description="Only endpoints with this text in their URL (without its query) or description. Ignores case.",
     )
+    cause: str | None = Field(
+        default=None,
+        max_length=CAUSE_CHARACTERS_MAX,
+        pattern=_NO_ZERO,
+        description="Only failing endpoints with this code of a [cause](/docs/outcomes) in `health`.",
+    )
 
     def endpoint_filter(self) -> EndpointFilter:
         """Return the filter for the services."""
-        return EndpointFilter.named(self.state, self.text)
+        return EndpointFilter.named(self.state, self.text, self.cause)
 
 
 class EventsQuery(Paging):

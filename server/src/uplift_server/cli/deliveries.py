@@ -28,7 +28,9 @@ from uplift_webhooks.cli.kit.inputs import (
     Outcomes,
     StatusCodes,
     Statuses,
+    Yes,
     input_name,
+    one_or_matching,
     read_input,
 )
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
@@ -36,7 +38,7 @@ from uplift_webhooks.cli.kit.lookup import known_type
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column, distance
-from uplift_webhooks.cli.kit.views import show_delivery
+from uplift_webhooks.cli.kit.views import resend_matching, show_delivery
 
 _COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
@@ -328,16 +330,63 @@ def deliveries(
             )
 
 
-@command(delivery_app, "resend", examples=("uplift-server delivery resend dlv_0197f0c2",))
-def resend_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
-    """Resend a delivery immediately.
+@command(
+    delivery_app,
+    "resend",
+    examples=(
+        "uplift-server delivery resend dlv_0197f0c2",
+        "uplift-server delivery resend --account acc_0197f0c2 --status-code 5xx --after 2026-01-31T08:00:00Z",
+        "uplift-server delivery resend --account acc_0197f0c2 --endpoint ep_0197f0c2 --outcome tls_error --yes",
+    ),
+)
+def resend_delivery(
+    session: Session,
+    delivery: Annotated[
+        str | None, typer.Argument(metavar="DELIVERY", help="ID of one delivery, or a unique ID prefix.")
+    ] = None,
+    account: AnyAccount = None,
+    status: Statuses = None,
+    endpoint: Endpoints = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
+    yes: Yes = False,
+) -> None:
+    """Resend one delivery immediately, or all of an account that match filters.
 
-    You can resend a delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
+    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
     completes the delivery. Failure does not change its retry schedule.
+
+    With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
+    endpoint. The default status is failed.
     """
-    sends = _change(session, delivery, account, "resend")
-    if not sends:
-        session.output.note(f"The delivery is stored. {when_sent(session.config())}")
+    given = one_or_matching(
+        delivery,
+        status=status,
+        endpoint=endpoint,
+        type=event_type,
+        outcome=outcome,
+        status_code=status_code,
+        object_id=object_id,
+        created_after=after,
+        created_before=before,
+    )
+    if delivery is not None:
+        if not _change(session, delivery, account, "resend"):
+            session.output.note(f"The delivery is stored. {when_sent(session.config())}")
+        return
+    if account is None:
+        raise CliError("a resend with filters needs an account", "pass --account ACCOUNT", ExitCode.USAGE)
+    with reach(session.config()) as client:
+        owner = lookup.owner(client, account)
+        if endpoint:
+            given["endpoint"] = [lookup.endpoint(client, each, owner)["id"] for each in endpoint]
+        resend_matching(session.output, client, given, owner, starts=yes)
+        if yes and not client.sends:
+            session.output.note(f"The replays are stored. {when_sent(session.config())}")
 
 
 @command(delivery_app, "cancel", examples=("uplift-server delivery cancel dlv_0197f0c2",))

@@ -9,9 +9,17 @@ from uplift_server.cli.accounts import Account, AnyAccount, Wide
 from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
-from uplift_webhooks.cli.kit.endpoint_settings import SETTING_OPTIONS, endpoint_body, with_setting_options
+from uplift_webhooks.cli.kit.endpoint_settings import (
+    SETTING_OPTIONS,
+    NewDescription,
+    NewTypes,
+    NewUrl,
+    endpoint_body,
+    endpoint_changes,
+    with_setting_options,
+)
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import Description, Held, Limit, State, Text
+from uplift_webhooks.cli.kit.inputs import Cause, Description, Held, Limit, State, Text
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -19,7 +27,7 @@ from uplift_webhooks.cli.kit.views import endpoint_row, show_check, show_endpoin
 
 endpoint_app: Final = typer.Typer(
     cls=Group,
-    help="Create, test, pause, enable and delete endpoints. To list them, use `uplift-server endpoints`.",
+    help="Create, update, test, pause, enable and delete endpoints. To list them, use `uplift-server endpoints`.",
     no_args_is_help=True,
 )
 
@@ -35,6 +43,7 @@ def register(app: typer.Typer) -> None:
         examples=(
             "uplift-server endpoints",
             "uplift-server endpoints --state failing --text rapids",
+            "uplift-server endpoints --cause dns",
             "uplift-server endpoints ep_0197f0c2",
         ),
     )(endpoints)
@@ -47,17 +56,18 @@ def endpoints(
     ] = None,
     state: State = None,
     text: Text = None,
+    cause: Cause = None,
     account: AnyAccount = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
     """List endpoints, newest first, or show one with its health."""
-    with reach(session.config()) as client, options(state="--state", text="--text"):
+    with reach(session.config()) as client, options(state="--state", text="--text", cause="--cause"):
         owner = lookup.owner(client, account)
         if endpoint is not None:
             show_endpoint(session.output, lookup.endpoint(client, endpoint, owner))
             return
-        found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text)
+        found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text, cause=cause)
         filtered = "No matching endpoints. To list all: uplift-server endpoints"
         session.output.rows(
             found if session.output.as_json else map(endpoint_row, found),
@@ -69,7 +79,7 @@ def endpoints(
                 Column("event_types", "TYPES", folds=True),
             ],
             empty=filtered
-            if state or text
+            if state or text or cause
             else "No endpoints yet. To create one: uplift-server endpoint create URL --account ACCOUNT",
             wide=wide,
         )
@@ -114,6 +124,32 @@ def create_endpoint(
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
     session.output.note("The receiver needs the secret. To view it again: uplift-server endpoint secret show ENDPOINT")
+
+
+@command(
+    endpoint_app,
+    "update",
+    examples=("uplift-server endpoint update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
+)
+@with_setting_options
+def update_endpoint(
+    session: Session,
+    endpoint: Endpoint,
+    url: NewUrl = None,
+    event_types: NewTypes = None,
+    description: NewDescription = None,
+    account: AnyAccount = None,
+    **settings: int | None,
+) -> None:
+    """Update an endpoint. Omitted options stay unchanged."""
+    body = endpoint_changes(url, event_types, description, settings)
+    types = "--type (`uplift-server event-types` lists them)"
+    with (
+        reach(session.config()) as client,
+        options(url="--url", event_types=types, description="--description", **SETTING_OPTIONS),
+    ):
+        path, owner = place(client, endpoint, account)
+        show_endpoint(session.output, client.patch(path, body, account=owner))
 
 
 @command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))

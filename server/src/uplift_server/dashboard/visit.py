@@ -56,11 +56,13 @@ OPERATOR: Final = "operator"
 OPERATOR_COMMANDS: Final = {
     "uplift deliveries list": "uplift-server deliveries",
     "uplift deliveries show": "uplift-server deliveries",
-    "uplift deliveries resend": "uplift-server delivery resend",
+    "uplift deliveries": "uplift-server delivery",
     "uplift endpoints list": "uplift-server endpoints",
     "uplift endpoints show": "uplift-server endpoints",
     "uplift endpoints": "uplift-server endpoint",
     "uplift events show": "uplift-server explain",
+    "uplift replays list": "uplift-server replay list",
+    "uplift replays": "uplift-server replay",
 }
 """The operators' commands that do the same as the members' commands. A command's arguments follow its name."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")

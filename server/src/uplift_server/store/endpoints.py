@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
@@ -20,6 +21,8 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointFilter, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints, events
 
+FAILING_READ: Final = 500
+"""How many failing endpoints a search for a cause reads at once."""
 _LIVE = endpoints.c.deleted_at.is_(None)
 
 
@@ -124,6 +127,28 @@ def page(
     before: tuple[int, ...] | None = None,
 ) -> Page[Endpoint]:
     """List the endpoints of an account, or of all accounts, newest first."""
+    if wanted.cause is None:
+        return _page(connection, account_seq, wanted, limit=limit, before=before)
+    # The cause is computed from columns, so read failing endpoints until enough of them have it.
+    found: list[Endpoint] = []
+    while len(found) <= limit:
+        batch = _page(connection, account_seq, wanted, limit=FAILING_READ, before=before)
+        causes = [(each, cause_of(each.health)) for each in batch.items]
+        found += [each for each, cause in causes if cause is not None and cause.code == wanted.cause]
+        before = batch.next_key
+        if before is None:
+            break
+    return page_of(found, limit, lambda endpoint: (endpoint.seq,))
+
+
+def _page(
+    connection: Connection,
+    account_seq: int | None,
+    wanted: EndpointFilter,
+    *,
+    limit: int,
+    before: tuple[int, ...] | None,
+) -> Page[Endpoint]:
     query = (
         sa.select(*_COLUMNS)
         .where(_LIVE, *_matching(connection, wanted))
@@ -142,7 +167,7 @@ def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnE
     conditions = []
     if wanted.state is not None:
         conditions.append(endpoints.c.state == int(wanted.state))
-    if wanted.failing:
+    if wanted.failing or wanted.cause is not None:
         conditions.append(endpoints.c.failing_since.is_not(None))
     if wanted.text is not None:
         text = wanted.text.lower()

@@ -313,13 +313,15 @@ class EndpointFilter:
     """Whether to list only failing endpoints."""
     text: str | None = None
     """Part of the URL without its query, or of the description, case-insensitive."""
+    cause: str | None = None
+    """Code of the cause of the last failed attempt of failing endpoints."""
 
     @classmethod
-    def named(cls, state: str | None, text: str | None) -> "EndpointFilter":
+    def named(cls, state: str | None, text: str | None, cause: str | None = None) -> "EndpointFilter":
         """Return the filter for the name of a state, or for `failing`. Any other name means all endpoints."""
         if state == "failing":
-            return cls(EndpointState.ENABLED, failing=True, text=text)
-        return cls(next((each for each in EndpointState if each.text == state), None), text=text)
+            return cls(EndpointState.ENABLED, failing=True, text=text, cause=cause)
+        return cls(next((each for each in EndpointState if each.text == state), None), text=text, cause=cause)
 
 
 @dataclass(frozen=True, slots=True)

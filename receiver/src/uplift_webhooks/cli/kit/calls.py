@@ -119,9 +119,9 @@ class Calls:
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         return self._call("POST", path, account, body=dict(body or {}), headers=headers)
 
-    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+    def patch(self, path: str, body: Mapping[str, Any], *, account: str | None = None) -> Any:
         """Update an object."""
-        return self._call("PATCH", path, None, body=dict(body))
+        return self._call("PATCH", path, account, body=dict(body))
 
     def delete(self, path: str, *, account: str | None = None) -> None:
         """Delete an object."""

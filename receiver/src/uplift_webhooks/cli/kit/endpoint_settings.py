@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, get_origin
 import typer
 
 from uplift_webhooks.api.nouns import Endpoints
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 SETTINGS: Final[dict[str, str]] = {
     each.name: each.annotation.__metadata__[0]
@@ -15,6 +16,14 @@ SETTINGS: Final[dict[str, str]] = {
 }
 """The help of each setting, by its name."""
 SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
+
+
+NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
+NewTypes = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="New event type or pattern. Repeatable. Replaces the subscription."),
+]
+NewDescription = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="New description.")]
 
 
 def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
@@ -38,8 +47,18 @@ def endpoint_body(
 ) -> dict[str, Any]:
     """Return the body of a request that creates an endpoint, without omitted options."""
     given = {"description": description or None, **settings}
-    return {
-        "url": url,
-        "event_types": event_types or [],
-        **{name: each for name, each in given.items() if each is not None},
-    }
+    return {"url": url, "event_types": event_types or [], **_without_omitted(given)}
+
+
+def endpoint_changes(
+    url: str | None, event_types: list[str] | None, description: str | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the body of a request that updates an endpoint. Raises CliError without options."""
+    body = _without_omitted({"url": url, "event_types": event_types, "description": description, **settings})
+    if not body:
+        raise CliError("the command has no changes", "pass the options to change, such as --url URL", ExitCode.USAGE)
+    return body
+
+
+def _without_omitted(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in options.items() if each is not None}

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -42,6 +42,10 @@ State = Annotated[
 ]
 Text = Annotated[
     str | None, typer.Option("--text", metavar="TEXT", help="Only endpoints with this text in the URL or description.")
+]
+Cause = Annotated[
+    str | None,
+    typer.Option("--cause", metavar="CAUSE", help="Only failing endpoints with this cause, such as dns or status_500."),
 ]
 Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
 Held = Annotated[
@@ -83,6 +87,7 @@ After = Annotated[
 Before = Annotated[
     str | None, typer.Option("--before", metavar="TIME", help="Only events accepted before this time (ISO 8601).")
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Resend the matching deliveries instead of counting them.")]
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
@@ -94,6 +99,16 @@ DELIVERY_OPTIONS: Final = {
     "created_before": "--before",
 }
 """The options that filter deliveries, by the parameter of the API."""
+
+
+def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
+    """Return the given filters. Raises CliError unless the command has either a delivery or filters."""
+    given = {name: value for name, value in filters.items() if value}
+    if (delivery is None) == (not given):
+        raise CliError(
+            "the command needs either a delivery or filters", "pass one delivery ID, or options", ExitCode.USAGE
+        )
+    return given
 
 
 def read_input(source: str, bytes_max: int, remedy: str) -> bytes:

@@ -6,13 +6,22 @@ from typing import Any, Final
 
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError
+from uplift_webhooks.cli.kit.inputs import DELIVERY_OPTIONS
 from uplift_webhooks.cli.kit.output import Output
+from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """Interval between checks of a test that has not ended."""
 TEST_SECONDS_MAX: Final = 60.0
 """The time limit of a test: four times the default timeout of an attempt."""
+_SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]
+_REPLAY_COLUMNS: Final = [
+    Column("endpoint", "ENDPOINT"),
+    Column("id", "REPLAY"),
+    Column("total", "DELIVERIES"),
+    Column("reason", "SKIPPED", dropped=1),
+]
 _WAITS: Final = {
     "schedule": "its scheduled time",
     "probe": "the next probe of its endpoint, whose circuit breaker is open",
@@ -92,6 +101,23 @@ def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
         return delivery
     waiting_for = delivery.get("waiting_for")
     return {**delivery, "waiting_for": _WAITS.get(waiting_for, waiting_for)}
+
+
+def resend_matching(
+    output: Output, calls: Calls, filters: dict[str, Any], account: str | None = None, *, starts: bool
+) -> None:
+    """Resend the deliveries that match filters, or count them unless `starts`, and print them by endpoint."""
+    with options(**DELIVERY_OPTIONS):
+        answer = calls.post(
+            "/v1/deliveries/resend", filters if starts else {**filters, "dry_run": True}, account=account
+        )
+    if output.as_json:
+        output.json(answer)
+        return
+    shares = [*answer["replays"], *answer["skipped"]] if starts else answer["endpoints"]
+    output.rows(shares, _REPLAY_COLUMNS if starts else _SHARE_COLUMNS, empty="No matching deliveries.")
+    if not starts and answer["count"]:
+        output.note(f"To resend {answer['count']} deliveries, repeat the command with --yes.")
 
 
 def show_delivery(

@@ -1,5 +1,6 @@
 """Lists of deliveries with filters: of an account, and for operators of all accounts."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -66,8 +67,11 @@ async def resend_preview(visit: Visit) -> Response:
     """Count the deliveries that a resend with the filters in the URL sends."""
     problems: list[Problem] = []
     query = _query(visit, visit.query, visit.caller, problems)
+    fields = _values(query)
     context: dict[str, Any] = {
-        "fields": _values(query),
+        "fields": fields,
+        "body": _body(query),
+        "options": [(_OPTIONS[name], value) for name, value in fields] or [("--status", "failed")],
         "rate": REPLAY_RATE_PER_SECOND_DEFAULT,
         "rate_max": REPLAY_RATE_PER_SECOND_MAX,
         "cache": visit.services.context.cache,
@@ -186,7 +190,17 @@ def _number(count: int, noun: str, nouns: str | None = None) -> str:
 
 def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
     """Return the filters as parameters of a URL."""
-    values: dict[str, Sequence[str]] = {
+    return [(name, value) for name, each in _lists(query).items() for value in each]
+
+
+def _body(query: DeliveryQuery) -> str:
+    """Return the filters as the body of a resend."""
+    single = {"object_id", "created_after", "created_before"}
+    return json.dumps({name: each[0] if name in single else [*each] for name, each in _lists(query).items() if each})
+
+
+def _lists(query: DeliveryQuery) -> dict[str, Sequence[str]]:
+    return {
         "status": query.status,
         "endpoint": query.endpoint,
         "type": query.type,
@@ -196,7 +210,6 @@ def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
         "created_after": [] if query.created_after is None else [format_timestamp(query.created_after)],
         "created_before": [] if query.created_before is None else [format_timestamp(query.created_before)],
     }
-    return [(name, value) for name, each in values.items() for value in each]
 
 
 PAGES: Final = (
