@@ -4,7 +4,8 @@ import re
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
+from tests.dashboard.browsing import DESKTOP, PHONE, set_screen
 from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import TYPE, Api, Server, settled
 from tests.e2e.receiving import Receiver
@@ -147,3 +148,18 @@ def test_the_search_box_is_on_every_page(page: Page, server: Server, mine: Searc
     page.get_by_role("searchbox", name="Search").fill(mine.event)
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(f"/events/{mine.event}$"))
+
+
+def test_the_slash_key_focuses_the_search_box(page: Page, server: Server, mine: Searched) -> None:
+    member(server, mine.account).share_session(page)
+    page.goto(f"/accounts/{mine.account}/events")
+    field = page.get_by_role("searchbox", name="Search")
+    page.get_by_label("Object ID", exact=True).press("/")
+    expect(field).not_to_be_focused()
+    page.locator("h1").click()
+    for screen in (DESKTOP, PHONE):
+        set_screen(page, screen)
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("/")
+        expect(field).to_be_focused()
+    expect(field).to_have_value("")

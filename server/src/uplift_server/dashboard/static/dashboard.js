@@ -95,6 +95,17 @@
     if (button) copy(button);
   });
 
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    const field = document.querySelector(".search input");
+    if (!field) return;
+    event.preventDefault();
+    field.closest("details").open = true;
+    field.focus();
+    field.select();
+  });
+
   // Form fields show local time, and the server expects UTC.
   document.addEventListener("formdata", (event) => {
     for (const each of event.target.querySelectorAll("input[data-local]")) {
