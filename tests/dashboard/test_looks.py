@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from tests.dashboard.browsing import OpenPage
+from tests.dashboard.browsing import PHONE, SCREENS, OpenPage, Screen
+from tests.dashboard.operators import sign_in_operator
 from tests.dashboard.visitors import member, open_overview
 from tests.e2e.harness import Server
 from tests.e2e.receiving import Receiver
@@ -33,6 +34,22 @@ LINE_ENDS = """() => [...document.querySelectorAll('main .url')].flatMap((url) =
         }
     }
     return ends;
+})"""
+
+
+# For each card: whether its button is below the first line, and the texts that the button covers.
+BESIDE_BUTTON = """(cards) => cards.map((card) => {
+    const button = card.querySelector(':scope > .calls > button').getBoundingClientRect();
+    const wrong = button.top < card.firstElementChild.getBoundingClientRect().bottom ? [] : ['below'];
+    for (const each of card.querySelectorAll(':is(h2, h3, p, .status, a)')) {
+        const range = document.createRange();
+        range.selectNodeContents(each);
+        for (const box of range.getClientRects()) {
+            const across = box.left < button.right - 1 && button.left < box.right - 1;
+            if (across && box.top < button.bottom - 1 && button.top < box.bottom - 1) wrong.push(each.textContent);
+        }
+    }
+    return wrong;
 })"""
 
 
@@ -71,3 +88,42 @@ def test_actions_are_buttons_and_not_disclosures(template: Path) -> None:
     found = re.findall(r"<details.*?</details>", template.read_text(encoding="utf-8"), re.DOTALL)
     # The menu of a phone contains the search field.
     assert not [each for each in found if "<form" in each and 'class="menu"' not in each]
+
+
+def _lines(page: Page, selector: str) -> list[int]:
+    """Return the number of text lines of each element."""
+    found: list[int] = page.evaluate(
+        """(selector) => [...document.querySelectorAll(selector)].map((each) => {
+            const range = document.createRange();
+            range.selectNodeContents(each);
+            return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+        })""",
+        selector,
+    )
+    return found
+
+
+def test_notes_of_the_fleet_have_at_most_two_lines(server: Server, receiver: Receiver, page: Page) -> None:
+    _, api = server.account()
+    api.endpoint(receiver.url("/counted"))
+    api.send(1)
+    sign_in_operator(page).goto("/operator")
+    lines = _lines(page, ".figure .note")
+    assert lines
+    assert max(lines) <= 2
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.name)
+def test_the_button_of_a_card_needs_no_line(
+    server: Server, receiver: Receiver, open_page: OpenPage, screen: Screen
+) -> None:
+    account, api = server.account()
+    endpoint = api.endpoint(receiver.url("/carded"))["id"]
+    page = open_page(screen)
+    open_overview(page, member(server, account))
+    for path in ("get-started", "overview", "developers", f"endpoints/{endpoint}", f"endpoints/{endpoint}/security"):
+        page.goto(f"/accounts/{account}/{path}")
+        # A narrow card with tabs has no space for the button.
+        cards = page.locator(".card:has(> .calls)" + (":not(:has(nav))" if screen is PHONE else ""))
+        for wrong in cards.evaluate_all(BESIDE_BUTTON):
+            assert wrong == [], path
