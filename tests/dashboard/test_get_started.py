@@ -178,6 +178,11 @@ def test_a_member_can_test_but_cannot_create_or_see_secrets(server: Server) -> N
     assert 'role="alert">Test event failed' in page.html
     text = page.text
     assert "no program is listening on this address and port" in text
+    # After a reload without the test, the step is still not done.
+    for html in (page.html, visitor.get(path).html):
+        step = html.partition('id="step-3"')[2].partition("</div>")[0]
+        assert "Failed" in step
+        assert "Done" not in step
 
 
 def test_endpoints_of_another_account_are_not_found(server: Server) -> None:

@@ -13,7 +13,7 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import EXTRAS, FRAMEWORKS, receiver, variable_line
-from uplift_server.dashboard.visit import Visit, link
+from uplift_server.dashboard.visit import PAGE_ITEMS, Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoint_tests import result_of
@@ -41,6 +41,11 @@ class ShownAttempt:
         return ids.delivery_id(self.delivery.event_id, self.delivery.endpoint_id)
 
     @property
+    def is_delivered(self) -> bool:
+        """Whether the endpoint accepted the event."""
+        return self.attempt is not None and self.attempt.outcome is Outcome.DELIVERED
+
+    @property
     def result(self) -> Result | None:
         """The result of the attempt for a signature check."""
         return result_of(self.attempt)
@@ -64,7 +69,7 @@ class Progress:
     event: ShownAttempt | None
     """The latest delivery that is not a test, such as the registration event."""
     test: ShownAttempt | None
-    """The last test of this page."""
+    """The last test of this page, or else of the endpoint."""
     wrong: ShownAttempt | None
     """The test with a wrong signature of this page's last check."""
     valid: ShownAttempt | None
@@ -79,8 +84,10 @@ class Progress:
 
     @property
     def is_tested(self) -> bool:
-        """Whether a person or program sent a test event to this URL."""
-        return self.shown.endpoint.tested_at is not None
+        """Whether this URL accepted the last test event, or retention has deleted it."""
+        if self.test is None:
+            return self.shown.endpoint.tested_at is not None
+        return self.test.is_delivered
 
     @property
     def is_verified(self) -> bool:
@@ -128,7 +135,7 @@ async def test(visit: Visit) -> Response:
         return visit.leave(_at(visit, endpoint, framework), problem=_reason(error))
     tested = ShownAttempt(trial.delivery, trial.attempt)
     page = _at(visit, endpoint, framework, tested=tested.id)
-    if trial.attempt is not None and trial.attempt.outcome is not Outcome.DELIVERED:
+    if trial.attempt is not None and not tested.is_delivered:
         return visit.leave(page, problem="Test event failed. See the cause below.")
     return visit.leave(page, _told(trial.attempt))
 
@@ -211,7 +218,26 @@ async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
         delivery = newest.items[0].delivery
         event = await _attempt(visit, ids.delivery_id(delivery.event_id, delivery.endpoint_id), shown)
     test, wrong, valid = [await _attempt(visit, visit.query.text(name), shown) for name in _TESTS]
-    return Progress(endpoint, shown, event, test, wrong, valid)
+    return Progress(endpoint, shown, event, test or await _last_test(visit, endpoint, shown), wrong, valid)
+
+
+async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> ShownAttempt | None:
+    """Return the last test of the endpoint, unless retention has deleted it."""
+    at = shown.endpoint.tested_at
+    if at is None:
+        return None
+    others, accepted = [
+        await visit.services.deliveries.page_of_endpoint(
+            visit.caller,
+            endpoint,
+            DeliveryQuery(created_after=at - 1, created_before=at + 1, tests=tests),
+            Listing(PAGE_ITEMS),
+        )
+        for tests in (False, True)
+    ]
+    known = {each.delivery.event_id for each in others.items}
+    tests = [each.delivery for each in accepted.items if each.delivery.event_id not in known]
+    return await _attempt(visit, ids.delivery_id(tests[0].event_id, tests[0].endpoint_id), shown) if tests else None
 
 
 async def _attempt(visit: Visit, delivery: str, shown: ShownEndpoint) -> ShownAttempt | None:
