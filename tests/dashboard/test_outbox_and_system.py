@@ -1,5 +1,6 @@
 """The Email outbox and System pages for operators."""
 
+import re
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.mail.examples import example
 
 from uplift_server import __version__
 from uplift_server.core.ids import uuid7
-from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.notifications import NotificationKind, with_endpoint
 from uplift_server.store import outbox, schema_version
 from uplift_server.store.outbox import EmailResult
 
@@ -30,6 +31,8 @@ def add_emails(server: Server, *recipients: str) -> None:
             notice = (uuid7(NOW_MS, number.to_bytes(10, "big")), recipient)
             kind = NotificationKind.ENDPOINT_WARNED
             facts = {**example(kind).facts, "cause": "hush-hush"}
+            for _ in range(6 * number):
+                facts = with_endpoint(facts, {"url": "https://a.example/"})
             outbox.add(connection, kind, account_seq=1, endpoint_seq=None, recipients=[notice], facts=facts, now=NOW_MS)
         later = NOW_MS + 3_600_000
         results = [
@@ -53,6 +56,7 @@ def test_the_outbox_shows_the_status_of_each_email(tmp_path: Path) -> None:
             assert text in page.text
         assert "Rapids <b>Academy</b>" in page.text
         assert "<b>" not in page.html
+        assert re.findall(r"(\d+) endpoints", page.text) == ["13", "7"]
         assert "hush-hush" not in page.html
         for state, recipient in (("waiting", "waiting"), ("sent", "sent"), ("given_up", "given-up")):
             found = guest.get(f"/operator/mail?state={state}")

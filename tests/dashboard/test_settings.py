@@ -133,6 +133,8 @@ def test_operators_see_the_audit_log_of_all_accounts(server: Server) -> None:
         assert f'<a href="/operator/accounts/{account}">{name}</a>' in page.html
         assert f'href="/accounts/{account}/endpoints/{endpoint}"' in page.html
     assert set(entries(page.html)) == {"endpoint.created"}
+    assert "operator" in page.text
+    assert not re.search(r"operator\s+operator", page.text)
     assert "operator.signed_in" in entries(guest.get(path).html)
 
     for wanted in (accounts[0], names[0]):

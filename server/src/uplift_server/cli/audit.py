@@ -94,7 +94,9 @@ def _terminal_rows(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]
         actor, details = entry["actor"], entry["details"]
         yield {
             **entry,
-            "who": actor["name"] if actor["kind"] == "system" else f"{actor['kind']} {actor['name']}",
+            "who": actor["name"]
+            if actor["kind"] in {"system", actor["name"].lower()}
+            else f"{actor['kind']} {actor['name']}",
             "details_text": ", ".join(f"{name}: {_detail_text(value)}" for name, value in details.items()),
         }
 

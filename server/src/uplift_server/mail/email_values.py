@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from uplift_server.core.operations.fleet import named_causes
+from uplift_server.core.people.notifications import endpoint_count
 from uplift_server.core.security.tokens import Purpose, reset_token, token
 from uplift_server.core.texts import printable
 
@@ -132,7 +133,7 @@ class EmailValues:
     @property
     def endpoint_count(self) -> int:
         """The number of endpoints, including unlisted ones."""
-        return len(self.endpoints) + self.number("more")
+        return endpoint_count(self._values)
 
     @property
     def endpoint_link(self) -> tuple[str, str]:

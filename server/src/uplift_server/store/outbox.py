@@ -8,7 +8,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.core.people.notifications import Notification, NotificationKind, NotificationState, with_endpoint
+from uplift_server.core.people.notifications import (
+    Notification,
+    NotificationKind,
+    NotificationState,
+    endpoint_count,
+    with_endpoint,
+)
 from uplift_server.store.pages import page_of
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
@@ -142,6 +148,8 @@ class DueEmail:
     account_id: bytes | None
     """None for emails to the operator."""
     endpoint_id: bytes | None
+    endpoints: int
+    """The number of endpoints that the email is about, if it is about endpoints of an account."""
     created_at: int
     due_at: int | None
     attempts_made: int
@@ -201,6 +209,7 @@ def _email(row: sa.Row[Any]) -> DueEmail:
         row.recipient,
         row.account_id,
         row.endpoint_id,
+        endpoint_count(json.loads(row.facts)),
         row.created_at,
         row.due_at,
         row.attempts_made,

@@ -68,6 +68,12 @@ def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -
     return {**facts, "more": (more if isinstance(more, int) else 0) + 1}
 
 
+def endpoint_count(facts: Mapping[str, object]) -> int:
+    """Return the number of endpoints in the values of an email about endpoints."""
+    others, more = facts.get("others"), facts.get("more")
+    return 1 + (len(others) if isinstance(others, list) else 0) + (more if isinstance(more, int) else 0)
+
+
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
 """The server gives up on an email after this time."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
