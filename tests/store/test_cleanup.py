@@ -267,7 +267,7 @@ def test_an_expired_event_is_deleted_with_its_children(connection: sa.Connection
     event(connection, 1, Status.DELIVERED, Status.FAILED, Status.CANCELLED)
     event(connection, 2, Status.DELIVERED, created_at=NEW)
     connection.execute(sa.update(events).values(object_id="a"))
-    keys = [{"first_seq": 0, "object_key": object_key("a"), "event_seq": seq} for seq in (1, 2)]
+    keys = [{"first_seq": 0, "object_key": object_key(1, "a"), "event_seq": seq} for seq in (1, 2)]
     connection.execute(sa.insert(event_objects), keys)
 
     assert delete_batch(connection, KINDS["events"]) == (1, (1,), False)

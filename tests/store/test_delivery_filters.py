@@ -78,8 +78,9 @@ def connection(connection: sa.Connection) -> sa.Connection:
             )
         )  # fmt: skip
         if row.object_id is not None:
-            key = {"first_seq": seq - seq % bucket, "object_key": object_key(row.object_id), "event_seq": seq}
-            connection.execute(sa.insert(event_objects).values(**key))
+            key = object_key(row.account_seq, row.object_id)
+            values = {"first_seq": seq - seq % bucket, "object_key": key, "event_seq": seq}
+            connection.execute(sa.insert(event_objects).values(**values))
     for row in ROWS:
         own = {"event_seq": row.event_seq, "endpoint_seq": row.endpoint_seq}
         made = 0 if row.outcome is None else 2

@@ -49,7 +49,7 @@ def store(
     ]  # fmt: skip
     connection.execute(sa.insert(table), rows)
     keys = [
-        {"first_seq": seq - seq % bucket, "object_key": event_objects.object_key(object_id), "event_seq": seq}
+        {"first_seq": seq - seq % bucket, "object_key": event_objects.object_key(account, object_id), "event_seq": seq}
         for seq in seqs
     ]
     connection.execute(sa.insert(index), keys)
@@ -101,6 +101,12 @@ def test_accounts_do_not_see_each_others_objects(connection: sa.Connection) -> N
     assert pages(connection, EventFilter(object_id="1"), account=None, limit=9) == [[5, 4, 3, 2, 1]]
 
 
+def test_a_page_does_not_reveal_the_objects_of_other_accounts(connection: sa.Connection) -> None:
+    store(connection, range(1, CANDIDATES_MAX + 6), "a", account=2)
+    page = events.page(connection, 1, EventFilter(object_id="a"), limit=9)
+    assert (page.items, page.next_key) == ([], None)
+
+
 def test_other_filters_apply_too(connection: sa.Connection) -> None:
     store(connection, (1, 3), "a")
     store(connection, (2,), "a", type_seq=2)
@@ -116,12 +122,9 @@ def test_ids_with_the_same_checksum_are_distinguished(connection: sa.Connection)
 
 
 def test_a_page_that_checks_too_many_events_ends_early_with_a_cursor(connection: sa.Connection) -> None:
-    store(connection, range(1, CANDIDATES_MAX + 6), "a", account=2)
-    store(connection, (CANDIDATES_MAX + 9,), "a", account=1)
-    store(connection, (0,), "a", account=1)
-    first, *rest = pages(connection, EventFilter(object_id="a"), limit=9)
-    assert first == [CANDIDATES_MAX + 9]
-    assert rest
+    store(connection, range(2, CANDIDATES_MAX + 6), "a")
+    store(connection, (CANDIDATES_MAX + 9, 1), "a", type_seq=2)
+    assert pages(connection, EventFilter(2, object_id="a"), limit=9) == [[CANDIDATES_MAX + 9], [1]]
 
 
 async def test_both_engines_store_what_the_list_reads(any_bench: Bench) -> None:
@@ -132,7 +135,7 @@ async def test_both_engines_store_what_the_list_reads(any_bench: Bench) -> None:
     rows = {row.id: row for row in await any_bench.rows(table)}
     assert [rows[each.id].object_id for each in (first, keyed)] == ["a", "a"]
     assert len(await any_bench.rows(index)) == 3
-    found = await any_bench.database.read(lambda c: event_objects.candidates(c, "a", 1, NUMBERS))
+    found = await any_bench.database.read(lambda c: event_objects.candidates(c, first.account_seq, "a", 1, NUMBERS))
     assert found == [rows[keyed.id].seq, rows[first.id].seq]
     repeated = await any_bench.append(any_bench.event(object_id="a", key="k", chosen_id=bytes(16)))
     assert repeated[0].duplicate

@@ -194,7 +194,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
             raw.execute(
                 "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?, 'o')", (seq, bytes([seq]), seq * 10_000_000, body)
             )
-            raw.execute("INSERT INTO event_objects VALUES (0, ?, ?)", (event_objects.object_key("o"), seq))
+            raw.execute("INSERT INTO event_objects VALUES (0, ?, ?)", (event_objects.object_key(1, "o"), seq))
             raw.execute(
                 "INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, completed_at)"
                 " VALUES (?, 1, 1, 2, 1)",

@@ -9,7 +9,6 @@ from uplift_server.core import ids
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.deliveries import SEARCH_MS
 from uplift_server.service.events import object_id_problems
 from uplift_server.service.principals import Caller
 from uplift_server.store import deliveries, events, replays
@@ -44,7 +43,7 @@ class Hit(NamedTuple):
     account: str | None
     """The public ID of its account; None for an object ID."""
     title: str
-    at: int | None = None
+    at: int
 
 
 class Search:
@@ -140,21 +139,9 @@ class Search:
         """Find whether there are events about an object with this ID."""
         if not caller.principal.allows(Scope.EVENTS_READ) or object_id_problems(text):
             return []
-        wanted, before = EventFilter(object_id=text), None
-        until = self._context.now() + SEARCH_MS
-        while True:
-            start = before
-            page = await self._context.database.read(
-                lambda c: events.page(c, caller.account_seq, wanted, limit=1, before=start)  # noqa: B023 - run before the next turn
-            )
-            if page.items:
-                return [Hit(HitKind.OBJECT, text, None, "Events about this object", page.items[0].created_at)]
-            before = page.next_key
-            if before is None:
-                return []
-            if self._context.now() >= until:
-                # Other accounts have many events with this object ID. The list of events can search further.
-                return [Hit(HitKind.OBJECT, text, None, "Events about this object")]
+        wanted = EventFilter(object_id=text)
+        page = await self._context.database.read(lambda c: events.page(c, caller.account_seq, wanted, limit=1))
+        return [Hit(HitKind.OBJECT, text, None, "Events about this object", each.created_at) for each in page.items]
 
     async def _by_key(self, caller: Caller, text: str) -> list[Hit]:
         """Find the events with an idempotency key."""

@@ -250,7 +250,7 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
 
 def _source(connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int) -> _Source:
     if wanted.object_id is not None:
-        found = event_objects.candidates(connection, wanted.object_id, low, high)
+        found = event_objects.candidates(connection, account_seq, wanted.object_id, low, high)
         conditions = event_objects.matching(wanted.object_id, found)
         if account_seq is not None:
             conditions.append(events.c.account_seq == account_seq)

@@ -121,7 +121,9 @@ def _window(
     """Return the last event number that one page scans, and the query of the matching numbers up to it."""
     last = low if newest_first else high
     if wanted.object_id is not None:
-        found = event_objects.candidates(connection, wanted.object_id, low, high, newest_first=newest_first)
+        found = event_objects.candidates(
+            connection, account_seq, wanted.object_id, low, high, newest_first=newest_first
+        )
         if len(found) == event_objects.CANDIDATES_MAX:
             last = found[-1]
         return last, _keys(account_seq, wanted, low, high).where(*event_objects.matching(wanted.object_id, found))

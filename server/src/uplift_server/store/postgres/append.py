@@ -119,7 +119,7 @@ class _Batch:
         # Transactions store keys and IDs in the same order, so that they cannot deadlock.
         keyed = sorted((e.account_seq, e.idempotency_key, p, e) for p, e in placed if e.idempotency_key is not None)
         chosen = sorted((e.account_seq, e.id, place) for place, e in placed if e.caller_chose_id)
-        objects = [(place, object_key(e.object_id)) for place, e in placed if e.object_id is not None]
+        objects = [(place, object_key(e.account_seq, e.object_id)) for place, e in placed if e.object_id is not None]
         if chosen:
             placed.sort(key=lambda each: (each[1].account_seq, each[1].id))
         parameters: list[Sequence[Any]] = [

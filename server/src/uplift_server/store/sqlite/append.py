@@ -66,7 +66,7 @@ class _Batch:
             EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body, object_id)
         )
         if object_id is not None:
-            self._objects.append(EventObjectRow(seq - seq % SQLITE_BUCKET, object_key(object_id), seq))
+            self._objects.append(EventObjectRow(seq - seq % SQLITE_BUCKET, object_key(account, object_id), seq))
         for endpoint, status, due_at, process_id in event.deliveries:
             self._deliveries.append(
                 DeliveryRow(seq, endpoint, account, status, due_at, process_id, 1 if process_id else 0)

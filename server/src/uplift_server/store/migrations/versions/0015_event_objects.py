@@ -17,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "event_objects",
         sa.Column("first_seq", sa.BigInteger(), nullable=False, comment="first number of the bucket"),
-        sa.Column("object_key", sa.BigInteger(), nullable=False, comment="CRC-32 of the object ID"),
+        sa.Column("object_key", sa.BigInteger(), nullable=False, comment="CRC-32 of the object ID, and account"),
         sa.Column("event_seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("first_seq", "object_key", "event_seq"),
         sqlite_with_rowid=False,
