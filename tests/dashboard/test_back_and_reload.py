@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.dashboard.form_cases import CASES, FormCase, Forms
 from tests.dashboard.page_checks import check_page
 from tests.dashboard.routes import path_with_ids
-from tests.dashboard.visitors import Guest, PageResponse, member
+from tests.dashboard.visitors import Guest, PageResponse, member, operator
 from tests.e2e.harness import Server
 
 from uplift_server.dashboard.app import PAGES
@@ -168,3 +168,12 @@ def test_back_and_reload_after_a_rejected_form_in_a_browser(server: Server, page
     page.reload()
     expect(page).to_have_url(f"{server.url}{path}")
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
+
+
+def test_a_secret_is_shown_only_in_its_account(server: Server) -> None:
+    mine, theirs = server.account()[0], server.account()[0]
+    guest = operator(server)
+    made = guest.post(f"/accounts/{mine}/developers/keys", page=f"/accounts/{mine}/developers", follow=False, name="a")
+    location = str(made.headers["location"])
+    assert secrets_in(guest.get(location))
+    assert not secrets_in(guest.get(location.replace(mine, theirs)))

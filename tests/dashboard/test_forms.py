@@ -23,7 +23,9 @@ def request(*chunks: bytes, content_type: str = "application/x-www-form-urlencod
 def read(given: Request) -> Form:
     """Read a form in another thread, because the browser's event loop runs in this one."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(read_form(given, UnfinishedBodies().reservation(None)))).result()
+        reservation = UnfinishedBodies().reservation(None)
+        reading = read_form(given, reservation, bytes_max=FORM_BYTES_MAX, advice="Shorten your input.")
+        return thread.submit(asyncio.run, reading).result()
 
 
 async def _messages(chunks: tuple[bytes, ...]) -> AsyncIterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Forms whose session has ended: the visitor signs in again in place, and the form keeps its input."""
 
 import hashlib
+from collections.abc import Mapping
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from tests.dashboard.visitors import Guest, PageResponse, member, operator, port
 from tests.e2e.harness import OPERATOR_KEY, Server
 
 from uplift_server.dashboard.app import PAGES
-from uplift_server.dashboard.forms import FORM_BYTES_MAX
+from uplift_server.dashboard.forms import ENDED_FORM_BYTES_MAX
 from uplift_server.dashboard.routes import Door
 from uplift_server.dashboard.security import CSRF_FIELD, FORM_COOKIE, SESSION_COOKIE
 from uplift_server.store.schema_people import sessions
@@ -21,7 +22,9 @@ from uplift_server.store.schema_people import sessions
 DOORS = {page.path: page.door for page in PAGES if page.method == "POST"}
 SIGNED_IN = [case for case in CASES if DOORS[case.path] is not Door.ANYBODY]
 PASSWORDS = {"password", "present", "key"}
-OWN_FIELDS = {"sign_in.csrf", "sign_in.email", "sign_in.password", "sign_in.key"}
+SECRETS = {"secret", "headers"}
+"""Fields that the page does not keep, but asks for again."""
+OWN_FIELDS = {"csrf", "sign_in.csrf", "sign_in.email", "sign_in.password", "sign_in.key", "sign_in.link"}
 
 
 def end_session(server: Server, guest: Guest) -> None:
@@ -42,6 +45,13 @@ def kept(response: PageResponse, path: str) -> dict[str, str]:
     return form.fields
 
 
+def check_kept(found: dict[str, str], fields: Mapping[str, str]) -> None:
+    """Check that a page keeps all fields without passwords and secrets, and asks for the secrets again."""
+    expected = {name: "" if name in SECRETS else value for name, value in fields.items() if name not in PASSWORDS}
+    expected |= {f"sign_in.{name}": "1" for name in SECRETS & set(fields)}
+    assert {name: value for name, value in found.items() if name not in OWN_FIELDS} == expected
+
+
 @pytest.mark.parametrize("case", SIGNED_IN, ids=lambda case: case.path)
 def test_a_form_survives_the_end_of_its_session(case: FormCase, submitted: Forms, server: Server) -> None:
     path, fields, visitor = case.submission(submitted)
@@ -55,14 +65,14 @@ def test_a_form_survives_the_end_of_its_session(case: FormCase, submitted: Forms
 
     assert (asked.status, "Your input is kept." in asked.text) == (401, True)
     found = kept(asked, path)
-    expected = {name: value for name, value in fields.items() if name not in PASSWORDS}
-    assert {name: value for name, value in found.items() if name not in OWN_FIELDS | {"sign_in.link"}} == expected
+    check_kept(found, fields)
     assert not any(PASSWORD in value for value in found.values())
     if case.action is not None:
         assert len(submitted.entries(case.action)) == len(before)
 
     proof = {"sign_in.key": OPERATOR_KEY} if is_operator else {"sign_in.email": email, "sign_in.password": PASSWORD}
-    done = visitor.send(path, {**found, **proof}, origin=server.url)
+    secrets = {name: value for name, value in fields.items() if name in SECRETS}
+    done = visitor.send(path, {**found, **secrets, **proof}, origin=server.url)
     if "present" in fields:
         assert (done.status, 'id="present-problem"' in done.html) == (422, True)
         return
@@ -80,10 +90,9 @@ def test_a_form_survives_a_new_session_in_another_tab(case: FormCase, submitted:
 
     assert (asked.status, "Continue as" in asked.text) == (403, True)
     found = kept(asked, path)
-    assert {name: value for name, value in found.items() if name != CSRF_FIELD} == {
-        name: value for name, value in fields.items() if name not in PASSWORDS
-    }
-    assert visitor.send(path, found, origin=server.url).status == 303
+    check_kept(found, fields)
+    secrets = {name: value for name, value in fields.items() if name in SECRETS}
+    assert visitor.send(path, {**found, **secrets}, origin=server.url).status == 303
 
 
 def _strange_form(server: Server) -> tuple[Guest, str, dict[str, str]]:
@@ -175,19 +184,39 @@ def test_an_operator_signs_in_again_on_an_account_page(server: Server) -> None:
     assert len(api.ok("GET", "/v1/endpoints")["data"]) == 1
 
 
+def test_secrets_are_asked_for_again(server: Server) -> None:
+    account, api = server.account()
+    guest, path = operator(server), f"/accounts/{account}/endpoints/new"
+    url, mine = "http://127.0.0.1:9/secret", "my-own-secret-of-an-endpoint"
+    fields = {CSRF_FIELD: guest.get(path).token, "url": url, "secret": mine, "headers": "X-Key: hush-hush"}
+    end_session(server, guest)
+    asked = guest.send(path, fields, origin=server.url)
+    again = guest.send(path, {**kept(asked, path), "sign_in.key": OPERATOR_KEY}, origin=server.url)
+    assert (again.status, "Enter the secret values again." in again.text) == (403, True)
+    for page in (asked, again):
+        assert mine not in page.html
+        assert "hush-hush" not in page.html
+    assert api.ok("GET", "/v1/endpoints")["data"] == []
+    sent = {**kept(again, path), "secret": mine, "headers": "X-Key: hush-hush"}
+    assert guest.send(path, sent, origin=server.url).status == 303
+    [made] = api.ok("GET", "/v1/endpoints")["data"]
+    assert api.ok("GET", f"/v1/endpoints/{made['id']}/secret")["secret"] == mine
+
+
 def test_a_large_form_is_kept(server: Server) -> None:
     guest = operator(server)
     path, name = "/operator/event-types/new-type", "large.kept"
     token = guest.get(path).token
-    example = '{"text": "' + "<" * 60_000 + '"}'
+    example = '{"text": "' + "<" * 20_000 + '"}'
     fields = {CSRF_FIELD: token, "name": name, "group": "Large", "description": "Large", "example": example}
     end_session(server, guest)
     asked = guest.send(path, fields, origin=server.url)
     assert kept(asked, path)["example"] == example
     guest.send(path, {**kept(asked, path), "sign_in.key": OPERATOR_KEY}, origin=server.url)
-    assert server.api().ok("GET", f"/v1/event-types/{name}")["example"]["text"] == "<" * 60_000
-    too_large = guest.cookies.pop(SESSION_COOKIE) and {**fields, "example": "x" * FORM_BYTES_MAX}
-    assert guest.send(path, too_large, origin=server.url).status == 413
+    assert server.api().ok("GET", f"/v1/event-types/{name}")["example"]["text"] == "<" * 20_000
+    too_large = guest.cookies.pop(SESSION_COOKIE) and {**fields, "example": "x" * ENDED_FORM_BYTES_MAX}
+    rejected = guest.send(path, too_large, origin=server.url)
+    assert (rejected.status, "Sign in in another tab" in rejected.text) == (413, True)
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-in/operator"])

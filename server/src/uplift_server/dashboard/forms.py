@@ -20,6 +20,8 @@ from uplift_server.service.unfinished_bodies import Reservation
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
 """Limit for visitors who are not signed in and did not open the form while they were."""
+ENDED_FORM_BYTES_MAX: Final = 64 * 1024
+"""Limit for visitors who may have opened the form before their session ended."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -94,8 +96,8 @@ class Form:
         return self._values
 
 
-async def read_form(request: Request, reservation: Reservation, *, bytes_max: int = FORM_BYTES_MAX) -> Form:
-    """Read the form of a request. Raises PayloadTooLarge, Malformed, RateLimited and Busy."""
+async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:
+    """Read the form of a request. Raises PayloadTooLarge with the advice, Malformed, RateLimited and Busy."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"application/x-www-form-urlencoded", ""}:
         raise Malformed("The form has the wrong content type. Send application/x-www-form-urlencoded.")
@@ -105,7 +107,7 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > bytes_max:
-                    raise PayloadTooLarge(f"The form is larger than {bytes_max // 1024} KiB. Shorten your input.")
+                    raise PayloadTooLarge(f"The form is larger than {bytes_max // 1024} KiB. {advice}")
                 reservation.grow_to(len(body))
     except ClientDisconnect:
         # The client has disconnected, so it does not read the response. Do not log an error.

@@ -1,6 +1,7 @@
 """One-time secrets that a page shows again for a few minutes, so that a reload does not lose them.
 
-The secret is in a cookie that only this server can decrypt, and only for the session that created the secret.
+The secret is in a cookie that only this server can decrypt, and only for the session and the account that the secret
+was shown in.
 """
 
 import base64
@@ -42,18 +43,18 @@ class SecretCookies:
 
     key: bytes = field(repr=False)
 
-    def write(self, subject: str, secret: str, session_id: bytes, now_ms: int) -> str:
-        """Return the cookie of a secret that was created or revealed now."""
+    def write(self, subject: str, secret: str, place: bytes, now_ms: int) -> str:
+        """Return the cookie of a secret that was created or revealed now. `place` is its session and account."""
         assert len(secret.encode()) <= SECRET_BYTES_MAX, "the secret fits into a cookie"
         content = msgspec.json.encode(ShownSecret(subject, secret, now_ms + SHOWN_SECONDS * 1000))
         nonce = os.urandom(_NONCE_BYTES)
-        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, session_id)).decode()
+        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 
-    def read(self, cookie: str, session_id: bytes, now_ms: int) -> ShownSecret | None:
-        """Return the secret in a cookie. None if it has expired, belongs to another session or was changed."""
+    def read(self, cookie: str, place: bytes, now_ms: int) -> ShownSecret | None:
+        """Return the secret in a cookie. None if it has expired, belongs to another place or was changed."""
         try:
             sent = base64.urlsafe_b64decode(cookie.encode("ascii", "replace"))
-            content = self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], session_id)
+            content = self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], place)
         except (binascii.Error, ValueError, InvalidTag):
             return None
         shown = msgspec.json.decode(content, type=ShownSecret)

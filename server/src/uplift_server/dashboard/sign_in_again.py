@@ -4,6 +4,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from uplift_server.core.http.headers import MASKED
+from uplift_server.dashboard.forms import Form
 from uplift_server.dashboard.security import CSRF_FIELD
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.errors import Busy, Forbidden, RateLimited, Unauthorized
@@ -12,6 +14,10 @@ NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _PREFIX: Final = "sign_in."
 _NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key"})
 """Fields that the page does not contain: passwords, and the token of the previous session."""
+_SECRET: Final = {"secret": "Custom secret", "headers": "Custom headers"}
+"""Fields that may contain secrets, with their labels. The page asks for their values again."""
+_STATUS: Final = {Unauthorized: 401, RateLimited: 429, Busy: 503}
+_ENTER_AGAIN: Final = "Enter the secret values again. This page does not keep them."
 _NO_SESSION: Final = "You are not signed in yet. Open a new sign-in link in another tab first."
 
 
@@ -22,25 +28,32 @@ async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
     """
     if not visit.proves_origin:
         raise Forbidden(NOT_SIGNED_IN)
-    sent = await visit.form(is_large=True)
+    sent = await visit.form(session_ended=True)
     if not visit.is_own_token(sent.text(f"{_PREFIX}{CSRF_FIELD}")):
         return _page(visit, 401, as_operator)
     if sent.flag(f"{_PREFIX}link"):
         return _page(visit, 401, as_operator, _NO_SESSION)
-    sessions, key, email = visit.services.sessions, sent.text(f"{_PREFIX}key"), sent.text(f"{_PREFIX}email")
     try:
-        if as_operator or key:
-            cookie = await sessions.sign_in_operator(key, address=visit.address)
-        else:
-            cookie = await sessions.sign_in(email, sent.raw(f"{_PREFIX}password"), address=visit.address)
-    except Unauthorized as error:
-        return _page(visit, 401, as_operator, error.detail)
-    except (RateLimited, Busy) as error:
-        return _page(visit, 429 if isinstance(error, RateLimited) else 503, as_operator, error.detail)
+        cookie = await _session(visit, sent, as_operator=as_operator)
+    except (Unauthorized, RateLimited, Busy) as error:
+        return _page(visit, _STATUS[type(error)], as_operator, error.detail)
     visit.sign_in(cookie)
-    visit.visitor = await sessions.visitor(cookie)
+    visit.visitor = await visit.services.sessions.visitor(cookie)
+    if visit.visitor is None:
+        return _page(visit, 401, as_operator, NOT_SIGNED_IN)
+    if any(not sent.text(name) for name in _asked_again(sent)):
+        return _page(visit, 403, as_operator, _ENTER_AGAIN)
     visit.use_form(sent.without(_PREFIX))
-    return None if visit.visitor is not None else _page(visit, 401, as_operator, NOT_SIGNED_IN)
+    return None
+
+
+async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
+    """Sign in, and return the cookie of the session. Raises Unauthorized, RateLimited and Busy."""
+    key = sent.text(f"{_PREFIX}key")
+    if as_operator or key:
+        return await visit.services.sessions.sign_in_operator(key, address=visit.address)
+    email, password = sent.text(f"{_PREFIX}email"), sent.raw(f"{_PREFIX}password")
+    return await visit.services.sessions.sign_in(email, password, address=visit.address)
 
 
 def confirm_session(visit: Visit) -> Response:
@@ -50,8 +63,29 @@ def confirm_session(visit: Visit) -> Response:
 
 def _page(visit: Visit, status: int, as_operator: bool, refusal: str | None = None) -> Response:
     sent = visit.sent_form.without(_PREFIX).as_sent()
-    kept = [(name, value) for name, values in sent.items() if name not in _NOT_KEPT for value in values]
-    email = visit.sent_form.text(f"{_PREFIX}email")
+    again = _asked_again(visit.sent_form)
+    kept = [
+        (name, value)
+        for name, values in sent.items()
+        if name not in _NOT_KEPT and name not in again
+        for value in values
+    ]
     return visit.render(
-        "sign_in/again.html", status, kept=kept, email=email, as_operator=as_operator, refusal=refusal, prefix=_PREFIX
+        "sign_in/again.html",
+        status,
+        kept=kept,
+        again=again,
+        email=visit.sent_form.text(f"{_PREFIX}email"),
+        as_operator=as_operator,
+        refusal=refusal,
+        prefix=_PREFIX,
     )
+
+
+def _asked_again(sent: Form) -> dict[str, str]:
+    """Return the fields that the page asks for again, with their labels: those with a value that may be secret."""
+    return {name: label for name, label in _SECRET.items() if sent.flag(f"{_PREFIX}{name}") or _has_secret(sent, name)}
+
+
+def _has_secret(sent: Form, name: str) -> bool:
+    return any(not line.endswith(MASKED) for line in sent.lines(name))

@@ -13,7 +13,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.brand import Brand
-from uplift_server.dashboard.forms import FORM_BYTES_MAX, STRANGERS_FORM_BYTES_MAX, Form, by_field, read_form
+from uplift_server.dashboard.forms import (
+    ENDED_FORM_BYTES_MAX,
+    FORM_BYTES_MAX,
+    STRANGERS_FORM_BYTES_MAX,
+    Form,
+    by_field,
+    read_form,
+)
 from uplift_server.dashboard.rendering import render
 from uplift_server.dashboard.security import (
     CSRF_FIELD,
@@ -234,16 +241,20 @@ class Visit:
         kept += [("trail", ".".join(trail))] if trail else []
         return f"{self.request.url.path}?{urlencode(kept)}" if kept else self.request.url.path
 
-    async def form(self, *, is_large: bool = False) -> Form:
-        """Return the submitted form. Strangers can send large forms only if `is_large`.
+    async def form(self, *, session_ended: bool = False) -> Form:
+        """Return the submitted form. Visitors without a session can send larger forms if their session has ended.
 
         Raises PayloadTooLarge and Malformed.
         """
         if self._form is None:
-            bytes_max = FORM_BYTES_MAX if self.visitor is not None or is_large else STRANGERS_FORM_BYTES_MAX
+            bytes_max, advice = STRANGERS_FORM_BYTES_MAX, "Shorten your input."
+            if self.visitor is not None:
+                bytes_max = FORM_BYTES_MAX
+            elif session_ended:
+                bytes_max, advice = ENDED_FORM_BYTES_MAX, "Sign in in another tab, go back, and send the form again."
             sender = ANONYMOUS if self._caller is None else self._caller.principal.account_seq
             reservation = self.services.unfinished_bodies.reservation(sender)
-            self._form = await read_form(self.request, reservation, bytes_max=bytes_max)
+            self._form = await read_form(self.request, reservation, bytes_max=bytes_max, advice=advice)
         return self._form
 
     @property
@@ -324,9 +335,8 @@ class Visit:
         Without a secret, because the request is repeated, the page shows the secret of the first request.
         """
         if secret is not None:
-            assert self.visitor is not None, "only signed-in visitors see secrets"
             now = self.services.context.now()
-            cookie = SecretCookies(self.dashboard.safety.key).write(subject, secret, self.visitor.session_id, now)
+            cookie = SecretCookies(self.dashboard.safety.key).write(subject, secret, self._place, now)
             self._cookies.append((SHOWN_COOKIE, cookie, SHOWN_SECONDS))
         return self.leave(f"{path}{'&' if '?' in path else '?'}{urlencode({SHOWN: subject})}", notice)
 
@@ -336,8 +346,14 @@ class Visit:
         if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:
             return None
         now = self.services.context.now()
-        shown = SecretCookies(self.dashboard.safety.key).read(cookie, self.visitor.session_id, now)
+        shown = SecretCookies(self.dashboard.safety.key).read(cookie, self._place, now)
         return shown if shown is not None and shown.subject == subject and shown.since >= since else None
+
+    @property
+    def _place(self) -> bytes:
+        """The session and the account of a shown secret."""
+        assert self.visitor is not None, "only signed-in visitors see secrets"
+        return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 
     def hide_secret(self) -> None:
         """Delete the cookie of a shown secret in the response."""
