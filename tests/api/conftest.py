@@ -44,6 +44,8 @@ from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseReq
 from uplift_server.store.processes import Process
 from uplift_server.store.replays import Replay
 
+from .documented import undocumented
+
 T = TypeVar("T")
 METRICS_TOKEN = "metrics-token-of-tests"
 PROCESS_KEY = ProcessKey(1, process_id=1)
@@ -97,7 +99,10 @@ class Client:
         if raw is not None:
             sent_headers.setdefault("content-type", "application/json")
         response = self.pool.request(method, path, body=raw, headers=sent_headers, redirect=False, retries=False)
-        return Response(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
+        found = Response(response.status, {k.lower(): v for k, v in response.headers.items()}, response.data)
+        gap = undocumented(method, path, found.status, found.headers, found.body)
+        assert gap is None, gap
+        return found
 
     def get(self, path: str, **headers: str) -> Response:
         """Send a GET request."""

@@ -1,15 +1,24 @@
 """The OpenAPI document describes the routes."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jsonschema_rs
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
 from uplift_server.api import routes as routes_package
+from uplift_server.api.documentation.reference_samples import reference_data
+from uplift_server.api.openapi import openapi_document
+from uplift_server.api.openapi_operations import OPERATIONS
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events import envelope
+from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.core.lifecycle import Status
 
 
@@ -40,17 +49,20 @@ def references(value: Any) -> Iterator[str]:
 
 def test_the_document_is_complete(document: Any) -> None:
     """Each operation has a summary, a unique ID, an error response, its body and its path parameters."""
-    ids = [operation["operationId"] for _, _, operation in operations(document)]
-    assert len(ids) == len(set(ids))
-    schemas = document["components"]["schemas"]
-    assert {ref.removeprefix("#/components/schemas/") for ref in references(document)} <= schemas.keys()
+    for ref in references(document):
+        _, components, kind, name = ref.split("/")
+        assert name in document[components][kind]
     for method, path, operation in operations(document):
         assert operation["summary"]
         assert "application/problem+json" in operation["responses"]["default"]["content"]
         assert ("requestBody" in operation) == (method in {"post", "put", "patch"}), (method, path)
         named = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
         assert named == set(re.findall(r"{(\w+)}", path))
-        assert operation["tags"]
+        assert {*operation["tags"]} <= {each["name"] for each in document["tags"]}, (
+            path,
+            "Add the tag to api/openapi.py",
+        )
+    assert document["info"]["license"] == {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
     assert document["security"] == [{"key": []}]
     assert document["paths"]["/healthz"]["get"]["security"] == []
     listed = document["paths"]["/v1/events"]["get"]["parameters"]
@@ -58,6 +70,51 @@ def test_the_document_is_complete(document: Any) -> None:
     created = document["paths"]["/v1/endpoints"]["post"]["parameters"]
     assert {each["name"] for each in created} == {"Idempotency-Key", "Uplift-Account"}
     assert document["paths"]["/v1/events"]["post"]["responses"]["202"]
+
+
+def test_operation_ids_are_the_names_of_the_library(document: Any) -> None:
+    """Generated clients name their methods after the IDs, so the IDs never change."""
+    ids = {f"{method.upper()} {path}": each["operationId"] for method, path, each in operations(document)}
+    assert OPERATIONS.keys() == ids.keys(), "OPERATIONS of api/openapi_operations.py has calls that do not exist"
+    assert len({*ids.values()}) == len(ids)
+    assert not [each for each in ids.values() if not re.fullmatch(r"[a-z]+(_[a-z]+)+", each)]
+    names: dict[str, str] = {call: each["python"] for call, each in reference_data()["calls"].items()}
+    differing = [
+        (call, ids[call])
+        for call, name in names.items()
+        if not re.fullmatch(name.replace(".", "_") if "." in name else f"{name}_[a-z]+", ids[call])
+    ]
+    assert not differing
+
+
+def test_generated_requests_contain_only_the_given_fields(document: Any) -> None:
+    """Generated clients send the default of an omitted field, and an update must not change omitted fields."""
+    bodies = [ref for _, _, each in operations(document) for ref in references(each.get("requestBody"))]
+    schemas = document["components"]["schemas"]
+    fields = [field for ref in bodies for field in schemas[ref.rpartition("/")[2]].get("properties", {}).values()]
+    assert len(fields) > 50
+    assert not [field for field in fields if "default" in field]
+    assert schemas["EventNew"]["properties"]["data"]["additionalProperties"] is True
+
+
+def test_a_call_without_an_entry_is_named() -> None:
+    router = APIRouter()
+    router.get("/v1/new-things/{thing}")(lambda thing: None)
+    [route] = router.routes
+    assert isinstance(route, APIRoute)
+    with pytest.raises(LookupError, match=r"GET /v1/new-things/{thing} has no entry in OPERATIONS"):
+        openapi_document([route], [route], "1", None)
+
+
+def test_webhooks_describe_every_built_in_event_type(document: Any) -> None:
+    assert {*document["webhooks"]} == {each.name for each in EVENT_TYPES}
+    for each in EVENT_TYPES:
+        webhook = document["webhooks"][each.name]["post"]
+        schema = webhook["requestBody"]["content"]["application/json"]["schema"]
+        body = envelope.build(str(uuid4()), each.name, each.api_version, 1, json.dumps(each.example).encode())
+        check(document, schema, json.loads(body))
+        with pytest.raises(jsonschema_rs.ValidationError):
+            check(document, schema, {**json.loads(body), "type": "other"})
 
 
 def test_the_document_lists_the_idempotent_calls(document: Any) -> None:
@@ -97,7 +154,7 @@ def test_responses_match_their_schemas(server: Any, document: Any) -> None:
                 check(document, content["application/json"]["schema"], response.json)
                 checked += 1
     assert checked > 20
-    check(document, {"$ref": "#/components/schemas/EndpointView"}, endpoint.json)
+    check(document, {"$ref": "#/components/schemas/Endpoint"}, endpoint.json)
     for rejected in (owner.get("/v1/accounts"), owner.get("/nope"), owner.post("/v1/endpoints", {"x": 1})):
         check(document, {"$ref": "#/components/schemas/Problem"}, rejected.json)
 
@@ -116,3 +173,13 @@ def test_the_document_has_an_etag(server: Any) -> None:
     again = client.get("/openapi.json", if_none_match=first.headers["etag"])
     assert (first.headers["content-type"], again.status, again.body) == ("application/json", 304, b"")
     assert client.get("/openapi.json", if_none_match='"other"').body == first.body
+
+
+def test_the_document_is_encoded_once(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = server.client(None)
+    first = client.get("/openapi.json")
+    monkeypatch.delattr("uplift_server.api.routes.documentation.Content.of")
+    assert client.get("/openapi.json").body == first.body
+    compressed = client.get("/openapi.json", accept_encoding="gzip")
+    assert (compressed.headers["content-encoding"], compressed.body) == ("gzip", first.body)
+    assert client.call("HEAD", "/openapi.json").headers["content-length"] == first.headers["content-length"]

@@ -20,6 +20,7 @@ from uplift_server.api.documentation.reference_samples import (
     SampleRequest,
     curl,
     python,
+    reference_data,
     sample_request,
     sample_response,
     typescript,
@@ -75,9 +76,17 @@ def test_the_page_has_every_call_parameter_and_field(document: Any, page: str) -
         for field in schemas[body["$ref"].rpartition("/")[2]].get("properties", ()) if body else ():
             assert f"<td><code>{field}</code></td>" in section, (path, field)
         assert section.count("<summary>") == 3, path
-    for name in ("EndpointView", "AttemptView", "ReplayView"):
+    for name in ("Endpoint", "Attempt", "Replay"):
         for field in schemas[name]["properties"]:
             assert f"<td><code>{field}</code></td>" in shown.partition('<h2 id="objects">')[2], (name, field)
+
+
+def test_sample_values_belong_to_schemas(document: Any) -> None:
+    data = reference_data()
+    schemas = document["components"]["schemas"]
+    fields = {f"{name}.{field}" for name, each in schemas.items() for field in each.get("properties", ())}
+    assert not data["objects"].keys() - schemas.keys()
+    assert not {name for name in data["descriptions"] if "." in name} - fields
 
 
 def test_every_field_has_a_description(page: str) -> None:

@@ -94,9 +94,7 @@ def _framework(public_url: str | None = None) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if not known:
-            known.update(openapi_document(api.routes, _ROUTES, __version__))
-            if public_url is not None:
-                known["servers"] = [{"url": public_url}]
+            known.update(openapi_document(api.routes, _ROUTES, __version__, public_url))
         return known
 
     api.openapi = openapi  # type: ignore[method-assign]

@@ -1,9 +1,42 @@
 """Responses that clients and proxies can cache."""
 
+import gzip
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.responses import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A response body, plain and compressed with gzip, with its media type and its ETag."""
+
+    body: bytes
+    compressed: bytes
+    media_type: str
+    etag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> "Content":
+        """Compress a body."""
+        return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
+
+
+def digest(body: bytes) -> str:
+    """Return a short digest, which changes with the body."""
+    return hashlib.sha256(body).hexdigest()[:16]
+
+
+def cached_content(request: Request, content: Content, headers: Mapping[str, str], cache_control: str) -> Response:
+    """Create a response with the encoding that the client accepts."""
+    headers = {**headers, "vary": "accept-encoding"}
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return cached_response(request, content.body, content.etag, content.media_type, headers, cache_control)
+    headers["content-encoding"] = "gzip"
+    etag = f'{content.etag[:-1]}-gzip"'
+    return cached_response(request, content.compressed, etag, content.media_type, headers, cache_control)
 
 
 def cached_response(

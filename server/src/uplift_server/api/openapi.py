@@ -1,6 +1,7 @@
-"""The OpenAPI document: FastAPI's description of the routes, plus bodies, queries, errors and the ingest routes."""
+"""The OpenAPI document: FastAPI's description of the routes, plus bodies, queries, errors, webhooks and ingest."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi.openapi.utils import get_openapi
@@ -8,8 +9,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
-from uplift_server.api.problems import MEDIA_TYPE, STATUS
-from uplift_server.api.reading import BodyReader, QueryReader
+from uplift_server.api.openapi_errors import PROBLEM, RESPONSE_HEADERS, error_responses, success_headers
+from uplift_server.api.openapi_operations import OPERATIONS
+from uplift_server.api.openapi_webhooks import WEBHOOK_PARAMETERS, event_schemas, webhooks
+from uplift_server.api.reading import BodyReader, QueryReader, key_of
 from uplift_server.api.routes.system import PUBLIC
 from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX
 
@@ -17,33 +20,38 @@ _DESCRIPTION: Final = (
     "Manage endpoints, inspect deliveries, and send events. All bodies are JSON. "
     "Authenticate with `Authorization: Bearer <key>`."
 )
+_LICENSE: Final = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+_TAGS: Final = {
+    "Accounts": "Accounts, and their API keys, members, invitations and links to the dashboard.",
+    "Event types": "The event catalog.",
+    "Endpoints": "URLs that receive events, with their subscriptions, secrets, settings and health.",
+    "Events": "Send events and read them.",
+    "Deliveries": "Deliveries of events to endpoints, and their attempts.",
+    "Audit log": "Actions of people and programs.",
+    "Replays": "Jobs that resend many deliveries.",
+    "Statistics": "Counts of deliveries and attempts.",
+    "Server": "Health, metrics and documentation of the server.",
+    "Listen sessions": "Streams of events to developers' machines.",
+    "Webhooks": "The requests that the server sends to your endpoints.",
+}
 _FASTAPI_DESCRIPTION: Final = "Successful Response"
 _REF: Final = "#/components/schemas/{model}"
 _JSON: Final = "application/json"
-_PROBLEM: Final = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail", "code"],
-    "properties": {
-        "type": {"type": "string", "description": "Path of the documentation for this code."},
-        "title": {"type": "string", "description": "Short description of the code."},
-        "status": {"type": "integer", "description": "HTTP status code."},
-        "detail": {"type": "string", "description": "The cause, and how to fix it."},
-        "code": {"type": "string", "enum": list(STATUS), "description": "Stable error code."},
-        "errors": {
-            "type": "array",
-            "description": "All problems of the request.",
-            "items": {
-                "type": "object",
-                "required": ["field", "code", "message"],
-                "properties": {
-                    "field": {"type": "string", "description": "Path of the field, such as `headers.X-Team`."},
-                    "code": {"type": "string", "description": "Stable field code."},
-                    "message": {"type": "string", "description": "The problem, and how to fix it."},
-                },
-            },
-        },
-    },
+_NULL: Final = {"type": "null"}
+_LITERAL: Final = frozenset({"const", "enum", "examples"})
+"""Keywords whose values are not schemas."""
+_NAMES: Final = {
+    "KeyView": "ApiKey",
+    "OneEventView": "EventWithBody",
+    "NumbersView": "Totals",
+    "Reason": "ExplanationReason",
+    "RequestView": "AttemptRequest",
+    "ResponseView": "AttemptResponse",
+    "SecretView": "EndpointSecret",
 }
+"""Public names of schemas that differ from the names of their models in more than the suffix. A schema cannot have the
+name of one of its fields, because generated Python code would use the name twice.
+"""
 _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
     "in": "header",
@@ -58,27 +66,12 @@ _KEY_HEADER: Final = {
     "description": "A repeated request with the same key and body returns the same object.",
     "schema": {"type": "string"},
 }
-_REPEATABLE: Final = frozenset(
-    {
-        "/v1/accounts",
-        "/v1/accounts/{account}/keys",
-        "/v1/accounts/{account}/members",
-        "/v1/accounts/{account}/portal-links",
-        "/v1/endpoints",
-        "/v1/endpoints/{endpoint}/secret/rotate",
-        "/v1/endpoints/{endpoint}/test",
-        "/v1/listen-sessions",
-        "/v1/replays",
-        "/v1/deliveries/resend",
-        "/v1/sign-in-links",
-    }
-)
-"""Paths whose POST requests accept `Idempotency-Key`, except the event paths."""
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type from the catalog."},
     "data": {
         "type": "object",
+        "additionalProperties": True,
         "description": f"Content of the event, sent unchanged. At most {EVENT_DATA_BYTES_MAX} bytes.",
     },
     "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
@@ -129,18 +122,26 @@ _INGEST_SCHEMAS: Final = {
 }
 
 
-def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str) -> dict[str, Any]:
+def openapi_document(
+    mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str, public_url: str | None
+) -> dict[str, Any]:
     """Return the whole document, including the ingest routes.
 
     `mounted` contains the routes as mounted in the application. `routes` contains the same routes as a flat list.
     """
-    document = get_openapi(title="Uplift Webhooks", version=version, description=_DESCRIPTION, routes=mounted)
-    schemas: dict[str, Any] = document["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schemas["Problem"] = _PROBLEM
-    schemas.update(_INGEST_SCHEMAS)
-    paths = document["paths"]
+    document = get_openapi(
+        title="Uplift Webhooks", version=version, description=_DESCRIPTION, license_info=_LICENSE, routes=mounted
+    )
+    if public_url is not None:
+        document["servers"] = [{"url": public_url, "description": "This server."}]
+    document["security"] = [{"key": []}]
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    schemas: dict[str, Any] = {}
+    for name, schema in document["components"]["schemas"].items():
+        if name not in {"HTTPValidationError", "ValidationError"}:
+            schemas[public_name(name)] = _public(schema)
+    schemas |= {"Problem": PROBLEM, **_INGEST_SCHEMAS, **event_schemas()}
+    paths = document["paths"] = _public(document["paths"])
     for route in routes:
         if not route.include_in_schema:
             continue
@@ -148,18 +149,51 @@ def openapi_document(mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], v
             _complete(paths[route.path][method.lower()], route, schemas)
     paths.setdefault("/v1/events", {})["post"] = _ingest("Send an event", "EventNew", "EventAccepted")
     paths["/v1/events/batch"] = {"post": _ingest("Send a batch of events", "EventBatchNew", "EventBatchAccepted")}
+    errors: dict[str, Any] = {}
     for path, operations in paths.items():
-        for operation in operations.values():
-            _add_errors(operation, public=path in PUBLIC)
-    document["components"]["securitySchemes"] = {
-        "key": {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "`op_…`: an operator key. `sk_…`: an API key of an account.",
-        }
+        for method, operation in operations.items():
+            _finish(operation, f"{method.upper()} {path}", errors, is_public=path in PUBLIC)
+    document["webhooks"] = webhooks()
+    document["components"] = {
+        "schemas": schemas,
+        "responses": errors,
+        "parameters": WEBHOOK_PARAMETERS,
+        "headers": RESPONSE_HEADERS,
+        "securitySchemes": {
+            "key": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "`op_…`: an operator key. `sk_…`: an API key of an account.",
+            }
+        },
     }
-    document["security"] = [{"key": []}]
     return document
+
+
+def public_name(name: str) -> str:
+    """Return the name of a model's schema for clients, such as `Endpoint` or `EndpointList`."""
+    listed = re.fullmatch(r"Listed_(\w+)_", name)
+    return f"{public_name(listed[1])}List" if listed else _NAMES.get(name, name.removesuffix("View"))
+
+
+def _public(value: Any) -> Any:
+    """Return a part of the document with the public names of schemas, and without pydantic's titles and defaults.
+
+    Generated clients would name their types after the titles, and send the defaults for omitted fields.
+    """
+    if isinstance(value, list):
+        return [_public(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for keyword, each in value.items():
+        if keyword == "$ref":
+            found[keyword] = _REF.format(model=public_name(each.rpartition("/")[2]))
+        elif keyword == "properties":
+            found[keyword] = {name: _public(schema) for name, schema in each.items()}
+        elif keyword != "default" and not (keyword == "title" and isinstance(each, str)):
+            found[keyword] = each if keyword in _LITERAL else _public(each)
+    return found
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
@@ -168,21 +202,29 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
             operation["requestBody"] = {"required": reader.required, "content": content}
-            if route.methods == {"POST"} and route.path in _REPEATABLE:
-                operation.setdefault("parameters", []).append(_KEY_HEADER)
         elif isinstance(reader, QueryReader):
             operation.setdefault("parameters", []).extend(_query(reader.model))
+    if key_of.__name__ in route.endpoint.__code__.co_names:
+        operation.setdefault("parameters", []).append(_KEY_HEADER)
 
 
 def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:
     described = model.model_json_schema(ref_template=_REF)
-    schemas.update(described.pop("$defs", {}))
-    schemas[model.__name__] = described
+    schemas.update({public_name(name): _public(each) for name, each in described.pop("$defs", {}).items()})
+    schemas[model.__name__] = _public(described)
     return {"$ref": _REF.format(model=model.__name__)}
 
 
 def _query(model: type[BaseModel]) -> Iterator[dict[str, Any]]:
-    for name, schema in model.model_json_schema()["properties"].items():
+    for name, described in model.model_json_schema()["properties"].items():
+        schema = _public(described)
+        # A query cannot contain null: the parameter is omitted.
+        kinds = [each for each in schema.pop("anyOf", ()) if each != _NULL]
+        if kinds:
+            [kind] = kinds
+            schema |= kind
+        if described.get("default"):
+            schema["default"] = described["default"]
         description = schema.pop("description", None)
         parameter = {"name": name, "in": "query", "required": False, "schema": schema}
         yield parameter if description is None else {**parameter, "description": description}
@@ -192,7 +234,6 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
     return {
         "tags": ["Events"],
         "summary": summary,
-        "operationId": "send_many_events" if body == "EventBatchNew" else "send_an_event",
         "description": "Requires an operator key. Accepts all events or none. Each event can have an `account`."
         if body == "EventBatchNew"
         else "Requires an operator key or the scope `events:write`. The event is stored durably before the response.",
@@ -207,17 +248,33 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
     }
 
 
-def _add_errors(operation: dict[str, Any], *, public: bool) -> None:
-    """Add the error response, the security and the header `Uplift-Account`."""
-    operation["responses"].pop("422", None)
-    for response in operation["responses"].values():
-        if response["description"] == _FASTAPI_DESCRIPTION:
-            response["description"] = "Success."
-    operation["responses"]["default"] = {
-        "description": "An error. `code` identifies the cause.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
-    }
-    if public:
+def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_public: bool) -> None:
+    """Add the ID, the errors, the response headers, the security and the header `Uplift-Account`."""
+    if call not in OPERATIONS:
+        raise LookupError(f"{call} has no entry in OPERATIONS of api/openapi_operations.py. Add its ID and its errors.")
+    known = OPERATIONS[call]
+    operation["operationId"] = known.id
+    if is_public:
         operation["security"] = []
     else:
         operation.setdefault("parameters", []).append(_ACCOUNT_HEADER)
+    responses = operation["responses"]
+    responses.pop("422", None)
+    _separate(responses)
+    headers = success_headers(known, operation)
+    for response in responses.values():
+        if response["description"] == _FASTAPI_DESCRIPTION:
+            response["description"] = "Success."
+        if headers:
+            response["headers"] = {**response.get("headers", {}), **headers}
+    responses |= error_responses(known, operation, errors)
+
+
+def _separate(responses: Mapping[str, Any]) -> None:
+    """Remove alternatives from a response that another status of the operation describes."""
+    contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
+    schemas = [each["schema"] for each in contents]
+    for content in contents:
+        others = [each for each in content["schema"].get("anyOf", ()) if each not in schemas]
+        if len(others) == 1:
+            content["schema"] = others[0]

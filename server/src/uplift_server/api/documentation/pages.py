@@ -1,10 +1,7 @@
 """The responses of the documentation. Each is rendered on the first request and cached until the server stops."""
 
-import gzip
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
 from importlib import resources
@@ -15,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from uplift_server import __version__
+from uplift_server.api.caching import Content, digest
 from uplift_server.api.documentation.documents import (
     FILES,
     INDEX,
@@ -43,33 +41,25 @@ _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "ima
 """Media types of files that are served unchanged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A response body, plain and compressed with gzip, with its media type and its ETag."""
-
-    body: bytes
-    compressed: bytes
-    media_type: str
-    etag: str
-
-
 _EXAMPLE_URL: Final = b"https://webhooks.example"
 """The URL of the server in the examples. Pages show the URL of this server instead."""
 _rendering: Final = Lock()
 
 
-def page(address: str, openapi: OpenApi) -> Page:
+def page(address: str, openapi: OpenApi) -> Content:
     """Return the response for one of ADDRESSES or an image. The first call for an address renders it."""
     with _rendering:
         return _page(address, openapi)
 
 
-def search_page(query: str, openapi: OpenApi) -> Page:
+def search_page(query: str, openapi: OpenApi) -> Content:
     """Render the results of a search, for browsers without JavaScript."""
     query = query[:QUERY_CHARACTERS_MAX].strip()
     with _rendering:
         index = _index(openapi)
-    return _sent(_framed(Article("Search", "", ()), None, "search.html", query=query, results=find(index, query)), HTML)
+    return Content.of(
+        _framed(Article("Search", "", ()), None, "search.html", query=query, results=find(index, query)), HTML
+    )
 
 
 @cache
@@ -79,17 +69,17 @@ def missing_page() -> bytes:
 
 
 @cache
-def _page(address: str, openapi: OpenApi) -> Page:
+def _page(address: str, openapi: OpenApi) -> Content:
     if address in _ASSETS:
         name, media_type = _ASSETS[address]
-        return _sent(_asset(name), media_type)
+        return Content.of(_asset(name), media_type)
     if address == INDEX:
-        return _sent(_index_json(_index(openapi)), _TYPES["json"])
+        return Content.of(_index_json(_index(openapi)), _TYPES["json"])
     media_type = _TYPES.get(address.rpartition(".")[2], "")
     if media_type:
-        return _sent(file_of(address[1:] if is_image(address) else FILES[address]).read_bytes(), media_type)
+        return Content.of(file_of(address[1:] if is_image(address) else FILES[address]).read_bytes(), media_type)
     html = _framed(_article(address, openapi), address)
-    return _sent(html.replace(_EXAMPLE_URL, _server_url(openapi)), HTML)
+    return Content.of(html.replace(_EXAMPLE_URL, _server_url(openapi)), HTML)
 
 
 @cache
@@ -120,10 +110,6 @@ def _index_json(index: tuple[Section, ...]) -> bytes:
     return json.dumps({"pages": pages, "sections": rows}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _sent(body: bytes, media_type: str) -> Page:
-    return Page(body, gzip.compress(body, 6, mtime=0), media_type, f'"{_digest(body)}"')
-
-
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
     """Render an article with the navigation. `address` is the article's own address."""
     number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
@@ -134,8 +120,8 @@ def _framed(shown: Article, address: str | None, template: str = "page.html", **
         previous=PAGES[number - 1] if number else None,
         following=PAGES[number + 1] if number is not None and number + 1 < len(PAGES) else None,
         # Pages of a new version must not use cached files of an old one.
-        style=f"{STYLE}?{_digest(_asset('style.css'))}",
-        script=f"{SCRIPT}?{_digest(_asset('script.js'))}",
+        style=f"{STYLE}?{digest(_asset('style.css'))}",
+        script=f"{SCRIPT}?{digest(_asset('script.js'))}",
         version=__version__,
         **values,
     )
@@ -144,10 +130,6 @@ def _framed(shown: Article, address: str | None, template: str = "page.html", **
 
 def _asset(name: str) -> bytes:
     return resources.files(__package__).joinpath(name).read_bytes()
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:16]
 
 
 @cache

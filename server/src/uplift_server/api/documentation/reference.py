@@ -13,6 +13,8 @@ from uplift_server.api.documentation.markdown import Article, Heading, article
 from uplift_server.api.documentation.reference_samples import (
     JSON,
     LANGUAGES,
+    LIST,
+    REF,
     Schema,
     model,
     reference_data,
@@ -20,7 +22,8 @@ from uplift_server.api.documentation.reference_samples import (
     sample_response,
     written,
 )
-from uplift_server.api.problems import TITLES
+from uplift_server.api.openapi_operations import OPERATIONS
+from uplift_server.api.problems import STATUS, TITLES
 
 VERBS: Final = ("get", "post", "put", "patch", "delete")
 NOUNS: Final = (
@@ -47,7 +50,6 @@ _SOURCE: Final = "docs/api.md"
 """The file to which links in descriptions are relative."""
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A parameter of every call. The page describes it once."""
-_NULL: Final = {"type": "null"}
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "scopes": tables.scopes,
     "roles": tables.roles,
@@ -160,11 +162,9 @@ def _parameters(operation: Schema) -> str:
         if each["name"] == _GENERIC_HEADER:
             continue
         place = each["in"]
-        schema = each["schema"]
         description = each.get("description") or tables.PATH_PARAMETERS.get(each["name"], "")
         name = f"`{each['name']}`" + (f" ({place})" if place != "query" else "")
-        kinds = {**schema, "anyOf": [one for one in schema["anyOf"] if one != _NULL]} if "anyOf" in schema else schema
-        rows.append((name, _type(kinds, required=place == "path"), description))
+        rows.append((name, _type(each["schema"], required=place == "path"), description))
     return _table(("Parameter", "Type", "Description"), rows)
 
 
@@ -179,22 +179,22 @@ def _body(operation: Schema, schemas: Schema) -> str:
 def _responses(page: _Page, verb: str, path: str, operation: Schema, schemas: Schema) -> None:
     shown: list[Any] = []
     for status, response in operation["responses"].items():
-        if not status.isdigit():
+        if not status.startswith("2"):
             continue
         [(media_type, content)] = response.get("content", {"": {}}).items()
         schema = content.get("schema")
         if media_type != _JSON or schema is None:
             page.markdown(f"**Response {status}**" + (f": `{media_type}`" if media_type else ": no body"))
             continue
-        # A call with several statuses describes all of its objects in the first one.
-        alternatives = [each for each in schema.get("anyOf", [schema]) if each not in shown][:1]
-        if not alternatives:
+        if schema in shown:
             page.markdown(f"**Response {status}**: {_type(schema)}, as above")
             continue
-        shown += alternatives
-        page.markdown(f"**Response {status}**: {_type(alternatives[0])}")
-        value = sample_response(verb, path, alternatives[0], schemas)
-        page.html(_block(written(value, JSON), "json"))
+        shown.append(schema)
+        page.markdown(f"**Response {status}**: {_type(schema)}")
+        page.html(_block(written(sample_response(verb, path, schema, schemas), JSON), "json"))
+    codes = [f"{STATUS[code]} [`{code}`](/docs/errors#{code})" for code in OPERATIONS[f"{verb} {path}"].codes]
+    if codes:
+        page.markdown(f"**Errors**: {', '.join(codes)}")
 
 
 def _objects(page: _Page, document: Schema) -> None:
@@ -214,24 +214,20 @@ def _objects(page: _Page, document: Schema) -> None:
 def _in_responses(document: Schema) -> set[str]:
     """Return the names of the schemas that responses contain, except list schemas."""
     found: set[str] = set()
-    waiting = [
-        response
-        for item in document["paths"].values()
-        for each in item.values()
-        for response in each["responses"].values()
-    ]
+    schemas = document["components"]["schemas"]
+    waiting = [each["responses"] for item in document["paths"].values() for each in item.values()]
     while waiting:
         names = {each for each in _references(waiting.pop()) if each not in found}
         found |= names
-        waiting += [document["components"]["schemas"][each] for each in names]
-    return {each for each in found if not each.startswith("Listed_")}
+        waiting += [schemas[each] for each in names]
+    return {each for each in found if not each.endswith(LIST)}
 
 
 def _references(value: Any) -> Iterator[str]:
     """Yield the name of every schema that a part of the document refers to."""
     if isinstance(value, Mapping):
-        if isinstance(value.get("$ref"), str):
-            yield value["$ref"].rpartition("/")[2]
+        if str(value.get("$ref", "")).startswith(REF):
+            yield model(value)
         for each in value.values():
             yield from _references(each)
     elif isinstance(value, list):
@@ -295,7 +291,7 @@ def _named(schema: Schema) -> str:
     if name in tables.ENUMS:
         return tables.choice(_kinds(schema))
     link = f"[{tables.title(name)}](#{_object_anchor(name)})"
-    return f"list of {link}" if "Listed_" in schema["$ref"] else link
+    return f"list of {link}" if schema["$ref"].endswith(LIST) else link
 
 
 def _object_anchor(name: str) -> str:

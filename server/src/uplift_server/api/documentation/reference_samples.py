@@ -9,9 +9,14 @@ from importlib import resources
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from uplift_server.api.openapi import public_name
+
 Schema = Mapping[str, Any]
 
-_REF: Final = "#/components/schemas/"
+LIST: Final = "List"
+"""The end of the names of list schemas."""
+REF: Final = "#/components/schemas/"
+"""The beginning of a reference to a schema."""
 _LINE_CHARACTERS: Final = 72
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
 _KEY: Final = "UPLIFT_API_KEY"
@@ -62,9 +67,16 @@ class SampleRequest:
 
 @cache
 def reference_data() -> dict[str, Any]:
-    """Return sample values, and descriptions of the fields that the schemas do not describe."""
+    """Return sample values, and descriptions of the fields that the schemas do not describe.
+
+    The file has the names of the models; the result, the names of their schemas in the document.
+    """
     text = resources.files(__package__).joinpath("reference_data.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
+    for part in ("objects", "descriptions"):
+        data[part] = {
+            re.sub(r"^\w+", lambda found: public_name(found[0]), name): each for name, each in data[part].items()
+        }
     return data
 
 
@@ -101,9 +113,7 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 
 def model(schema: Schema) -> str:
     """Return the name of a referenced schema, without its list wrapper, or an empty string."""
-    name = str(schema.get("$ref", "")).removeprefix(_REF)
-    listed = re.fullmatch(r"Listed_(\w+)_", name)
-    return listed[1] if listed else name
+    return str(schema.get("$ref", "")).removeprefix(REF).removesuffix(LIST)
 
 
 def written(value: Any, notation: Notation, indent: int = 0, taken: int = 0) -> str:
@@ -215,7 +225,7 @@ def _value(schema: Schema, schemas: Schema, shown: frozenset[str] = frozenset(),
     """Return a sample value of a schema. `name` is the name of the field."""
     fields = reference_data()["fields"]
     if "$ref" in schema:
-        reference = schema["$ref"].removeprefix(_REF)
+        reference = schema["$ref"].removeprefix(REF)
         return _object(reference, schemas, shown, name)
     if name in fields:
         return fields[name]
@@ -235,7 +245,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
     if "properties" not in schema:
         return _value(schema, schemas, shown, name)
     own = reference_data()["objects"].get(reference, {})
-    listed = reference.startswith("Listed_")
+    listed = reference.endswith(LIST)
     value: dict[str, Any] = {}
     for field_name, each in schema["properties"].items():
         if field_name not in schema.get("required", ()) and field_name not in shown:
@@ -255,10 +265,9 @@ def _result(operation: Schema) -> str | None:
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         if not status.isdigit() or schema is None:
             continue
-        schema = schema.get("anyOf", [schema])[0]
-        if "Listed_" in schema["$ref"] or schema["$ref"].endswith("ExplanationsView"):
+        if schema["$ref"].endswith((LIST, "Explanations")):
             return "page"
-        words = re.sub(r"(View|Accepted)$", "", model(schema)).removeprefix("One")
+        words = re.sub(r"(WithBody|Accepted)$", "", model(schema))
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", words).lower()
     return None
 

@@ -27,13 +27,12 @@ PATH_PARAMETERS: Final = {
     "session": "Listen session ID.",
 }
 """Descriptions of the parameters in paths."""
-ENUMS: Final[Mapping[str, Sequence[str]]] = {"Reason": [*Reason], "WaitingFor": [*WaitingFor]}
+ENUMS: Final[Mapping[str, Sequence[str]]] = {"ExplanationReason": [*Reason], "WaitingFor": [*WaitingFor]}
 """The values of schemas that are not objects."""
 _TITLES: Final = {
-    "OneEventView": "Event with body",
-    "NumbersView": "Totals",
+    "ApiKey": "API key",
     "Problem": "Error",
-    "SourceIpsView": "Source IPs",
+    "SourceIps": "Source IPs",
 }
 _SCOPES: Final[Mapping[Scope | Right, str]] = {
     Scope.EVENTS_READ: "Read events",
@@ -84,8 +83,8 @@ def choice(values: Iterable[str]) -> str:
 
 
 def title(name: str) -> str:
-    """Return the title of a schema, such as "Listen session" for `ListenSessionView`."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removesuffix("View"))
+    """Return the title of a schema, such as "Listen session" for `ListenSession`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return _TITLES.get(name, words.capitalize())
 
 

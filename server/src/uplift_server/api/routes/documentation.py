@@ -1,22 +1,18 @@
 """The documentation pages."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from uplift_server.api.caching import cached_response
+from uplift_server.api.caching import Content, cached_content
 from uplift_server.api.documentation.documents import ADDRESSES, HOME, MOVED, SEARCH, is_image
 from uplift_server.core.limits import SEARCHES_WAITING_MAX
-
-if TYPE_CHECKING:
-    from uplift_server.api.documentation.pages import Page
 
 router = APIRouter(tags=["Server"])
 
@@ -71,7 +67,14 @@ async def search_documents(request: Request) -> Response:
 
 
 @router.head("/docs/{document}", include_in_schema=False)
-@router.get("/docs/{document}", summary="Read a page of the documentation", response_class=HTMLResponse)
+@router.get(
+    "/docs/{document}",
+    summary="Read a page of the documentation",
+    response_class=HTMLResponse,
+    responses={
+        404: {"content": {"text/html": {"schema": {"type": "string"}}}, "description": "The page does not exist."}
+    },
+)
 async def get_document(request: Request, document: str) -> Response:
     """Public. Returns a page such as `/docs/errors`, or the test vectors at `/docs/vectors.json`."""
     return await _answer(request, f"{HOME}/{document}")
@@ -84,11 +87,11 @@ async def get_other_document(request: Request, rest: str) -> Response:
     return await _answer(request, f"{HOME}/{rest}")
 
 
+@router.head("/openapi.json", include_in_schema=False)
 @router.get("/openapi.json", include_in_schema=False)
 async def get_openapi(request: Request) -> Response:
     """Public. Returns the OpenAPI document."""
-    body, etag = await _renderer.run(partial(_openapi, request.app.openapi))
-    return cached_response(request, body, etag, "application/json", _headers(_PAGE_POLICY), _CACHE)
+    return _sent(request, await _renderer.run(partial(_openapi, request.app.openapi)))
 
 
 async def _answer(request: Request, path: str) -> Response:
@@ -103,14 +106,9 @@ async def _answer(request: Request, path: str) -> Response:
     return _sent(request, page)
 
 
-def _sent(request: Request, page: "Page") -> Response:
-    policy = _IMAGE_POLICY if page.media_type.startswith("image/") else _PAGE_POLICY
-    headers = {**_headers(policy), "vary": "accept-encoding"}
-    if "gzip" not in request.headers.get("accept-encoding", ""):
-        return cached_response(request, page.body, page.etag, page.media_type, headers, _CACHE)
-    etag = f'{page.etag[:-1]}-gzip"'
-    headers["content-encoding"] = "gzip"
-    return cached_response(request, page.compressed, etag, page.media_type, headers, _CACHE)
+def _sent(request: Request, content: Content) -> Response:
+    policy = _IMAGE_POLICY if content.media_type.startswith("image/") else _PAGE_POLICY
+    return cached_content(request, content, _headers(policy), _CACHE)
 
 
 def _headers(policy: str) -> dict[str, str]:
@@ -118,20 +116,19 @@ def _headers(policy: str) -> dict[str, str]:
 
 
 @cache
-def _openapi(openapi: Callable[[], dict[str, Any]]) -> tuple[bytes, str]:
-    """Encode the OpenAPI document, and return it with its ETag."""
-    body = json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode()
-    return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+def _openapi(openapi: Callable[[], dict[str, Any]]) -> Content:
+    """Encode the OpenAPI document once."""
+    return Content.of(json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode(), "application/json")
 
 
-def _page(path: str, openapi: Callable[[], dict[str, Any]]) -> "Page":
+def _page(path: str, openapi: Callable[[], dict[str, Any]]) -> Content:
     # Imported at the first request, to save memory on servers whose documentation is not read.
     from uplift_server.api.documentation.pages import page  # noqa: PLC0415
 
     return page(path, openapi)
 
 
-def _search_page(query: str, openapi: Callable[[], dict[str, Any]]) -> "Page":
+def _search_page(query: str, openapi: Callable[[], dict[str, Any]]) -> Content:
     from uplift_server.api.documentation.pages import search_page  # noqa: PLC0415 - see `_page`
 
     return search_page(query, openapi)
