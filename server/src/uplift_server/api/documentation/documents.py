@@ -59,6 +59,7 @@ NAVIGATION: Final = (
         "Reference",
         (
             Document(REFERENCE, "API reference"),
+            Document("/docs/generate-a-client", "Generate a client", "docs/generate-a-client.md"),
             Document("/docs/errors", "Error codes", "docs/errors.md"),
             Document("/docs/outcomes", "Outcomes of attempts", "docs/outcomes.md"),
             Document("/docs/addresses", "Endpoint URLs and addresses", "docs/addresses.md"),
