@@ -150,7 +150,12 @@ def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
         "error": None,
         "remote_address": "192.0.2.1:443",
         "request": {"headers": {"host": "a", "x-twice": "********, ********"}},
-        "response": {"headers": {"server": "nginx"}, "body": "oh no �", "body_truncated": True},
+        "response": {
+            "headers": {"server": "nginx"},
+            "body": "oh no �",
+            "body_truncated": True,
+            "first_line": "oh no �",
+        },
     }
     assert shown["id"].startswith("att_")
     [earlier] = owner.client.get(f"{path}?limit=1&cursor={first['next_cursor']}").json["data"]
