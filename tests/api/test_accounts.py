@@ -93,6 +93,32 @@ def test_keys_have_their_requested_scopes(server: Any) -> None:
     assert invalid.problems == {("name", "name_invalid"), ("scopes", "scope_unknown"), ("x", "unknown_field")}
 
 
+def test_a_key_is_renamed_and_gets_an_expiry(server: Any) -> None:
+    """An update keeps the fields that it omits, and null removes the expiry."""
+    account, other = server.account(), server.account()
+    keys = f"/v1/accounts/{account}/keys"
+    expiry = "2099-01-31T00:00:00.000Z"
+    made = server.operator.post(keys, {"name": "first", "expires_at": "2099-01-31T01:00:00+01:00"}).json
+    assert made["expires_at"] == expiry
+    path = f"{keys}/{made['id']}"
+    shown = {name: value for name, value in made.items() if name != "key"}
+    renamed = server.operator.patch(path, {"name": "second"})
+    assert (renamed.status, renamed.json) == (200, {**shown, "name": "second"})
+    assert server.operator.patch(path, {"expires_at": None}).json == {**shown, "name": "second", "expires_at": None}
+    assert server.operator.get(keys).json["data"] == [{**shown, "name": "second", "expires_at": None}]
+    assert server.client(made["key"]).get("/v1/endpoints").status == 200
+    for body in ({"expires_at": "2020-01-01T00:00:00Z"}, {"expires_at": "soon"}, {"name": ""}, {"scopes": ["listen"]}):
+        assert server.operator.patch(path, body).code == "validation_failed", body
+    for wrong in (f"{keys}/key_{'0' * 32}", f"/v1/accounts/{other}/keys/{made['id']}"):
+        assert server.operator.patch(wrong, {"name": "x"}).code == "not_found"
+    changes = [each["details"] for each in server.operator.get(f"/v1/audit-log?subject={made['id']}").json["data"]]
+    assert changes == [
+        {"changed": ["expires_at"], "from": {"expires_at": expiry}, "to": {"expires_at": None}},
+        {"changed": ["name"], "from": {"name": "first"}, "to": {"name": "second"}},
+        {"name": "first", "scopes": sorted(DEFAULT_SCOPES), "expires_at": expiry},
+    ]
+
+
 def test_a_caller_reads_its_own_account(server: Any) -> None:
     """An operator names the account."""
     account = server.account()

@@ -362,6 +362,32 @@ def test_ingest_requires_permission_and_an_account(port: int, operator: Client) 
     assert (text.status, text.json()["code"]) == (415, "unsupported_media_type")
 
 
+def test_a_service_key_sends_events_and_batches_for_every_account(port: int, operator: Client) -> None:
+    """It names the account in the header or in each event. Without the scope, or with other scopes, it cannot send."""
+    account, administrator = operator._headers["uplift-account"], Client(port, OPERATOR)
+    other = administrator.post("/v1/accounts", {"name": "Other", "contact_emails": []}).json()["id"]
+
+    def with_scopes(*scopes: str) -> str:
+        return str(administrator.post("/v1/keys", {"name": "capture", "scopes": [*scopes]}).json()["key"])
+
+    writer = with_scopes("events:write")
+    assert Client(port, writer, account).post("/v1/events", event()).status == 202
+    assert Client(port, writer).post("/v1/events", event()).json()["code"] == "account_required"
+    batch = {"events": [event(account=account), event(account=other), event(account=account)]}
+    stored = Client(port, writer).post("/v1/events/batch", batch)
+    assert stored.status == 202
+    for each, owner in zip(stored.json()["data"], (account, other, account), strict=True):
+        assert Client(port, OPERATOR, owner).get(f"/v1/events/{each['id']}")["id"] == each["id"]
+    assert Client(port, writer, other).post("/v1/events/batch", {"events": [event()]}).status == 202
+    assert Client(port, writer).post("/v1/events/batch", {"events": [event()]}).json()["code"] == "account_required"
+    unknown = Client(port, writer).post("/v1/events/batch", {"events": [event(account=f"acc_{'0' * 32}")]})
+    assert problems(unknown) == {("events.0.account", "account_unknown")}
+    reader = with_scopes("events:read", "accounts:write")
+    for path, body in (("/v1/events", event()), ("/v1/events/batch", batch)):
+        refused = Client(port, reader, account).post(path, body)
+        assert (refused.status, "events:write" in refused.json()["detail"]) == (403, True)
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/events", "/v1/events/batch", "/v1/endpoints", "/v1/listen-sessions/x/stream", "/"]
 )

@@ -75,7 +75,8 @@ async def test_the_next_start_creates_an_operator_key_that_is_kept(
     assert len(generated_keys) == 1, "the key is kept before the database stores it"
     context = await start_server(place, generated_keys)
     assert len(generated_keys) == 2
-    assert Authenticator(context.cache).principal(b"Bearer " + generated_keys[-1].encode()).is_operator
+    authenticator = Authenticator(context.cache, context.clock)
+    assert authenticator.principal(b"Bearer " + generated_keys[-1].encode()).is_operator
     await start_server(place, generated_keys)
     assert len(generated_keys) == 2, "later starts generate no key"
 

@@ -255,6 +255,7 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
     names["member"] = join(server, account, "ana@example.com")
     invitation = {"email": "bob@example.com", "role": "member"}
     names["invitation"] = operator.post(f"/v1/accounts/{account}/members", invitation).json["id"]
+    service_key = operator.post("/v1/keys", {"name": "spare", "scopes": []}).json["id"]
     names["link"] = operator.post(f"/v1/accounts/{account}/portal-links").json["id"]
     account_client = server.client(server.operator_key, account)
     samples = requests(document)
@@ -269,6 +270,8 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
             continue  # The server of this test has no ingest.
         request = samples[call]
         own = {f"{{{name}}}": value for name, value in names.items()}
+        if path.startswith("/v1/keys"):
+            own["{key}"] = service_key
         given = dict(zip(re.findall(r"{\w+}", path), request.path_values, strict=True))
         text = json.dumps([request.target, request.body])
         real = {value: own[name] for name, value in given.items()}

@@ -38,6 +38,31 @@ def test_keys(api: FakeApi) -> None:
     assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
 
+def test_keys_are_updated(api: FakeApi) -> None:
+    update = ["key", "update", "key_0b", "--account", "Rapids"]
+    assert output(*update, "--name", "n2", "--expires-at", "2027-01-31T00:00:00Z") == {"id": "key_0b11", "name": "n2"}
+    assert api.requests[-1].body == {"name": "n2", "expires_at": "2027-01-31T00:00:00Z"}
+    output(*update, "--expires-at", "never")
+    assert api.requests[-1].body == {"expires_at": None}
+    assert failure(*update)[0] == ExitCode.USAGE
+
+
+def test_service_keys(api: FakeApi) -> None:
+    assert output("keys", "--service")["id"] == "key_0c11"
+    create = ["key", "create", "--service", "--name", "s", "--scopes", "events:write"]
+    assert output(*create, "--expires-at", "2027-01-31T00:00:00Z")["key"] == "svc_shown_once"
+    assert (api.requests[-1].path, api.requests[-1].body) == (
+        "/v1/keys",
+        {"name": "s", "scopes": ["events:write"], "expires_at": "2027-01-31T00:00:00Z"},
+    )
+    assert output("key", "update", "key_0c", "--service", "--name", "s2") == {"id": "key_0c11", "name": "s2"}
+    assert output("key", "revoke", "key_0c", "--service") == {"id": "key_0c11", "revoked": True}
+    count = len(api.requests)
+    for arguments in (["keys"], ["key", "revoke", "key_0c"], [*create, "--account", "Rapids"]):
+        assert run(*arguments).exit_code == ExitCode.USAGE
+    assert len(api.requests) == count
+
+
 def test_portal_links(api: FakeApi) -> None:
     assert output("portal-link", "list", "--account", "Rapids")["id"] == "lnk_0b11"
     assert output("portal-link", "revoke", "lnk_0b", "--account", "Rapids") == {"id": "lnk_0b11", "revoked": True}

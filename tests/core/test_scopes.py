@@ -1,6 +1,6 @@
 """Scopes of keys."""
 
-from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope, check_scopes
+from uplift_server.core.security.scopes import DEFAULT_SCOPES, SERVICE_SCOPES, Scope, check_scopes
 
 
 def test_the_documented_scopes() -> None:
@@ -15,6 +15,12 @@ def test_the_documented_scopes() -> None:
         "secrets:write",
         "listen",
     }
+
+
+def test_service_keys_can_also_have_scopes_for_accounts() -> None:
+    assert {*SERVICE_SCOPES} - {*Scope} == {"accounts:read", "accounts:write"}
+    assert check_scopes(SERVICE_SCOPES, known=SERVICE_SCOPES) == []
+    assert [each.code for each in check_scopes(["accounts:read", "listen"])] == ["scope_unknown"]
 
 
 def test_default_scopes_can_neither_write_events_nor_read_secrets() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uplift_server.core.security.signing import PREFIX, Signer, check_secret, generate_secret, keys_of, standard_form
 
-OTHER_PREFIXES = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
+OTHER_PREFIXES = ("hwsec_", "whpk_", "whsk_", "sk_", "svc_", "op_")
 GENERATED = st.binary(min_size=24, max_size=64).map(generate_secret)
 CHOSEN = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=16, max_size=256).filter(
     lambda text: not text.startswith((PREFIX, *OTHER_PREFIXES))

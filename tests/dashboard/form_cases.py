@@ -123,6 +123,10 @@ def _key(forms: Forms) -> Values:
     return {"key": key["id"]}
 
 
+def _service_key(forms: Forms) -> Values:
+    return {"service_key": forms.server.api().ok("POST", "/v1/keys", {"name": "old", "scopes": []})["id"]}
+
+
 def _link(forms: Forms) -> Values:
     return {"link": forms.server.api().ok("POST", f"/v1/accounts/{forms.account.id}/portal-links")["id"]}
 
@@ -268,6 +272,12 @@ CASES = [
         repeatable=True,
         shows=True,
     ),
+    FormCase(
+        f"{_ACCOUNT}/developers/keys/{{key}}",
+        {"name": "Key {unique}", "expires_at": "2099-01-31T12:00"},
+        "key.changed",
+        prepare=_key,
+    ),
     FormCase(f"{_ACCOUNT}/developers/keys/{{key}}/revoke", action="key.revoked", prepare=_key),
     FormCase(f"{_ACCOUNT}/developers/listen-sessions/{{session}}/end", action="listen_session.ended", prepare=_session),
     FormCase(
@@ -322,6 +332,22 @@ CASES = [
         prepare=_link,
         visitor="operator",
     ),
+    FormCase(
+        "/operator/keys",
+        {"name": "Key {unique}", "scopes": "events:write"},
+        "key.created",
+        visitor="operator",
+        repeatable=True,
+        shows=True,
+    ),
+    FormCase(
+        "/operator/keys/{service_key}",
+        {"name": "Key {unique}", "expires_at": ""},
+        "key.changed",
+        prepare=_service_key,
+        visitor="operator",
+    ),
+    FormCase("/operator/keys/{service_key}/revoke", action="key.revoked", prepare=_service_key, visitor="operator"),
     FormCase("/operator/accounts/{account}/delete", action="account.deleted", prepare=_account, visitor="operator"),
     FormCase(
         "/operator/endpoints/{endpoint}/disable", action="endpoint.disabled", prepare=_new_endpoint, visitor="operator"

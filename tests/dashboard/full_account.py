@@ -41,6 +41,7 @@ class FullAccount:
             "delivery": delivery["id"],
             "replay": replay,
             "key": key["id"],
+            "service_key": server.api().ok("POST", "/v1/keys", {"name": "service", "scopes": []})["id"],
             "link": server.api().ok("POST", f"/v1/accounts/{self.id}/portal-links")["id"],
             "session": server.api(key["key"]).ok("POST", "/v1/listen-sessions")["id"],
             "member": server.api().ok("GET", people)["data"][0]["id"],

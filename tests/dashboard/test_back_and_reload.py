@@ -20,7 +20,7 @@ from uplift_server.dashboard.shown_secrets import SECRET_BYTES_MAX, SHOWN_SECOND
 FORMS = [page for page in PAGES if page.method == "POST"]
 READABLE = {page.path for page in PAGES if page.method == "GET"}
 _SECRET = re.compile(
-    r"whsec_[\w+/=]{20,}|my-own-\w+|sk_[0-9a-f]{20,}|http://\S+/(?:enter|passwords|invitations)/[\w.-]+"
+    r"whsec_[\w+/=]{20,}|my-own-\w+|(?:sk|svc)_[0-9a-f]{20,}|http://\S+/(?:enter|passwords|invitations)/[\w.-]+"
 )
 
 

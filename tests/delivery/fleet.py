@@ -232,6 +232,7 @@ def _note_changes(connection: Connection) -> None:
         ("accounts", "1"),
         ("event_types", "1"),
         ("api_keys", "1"),
+        ("service_keys", "1"),
         ("endpoints", changed),
         ("replays", of_replays),
     ):

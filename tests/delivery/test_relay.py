@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tests.engines import Place
 
 from uplift_server.core.deliveries.listening import (
@@ -16,13 +17,14 @@ from uplift_server.core.deliveries.listening import (
 )
 from uplift_server.core.limits import STREAMS_PER_ACCOUNT_CROWDED_MAX, STREAMS_PER_ACCOUNT_MAX
 from uplift_server.delivery.listening.relay import SessionGone, TooManyStreams
-from uplift_server.delivery.listening.streams import EndReason, Stream, StreamItem
-from uplift_server.store import accounts, keys, listening
+from uplift_server.delivery.listening.streams import LOOK_EVERY_MS, EndReason, Stream, StreamItem
+from uplift_server.store import accounts, keys, listening, service_keys
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.listening import ListenResponse, ListenSession
-from uplift_server.store.records import Account
+from uplift_server.store.records import Account, ApiKey, ServiceKey
+from uplift_server.store.schema import api_keys
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 from .world import DAY, HOUR, SECOND, World
@@ -136,6 +138,53 @@ async def test_no_stream_begins_after_a_revoked_key_or_deleted_account(
             with pytest.raises(SessionGone):
                 await relay.connect(each, None)
             assert relay.stream_of(each.id) is None
+
+
+@pytest.mark.parametrize("is_service_key", [False, True], ids=["account key", "service key"])
+async def test_a_stream_ends_when_its_key_expires(place: Place, is_service_key: bool) -> None:
+    """Within LOOK_EVERY_MS, also if the expiry changes during the stream."""
+    async with World(place) as world:
+        session, cache = await session_of(world), world.cache
+        stream = await world.parts.relay.connect(session, None)
+        reading = asyncio.ensure_future(stream.next())
+        world.callers.add(reading)
+        await world.run_for(SECOND)
+        assert not reading.done()
+        expires_at = world.clock.now + 3 * SECOND
+        if is_service_key:
+            cache.put_service_key(
+                ServiceKey(1, session.key_id, "s", b"d" * 32, "", frozenset({"listen"}), 0, expires_at)
+            )
+        else:
+            cache.put_key(
+                ApiKey(1, session.key_id, session.account_seq, "k", b"d" * 32, "", frozenset({"listen"}), 0, expires_at)
+            )
+        await world.accept()
+        assert await reading is not None
+        reading = asyncio.ensure_future(stream.next())
+        world.callers.add(reading)
+        await world.run_for(3 * SECOND + LOOK_EVERY_MS)
+        assert await reading is None
+        assert stream.end_reason is EndReason.REMOVED
+
+
+async def test_no_stream_begins_after_a_revoked_service_key(place: Place) -> None:
+    async with World(place) as world:
+        session = await session_of(world)
+
+        def revoke(connection: Transaction) -> None:
+            keys.revoke(connection, world.account.seq, session.key_id, now=1)
+            connection.execute(sa.delete(api_keys))
+            service_keys.create(
+                connection, key_id=session.key_id, name="", digest=b"s" * 32, ends_with="", scopes=frozenset(),
+                expires_at=None, now=0,
+            )  # fmt: skip
+
+        await world.database.write(revoke)
+        assert await world.parts.relay.connect(session, None) is not None
+        await world.database.write(lambda c: service_keys.revoke(c, session.key_id, now=world.clock.now))
+        with pytest.raises(SessionGone):
+            await world.parts.relay.connect(session, None)
 
 
 async def test_events_read_at_the_end_of_a_stream_are_not_sent(place: Place) -> None:

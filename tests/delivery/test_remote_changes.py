@@ -20,11 +20,12 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.cluster.change_log import CLEANUP_EVERY_MS
 from uplift_server.service.errors import Busy, Conflict
-from uplift_server.store import change_log, endpoints
+from uplift_server.store import change_log, endpoints, keys, service_keys
 from uplift_server.store.commands import RESULT_KEPT_MS, Command, CommandKind, Result
+from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import EndpointState
+from uplift_server.store.records import ApiKey, EndpointState, ServiceKey
 from uplift_server.store.schema_processes import commands as commands_table
 
 
@@ -132,6 +133,51 @@ async def test_decreasing_transaction_numbers_reload_the_cache(place: Place) -> 
         await fleet.pause(paused)
         await fleet.run_for(2 * SECOND)
         assert not other.cache.endpoints[paused].takes_deliveries
+
+
+async def test_keys_changed_through_another_process_are_synced(place: Place) -> None:
+    """Covers creation, a new expiry and revocation of account keys and service keys, and a reload of the cache."""
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, 2, 1)
+        account_seq, scopes = fleet.account.seq, frozenset({"listen"})
+
+        def create(connection: Transaction) -> tuple[ApiKey, ServiceKey]:
+            return keys.create(
+                connection, key_id=b"k" * 16, account_seq=account_seq, name="k", digest=b"k" * 32, ends_with="",
+                scopes=scopes, now=0,
+            ), service_keys.create(
+                connection, key_id=b"s" * 16, name="s", digest=b"s" * 32, ends_with="", scopes=scopes, expires_at=None,
+                now=0,
+            )  # fmt: skip
+
+        key, service_key = await fleet.database.write(create)
+        await fleet.run_for(SECOND)
+        for peer in fleet.peers:
+            assert peer.cache.keys == {key.digest: key}
+            assert peer.cache.service_keys == {service_key.digest: service_key}
+            assert peer.cache.key_expiries == {}
+
+        def expire(connection: Transaction) -> None:
+            keys.update(connection, account_seq, key.id, lambda stored: replace(stored, expires_at=7))
+            service_keys.update(connection, service_key.id, lambda stored: replace(stored, expires_at=8))
+
+        await fleet.database.write(expire)
+        await fleet.run_for(SECOND)
+        for peer in fleet.peers:
+            assert peer.cache.keys[key.digest].expires_at == 7
+            assert peer.cache.service_keys[service_key.digest].expires_at == 8
+            assert peer.cache.key_expiries == {key.id: 7, service_key.id: 8}
+
+        def revoke(connection: Transaction) -> None:
+            keys.revoke(connection, account_seq, key.id, now=9)
+            service_keys.revoke(connection, service_key.id, now=9)
+
+        await fleet.database.write(revoke)
+        first, second = fleet.peers
+        await first.cache_sync._read_all()
+        await fleet.run_for(SECOND)
+        for peer in (first, second):
+            assert (peer.cache.keys, peer.cache.service_keys, peer.cache.key_expiries) == ({}, {}, {})
 
 
 async def test_an_endpoint_deleted_through_another_process_gets_no_delivery(place: Place) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -204,6 +205,32 @@ def test_a_stream_gets_changes_of_other_processes_within_a_second(fleet: Fleet) 
     with pytest.raises(ConnectionClosed):
         listener.socket.recv(timeout=10)
     assert time.monotonic() - began < 1
+
+
+def test_a_service_key_works_in_all_processes_until_its_expiry(fleet: Fleet) -> None:
+    """Its events, its expiry and its revocation take effect through every process."""
+    account, (api, _) = account_of(fleet)
+    administrators = [server.api() for server in fleet.apis]
+    made = administrators[0].ok("POST", "/v1/keys", {"name": "capture", "scopes": ["events:write", "events:read"]})
+    holders = [server.api(made["key"], account=account) for server in fleet.apis]
+    for holder in holders:
+        wait_for(lambda holder=holder: holder("GET", "/v1/events").status == 200, "every process knows the key")
+        event = {"type": TYPE, "data": {"object": {"number": 1}}, "account": account}
+        sent = holder.ok("POST", "/v1/events/batch", {"events": [event]})["data"][0]["id"]
+        assert api.ok("GET", f"/v1/events/{sent}")["id"] == sent
+        assert holder("GET", "/v1/fleet").status == 403
+    expires_at = datetime.fromtimestamp(time.time() + 1, UTC).isoformat(timespec="milliseconds")
+    administrators[1].ok("PATCH", f"/v1/keys/{made['id']}", {"expires_at": expires_at})
+    for holder in holders:
+        wait_for(lambda holder=holder: holder("GET", "/v1/events").status == 401, "the key expires", within=5)
+        assert holder("GET", "/v1/events").json["detail"].startswith("The API key expired at ")
+    administrators[0].ok("PATCH", f"/v1/keys/{made['id']}", {"expires_at": None})
+    for holder in holders:
+        wait_for(lambda holder=holder: holder("GET", "/v1/events").status == 200, "the key works again")
+    administrators[1].ok("DELETE", f"/v1/keys/{made['id']}")
+    for holder in holders:
+        wait_for(lambda holder=holder: holder("GET", "/v1/events").status == 401, "the key is revoked")
+        assert "unknown or revoked" in holder("GET", "/v1/events").json["detail"]
 
 
 def test_the_next_worker_sends_due_deliveries(tmp_path: Path, postgres_url: str, receiver: Receiver) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 from uplift_server.service.errors import Busy, RateLimited
-from uplift_server.service.unfinished_bodies import ANONYMOUS, UnfinishedBodies
+from uplift_server.service.principals import Principal
+from uplift_server.service.unfinished_bodies import ANONYMOUS, SERVICE_KEYS, UnfinishedBodies
 
 ACCOUNTS = UNFINISHED_BODIES_BYTES_MAX // UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 OPERATORS = None
@@ -31,7 +32,25 @@ def test_accounts_do_not_use_the_capacity_of_other_senders() -> None:
         bodies.reservation(account).grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
     with pytest.raises(Busy):
         bodies.reservation(ACCOUNTS + 1).grow_to(1)
-    for sender in (OPERATORS, ANONYMOUS):
+    for sender in (OPERATORS, ANONYMOUS, SERVICE_KEYS):
         bodies.reservation(sender).grow_to(UNFINISHED_BODIES_BYTES_MAX)
         with pytest.raises(Busy):
             bodies.reservation(sender).grow_to(1)
+
+
+def test_service_keys_share_their_own_capacity() -> None:
+    """A batch can be larger than the share of an account."""
+    bodies = UnfinishedBodies()
+    first, second = (Principal.of_service_key(bytes([n]) * 16, frozenset({"events:write"}), "s") for n in (1, 2))
+    with bodies.reservation_of(first) as batch:
+        batch.grow_to(UNFINISHED_BODIES_BYTES_MAX)
+        with pytest.raises(Busy):
+            bodies.reservation_of(second).grow_to(1)
+        for other in (
+            Principal.of_key(b"o" * 16, None, frozenset(), "o"),
+            Principal.of_key(b"a" * 16, 1, frozenset(), "a"),
+        ):
+            with bodies.reservation_of(other) as reservation:
+                reservation.grow_to(UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX)
+    with bodies.reservation_of(second) as again:
+        again.grow_to(UNFINISHED_BODIES_BYTES_MAX)

@@ -26,6 +26,7 @@ from uplift_server.store.schema import (
     metadata,
     notices,
     replays,
+    service_keys,
 )
 from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_people import invitations, links, sessions
@@ -391,6 +392,7 @@ def test_references_are_deleted_first(connection: sa.Connection) -> None:
     for number, at in ((1, OLD), (2, None)):
         insert(connection, accounts, number, deleted_at=at)
         insert(connection, api_keys, number, account_seq=number, revoked_at=at)
+        insert(connection, service_keys, number, revoked_at=at)
         insert(connection, event_types, number, deleted_at=at)
         insert(connection, endpoints, number, account_seq=number, deleted_at=at)
         insert(connection, events, number, account_seq=number, type_seq=number, created_at=at or NEW)

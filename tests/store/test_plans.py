@@ -308,6 +308,7 @@ OLD_BY = {
     "endpoints": "endpoints_deleted",
     "event_types": "event_types_deleted",
     "api_keys": "api_keys_revoked",
+    "service_keys": "service_keys_revoked",
     "accounts": "accounts_deleted",
     "sessions": "sessions_by_end",
     "links": "links_by_end",

@@ -8,10 +8,11 @@ from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
 
 _ACCOUNTS: Final = "/v1/accounts"
 _EVENT_TYPES: Final = "/v1/event-types"
+_SERVICE_KEYS: Final = "/v1/keys"
 
 
 class Accounts(Noun[Way]):
-    """`/v1/accounts`, for operators."""
+    """`/v1/accounts`, for operators and service keys."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
@@ -56,16 +57,61 @@ class Keys(Noun[Way]):
 
     @verb
     def create(
-        self, account: str, name: str, *, scopes: Iterable[str] | None = None, idempotency_key: str | None = None
+        self,
+        account: str,
+        name: str,
+        *,
+        scopes: Iterable[str] | None = None,
+        expires_at: Instant | None = None,
+        idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Create a key. Only this response contains the key itself, in `key`."""
-        body = given(name=name, scopes=texts(scopes))
+        body = given(name=name, scopes=texts(scopes), expires_at=expires_at)
         return post(f"{_account(account)}/keys", body, idempotency_key=idempotency_key)
+
+    @verb
+    def update(self, account: str, key: str, /, **changes: Any) -> Call[JsonObject]:
+        """Update the `name` or `expires_at` of a key. Omitted fields do not change."""
+        return change("PATCH", f"{_account(account)}/keys/{segment(key)}", changes)
 
     @verb
     def revoke(self, account: str, key: str) -> Call[None]:
         """Revoke a key."""
         return delete(f"{_account(account)}/keys/{segment(key)}")
+
+
+class ServiceKeys(Noun[Way]):
+    """`/v1/keys`, for operators: keys for all accounts, within their scopes."""
+
+    @verb
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """Return one page of the keys that are not revoked, newest first."""
+        return get_page(_SERVICE_KEYS, limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def create(
+        self,
+        name: str,
+        scopes: Iterable[str],
+        *,
+        expires_at: Instant | None = None,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
+        """Create a key. Only this response contains the key itself, in `key`."""
+        body = given(name=name, scopes=texts(scopes), expires_at=expires_at)
+        return post(_SERVICE_KEYS, body, idempotency_key=idempotency_key)
+
+    @verb
+    def update(self, key: str, /, **changes: Any) -> Call[JsonObject]:
+        """Update the `name` or `expires_at` of a key. Omitted fields do not change."""
+        return change("PATCH", f"{_SERVICE_KEYS}/{segment(key)}", changes)
+
+    @verb
+    def revoke(self, key: str) -> Call[None]:
+        """Revoke a key."""
+        return delete(f"{_SERVICE_KEYS}/{segment(key)}")
 
 
 class Members(Noun[Way]):

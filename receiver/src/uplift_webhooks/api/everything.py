@@ -9,6 +9,7 @@ from uplift_webhooks.api.administration import (
     Links,
     Members,
     Retention,
+    ServiceKeys,
 )
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
 from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Period, Replays
@@ -30,6 +31,7 @@ class Everything(Noun[Way]):
         self.audit_log = AuditLog(request, way)
         self.accounts = Accounts(request, way)
         self.keys = Keys(request, way)
+        self.service_keys = ServiceKeys(request, way)
         self.members = Members(request, way)
         self.invitations = Invitations(request, way)
         self.links = Links(request, way)

@@ -30,7 +30,7 @@ from uplift_server.core.limits import (
     SUBSCRIPTION_PATTERNS_MAX,
 )
 from uplift_server.core.security.rights import roles_text
-from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.scopes import SERVICE_SCOPES, Scope
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
@@ -44,6 +44,7 @@ _LINE = r"^[ -~]+$"
 _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
+_KEY_EXPIRY = "When the key stops working. Null: it does not expire."
 _PATTERNS = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
     " event types."
@@ -143,6 +144,22 @@ class KeyNew(Body):
         default=None,
         description=f"Permissions of the key: {', '.join(Scope)}. Default: all except events:write and secrets:read.",
     )
+    expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
+
+
+class ServiceKeyNew(Body):
+    """A new service key."""
+
+    name: str = Field(description="Display name, such as the key's purpose.", examples=["capture service"])
+    scopes: list[str] = Field(description=f"Permissions of the key: {', '.join(SERVICE_SCOPES)}.")
+    expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
+
+
+class KeyChange(Body):
+    """An update of a key. Omitted fields stay unchanged."""
+
+    name: str = Field(default="", description="Display name.")
+    expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
 
 
 class EventTypeNew(Body):

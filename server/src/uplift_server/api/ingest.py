@@ -20,6 +20,7 @@ from uplift_server.core.limits import (
     PROBLEMS_LISTED_MAX,
 )
 from uplift_server.core.problems import Problem
+from uplift_server.core.security.scopes import Scope as KeyScope
 from uplift_server.core.suggestions import unknown_fields
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
@@ -156,7 +157,7 @@ class IngestRoutes:
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        caller.require_operator()
+        caller.require_all_accounts(KeyScope.EVENTS_WRITE)
         body = await self._read(caller, receive, headers, BATCH_BODY_BYTES_MAX)
         events, problems = _events_of(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
@@ -188,7 +189,7 @@ class IngestRoutes:
         if not message.get("more_body", False):
             complete: bytes = message.get("body", b"")
             return complete
-        with self._unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
+        with self._unfinished_bodies.reservation_of(caller.principal) as reservation:
             # Reserve a known size at once. Otherwise, several incomplete bodies could exceed the limit together.
             reservation.grow_to(headers.content_length or 0)
             body = bytearray()

@@ -56,7 +56,7 @@ _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
     "in": "header",
     "required": False,
-    "description": "ID of the account to use. Only for operator keys.",
+    "description": "ID of the account to use. Only for operator keys and service keys.",
     "schema": {"type": "string"},
 }
 _KEY_HEADER: Final = {
@@ -163,7 +163,7 @@ def openapi_document(
             "key": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "`op_…`: an operator key. `sk_…`: an API key of an account.",
+                "description": "`op_…`: an operator key. `svc_…`: a service key. `sk_…`: an API key of an account.",
             }
         },
     }
@@ -234,7 +234,8 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
     return {
         "tags": ["Events"],
         "summary": summary,
-        "description": "Requires an operator key. Accepts all events or none. Each event can have an `account`."
+        "description": "Requires an operator key, or a service key with the scope `events:write`. Accepts all events or"
+        " none. Each event can have an `account`."
         if body == "EventBatchNew"
         else "Requires an operator key or the scope `events:write`. The event is stored durably before the response.",
         "requestBody": {"required": True, "content": {_JSON: {"schema": {"$ref": _REF.format(model=body)}}}},

@@ -9,12 +9,13 @@ from uplift_server.api.people_views import (
     MemberView,
     PortalLinkView,
     RoleName,
+    ServiceKeyView,
 )
 from uplift_server.core import ids
 from uplift_server.core.security.rights import Role
-from uplift_server.core.timestamps import format_timestamp
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 from uplift_server.service.portal_links import ShownLink
-from uplift_server.store.records import ApiKey, Invitation, Link, Member
+from uplift_server.store.records import ApiKey, Invitation, Link, Member, ServiceKey
 
 _ROLE_NAMES: Final[dict[Role, RoleName]] = {
     Role.MEMBER: "member",
@@ -33,6 +34,20 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
         ends_with=key.ends_with,
         scopes=sorted(key.scopes),
         created_at=format_timestamp(key.created_at),
+        expires_at=format_optional_timestamp(key.expires_at),
+        **({} if text is None else {"key": text}),
+    )
+
+
+def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView:
+    """Return a service key for a response. `text` is set only at its creation."""
+    return ServiceKeyView(
+        id=ids.prefixed(ids.KEY, key.id),
+        name=key.name,
+        ends_with=key.ends_with,
+        scopes=sorted(key.scopes),
+        created_at=format_timestamp(key.created_at),
+        expires_at=format_optional_timestamp(key.expires_at),
         **({} if text is None else {"key": text}),
     )
 

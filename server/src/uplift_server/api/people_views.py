@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from uplift_server.api.views import CreatedAt, ExpiresAt
+from uplift_server.api.views import CreatedAt, ExpiresAt, Timestamp
 
 
 class KeyView(BaseModel):
@@ -16,7 +16,22 @@ class KeyView(BaseModel):
     ends_with: str = Field(description="The last characters of the key.")
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
+    expires_at: Timestamp | None = Field(description="When the key stops working. Null if it does not expire.")
     key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
+
+
+class ServiceKeyView(BaseModel):
+    """A service key."""
+
+    id: str = Field(description="Key ID (`key_…`).")
+    name: str = Field(description="Display name.")
+    ends_with: str = Field(description="The last characters of the key.")
+    scopes: list[str] = Field(description="Permissions of the key.")
+    created_at: CreatedAt
+    expires_at: Timestamp | None = Field(description="When the key stops working. Null if it does not expire.")
+    key: str | None = Field(
+        default=None, description="The service key (`svc_…`). Only in the response that creates it."
+    )
 
 
 RoleName = Literal["member", "manager", "admin", "owner"]

@@ -189,7 +189,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        with (await services_of(request)).unfinished_bodies.reservation(caller.principal.account_seq) as reservation:
+        with (await services_of(request)).unfinished_bodies.reservation_of(caller.principal) as reservation:
             reservation.grow_to(size)
             async for part in request.stream():
                 body += part

@@ -7,7 +7,7 @@ import typer
 from uplift_server.cli import lookup
 from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.session import Session, command
-from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.program import Group
@@ -19,7 +19,7 @@ account_app: Final = typer.Typer(
 )
 key_app: Final = typer.Typer(
     cls=Group,
-    help="Create and revoke API keys. To list them, use `uplift-server keys`.",
+    help="Create, update and revoke API keys. To list them, use `uplift-server keys`.",
     no_args_is_help=True,
 )
 
@@ -34,6 +34,14 @@ AnyAccount = Annotated[
         help="ID of the account, a unique ID prefix, or its name. Default: all accounts.",
     ),
 ]
+KeyOwner = Annotated[
+    str | None,
+    typer.Option("--account", metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name."),
+]
+Service = Annotated[
+    bool, typer.Option("--service", help="A service key, which acts for all accounts within its scopes.")
+]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="ID of the key, or a unique ID prefix.")]
 Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if lines wrap.")]
 
 
@@ -42,7 +50,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(account_app, name="account")
     app.add_typer(key_app, name="key")
     command(app, "accounts", examples=("uplift-server accounts",))(accounts)
-    command(app, "keys", examples=("uplift-server keys --account 'Rapids Academy'",))(keys)
+    command(app, "keys", examples=("uplift-server keys --account 'Rapids Academy'", "uplift-server keys --service"))(
+        keys
+    )
 
 
 def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
@@ -105,23 +115,27 @@ def delete_account(
         session.output.fields({"id": found["id"], "deleted": True})
 
 
-def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
-    """List an account's API keys.
+def keys(
+    session: Session, account: KeyOwner = None, service: Service = False, limit: Limit = 50, wide: Wide = False
+) -> None:
+    """List an account's API keys, or the service keys.
 
     The list shows only the last characters of each key.
     """
+    _check_owner(account, service=service)
+    owner = "--service" if service else "--account ACCOUNT"
     with reach(session.config()) as client:
-        path = lookup.account_path(client, account)
         session.output.rows(
-            client.items(f"{path}/keys", limit=limit),
+            client.items(_keys_path(client, account), limit=limit),
             [
                 Column("id", "KEY", "id"),
                 Column("name", "NAME", gives=True),
                 Column("ends_with", "ENDS WITH"),
                 Column("scopes", "SCOPES", folds=True),
                 Column("created_at", "CREATED", "timestamp"),
+                Column("expires_at", "EXPIRES", "timestamp"),
             ],
-            empty="No keys yet. To create one: uplift-server key create --account ACCOUNT",
+            empty=f"No keys yet. To create one: uplift-server key create {owner}",
             wide=wide,
         )
 
@@ -132,6 +146,7 @@ def keys(session: Session, account: Account, limit: Limit = 50, wide: Wide = Fal
     examples=(
         "uplift-server key create --account acc_0197f0c2",
         "uplift-server key create --account acc_0197f0c2 --scopes events:read,deliveries:read --name reports",
+        "uplift-server key create --service --name capture --scopes events:write --expires-at 2027-01-31T00:00:00Z",
         "uplift-server key create",
     ),
 )
@@ -142,53 +157,118 @@ def create_key(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. Without --account, the command generates an"
-            " operator key.",
+            help="ID of the account, a unique ID prefix, or its name. Without --account and --service, the command"
+            " generates an operator key.",
         ),
     ] = None,
+    service: Annotated[
+        bool, typer.Option("--service", help="Create a service key, which acts for all accounts within its scopes.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = "command line",
     scopes: Annotated[
         list[str] | None,
         typer.Option(
             "--scopes",
             metavar="SCOPES",
-            help="Scopes, separated by commas. Default: all except events:write and secrets:read.",
+            help="Scopes, separated by commas. Required with --service. Default for an account: all except events:write"
+            " and secrets:read.",
         ),
+    ] = None,
+    expires_at: Annotated[
+        str | None,
+        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key stops working. Default: never."),
     ] = None,
 ) -> None:
     """Create an API key and print it once.
 
-    An account key works immediately. The server does not store a generated operator key: set UPLIFT_OPERATOR_KEY to it
-    and restart the server.
+    An account key or a service key works immediately. The server does not store a generated operator key: set
+    UPLIFT_OPERATOR_KEY to it and restart the server.
     """
-    if account is None:
-        if scopes:
-            raise CliError("operator keys have no scopes", "add --account, or omit --scopes", ExitCode.USAGE)
+    if account is None and not service:
+        if scopes or expires_at:
+            raise CliError(
+                "operator keys have no scopes and no expiry",
+                "add --account or --service, or omit --scopes and --expires-at",
+                ExitCode.USAGE,
+            )
         session.output.fields(
             {"key": new_operator_key(), "use": "set UPLIFT_OPERATOR_KEY to it and restart the server"}
         )
         return
+    _check_owner(account, service=service)
     body: dict[str, object] = {"name": name}
     if scopes:
         body["scopes"] = [each.strip() for text in scopes for each in text.split(",")]
-    with reach(session.config()) as client, options(name="--name", scopes="--scopes"):
-        path = lookup.account_path(client, account)
-        session.output.fields(client.post(f"{path}/keys", body))
+    if expires_at is not None:
+        body["expires_at"] = expires_at
+    with reach(session.config()) as client, options(name="--name", scopes="--scopes", expires_at="--expires-at"):
+        session.output.fields(client.post(_keys_path(client, account), body))
     session.output.note("Store the key now. You cannot view it again.")
 
 
-@command(key_app, "revoke", examples=("uplift-server key revoke key_0197f0c2 --account acc_0197f0c2",))
-def revoke_key(
+@command(
+    key_app,
+    "update",
+    examples=(
+        "uplift-server key update key_0197f0c2 --account acc_0197f0c2 --name 'old server'",
+        "uplift-server key update key_0197f0c2 --service --expires-at 2027-01-31T00:00:00Z",
+    ),
+)
+def update_key(
     session: Session,
-    key: Annotated[str, typer.Argument(metavar="KEY", help="ID of the key, or a unique ID prefix.")],
-    account: Account,
+    key: Key,
+    account: KeyOwner = None,
+    service: Service = False,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = None,
+    expires_at: Annotated[
+        str | None,
+        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key stops working. `never`: no expiry."),
+    ] = None,
 ) -> None:
+    """Update the name or the expiry of an API key."""
+    _check_owner(account, service=service)
+    body: dict[str, object] = {} if name is None else {"name": name}
+    if expires_at is not None:
+        body["expires_at"] = None if expires_at == "never" else expires_at
+    if not body:
+        raise CliError("nothing to update", "add --name or --expires-at", ExitCode.USAGE)
+    with reach(session.config()) as client, options(name="--name", expires_at="--expires-at"):
+        path = _keys_path(client, account)
+        found = lookup.key(client, key, path)
+        session.output.fields(client.patch(f"{path}/{segment(found['id'])}", body))
+
+
+@command(
+    key_app,
+    "revoke",
+    examples=(
+        "uplift-server key revoke key_0197f0c2 --account acc_0197f0c2",
+        "uplift-server key revoke key_0197f0c2 --service",
+    ),
+)
+def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Service = False) -> None:
     """Revoke an API key.
 
     The server rejects the next call with this key.
     """
+    _check_owner(account, service=service)
     with reach(session.config()) as client:
-        path = lookup.account_path(client, account)
+        path = _keys_path(client, account)
         found = lookup.key(client, key, path)
-        client.delete(f"{path}/keys/{segment(found['id'])}")
+        client.delete(f"{path}/{segment(found['id'])}")
         session.output.fields({"id": found["id"], "revoked": True})
+
+
+def _check_owner(account: str | None, *, service: bool) -> None:
+    """Raise CliError unless the options name an account or service keys."""
+    if (account is None) != service:
+        raise CliError(
+            "the command needs either --account or --service",
+            "add --account ACCOUNT for the keys of an account, or --service for service keys",
+            ExitCode.USAGE,
+        )
+
+
+def _keys_path(client: Calls, account: str | None) -> str:
+    """Return the API path of an account's keys, or of the service keys."""
+    return "/v1/keys" if account is None else f"{lookup.account_path(client, account)}/keys"

@@ -24,9 +24,9 @@ def account_path(calls: Calls, text: str) -> str:
     return f"/v1/accounts/{segment(account(calls, text)['id'])}"
 
 
-def key(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:
-    """Find an account's API key by its ID or a unique ID prefix."""
-    return find(calls, f"{owner_path}/keys", "key", "key_", text)
+def key(calls: Calls, text: str, path: str) -> dict[str, Any]:
+    """Find an API key in a list by its ID or a unique ID prefix."""
+    return find(calls, path, "key", "key_", text)
 
 
 def member(calls: Calls, text: str, owner_path: str) -> dict[str, Any]:

@@ -252,8 +252,11 @@ class Visit:
                 bytes_max = FORM_BYTES_MAX
             elif session_ended:
                 bytes_max, advice = ENDED_FORM_BYTES_MAX, "Sign in in another tab, go back, and send the form again."
-            sender = ANONYMOUS if self._caller is None else self._caller.principal.account_seq
-            reservation = self.services.unfinished_bodies.reservation(sender)
+            bodies = self.services.unfinished_bodies
+            if self._caller is None:
+                reservation = bodies.reservation(ANONYMOUS)
+            else:
+                reservation = bodies.reservation_of(self._caller.principal)
             self._form = await read_form(self.request, reservation, bytes_max=bytes_max, advice=advice)
         return self._form
 

@@ -5,7 +5,6 @@ effect at once. Only code on the event loop reads and changes the cache.
 """
 
 import asyncio
-import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -28,13 +27,12 @@ from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.core.security.signing import Signer
+from uplift_server.delivery.key_cache import KeyCache
 from uplift_server.delivery.ports import Shards
 from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.store.encryption import Cipher, is_unbound
-from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType
+from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
-RecordKey = tuple[str, int | str | bytes]
-"""A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
 NEVER: Final = 2**63 - 1
 """The latest time (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
@@ -239,18 +237,17 @@ class EndpointLimits(Protocol):
         """Apply the limits and the host of a new or changed endpoint."""
 
 
-class EndpointCache:
+class EndpointCache(KeyCache):
     """Cache of accounts, API keys, event types and endpoints."""
 
     def __init__(self, cipher: Cipher, user_agent: str, shards: Shards, limits: EndpointLimits) -> None:
+        super().__init__()
         self.cipher = cipher
         self._user_agent = user_agent
         self._shards = shards
         self._limits = limits
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
-        self.keys: dict[bytes, ApiKey] = {}
-        self._has_set_operator_key = False
         self.event_types: dict[str, LiveEventType] = {}
         self.event_types_by_seq: dict[int, LiveEventType] = {}
         self.endpoints: dict[int, LiveEndpoint] = {}
@@ -260,8 +257,6 @@ class EndpointCache:
         self.overlaps: dict[int, int] = {}
         """The time at which an endpoint's previous secret expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
-        self._changed: list[set[RecordKey]] = []
-        """Changed records, one set for each open `changes` block."""
 
     def load(
         self,
@@ -269,6 +264,7 @@ class EndpointCache:
         keys: Iterable[ApiKey],
         event_types: Iterable[EventType],
         endpoints: Iterable[Endpoint],
+        service_keys: Iterable[ServiceKey] = (),
     ) -> None:
         """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
@@ -278,25 +274,13 @@ class EndpointCache:
             self.put_account(account)
         for key in keys:
             self.put_key(key)
+        for service_key in service_keys:
+            self.put_service_key(service_key)
         for event_type in event_types:
             self.put_event_type(event_type)
         for endpoint in endpoints:
             if endpoint.account_seq in self.accounts:
                 self._load_endpoint(endpoint)
-
-    @contextlib.contextmanager
-    def changes(self) -> Iterator[set[RecordKey]]:
-        """Collect the records that are put or dropped within the block."""
-        changed: set[RecordKey] = set()
-        self._changed.append(changed)
-        try:
-            yield changed
-        finally:
-            self._changed = [each for each in self._changed if each is not changed]
-
-    def _note(self, table: str, subject: int | str | bytes) -> None:
-        for changed in self._changed:
-            changed.add((table, subject))
 
     def put_account(self, account: Account) -> None:
         """Add or replace an account."""
@@ -310,23 +294,6 @@ class EndpointCache:
         account = self.accounts.pop(seq, None)
         if account is not None:
             del self.accounts_by_id[account.id]
-
-    def put_key(self, key: ApiKey) -> None:
-        """Add an API key. If the settings have an operator key, stored operator keys are not valid."""
-        self._note("api_keys", key.digest)
-        if key.account_seq is not None or not self._has_set_operator_key:
-            self.keys[key.digest] = key
-
-    def set_operator_key(self, key: ApiKey) -> None:
-        """Replace all operator keys with the key in the settings."""
-        self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
-        self.keys[key.digest] = key
-        self._has_set_operator_key = True
-
-    def drop_key(self, digest: bytes) -> None:
-        """Remove a revoked key."""
-        self._note("api_keys", digest)
-        self.keys.pop(digest, None)
 
     def usable_types(self) -> Iterator[str]:
         """Yield the names of the event types that accept new events."""

@@ -10,7 +10,7 @@ from uplift_server.core.people.accounts import check_email, check_name
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
-from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.scopes import AccountsScope, Scope
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given, given_or
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
@@ -63,19 +63,19 @@ class Accounts:
 
         `problems` contains the problems that the caller of this method found.
         """
-        caller.require_operator()
+        caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
         """Return accounts, newest first."""
-        caller.require_operator(reads=True)
+        caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         before = self._context.decode_cursor(listing, 1, problems)
         return await self._context.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
 
     async def get(self, caller: Caller, account: str) -> Account:
         """Return an account. Raises NotFound."""
-        caller.require_operator(reads=True)
+        caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         account_id = parse_id(ids.ACCOUNT, account, _KIND)
         found = await self._context.database.read(lambda c: accounts.get(c, account_id))
         if found is None:
@@ -83,7 +83,9 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the account of the caller's key, or the one that an operator names. Raises AccountRequired."""
+        """Return the caller's account: that of its key, or the account that it names. Raises AccountRequired."""
+        if caller.principal.account_seq is None:
+            caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         return self._context.cache.accounts[caller.require_account()]
 
     async def version(self, caller: Caller) -> Hashable:
@@ -108,17 +110,20 @@ class Accounts:
     async def update(
         self, caller: Caller, account: str, draft: AccountDraft, *, problems: Sequence[Problem] = ()
     ) -> Account:
-        """Update an account. Only operators can update its name. Raises NotFound."""
-        caller.require_right(Right.ACCOUNT_MANAGE)
+        """Update an account. Members cannot update its name. Raises NotFound."""
+        if caller.principal.role is None:
+            caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
+        else:
+            caller.require_right(Right.ACCOUNT_MANAGE)
         self._context.find_account(caller, account)
         if not isinstance(draft.name, Unset):
-            caller.require_operator()
+            caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems()])
         return await self._context.run_shielded(self._update(caller, account, draft))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
-        caller.require_operator()
+        caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         await self._context.run_shielded(self._delete(caller, account))
 
     async def _create(

@@ -4,12 +4,15 @@ import hashlib
 from typing import Final
 
 from uplift_server.core import ids
+from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.principals import Caller, Principal
 
 OPERATOR_PREFIX: Final = "op_"
 ACCOUNT_PREFIX: Final = "sk_"
+SERVICE_PREFIX: Final = "svc_"
 KEY_BYTES_MAX: Final = 512
 
 _SCHEME: Final = b"bearer "
@@ -30,8 +33,9 @@ def ending_of(key: str) -> str:
 class Authenticator:
     """Identifies callers by the keys in the cache. A revoked key leaves the cache immediately."""
 
-    def __init__(self, cache: EndpointCache) -> None:
+    def __init__(self, cache: EndpointCache, clock: Clock) -> None:
         self._cache = cache
+        self._clock = clock
 
     def principal(self, authorization: bytes | None) -> Principal:
         """Return the principal of an `Authorization` header. Raises Unauthorized.
@@ -41,15 +45,29 @@ class Authenticator:
         if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
             raise Unauthorized
         key = authorization[_SCHEME_BYTES:].strip(b" ")
-        found = None if len(key) > KEY_BYTES_MAX else self._cache.keys.get(hashlib.sha256(key).digest())
-        if found is None:
+        digest = b"" if len(key) > KEY_BYTES_MAX else hashlib.sha256(key).digest()
+        found = self._cache.keys.get(digest)
+        if found is not None:
+            if found.expires_at is not None:
+                self._require_unexpired(found.expires_at)
+            return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
+        service_key = self._cache.service_keys.get(digest)
+        if service_key is None:
             raise Unauthorized(
                 "The API key is unknown or revoked. Check that you copied the whole key, or create a new one."
             )
-        return Principal.of_key(found.id, found.account_seq, found.scopes, found.name)
+        if service_key.expires_at is not None:
+            self._require_unexpired(service_key.expires_at)
+        return Principal.of_service_key(service_key.id, service_key.scopes, service_key.name)
+
+    def _require_unexpired(self, expires_at: int) -> None:
+        if self._clock.now_ms() >= expires_at:
+            raise Unauthorized(f"The API key expired at {format_timestamp(expires_at)}. Create a new one.")
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return the principal with its own account, or with the account that an operator names in `Uplift-Account`.
+        """Return the principal with its own account, or with the account in `Uplift-Account`.
+
+        Operators and service keys can name every account.
 
         Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
         """

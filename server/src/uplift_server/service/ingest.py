@@ -68,7 +68,7 @@ class Ingest:
         `problems` contains earlier problems of the request. Raises Forbidden, AccountRequired and the errors of
         `accept`. Other requests run between checks.
         """
-        caller.require_operator()
+        caller.require_all_accounts(Scope.EVENTS_WRITE)
         found = list(problems)
         drafts: list[tuple[int, Draft]] = []
         began = time.monotonic()

@@ -9,7 +9,7 @@ from uplift_server.core import ids
 from uplift_server.core.people.audit import Actor, ActorKind
 from uplift_server.core.people.people import is_confirmed
 from uplift_server.core.security.rights import RIGHTS_OF_ROLE, RIGHTS_OF_SCOPE, SCOPES_OF_ROLE, Right, Role
-from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.scopes import AccountsScope, Scope
 from uplift_server.service.errors import AccountRequired, ConfirmationRequired, Forbidden
 
 
@@ -18,6 +18,7 @@ class PrincipalKind(Enum):
 
     OPERATOR_KEY = "operator's key"
     ACCOUNT_KEY = "key"
+    SERVICE_KEY = "service key"
     MEMBER = "member"
     OPERATOR_SESSION = "operator in the dashboard"
 
@@ -26,9 +27,12 @@ _ACTORS: Final = {
     PrincipalKind.OPERATOR_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.OPERATOR_SESSION: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.ACCOUNT_KEY: (ActorKind.KEY, ids.KEY),
+    # A service key is a tool of the operator, so accounts do not see its IP address.
+    PrincipalKind.SERVICE_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
 }
-_KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY})
+_KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY, PrincipalKind.SERVICE_KEY})
+_OPERATORS: Final = (PrincipalKind.OPERATOR_KEY, PrincipalKind.OPERATOR_SESSION)
 PRINCIPALS_CACHED_MAX: Final = 256
 """Maximum number of cached principals. Each event needs the principal of its key, and a lookup is faster than its
 creation.
@@ -36,6 +40,7 @@ creation.
 READ_ONLY: Final = "You are signed in read-only. Sign in with the operator key, or with a link that can make changes."
 READ_ONLY_SCOPES: Final = frozenset(map(str, SCOPES_OF_ROLE[Role.MEMBER]))
 """The scopes of a read-only operator."""
+_OPERATOR_KEY_REQUIRED: Final = "This call requires an operator key (op_…)."
 _ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 
@@ -47,7 +52,7 @@ class Principal:
     id: bytes
     """The ID of the member or the key. An operator's session has the ID of its key."""
     account_seq: int | None
-    """The account of the principal. None for operators."""
+    """The account of the principal. None for operators and service keys, which act for all accounts."""
     scopes: frozenset[str]
     name: str = ""
     """The name of the key or the member."""
@@ -61,9 +66,15 @@ class Principal:
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
     def of_key(key_id: bytes, account_seq: int | None, scopes: frozenset[str], name: str) -> "Principal":
-        """Return the principal of a key."""
+        """Return the principal of an account's or operator's key."""
         kind = PrincipalKind.OPERATOR_KEY if account_seq is None else PrincipalKind.ACCOUNT_KEY
         return Principal(kind, key_id, account_seq, scopes, name)
+
+    @staticmethod
+    @lru_cache(PRINCIPALS_CACHED_MAX)
+    def of_service_key(key_id: bytes, scopes: frozenset[str], name: str) -> "Principal":
+        """Return the principal of a service key."""
+        return Principal(PrincipalKind.SERVICE_KEY, key_id, None, scopes, name)
 
     @classmethod
     def of_member(
@@ -76,27 +87,32 @@ class Principal:
     @property
     def is_operator(self) -> bool:
         """Whether this is an operator, who has all permissions unless `is_read_only`."""
-        return self.account_seq is None
+        return self.account_seq is None and self.kind in _OPERATORS
 
     @property
     def is_key(self) -> bool:
         """Whether this is an API key."""
         return self.kind in _KEYS
 
-    def allows(self, scope: Scope) -> bool:
+    @property
+    def is_service_key(self) -> bool:
+        """Whether this is a service key, which acts for all accounts within its scopes."""
+        return self.kind is PrincipalKind.SERVICE_KEY
+
+    def allows(self, scope: Scope | AccountsScope) -> bool:
         """Whether the principal has this scope."""
-        return (self.account_seq is None and not self.is_read_only) or scope in self.scopes
+        return scope in self.scopes or (self.is_operator and not self.is_read_only)
 
     def has_right(self, right: Right) -> bool:
         """Whether the role of a member or the scopes of a key give the principal this right."""
-        if self.account_seq is None:
+        if self.is_operator:
             return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:
             return right in RIGHTS_OF_ROLE[self.role]
         scope = RIGHTS_OF_SCOPE.get(right)
         return scope is not None and scope in self.scopes
 
-    def require(self, scope: Scope) -> None:
+    def require(self, scope: Scope | AccountsScope) -> None:
         """Raise Forbidden unless the principal has this scope."""
         if not self.allows(scope):
             if self.is_read_only:
@@ -121,24 +137,35 @@ class Principal:
         """Raise Forbidden unless this is an operator. Read-only operators pass only if the caller `reads`."""
         if self.is_read_only and not reads:
             raise Forbidden(READ_ONLY)
-        if not self.is_operator:
-            raise Forbidden(
-                "This call requires an operator key (op_…)."
-                if self.is_key
-                else "Only operators are allowed to do this."
-            )
+        if self.is_operator:
+            return
+        if self.is_service_key:
+            raise Forbidden(f"{_OPERATOR_KEY_REQUIRED} A service key (svc_…) cannot make it.")
+        raise Forbidden(_OPERATOR_KEY_REQUIRED if self.is_key else "Only operators are allowed to do this.")
+
+    def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
+        """Raise Forbidden unless this is an operator, or a service key with this scope.
+
+        Read-only operators pass only if the caller `reads`.
+        """
+        if self.is_service_key:
+            self.require(scope)
+        elif self.is_key and not self.is_operator:
+            raise Forbidden(f"This call requires an operator key (op_…), or a service key (svc_…) with {scope}.")
+        else:
+            self.require_operator(reads=reads)
 
     def require_confirmed(self, now_ms: int) -> None:
         """Raise ConfirmationRequired for a person who did not enter the password recently."""
         if not self.is_key and not is_confirmed(self.confirmed_at, now_ms):
             raise ConfirmationRequired
 
-    def _role_error(self, what: Scope | Right) -> Forbidden:
+    def _role_error(self, what: Scope | AccountsScope | Right) -> Forbidden:
         assert self.role is not None
         return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {_ASK_ADMIN}")
 
 
-def _key_source(scope: Scope) -> str:
+def _key_source(scope: Scope | AccountsScope) -> str:
     if scope in SCOPES_OF_ROLE[Role.OWNER]:
         return "An owner or admin of the account can create a key with this scope in the dashboard."
     return "Ask the operator for a key with this scope."
@@ -150,7 +177,7 @@ class Caller:
 
     principal: Principal
     account_seq: int | None
-    """None for an operator who sees all accounts."""
+    """None for an operator or a service key that sees all accounts."""
     address: str | None = None
     """The IP address of the request."""
 
@@ -159,14 +186,15 @@ class Caller:
         """The caller as an actor in the audit log."""
         principal = self.principal
         kind, prefix = _ACTORS[principal.kind]
-        return Actor(kind, principal.name, ids.prefixed(prefix, principal.id), self.address)
+        name = f"service key {principal.name}" if principal.is_service_key else principal.name
+        return Actor(kind, name, ids.prefixed(prefix, principal.id), self.address)
 
     @property
     def spans_accounts(self) -> bool:
         """Whether the caller sees objects of several accounts."""
         return self.account_seq is None
 
-    def require(self, scope: Scope) -> None:
+    def require(self, scope: Scope | AccountsScope) -> None:
         """Raise Forbidden unless the caller has this scope."""
         self.principal.require(scope)
 
@@ -177,6 +205,10 @@ class Caller:
     def require_operator(self, *, reads: bool = False) -> None:
         """Raise Forbidden unless the caller is an operator. Read-only operators pass only if the caller `reads`."""
         self.principal.require_operator(reads=reads)
+
+    def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
+        """Raise Forbidden unless the caller is an operator, or a service key with this scope."""
+        self.principal.require_all_accounts(scope, reads=reads)
 
     def require_confirmed(self, now_ms: int) -> None:
         """Raise ConfirmationRequired for a person who did not enter the password recently."""

@@ -34,6 +34,7 @@ from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
 from uplift_server.service.search import Search
 from uplift_server.service.secrets import Secrets
+from uplift_server.service.service_keys import ServiceKeys
 from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.statistics import Statistics
@@ -51,6 +52,7 @@ class Services:
     unfinished_bodies: UnfinishedBodies
     accounts: Accounts
     keys: Keys
+    service_keys: ServiceKeys
     event_types: EventTypes
     endpoints: Endpoints
     endpoint_states: EndpointStates
@@ -93,7 +95,7 @@ class Services:
     ) -> "Services":
         """Build all services on one context."""
         explanations, replays = Explanations(context), Replays(context)
-        authenticator, readiness = Authenticator(context.cache), Readiness(context)
+        authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
         backlogs = Backlogs(context, readiness)
         endpoints = Endpoints(context, cipher, backlogs, UrlChecker(policy, resolve), RegistrationEvents(context))
         return cls(
@@ -102,6 +104,7 @@ class Services:
             unfinished_bodies=UnfinishedBodies(),
             accounts=Accounts(context),
             keys=Keys(context),
+            service_keys=ServiceKeys(context),
             event_types=EventTypes(context),
             endpoints=endpoints,
             endpoint_states=EndpointStates(context, endpoints),

@@ -21,6 +21,7 @@ from uplift_server.store import (
     locks,
     processes,
     server_values,
+    service_keys,
 )
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import WrongSecretKey
@@ -140,6 +141,9 @@ async def _load(context: ServiceContext) -> None:
         event_types=await database.read(event_types.list_live),
         endpoints=await _read_all(
             lambda after: database.read(lambda c: endpoints.list_live(c, after=after, limit=LOAD_ROWS))
+        ),
+        service_keys=await _read_all(
+            lambda after: database.read(lambda c: service_keys.list_live(c, after=after, limit=LOAD_ROWS))
         ),
     )
 

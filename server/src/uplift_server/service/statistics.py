@@ -62,8 +62,8 @@ class Statistics:
         return await self._read(scopes, Span(HOURS_IN_LISTS, HOUR_MS))
 
     async def of_all_accounts(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """Return the statistics of all accounts in total, for operators."""
-        caller.require_operator(reads=True)
+        """Return the statistics of all accounts in total, for operators and service keys."""
+        caller.require_all_accounts(Scope.DELIVERIES_READ, reads=True)
         require_valid(problems)
         return await self._read_one(statistics.ALL_ACCOUNTS, period)
 

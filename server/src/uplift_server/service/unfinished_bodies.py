@@ -5,22 +5,29 @@ from typing import Final
 
 from uplift_server.core.limits import UNFINISHED_BODIES_BYTES_MAX, UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX
 from uplift_server.service.errors import Busy, RateLimited
+from uplift_server.service.principals import Principal
 
 ANONYMOUS: Final = 0
 """The sender of all requests to the dashboard without a session. No account has this number."""
+SERVICE_KEYS: Final = -1
+"""The sender of all requests with service keys. No account has this number."""
 _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-After` seconds."
 
 
 class UnfinishedBodies:
-    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, or ANONYMOUS.
+    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, ANONYMOUS or SERVICE_KEYS.
 
-    All operators, all accounts and all anonymous senders each have UNFINISHED_BODIES_BYTES_MAX. Therefore, accounts
-    cannot use up the capacity of operators, who send the events of all accounts.
+    All operators, all service keys, all accounts and all anonymous senders each have UNFINISHED_BODIES_BYTES_MAX.
+    Therefore, accounts cannot use up the capacity of programs that send the events of all accounts.
     """
 
     def __init__(self) -> None:
         self._bytes: Counter[int | None] = Counter()
         self._of_accounts = 0
+
+    def reservation_of(self, principal: Principal) -> "Reservation":
+        """Return an empty reservation for a body from a principal."""
+        return Reservation(self, SERVICE_KEYS if principal.is_service_key else principal.account_seq)
 
     def reservation(self, sender: int | None) -> "Reservation":
         """Return an empty reservation."""
@@ -28,10 +35,11 @@ class UnfinishedBodies:
 
     def reserve(self, sender: int | None, size: int) -> None:
         """Reserve bytes. Raises RateLimited for an account beyond its share, and Busy."""
-        if sender and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
+        is_account = _is_account(sender)
+        if is_account and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
             raise RateLimited(f"The unfinished request bodies of this account exceed {kib} KiB. {_TRY_AGAIN}")
-        if (self._of_accounts if sender else self._bytes[sender]) + size > UNFINISHED_BODIES_BYTES_MAX:
+        if (self._of_accounts if is_account else self._bytes[sender]) + size > UNFINISHED_BODIES_BYTES_MAX:
             raise Busy(f"The unfinished request bodies of all callers exceed the server's limit. {_TRY_AGAIN}")
         self._add(sender, size)
 
@@ -41,10 +49,14 @@ class UnfinishedBodies:
 
     def _add(self, sender: int | None, size: int) -> None:
         self._bytes[sender] += size
-        if sender:
+        if _is_account(sender):
             self._of_accounts += size
             if not self._bytes[sender]:
                 del self._bytes[sender]
+
+
+def _is_account(sender: int | None) -> bool:
+    return sender is not None and sender > 0
 
 
 class Reservation:

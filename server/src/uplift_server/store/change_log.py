@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import server_values
-from uplift_server.store.schema import accounts, api_keys, endpoints, event_types, replays
+from uplift_server.store.schema import accounts, api_keys, endpoints, event_types, replays, service_keys
 from uplift_server.store.schema_processes import directory_changes
 
 _PRUNED: Final = "directory_changes.forgotten"
@@ -20,6 +20,7 @@ SUBJECTS: Final = {
     "accounts": (accounts.c.seq, accounts.c.deleted_at),
     "event_types": (event_types.c.seq, event_types.c.deleted_at),
     "api_keys": (api_keys.c.seq, api_keys.c.revoked_at),
+    "service_keys": (service_keys.c.seq, service_keys.c.revoked_at),
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }

@@ -31,6 +31,7 @@ from uplift_server.store.schema import (
     marks,
     notices,
     replays,
+    service_keys,
 )
 from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
@@ -169,6 +170,7 @@ RETENTION_RULES: Final = (
     ),
     RetentionRule(event_types, event_types.c.deleted_at, kept_while_referenced=(_TYPE_HAS_EVENTS,), batch_rows=1),
     RetentionRule(api_keys, api_keys.c.revoked_at),
+    RetentionRule(service_keys, service_keys.c.revoked_at),
     RetentionRule(
         accounts,
         accounts.c.deleted_at,

@@ -1,6 +1,6 @@
 """API keys of accounts and of operators, whose keys have no account. Only digests of keys are stored."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ def create(
     ends_with: str,
     scopes: frozenset[str],
     now: int,
+    expires_at: int | None = None,
 ) -> ApiKey:
     """Store a new key. Raises Conflict if its account was deleted."""
     if account_seq is not None:
@@ -36,6 +37,7 @@ def create(
         ends_with=ends_with,
         scopes=" ".join(sorted(scopes)),
         created_at=now,
+        expires_at=expires_at,
     )
     return ApiKey(
         seq=connection.scalars(query.returning(api_keys.c.seq)).one(),
@@ -46,6 +48,7 @@ def create(
         ends_with=ends_with,
         scopes=scopes,
         created_at=now,
+        expires_at=expires_at,
     )
 
 
@@ -78,6 +81,20 @@ def find(connection: Connection, seqs: Collection[int]) -> list[ApiKey]:
     return [_key(row) for row in connection.execute(query)]
 
 
+def update(
+    connection: Connection, account_seq: int | None, key_id: bytes, change: Callable[[ApiKey], ApiKey]
+) -> ApiKey | None:
+    """Update the name and the expiry. Return the new key, or None if it does not exist."""
+    query = sa.select(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    changed = change(_key(row))
+    values = {"name": changed.name, "expires_at": changed.expires_at}
+    connection.execute(sa.update(api_keys).where(api_keys.c.seq == changed.seq).values(values))
+    return changed
+
+
 def revoke(connection: Connection, account_seq: int | None, key_id: bytes, *, now: int) -> ApiKey | None:
     """Revoke a key. Return it, or None if it does not exist."""
     change = sa.update(api_keys).where(api_keys.c.id == key_id, _of(account_seq), _LIVE).values(revoked_at=now)
@@ -99,4 +116,5 @@ def _key(row: sa.Row[Any]) -> ApiKey:
         ends_with=row.ends_with,
         scopes=frozenset(row.scopes.split()),
         created_at=row.created_at,
+        expires_at=row.expires_at,
     )

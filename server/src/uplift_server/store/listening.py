@@ -17,7 +17,7 @@ from uplift_server.store.records import Page, StreamPage
 from uplift_server.store.schema import (
     accounts as accounts_table,
 )
-from uplift_server.store.schema import api_keys, deliveries, events, listen_answers, listen_sessions
+from uplift_server.store.schema import api_keys, deliveries, events, listen_answers, listen_sessions, service_keys
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
@@ -206,7 +206,12 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The operator key from the settings is not stored.
-    revoked = sa.exists().where(api_keys.c.id == session.key_id, api_keys.c.revoked_at.is_not(None))
+    revoked = sa.or_(
+        *(
+            sa.exists().where(keys.c.id == session.key_id, keys.c.revoked_at.is_not(None))
+            for keys in (api_keys, service_keys)
+        )
+    )
     account = sa.exists().where(accounts_table.c.seq == session.account_seq, accounts_table.c.deleted_at.is_(None))
     seen = sa.update(listen_sessions).where(own, ~revoked, account).values(last_seen_at=_no_earlier(now, later_ms=1))
     recorded: int | None = connection.scalar(seen.returning(listen_sessions.c.last_seen_at))

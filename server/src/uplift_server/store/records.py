@@ -61,6 +61,24 @@ class ApiKey:
     """The last characters, so that people recognize the key."""
     scopes: frozenset[str]
     created_at: int
+    expires_at: int | None = None
+    """When the key stops working (Unix ms). None if it does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKey:
+    """A service key, which acts for all accounts within its scopes, without its text."""
+
+    seq: int
+    id: bytes
+    name: str
+    digest: bytes
+    ends_with: str
+    """The last characters, so that people recognize the key."""
+    scopes: frozenset[str]
+    created_at: int
+    expires_at: int | None
+    """When the key stops working (Unix ms). None if it does not expire."""
 
 
 @dataclass(frozen=True, slots=True)

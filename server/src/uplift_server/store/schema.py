@@ -50,11 +50,34 @@ api_keys = sa.Table(
     sa.Column("scopes", sa.Text, nullable=False, comment="separated by spaces"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger, comment="NULL if the key does not expire"),
 )
 sa.Index("api_keys_by_account", api_keys.c.account_seq, api_keys.c.seq)
 sa.Index(
     "api_keys_revoked",
     api_keys.c.revoked_at,
+    sqlite_where=sa.text(_REVOKED),
+    postgresql_where=sa.text(_REVOKED),
+)
+
+# Not in `api_keys`: servers of earlier releases would take a key without an account for an operator key.
+service_keys = sa.Table(
+    "service_keys",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("id", Uuid, nullable=False, unique=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the key"),
+    sa.Column("ends_with", sa.Text, nullable=False, comment="last characters of the key, for recognition"),
+    sa.Column("scopes", sa.Text, nullable=False, comment="separated by spaces"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, comment="NULL if the key does not expire"),
+    sa.Column("revoked_at", sa.BigInteger),
+    comment="keys of operators' programs, for all accounts within their scopes",
+)
+sa.Index(
+    "service_keys_revoked",
+    service_keys.c.revoked_at,
     sqlite_where=sa.text(_REVOKED),
     postgresql_where=sa.text(_REVOKED),
 )

@@ -83,6 +83,7 @@ _ENDPOINT_COLUMNS: Final = (
 _WATCHED: Final[dict[str, tuple[str, ...]]] = {
     "accounts": (),
     "api_keys": (),
+    "service_keys": (),
     "event_types": (),
     "endpoints": _ENDPOINT_COLUMNS,
     "replays": ("state", "completed_at", "rate_per_second"),

@@ -37,6 +37,7 @@ NOUNS: Final = (
     ("Audit log", "/v1/audit-log"),
     ("Accounts", "/v1/account$|/v1/accounts(/{account})?$"),
     ("Keys", "/v1/accounts/{account}/keys"),
+    ("Service keys", "/v1/keys"),
     ("Members", "/v1/accounts/{account}/(members|invitations)"),
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
     ("Server", ""),

@@ -10,7 +10,7 @@ from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.people.audit import ACTIONS
 from uplift_server.core.scheduling.waiting import WaitingFor
 from uplift_server.core.security.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, Right, Role, can_grant
-from uplift_server.core.security.scopes import Scope
+from uplift_server.core.security.scopes import SERVICE_SCOPES, AccountsScope, Scope
 
 PATH_PARAMETERS: Final = {
     "account": "Account ID.",
@@ -34,7 +34,7 @@ _TITLES: Final = {
     "Problem": "Error",
     "SourceIps": "Source IPs",
 }
-_SCOPES: Final[Mapping[Scope | Right, str]] = {
+_SCOPES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     Scope.EVENTS_READ: "Read events",
     Scope.EVENTS_WRITE: "Send events",
     Scope.ENDPOINTS_READ: "Read endpoints and the audit log",
@@ -45,7 +45,12 @@ _SCOPES: Final[Mapping[Scope | Right, str]] = {
     Scope.SECRETS_WRITE: "Rotate secrets and expire old ones",
     Scope.LISTEN: "Read and use listen sessions",
 }
-_OF_ROLES: Final[Mapping[Scope | Right, str]] = {
+_SERVICE_SCOPES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
+    **_SCOPES,
+    AccountsScope.ACCOUNTS_READ: "Read accounts. Only for service keys",
+    AccountsScope.ACCOUNTS_WRITE: "Create, update and delete accounts. Only for service keys",
+}
+_OF_ROLES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     **_SCOPES,
     Scope.ENDPOINTS_READ: "Read endpoints",
     Scope.ENDPOINTS_WRITE: "Create, update, pause, enable and delete endpoints",
@@ -90,7 +95,7 @@ def title(name: str) -> str:
 
 def scopes() -> str:
     """Return the table of scopes."""
-    return table(("Scope", "Allows"), [(f"`{each}`", _SCOPES[each]) for each in Scope])
+    return table(("Scope", "Allows"), [(f"`{each}`", _SERVICE_SCOPES[each]) for each in SERVICE_SCOPES])
 
 
 def roles() -> str:

@@ -22,7 +22,7 @@ async def create_account(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(AccountNew))],
 ) -> AccountView:
-    """Requires an operator key."""
+    """Requires an operator key, or a service key with the scope `accounts:write`."""
     account, repeated = await services.accounts.create(
         caller, AccountDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
@@ -34,7 +34,7 @@ async def create_account(
 async def list_accounts(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[AccountView]:
-    """Requires an operator key. Returns accounts, newest first."""
+    """Requires an operator key, or a service key with the scope `accounts:read`. Returns accounts, newest first."""
     page = await services.accounts.page(caller, parsed.values.listing(), problems=parsed.problems)
     return listed(page, account_view, services.context.cursors)
 
@@ -43,14 +43,14 @@ async def list_accounts(
 async def get_own_account(services: ServicesOf, caller: CallerOf) -> AccountView:
     """Requires any account key. Returns the account of the key.
 
-    An operator key names the account in `Uplift-Account`.
+    Operator keys, and service keys with the scope `accounts:read`, name the account in `Uplift-Account`.
     """
     return account_view(services.accounts.own(caller))
 
 
 @router.get("/v1/accounts/{account}", summary="Get an account")
 async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
-    """Requires an operator key."""
+    """Requires an operator key, or a service key with the scope `accounts:read`."""
     return account_view(await services.accounts.get(caller, account))
 
 
@@ -58,7 +58,7 @@ async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> A
 async def change_account(
     services: ServicesOf, caller: CallerOf, account: str, sent: Annotated[Sent, Depends(BodyReader(AccountChange))]
 ) -> AccountView:
-    """Requires an operator key. Omitted fields stay unchanged."""
+    """Requires an operator key, or a service key with the scope `accounts:write`. Omitted fields stay unchanged."""
     return account_view(
         await services.accounts.update(caller, account, AccountDraft(**sent.given), problems=sent.problems)
     )
@@ -66,5 +66,8 @@ async def change_account(
 
 @router.delete("/v1/accounts/{account}", status_code=204, summary="Delete an account")
 async def delete_account(services: ServicesOf, caller: CallerOf, account: str) -> None:
-    """Requires an operator key. Revokes the account's keys, deletes its endpoints, and cancels their deliveries."""
+    """Requires an operator key, or a service key with the scope `accounts:write`.
+
+    Revokes the account's keys, deletes its endpoints, and cancels their deliveries.
+    """
     await services.accounts.delete(caller, account)

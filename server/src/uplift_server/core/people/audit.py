@@ -11,6 +11,7 @@ ACTIONS: Final = {
     "account.changed": "An account's name or contacts were updated.",
     "account.deleted": "An account was deleted with its keys, endpoints and memberships.",
     "key.created": "An API key was created.",
+    "key.changed": "An API key's name or expiry was updated.",
     "key.revoked": "An API key was revoked.",
     "member.invited": "A person was invited to an account. The details contain the email address and the role.",
     "member.invitation_withdrawn": "An invitation was withdrawn.",

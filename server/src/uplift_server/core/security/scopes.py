@@ -1,6 +1,6 @@
-"""Scopes: the permissions of an account's API key."""
+"""Scopes: the permissions of an API key."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -21,15 +21,26 @@ class Scope(StrEnum):
     LISTEN = "listen"
 
 
+class AccountsScope(StrEnum):
+    """A permission that only service keys can have, besides those of an account's key."""
+
+    ACCOUNTS_READ = "accounts:read"
+    ACCOUNTS_WRITE = "accounts:write"
+
+
 DEFAULT_SCOPES: Final = frozenset(Scope) - {Scope.EVENTS_WRITE, Scope.SECRETS_READ}
 """The scopes of a key that is created without a list. It can neither create events nor read secrets."""
+SERVICE_SCOPES: Final[tuple[Scope | AccountsScope, ...]] = (*Scope, *AccountsScope)
+"""The scopes that a service key can have."""
 
 
-def check_scopes(texts: Iterable[str], field: str = "scopes") -> list[Problem]:
-    """Return a problem for each text that is not a scope, in order."""
-    known = frozenset(Scope)
+def check_scopes(
+    texts: Iterable[str], field: str = "scopes", *, known: Collection[Scope | AccountsScope] = tuple(Scope)
+) -> list[Problem]:
+    """Return a problem for each text that is not a known scope, in order."""
+    names = frozenset(map(str, known))
     return [
-        Problem(field, "scope_unknown", f"The scope {text!r} does not exist. Use one of {', '.join(Scope)}.")
+        Problem(field, "scope_unknown", f"The scope {text[:100]!r} does not exist. Use one of {', '.join(known)}.")
         for text in texts
-        if text not in known
+        if text not in names
     ]

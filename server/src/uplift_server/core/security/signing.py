@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "whsec_"
 """The prefix of a secret that contains a key in base64, as Standard Webhooks libraries expect."""
-_OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "op_")
+_OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "svc_", "op_")
 """Prefixes of keys that are not endpoint secrets: `whsec_` misspelled, Standard Webhooks key pairs, API keys."""
 
 _PRINTABLE = re.compile(r"[!-~]*")

@@ -11,26 +11,15 @@ from uplift_server.core.http.source_addresses import current, upcoming
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import DEFAULT_SCOPES, Scope
 from uplift_server.dashboard.forms import key_of
+from uplift_server.dashboard.key_forms import SCOPE_WORDS, changed_key, new_key
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.visit import SHOWN, Visit
+from uplift_server.service.authentication import ACCOUNT_PREFIX
 from uplift_server.service.context import Listing
 from uplift_server.service.errors import ConfirmationRequired, Conflict, Invalid
-from uplift_server.service.keys import KeyDraft
 from uplift_server.store.records import ApiKey
 
 ANSWERS_SHOWN: Final = 50
-SCOPE_WORDS: Final = {
-    Scope.EVENTS_READ: "Read events and their data",
-    Scope.EVENTS_WRITE: "Send events",
-    Scope.ENDPOINTS_READ: "Read endpoints, their health and the audit log",
-    Scope.ENDPOINTS_WRITE: "Create, update, test, pause, enable and delete endpoints",
-    Scope.DELIVERIES_READ: "Read deliveries, attempts, replays and statistics",
-    Scope.DELIVERIES_WRITE: "Resend, cancel and replay deliveries",
-    Scope.SECRETS_READ: "Reveal the secrets of endpoints",
-    Scope.SECRETS_WRITE: "Rotate and expire the secrets of endpoints",
-    Scope.LISTEN: "Use listen sessions (uplift listen)",
-}
-"""The permissions of each scope."""
 DOCUMENTS: Final = (
     ("/docs", "Quickstart", "Create an endpoint, verify requests and go live"),
     (
@@ -49,6 +38,7 @@ DOCUMENTS: Final = (
 )
 """Documentation links."""
 _PAGE: Final = "developers/page.html"
+_KEY: Final = "developers/key.html"
 _PATH: Final = "developers"
 
 
@@ -60,17 +50,46 @@ async def page(visit: Visit) -> Response:
 async def make_key(visit: Visit) -> Response:
     """Create an API key and redirect to the page that shows it."""
     sent = await visit.form()
-    name, chosen = sent.text("name"), sent.texts("scopes")
-    draft = KeyDraft(name=name, scopes=chosen)
+    draft, problems = new_key(sent)
+    shown: dict[str, Any] = {
+        "name": sent.text("name"),
+        "chosen": sent.texts("scopes"),
+        "expires_at": sent.instant("expires_at", []),
+    }
     try:
-        key, text = await visit.services.keys.create(visit.caller, _account(visit), draft, idempotency_key=key_of(sent))
+        made, text = await visit.services.keys.create(
+            visit.caller, _account(visit), draft, idempotency_key=key_of(sent), problems=problems
+        )
     except Invalid as error:
-        return await _page(visit, invalid=error, name=name, chosen=chosen)
+        return await _page(visit, invalid=error, **shown)
     except ConfirmationRequired:
-        return await _page(visit, status=403, name=name, chosen=chosen, wants_password=True)
+        return await _page(visit, status=403, wants_password=True, **shown)
     except Conflict as error:
-        return await _page(visit, status=409, refusal=error.detail, name=name, chosen=chosen)
-    return visit.leave_with_secret(visit.path(_PATH), ids.prefixed(ids.KEY, key.id), text)
+        return await _page(visit, status=409, refusal=error.detail, **shown)
+    return visit.leave_with_secret(visit.path(_PATH), ids.prefixed(ids.KEY, made.id), text)
+
+
+async def key(visit: Visit) -> Response:
+    """Show the form that updates an API key."""
+    found = await visit.services.keys.get(visit.caller, _account(visit), visit.parameter("key"))
+    return visit.render(_KEY, **_about(visit, found), name=found.name, expires_at=found.expires_at)
+
+
+async def change_key(visit: Visit) -> Response:
+    """Update the name and the expiry of an API key."""
+    sent = await visit.form()
+    found = await visit.services.keys.get(visit.caller, _account(visit), visit.parameter("key"))
+    draft, problems = changed_key(sent, found)
+    shown = {"name": sent.text("name"), "expires_at": sent.instant("expires_at", [])}
+    try:
+        changed = await visit.services.keys.update(
+            visit.caller, _account(visit), visit.parameter("key"), draft, problems=problems
+        )
+    except Invalid as error:
+        return visit.refuse(_KEY, error.problems, **_about(visit, found), **shown)
+    except ConfirmationRequired:
+        return visit.render(_KEY, 403, wants_password=True, **_about(visit, found), **shown)
+    return visit.leave(visit.path(_PATH), f"API key {changed.name} updated.")
 
 
 async def revoke_key(visit: Visit) -> Response:
@@ -110,6 +129,7 @@ async def _page(
     wants_password: bool = False,
     name: str = "",
     chosen: Collection[str] = tuple(DEFAULT_SCOPES),
+    expires_at: int | None = None,
 ) -> Response:
     services, caller = visit.services, visit.caller
     may_manage = caller.principal.has_right(Right.KEYS_MANAGE)
@@ -133,7 +153,9 @@ async def _page(
         "wants_password": wants_password,
         "name": name,
         "chosen": chosen,
-        "scopes": {scope: words for scope, words in SCOPE_WORDS.items() if caller.principal.allows(scope)},
+        "expires_at": expires_at,
+        "now": now,
+        "scopes": {scope: SCOPE_WORDS[scope] for scope in Scope if caller.principal.allows(scope)},
         "documents": DOCUMENTS,
         "addresses": current(services.source_ips, now),
         "upcoming": upcoming(services.source_ips, now),
@@ -144,6 +166,21 @@ async def _page(
     return visit.render(_PAGE, status, refusal=refusal, **context)
 
 
+def _about(visit: Visit, key: ApiKey) -> dict[str, Any]:
+    text = ids.prefixed(ids.KEY, key.id)
+    return {
+        "id": text,
+        "key": key,
+        "prefix": ACCOUNT_PREFIX,
+        "here": visit.path(_PATH, "keys", text),
+        "list": visit.path(_PATH),
+        "list_title": "Developers",
+        "call": f"/v1/accounts/{_account(visit)}/keys/{text}",
+        "command": f"uplift-server key update {text} --account {_account(visit)} --name …",
+        "now": visit.services.context.now(),
+    }
+
+
 def _account(visit: Visit) -> str:
     assert visit.account is not None
     return ids.prefixed(ids.ACCOUNT, visit.account.id)
@@ -152,6 +189,8 @@ def _account(visit: Visit) -> str:
 PAGES: Final = (
     account_page(f"/{_PATH}", page),
     account_form(f"/{_PATH}/keys", make_key, back=f"/{_PATH}"),
+    account_page(f"/{_PATH}/keys/{{key}}", key),
+    account_form(f"/{_PATH}/keys/{{key}}", change_key),
     account_form(f"/{_PATH}/keys/{{key}}/revoke", revoke_key, back=f"/{_PATH}"),
     account_page(f"/{_PATH}/listen-sessions/{{session}}", session),
     account_form(f"/{_PATH}/listen-sessions/{{session}}/end", end_session, back=f"/{_PATH}"),

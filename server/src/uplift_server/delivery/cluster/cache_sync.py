@@ -11,18 +11,19 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from uplift_server.delivery.endpoint_cache import EndpointCache, RecordKey
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.health.endpoint_changes import EndpointChanges
 from uplift_server.delivery.health.monitor import HealthMonitor
+from uplift_server.delivery.key_cache import RecordKey
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.replays.jobs import ReplayJobs
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.store import accounts, change_log, endpoints, event_types, health, keys, replays
+from uplift_server.store import accounts, change_log, endpoints, event_types, health, keys, replays, service_keys
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.encryption import WrongSecretKey
 from uplift_server.store.errors import Unavailable
-from uplift_server.store.records import Account, ApiKey, Endpoint, EventType
+from uplift_server.store.records import Account, ApiKey, Endpoint, EventType, ServiceKey
 from uplift_server.store.replays import Replay
 
 SYNC_EVERY_MS: Final = 500
@@ -47,6 +48,7 @@ class _Read(NamedTuple):
 
     accounts: list[Account]
     keys: list[ApiKey]
+    service_keys: list[ServiceKey]
     event_types: list[EventType]
     deleted_event_types: list[EventType]
     endpoints: list[Endpoint]
@@ -57,6 +59,7 @@ class _Read(NamedTuple):
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
+            **{("service_keys", each.seq): ("service_keys", each.digest) for each in self.service_keys},
             **{("event_types", each.seq): ("event_types", each.name) for each in self.event_types},
             **{("event_types", each.seq): ("event_types", each.name) for each in self.deleted_event_types},
             **{("endpoints", each.seq): ("endpoints", each.seq) for each in self.endpoints},
@@ -68,6 +71,7 @@ class _Read(NamedTuple):
         return _Read(
             [each for each in self.accounts if ("accounts", each.seq) in subjects],
             [each for each in self.keys if ("api_keys", each.seq) in subjects],
+            [each for each in self.service_keys if ("service_keys", each.seq) in subjects],
             [each for each in self.event_types if ("event_types", each.seq) in subjects],
             [each for each in self.deleted_event_types if ("event_types", each.seq) in subjects],
             [each for each in self.endpoints if ("endpoints", each.seq) in subjects],
@@ -169,6 +173,7 @@ class CacheSync:
             "accounts": cache.accounts,
             "event_types": cache.event_types_by_seq,
             "api_keys": [key.seq for key in cache.keys.values() if key.seq],
+            "service_keys": [key.seq for key in cache.service_keys.values()],
             "endpoints": cache.endpoints,
             "replays": self._replays.known,
         }
@@ -206,6 +211,9 @@ class CacheSync:
         for key in read.keys:
             self._cache.put_key(key)
         self._drop_keys({seq for kind, seq in deleted_subjects if kind == "api_keys"})
+        for service_key in read.service_keys:
+            self._cache.put_service_key(service_key)
+        self._drop_service_keys({seq for kind, seq in deleted_subjects if kind == "service_keys"})
         self._put_event_types(read.event_types, read.deleted_event_types)
         for endpoint in read.endpoints:
             self._put_endpoint(endpoint)
@@ -228,6 +236,11 @@ class CacheSync:
         # The operator key in the settings has no number.
         for key in [key for key in self._cache.keys.values() if key.seq in seqs and key.seq]:
             self._cache.drop_key(key.digest)
+            self._relay.end_streams_of_key(key.id)
+
+    def _drop_service_keys(self, seqs: Collection[int]) -> None:
+        for key in [key for key in self._cache.service_keys.values() if key.seq in seqs]:
+            self._cache.drop_service_key(key.digest)
             self._relay.end_streams_of_key(key.id)
 
     def _put_event_types(self, live: Iterable[EventType], deleted: Iterable[EventType]) -> None:
@@ -294,6 +307,7 @@ def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
     return _Read(
         accounts.find(connection, seqs_by_kind.get("accounts", ())),
         keys.find(connection, seqs_by_kind.get("api_keys", ())),
+        service_keys.find(connection, seqs_by_kind.get("service_keys", ())),
         *event_types.find(connection, seqs_by_kind.get("event_types", ())),
         endpoints.find(connection, seqs_by_kind.get("endpoints", ())),
         replays.find(connection, seqs_by_kind.get("replays", ())),

@@ -15,7 +15,7 @@ from uplift_server.core.deliveries.listening import (
 )
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.subscriptions import Subscription
-from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
 from uplift_server.delivery.ports import Clock
 from uplift_server.store import event_types
 from uplift_server.store.contract import Database
@@ -33,7 +33,7 @@ class EndReason(Enum):
     REPLACED = "replaced"
     """The session has a newer connection."""
     REMOVED = "removed"
-    """The session or its account was deleted, or its key revoked."""
+    """The session or its account was deleted, or its key was revoked or has expired."""
     STOPPING = "stopping"
     """The server is stopping. The client reconnects."""
 
@@ -104,6 +104,9 @@ class Stream:
         """Wait for items and return as many as the client has room for; None after the end."""
         relay = self._relay
         while self.end_reason is None:
+            if relay.clock.now_ms() >= relay.cache.key_expiries.get(self.session.key_id, NEVER):
+                self.end(EndReason.REMOVED)
+                return None
             self._wake.clear()
             if tests := self._awaited_tests():
                 self._tests_to_send = []
@@ -126,7 +129,7 @@ class Stream:
                 await relay.clock.wait(self._wake, LOOK_EVERY_MS)
                 self._more = True
             else:
-                await self._wake.wait()
+                await relay.clock.wait(self._wake, LOOK_EVERY_MS)
         return None
 
     def send_test(

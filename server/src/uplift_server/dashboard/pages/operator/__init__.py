@@ -9,12 +9,13 @@ from uplift_server.dashboard.pages.operator import (
     endpoints,
     event_types,
     fleet,
+    keys,
     outbox,
     system,
     traces,
 )
 from uplift_server.dashboard.routes import Page
 
-_MODULES: Final = (fleet, accounts, endpoints, traces, audit_log, event_types, outbox, system)
+_MODULES: Final = (fleet, accounts, endpoints, traces, audit_log, event_types, keys, outbox, system)
 PAGES: Final[tuple[Page, ...]] = tuple(chain.from_iterable(module.PAGES for module in _MODULES))
 """All pages and forms for operators."""

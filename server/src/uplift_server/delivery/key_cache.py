@@ -1,0 +1,76 @@
+"""In-memory cache of API keys. It also collects the changes of all cached records."""
+
+import contextlib
+from collections.abc import Iterator
+
+from uplift_server.store.records import ApiKey, ServiceKey
+
+RecordKey = tuple[str, int | str | bytes]
+"""A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
+
+
+class KeyCache:
+    """Cache of API keys."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, ApiKey] = {}
+        """The keys of accounts and operators by digest."""
+        self.service_keys: dict[bytes, ServiceKey] = {}
+        self.key_expiries: dict[bytes, int] = {}
+        """When the keys that expire stop working (Unix ms), by ID."""
+        self._has_set_operator_key = False
+        self._changed: list[set[RecordKey]] = []
+        """Changed records, one set for each open `changes` block."""
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[set[RecordKey]]:
+        """Collect the records that are put or dropped within the block."""
+        changed: set[RecordKey] = set()
+        self._changed.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changed = [each for each in self._changed if each is not changed]
+
+    def _note(self, table: str, subject: int | str | bytes) -> None:
+        for changed in self._changed:
+            changed.add((table, subject))
+
+    def put_key(self, key: ApiKey) -> None:
+        """Add an API key. If the settings have an operator key, stored operator keys are not valid."""
+        self._note("api_keys", key.digest)
+        if key.account_seq is not None or not self._has_set_operator_key:
+            self.keys[key.digest] = key
+            self._note_expiry(key)
+
+    def set_operator_key(self, key: ApiKey) -> None:
+        """Replace all operator keys with the key in the settings."""
+        self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
+        self.keys[key.digest] = key
+        self._has_set_operator_key = True
+
+    def drop_key(self, digest: bytes) -> None:
+        """Remove a revoked key."""
+        self._note("api_keys", digest)
+        key = self.keys.pop(digest, None)
+        if key is not None:
+            self.key_expiries.pop(key.id, None)
+
+    def put_service_key(self, key: ServiceKey) -> None:
+        """Add or replace a service key."""
+        self._note("service_keys", key.digest)
+        self.service_keys[key.digest] = key
+        self._note_expiry(key)
+
+    def drop_service_key(self, digest: bytes) -> None:
+        """Remove a revoked service key."""
+        self._note("service_keys", digest)
+        key = self.service_keys.pop(digest, None)
+        if key is not None:
+            self.key_expiries.pop(key.id, None)
+
+    def _note_expiry(self, key: ApiKey | ServiceKey) -> None:
+        if key.expires_at is None:
+            self.key_expiries.pop(key.id, None)
+        else:
+            self.key_expiries[key.id] = key.expires_at
