@@ -17,7 +17,7 @@ GROUPS: Final = {
         ("Members and sign-in", "members?|sign-in-link|portal-link"),
         ("Endpoints", "endpoints?"),
         ("Events and deliveries", "send|event-types|deliveries|delivery|explain|replay"),
-        ("Audit log", "audit-log"),
+        ("Erasures and audit log", "erasures|audit-log"),
     ),
 }
 """Headings, each with a pattern for the first word of its commands."""

@@ -19,6 +19,7 @@ FIELD_CODES: Final = {
     "characters_invalid": "The text contains a character that is not allowed.",
     "value_unknown": "The value is not one of the allowed values.",
     "instant_invalid": "The timestamp is not ISO 8601 with a UTC offset. In a query, write `+` as `%2B`.",
+    "conflicting": "The request has two fields that exclude each other.",
     "cursor_invalid": "The cursor is from another list, or from a server with another `UPLIFT_SECRET_KEY`.",
     "idempotency_key_invalid": "The key does not have 1 to 255 printable characters.",
     "invalid": "The value is not valid for another reason. See `message`.",

@@ -326,10 +326,13 @@ class RecordingEngine:
     def held_action_changed(self, endpoint_seq: int) -> None:
         self.state_changes.append(("held", endpoint_seq))
 
+    def wake(self) -> None:
+        """Do nothing: tests of the API read erasures that do not run."""
+
     def link(self) -> EngineLink:
         """Return an engine link whose calls are recorded here."""
         parts: Any = self
-        return EngineLink(self.relay, self.counters, parts, self.commands, parts, parts)
+        return EngineLink(self.relay, self.counters, parts, self.commands, parts, parts, parts)
 
     def owns(self, endpoint_seq: int) -> bool:
         return endpoint_seq not in self.owned_by_others
@@ -444,6 +447,7 @@ async def _serve(
         resolve=resolve,
         source_ips=["54.245.28.22", "192.0.2.7@2999-01-01T00:00:00Z", "192.0.2.8@2020-01-01T00:00:00Z"],
         listen_key=bytes(32),
+        erasure_key=bytes(32),
         links=DashboardLinks(bytes(32), "https://hooks.example.com", sends_email=True),
         metrics=MetricsSettings(METRICS_TOKEN, place.file),
     )

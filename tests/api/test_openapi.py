@@ -142,6 +142,7 @@ def test_responses_match_their_schemas(server: Any, document: Any) -> None:
     names = {"account": account, "endpoint": endpoint.json["id"], "event": event, "delivery": delivery}
     names["name"] = "webhook.created"
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint.json["id"]}).json["id"]
+    names["erasure"] = operator.post(f"/v1/accounts/{account}/erasures", {"object_id": "x"}).json["id"]
     names["session"] = owner.post("/v1/listen-sessions").json["id"]
     checked = 0
     for method, path, operation in operations(document):

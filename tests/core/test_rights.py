@@ -32,6 +32,7 @@ TABLE = {
     Right.MEMBERS_MANAGE: (NO, NO, YES, YES),
     Right.ACCOUNT_MANAGE: (NO, NO, YES, YES),
     Right.AUDIT_READ: (NO, NO, YES, YES),
+    Right.DATA_ERASE: (NO, NO, YES, YES),
 }
 
 

@@ -304,6 +304,13 @@ CASES = [
         shows=True,
     ),
     FormCase(f"{_ACCOUNT}/settings/contacts", {"contact_emails": "a@{unique}.example\nb@b.example"}, "account.changed"),
+    FormCase(f"{_ACCOUNT}/settings/erasures/preview", {"object_id": "athlete-{unique}"}),
+    FormCase(
+        f"{_ACCOUNT}/settings/erasures",
+        {"object_id": "athlete-{unique}", "confirmed": "1"},
+        "erasure.created",
+        repeatable=True,
+    ),
     FormCase(
         "/operator/accounts/new",
         {"name": "Rapids {unique}", "contact_emails": "a@a.example\nb@b.example"},

@@ -1,9 +1,10 @@
 """An account with one object of each kind."""
 
 from typing import Any
+from uuid import uuid4
 
 from tests.dashboard.visitors import Guest, member
-from tests.e2e.harness import TYPE, Server, deliveries_of, settled
+from tests.e2e.harness import TYPE, Server, deliveries_of, settled, wait_for
 
 STATE_PATHS = (
     "/v1/accounts/{account}/keys",
@@ -14,6 +15,7 @@ STATE_PATHS = (
     "/v1/deliveries",
     "/v1/deliveries/{delivery}/attempts",
     "/v1/replays",
+    "/v1/accounts/{account}/erasures",
     "/v1/listen-sessions",
     "/v1/audit-log",
 )
@@ -30,6 +32,9 @@ class FullAccount:
         [delivery] = deliveries_of(self.api, event)
         settled(self.api, delivery["id"])
         replay = self.api.ok("POST", "/v1/replays", {"endpoint": endpoint, "status": ["failed"]})["id"]
+        erasures = f"/v1/accounts/{self.id}/erasures"
+        erasure = self.api.ok("POST", erasures, {"event_ids": [str(uuid4())]})["id"]
+        wait_for(lambda: self.api.ok("GET", f"{erasures}/{erasure}")["completed_at"], "the erasure is completed")
         key = self.api.ok("POST", f"/v1/accounts/{self.id}/keys", {"name": "own"})
         member(server, self.id, "member", f"walked@{self.id[4:]}.example")
         people = f"/v1/accounts/{self.id}/members"
@@ -40,6 +45,7 @@ class FullAccount:
             "event": event,
             "delivery": delivery["id"],
             "replay": replay,
+            "erasure": erasure,
             "key": key["id"],
             "service_key": server.api().ok("POST", "/v1/keys", {"name": "service", "scopes": []})["id"],
             "link": server.api().ok("POST", f"/v1/accounts/{self.id}/portal-links")["id"],

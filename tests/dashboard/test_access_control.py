@@ -55,6 +55,9 @@ PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/settings": None,
     "/settings/contacts": None,
     "/settings/audit-log": Right.AUDIT_READ,
+    "/settings/erasures": Right.DATA_ERASE,
+    "/settings/erasures/new": Right.DATA_ERASE,
+    "/settings/erasures/{erasure}": Right.DATA_ERASE,
 }
 """The permission that each page requires. None: any member."""
 FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
@@ -88,6 +91,8 @@ FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/settings/members/{member}/role": Right.MEMBERS_MANAGE,
     "/settings/members/{member}/remove": Right.MEMBERS_MANAGE,
     "/settings/contacts": Right.ACCOUNT_MANAGE,
+    "/settings/erasures": Right.DATA_ERASE,
+    "/settings/erasures/preview": Right.DATA_ERASE,
 }
 """The permission that each form requires."""
 READING_SCOPES = {Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}

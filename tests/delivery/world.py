@@ -177,7 +177,7 @@ class ScriptedSender:
 
 VERBS = (
     "append", "lease_due", "settle", "release", "reclaim", "release_held", "release_replay", "read_replay_batch",
-    "due_endpoints", "next_due", "stream_position", "read", "write", "write_with_events", "append_then",
+    "due_endpoints", "next_due", "scrub", "stream_position", "read", "write", "write_with_events", "append_then",
 )  # fmt: skip
 """The operations of the store's contract."""
 

@@ -57,7 +57,7 @@ class World:
         self.cipher = Cipher(bytes(32))
         self.cache = endpoint_cache(self.cipher)
         relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _IgnoredChanges())
-        engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored)
+        engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored, ignored)
         self.context = ServiceContext(database, self.cache, clock, engine, Cursors(bytes(32)))
         self.services = self.build(sends_email=True)
         self.operator_key = ""
@@ -71,6 +71,7 @@ class World:
             resolve=_resolve_nothing,
             source_ips=[],
             listen_key=bytes(32),
+            erasure_key=bytes(32),
             links=DashboardLinks(b"e" * 32, URL, sends_email=sends_email),
         )
 

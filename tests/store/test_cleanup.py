@@ -28,6 +28,7 @@ from uplift_server.store.schema import (
     replays,
     service_keys,
 )
+from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_statistics import rollups
@@ -361,6 +362,7 @@ REFERENCES = {
         (api_keys, {"account_seq": 1}),
         (replays, {"account_seq": 1}),
         (audit_log, {"account_seq": 1, "at": NEW}),
+        (erasures, {"account_seq": 1}),
         (idempotency_keys, {"account_seq": 1, "event_seq": 1, "created_at": NEW}),
         (idempotent_creates, {"account_seq": 1, "created_at": NEW}),
     ],
@@ -387,6 +389,14 @@ def test_referenced_rows_stay(connection: sa.Connection, name: str, table: sa.Ta
     assert 1 not in remaining(connection, kept.table)
 
 
+def test_receipts_are_kept_as_long_as_their_account(connection: sa.Connection) -> None:
+    for number, deleted_at in ((1, OLD), (2, None), (3, None)):
+        insert(connection, accounts, number, deleted_at=deleted_at)
+        insert(connection, erasures, number, account_seq=number, completed_at=OLD)
+    assert delete_batch(connection, KINDS["erasures"])[0] == 1
+    assert remaining(connection, erasures) == [2, 3]
+
+
 def test_references_are_deleted_first(connection: sa.Connection) -> None:
     """One pass deletes an expired account with its objects."""
     for number, at in ((1, OLD), (2, None)):
@@ -401,6 +411,7 @@ def test_references_are_deleted_first(connection: sa.Connection) -> None:
         )
         insert(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
         insert(connection, audit_log, number, account_seq=number, at=at or NEW)
+        insert(connection, erasures, number, account_seq=number, completed_at=at)
         insert(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
         insert(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
         insert(connection, notices, number, account_seq=number, created_at=at or NEW)

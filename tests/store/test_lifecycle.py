@@ -65,6 +65,7 @@ class Walk:
         self.steps: list[Callable[[], Awaitable[object]]] = [
             *[self.accept] * 3, *[self.lease] * 3, *[self.settle] * 8, self.return_lease, self.expire_leases,
             *[self.hold] * 2, self.drop, *[self.release] * 2, *[self.delete_endpoint] * 2, *[self.cancel] * 2,
+            self.erase,
             *[self.resend] * 3, *[self.lease_resend] * 2, self.test, self.replay, self.stop_replay, self.restart,
             self.end_process,
         ]  # fmt: skip
@@ -195,6 +196,16 @@ class Walk:
             lambda c: endpoint_backlog.cancel_held(c, endpoint, through=through, now=self.now, limit=ALL)
         )
         self.expect_all(Event.DROP, [key for key in self.in_state(State.HELD, endpoint=endpoint) if key[0] <= through])
+
+    async def erase(self) -> None:
+        """Erase an event. An ended delivery keeps its state, but earlier reads of it become invalid."""
+        if not self.rows:
+            return
+        key = self.random.choice(sorted(self.rows))
+        await self.bench.database.write(lambda c: endpoint_backlog.cancel_of_events(c, [key[0]], now=self.now))
+        if self.expect(key, Event.ERASE, self.facts(key), Call(self.now)) is None:
+            row = self.rows[key]
+            self.rows[key] = replace(row, fence=row.fence + 1, replay_seq=None)
 
     async def delete_endpoint(self) -> None:
         await self.end_process()

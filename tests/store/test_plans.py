@@ -25,6 +25,8 @@ from uplift_server.store import (
     deliveries,
     endpoint_backlog,
     endpoints,
+    erased_content,
+    erasures,
     event_objects,
     event_times,
     event_types,
@@ -55,6 +57,13 @@ from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
 Verb = Callable[[sa.Connection], Any]
 SPAN = {"created_after": 5, "created_before": 90_000_000}
+
+
+ERASURE = erasures.Erasure(
+    seq=1, id=b"e", account_seq=1, account_id=b"x", object_id="o", object_digest="d", event_seqs=None, missing=0,
+    position=0, scanned_through=0, last_event_seq=8, events=0, leases_until=None, tidied_at=None, created_at=1,
+    completed_at=None,
+)  # fmt: skip
 
 
 def stream_events(connection: sa.Connection, unwanted: list[int]) -> object:
@@ -136,6 +145,14 @@ LIST_VERBS: dict[str, Verb] = {
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
     "outbox, failed": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
     "outbox, waiting": lambda c: outbox.page(c, NotificationState.WAITING, limit=50, before=(9, 9)),
+    "erasures": lambda c: erasures.page(c, 1, limit=50, before=(9,)),
+    "erasure": lambda c: erasures.get(c, 1, b"e"),
+    "erasures unfinished": lambda c: erasures.unfinished(c, limit=9),
+    "erasure, step": lambda c: erased_content.erase(c, ERASURE, [1], position=1, scanned_through=0, now=9),
+    "events to erase": lambda c: erasures.find_seqs(c, 1, [b"\x01", b"\x02"]),
+    "events to erase, counted": lambda c: erasures.count_about(c, 1, "o", last=8),
+    "erasure, next events": lambda c: erasures.next_step(c, ERASURE),
+    "erasure, next unchecked events": lambda c: erasures.next_step(c, replace(ERASURE, position=8)),
     "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
     "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
     "replay": lambda c: replays.get(c, 1, b"r"),
@@ -192,7 +209,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
         raw.execute("INSERT INTO event_types VALUES (1, 't', '', '', NULL, NULL, '1', 0, 1, 1, NULL, NULL)")
         for seq in range(1, 9):
             raw.execute(
-                "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?, 'o')", (seq, bytes([seq]), seq * 10_000_000, body)
+                "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?, 'o', NULL)",
+                (seq, bytes([seq]), seq * 10_000_000, body),
             )
             raw.execute("INSERT INTO event_objects VALUES (0, ?, ?)", (event_objects.object_key(1, "o"), seq))
             raw.execute(
@@ -209,6 +227,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
             "INSERT INTO replays (id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state,"
             " total, counted_through, next_event_seq, last_event_seq, created_at, updated_at)"
             " VALUES (CAST('r' AS BLOB), 1, 1, '[2]', '[]', '[]', 50, 0, 8, 8, 1, 8, 90000000, 90000000)"
+        )
+        raw.execute(
+            "INSERT INTO erasures (id, account_seq, missing, position, scanned_through, last_event_seq, created_at)"
+            " VALUES (CAST('e' AS BLOB), 1, 0, 0, 0, 8, 1)"
         )
         yield raw
 
@@ -304,6 +326,7 @@ OLD_BY = {
     "rollups": "rollups_by_age",
     "audit_log": "audit_log_by_age",
     "notices": "notices_done",
+    "erasures": "erasures_completed",
     "replays": "replays_completed",
     "endpoints": "endpoints_deleted",
     "event_types": "event_types_deleted",

@@ -162,6 +162,36 @@ class Invitations(Noun[Way]):
         return delete(f"{_account(account)}/invitations/{segment(invitation)}")
 
 
+class Erasures(Noun[Way]):
+    """`/v1/accounts/{account}/erasures`, for operators: the erasure of personal data."""
+
+    @verb
+    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+        """Return one page of an account's erasures, newest first."""
+        return get_page(f"{_account(account)}/erasures", limit=limit, cursor=cursor)
+
+    iterate = every(list)
+
+    @verb
+    def get(self, account: str, erasure: str) -> Call[JsonObject]:
+        """Return an erasure. If its `state` is `completed`, it is the receipt."""
+        return get(f"{_account(account)}/erasures/{segment(erasure)}")
+
+    @verb
+    def create(
+        self,
+        account: str,
+        *,
+        object_id: str | None = None,
+        event_ids: Iterable[str] | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
+        """Erase the events about an object, or the events with these IDs. `dry_run` only counts them."""
+        body = given(object_id=object_id, event_ids=texts(event_ids), dry_run=dry_run or None)
+        return post(f"{_account(account)}/erasures", body, idempotency_key=idempotency_key)
+
+
 class Links(Noun[Way]):
     """One-time sign-in links for the dashboard, for operators."""
 

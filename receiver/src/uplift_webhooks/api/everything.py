@@ -3,6 +3,7 @@
 from uplift_webhooks.api.administration import (
     Accounts,
     AuditLog,
+    Erasures,
     EventTypes,
     Invitations,
     Keys,
@@ -34,6 +35,7 @@ class Everything(Noun[Way]):
         self.service_keys = ServiceKeys(request, way)
         self.members = Members(request, way)
         self.invitations = Invitations(request, way)
+        self.erasures = Erasures(request, way)
         self.links = Links(request, way)
         self.retention = Retention(request, way)
 

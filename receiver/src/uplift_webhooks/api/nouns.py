@@ -18,7 +18,7 @@ from uplift_webhooks.api.calls import (
     texts,
     verb,
 )
-from uplift_webhooks.api.failures import ApiUnreachable
+from uplift_webhooks.api.failures import ApiError, ApiUnreachable
 from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
@@ -220,12 +220,15 @@ class Events(Noun[Way]):
 
     @verb
     def get(self, event: str) -> Call[JsonObject]:
-        """Return an event by its ID. `body` is the envelope that the server sends."""
+        """Return an event by its ID. `body` is the envelope that the server sends; None if the event was erased."""
         return get(_path(_EVENTS, event))
 
     @verb
     def fetch(self, event: str) -> Call[AnyEvent]:
-        """Return an event, like `Webhook.unwrap`. The response has no signature: TLS authenticates the server."""
+        """Return an event, like `Webhook.unwrap`. The response has no signature: TLS authenticates the server.
+
+        Raises ApiError with the code `event_erased` if the event was erased.
+        """
         return Call("GET", _path(_EVENTS, event), _as_sent)
 
     @verb
@@ -458,6 +461,8 @@ def _path(noun: str, name: str, *more: str) -> str:
 
 def _as_sent(path: str, answer: object) -> AnyEvent:
     body = answer.get("body") if isinstance(answer, dict) else None
+    if isinstance(answer, dict) and answer.get("erased_at"):
+        raise ApiError(200, "event_erased", "The event was erased, so it has no data.")
     if not isinstance(body, dict):
         raise ApiUnreachable(f"The response for {path} has no body.")
     try:

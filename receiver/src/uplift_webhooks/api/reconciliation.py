@@ -16,8 +16,8 @@ class Reconciliation:
     >>> store(run.cursor)                           # doctest: +SKIP
 
     An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`). For its data, call
-    `client.events.fetch(id)`. After an interruption, continue from the stored cursor: no event is missed, and at most
-    one page repeats.
+    `client.events.fetch(id)`. Erased events are skipped, because they have no data. After an interruption, continue
+    from the stored cursor: no event is missed, and at most one page repeats.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Reconciliation:
 
     def _events_of(self, page: Page) -> Iterator[JsonObject]:
         """Yield the events of a page, and move the cursor with the last one."""
-        chosen = [event for event in page.data if self._wants(str(event.get("type")))]
+        chosen = [event for event in page.data if not event.get("erased_at") and self._wants(str(event.get("type")))]
         yield from chosen[:-1]
         # Move the cursor before the last event, because the caller stores it after this event. The page is complete.
         self.cursor = page.next_cursor

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from uplift_webhooks.cli.kit.calls import segment
+from uplift_webhooks.cli.kit.errors import CliError
 from uplift_webhooks.cli.kit.inputs import Limit, ObjectId
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
@@ -78,6 +79,8 @@ def show(
     calls = session.calls()
     found = find(calls, "/v1/events", "event", "", event)
     session.output.streams = True
+    if body_only and found.get("erased_at"):
+        raise CliError("the event was erased, so it has no body", "to see its deliveries, omit --body")
     if body_only:
         session.output.exactly(_member(calls.content(f"/v1/events/{segment(found['id'])}"), "body"))
         return

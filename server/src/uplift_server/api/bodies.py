@@ -15,6 +15,7 @@ from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
     ENDPOINT_TEXT_CHARACTERS_MAX,
+    ERASURE_EVENT_IDS_MAX,
     FILTER_VALUES_MAX,
     OBJECT_ID_CHARACTERS_MAX,
     PAGE_ITEMS_DEFAULT,
@@ -300,6 +301,22 @@ ObjectId = Annotated[
         description="Only events with this string or integer at `data.object.id`.",
     ),
 ]
+
+
+class ErasureNew(Body):
+    """An erasure: either an object ID or event IDs."""
+
+    object_id: str | None = Field(
+        default=None,
+        max_length=OBJECT_ID_CHARACTERS_MAX,
+        pattern=_NO_ZERO,
+        description="Erase the events with this string or integer at `data.object.id`.",
+        examples=["a3f1c9"],
+    )
+    event_ids: list[str] | None = Field(
+        default=None, description=f"Erase the events with these IDs, at most {ERASURE_EVENT_IDS_MAX}."
+    )
+    dry_run: bool = Field(default=False, description="Only count the events.")
 
 
 class BulkResendNew(Body):

@@ -29,6 +29,7 @@ _TAGS: Final = {
     "Deliveries": "Deliveries of events to endpoints, and their attempts.",
     "Audit log": "Actions of people and programs.",
     "Replays": "Jobs that resend many deliveries.",
+    "Erasures": "Erasure of personal data.",
     "Statistics": "Counts of deliveries and attempts.",
     "Server": "Health, metrics and documentation of the server.",
     "Listen sessions": "Streams of events to developers' machines.",

@@ -156,12 +156,15 @@ class EventView(BaseModel):
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     object_id: str | None = Field(description=_OBJECT_ID)
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
+    erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
 
 
 class OneEventView(EventView):
     """An accepted event with its body."""
 
-    body: dict[str, Any] = Field(default={}, description="The envelope, as signed and sent.")
+    body: dict[str, Any] | None = Field(
+        default={}, description="The envelope, as signed and sent. Null if the event was erased."
+    )
 
 
 class DeliveryView(BaseModel):
@@ -200,7 +203,9 @@ class TimingsView(BaseModel):
 class RequestView(BaseModel):
     """The request of an attempt."""
 
-    headers: dict[str, str] = Field(description="Request headers. Values of custom headers are masked.")
+    headers: dict[str, str] = Field(
+        description="Request headers. Values of custom headers are masked. Empty if the event was erased."
+    )
 
 
 class ResponseView(BaseModel):
@@ -338,7 +343,7 @@ class ReplayView(BaseModel):
     types: list[str] = Field(description=_PATTERNS)
     outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all.")
     status_code: list[str] = Field(description="Status codes of the last attempt. An empty list matches all.")
-    object_id: str | None = Field(description="Only events about this object.")
+    object_id: str | None = Field(description="Only events about this object. Empty if its events were erased.")
     created_after: Timestamp | None = Field(description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(description="Only events accepted before this time.")
     rate_per_second: int = Field(description="Maximum deliveries per second.")
@@ -346,7 +351,9 @@ class ReplayView(BaseModel):
     sent: int = Field(description="Sum of `delivered` and `failed`.")
     delivered: int = Field(description="Successful attempts.")
     failed: int = Field(description="Failed attempts. These deliveries keep their previous status.")
-    skipped: int = Field(description="Deliveries that expired, were deleted, or changed after the replay was created.")
+    skipped: int = Field(
+        description="Deliveries that expired, were erased or deleted, or changed after the replay was created."
+    )
     created_at: CreatedAt
     updated_at: UpdatedAt
     completed_at: Timestamp | None = Field(description="When the replay completed or was cancelled.")

@@ -389,6 +389,7 @@ class Application:
             resolve=self._resolve,
             source_ips=config.source_ips,
             listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
+            erasure_key=derived_key(parse_key(secret_key(config)), "erasures"),
             links=DashboardLinks(
                 self._link_key(),
                 self._public_url(),

@@ -106,7 +106,9 @@ class ClusteredFoundation:
         commands = ClusteredCommands(
             database, parts.cache, shards, clock, notifier, parts.commands, parts.lanes, state, cache_sync
         )
-        receiver = NotificationReceiver(state, shards, parts.due, cache_sync, commands, parts.relay, self._announcer)
+        receiver = NotificationReceiver(
+            state, shards, parts.due, cache_sync, commands, parts.relay, self._announcer, parts.erased_events
+        )
         accepts_unbound = parts.cache.cipher.accepts_unbound
         self.cluster = Cluster(
             self._role,

@@ -13,6 +13,7 @@ from uplift_server.delivery.health.transitions import Transitions
 from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.listening.audience import Announcer, Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.maintenance.erasures import ErasedEvents, ErasureJobs
 from uplift_server.delivery.maintenance.retention import Retention
 from uplift_server.delivery.maintenance.secret_expiry import SecretExpiry
 from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
@@ -62,6 +63,7 @@ class EngineParts:
     attempts: Attempts
     statistics: StatisticsUpdater
     commands: Commands
+    erasures: ErasureJobs
     status: EngineStatus
 
     def link(self) -> EngineLink:
@@ -72,6 +74,7 @@ class EngineParts:
             endpoints=self.changes,
             commands=self.commands,
             replays=self.replays,
+            erasures=self.erasures,
             status=self.status,
         )
 
@@ -91,6 +94,7 @@ class CommonParts:
     monitor: HealthMonitor
     relay: Relay
     commands: LocalCommands
+    erased_events: ErasedEvents
 
 
 class Foundation(Protocol):
@@ -225,6 +229,8 @@ def build_engine(
     local_commands = LocalCommands(
         database, cache, shards, lanes, dispatcher, tests, clock, counters, lease_ms=lease_ms
     )
+    erased_events = ErasedEvents(cache, lanes)
+    erasures = ErasureJobs(database, erased_events, shards, jobs, clock)
     status = EngineStatus(
         cache, shards, foundation.peers, lanes, monitor, breaker=settings.breaker, delivers=foundation.delivers
     )
@@ -241,6 +247,7 @@ def build_engine(
             monitor,
             relay,
             local_commands,
+            erased_events,
         )
     )
     statistics = StatisticsUpdater(database, jobs, clock, every_ms=settings.statistics_every_ms)
@@ -249,6 +256,7 @@ def build_engine(
         Loop("secret expiry", SecretExpiry(database, cache, jobs, clock).run),
         Loop("held deliveries", held.run),
         Loop("statistics", statistics.run),
+        Loop("erasures", erasures.run),
     ]
     if retention.has_work:
         loops.append(Loop("retention", retention.run))
@@ -291,5 +299,6 @@ def build_engine(
         attempts,
         statistics,
         commands,
+        erasures,
         status,
     )

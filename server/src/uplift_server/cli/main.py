@@ -15,6 +15,7 @@ from uplift_server.cli import (
     deliveries,
     doctor,
     endpoints,
+    erasures,
     fleet,
     mail,
     members,
@@ -64,6 +65,7 @@ for _each in (
     catalog,
     deliveries,
     replays,
+    erasures,
     audit,
 ):
     _each.register(app)

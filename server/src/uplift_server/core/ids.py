@@ -18,6 +18,7 @@ LISTEN_SESSION: Final = "lsn"
 MEMBER: Final = "mem"
 INVITATION: Final = "inv"
 LINK: Final = "lnk"
+ERASURE: Final = "ers"
 
 RANDOM_BYTES: Final = 10
 """The number of random bytes for one ID."""

@@ -67,6 +67,7 @@ class Event(Enum):
     DROP = "held deliveries dropped"
     CANCEL = "cancelled"
     DELETE_ENDPOINT = "endpoint deleted"
+    ERASE = "event erased"
     RESEND = "resent"
     REPLAY = "replayed"
     STOP_REPLAY = "replay paused or cancelled"
@@ -165,6 +166,8 @@ TRANSITIONS: Final = (
     Transition(_WAITING + _HELD, Event.DELETE_ENDPOINT, State.CANCELLED, effects=_LEAVE),
     Transition(_LEASED + _WAITING, Event.CANCEL, None, (Fact.REMEMBERS_ENDED,), (Fact.IN_FLIGHT,), effects=_CANCEL),
     Transition(_OPEN, Event.CANCEL, State.CANCELLED, (), (Fact.IN_FLIGHT,), effects=_CANCEL),
+    Transition(_LEASED + _WAITING, Event.ERASE, None, (Fact.REMEMBERS_ENDED,), effects=_CANCEL),
+    Transition(_OPEN, Event.ERASE, State.CANCELLED, effects=_CANCEL),
     Transition(
         _OPEN + _ENDED, Event.RESEND, State.LEASED, (Fact.OWNER,), _NO_RESEND, Due.LEASE_END, effects=_RESEND,
     ),

@@ -92,6 +92,10 @@ REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 100
 # Deliveries of one replay that are released and not settled; at most twice the endpoint's concurrency limit.
 REPLAY_OUTSTANDING_MAX = 200
 
+# Erasures
+ERASURE_EVENT_IDS_MAX = 1_000
+ERASURES_UNFINISHED_PER_ACCOUNT_MAX = 20
+
 # Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM streams on, the limit per
 # account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
 STREAMS_MAX = 200

@@ -107,6 +107,7 @@ def _environment() -> Environment:
         "event_id": ids.uuid_text,
         "key_id": lambda value: ids.prefixed(ids.KEY, value),
         "delivery_id": lambda delivery: ids.delivery_id(delivery.event_id, delivery.endpoint_id),
+        "erasure_id": lambda value: ids.prefixed(ids.ERASURE, value),
         "replay_id": lambda value: ids.prefixed(ids.REPLAY, value),
     }
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}

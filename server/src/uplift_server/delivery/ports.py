@@ -79,6 +79,9 @@ class Shards(Protocol):
     def report_success(self, endpoint_seq: int, at: int) -> None:
         """Report a successful attempt at `at` (Unix ms) to the owner of a failing endpoint."""
 
+    def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
+        """Let other processes forget leased deliveries of erased events, and last errors of endpoints."""
+
 
 class SingletonJobs(Protocol):
     """The jobs that one process does for the whole cluster."""

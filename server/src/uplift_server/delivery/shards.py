@@ -37,6 +37,9 @@ class LocalShards:
     def report_success(self, endpoint_seq: int, at: int) -> None:
         """Do nothing: no other process owns endpoints."""
 
+    def announce_erased(self, _event_seqs: Sequence[int], _endpoint_seqs: Sequence[int]) -> None:
+        """Do nothing: there are no other processes."""
+
     def holds(self, _job: SingletonJob) -> bool:
         """Return True: the process does every job."""
         return True

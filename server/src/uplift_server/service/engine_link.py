@@ -18,6 +18,13 @@ class ReplayChanges(Protocol):
         """Start a replay, or apply its new state."""
 
 
+class ErasureStarts(Protocol):
+    """Starts erasures."""
+
+    def wake(self) -> None:
+        """Start new erasures now."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineLink:
     """The engine as services see it."""
@@ -27,4 +34,5 @@ class EngineLink:
     endpoints: EndpointChanges
     commands: Commands
     replays: ReplayChanges
+    erasures: ErasureStarts
     status: EngineStatus

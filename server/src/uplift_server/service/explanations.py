@@ -132,7 +132,13 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
         is_test = await self._context.database.read(lambda c: test_deliveries.is_test(c, delivery.event_seq))
-        event = EventFacts(delivery.type, delivery.created_at, delivery.expires_at, is_test=is_test)
+        event = EventFacts(
+            delivery.type,
+            delivery.created_at,
+            delivery.expires_at,
+            is_test=is_test,
+            is_erased=delivery.erased_at is not None,
+        )
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
 
     async def _explain_deliveries(self, event: EventFacts, read: "_Read") -> list[ExplainedDelivery]:
@@ -228,7 +234,9 @@ def _deleted_before(event: EventFacts, read: _Read) -> list[Explained]:
 
 def _about(event: Event, *, is_test: bool) -> EventFacts:
     is_for_one_endpoint = is_test or event.type == WEBHOOK_CREATED
-    return EventFacts(event.type, event.created_at, event.expires_at, is_for_one_endpoint, is_test)
+    return EventFacts(
+        event.type, event.created_at, event.expires_at, is_for_one_endpoint, is_test, event.erased_at is not None
+    )
 
 
 def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> EndpointFacts:

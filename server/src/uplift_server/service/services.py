@@ -17,6 +17,7 @@ from uplift_server.service.endpoint_problems import ProblemFinder
 from uplift_server.service.endpoint_states import EndpointStates
 from uplift_server.service.endpoint_tests import EndpointTests
 from uplift_server.service.endpoints import Endpoints
+from uplift_server.service.erasures import Erasures
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
@@ -65,6 +66,7 @@ class Services:
     explanations: Explanations
     replays: Replays
     bulk_resends: BulkResends
+    erasures: Erasures
     listening: Listening
     operator_overview: OperatorOverview
     operator_lists: OperatorLists
@@ -90,6 +92,7 @@ class Services:
         resolve: Resolver,
         source_ips: Sequence[str],
         listen_key: bytes,
+        erasure_key: bytes,
         links: DashboardLinks,
         metrics: MetricsSettings | None = None,
     ) -> "Services":
@@ -117,6 +120,7 @@ class Services:
             explanations=explanations,
             replays=replays,
             bulk_resends=BulkResends(context, replays),
+            erasures=Erasures(context, erasure_key),
             listening=Listening(context, listen_key),
             operator_overview=OperatorOverview(context, replays, backlogs, readiness),
             operator_lists=OperatorLists(context, backlogs),

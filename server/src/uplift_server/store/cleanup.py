@@ -33,6 +33,7 @@ from uplift_server.store.schema import (
     replays,
     service_keys,
 )
+from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
 from uplift_server.store.schema_statistics import rollups
@@ -153,6 +154,14 @@ RETENTION_RULES: Final = (
     EVENTS,
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
+    # Receipts are kept as long as their account.
+    RetentionRule(
+        erasures,
+        erasures.c.completed_at,
+        kept_while_referenced=(
+            _any(accounts.c.seq == erasures.c.account_seq, accounts.c.deleted_at.is_(None), of=accounts),
+        ),
+    ),
     RetentionRule(notices, notices.c.created_at, only=(notices.c.due_at.is_(None),)),
     RetentionRule(sessions, sessions.c.ends_at),
     RetentionRule(links, links.c.expires_at),
@@ -176,7 +185,16 @@ RETENTION_RULES: Final = (
         accounts.c.deleted_at,
         kept_while_referenced=tuple(
             _refers(table.c.account_seq, accounts.c.seq)
-            for table in (events, endpoints, api_keys, replays, audit_log, idempotency_keys, idempotent_creates)
+            for table in (
+                events,
+                endpoints,
+                api_keys,
+                replays,
+                audit_log,
+                erasures,
+                idempotency_keys,
+                idempotent_creates,
+            )
         ),
     ),
 )

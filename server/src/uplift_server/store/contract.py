@@ -132,6 +132,13 @@ class Database(Protocol):
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due time of each of these endpoints that has a waiting delivery."""
 
+    async def scrub(self) -> bool:
+        """Remove the earlier content of changed rows from the files, as far as the engine can while it runs.
+
+        SQLite writes its log to the database and empties it. PostgreSQL removes dead rows. It does not delay writes.
+        Returns False if a read still needs the content; the caller tries again. Raises Unavailable.
+        """
+
     async def stream_position(self) -> StreamPosition:
         """Return the position up to which reads that begin later see all rows. Raises Unavailable."""
 

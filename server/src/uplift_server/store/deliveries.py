@@ -16,6 +16,7 @@ from uplift_server.store.pages import page_of
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
+ERASED: Final = "You cannot resend this delivery, because the event was erased. Send a new event."
 IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."
 WINDOW_ROWS: Final = 10_000
 """Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
@@ -172,6 +173,7 @@ def start_resend(
         events.c.type_seq,
         events.c.created_at,
         events.c.expires_at,
+        events.c.erased_at,
         events.c.body,
     )
     query = sa.select(deliveries, *columns).join(events, events.c.seq == deliveries.c.event_seq).where(own)
@@ -185,6 +187,8 @@ def start_resend(
         raise Conflict("You cannot resend a test delivery. Send another test event.")
     if row.resume_status is not None:
         raise Conflict("The delivery is already being resent. Wait for the outcome of the attempt.")
+    if row.erased_at is not None:
+        raise Conflict(ERASED)
     if row.expires_at is not None and row.expires_at <= now:
         raise Conflict("You cannot resend this delivery, because the event has expired. Send a new event.")
     values = {
@@ -350,6 +354,7 @@ def _details(tables: sa.FromClause) -> sa.Select[Any]:
         events.c.created_at,
         events.c.expires_at,
         events.c.object_id,
+        events.c.erased_at,
         endpoints.c.id.label("endpoint_id"),
         accounts.c.id.label("account_id"),
         event_types.c.name.label("type"),
@@ -379,8 +384,9 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         failed_reason=None if row.failed_reason is None else FailedReason(row.failed_reason),
         created_at=row.created_at,
         completed_at=row.completed_at,
-        expires_at=row.expires_at,
+        expires_at=None if row.erased_at is not None else row.expires_at,
         object_id=row.object_id,
+        erased_at=row.erased_at,
     )
 
 
@@ -401,6 +407,7 @@ def _attempt(row: sa.Row[Any]) -> Attempt:
         remote_address=row.remote_address,
         request_head=mask_request_headers(row.request_head),
         response_head=row.response_head,
-        response_body=row.response_body,
+        # On SQLite, the body of an erased attempt is padding.
+        response_body=row.response_body if row.request_head else b"",
         body_truncated=row.body_truncated,
     )

@@ -1,6 +1,6 @@
 """The waiting and held deliveries of an endpoint: hold, drop and cancel them in batches."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -162,6 +162,17 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     # The new fence invalidates earlier reads of the delivery.
     values = {**_cancelled(now), "lease_owner": 0, "fence": row.fence + 1}
     connection.execute(sa.update(deliveries).where(own).values(**_ended(values)))
+
+
+def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now: int) -> None:
+    """Cancel the open deliveries of events, also leased ones. All their deliveries get a new fence."""
+    own = deliveries.c.event_seq.in_(event_seqs)
+    ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1}
+    # Two statements, because a new fence does not change the status.
+    connection.execute(sa.update(deliveries).where(own, deliveries.c.status.not_in(OPEN)).values(_ended(ended)))
+    connection.execute(
+        sa.update(deliveries).where(own, deliveries.c.status.in_(OPEN)).values(_ended({**_cancelled(now), **ended}))
+    )
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:

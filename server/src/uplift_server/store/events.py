@@ -28,7 +28,8 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes) -> li
     if account_seq is not None:
         query = query.where(events.c.account_seq == account_seq)
     rows = connection.execute(query).all()
-    return [replace(event, body=row.head) for event, row in zip(_with_counts(connection, rows), rows, strict=True)]
+    found = zip(_with_counts(connection, rows), rows, strict=True)
+    return [event if event.erased_at is not None else replace(event, body=row.head) for event, row in found]
 
 
 def find_in_all_accounts(connection: Connection, event_id: bytes, *, limit: int) -> list[Event]:
@@ -166,6 +167,7 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
         events.c.created_at,
         events.c.expires_at,
         events.c.object_id,
+        events.c.erased_at,
         accounts.c.id.label("account_id"),
         event_types.c.name.label("type"),
         head,
@@ -206,10 +208,11 @@ def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Ev
             account_id=row.account_id,
             type=row.type,
             created_at=row.created_at,
-            expires_at=row.expires_at,
+            expires_at=None if row.erased_at is not None else row.expires_at,
             api_version=envelope.api_version_of(row.head),
             deliveries=counts[row.seq],
             object_id=row.object_id,
+            erased_at=row.erased_at,
         )
         for row in rows
     ]

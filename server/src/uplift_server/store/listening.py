@@ -293,6 +293,7 @@ def save_progress(
         )
         if not responses or not known.rowcount:
             continue
+        erased = _erased_among(connection, session.account_seq, responses)
         rows = [
             {
                 "session_seq": session_seq,
@@ -306,8 +307,10 @@ def save_progress(
                 "redelivered": response.redelivered,
             }
             for response in responses
+            if response.event_id not in erased
         ]
-        connection.execute(sa.insert(listen_answers), rows)
+        if rows:
+            connection.execute(sa.insert(listen_answers), rows)
         last_kept = (
             sa.select(listen_answers.c.seq)
             .where(listen_answers.c.session_seq == session_seq)
@@ -322,6 +325,13 @@ def save_progress(
                     listen_answers.c.session_seq == session_seq, listen_answers.c.seq <= too_old
                 )
             )
+
+
+def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
+    """Return the IDs of the responses' events that were erased. An erasure waits until the responses are stored."""
+    own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
+    query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)
+    return {row.id for row in connection.execute(query) if row.erased_at is not None}
 
 
 def page_of_responses(

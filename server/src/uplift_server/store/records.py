@@ -273,6 +273,8 @@ class Event:
     """The number of deliveries by status, without zeros."""
     object_id: str | None = None
     body: bytes | None = None
+    """None in lists, and if the event is erased."""
+    erased_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,8 @@ class Delivery:
     completed_at: int | None
     expires_at: int | None
     object_id: str | None = None
+    erased_at: int | None = None
+    """When the event was erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +324,11 @@ class Attempt:
     response_head: bytes
     response_body: bytes
     body_truncated: bool
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether its request and response were erased with the event."""
+        return not self.request_head
 
 
 @dataclass(frozen=True, slots=True)

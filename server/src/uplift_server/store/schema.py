@@ -175,6 +175,7 @@ events = sa.Table(
     sa.Column("expires_at", sa.BigInteger),
     sa.Column("body", sa.LargeBinary, nullable=False, comment="envelope, as signed and sent"),
     sa.Column("object_id", sa.Text, comment="string or integer at `data.object.id`"),
+    sa.Column("erased_at", sa.BigInteger, comment="of an erased event, whose body has no data"),
 )
 # Callers can choose event IDs, so they are unique only within an account.
 sa.Index("events_by_id", events.c.id, events.c.account_seq, unique=True)

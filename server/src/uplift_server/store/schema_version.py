@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+import uplift_server.store.schema_erasures
 import uplift_server.store.schema_objects
 import uplift_server.store.schema_partitions
 import uplift_server.store.schema_people

@@ -39,6 +39,7 @@ NOUNS: Final = (
     ("Keys", "/v1/accounts/{account}/keys"),
     ("Service keys", "/v1/keys"),
     ("Members", "/v1/accounts/{account}/(members|invitations)"),
+    ("Erasures", "/v1/accounts/{account}/erasures"),
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
     ("Server", ""),
 )

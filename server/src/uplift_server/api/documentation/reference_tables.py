@@ -17,6 +17,7 @@ PATH_PARAMETERS: Final = {
     "delivery": "Delivery ID.",
     "document": "Name of a page.",
     "endpoint": "Endpoint ID.",
+    "erasure": "Erasure ID.",
     "event": "Event ID.",
     "invitation": "Invitation ID.",
     "key": "Key ID.",
@@ -60,6 +61,7 @@ _OF_ROLES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
     Right.MEMBERS_MANAGE: "List, invite, change and remove members, except owners",
     Right.ACCOUNT_MANAGE: "Update the contacts of the account",
     Right.AUDIT_READ: "Read the audit log",
+    Right.DATA_ERASE: "Erase events, and read the receipts",
 }
 _IDS: Final = (
     ("Account", prefixes.ACCOUNT),
@@ -67,6 +69,7 @@ _IDS: Final = (
     ("Delivery", prefixes.DELIVERY),
     ("Attempt", prefixes.ATTEMPT),
     ("Replay", prefixes.REPLAY),
+    ("Erasure", prefixes.ERASURE),
     ("Listen session", prefixes.LISTEN_SESSION),
     ("Key", prefixes.KEY),
     ("Member", prefixes.MEMBER),

@@ -1,7 +1,7 @@
 """Explanations of why an event did or did not reach an endpoint: a reason code, a text and a hint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -44,6 +44,7 @@ class EventFacts:
     for_one_endpoint: bool = False
     """Whether it was created for only one endpoint, like registration events and tests."""
     is_test: bool = False
+    is_erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ def explain_delivery(
     if delivery is None:
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
         return _no_delivery(event, endpoint)
+    if event.is_erased:
+        return _erased(event, delivery, deleted=endpoint is None)
     if delivery.status in _ENDED:
         return _ended(event, delivery, deleted=endpoint is None)
     if endpoint is None:
@@ -179,6 +182,14 @@ def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> Deli
     text = "The server does not retry test events." if event.is_test else "Retries are exhausted."
     then = "Then send another test event." if event.is_test else "Then resend the delivery."
     return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))
+
+
+def _erased(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
+    if delivery.status in _ENDED:
+        # The delivery cannot be resent.
+        return replace(_ended(event, delivery, deleted=deleted), hint=None)
+    text = f"The delivery was cancelled, because the event was erased.{_progress(delivery)}"
+    return DeliveryExplanation(Reason.CANCELLED, text)
 
 
 def _cancelled(delivery: DeliveryFacts) -> DeliveryExplanation:

@@ -35,6 +35,11 @@ def data_of(body: bytes) -> bytes:
     return body[start:-1]
 
 
+def without_data(body: bytes) -> bytes:
+    """Return the envelope of an erased event. Raises ValueError if the body is not an envelope."""
+    return body[: body.index(_DATA_KEY) + len(_DATA_KEY)] + b"null}"
+
+
 def api_version_of(body: bytes) -> str:
     """Return the version of an envelope. Raises ValueError if the body is not an envelope."""
     start = body.index(_VERSION_KEY) + len(_VERSION_KEY)

@@ -22,6 +22,8 @@ class SingletonJob(StrEnum):
     """Deletes replaced secrets."""
     RETENTION = "retention"
     """Deletes old data."""
+    ERASURE = "erasure"
+    """Erases events."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -31,6 +31,8 @@ class Right(StrEnum):
     ACCOUNT_MANAGE = "account:manage"
     """Change the account's contacts."""
     AUDIT_READ = "audit:read"
+    DATA_ERASE = "data:erase"
+    """Erase events, and read the receipts."""
 
 
 _READING: Final = frozenset({Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ})

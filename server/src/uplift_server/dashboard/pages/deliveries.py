@@ -27,7 +27,7 @@ async def shown(visit: Visit) -> Response:
     last = attempts[0] if attempts and newest else None
     why = await services.explanations.of_delivery(caller, found, None if last is None else last.attempt)
     event = await services.events.get(caller, ids.uuid_text(delivery.event_id))
-    assert event.body is not None, "one event is read with its body"
+    body = event.body
     whole = not visit.query.flag(PART)
     by_id = {each.id: each for each in services.endpoints.all(caller)}
     endpoint = by_id.get(delivery.endpoint_id)
@@ -46,8 +46,8 @@ async def shown(visit: Visit) -> Response:
         may_write=may_write,
         may_cancel=may_write and delivery.status in OPEN,
         no_resend=_no_resend(found, endpoint, last, visit.services.context.now()),
-        body=event.body.decode() if whole else None,
-        command=curl(last.attempt, endpoint.url, event.body) if whole and last is not None and endpoint else None,
+        body=body.decode() if whole and body is not None else None,
+        command=curl(last.attempt, endpoint.url, body) if whole and body is not None and last and endpoint else None,
         live=link(visit.path("deliveries", visit.parameter("delivery")), cursor=cursor, **{PART: "live"}),
     )
 
@@ -74,8 +74,10 @@ def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | Non
         return "You cannot resend this delivery, because its endpoint was deleted."
     if last is not None and last.attempt.trigger is Trigger.TEST:
         return "You cannot resend a test event. Send another test event from the endpoint's page."
-    if delivery.expires_at is not None and delivery.expires_at <= now:
-        return "You cannot resend this delivery, because the event has expired."
+    has_expired = delivery.expires_at is not None and delivery.expires_at <= now
+    if has_expired or delivery.erased_at is not None:
+        cause = "has expired" if has_expired else "was erased"
+        return f"You cannot resend this delivery, because the event {cause}."
     if endpoint.state is not EndpointState.ENABLED:
         return f"The endpoint is {endpoint.state.text}. Enable the endpoint to resend this delivery."
     if delivery.status is Status.PENDING and found.waiting is None:

@@ -11,6 +11,7 @@ from uplift_server.delivery.cluster.shards import ClusteredShards
 from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.listening.streams import EndReason
+from uplift_server.delivery.maintenance.erasures import ErasedEvents
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.store.schema_processes import CHANGED
 
@@ -32,6 +33,7 @@ class NotificationReceiver:
         commands: ClusteredCommands,
         relay: Relay,
         announcer: ClusteredAnnouncer,
+        erased_events: ErasedEvents,
     ) -> None:
         self._state = state
         self._shards = shards
@@ -40,6 +42,7 @@ class NotificationReceiver:
         self._commands = commands
         self._relay = relay
         self._announcer = announcer
+        self._erased_events = erased_events
 
     def receive(self, text: str) -> None:
         """Handle the text of a notification. Ignore texts of other programs and later releases."""
@@ -72,3 +75,5 @@ class NotificationReceiver:
                 self._state.request_heartbeat()
             case NotificationKind.COMMANDS:
                 self._commands.wake()
+            case NotificationKind.ERASED:
+                self._erased_events.forget(*parts)

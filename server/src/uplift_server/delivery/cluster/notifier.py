@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
@@ -40,6 +40,8 @@ class NotificationKind(StrEnum):
     """Events were stored for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
     """The streams of a listen session end. Fields: sender, session, reason, time (Unix ms)."""
+    ERASED = "erased"
+    """Events were erased. Fields: events with leased deliveries, endpoints whose last error was erased."""
 
 
 class Notifier:
@@ -83,6 +85,12 @@ class Notifier:
     def notify_commands(self) -> None:
         """Announce a stored command or result for another process."""
         self._send(NotificationKind.COMMANDS)
+
+    def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
+        """Let other processes forget leased deliveries of events, and last errors of endpoints."""
+        half = NUMBERS_MAX // 2
+        for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):
+            self._send(NotificationKind.ERASED, event_seqs[at : at + half], endpoint_seqs[at : at + half])
 
     async def close(self) -> None:
         """Send the queued notifications and stop."""

@@ -78,6 +78,10 @@ class ClusteredShards:
         """See Shards."""
         self._successes.add(endpoint_seq, at)
 
+    def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
+        """See Shards."""
+        self._notifier.notify_erased(event_seqs, endpoint_seqs)
+
     def is_own(self, endpoint_seq: int) -> bool:
         """Return whether this process is the assigned worker of an endpoint."""
         return assigned_worker(endpoint_seq, self.workers) == self._state.process_id

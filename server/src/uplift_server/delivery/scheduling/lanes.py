@@ -86,6 +86,8 @@ class DeliveryLanes:
         """Endpoints with held deliveries to release. Their retries and first attempts share a queue, in order."""
         self.parked: dict[tuple[int, int], None] = {}
         """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
+        self.erased: dict[int, None] = {}
+        """Events that were erased while a delivery was leased."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
         """The deliveries of a replay that are not queued yet, by endpoint."""
@@ -167,6 +169,16 @@ class DeliveryLanes:
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
+
+    def forget(self, event_seqs: Sequence[int]) -> None:
+        """Drop the waiting deliveries of erased events, and ignore their attempts in flight."""
+        for event_seq in event_seqs:
+            if len(self.erased) >= PARKED_MAX:
+                del self.erased[next(iter(self.erased))]
+            self.erased[event_seq] = None
+        for lane in list(self._lanes.all()):
+            for event_seq in self.waiting_events(lane.endpoint) & self.erased.keys():
+                self.withdraw(lane.endpoint, event_seq)
 
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
         """Reserve room for a delivery that is being stored."""

@@ -136,6 +136,9 @@ class Attempts:
         """Send a delivery, or settle it if it must not be sent."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
+        if self._lanes.erased and delivery.event_seq in self._lanes.erased:
+            self._lanes.attempt_ended(lane, now)
+            return
         if delivery.lease_until - now < self._lease_needed_ms:
             # The lease could end during the attempt. Also release the deliveries behind it, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
@@ -198,6 +201,15 @@ class Attempts:
         if self._aborting and exchange.failure is not None:
             self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
+            return
+        if (
+            self._lanes.erased
+            and delivery.event_seq in self._lanes.erased
+            and delivery.trigger is not Trigger.TEST  # its caller waits for the settlement, which changes nothing
+        ):
+            # Its response must not be stored or shown anywhere.
+            self._lanes.attempt_ended(lane, now)
+            self._lanes.pump()
             return
         outcome = classify(exchange)
         self._count(flight, outcome, exchange, now)

@@ -81,11 +81,23 @@ WRITE_LOCK: Final = 0x75706C696674
 it exclusively and do not take other locks."""
 
 
+_WITH_CONTENT: Final = (
+    "events", "attempts", "endpoints", "notices", "replays", "audit_log", "listen_answers", "erasures",
+)  # fmt: skip
+VACUUM: Final = (
+    *(f"VACUUM {table}" for table in _WITH_CONTENT),
+    # The index also has content.
+    "VACUUM (INDEX_CLEANUP ON) idempotency_keys",
+)
+"""The statements of `scrub`. They do not lock out reads and writes."""
+
+
 class PostgresDatabase:
     """The PostgreSQL engine of one process."""
 
     def __init__(self, url: str) -> None:
         opener = Opener(url)
+        self._maintenance_opener = Opener(url, no_timeouts=True)
         hot_opener = Opener(url, settings=HOT_SETTINGS)
         self._hot_connections = ConnectionPool(hot_opener.pair, limit=HOT_CONNECTIONS, waiting_max=HOT_WAITING_MAX)
         self._readers = ConnectionPool(opener.pair, limit=READERS, waiting_max=READS_WAITING_MAX)
@@ -196,6 +208,19 @@ class PostgresDatabase:
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due time of each of these endpoints that has a waiting delivery."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
+
+    async def scrub(self) -> bool:
+        """Remove the dead rows of tables with content of events. Raises Unavailable."""
+        try:
+            raw = await self._maintenance_opener.raw()
+            try:
+                for statement in VACUUM:
+                    await raw.execute(statement)
+            finally:
+                raw.terminate()
+        except DRIVER_ERRORS as error:
+            raise store_error(error) from error
+        return True
 
     async def stream_position(self) -> StreamPosition:
         """Return the position. Wait briefly for running transactions, and longer for the first known position."""

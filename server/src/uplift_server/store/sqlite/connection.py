@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ READER_CACHE_KIB: Final = 8 * 1024
 CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
+EMPTY_LOG_MS_MAX: Final = 100
 # More than the 11 hot statements (`ManyRows`) with their 67 sizes each (`rows.SIZES`).
 CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
@@ -73,6 +75,8 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
             "synchronous = FULL",
             f"cache_size = -{cache}",
             "temp_store = MEMORY",
+            # The default depends on the build of SQLite. Deleted personal data must not stay in the file.
+            "secure_delete = ON",
             f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
             f"journal_size_limit = {WAL_BYTES_KEPT}",
             f"query_only = {int(read_only)}",
@@ -81,6 +85,19 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
     except sqlite3.Error as error:
         raise unavailable(error) from error
     return connection
+
+
+def empty_log(path: Path) -> bool:
+    """Write the log of a database to its file, and truncate the log. Return False if a read still needs the log."""
+    with closing(connect(path, read_only=False)) as connection:
+        # The first step does not wait for anything. The second one blocks writers, for at most this time.
+        connection.execute(f"PRAGMA busy_timeout = {EMPTY_LOG_MS_MAX}")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+        return not busy
 
 
 def bound(connection: sqlite3.Connection) -> sa.Connection:

@@ -29,7 +29,7 @@ from uplift_server.store.hot_records import (
 from uplift_server.store.partitions import Partitions
 from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.sqlite import copying
-from uplift_server.store.sqlite.connection import FileLock, connect, unavailable
+from uplift_server.store.sqlite.connection import FileLock, connect, empty_log, unavailable
 from uplift_server.store.sqlite.file_watch import FileChange, FileWatch
 from uplift_server.store.sqlite.held import release_held
 from uplift_server.store.sqlite.lease import due_endpoints, lease_due, next_due, reclaim, release
@@ -188,6 +188,10 @@ class SqliteDatabase:
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due times. Runs on the writer, because retries must not wait for the reads of callers."""
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
+
+    async def scrub(self) -> bool:
+        """Write the log to the database and empty it. Return False if a read still needs it. Raises Unavailable."""
+        return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:
         """Return the position up to which reads that begin later see all rows. Raises Unavailable."""

@@ -1,0 +1,65 @@
+"""Erasures in responses."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from uplift_server.api.views import CreatedAt, Timestamp
+from uplift_server.core import ids
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
+from uplift_server.service.erasures import ErasurePreview
+from uplift_server.store.erasures import Erasure
+
+
+class ErasureView(BaseModel):
+    """An erasure of events. If it is completed, it is the receipt."""
+
+    id: str = Field(description="Erasure ID (`ers_…`).")
+    state: Literal["running", "completed"] = Field(description="Current state.")
+    object_id_digest: str | None = Field(
+        description="Keyed digest of the object ID. It is the same for each erasure of the object in the account. Null"
+        " for event IDs."
+    )
+    events: int = Field(description="Number of erased events so far. Events that were already erased do not count.")
+    missing: int = Field(description="Number of requested event IDs without an event.")
+    created_at: CreatedAt
+    completed_at: Timestamp | None = Field(description="When the last copy was erased. Null while it is running.")
+
+
+class ErasurePreviewView(BaseModel):
+    """The events that an erasure would erase."""
+
+    object_id_digest: str | None = Field(description="Keyed digest of the object ID. Null for event IDs.")
+    events: int = Field(
+        description="Number of events. With an object ID, the erasure can find more: events that were stored before"
+        " the server recorded object IDs."
+    )
+    missing: int = Field(description="Number of requested event IDs without an event.")
+    oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
+    newest_at: Timestamp | None = Field(description="Time of the newest event.")
+    complete: bool = Field(description="False if the count stopped early and covers only the newer events.")
+
+
+def erasure_view(erasure: Erasure) -> ErasureView:
+    """Return an erasure for a response."""
+    return ErasureView(
+        id=ids.prefixed(ids.ERASURE, erasure.id),
+        state="running" if erasure.completed_at is None else "completed",
+        object_id_digest=erasure.object_digest,
+        events=erasure.events,
+        missing=erasure.missing,
+        created_at=format_timestamp(erasure.created_at),
+        completed_at=format_optional_timestamp(erasure.completed_at),
+    )
+
+
+def erasure_preview(preview: ErasurePreview) -> ErasurePreviewView:
+    """Return the preview of an erasure for a response."""
+    return ErasurePreviewView(
+        object_id_digest=preview.object_digest,
+        events=preview.found.events,
+        missing=preview.missing,
+        oldest_at=format_optional_timestamp(preview.found.oldest_at),
+        newest_at=format_optional_timestamp(preview.found.newest_at),
+        complete=preview.complete,
+    )

@@ -1,0 +1,138 @@
+"""Erasure jobs: erase events in small batches, and continue after a restart.
+
+An erasure is completed when no process can still have the content: after the leases of its deliveries have ended, and
+after the database has removed the earlier content of changed rows.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from uplift_server.core.events import envelope
+from uplift_server.core.ids import ERASURE, prefixed
+from uplift_server.core.limits import ERASURES_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.object_ids import object_id_of
+from uplift_server.delivery.ports import Clock, Shards, SingletonJobs
+from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.store import erased_content, erasures
+from uplift_server.store.contract import Database
+from uplift_server.store.erasures import Erasure
+from uplift_server.store.errors import Unavailable
+
+READ_EVERY_MS: Final = 1_000
+"""The interval between two reads of unfinished erasures in a cluster, because other processes can create them."""
+IDLE_MS: Final = 3_600_000
+"""The longest wait for a new erasure outside a cluster."""
+BATCH_PAUSE_MS: Final = 20
+CHECK_MS: Final = 250
+"""The time between two checks of an erasure that waits for the end of a lease or of a read."""
+UNAVAILABLE_WAIT_MS: Final = 500
+DEFECT_WAIT_MS: Final = 60_000
+ERASURES_PER_ROUND: Final = ERASURES_UNFINISHED_PER_ACCOUNT_MAX
+_log = structlog.get_logger()
+
+
+class ErasedEvents:
+    """Removes erased events from the memory of this process."""
+
+    def __init__(self, cache: EndpointCache, lanes: DeliveryLanes) -> None:
+        self._cache = cache
+        self._lanes = lanes
+
+    def forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
+        """Drop the deliveries of events, and the last errors of endpoints, which can repeat a response."""
+        self._lanes.forget(event_seqs)
+        for seq in endpoint_seqs:
+            endpoint = self._cache.endpoints.get(seq)
+            if endpoint is not None:
+                endpoint.health = replace(endpoint.health, last_error=None, last_location=None)
+
+
+class ErasureJobs:
+    """All erasures that are not completed."""
+
+    def __init__(
+        self,
+        database: Database,
+        erased_events: ErasedEvents,
+        shards: Shards,
+        jobs: SingletonJobs,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._erased_events = erased_events
+        self._shards = shards
+        self._jobs = jobs
+        self._clock = clock
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Start a new erasure now, if this process does this job."""
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Erase events until stopped or cancelled."""
+        while not stopping.is_set():
+            self._wake.clear()
+            wait_ms = self._idle_ms
+            if self._jobs.holds(SingletonJob.ERASURE):
+                try:
+                    wait_ms = await self._round()
+                except Unavailable:
+                    wait_ms = UNAVAILABLE_WAIT_MS
+                except Exception:
+                    # A defect must not stop deliveries.
+                    _log.exception("erasure failed")
+                    wait_ms = DEFECT_WAIT_MS
+            await self._clock.wait(self._wake, wait_ms)
+
+    @property
+    def _idle_ms(self) -> int:
+        return READ_EVERY_MS if self._shards.membership_id else IDLE_MS
+
+    async def _round(self) -> int:
+        """Run the next step of every erasure. Return the time until the next round."""
+        found = await self._database.read(lambda c: erasures.unfinished(c, limit=ERASURES_PER_ROUND))
+        if not found:
+            return self._idle_ms
+        advanced = [await self._advance(each) for each in found]
+        return BATCH_PAUSE_MS if any(advanced) else CHECK_MS
+
+    async def _advance(self, erasure: Erasure) -> bool:
+        """Run the next step. Return False if the erasure waits."""
+        now = self._clock.now_ms()
+        if erasure.has_events_left:
+            await self._erase(erasure, now)
+            return True
+        if erasure.tidied_at is None:
+            if erasure.leases_until is not None and now <= erasure.leases_until:
+                return False
+            await self._database.write(lambda c: erased_content.tidy(c, erasure, now=now))
+        if not await self._database.scrub():
+            return False
+        done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))
+        _log.info("erasure completed", erasure=prefixed(ERASURE, done.id), events=done.events)
+        return True
+
+    async def _erase(self, erasure: Erasure, now: int) -> None:
+        step = await self._database.read(lambda c: erasures.next_step(c, erasure))
+        chosen = [*step.event_seqs]
+        if step.unchecked:
+            chosen += await asyncio.to_thread(_matching, step.unchecked, erasure.object_id)
+        erased = await self._database.write(
+            lambda c: erased_content.erase(
+                c, erasure, chosen, position=step.position, scanned_through=step.scanned_through, now=now
+            )
+        )
+        if erased.leased or erased.endpoints:
+            self._erased_events.forget(erased.leased, erased.endpoints)
+            self._shards.announce_erased(erased.leased, erased.endpoints)
+
+
+def _matching(unchecked: Sequence[tuple[int, bytes]], object_id: str | None) -> list[int]:
+    return [seq for seq, body in unchecked if object_id_of(envelope.data_of(body)) == object_id]

@@ -1,0 +1,249 @@
+"""Erase the content of events, and every other row that repeats it.
+
+An erased event keeps its ID, type and timestamps. It also expires, so that nothing sends, replays or streams it, not
+even a process of an earlier release. Its deliveries get a new fence, which invalidates the outcomes of attempts in
+flight and bodies that were read before.
+
+On SQLite, a smaller row would move other rows within its page, and leave their old bytes there. Therefore, padding
+keeps the size of erased rows, and SQLite overwrites them in place.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries.causes import shown_location
+from uplift_server.core.events import envelope
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.people.notifications import CONTENT_FACTS
+from uplift_server.store import endpoint_backlog, event_objects
+from uplift_server.store.erasures import Erasure
+from uplift_server.store.schema import (
+    attempts,
+    audit_log,
+    deliveries,
+    endpoints,
+    events,
+    idempotency_keys,
+    listen_answers,
+    listen_sessions,
+    notices,
+    replays,
+)
+from uplift_server.store.schema_erasures import erasures
+from uplift_server.store.schema_traces import trace_parents
+
+ERASED_OBJECT_ID: Final = ""
+"""The object ID in filters of replays after its erasure. No event has it."""
+_RESENT: Final = "deliveries.resent"
+_BLOB, _TEXT = 12, 13
+"""The first serial types of SQLite's record format. A value of n bytes has the type plus 2n."""
+
+
+class Erased(NamedTuple):
+    """Content of a step that processes may still have in memory."""
+
+    leased: Sequence[int]
+    """The events with leased deliveries."""
+    endpoints: Sequence[int]
+    """The endpoints whose last error was erased."""
+
+
+def erase(
+    connection: Connection,
+    erasure: Erasure,
+    event_seqs: Sequence[int],
+    *,
+    position: int,
+    scanned_through: int,
+    now: int,
+) -> Erased:
+    """Erase events of the erasure's account, and store the progress. Events that are already erased are skipped."""
+    query = sa.select(events).where(
+        events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
+    )
+    found = connection.execute(query.order_by(events.c.seq)).all()
+    seqs = [row.seq for row in found]
+    leases = _end_deliveries(connection, seqs, now)
+    event_objects.delete(connection, seqs)
+    for row in found:
+        _erase_event(connection, row, now)
+    cleared = _erase_attempts(connection, seqs)
+    _erase_keys(connection, found)
+    connection.execute(sa.delete(trace_parents).where(trace_parents.c.event_seq.in_(seqs)))
+    sessions = sa.select(listen_sessions.c.seq).where(listen_sessions.c.account_seq == erasure.account_seq)
+    connection.execute(
+        sa.delete(listen_answers).where(
+            listen_answers.c.session_seq.in_(sessions), listen_answers.c.event_id.in_([row.id for row in found])
+        )
+    )
+    if erasure.event_seqs is not None:
+        for object_id in {row.object_id for row in found if row.object_id is not None}:
+            if not _has_events(connection, erasure.account_seq, object_id):
+                _erase_object_id(connection, erasure.account_seq, object_id)
+    own = erasures.c.seq == erasure.seq
+    known = connection.execute(sa.select(erasures.c.oldest_at, erasures.c.leases_until).where(own)).one()
+    connection.execute(
+        sa.update(erasures)
+        .where(own)
+        .values(
+            events=erasures.c.events + len(found),
+            position=position,
+            scanned_through=scanned_through,
+            oldest_at=min((at for at in (known.oldest_at, *(row.created_at for row in found)) if at), default=None),
+            leases_until=max((at for at in (known.leases_until, *leases.values()) if at), default=None),
+        )
+    )
+    return Erased(list(leases), cleared)
+
+
+def tidy(connection: Connection, erasure: Erasure, *, now: int) -> None:
+    """Erase the object ID and the responses in rows that do not belong to one event, and last in the erasure itself."""
+    if erasure.object_id is not None:
+        _erase_object_id(connection, erasure.account_seq, erasure.object_id)
+    own = erasures.c.seq == erasure.seq
+    oldest_at = connection.scalar(sa.select(erasures.c.oldest_at).where(own))
+    if oldest_at is not None:
+        _erase_in_emails(connection, erasure.account_seq, oldest_at)
+    if erasure.leases_until is not None:
+        # Attempts that were in flight during the erasure may have stored their errors since.
+        written = endpoints.c.last_failure_at.between(erasure.created_at, erasure.leases_until)
+        change = sa.update(endpoints).where(endpoints.c.account_seq == erasure.account_seq, written)
+        connection.execute(change.values(last_error=None, last_location=None))
+    connection.execute(sa.update(erasures).where(own).values(object_id=None, event_seqs=None, tidied_at=now))
+
+
+def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
+    """Cancel the open deliveries of events, and invalidate earlier reads of all.
+
+    Returns the end of the last lease by event with leased deliveries.
+    """
+    locked = (
+        sa.select(deliveries.c.event_seq, deliveries.c.status, deliveries.c.lease_owner, deliveries.c.due_at)
+        .where(deliveries.c.event_seq.in_(event_seqs))
+        .order_by(*deliveries.primary_key.columns)
+        .with_for_update()
+    )
+    rows = connection.execute(locked).all()
+    leases: dict[int, int] = {}
+    for row in rows:
+        if row.status == Status.PENDING and row.lease_owner != 0:
+            leases[row.event_seq] = max(row.due_at, leases.get(row.event_seq, 0))
+    endpoint_backlog.cancel_of_events(connection, event_seqs, now=now)
+    return leases
+
+
+def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
+    body = envelope.without_data(row.body)
+    # Not even a process whose clock is late sends an event that expired when it was created.
+    values: dict[str, Any] = {"object_id": None, "expires_at": row.created_at, "erased_at": now}
+    if connection.dialect.name == "sqlite":
+        before = [row.body, row.object_id, row.expires_at, row.erased_at]
+        size = _padded_size(before, list(values.values()))
+        body += b" " * max(0, size - len(body))
+    connection.execute(sa.update(events).where(events.c.seq == row.seq).values(body=body, **values))
+
+
+def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[int]:
+    """Erase the requests and responses of attempts. Return the endpoints whose last error came from them."""
+    columns = (attempts.c.error, attempts.c.location, attempts.c.request_head, attempts.c.response_head)
+    query = sa.select(attempts.c.seq, attempts.c.event_seq, attempts.c.endpoint_seq, *columns, attempts.c.response_body)
+    rows = connection.execute(query.where(attempts.c.event_seq.in_(event_seqs))).all()
+    values: dict[str, Any] = {"error": None, "location": None, "request_head": b"", "response_head": b""}
+    for row in rows:
+        body = b""
+        if connection.dialect.name == "sqlite":
+            body = b"\0" * _padded_size(list(row[3:]), list(values.values()))
+        own = sa.and_(attempts.c.seq == row.seq, attempts.c.event_seq == row.event_seq)
+        connection.execute(sa.update(attempts).where(own).values(response_body=body, **values))
+    told = {
+        (row.endpoint_seq, row.error, None if row.location is None else shown_location(row.location))
+        for row in rows
+        if row.error is not None or row.location is not None
+    }
+    cleared = []
+    for endpoint_seq, error, location in sorted(told, key=lambda each: each[0]):
+        own = sa.and_(
+            endpoints.c.seq == endpoint_seq,
+            sa.or_(
+                sa.and_(endpoints.c.last_error == error, endpoints.c.last_error.is_not(None)),
+                sa.and_(endpoints.c.last_location == location, endpoints.c.last_location.is_not(None)),
+            ),
+        )
+        change = sa.update(endpoints).where(own).values(last_error=None, last_location=None)
+        if connection.execute(change).rowcount:
+            cleared.append(endpoint_seq)
+    return cleared
+
+
+def _erase_keys(connection: Connection, found: Sequence[sa.Row[Any]]) -> None:
+    """Delete the idempotency keys of events, because a key can contain the object ID."""
+    connection.execute(
+        sa.delete(idempotency_keys).where(
+            # The index of keys begins with this timestamp, which is that of the event.
+            idempotency_keys.c.created_at.in_({row.created_at for row in found}),
+            idempotency_keys.c.event_seq.in_([row.seq for row in found]),
+        )
+    )
+
+
+def _has_events(connection: Connection, account_seq: int, object_id: str) -> bool:
+    newest = connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
+    found = event_objects.candidates(connection, account_seq, object_id, 0, newest)
+    query = sa.select(events.c.seq).where(*event_objects.matching(object_id, found))
+    return connection.execute(query.where(events.c.account_seq == account_seq).limit(1)).first() is not None
+
+
+def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
+    """Erase an object ID in the filters of replays, and in their audit log entries."""
+    own = sa.and_(replays.c.account_seq == account_seq, replays.c.object_id == object_id)
+    connection.execute(sa.update(replays).where(own).values(object_id=ERASED_OBJECT_ID))
+    entries = sa.select(audit_log.c.seq, audit_log.c.details).where(
+        audit_log.c.account_seq == account_seq, audit_log.c.action == _RESENT
+    )
+    for row in connection.execute(entries).all():
+        details = json.loads(row.details)
+        if details.get("object_id") == object_id:
+            text = json.dumps({**details, "object_id": "erased"})
+            connection.execute(sa.update(audit_log).where(audit_log.c.seq == row.seq).values(details=text))
+
+
+def _erase_in_emails(connection: Connection, account_seq: int, since: int) -> None:
+    """Erase the causes in the account's emails, because they can contain responses to the events."""
+    query = sa.select(notices.c.seq, notices.c.facts).where(
+        notices.c.account_seq == account_seq, notices.c.created_at >= since
+    )
+    for row in connection.execute(query).all():
+        facts = json.loads(row.facts)
+        erased = _without_content(facts)
+        if erased != facts:
+            change = sa.update(notices).where(notices.c.seq == row.seq)
+            connection.execute(change.values(facts=json.dumps(erased)))
+
+
+def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
+    erased: dict[str, Any] = {name: "" if name in CONTENT_FACTS else value for name, value in facts.items()}
+    others = facts.get("others")
+    return erased if not isinstance(others, list) else {**erased, "others": [_without_content(each) for each in others]}
+
+
+def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
+    """Return the size of the BLOB with which a SQLite record keeps its size. `after` are the values without it."""
+    room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
+    # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.
+    return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)
+
+
+def _record_bytes(value: Any) -> int:
+    """Return the bytes of a value in a SQLite record, with its serial type."""
+    if value is None:
+        return 1
+    if isinstance(value, int):
+        if value in (0, 1):
+            return 1
+        return 1 + next(size for size in (1, 2, 3, 4, 6, 8) if -(1 << 8 * size - 1) <= value < 1 << 8 * size - 1)
+    kind, size = (_TEXT, len(value.encode())) if isinstance(value, str) else (_BLOB, len(value))
+    return size + (max((kind + 2 * size).bit_length(), 1) + 6) // 7

@@ -1,0 +1,266 @@
+"""Erasures: jobs that erase the events about an object, or events by ID. A completed job is the receipt.
+
+A job first finds events through the index of object IDs. Then it reads the events that have no object ID, because
+releases before the index did not store one. `store.erased_content` erases the events.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.ids import ERASURE, prefixed
+from uplift_server.core.limits import ERASURES_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.store import audit, event_objects
+from uplift_server.store.accounts import require
+from uplift_server.store.errors import Conflict
+from uplift_server.store.pages import page_of
+from uplift_server.store.records import Page
+from uplift_server.store.schema import accounts, deliveries, events
+from uplift_server.store.schema_erasures import erasures
+
+EVENTS_PER_STEP: Final = 40
+"""Maximum number of events that one transaction erases, like a batch of retention."""
+DELIVERIES_PER_STEP: Final = 200
+"""A step ends after the event that exceeds this number of deliveries."""
+BODIES_PER_STEP: Final = 50
+WINDOW_EVENTS: Final = 5_000
+"""Maximum number of events that one read scans for events without an object ID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """An erasure. Timestamps are Unix ms."""
+
+    seq: int
+    id: bytes
+    account_seq: int
+    account_id: bytes
+    object_id: str | None = field(repr=False)
+    """None for event IDs, and after the last trace of the object ID is erased."""
+    object_digest: str | None
+    event_seqs: tuple[int, ...] | None
+    missing: int
+    position: int
+    scanned_through: int
+    last_event_seq: int
+    events: int
+    leases_until: int | None
+    tidied_at: int | None
+    created_at: int
+    completed_at: int | None
+
+    @property
+    def has_events_left(self) -> bool:
+        """Whether the job may find more events."""
+        return self.tidied_at is None and min(self.position, self.scanned_through) < self.last_event_seq
+
+
+@dataclass(frozen=True, slots=True)
+class NewErasure:
+    """An erasure to store: of an object ID up to the event `last_event_seq`, or of events."""
+
+    id: bytes
+    account_seq: int
+    created_at: int
+    last_event_seq: int
+    object_id: str | None = field(default=None, repr=False)
+    object_digest: str | None = None
+    event_seqs: tuple[int, ...] | None = None
+    missing: int = 0
+
+
+class Found(NamedTuple):
+    """The number of events that an erasure would erase, and their oldest and newest timestamps."""
+
+    events: int = 0
+    oldest_at: int | None = None
+    newest_at: int | None = None
+
+    def plus(self, more: "Found") -> "Found":
+        """Return the sum."""
+        oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
+        newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
+        return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))
+
+
+class Step(NamedTuple):
+    """The next events of an erasure, and the progress after them."""
+
+    event_seqs: Sequence[int]
+    unchecked: Sequence[tuple[int, bytes]]
+    """Events without an object ID, with their bodies. The caller checks the object ID in the body."""
+    position: int
+    scanned_through: int
+
+
+def create(connection: Connection, new: NewErasure) -> Erasure:
+    """Store an erasure. Raises Conflict if the account was deleted or has too many unfinished erasures."""
+    require(connection, new.account_seq)
+    own = (erasures.c.account_seq == new.account_seq, sa.text(_UNFINISHED))
+    running = connection.scalar(sa.select(sa.func.count()).select_from(erasures).where(*own)) or 0
+    if running >= ERASURES_UNFINISHED_PER_ACCOUNT_MAX:
+        raise Conflict(f"The account has {running} running erasures, which is the limit. Wait until one is completed.")
+    connection.execute(
+        sa.insert(erasures).values(
+            id=new.id,
+            account_seq=new.account_seq,
+            object_id=new.object_id,
+            object_digest=new.object_digest,
+            event_seqs=None if new.event_seqs is None else json.dumps(new.event_seqs),
+            missing=new.missing,
+            position=0,
+            scanned_through=0 if new.event_seqs is None else new.last_event_seq,
+            last_event_seq=new.last_event_seq,
+            created_at=new.created_at,
+        )
+    )
+    return _one(connection, erasures.c.id == new.id)
+
+
+def get(connection: Connection, account_seq: int, erasure_id: bytes) -> Erasure | None:
+    """Return the account's erasure with this ID."""
+    own = (erasures.c.account_seq == account_seq, erasures.c.id == erasure_id)
+    row = connection.execute(_details().where(*own)).first()
+    return None if row is None else _erasure(row)
+
+
+def page(
+    connection: Connection, account_seq: int, *, limit: int, before: tuple[int, ...] | None = None
+) -> Page[Erasure]:
+    """List the account's erasures, newest first."""
+    query = _details().where(erasures.c.account_seq == account_seq)
+    if before is not None:
+        query = query.where(erasures.c.seq < before[0])
+    rows = connection.execute(query.order_by(erasures.c.seq.desc()).limit(limit + 1))
+    return page_of([_erasure(row) for row in rows], limit, lambda erasure: (erasure.seq,))
+
+
+def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
+    """List the erasures that are not completed, oldest first."""
+    query = _details().where(sa.text(_UNFINISHED)).order_by(erasures.c.seq).limit(limit)
+    return [_erasure(row) for row in connection.execute(query)]
+
+
+def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the numbers of the account's events by ID."""
+    query = sa.select(events.c.id, events.c.seq).where(events.c.id.in_(event_ids), events.c.account_seq == account_seq)
+    return {row.id: row.seq for row in connection.execute(query)}
+
+
+def newest_seq(connection: Connection) -> int:
+    """Return the number of the newest event."""
+    return connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
+
+
+def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -> Found:
+    """Count the events among these numbers that are not erased."""
+    return _count(connection, [events.c.account_seq == account_seq, events.c.seq.in_(event_seqs)])
+
+
+def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
+    """Count events about an object up to the number `last`, newest first, with the index of object IDs.
+
+    Returns the count, and the number up to which the next call continues; 0 at the end.
+    """
+    found = event_objects.candidates(connection, account_seq, object_id, 0, last)
+    conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]
+    is_full = len(found) == event_objects.CANDIDATES_MAX
+    return _count(connection, conditions), found[-1] - 1 if is_full else 0
+
+
+def next_step(connection: Connection, erasure: Erasure) -> Step:
+    """Find the next events of an erasure."""
+    if erasure.event_seqs is not None:
+        left = [seq for seq in erasure.event_seqs if seq > erasure.position]
+        return _cut(connection, erasure, left, erasure.last_event_seq)
+    if erasure.position < erasure.last_event_seq:
+        assert erasure.object_id is not None, "the object ID is erased after the last event"
+        first, last = erasure.position + 1, erasure.last_event_seq
+        found = event_objects.candidates(
+            connection, erasure.account_seq, erasure.object_id, first, last, newest_first=False
+        )
+        own = (*event_objects.matching(erasure.object_id, found), events.c.account_seq == erasure.account_seq)
+        query = sa.select(events.c.seq).where(*own, events.c.erased_at.is_(None)).order_by(events.c.seq)
+        through = found[-1] if len(found) == event_objects.CANDIDATES_MAX else last
+        return _cut(connection, erasure, list(connection.scalars(query)), through)
+    return _next_unchecked(connection, erasure)
+
+
+def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
+    """Complete an erasure, once."""
+    change = sa.update(erasures).where(erasures.c.seq == erasure.seq, erasures.c.completed_at.is_(None))
+    completed = connection.execute(change.values(completed_at=now)).rowcount
+    found = _one(connection, erasures.c.seq == erasure.seq)
+    if completed:
+        details = {"events": found.events}
+        entry = AuditEntry(found.account_seq, now, SYSTEM, "erasure.completed", prefixed(ERASURE, found.id), details)
+        audit.add(connection, entry)
+    return found
+
+
+def _cut(connection: Connection, erasure: Erasure, seqs: Sequence[int], through: int) -> Step:
+    """Return the first events within the limits of a step."""
+    chosen = seqs[:EVENTS_PER_STEP]
+    query = sa.select(deliveries.c.event_seq, sa.func.count()).where(deliveries.c.event_seq.in_(chosen))
+    counts = {row[0]: row[1] for row in connection.execute(query.group_by(deliveries.c.event_seq))}
+    total = 0
+    for number, seq in enumerate(chosen, 1):
+        total += counts.get(seq, 0)
+        if total > DELIVERIES_PER_STEP:
+            chosen = chosen[:number]
+            break
+    position = through if len(chosen) == len(seqs) else chosen[-1]
+    return Step(chosen, (), position, erasure.scanned_through)
+
+
+def _next_unchecked(connection: Connection, erasure: Erasure) -> Step:
+    own = (
+        events.c.account_seq == erasure.account_seq,
+        events.c.seq > erasure.scanned_through,
+        events.c.seq <= erasure.last_event_seq,
+    )
+    end = sa.select(events.c.seq).where(*own).order_by(events.c.seq).offset(WINDOW_EVENTS - 1).limit(1)
+    through = connection.scalars(end).first() or erasure.last_event_seq
+    query = (
+        sa.select(events.c.seq, events.c.body)
+        .where(*own, events.c.seq <= through, events.c.object_id.is_(None), events.c.erased_at.is_(None))
+        .order_by(events.c.seq)
+        .limit(BODIES_PER_STEP)
+    )
+    rows = [(row.seq, row.body) for row in connection.execute(query)]
+    if len(rows) == BODIES_PER_STEP:
+        through = rows[-1][0]
+    return Step((), rows, erasure.position, through)
+
+
+def _count(connection: Connection, conditions: Sequence[sa.ColumnElement[bool]]) -> Found:
+    created_at = events.c.created_at
+    query = sa.select(sa.func.count(), sa.func.min(created_at), sa.func.max(created_at)).select_from(events)
+    return Found(*connection.execute(query.where(*conditions, events.c.erased_at.is_(None))).one())
+
+
+_UNFINISHED: Final = "completed_at IS NULL"
+_PLAIN: Final = tuple(name for name in Erasure.__slots__ if name not in {"account_id", "event_seqs"})
+
+
+def _details() -> sa.Select[Any]:
+    return sa.select(erasures, accounts.c.id.label("account_id")).join(
+        accounts, accounts.c.seq == erasures.c.account_seq
+    )
+
+
+def _one(connection: Connection, which: sa.ColumnElement[bool]) -> Erasure:
+    return _erasure(connection.execute(_details().where(which)).one())
+
+
+def _erasure(row: sa.Row[Any]) -> Erasure:
+    return Erasure(
+        account_id=row.account_id,
+        event_seqs=None if row.event_seqs is None else tuple(json.loads(row.event_seqs)),
+        **{name: getattr(row, name) for name in _PLAIN},
+    )

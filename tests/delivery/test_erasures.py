@@ -1,0 +1,147 @@
+"""Erasures under a virtual clock: what is in memory is dropped, and nothing is written back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other
+from tests.delivery.world import MINUTE, SECOND, World, respond
+from tests.engines import Place
+
+from uplift_server.core.events import envelope
+from uplift_server.core.lifecycle import Status
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.ingest import Draft
+from uplift_server.store import erasures
+from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
+from uplift_server.store.schema import events
+from uplift_server.store.schema_objects import event_objects
+
+from .test_replays import replay, stored
+
+HOST = "one.test"
+LEASE_MS = 30 * SECOND
+
+
+async def start_erasure(world: World, **chosen: Any) -> int:
+    """Create an erasure as the service does. Return its number."""
+    seqs: Sequence[int] | None = chosen.pop("event_seqs", None)
+    last = await world.database.read(erasures.newest_seq)
+    new = NewErasure(
+        world.fresh_id(), world.account.seq, world.clock.now, last, event_seqs=seqs and tuple(sorted(seqs)), **chosen
+    )
+    created = await world.database.write(lambda c: erasures.create(c, new))
+    world.parts.erasures.wake()
+    return int(created.seq)
+
+
+async def of(world: World, seq: int) -> Erasure:
+    """Return a stored erasure."""
+    found = await world.database.read(lambda c: erasures.page(c, world.account.seq, limit=100))
+    return next(each for each in found.items if each.seq == seq)
+
+
+async def bodies(world: World) -> list[bytes]:
+    """Return the data of all events."""
+    rows = await world.database.read(lambda c: list(c.execute(sa.select(events.c.body).order_by(events.c.seq)).all()))
+    return [row.body for row in rows]
+
+
+async def test_waiting_and_in_flight_deliveries_are_dropped(place: Place) -> None:
+    async with World(place, endpoint_in_flight_max=1) as world:
+        endpoint = await world.endpoint(HOST, lambda _: None)
+        accepted = await world.accept(3)
+        assert len(world.sender.sent) == 1
+        erasure = await start_erasure(world, event_seqs=[each.seq for each in accepted])
+        await world.run_for(SECOND)
+        assert await world.statuses() == {Status.CANCELLED: 3}
+        # The attempt in flight could still reach the database.
+        assert (await of(world, erasure)).completed_at is None
+        world.sender.scripts[HOST] = lambda _: respond(200)
+        [last] = await world.accept(1)
+        await world.run_for(LEASE_MS + SECOND)
+        done = await of(world, erasure)
+        assert done.completed_at is not None
+        assert (done.events, done.object_id, done.event_seqs) == (3, None, None)
+        assert [each.event_seq for each in await world.attempts()] == [last.seq]
+        assert len(world.sender.sent) == 2
+        assert endpoint.health.failing_since is None
+        assert world.parts.lanes.load().in_flight == 0
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_another_process_does_not_restore_the_content(place: Place, silent: bool) -> None:
+    async with Fleet(place, endpoint_in_flight_max=1) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=8)
+        [eraser] = [peer for peer in fleet.peers if peer.parts.jobs.holds(SingletonJob.ERASURE)]
+        foreign = next(seq for seq in seqs if not eraser.owns(seq))
+        owner, _ = owner_and_other(fleet, foreign)
+        for number in range(8):
+            fleet.sender.scripts[f"h{number}.test"] = lambda _: None
+        fleet.switch_to(owner)
+        accepted = await fleet.accept(2)
+        before = len(fleet.sender.sent)
+        fleet.bus.silent = silent
+        fleet.switch_to(eraser)
+        erasure = await start_erasure(fleet, event_seqs=[each.seq for each in accepted])
+        await fleet.run_for(2 * MINUTE)
+        assert (await of(fleet, erasure)).completed_at is not None
+        assert set(await fleet.statuses()) == {Status.CANCELLED}
+        assert len(fleet.sender.sent) == before
+        assert await fleet.attempts() == []
+
+
+async def test_a_replay_does_not_send_bodies_that_it_has_read(place: Place) -> None:
+    async with World(place) as world:
+        endpoint = await world.endpoint(HOST)
+        accepted = await world.accept(30)
+        await world.run_for(SECOND)
+        replayed = await replay(world, endpoint, rate=10, statuses=(Status.DELIVERED,))
+        await world.run_for(500)
+        sent = len(world.sender.sent)
+        assert 30 < sent < 60
+        await start_erasure(world, event_seqs=[each.seq for each in accepted])
+        await world.settle()
+        await world.run_for(MINUTE)
+        assert len(world.sender.sent) <= sent + 1
+        assert all(body.rstrip().endswith(b'"data":null}') for body in await bodies(world))
+        found = await stored(world, replayed)
+        assert found.completed_at is not None
+        assert found.skipped >= 30 - (sent + 1 - 30)
+        assert await world.statuses() == {Status.DELIVERED: 30}
+
+
+async def test_an_erasure_continues_after_a_kill(place: Place) -> None:
+    count = 3 * EVENTS_PER_STEP
+    async with World(place) as world:
+        await world.accept(count)
+        erasure = await start_erasure(world, event_seqs=range(1, count + 1))
+        await world.settle()
+        assert (await of(world, erasure)).events == EVENTS_PER_STEP
+        await world.kill()
+        await world.run_for(SECOND)
+        done = await of(world, erasure)
+        assert (done.events, done.completed_at is not None) == (count, True)
+        assert all(body.rstrip().endswith(b'"data":null}') for body in await bodies(world))
+
+
+async def test_events_without_a_stored_object_id_are_found(place: Place) -> None:
+    """Releases before the index of object IDs did not store them."""
+    async with World(place) as world:
+        live = world.cache.event_types["a.b"]
+        for object_id in (b'"athlete-1"', b'"athlete-2"', b"7", b'"athl\\u0065te-1"', b'"athlete-1"'):
+            await world.parts.event_ingest.accept(world.account.seq, [Draft(live, b'{"object":{"id":%b}}' % object_id)])
+        other = await world.new_account()
+        await world.parts.event_ingest.accept(other.seq, [Draft(live, b'{"object":{"id":"athlete-1"}}')])
+
+        def forget(connection: sa.Connection) -> None:
+            connection.execute(sa.update(events).where(events.c.seq != 5).values(object_id=None))
+            connection.execute(sa.delete(event_objects).where(event_objects.c.event_seq != 5))
+
+        await world.database.write(forget)
+        erasure = await start_erasure(world, object_id="athlete-1", object_digest="d")
+        await world.run_for(SECOND)
+        assert (await of(world, erasure)).events == 3
+        left = [envelope.data_of(body) for body in await bodies(world) if b'"data":null' not in body]
+        assert left == [b'{"object":{"id":"athlete-2"}}', b'{"object":{"id":7}}', b'{"object":{"id":"athlete-1"}}']
