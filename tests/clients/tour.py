@@ -104,6 +104,7 @@ def main() -> None:
     statuses = [DeliveriesListStatusItem.DELIVERED, DeliveriesListStatusItem.FAILED]
     filtered = valid(deliveries_list.sync(client=client, status=statuses, type_=["athlete.created"]), DeliveryList)
     sent = valid(events_get.sync(str(event.id), client=client), EventWithBody).body
+    assert sent is not None
     assert not isinstance(sent, Unset)
     athlete = AthleteCreatedEvent.from_dict(sent.to_dict()).data.object_
     rejected = valid(endpoints_create.sync(client=client, body=EndpointNew("ftp://example.com")), Problem)
