@@ -15,7 +15,7 @@ from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.ingest import Draft
 from uplift_server.store import erasures
 from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
-from uplift_server.store.schema import events
+from uplift_server.store.schema import endpoints, events
 from uplift_server.store.schema_objects import event_objects
 
 from .test_replays import replay, stored
@@ -68,6 +68,29 @@ async def test_waiting_and_in_flight_deliveries_are_dropped(place: Place) -> Non
         assert len(world.sender.sent) == 2
         assert endpoint.health.failing_since is None
         assert world.parts.lanes.load().in_flight == 0
+
+
+async def test_the_last_error_of_an_endpoint_is_erased(place: Place) -> None:
+    """Pages, emails and the API show the first line of the last response, and the redirect target."""
+    async with World(place) as world:
+        answer = respond(302)._replace(location="https://club.example/athlete-1", response_body=b"Hello Zebulon")
+        endpoint = await world.endpoint(HOST, lambda _: answer)
+        other = await world.endpoint("other.test", lambda _: respond(500)._replace(response_body=b"Out of order"))
+        [event] = await world.accept(1)
+        await world.run_for(SECOND)
+        assert endpoint.health.last_error == "Hello Zebulon"
+        await start_erasure(world, event_seqs=[event.seq])
+        await world.settle()
+        for live in (endpoint, other):
+            assert (live.health.last_error, live.health.last_location) == (None, None)
+            assert live.health.failing_since is not None
+        await world.run_for(SECOND)
+        query = sa.select(endpoints.c.last_error, endpoints.c.last_location)
+        rows = await world.database.read(lambda c: list(c.execute(query).all()))
+        assert [tuple(row) for row in rows] == [(None, None)] * 2
+        attempts = [(row.error, row.location, row.request_head, row.response_head) for row in await world.attempts()]
+        assert attempts == [(None, None, b"", b"")] * 2
+        assert not any(row.response_body.strip(b"\0") for row in await world.attempts())
 
 
 @pytest.mark.parametrize("silent", [False, True])

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.causes import shown_location
+from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import CONTENT_FACTS
@@ -160,23 +161,18 @@ def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[i
         own = sa.and_(attempts.c.seq == row.seq, attempts.c.event_seq == row.event_seq)
         connection.execute(sa.update(attempts).where(own).values(response_body=body, **values))
     told = {
-        (row.endpoint_seq, row.error, None if row.location is None else shown_location(row.location))
+        (row.endpoint_seq, text)
         for row in rows
-        if row.error is not None or row.location is not None
+        for text in (row.error, first_line(row.response_body or b""), row.location and shown_location(row.location))
+        if text
     }
-    cleared = []
-    for endpoint_seq, error, location in sorted(told, key=lambda each: each[0]):
-        own = sa.and_(
-            endpoints.c.seq == endpoint_seq,
-            sa.or_(
-                sa.and_(endpoints.c.last_error == error, endpoints.c.last_error.is_not(None)),
-                sa.and_(endpoints.c.last_location == location, endpoints.c.last_location.is_not(None)),
-            ),
-        )
-        change = sa.update(endpoints).where(own).values(last_error=None, last_location=None)
-        if connection.execute(change).rowcount:
-            cleared.append(endpoint_seq)
-    return cleared
+    cleared: dict[int, None] = {}
+    for endpoint_seq, text in sorted(told):
+        repeats = sa.or_(endpoints.c.last_error == text, endpoints.c.last_location == text)
+        change = sa.update(endpoints).where(endpoints.c.seq == endpoint_seq, repeats)
+        if connection.execute(change.values(last_error=None, last_location=None)).rowcount:
+            cleared[endpoint_seq] = None
+    return list(cleared)
 
 
 def _erase_keys(connection: Connection, found: Sequence[sa.Row[Any]]) -> None:

@@ -56,7 +56,7 @@ fingerprint of the password to replace: the tokens of links are derived from it 
 An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
 endpoints, and `more` is the number of further ones.
 """
-CONTENT_FACTS: Final = ("cause", "remedy")
+CONTENT_FACTS: Final = ("cause", "remedy", "response")
 """Values that can repeat parts of a response. The erasure of an event erases them."""
 OTHERS_MAX: Final = 200
 
