@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
         examples=(
             "uplift-server send movement.analytics.created --account acc_0197f0c2",
             "uplift-server send movement.analytics.created --account acc_0197f0c2 --data data.json",
-            "echo '{\"object\": {}}' | uplift-server send movement.analytics.created --account acc_0197f0c2 --data -",
+            "uplift-server send movement.analytics.created --account acc_0197f0c2 --data - < data.json",
             "uplift-server send --file events.jsonl --account acc_0197f0c2",
         ),
     )(send)
