@@ -35,7 +35,7 @@ INSERT INTO events SELECT at(n), decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n
 '{{"id":"x","object":"event","type":"t","api_version":"1","created":1,"data":{{}}}}', 'o'
 FROM generate_series(1, {ROWS}) n;
 INSERT INTO event_objects SELECT at(n) - at(n) % {POSTGRES_BUCKET},
-CASE n % 100 WHEN 0 THEN {object_key("o")} ELSE n END, at(n) FROM generate_series(1, {ROWS}) n;
+CASE n % 100 WHEN 0 THEN {object_key(1, "o")} ELSE n END, at(n) FROM generate_series(1, {ROWS}) n;
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, completed_at, lease_owner,
 replay_seq, resume_status) SELECT at(n), 1 + n % 500, 1 + n % 500,
 CASE WHEN n % 40 = 0 THEN 0 WHEN n % 50 = 1 THEN 2 WHEN n % 60 = 2 THEN 3 ELSE 1 END,
