@@ -80,7 +80,11 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(server: Any) -> None:
     assert server.operator.delete(path).status == 204
     assert (owner.get("/v1/endpoints").status, owner.get("/v1/endpoints").code) == (401, "unauthorized")
     assert server.operator.delete(path).code == "not_found"
-    assert server.operator.get(f"/v1/accounts/{account}/keys").json == {"data": [], "next_cursor": None}
+    assert server.operator.get(f"/v1/accounts/{account}/keys").json == {
+        "data": [],
+        "next_cursor": None,
+        "prev_cursor": None,
+    }
 
 
 def test_keys_have_their_requested_scopes(server: Any) -> None:

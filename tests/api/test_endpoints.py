@@ -69,7 +69,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
     }
     path = f"/v1/endpoints/{endpoint['id']}"
     assert owner.get(path).json == endpoint
-    assert owner.get("/v1/endpoints").json == {"data": [endpoint], "next_cursor": None}
+    assert owner.get("/v1/endpoints").json == {"data": [endpoint], "next_cursor": None, "prev_cursor": None}
 
     live = server.services.context.cache.endpoints_by_id[ids.parse_prefixed(ids.ENDPOINT, endpoint["id"])]
     assert live.subscription.matches("movement.x.y")
@@ -351,3 +351,29 @@ def test_lists_are_filtered_by_state_and_text(server: Any) -> None:
     assert owner.get("/v1/endpoints?state=gone").problems == {("state", "value_unknown")}
     assert owner.get("/v1/endpoints?text=%00").problems == {("text", "characters_invalid")}
     assert owner.get(f"/v1/endpoints?text={'a' * 201}").problems == {("text", "too_long")}
+
+
+def test_endpoints_are_listed_by_id_state_and_event_type(server: Any) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    every, group, other = (
+        owner.post("/v1/endpoints", {"url": f"https://example.com/{number}", "event_types": types}).json["id"]
+        for number, types in enumerate(([], ["athlete.*"], ["export.completed"]))
+    )
+    theirs = server.owner(server.account()).post("/v1/endpoints", {"url": "https://example.com/"}).json["id"]
+    owner.post(f"/v1/endpoints/{group}/pause")
+
+    def listed(query: str) -> list[str]:
+        return [each["id"] for each in owner.get(f"/v1/endpoints?{query}").json["data"]]
+
+    assert listed("event_type=athlete.created") == [group, every]
+    assert listed("event_type=athlete.created&event_type=export.completed") == [other, group, every]
+    assert listed("event_type=webhook.created") == [every]
+    assert listed(f"id={every}&id={other}&id={theirs}") == [other, every]
+    assert listed("state=paused&state=failing") == [group]
+    assert listed("state=paused&state=enabled&event_type=athlete.updated&order=asc") == [every, group]
+    assert owner.get("/v1/endpoints?event_type=no.such&id=x&state=lost").problems == {
+        ("event_type", "event_type_unknown"),
+        ("id", "id_invalid"),
+        ("state", "value_unknown"),
+    }

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from uplift_server.core import ids
@@ -140,6 +141,53 @@ def test_events_are_filtered_by_type_and_time(server: Any) -> None:
     assert listed("created_before=1999-01-01T00:00:00%2B02:00") == []
     spanning = server.operator.get(f"/v1/events?type=athlete.updated&created_after={texts[0]}").json["data"]
     assert [(each["id"], each["account"]) for each in spanning] == [(events[1], account)]
+
+
+def test_values_of_one_filter_are_alternatives(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = server.account()
+    owner = server.owner(account)
+    names = ["movement.analytics.created", "athlete.updated", "export.completed"] * 2
+    events = [server.event(account, type_name=name) for name in names]
+    theirs = server.event(server.account())
+    for rows in (20_000, 1):
+        monkeypatch.setattr("uplift_server.store.events.WINDOW_EVENTS", rows)
+        query = "/v1/events?type=athlete.updated&type=export.completed&limit=3"
+        chosen = [each for each, name in zip(events, names, strict=True) if name != names[0]]
+        assert [each for page in read_pages(owner, query) for each in page] == chosen[::-1]
+        chosen = [events[0], events[4], theirs]
+        query = f"/v1/events?id={chosen[0]}&id={chosen[1].upper()}&id={theirs}"
+        assert read_pages(owner, query) == [[events[4], events[0]]]
+        assert [each["id"] for each in owner.get(f"{query}&order=asc").json["data"]] == chosen[:2]
+        assert [each["id"] for each in server.operator.get(query).json["data"]] == chosen[::-1]
+        assert read_pages(owner, f"{query}&type=athlete.updated") == [[events[4]]]
+    assert owner.get("/v1/events?id=x&type=no.such&type=athlete.updated").problems == {
+        ("id", "id_invalid"),
+        ("type", "event_type_unknown"),
+    }
+
+
+def test_a_list_with_bodies_has_the_bytes_of_each_envelope(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page ends early if its bodies are too large, in both orders."""
+    account = server.account()
+    owner = server.owner(account)
+    events = [server.event(account) for _ in range(5)]
+    single = {event: owner.get(f"/v1/events/{event}") for event in events}
+    whole = owner.get("/v1/events?include=body")
+    assert whole.json["data"] == [single[event].json for event in events[::-1]]
+    assert all(response.body.partition(b'"body":')[2][:-1] in whole.body for response in single.values())
+    assert "body" not in owner.get("/v1/events").json["data"][0]
+    size = len(single[events[0]].body.partition(b'"body":')[2]) - 1
+    for bytes_max, count in ((size - 1, 1), (2 * size, 2), (2 * size + 1, 2)):
+        monkeypatch.setattr("uplift_server.store.events.PAGE_BODY_BYTES_MAX", bytes_max)
+        pages = read_pages(owner, "/v1/events?include=body")
+        assert [len(page) for page in pages] == [count] * (5 // count) + [1] * (5 % count)
+        assert [each for page in pages for each in page] == events[::-1]
+        page = owner.get("/v1/events?include=body&order=asc").json
+        assert ([each["id"] for each in page["data"]], page["has_more"]) == (events[:count], True)
+        rest = owner.get(f"/v1/events?include=body&order=asc&limit=1&cursor={page['next_cursor']}").json
+        assert [each["id"] for each in rest["data"]] == [events[count]]
+        assert owner.get(f"/v1/events?include=body&cursor={rest['prev_cursor']}").json["data"]
+    assert owner.get("/v1/events?include=data").problems == {("include", "value_unknown")}
 
 
 def test_events_of_a_deleted_type_keep_their_type_name(server: Any) -> None:

@@ -59,6 +59,7 @@ def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         "UPLIFT_OPERATOR_KEY": OPERATOR,
         "UPLIFT_SECRET_KEY": base64.b64encode(PROCESS_KEY).decode(),
         "UPLIFT_LOG_FORMAT": "none",
+        "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
     }
     ready: list[Any] = []
     started = threading.Event()
@@ -125,6 +126,26 @@ def test_events_are_found_by_the_id_of_their_object(port: int, operator: Client)
     assert [each["object_id"] for each in operator.get("/v1/events")["data"]] == [None, "4711", "s_1"]
     assert problems(operator.get_response(f"/v1/events?object_id={'a' * 129}")) == {("object_id", "too_long")}
     assert problems(operator.get_response("/v1/events?object_id=%00")) == {("object_id", "characters_invalid")}
+
+
+def test_the_response_lists_the_matched_endpoints_on_request(operator: Client) -> None:
+    """A repeated request lists those of the first one."""
+    matching, paused, other = (
+        operator.post("/v1/endpoints", {"url": f"http://127.0.0.1:9/{path}", "event_types": types}).json()["id"]
+        for path, types in (("a", []), ("b", [TYPE]), ("c", ["athlete.updated"]))
+    )
+    assert operator.post(f"/v1/endpoints/{paused}/pause", {}).status == 200
+    first = operator.post("/v1/events?include=endpoints", event(idempotency_key="include"))
+    assert (first.status, first.json()["endpoints"]) == (202, [matching, paused])
+    later = operator.post("/v1/endpoints", {"url": "http://127.0.0.1:9/d"}).json()["id"]
+    again = operator.post("/v1/events?include=endpoints", event(idempotency_key="include")).json()
+    assert (again["duplicate"], again["endpoints"]) == (True, [matching, paused])
+    assert "endpoints" not in operator.post("/v1/events", event()).json()
+    athlete = {"id": "67b95880-eb2c-56f6-b4ed-97417b86b3ec", "first_name": "Caleb", "height": 80}
+    batch = {"events": [event(), event(type="athlete.updated", data={"object": athlete})]}
+    found = operator.post("/v1/events/batch?include=endpoints", batch).json()["data"]
+    assert [each["endpoints"] for each in found] == [[matching, paused, later], [matching, other, later]]
+    assert problems(operator.post("/v1/events?include=body", event())) == {("include", "value_unknown")}
 
 
 def test_numbers_that_are_too_large_to_check_are_rejected(operator: Client) -> None:

@@ -57,7 +57,7 @@ def test_unused_links_are_listed_and_revoked(server: Any) -> None:
     server.operator.post(f"/v1/accounts/{other}/portal-links")
     server.operator.post("/v1/sign-in-links")
     shown = [{name: value for name, value in each.items() if name != "url"} for each in reversed(made)]
-    assert server.operator.get(path).json == {"data": shown, "next_cursor": None}
+    assert server.operator.get(path).json == {"data": shown, "next_cursor": None, "prev_cursor": None}
     assert {name: shown[0][name] for name in ("account", "email", "role")} == {
         "account": account,
         "email": "2@example.com",

@@ -8,6 +8,7 @@ from tests.service.world import PASSWORD
 from uplift_server.core import ids
 from uplift_server.core.security.rights import Role
 from uplift_server.store import members, people
+from uplift_server.store.pages import PageRequest
 
 ANN = "ann@example.com"
 FIELDS = {"id", "account", "email", "name", "role", "has_password", "created_at"}
@@ -35,8 +36,8 @@ def test_a_person_is_invited_accepts_and_is_listed(server: Any) -> None:
     assert set(created.json) == {"id", "account", "email", "role", "invited_by", "created_at", "expires_at"}
     assert (created.json["account"], created.json["email"], created.json["role"]) == (account, ANN, "manager")
     listed = server.operator.get(f"/v1/accounts/{account}/invitations").json
-    assert listed == {"data": [created.json], "next_cursor": None}
-    assert server.operator.get(path).json == {"data": [], "next_cursor": None}
+    assert listed == {"data": [created.json], "next_cursor": None, "prev_cursor": None}
+    assert server.operator.get(path).json == {"data": [], "next_cursor": None, "prev_cursor": None}
 
     member = join(server, account)
 
@@ -125,7 +126,7 @@ def test_deleting_an_account_deletes_its_memberships(server: Any) -> None:
     assert server.operator.delete(f"/v1/accounts/{account}").status == 204
     assert server.operator.get(f"/v1/accounts/{account}/members").code == "not_found"
     assert server.run(lambda: server.database.read(lambda c: people.find(c, "gus@example.com"))) is None
-    assert server.run(lambda: server.database.read(lambda c: members.page(c, seq, limit=5))).items == []
+    assert server.run(lambda: server.database.read(lambda c: members.page(c, seq, PageRequest(5)))).items == []
 
 
 @pytest.mark.parametrize("role", Role)

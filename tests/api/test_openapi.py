@@ -140,6 +140,7 @@ def test_responses_match_their_schemas(server: Any, document: Any) -> None:
         server.settle(leased, Outcome.SERVER_ERROR, Status.FAILED)
     delivery = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
     names = {"account": account, "endpoint": endpoint.json["id"], "event": event, "delivery": delivery}
+    names["attempt"] = owner.get(f"/v1/attempts?delivery={delivery}").json["data"][0]["id"]
     names["name"] = "webhook.created"
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint.json["id"]}).json["id"]
     names["erasure"] = operator.post(f"/v1/accounts/{account}/erasures", {"object_id": "x"}).json["id"]

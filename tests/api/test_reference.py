@@ -25,6 +25,7 @@ from uplift_server.api.documentation.reference_samples import (
     sample_response,
     typescript,
 )
+from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events.catalog import EVENT_TYPES
 from uplift_server.core.lifecycle import Status
 from uplift_webhooks.api import Client
@@ -245,8 +246,12 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
     endpoint = operator.call("POST", "/v1/endpoints", {"url": "https://example.com/a"}, uplift_account=account).json[
         "id"
     ]
+    [registration] = server.lease(endpoint)
+    server.settle(registration, Outcome.DELIVERED, Status.DELIVERED)
+    attempt = operator.get(f"/v1/attempts?endpoint={endpoint}").json["data"][0]["id"]
     event = server.event(account, {endpoint: Status.PENDING})
     names = {"account": account, "endpoint": endpoint, "event": event, "name": "pitch.tracked", "document": "errors"}
+    names["attempt"] = attempt
     owner = server.owner(account, None)
     names["delivery"] = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint}).json["id"]

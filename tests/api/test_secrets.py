@@ -16,6 +16,7 @@ from uplift_server.core.security.signing import keys_of
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.store import audit, endpoints
 from uplift_server.store.errors import Unavailable
+from uplift_server.store.pages import PageRequest
 
 CUSTOM_SECRET = "a-token-of-my-own-choice"
 DAY_S = 24 * 3600
@@ -46,7 +47,7 @@ def path(endpoint: Mapping[str, Any], rest: str = "") -> str:
 def entries(server: Any, endpoint: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the audit entries of an endpoint's secrets, oldest first."""
     found = server.run(
-        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), limit=500).items)
+        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), PageRequest(500)).items)
     )
     return [
         (each.action, dict(each.details))
@@ -106,7 +107,7 @@ def test_the_audit_log_names_actor_and_address(server: Any, account: str, owner:
     owner.get(path(endpoint))
 
     found = server.run(
-        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), limit=1).items[0])
+        lambda: server.database.read(lambda c: audit.page(c, None, audit.AuditFilter(), PageRequest(1)).items[0])
     )
     holder = server.operator.get(f"/v1/accounts/{account}/keys").json["data"]
     assert found.actor.id in {each["id"] for each in holder}

@@ -78,7 +78,7 @@ def test_a_day_has_hourly_buckets(mine: Owner) -> None:
     before = mine.now
     response = mine.client.get("/v1/stats").json
     hour = mine.now - mine.now % HOUR_MS
-    assert set(response) == {"period", "totals", "buckets", "failures"}
+    assert set(response) == {"period", "since", "until", "totals", "buckets", "failures"}
     assert response["period"] == "24h"
     totals = {"deliveries": 4, "delivered": 1, "failed": 1, "pending": 1, "held": 1, "attempts": 3}
     measured = {"first_try_rate": 0.3333, "p50_ms": 12.4, "p95_ms": 12.5}
@@ -135,9 +135,9 @@ def test_an_operator_sees_the_totals_of_all_accounts(mine: Owner, theirs: Owner,
 
 def test_an_invalid_period_is_rejected(mine: Owner) -> None:
     for path in ("/v1/stats", f"/v1/endpoints/{mine.endpoint}/stats"):
-        assert mine.client.get(f"{path}?period=1y&since=x").problems == {
+        assert mine.client.get(f"{path}?period=1y&x=y").problems == {
             ("period", "value_unknown"),
-            ("since", "unknown_field"),
+            ("x", "unknown_field"),
         }
 
 
@@ -195,3 +195,78 @@ def test_an_endpoint_missing_in_the_cache_has_empty_statistics(mine: Owner, serv
     assert {name: each.totals.deliveries for name, each in found.items()} == {second: 0, mine.endpoint: 4}
     assert mine.client.get(f"/v1/endpoints/{second}/deliveries").status == 200
     assert mine.client.get("/v1/endpoints/ep_nonsense/deliveries").code == "not_found"
+
+
+def test_a_range_has_whole_hours_or_days(server: Any) -> None:
+    mine = Owner(server)
+    since, until = format_timestamp(mine.now - 27 * HOUR_MS), format_timestamp(mine.now)
+    for path in ("/v1/stats", f"/v1/endpoints/{mine.endpoint}/stats"):
+        hours = mine.client.get(f"{path}?since={since}&until={until}").json
+        assert (hours["period"], len(hours["buckets"])) == (None, 28)
+        assert hours["since"] == hours["buckets"][0]["at"] <= since < until <= hours["until"]
+        assert {name: hours["totals"][name] for name in ("deliveries", "failed", "held", "cancelled", "attempts")} == {
+            "deliveries": 5, "failed": 1, "held": 1, "cancelled": 1, "attempts": 3,
+        }  # fmt: skip
+        assert hours["failures"] == {"timeout": 2}
+        days = mine.client.get(f"{path}?since={since}&by=day").json
+        assert all(bucket["at"].endswith("T00:00:00.000Z") for bucket in days["buckets"])
+        assert days["totals"]["deliveries"] == 5
+        before = mine.client.get(f"{path}?until={format_timestamp(mine.now - 25 * HOUR_MS)}").json
+        assert before["totals"]["deliveries"] == before["totals"]["cancelled"] == 1
+        assert len(mine.client.get(f"{path}?by=hour").json["buckets"]) in {24, 25}
+
+
+def test_a_range_is_listed_by_event_type_and_endpoint(server: Any) -> None:
+    """Deleted endpoints and types stay in the list. Accounts see only their own."""
+    owner = Owner(server)
+    other = str(owner.client.post("/v1/endpoints", {"url": "https://example.com/b"}).json["id"])
+    quiet = str(owner.client.post("/v1/endpoints", {"url": "https://example.com/c"}).json["id"])
+    for leased in server.lease(quiet):
+        server.settle(leased, Outcome.DELIVERED, Status.DELIVERED)
+    server.operator.put("/v1/event-types/counted.once", {"description": "x"})
+    server.event(owner.id, {other: Status.FAILED}, type_name="counted.once")
+    update_statistics(server)
+    server.operator.delete("/v1/event-types/counted.once")
+    owner.client.delete(f"/v1/endpoints/{other}")
+    since = format_timestamp(owner.now - 30 * HOUR_MS)
+    by_type = owner.client.get(f"/v1/stats?since={since}&by=type").json
+    assert by_type["buckets"] == []
+    groups = {each["type"]: each for each in by_type["groups"]}
+    assert groups["counted.once"] == {
+        "type": "counted.once", "deliveries": 1, "delivered": 0, "failed": 1, "pending": 0, "held": 0, "cancelled": 0,
+        "attempts": None, "first_try_rate": None,
+    }  # fmt: skip
+    assert {name: groups["movement.analytics.created"][name] for name in ("deliveries", "failed", "held")} == {
+        "deliveries": 4, "failed": 1, "held": 1,
+    }  # fmt: skip
+    assert sum(each["deliveries"] for each in groups.values()) == by_type["totals"]["deliveries"]
+    by_endpoint = owner.client.get(f"/v1/stats?since={since}&by=endpoint").json
+    assert [each["endpoint"] for each in by_endpoint["groups"]] == [quiet, other, owner.endpoint]
+    assert [each["attempts"] for each in by_endpoint["groups"]] == [1, 0, 3]
+    assert by_endpoint["groups"][2]["first_try_rate"] == 0.3333
+    first = owner.client.get(f"/v1/stats?since={since}&by=endpoint&limit=2&order=asc").json
+    assert [each["endpoint"] for each in first["groups"]] == [owner.endpoint, other]
+    rest = owner.client.get(f"/v1/stats?since={since}&by=endpoint&order=asc&cursor={first['next_cursor']}").json
+    assert [each["endpoint"] for each in rest["groups"]] == [quiet]
+    back = owner.client.get(f"/v1/stats?since={since}&by=endpoint&order=asc&cursor={rest['prev_cursor']}").json
+    assert back["groups"] == first["groups"]
+    everything = server.operator.get(f"/v1/stats?since={since}&by=type&limit=500").json
+    total = {each["type"]: each["deliveries"] for each in everything["groups"]}
+    assert total["counted.once"] == 1
+    assert total["movement.analytics.created"] > 4
+    assert other in {each["endpoint"] for each in server.operator.get("/v1/stats?by=endpoint").json["groups"]}
+
+
+def test_parameters_that_exclude_each_other_are_named(mine: Owner) -> None:
+    def problems(query: str) -> Any:
+        return mine.client.get(f"/v1/stats?{query}").problems
+
+    assert problems("period=24h&by=day") == {("period", "combination_invalid")}
+    assert problems("by=day&limit=5&order=asc") == {("limit", "combination_invalid"), ("order", "combination_invalid")}
+    assert problems("since=2026-01-02T00:00:00Z&until=2026-01-02T00:00:00Z") == {("since", "range_empty")}
+    assert problems("since=2025-01-01T00:00:00Z&until=2025-03-01T00:00:00Z") == {("since", "range_too_long")}
+    assert problems("since=2020-01-01T00:00:00Z&until=2025-03-01T00:00:00Z&by=day") == {("since", "range_too_long")}
+    assert problems("by=week&since=x") == {("by", "value_unknown"), ("since", "instant_invalid")}
+    path = f"/v1/endpoints/{mine.endpoint}/stats"
+    assert mine.client.get(f"{path}?by=type").problems == {("by", "value_unknown")}
+    assert mine.client.get("/v1/stats?since=2025-01-01T00:00:00Z&until=2025-03-01T00:00:00Z&by=day").status == 200

@@ -15,6 +15,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.store import audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.outbox import EmailResult, settle
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account
 from uplift_server.store.schema import endpoints as endpoints_table
 from uplift_server.store.schema import notices as notices_table
@@ -92,7 +93,7 @@ async def deliver_emails(world: World, *, sent: bool = True) -> None:
 async def actions(world: World, account: Account | None = None) -> list[tuple[str, int]]:
     """Return the actions in the audit log with their times, oldest first."""
     seq = None if account is None else account.seq
-    page = await world.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=500))
+    page = await world.database.read(lambda c: audit.page(c, seq, AuditFilter(), PageRequest(500)))
     return [(entry.action, entry.at) for entry in reversed(page.items)]
 
 

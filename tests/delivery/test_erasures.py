@@ -38,7 +38,7 @@ async def start_erasure(world: World, **chosen: Any) -> int:
 
 async def of(world: World, seq: int) -> Erasure:
     """Return a stored erasure."""
-    found = await world.database.read(lambda c: erasures.page(c, world.account.seq, limit=100))
+    found = await world.database.read(lambda c: erasures.page(c, world.account.seq, PageRequest(100)))
     return next(each for each in found.items if each.seq == seq)
 
 

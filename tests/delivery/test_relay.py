@@ -23,6 +23,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, Unavailable
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.listening import ListenResponse, ListenSession
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account, ApiKey, ServiceKey
 from uplift_server.store.schema import api_keys
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
@@ -53,7 +54,7 @@ async def session_of(
 
 
 async def sessions(world: World) -> list[ListenSession]:
-    return (await world.database.read(lambda c: listening.page(c, world.account.seq, limit=500))).items
+    return (await world.database.read(lambda c: listening.page(c, world.account.seq, PageRequest(500)))).items
 
 
 async def take_acknowledged(stream: Stream, count: int) -> list[StreamItem]:
@@ -69,7 +70,7 @@ async def take_acknowledged(stream: Stream, count: int) -> list[StreamItem]:
 
 
 async def stored_responses(world: World, session: ListenSession) -> list[ListenResponse]:
-    return (await world.database.read(lambda c: listening.page_of_responses(c, session.seq, limit=5000))).items
+    return (await world.database.read(lambda c: listening.page_of_responses(c, session.seq, PageRequest(5000)))).items
 
 
 async def test_an_unused_session_is_deleted_after_a_day(place: Place) -> None:
@@ -384,7 +385,7 @@ async def test_all_unused_sessions_are_deleted_at_once(place: Place) -> None:
             for _ in range(50):
                 await session_of(world, account)
         await world.run_for(DAY + 2 * HOUR - SECOND)
-        assert (await world.database.read(lambda c: listening.page(c, None, limit=500))).items == []
+        assert (await world.database.read(lambda c: listening.page(c, None, PageRequest(500)))).items == []
 
 
 async def test_the_newest_responses_are_kept(place: Place) -> None:

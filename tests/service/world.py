@@ -30,6 +30,7 @@ from uplift_server.store import audit, members, people
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Member
 
 URL = "https://hooks.example.com"
@@ -123,7 +124,7 @@ class World:
     async def audited(self, account: str | None = None) -> list[AuditEntry]:
         """Return the entries of the audit log, oldest first."""
         seq = None if account is None else self.seq(account)
-        found = await self.database.read(lambda c: audit.page(c, seq, AuditFilter(), limit=100))
+        found = await self.database.read(lambda c: audit.page(c, seq, AuditFilter(), PageRequest(100)))
         return found.items[::-1]
 
     async def contents(self) -> bytes:

@@ -7,6 +7,7 @@ from uplift_server.core.people.audit import SYSTEM, Actor, ActorKind, AuditEntry
 from uplift_server.store import accounts, audit
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.event_times import DISORDER_MS
+from uplift_server.store.pages import PageRequest
 
 KEY = Actor(ActorKind.KEY, "receiver", "key_1", "192.0.2.1")
 HOUR = 3_600_000
@@ -29,7 +30,7 @@ def find_times(connection: sa.Connection, audit_filter: AuditFilter, account_seq
     """Return the timestamps of all matching entries, page by page."""
     times, before = [], None
     while True:
-        page = audit.page(connection, account_seq, audit_filter, limit=2, before=before)
+        page = audit.page(connection, account_seq, audit_filter, PageRequest(2, before))
         times += [entry.at for entry in page.items]
         before = page.next_key
         if before is None:
@@ -41,7 +42,7 @@ def test_a_stored_entry_is_returned_with_its_account_id(connection: sa.Connectio
     entry = AuditEntry(account.seq, 5, KEY, "endpoint.changed", "ep_1", {"changed": ["url"], "to": {"url": "ü"}})
     audit.add(connection, entry)
 
-    [stored] = audit.page(connection, account.seq, AuditFilter(), limit=10).items
+    [stored] = audit.page(connection, account.seq, AuditFilter(), PageRequest(10)).items
 
     assert (stored.account_id, stored.seq > 0) == (account.id, True)
     assert (stored.account_seq, stored.at, stored.actor, stored.action) == (account.seq, 5, KEY, entry.action)
@@ -92,7 +93,7 @@ def test_a_page_with_few_matches_ends_early_without_missing_any(
     for at in range(1, 13):
         add_entry(connection, at, action="endpoint.deleted" if at in (1, 6) else "endpoint.changed")
 
-    first = audit.page(connection, 1, AuditFilter(action="endpoint.deleted"), limit=2)
+    first = audit.page(connection, 1, AuditFilter(action="endpoint.deleted"), PageRequest(2))
     assert (first.items, first.next_key is None) == ([], False)
     assert find_times(connection, AuditFilter(action="endpoint.deleted")) == [6, 1]
     assert find_times(connection, AuditFilter()) == list(range(12, 0, -1))

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store import deliveries, event_times
+from uplift_server.store import attempts, deliveries, delivery_search, event_times
 from uplift_server.store import schema as tables
 from uplift_server.store.event_objects import POSTGRES_BUCKET, SQLITE_BUCKET, object_key
-from uplift_server.store.records import DeliveryFilter
+from uplift_server.store.pages import PageRequest
+from uplift_server.store.records import Delivery, DeliveryFilter, Page
 from uplift_server.store.schema_objects import event_objects
 
 from .test_store_functions import BODY, new_account, new_endpoint
@@ -106,6 +107,8 @@ def type_of(row: Row) -> int:
     return 1 + row.event_seq % 5 // 3
 
 
+CHOSEN = {(4, 1), (6, 2), (7, 3), (9, 1)}
+"""Events and endpoints. The last ones belong to different accounts."""
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
     "pending": ({"statuses": (Status.PENDING,)}, lambda row: row.status is Status.PENDING),
     "failed or held": (
@@ -126,6 +129,10 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
     "types": ({"type_seqs": (1, 2)}, lambda row: type_of(row) in {1, 2}),
     "object": ({"object_id": "a"}, lambda row: row.object_id == "a"),
     "no tests": ({"tests": False}, lambda row: row.trigger is not Trigger.TEST),
+    "ids": (
+        {"ids": tuple((event.to_bytes(16, "big"), bytes([endpoint]) * 6) for event, endpoint in CHOSEN)},
+        lambda row: (row.event_seq, row.endpoint_seq) in CHOSEN,
+    ),
     "period": (
         {"created_after": 20 * MINUTE, "created_before": 60 * MINUTE},
         lambda row: 20 * MINUTE < row.created_at < 60 * MINUTE,
@@ -133,17 +140,28 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
 }  # fmt: skip
 
 
-def found(connection: sa.Connection, account: int | None, wanted: DeliveryFilter, limit: int) -> list[tuple[int, int]]:
-    """Return the keys on all pages of the list."""
-    keys: list[tuple[int, int]] = []
-    before = None
-    while True:
-        page = deliveries.page(connection, account, wanted, limit=limit, before=before)
+def found(
+    connection: sa.Connection, account: int | None, wanted: DeliveryFilter, limit: int, *, ascending: bool = False
+) -> list[tuple[int, int]]:
+    """Return the keys on all pages of the list. Checks that the pages before the last one are the same backward."""
+    pages: list[list[tuple[int, int]]] = []
+
+    def read(key: tuple[int, ...] | None, *, backward: bool = False) -> Page[Delivery]:
+        page = deliveries.page(connection, account, wanted, PageRequest(limit, key, ascending, backward))
         assert len(page.items) <= limit
-        keys += [(each.event_seq, each.endpoint_seq) for each in page.items]
-        before = page.next_key
-        if before is None:
-            return keys
+        pages.append([(each.event_seq, each.endpoint_seq) for each in page.items])
+        return page
+
+    page = read(None)
+    while page.next_key is not None:
+        page = read(page.next_key)
+    keys = [key for each in pages for key in each]
+    earlier = keys[: len(keys) - len(pages.pop())]
+    pages.clear()
+    while page.prev_key is not None:
+        page = read(page.prev_key, backward=True)
+    assert [key for each in pages[::-1] for key in each] == earlier
+    return keys
 
 
 @pytest.mark.parametrize("windows", ["one window", "small windows"])
@@ -151,7 +169,7 @@ def test_filters_find_what_a_search_of_all_rows_finds(
     connection: sa.Connection, windows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if windows == "small windows":
-        monkeypatch.setattr(deliveries, "WINDOW_ROWS", 7)
+        monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 7)
         monkeypatch.setattr("uplift_server.store.event_objects.CANDIDATES_MAX", 7)
     for names in (*combinations(FILTERS, 1), *combinations(FILTERS, 2)):
         chosen = [FILTERS[name] for name in names]
@@ -166,11 +184,44 @@ def test_filters_find_what_a_search_of_all_rows_finds(
             ]
             keys = found(connection, account, DeliveryFilter(**values), 5)
             assert keys == sorted(expected, reverse=True), (names, account)
+            keys = found(connection, account, DeliveryFilter(**values), 5, ascending=True)
+            assert keys == sorted(expected), (names, account)
     assert {field.name for field in fields(DeliveryFilter)} == {name for each, _ in FILTERS.values() for name in each}
 
 
+@pytest.mark.parametrize("ascending", [False, True])
+def test_attempts_are_filtered_by_their_own_codes(
+    connection: sa.Connection, ascending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 7)
+    monkeypatch.setattr("uplift_server.store.event_objects.CANDIDATES_MAX", 7)
+    for name in FILTERS.keys() - {"outcomes", "code", "classes"}:
+        values, matches = FILTERS[name]
+        for codes in ((), ((404, 404),), ((500, 599),)):
+            wanted = DeliveryFilter(**{**values, "status_codes": codes, "outcomes": (Outcome(2),)})
+            expected = [
+                (row.event_seq, row.endpoint_seq, number)
+                for row in ROWS
+                if row.account_seq == 1 and row.outcome is not None and matches(row)
+                for number, code in ((1, 404), (2, row.status_code))
+                if not codes or (code is not None and codes[0][0] <= code <= codes[0][1])
+            ]
+            pages: list[list[tuple[int, int, int]]] = []
+            request: PageRequest | None = PageRequest(3, None, ascending)
+            while request is not None:
+                page = attempts.page(connection, 1, wanted, request)
+                pages.append([(d.event_seq, d.endpoint_seq, a.number) for a, d in page.items])
+                request = None if page.next_key is None else PageRequest(3, page.next_key, ascending)
+            assert [key for each in pages for key in each] == sorted(expected, reverse=not ascending), (name, codes)
+            back: list[list[tuple[int, int, int]]] = []
+            while page.prev_key is not None:
+                page = attempts.page(connection, 1, wanted, PageRequest(3, page.prev_key, ascending, backward=True))
+                back.append([(d.event_seq, d.endpoint_seq, a.number) for a, d in page.items])
+            assert [key for each in back[::-1] for key in each] == [key for each in pages[:-1] for key in each]
+
+
 def test_a_page_names_the_object_of_each_delivery(connection: sa.Connection) -> None:
-    page = deliveries.page(connection, 1, DeliveryFilter(object_id="b"), limit=3)
+    page = deliveries.page(connection, 1, DeliveryFilter(object_id="b"), PageRequest(3))
     assert {each.object_id for each in page.items} == {"b"}
 
 

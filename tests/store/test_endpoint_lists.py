@@ -4,7 +4,9 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.subscriptions import matching_patterns
 from uplift_server.store import accounts, endpoints
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import EndpointFilter, EndpointState
 from uplift_server.store.schema import endpoints as table
 
@@ -36,7 +38,7 @@ def matching_indexes(connection: sa.Connection, account_seq: int | None, endpoin
     found: list[int] = []
     before: tuple[int, ...] | None = None
     while True:
-        page = endpoints.page(connection, account_seq, endpoint_filter, limit=1, before=before)
+        page = endpoints.page(connection, account_seq, endpoint_filter, PageRequest(1, before))
         found += [URLS.index(each.url) for each in page.items]
         before = page.next_key
         if before is None:
@@ -72,11 +74,11 @@ def test_endpoints_are_filtered_by_state_and_failing(connection: sa.Connection, 
     endpoints.deactivate(connection, 2, EndpointState.PAUSED, None, now=5)
     connection.execute(sa.update(table).where(table.c.seq == 3).values(failing_since=4))
 
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.ENABLED)) == [2, 0]
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED)) == [1]
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.DISABLED)) == []
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.ENABLED, failing=True)) == [2]
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED, failing=True)) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter((EndpointState.ENABLED,))) == [2, 0]
+    assert matching_indexes(connection, account_seq, EndpointFilter((EndpointState.PAUSED,))) == [1]
+    assert matching_indexes(connection, account_seq, EndpointFilter((EndpointState.DISABLED,))) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter(failing=True)) == [2]
+    assert matching_indexes(connection, account_seq, EndpointFilter((EndpointState.PAUSED,), failing=True)) == [2, 1]
 
 
 def test_failing_endpoints_are_filtered_by_cause(
@@ -89,7 +91,25 @@ def test_failing_endpoints_are_filtered_by_cause(
 
     assert matching_indexes(connection, account_seq, EndpointFilter(cause="status_500")) == [2, 0]
     assert matching_indexes(connection, None, EndpointFilter(text="hooks", cause="status_500")) == [0]
-    assert matching_indexes(connection, account_seq, EndpointFilter(EndpointState.PAUSED, cause="status_500")) == []
+    assert matching_indexes(connection, account_seq, EndpointFilter((EndpointState.PAUSED,), cause="status_500")) == []
     assert matching_indexes(connection, account_seq + 1, EndpointFilter(cause="status_500")) == []
     connection.execute(sa.update(table).where(table.c.seq == 1).values(failing_since=None))
     assert matching_indexes(connection, account_seq, EndpointFilter(cause="status_500")) == [2]
+
+
+def test_endpoints_are_filtered_by_id_and_subscription(
+    connection: sa.Connection, account_seq: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seq, types in ((1, '["a.b", "c.*"]'), (2, '["a.*", "x"]'), (3, "[]")):
+        connection.execute(sa.update(table).where(table.c.seq == seq).values(event_types=types))
+    for rows in (10, 1):
+        monkeypatch.setattr(endpoints, "WINDOW_ROWS", rows)
+        for account in (account_seq, None):
+            for event_type, expected in (
+                ("a.b", [2, 1, 0]), ("a.c", [2, 1]), ("a", [2]), ("c.d.e", [2, 0]), ("c_d", [2]), ("x", [2, 1]),
+            ):  # fmt: skip
+                patterns = tuple(matching_patterns(event_type))
+                assert matching_indexes(connection, account, EndpointFilter(patterns=patterns)) == expected
+            chosen = EndpointFilter(ids=(bytes(16), bytes([2]) * 16, bytes([3]) * 16))
+            assert matching_indexes(connection, account, chosen) == [2, 0]
+    assert matching_indexes(connection, account_seq + 1, chosen) == []

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from uplift_server.store import event_objects, events
 from uplift_server.store.event_objects import CANDIDATES_MAX, POSTGRES_BUCKET, SQLITE_BUCKET
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import EventFilter
 from uplift_server.store.schema import events as table
 from uplift_server.store.schema_objects import event_objects as index
@@ -61,7 +62,7 @@ def pages(
     """Return the numbers on each page of the list."""
     found, before = [], None
     while True:
-        page = events.page(connection, account, wanted, limit=limit, before=before)
+        page = events.page(connection, account, wanted, PageRequest(limit, before))
         found.append([event.seq for event in page.items])
         if page.next_key is None:
             return found
@@ -84,12 +85,16 @@ def test_events_are_followed_oldest_first(connection: sa.Connection) -> None:
     store(connection, (2, 3), "b")
     found, after, more = [], (0,), True
     while more:
-        page = events.page_forward(connection, 1, EventFilter(object_id="a"), STREAM_POSITION_MAX, limit=2, after=after)
+        page = events.page_forward(
+            connection, 1, EventFilter(object_id="a"), STREAM_POSITION_MAX, PageRequest(2, after, ascending=True)
+        )
         found += [event.seq for event in page.items]
         after, more = page.key, page.more
     assert found == sorted(FIRST_OF_BUCKETS)
     store(connection, (9 * POSTGRES_BUCKET + 7,), "a")
-    page = events.page_forward(connection, 1, EventFilter(object_id="a"), STREAM_POSITION_MAX, limit=2, after=after)
+    page = events.page_forward(
+        connection, 1, EventFilter(object_id="a"), STREAM_POSITION_MAX, PageRequest(2, after, ascending=True)
+    )
     assert [event.seq for event in page.items] == [9 * POSTGRES_BUCKET + 7]
 
 
@@ -103,14 +108,14 @@ def test_accounts_do_not_see_each_others_objects(connection: sa.Connection) -> N
 
 def test_a_page_does_not_reveal_the_objects_of_other_accounts(connection: sa.Connection) -> None:
     store(connection, range(1, CANDIDATES_MAX + 6), "a", account=2)
-    page = events.page(connection, 1, EventFilter(object_id="a"), limit=9)
+    page = events.page(connection, 1, EventFilter(object_id="a"), PageRequest(9))
     assert (page.items, page.next_key) == ([], None)
 
 
 def test_other_filters_apply_too(connection: sa.Connection) -> None:
     store(connection, (1, 3), "a")
     store(connection, (2,), "a", type_seq=2)
-    assert pages(connection, EventFilter(2, object_id="a")) == [[2]]
+    assert pages(connection, EventFilter((2,), object_id="a")) == [[2]]
 
 
 def test_ids_with_the_same_checksum_are_distinguished(connection: sa.Connection) -> None:
@@ -124,7 +129,7 @@ def test_ids_with_the_same_checksum_are_distinguished(connection: sa.Connection)
 def test_a_page_that_checks_too_many_events_ends_early_with_a_cursor(connection: sa.Connection) -> None:
     store(connection, range(2, CANDIDATES_MAX + 6), "a")
     store(connection, (CANDIDATES_MAX + 9, 1), "a", type_seq=2)
-    assert pages(connection, EventFilter(2, object_id="a"), limit=9) == [[CANDIDATES_MAX + 9], [1]]
+    assert pages(connection, EventFilter((2,), object_id="a"), limit=9) == [[CANDIDATES_MAX + 9], [1]]
 
 
 async def test_both_engines_store_what_the_list_reads(any_bench: Bench) -> None:

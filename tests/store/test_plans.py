@@ -17,6 +17,7 @@ from uplift_server.core.people.notifications import NotificationState
 from uplift_server.core.security.rights import Role
 from uplift_server.store import (
     accounts,
+    attempts,
     audit,
     backlog,
     changes,
@@ -48,6 +49,7 @@ from uplift_server.store import (
 )
 from uplift_server.store.audit import AuditFilter
 from uplift_server.store.hot_records import ReplayBatch, ReplayLease
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.replays import ReplaySelection
 from uplift_server.store.sqlite.connection import bound
@@ -73,11 +75,11 @@ def stream_events(connection: sa.Connection, unwanted: list[int]) -> object:
 
 
 LIST_VERBS: dict[str, Verb] = {
-    "accounts": lambda c: accounts.page(c, limit=50, before=(9,)),
+    "accounts": lambda c: accounts.page(c, PageRequest(50, (9,))),
     "accounts live": lambda c: accounts.list_live(c, after=3),
     "account, even deleted": lambda c: accounts.get_including_deleted(c, b"x"),
     "account": lambda c: accounts.get(c, b"x"),
-    "keys": lambda c: keys.page(c, 1, limit=50, before=(9,)),
+    "keys": lambda c: keys.page(c, 1, PageRequest(50, (9,))),
     "keys live": lambda c: keys.list_live(c, after=3),
     "key": lambda c: keys.get(c, 1, b"x"),
     "newest changes of an account": lambda c: changes.newest_seqs(c, 1),
@@ -90,7 +92,7 @@ LIST_VERBS: dict[str, Verb] = {
     "person": lambda c: people.find(c, "x"),
     "person by id": lambda c: people.find_by_id(c, b"x"),
     "memberships of a person": lambda c: people.memberships(c, 1),
-    "members": lambda c: members.page(c, 1, limit=50, before=(9,)),
+    "members": lambda c: members.page(c, 1, PageRequest(50, (9,))),
     "member": lambda c: members.get(c, 1, b"x"),
     "member with an address": lambda c: members.find(c, 1, "x"),
     "member who is a person": lambda c: members.find_by_person(c, 1, 1),
@@ -99,26 +101,40 @@ LIST_VERBS: dict[str, Verb] = {
     "session": lambda c: sessions.get(c, b"x"),
     "link": lambda c: sessions.get_link(c, b"x"),
     "event type": lambda c: event_types.get(c, "x"),
-    "endpoints": lambda c: endpoints.page(c, 1, EndpointFilter(), limit=50, before=(9,)),
-    "endpoints of all": lambda c: endpoints.page(c, None, EndpointFilter(text="a"), limit=50, before=(9,)),
+    "endpoints": lambda c: endpoints.page(c, 1, EndpointFilter(), PageRequest(50, (9,))),
+    "endpoints of all": lambda c: endpoints.page(c, None, EndpointFilter(text="a"), PageRequest(50, (9,))),
+    "endpoints with ids": lambda c: endpoints.page(c, 1, EndpointFilter(ids=(b"x", b"y")), PageRequest(50, (9,))),
+    "endpoints of all by event type": lambda c: endpoints.page(
+        c, None, EndpointFilter(patterns=("a.b", "a.*")), PageRequest(50, (9,))
+    ),
     "endpoint, even deleted": lambda c: endpoints.get_including_deleted(c, b"x"),
     "endpoint": lambda c: endpoints.get(c, 1, b"x"),
-    "events": lambda c: events.page(c, 1, EventFilter(), limit=50, before=(9,)),
-    "events of a type": lambda c: events.page(c, 1, EventFilter(1, **SPAN), limit=50, before=(9,)),
-    "events of all": lambda c: events.page(c, None, EventFilter(), limit=50, before=(9,)),
-    "events of all, of a type": lambda c: events.page(c, None, EventFilter(1), limit=50, before=(9,)),
-    "events about an object": lambda c: events.page(c, 1, EventFilter(object_id="o"), limit=50, before=(9,)),
-    "events of all about an object": lambda c: events.page(c, None, EventFilter(object_id="o"), limit=50),
+    "events": lambda c: events.page(c, 1, EventFilter(), PageRequest(50, (9,))),
+    "events of a type": lambda c: events.page(c, 1, EventFilter((1,), **SPAN), PageRequest(50, (9,))),
+    "events of all": lambda c: events.page(c, None, EventFilter(), PageRequest(50, (9,))),
+    "events of two types": lambda c: events.page(c, 1, EventFilter((1, 2), **SPAN), PageRequest(50, (9,))),
+    "events of two types, forward": lambda c: events.page_forward(
+        c, 1, EventFilter((1, 2)), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
+    ),
+    "events with ids and bodies": lambda c: events.page(
+        c, 1, EventFilter(ids=(b"\x01", b"\x02")), PageRequest(50, (9,)), with_bodies=True
+    ),
+    "events of all with ids": lambda c: events.page(c, None, EventFilter(ids=(b"\x01",)), PageRequest(50)),
+    "events of all, of a type": lambda c: events.page(c, None, EventFilter((1,)), PageRequest(50, (9,))),
+    "events about an object": lambda c: events.page(c, 1, EventFilter(object_id="o"), PageRequest(50, (9,))),
+    "events of all about an object": lambda c: events.page(c, None, EventFilter(object_id="o"), PageRequest(50)),
     "events about an object, forward": lambda c: events.page_forward(
-        c, 1, EventFilter(1, object_id="o"), STREAM_POSITION_MAX, limit=50, after=(1,)
+        c, 1, EventFilter((1,), object_id="o"), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
     ),
     "endpoints of an event": lambda c: deliveries.endpoints_of_event(c, 1),
-    "events forward": lambda c: events.page_forward(c, 1, EventFilter(), STREAM_POSITION_MAX, limit=50, after=(1,)),
+    "events forward": lambda c: events.page_forward(
+        c, 1, EventFilter(), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
+    ),
     "events of a type forward": lambda c: events.page_forward(
-        c, 1, EventFilter(1), STREAM_POSITION_MAX, limit=50, after=(1,)
+        c, 1, EventFilter((1,)), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
     ),
     "events of all forward": lambda c: events.page_forward(
-        c, None, EventFilter(), STREAM_POSITION_MAX, limit=50, after=(1,)
+        c, None, EventFilter(), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
     ),
     "event": lambda c: events.find(c, 1, b"\x01"),
     "events between ids": lambda c: events.find_in_id_range(c, 1, b"\x01", b"\xff", limit=50),
@@ -128,11 +144,15 @@ LIST_VERBS: dict[str, Verb] = {
     "event times": lambda c: event_times.bounds(c, after=5, before=90_000_000),
     "delivery": lambda c: deliveries.find(c, 1, b"x", b"y"),
     "delivery of any account": lambda c: deliveries.find(c, None, b"x", b"y"),
-    "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, limit=50, before=(9,)),
-    "attempts": lambda c: deliveries.page_of_attempts(c, 1, 1, limit=50, before=(9,)),
-    "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), limit=50, before=(9,)),
-    "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), limit=50),
-    "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), limit=50, before=(9,)),
+    "deliveries of an event": lambda c: deliveries.page_of_event(c, 1, PageRequest(50, (9,))),
+    "attempts": lambda c: attempts.page_of_delivery(c, 1, 1, PageRequest(50, (9,))),
+    "audit log": lambda c: audit.page(c, 1, AuditFilter(**SPAN), PageRequest(50, (9,))),
+    "audit log, an actor's": lambda c: audit.page(c, 1, AuditFilter("key_1", "key.created"), PageRequest(50)),
+    "audit log, upward": lambda c: audit.page(c, 1, AuditFilter(**SPAN), PageRequest(50, (1,), ascending=True)),
+    "endpoints, upward": lambda c: endpoints.page(c, 1, EndpointFilter(), PageRequest(50, (1,), ascending=True)),
+    "replays, upward": lambda c: replays.page(c, 1, PageRequest(50, (1,), ascending=True)),
+    "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), PageRequest(50, (9,))),
+    "attempt": lambda c: attempts.get(c, 1, 1, 1),
     "test event": lambda c: test_deliveries.is_test(c, 1),
     "test's outcome": lambda c: test_deliveries.get_result(c, 1, b"x", b"y"),
     "held counts": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
@@ -145,7 +165,7 @@ LIST_VERBS: dict[str, Verb] = {
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
     "outbox, failed": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
     "outbox, waiting": lambda c: outbox.page(c, NotificationState.WAITING, limit=50, before=(9, 9)),
-    "erasures": lambda c: erasures.page(c, 1, limit=50, before=(9,)),
+    "erasures": lambda c: erasures.page(c, 1, PageRequest(50, (9,))),
     "erasure": lambda c: erasures.get(c, 1, b"e"),
     "erasures unfinished": lambda c: erasures.unfinished(c, limit=9),
     "erasure, step": lambda c: erased_content.erase(c, ERASURE, [1], position=1, scanned_through=0, now=9),
@@ -153,8 +173,8 @@ LIST_VERBS: dict[str, Verb] = {
     "events to erase, counted": lambda c: erasures.count_about(c, 1, "o", last=8),
     "erasure, next events": lambda c: erasures.next_step(c, ERASURE),
     "erasure, next unchecked events": lambda c: erasures.next_step(c, replace(ERASURE, position=8)),
-    "replays": lambda c: replays.page(c, 1, limit=50, before=(9,)),
-    "replays of all": lambda c: replays.page(c, None, limit=50, before=(9,)),
+    "replays": lambda c: replays.page(c, 1, PageRequest(50, (9,))),
+    "replays of all": lambda c: replays.page(c, None, PageRequest(50, (9,))),
     "replay": lambda c: replays.get(c, 1, b"r"),
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
@@ -181,15 +201,28 @@ FILTERS = {
     "with a status code": DeliveryFilter(status_codes=((404, 404), (500, 599))),
     "failed, with a status code": DeliveryFilter((Status.FAILED,), status_codes=((404, 404),)),
     "about an object": DeliveryFilter(object_id="o"),
+    "with ids": DeliveryFilter(ids=((b"\x01", b""), (b"\x02", b""))),
     "about an object, failed, with a status code": DeliveryFilter(
         (Status.FAILED,), status_codes=((404, 404),), object_id="o", **SPAN
     ),
 }
 for name, delivery_filter in FILTERS.items():
     for whose, account in (("of an account", 1), ("all", None)):
-        LIST_VERBS[f"deliveries {whose} {name}"] = lambda c, delivery_filter=delivery_filter, account=account: (
-            deliveries.page(c, account, delivery_filter, limit=50, before=(9, 9))
-        )
+        orders = {"": PageRequest(50, (9, 9))}
+        if delivery_filter.created_after is None:
+            orders[", upward"] = PageRequest(50, (1, 1), ascending=True)
+        for order, request in orders.items():
+            LIST_VERBS[f"deliveries {whose} {name}{order}"] = (
+                lambda c, delivery_filter=delivery_filter, account=account, request=request: deliveries.page(
+                    c, account, delivery_filter, request
+                )
+            )
+            of_attempts = replace(request, key=(*request.key, 9))
+            LIST_VERBS[f"attempts {whose} {name}{order}"] = (
+                lambda c, delivery_filter=delivery_filter, account=account, request=of_attempts: attempts.page(
+                    c, account, delivery_filter, request
+                )
+            )
 
 
 @pytest.fixture(scope="module")

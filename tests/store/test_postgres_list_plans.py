@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from tests.postgres import PostgresServer
 
-from uplift_server.store import cleanup, statistics
+from uplift_server.store import cleanup, delivery_search, events, statistics
 from uplift_server.store.event_objects import POSTGRES_BUCKET, object_key
 from uplift_server.store.postgres.connection import Opener
 
@@ -104,6 +104,13 @@ def connection(postgres_server: PostgresServer, request: pytest.FixtureRequest) 
     asyncio.run(fill())
     with connected(url) as connection:
         yield connection
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are smaller than the tables, as in large databases."""
+    monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 100)
+    monkeypatch.setattr(events, "WINDOW_EVENTS", 100)
 
 
 def explained(

@@ -15,6 +15,7 @@ from uplift_server.store import (
     backlog,
     database_state,
     deliveries,
+    delivery_search,
     endpoints,
     event_types,
     events,
@@ -27,6 +28,7 @@ from uplift_server.store import (
 from uplift_server.store import schema as tables
 from uplift_server.store.errors import Conflict
 from uplift_server.store.outbox import EmailResult
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
 from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.schema_statistics import delivery_totals
@@ -110,7 +112,7 @@ def test_pages_cover_the_whole_list(connection: sa.Connection) -> None:
     seen = []
     before = None
     for expected in (2, 2, 2):
-        page = accounts.page(connection, limit=2, before=before)
+        page = accounts.page(connection, PageRequest(2, before))
         assert len(page.items) == expected
         seen += page.items
         before = page.next_key
@@ -174,11 +176,11 @@ def test_keys_and_endpoints_are_isolated_by_account(connection: sa.Connection) -
     assert keys.get(connection, two.seq, key.id) is None
     assert keys.get(connection, None, key.id) is None
     assert keys.revoke(connection, two.seq, key.id, now=2) is None
-    assert keys.page(connection, two.seq, limit=5).items == []
+    assert keys.page(connection, two.seq, PageRequest(5)).items == []
     assert endpoints.get(connection, two.seq, endpoint.id) is None
     assert endpoints.update(connection, two.seq, endpoint.id, lambda e: replace(e, url="x")) is None
     assert endpoints.delete(connection, two.seq, endpoint.id, now=2) is None
-    assert endpoints.page(connection, two.seq, EndpointFilter(), limit=5).items == []
+    assert endpoints.page(connection, two.seq, EndpointFilter(), PageRequest(5)).items == []
     assert endpoints.get(connection, one.seq, endpoint.id) == endpoints.get(connection, None, endpoint.id) == endpoint
     assert keys.revoke(connection, one.seq, key.id, now=2) == key
     assert keys.revoke(connection, one.seq, key.id, now=2) is None
@@ -233,7 +235,7 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
     for seq in numbers:
         new_event(connection, seq, account.seq if seq % 2 else other.seq, at[seq])
     for after, before in ((None, None), (100_000, 300_000), (299_999, 300_001), (0, 1), (10**9, None), (None, -5)):
-        event_filter = EventFilter(None, after, before)
+        event_filter = EventFilter((), after, before)
         expected = [
             seq
             for seq in numbers
@@ -241,7 +243,7 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
         ]
         found, key = [], None
         while True:
-            page = events.page(connection, account.seq, event_filter, limit=50, before=key)
+            page = events.page(connection, account.seq, event_filter, PageRequest(50, key))
             found += [event.seq for event in page.items]
             key = page.next_key
             if key is None:
@@ -251,7 +253,7 @@ def test_events_between_timestamps_are_found_without_a_scan(connection: sa.Conne
         position: tuple[int, ...] = (0,)
         while True:
             forward_page = events.page_forward(
-                connection, account.seq, event_filter, STREAM_POSITION_MAX, limit=50, after=position
+                connection, account.seq, event_filter, STREAM_POSITION_MAX, PageRequest(50, position, ascending=True)
             )
             followed += [event.seq for event in forward_page.items]
             position = forward_page.key
@@ -269,7 +271,7 @@ def test_pages_with_few_matches_end_early(
     Also with gaps between numbers like those between two partitions.
     """
     monkeypatch.setattr(events, "WINDOW_EVENTS", 40)
-    monkeypatch.setattr(deliveries, "WINDOW_ROWS", 40)
+    monkeypatch.setattr(delivery_search, "WINDOW_ROWS", 40)
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
     new_type(connection)
@@ -292,11 +294,11 @@ def test_pages_with_few_matches_end_early(
         return found, pages
 
     reads = [
-        lambda key: events.page(connection, None, EventFilter(rare.seq), limit=5, before=key),
-        lambda key: deliveries.page(connection, None, DeliveryFilter(type_seqs=(rare.seq,)), limit=5, before=key),
-        lambda key: deliveries.page(connection, account.seq, DeliveryFilter((Status.PENDING,)), limit=5, before=key),
+        lambda key: events.page(connection, None, EventFilter((rare.seq,)), PageRequest(5, key)),
+        lambda key: deliveries.page(connection, None, DeliveryFilter(type_seqs=(rare.seq,)), PageRequest(5, key)),
+        lambda key: deliveries.page(connection, account.seq, DeliveryFilter((Status.PENDING,)), PageRequest(5, key)),
         lambda key: deliveries.page(
-            connection, account.seq, DeliveryFilter((Status.PENDING,), (endpoint.seq,)), limit=5, before=key
+            connection, account.seq, DeliveryFilter((Status.PENDING,), (endpoint.seq,)), PageRequest(5, key)
         ),
     ]
     for read in reads:
@@ -311,7 +313,7 @@ def test_pages_with_few_matches_end_early(
         forward_pages += 1
         assert forward_pages <= 12
         forward_page = events.page_forward(
-            connection, None, EventFilter(rare.seq), STREAM_POSITION_MAX, limit=5, after=position
+            connection, None, EventFilter((rare.seq,)), STREAM_POSITION_MAX, PageRequest(5, position, ascending=True)
         )
         followed += [event.seq for event in forward_page.items]
         position, more = forward_page.key, forward_page.more

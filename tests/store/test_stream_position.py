@@ -18,6 +18,7 @@ from uplift_server.store import deliveries as delivery_store
 from uplift_server.store import events as event_store
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import LeasedDelivery
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.postgres import PostgresDatabase
 from uplift_server.store.postgres.append import append_events
 from uplift_server.store.postgres.connection import Opener, Raw
@@ -60,7 +61,9 @@ async def read_forward(
     """Return the next events of a followed list, and the position to continue at."""
     stream_position = stream_position or await bench.database.stream_position()
     found = await bench.database.read(
-        lambda c: event_store.page_forward(c, None, EventFilter(), stream_position, limit=99, after=(after,))
+        lambda c: event_store.page_forward(
+            c, None, EventFilter(), stream_position, PageRequest(99, (after,), ascending=True)
+        )
     )
     return [event.seq for event in found.items], found.key[0]
 

@@ -13,7 +13,7 @@ COMMANDS_WITHOUT_FIELDS = {
     ("endpoints", "verify"), ("ips",), ("endpoints", "delete"), ("endpoints", "secret", "show"),
     ("endpoints", "secret", "expire-old"), ("event-types", "list"), ("event-types", "show"),
     ("deliveries", "cancel"), ("replays", "list"), ("replays", "show"), ("replays", "pause"), ("replays", "resume"),
-    ("replays", "cancel"),
+    ("replays", "cancel"), ("attempts", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
@@ -25,7 +25,8 @@ COMMANDS_WITH_FIELDS = {
     ("endpoints", "secret", "rotate"): ["ep_1", "--overlap", "2h", "--uplift-header", "x"],
     ("deliveries", "list"): [*DELIVERY_FILTERS, "--status", "y", "--endpoint", "ep_1", "--after", "a", "--before", "b"],
     ("deliveries", "resend"): [*DELIVERY_FILTERS, "--yes"],
-    ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z"],
+    ("attempts", "list"): [*DELIVERY_FILTERS[2:], "--endpoint", "ep_1", "--delivery", "dlv_1", "--after", "a"],
+    ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z", "--type", "a"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],

@@ -50,7 +50,7 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 def test_the_list_of_commands() -> None:
     assert {path[0] for path in COMMANDS} == {
-        "listen", "trigger", "verify", "sign", "events", "reconcile", "deliveries", "replays", "endpoints",
+        "listen", "trigger", "verify", "sign", "events", "reconcile", "deliveries", "attempts", "replays", "endpoints",
         "event-types", "ips",
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
-from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
+from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page, segment
 
 _ACCOUNTS: Final = "/v1/accounts"
 _EVENT_TYPES: Final = "/v1/event-types"
@@ -15,9 +15,9 @@ class Accounts(Noun[Way]):
     """`/v1/accounts`, for operators and service keys."""
 
     @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
         """Return one page, newest first."""
-        return get_page(_ACCOUNTS, limit=limit, cursor=cursor)
+        return get_page(_ACCOUNTS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -49,9 +49,11 @@ class Keys(Noun[Way]):
     """`/v1/accounts/{account}/keys`, for operators."""
 
     @verb
-    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(
+        self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an account's active keys, newest first."""
-        return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor)
+        return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -84,9 +86,9 @@ class ServiceKeys(Noun[Way]):
     """`/v1/keys`, for operators: keys for all accounts, within their scopes."""
 
     @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
         """Return one page of the keys that are not revoked, newest first."""
-        return get_page(_SERVICE_KEYS, limit=limit, cursor=cursor)
+        return get_page(_SERVICE_KEYS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -118,9 +120,11 @@ class Members(Noun[Way]):
     """`/v1/accounts/{account}/members`, for operators: the people with access to an account's dashboard."""
 
     @verb
-    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(
+        self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an account's members, newest first."""
-        return get_page(f"{_account(account)}/members", limit=limit, cursor=cursor)
+        return get_page(f"{_account(account)}/members", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -150,9 +154,11 @@ class Invitations(Noun[Way]):
     """`/v1/accounts/{account}/invitations`, for operators: pending invitations."""
 
     @verb
-    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(
+        self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an account's pending invitations, newest first."""
-        return get_page(f"{_account(account)}/invitations", limit=limit, cursor=cursor)
+        return get_page(f"{_account(account)}/invitations", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -166,9 +172,11 @@ class Erasures(Noun[Way]):
     """`/v1/accounts/{account}/erasures`, for operators: the erasure of personal data."""
 
     @verb
-    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(
+        self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an account's erasures, newest first."""
-        return get_page(f"{_account(account)}/erasures", limit=limit, cursor=cursor)
+        return get_page(f"{_account(account)}/erasures", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -204,9 +212,11 @@ class Links(Noun[Way]):
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
     @verb
-    def list(self, account: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(
+        self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an account's unused portal links, newest first."""
-        return get_page(f"{_account(account)}/portal-links", limit=limit, cursor=cursor)
+        return get_page(f"{_account(account)}/portal-links", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -237,9 +247,9 @@ class EventTypes(Noun[Way]):
     """`/v1/event-types`: the event catalog. Only operators can change it."""
 
     @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
         """Return one page."""
-        return get_page(_EVENT_TYPES, limit=limit, cursor=cursor)
+        return get_page(_EVENT_TYPES, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -291,6 +301,7 @@ class AuditLog(Noun[Way]):
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        order: Order | None = None,
     ) -> Call[Page]:
         """Return one page, newest first. Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`."""
         return get_page(
@@ -302,6 +313,7 @@ class AuditLog(Noun[Way]):
             created_before=created_before,
             limit=limit,
             cursor=cursor,
+            order=order,
         )
 
     iterate = every(list)

@@ -156,9 +156,11 @@ def get_page(path: str, **query: object) -> Call[Page]:
     return Call("GET", path, page_of, query)
 
 
-def post(path: str, body: JsonObject | None = None, *, idempotency_key: str | None = None) -> Call[JsonObject]:
+def post(
+    path: str, body: JsonObject | None = None, *, idempotency_key: str | None = None, **query: object
+) -> Call[JsonObject]:
     """Create an object or start an action."""
-    return Call("POST", path, _object, body=body, idempotency_key=idempotency_key)
+    return Call("POST", path, _object, query, body, idempotency_key)
 
 
 def change(method: str, path: str, body: JsonObject) -> Call[JsonObject]:

@@ -1,5 +1,7 @@
 """All resources of the API, for both clients."""
 
+from typing import Literal
+
 from uplift_webhooks.api.administration import (
     Accounts,
     AuditLog,
@@ -12,9 +14,11 @@ from uplift_webhooks.api.administration import (
     Retention,
     ServiceKeys,
 )
+from uplift_webhooks.api.attempts import Attempts
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
-from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, ListenSessions, Period, Replays
-from uplift_webhooks.api.pages import JsonObject, Request
+from uplift_webhooks.api.listen_sessions import ListenSessions
+from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, Period, Replays
+from uplift_webhooks.api.pages import Instant, JsonObject, Order, Request
 
 
 class Everything(Noun[Way]):
@@ -26,6 +30,7 @@ class Everything(Noun[Way]):
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)
         self.deliveries = Deliveries(request, way)
+        self.attempts = Attempts(request, way)
         self.replays = Replays(request, way)
         self.event_types = EventTypes(request, way)
         self.listen_sessions = ListenSessions(request, way)
@@ -58,6 +63,19 @@ class Everything(Noun[Way]):
         return get("/v1/source-ips")
 
     @verb
-    def stats(self, period: Period | None = None) -> Call[JsonObject]:
-        """Return the account's statistics for a period (default 24h). Operator keys can read them for all accounts."""
-        return get("/v1/stats", period=period)
+    def stats(
+        self,
+        period: Period | None = None,
+        *,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        by: Literal["hour", "day", "type", "endpoint"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        order: Order | None = None,
+    ) -> Call[JsonObject]:
+        """Return the account's statistics for a period (default 24h) or a range, for operators also of all accounts.
+
+        `by="type"` and `by="endpoint"` return a page of `groups`.
+        """
+        return get("/v1/stats", period=period, since=since, until=until, by=by, limit=limit, cursor=cursor, order=order)

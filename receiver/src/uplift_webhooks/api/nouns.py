@@ -19,7 +19,7 @@ from uplift_webhooks.api.calls import (
     verb,
 )
 from uplift_webhooks.api.failures import ApiError, ApiUnreachable
-from uplift_webhooks.api.pages import Instant, JsonObject, Page, segment
+from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page, segment
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.events import AnyEvent, read_event
 
@@ -35,7 +35,6 @@ _ENDPOINTS: Final = "/v1/endpoints"
 _EVENTS: Final = "/v1/events"
 _DELIVERIES: Final = "/v1/deliveries"
 _REPLAYS: Final = "/v1/replays"
-_LISTEN_SESSIONS: Final = "/v1/listen-sessions"
 
 
 class Endpoints(Noun[Way]):
@@ -45,14 +44,27 @@ class Endpoints(Noun[Way]):
     def list(
         self,
         *,
-        state: State | None = None,
+        id: str | Iterable[str] | None = None,
+        state: State | Iterable[State] | None = None,
+        event_type: str | Iterable[str] | None = None,
         text: str | None = None,
         cause: str | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. Filter by `state`, `text` in the URL or description, or `cause` of failing."""
-        return get_page(_ENDPOINTS, state=state, text=text, cause=cause, limit=limit, cursor=cursor)
+        """Return one page, newest first. Filter by state, event type, text or `cause` of failing."""
+        return get_page(
+            _ENDPOINTS,
+            id=several(id),
+            state=several(state),
+            event_type=several(event_type),
+            text=text,
+            cause=cause,
+            limit=limit,
+            cursor=cursor,
+            order=order,
+        )
 
     iterate = every(list)
 
@@ -110,6 +122,7 @@ class Endpoints(Noun[Way]):
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        order: Order | None = None,
     ) -> Call[Page]:
         """Return one page of an endpoint's deliveries, newest events first. The filters are those of `deliveries`."""
         return get_page(
@@ -123,12 +136,21 @@ class Endpoints(Noun[Way]):
             created_before=created_before,
             limit=limit,
             cursor=cursor,
+            order=order,
         )
 
     @verb
-    def stats(self, endpoint: str, period: Period | None = None) -> Call[JsonObject]:
-        """Return an endpoint's statistics for a period (default 24h): `totals`, `buckets` and `failures`."""
-        return get(_path(_ENDPOINTS, endpoint, "stats"), period=period)
+    def stats(
+        self,
+        endpoint: str,
+        period: Period | None = None,
+        *,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        by: Literal["hour", "day"] | None = None,
+    ) -> Call[JsonObject]:
+        """Return an endpoint's statistics for a period (default 24h) or a range: `totals`, `buckets` and `failures`."""
+        return get(_path(_ENDPOINTS, endpoint, "stats"), period=period, since=since, until=until, by=by)
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:
@@ -193,24 +215,29 @@ class Events(Noun[Way]):
     def list(
         self,
         *,
-        type: str | None = None,
+        id: str | Iterable[str] | None = None,
+        type: str | Iterable[str] | None = None,
         object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
-        order: Literal["asc"] | None = None,
+        include: Literal["body"] | None = None,
+        order: Order | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
         """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None.
 
-        `object_id` is the string or integer at `data.object.id`, as text.
+        `object_id` is the string or integer at `data.object.id`, as text. `include="body"` adds the `body` of each
+        event.
         """
         return get_page(
             _EVENTS,
-            type=type,
+            id=several(id),
+            type=several(type),
             object_id=object_id,
             created_after=created_after,
             created_before=created_before,
+            include=include,
             order=order,
             limit=limit,
             cursor=cursor,
@@ -240,23 +267,35 @@ class Events(Noun[Way]):
         id: str | None = None,
         idempotency_key: str | None = None,
         expires_at: Instant | None = None,
+        include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
-        """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`."""
+        """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`.
+
+        `include="endpoints"` adds the IDs of the endpoints that the event matched.
+        """
         body = given(type=type, data=data, id=id, expires_at=expires_at)
-        return post(_EVENTS, body, idempotency_key=idempotency_key)
+        return post(_EVENTS, body, idempotency_key=idempotency_key, include=include)
 
     @verb
-    def send_batch(self, events: Sequence[JsonObject], *, idempotency_key: str | None = None) -> Call[JsonObject]:
+    def send_batch(
+        self,
+        events: Sequence[JsonObject],
+        *,
+        idempotency_key: str | None = None,
+        include: Literal["endpoints"] | None = None,
+    ) -> Call[JsonObject]:
         """Send up to 1000 events, all or none, with an operator key. `data` contains the result of each event.
 
         An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and `account`.
         """
-        return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key)
+        return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key, include=include)
 
     @verb
-    def deliveries(self, event: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def deliveries(
+        self, event: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of an event's deliveries."""
-        return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor)
+        return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor, order=order)
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
@@ -271,6 +310,7 @@ class Deliveries(Noun[Way]):
     def list(
         self,
         *,
+        id: str | Iterable[str] | None = None,
         status: Status | Iterable[Status] | None = None,
         endpoint: str | Iterable[str] | None = None,
         type: str | Iterable[str] | None = None,
@@ -281,6 +321,7 @@ class Deliveries(Noun[Way]):
         created_before: Instant | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        order: Order | None = None,
     ) -> Call[Page]:
         """Return one page, newest events first. A delivery matches one value of each filter.
 
@@ -288,6 +329,7 @@ class Deliveries(Noun[Way]):
         """
         return get_page(
             _DELIVERIES,
+            id=several(id),
             status=several(status),
             endpoint=several(endpoint),
             type=several(type),
@@ -298,6 +340,7 @@ class Deliveries(Noun[Way]):
             created_before=created_before,
             limit=limit,
             cursor=cursor,
+            order=order,
         )
 
     iterate = every(list)
@@ -308,9 +351,11 @@ class Deliveries(Noun[Way]):
         return get(_path(_DELIVERIES, delivery))
 
     @verb
-    def attempts(self, delivery: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def attempts(
+        self, delivery: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
         """Return one page of a delivery's attempts, newest first: request, response and `hint`."""
-        return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor)
+        return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor, order=order)
 
     @verb
     def resend(self, delivery: str) -> Call[JsonObject]:
@@ -358,9 +403,9 @@ class Replays(Noun[Way]):
     """`/v1/replays`: jobs that resend an endpoint's completed deliveries, oldest first."""
 
     @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
+    def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
         """Return one page, newest first."""
-        return get_page(_REPLAYS, limit=limit, cursor=cursor)
+        return get_page(_REPLAYS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
 
@@ -408,50 +453,6 @@ class Replays(Noun[Way]):
     def cancel(self, replay: str) -> Call[JsonObject]:
         """Cancel a replay. The server finishes attempts in flight. The other deliveries do not change."""
         return post(_path(_REPLAYS, replay, "cancel"))
-
-
-class ListenSessions(Noun[Way]):
-    """`/v1/listen-sessions`: streams of events to a developer's machine, for `uplift listen`."""
-
-    @verb
-    def create(
-        self,
-        *,
-        event_types: Iterable[str] | None = None,
-        since: Instant | None = None,
-        description: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Call[JsonObject]:
-        """Create a session. All sessions of a key have the same `secret`."""
-        body = given(event_types=texts(event_types), since=since, description=description)
-        return post(_LISTEN_SESSIONS, body, idempotency_key=idempotency_key)
-
-    @verb
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """Return one page, newest first."""
-        return get_page(_LISTEN_SESSIONS, limit=limit, cursor=cursor)
-
-    iterate = every(list)
-
-    @verb
-    def get(self, session: str) -> Call[JsonObject]:
-        """Return a session by its ID."""
-        return get(_path(_LISTEN_SESSIONS, session))
-
-    @verb
-    def answers(self, session: str, *, limit: int | None = None, cursor: str | None = None) -> Call[Page]:
-        """Return one page of the local server's responses, newest first."""
-        return get_page(_path(_LISTEN_SESSIONS, session, "answers"), limit=limit, cursor=cursor)
-
-    @verb
-    def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send a test event to this session. Return its `event`, and the response in `answer` if it arrives in time."""
-        return post(_path(_LISTEN_SESSIONS, session, "test"), given(type=type))
-
-    @verb
-    def delete(self, session: str) -> Call[None]:
-        """Delete a session and close its connection."""
-        return delete(_path(_LISTEN_SESSIONS, session))
 
 
 def _path(noun: str, name: str, *more: str) -> str:

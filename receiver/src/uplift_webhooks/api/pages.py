@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote
 
 from uplift_webhooks.api.failures import ApiMisaddressed
@@ -12,6 +12,8 @@ JsonObject = dict[str, Any]
 """An object of the API, with the fields of the API reference."""
 Instant = str | datetime
 """A timestamp: ISO 8601, or a datetime with a time zone."""
+Order = Literal["desc", "asc"]
+"""The order of a list: newest or oldest first."""
 PAGE_ITEMS: Final = 200
 """Page size of requests for all items."""
 
@@ -41,6 +43,8 @@ class Page:
     """The `cursor` of the next page, or None at the end."""
     has_more: bool
     """Whether the next page already has items."""
+    prev_cursor: str | None = None
+    """The `cursor` of the previous page, or None on the first page."""
 
 
 def page_of(path: str, answer: object) -> Page:
@@ -48,7 +52,8 @@ def page_of(path: str, answer: object) -> Page:
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         raise ApiMisaddressed(f"The response to GET {path} is not from an Uplift Webhooks server: it has no list.")
     cursor = answer.get("next_cursor")
-    return Page(answer["data"], cursor, bool(answer.get("has_more", cursor is not None)))
+    has_more = bool(answer.get("has_more", cursor is not None))
+    return Page(answer["data"], cursor, has_more, answer.get("prev_cursor"))
 
 
 def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:

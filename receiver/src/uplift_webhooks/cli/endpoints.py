@@ -16,6 +16,7 @@ from uplift_webhooks.cli.kit.endpoint_settings import (
     with_setting_options,
 )
 from uplift_webhooks.cli.kit.inputs import Cause, Description, Held, Limit, State, Text
+from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -71,18 +72,25 @@ def register(app: typer.Typer) -> None:
 def list_endpoints(
     session: Session,
     state: State = None,
+    event_type: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only endpoints that are subscribed to this event type."),
+    ] = None,
     text: Text = None,
     cause: Cause = None,
     limit: Limit = 50,
 ) -> None:
     """List endpoints, newest first."""
-    with options(state="--state", text="--text", cause="--cause"):
-        found = session.calls().items(_PATH, limit=limit, state=state, text=text, cause=cause)
+    calls = session.calls()
+    with options(state="--state", event_type="--type", text="--text", cause="--cause"):
+        for name in event_type or ():
+            find_type(calls, name)
+        found = calls.items(_PATH, limit=limit, state=state, event_type=event_type, text=text, cause=cause)
         session.output.rows(
             found if session.output.as_json else map(endpoint_row, found),
             _COLUMNS,
             empty="No matching endpoints. To list all: uplift endpoints"
-            if state or text or cause
+            if state or event_type or text or cause
             else "No endpoints yet. To create one: uplift endpoints create URL",
         )
 

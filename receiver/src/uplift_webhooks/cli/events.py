@@ -8,12 +8,12 @@ import typer
 
 from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError
-from uplift_webhooks.cli.kit.inputs import Limit, ObjectId
+from uplift_webhooks.cli.kit.inputs import EventTypes, Limit, ObjectId
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import EventType, noun
+from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _BETWEEN: Final = re.compile(r"[\s,:]*")
@@ -50,15 +50,15 @@ def register(app: typer.Typer) -> None:
     )(show)
 
 
-def list_events(session: Session, event_type: EventType = None, object_id: ObjectId = None, limit: Limit = 50) -> None:
+def list_events(session: Session, event_type: EventTypes = None, object_id: ObjectId = None, limit: Limit = 50) -> None:
     """List events, newest first.
 
     The list includes events without deliveries.
     """
     calls = session.calls()
     with options(type="--type", object_id="--object-id"):
-        if event_type is not None:
-            find_type(calls, event_type)
+        for name in event_type or ():
+            find_type(calls, name)
         found = calls.items("/v1/events", limit=limit, type=event_type, object_id=object_id)
         shown = found if session.output.as_json else map(_for_people, found)
         session.output.rows(shown, _COLUMNS, empty="No events yet. To send a test event: uplift trigger")

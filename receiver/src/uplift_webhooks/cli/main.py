@@ -6,6 +6,7 @@ import typer
 
 from uplift_webhooks import __version__
 from uplift_webhooks.cli import (
+    attempts,
     deliveries,
     endpoints,
     event_types,
@@ -36,7 +37,19 @@ app: Final[typer.Typer] = program(
     ),
 )
 # In the order of the help: develop, inspect, change.
-for _each in (listen, trigger, verification, events, reconcile, deliveries, replays, endpoints, event_types, ips):
+for _each in (
+    listen,
+    trigger,
+    verification,
+    events,
+    reconcile,
+    deliveries,
+    attempts,
+    replays,
+    endpoints,
+    event_types,
+    ips,
+):
     _each.register(app)
 
 

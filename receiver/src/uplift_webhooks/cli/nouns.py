@@ -1,12 +1,8 @@
 """Commands of a noun: `uplift deliveries` lists, `uplift deliveries dlv_…` shows, and subcommands follow the noun."""
 
-from typing import Annotated
-
 import typer
 
 from uplift_webhooks.cli.kit.program import Noun
-
-EventType = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")]
 
 
 def noun(app: typer.Typer, name: str, about: str) -> typer.Typer:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticKnownError
 
 from uplift_server.api.setting_fields import takes_settings
-from uplift_server.api.views import PeriodName
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
     DESCRIPTION_CHARACTERS_MAX,
@@ -18,6 +17,7 @@ from uplift_server.core.limits import (
     ERASURE_EVENT_IDS_MAX,
     FILTER_VALUES_MAX,
     OBJECT_ID_CHARACTERS_MAX,
+    PAGE_BODY_BYTES_MAX,
     PAGE_ITEMS_DEFAULT,
     PAGE_ITEMS_MAX,
     REPLAY_RATE_PER_SECOND_DEFAULT,
@@ -35,7 +35,7 @@ from uplift_server.core.security.scopes import SERVICE_SCOPES, Scope
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
-from uplift_server.store.records import EndpointFilter
+from uplift_server.service.endpoint_queries import EndpointQuery
 
 API_VERSION_CHARACTERS_MAX = 32
 GROUP_CHARACTERS_MAX = 128
@@ -350,23 +350,30 @@ class BulkResendNew(Body):
     dry_run: bool = Field(default=False, description="Only count the deliveries.")
 
 
+def _values(description: str) -> Any:
+    return Field(default=[], max_length=FILTER_VALUES_MAX, description=f"{description} Can be repeated.")
+
+
 class Paging(Body):
     """The requested page of a list."""
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
-    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page.")
+    cursor: str | None = Field(default=None, description="`next_cursor` or `prev_cursor` of another page.")
+    order: Literal["desc", "asc"] = Field(default="desc", description="Newest (`desc`) or oldest (`asc`) first.")
 
     def listing(self) -> Listing:
         """Return the page for the services."""
-        return Listing(self.limit, self.cursor)
+        return Listing(self.limit, self.cursor, self.order == "asc")
 
 
 class EndpointsQuery(Paging):
     """Filters of endpoints."""
 
-    state: Literal["enabled", "paused", "disabled", "failing"] | None = Field(
-        default=None, description="Only endpoints in this state. `failing`: enabled, but the last attempt failed."
+    id: list[str] = _values("Only the endpoint with this ID.")
+    state: list[Literal["enabled", "paused", "disabled", "failing"]] = _values(
+        "Only endpoints in this state. `failing`: enabled, but the last attempt failed."
     )
+    event_type: list[str] = _values("Only endpoints that are subscribed to this event type.")
     text: str | None = Field(
         default=None,
         max_length=ENDPOINT_TEXT_CHARACTERS_MAX,
@@ -380,25 +387,29 @@ class EndpointsQuery(Paging):
         description="Only failing endpoints with this code of a [cause](/docs/outcomes) in `health`.",
     )
 
-    def endpoint_filter(self) -> EndpointFilter:
-        """Return the filter for the services."""
-        return EndpointFilter.named(self.state, self.text, self.cause)
+    def endpoint_query(self) -> EndpointQuery:
+        """Return the filters for the services."""
+        return EndpointQuery(self.state, self.text, self.id, self.event_type, self.cause)
 
 
 class EventsQuery(Paging):
     """Filters of events."""
 
-    type: str | None = Field(default=None, description="Only events of this type.")
+    id: list[str] = _values("Only the event with this ID.")
+    type: list[str] = _values("Only events of this type.")
     object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
     order: Literal["desc", "asc"] = Field(
-        default="desc", description="`asc`: oldest first. `next_cursor` is then never null."
+        default="desc",
+        description="Newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never null.",
     )
-
-
-def _values(description: str) -> Any:
-    return Field(default=[], max_length=FILTER_VALUES_MAX, description=f"{description} Can be repeated.")
+    include: list[Literal["body"]] = Field(
+        default=[],
+        max_length=FILTER_VALUES_MAX,
+        description="`body`: add the envelope of each event. A page has up to"
+        f" {PAGE_BODY_BYTES_MAX // 2**20} MiB of envelopes, but at least one.",
+    )
 
 
 class DeliveryFilters(Body):
@@ -435,15 +446,36 @@ class EndpointDeliveriesQuery(DeliveryFilters, Paging):
 class DeliveriesQuery(DeliveryFilters, Paging):
     """Filters of deliveries."""
 
+    id: list[str] = _values("Only the delivery with this ID.")
     endpoint: list[str] = _values("Only deliveries to this endpoint.")
 
 
-class StatsQuery(Body):
-    """The period of statistics."""
+class AttemptsQuery(Paging):
+    """Filters of attempts."""
 
-    period: PeriodName = Field(
-        default="24h", description="60 buckets of 1 minute, 24 of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC."
+    endpoint: list[str] = _values("Only attempts to this endpoint.")
+    delivery: list[str] = _values("Only attempts of this delivery.")
+    type: list[str] = _values("Only attempts for events of this type.")
+    outcome: list[OutcomeName] = _values("Only attempts with this outcome.")
+    status_code: list[Annotated[str, Field(pattern=_STATUS_CODE)]] = _values(
+        "Only attempts that got this status code, such as `404`, or a class of codes, such as `5xx`."
     )
+    object_id: ObjectId = None
+    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
+    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+
+    def delivery_query(self) -> DeliveryQuery:
+        """Return the filters for the services."""
+        return DeliveryQuery(
+            id=self.delivery,
+            endpoint=self.endpoint,
+            type=self.type,
+            outcome=self.outcome,
+            status_code=self.status_code,
+            object_id=self.object_id,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
 
 
 class ExplanationQuery(Body):

@@ -6,6 +6,7 @@ receiver. FastAPI serves all other routes.
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -43,6 +44,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
+_ENDPOINTS: Final = "endpoints"
 SINGLE: Final = "/v1/events"
 BATCH: Final = "/v1/events/batch"
 _JSON: Final = (b"content-type", b"application/json")
@@ -90,6 +92,8 @@ class _Headers(NamedTuple):
     idempotency_key: str | None
     content_type: bytes | None
     content_length: int | None
+    query: bytes
+    """The query of the URL."""
 
 
 class _Accepted(NamedTuple):
@@ -125,7 +129,7 @@ class IngestRoutes:
         self, serve: Callable[[_Headers, Receive], Awaitable[_Accepted]], scope: Scope, receive: Receive, send: Send
     ) -> None:
         try:
-            accepted = await serve(_headers(scope["headers"]), receive)
+            accepted = await serve(_headers(scope["headers"], scope["query_string"]), receive)
         except Exception as error:
             error_response = error_response_of(error)
             await _send(send, error_response.status, list(error_response.headers), error_response.body)
@@ -136,6 +140,7 @@ class IngestRoutes:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         # Checked before the body is read, because the body takes memory.
         account_seq = self._ingest.sending_account(caller)
+        with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
         event: _Event | Incoming | None = _decode(_single, body)
         problems: list[Problem] = []
@@ -153,11 +158,15 @@ class IngestRoutes:
         if isinstance(result, hot_records.IdempotencyConflict):
             raise IdempotencyConflict(_conflict_text(result, incoming))
         (stored,) = result
-        return _Accepted(_rendered(stored, incoming.type), replayed=stored.duplicate)
+        body = _rendered(stored, incoming.type)
+        if with_endpoints:
+            (body,) = await self._with_endpoints([stored], [body])
+        return _Accepted(body, replayed=stored.duplicate)
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
         caller.require_all_accounts(KeyScope.EVENTS_WRITE)
+        with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, BATCH_BODY_BYTES_MAX)
         events, problems = _events_of(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
@@ -177,9 +186,20 @@ class IngestRoutes:
         if isinstance(stored, hot_records.IdempotencyConflict):
             raise _batch_conflict(stored, incoming[stored.index])
         parts = [_rendered(appended, event.type) for appended, event in zip(stored, events, strict=True)]
+        if with_endpoints:
+            parts = await self._with_endpoints(stored, parts)
         return _Accepted(
             b'{"data":[' + b",".join(parts) + b"]}", replayed=all(appended.duplicate for appended in stored)
         )
+
+    async def _with_endpoints(self, stored: Sequence[hot_records.Appended], parts: Sequence[bytes]) -> list[bytes]:
+        """Add the matched endpoints to the rendered events."""
+        found = await self._ingest.endpoints_of(stored)
+        endpoints = [None] * len(parts) if found is None else found
+        return [
+            part[:-1] + b',"endpoints":' + msgspec.json.encode(each) + b"}"
+            for part, each in zip(parts, endpoints, strict=True)
+        ]
 
     async def _read(self, caller: Caller, receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
         """Return the complete body of at most `bytes_max` bytes."""
@@ -210,7 +230,7 @@ def _key_of(batch_key: str | None, index: int) -> str | None:
     return None if batch_key is None else f"{batch_key}/{index}"
 
 
-def _headers(raw: Sequence[tuple[bytes, bytes]]) -> _Headers:
+def _headers(raw: Sequence[tuple[bytes, bytes]], query: bytes) -> _Headers:
     found = dict(raw)
     if len(found) < len(raw):
         check_single(raw)
@@ -222,7 +242,17 @@ def _headers(raw: Sequence[tuple[bytes, bytes]]) -> _Headers:
         None if key is None else key.decode("latin-1"),
         found.get(b"content-type"),
         int(length) if length.isdigit() else None,
+        query,
     )
+
+
+def _includes_endpoints(query: bytes) -> bool:
+    """Whether the response lists the matched endpoints. Raises Invalid."""
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("include", [])
+    if any(value != _ENDPOINTS for value in values):
+        text = f"The value is not allowed. Use {_ENDPOINTS}, or omit the parameter."
+        raise Invalid([Problem("include", "value_unknown", text)])
+    return bool(values)
 
 
 def _check_head(headers: _Headers, bytes_max: int) -> None:

@@ -67,6 +67,13 @@ _KEY_HEADER: Final = {
     "description": "A repeated request with the same key and body returns the same object.",
     "schema": {"type": "string"},
 }
+_INCLUDE: Final = {
+    "name": "include",
+    "in": "query",
+    "required": False,
+    "description": "`endpoints`: list the endpoints that each event matched. This needs an additional read.",
+    "schema": {"type": "string", "enum": ["endpoints"]},
+}
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type from the catalog."},
@@ -87,6 +94,12 @@ _ACCEPTED: Final = {
         "type": {"type": "string", "description": "Event type."},
         "created_at": {**_TIMESTAMP, "description": "When the server accepted the event."},
         "duplicate": {"type": "boolean", "description": "Whether an earlier request created the event."},
+        "endpoints": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "IDs of the endpoints that the event matched. Only with `include=endpoints`. Null if the"
+            " database did not respond in time.",
+        },
     },
 }
 _INGEST_SCHEMAS: Final = {
@@ -246,7 +259,7 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
                 "content": {_JSON: {"schema": {"$ref": _REF.format(model=answer)}}},
             }
         },
-        "parameters": [_KEY_HEADER],
+        "parameters": [_INCLUDE, _KEY_HEADER],
     }
 
 

@@ -83,6 +83,8 @@ OPERATIONS: Final = {
     "POST /v1/deliveries/resend": Operation("deliveries_resend_matching", _CONFLICT_AND_ACCOUNT),
     "GET /v1/deliveries/{delivery}": Operation("deliveries_get", _ACCOUNT),
     "GET /v1/deliveries/{delivery}/attempts": Operation("deliveries_attempts", _ACCOUNT),
+    "GET /v1/attempts": Operation("attempts_list"),
+    "GET /v1/attempts/{attempt}": Operation("attempts_get", _ACCOUNT),
     "POST /v1/deliveries/{delivery}/resend": Operation("deliveries_resend", _CONFLICT_AND_ACCOUNT),
     "POST /v1/deliveries/{delivery}/cancel": Operation("deliveries_cancel", _CONFLICT_AND_ACCOUNT),
     "GET /v1/audit-log": Operation("audit_log_list", _ACCOUNT),

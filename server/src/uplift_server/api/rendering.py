@@ -34,7 +34,6 @@ from uplift_server.api.views import (
     TriggerName,
 )
 from uplift_server.core import ids
-from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries.causes import cause_of, explain_attempt
 from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 from uplift_server.core.deliveries.replays import ReplayState
@@ -46,6 +45,7 @@ from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 from uplift_server.service.bulk_resends import BulkPreview, BulkResend, EndpointShare
+from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoint_tests import EndpointTest, SignatureCheck
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.explanations import Explained
@@ -104,15 +104,13 @@ _REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
 }
 
 
-def listed(page: Page[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
+def listed(page: Page[R] | StreamPage[R], view: Callable[[R], V], context: ServiceContext) -> Listed[V]:
     """Return a page of a list for a response."""
-    cursor = None if page.next_key is None else cursors.encode(page.next_key)
-    return Listed(data=[view(item) for item in page.items], next_cursor=cursor)
-
-
-def stretch(found: StreamPage[R], view: Callable[[R], V], cursors: Cursors) -> Listed[V]:
-    """Return a page of an ascending list. Its cursor is always set, because later items can follow."""
-    return Listed(data=[view(item) for item in found.items], next_cursor=cursors.encode(found.key), has_more=found.more)
+    next_cursor, prev_cursor = context.page_cursors(page)
+    found = Listed(data=[view(item) for item in page.items], next_cursor=next_cursor, prev_cursor=prev_cursor)
+    if isinstance(page, StreamPage):
+        found.has_more = page.more
+    return found
 
 
 def account_view(account: Account) -> AccountView:
@@ -219,6 +217,14 @@ def one_event(event: Event, *, spans: bool) -> bytes:
     return rest[:-1] + b',"body":' + (b"null" if event.body is None else event.body) + b"}"
 
 
+def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceContext, *, spans: bool) -> bytes:
+    """Return a page of events with their bodies as JSON. See `one_event`."""
+    nothing: list[Event] = []
+    rest = listed(page.of(nothing), str, context).model_dump_json(exclude_unset=True).encode()
+    start = b'{"data":['
+    return start + b",".join(one_event(event, spans=spans) for event in page.items) + rest.removeprefix(start)
+
+
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
     """Return a delivery for a response."""
     delivery, waiting = shown.delivery, shown.waiting
@@ -242,12 +248,15 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
     )
 
 
-def attempt_view(attempt: Attempt, delivery: Delivery) -> AttemptView:
+def attempt_view(attempt: Attempt, delivery: Delivery, *, spans: bool = False) -> AttemptView:
     """Return an attempt for a response."""
     answered = bool(attempt.response_head)
     return AttemptView(
         id=ids.attempt_id(delivery.event_id, delivery.endpoint_id, attempt.number),
+        **account_field(delivery.account_id, spans=spans),
         delivery=ids.delivery_id(delivery.event_id, delivery.endpoint_id),
+        event=ids.uuid_text(delivery.event_id),
+        endpoint=ids.prefixed(ids.ENDPOINT, delivery.endpoint_id),
         number=attempt.number,
         trigger=_TRIGGER_NAMES[attempt.trigger],
         started_at=format_timestamp(attempt.started_at),

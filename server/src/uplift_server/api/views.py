@@ -19,7 +19,6 @@ ReasonName = Literal["failing", "gone", "operator"]
 TriggerName = Literal["schedule", "resend", "replay", "test"]
 ActorName = Literal["system", "operator", "key", "member"]
 ReplayStateName = Literal["running", "paused", "completed", "cancelled"]
-PeriodName = Literal["1h", "24h", "7d", "30d"]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -40,8 +39,10 @@ class Listed(BaseModel, Generic[V]):
 
     data: list[V] = Field(description="The objects of this page.")
     next_cursor: str | None = Field(description="Cursor of the next page. Null on the last page.")
+    prev_cursor: str | None = Field(description="Cursor of the previous page. Null on the first page.")
     has_more: bool | None = Field(
-        default=None, description="With `order=asc` only: whether to request the next page immediately."
+        default=None,
+        description="Only in the list of events, with `order=asc`: whether to request the next page immediately.",
     )
 
 
@@ -157,6 +158,9 @@ class EventView(BaseModel):
     object_id: str | None = Field(description=_OBJECT_ID)
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
+    body: dict[str, Any] | None = Field(
+        default=None, description="The envelope, as signed and sent. In lists only with `include=body`."
+    )
 
 
 class OneEventView(EventView):
@@ -223,7 +227,10 @@ class AttemptView(BaseModel):
     """One attempt of a delivery."""
 
     id: str = Field(description="Attempt ID (`att_…`).")
+    account: str | None = Field(default=None, description=_ACCOUNT)
     delivery: str = Field(description="Delivery ID.")
+    event: str = Field(description="Event ID.")
+    endpoint: str = Field(description="Endpoint ID.")
     number: int = Field(description="Number of the attempt: 1, 2, 3 …")
     trigger: TriggerName = Field(description="Cause of the attempt.")
     started_at: Timestamp = Field(description="Start of the attempt.")
@@ -402,41 +409,3 @@ class SourceIpsView(BaseModel):
 
     current: list[str] = Field(description="Addresses in use.")
     upcoming: list[dict[str, str]] = Field(description="Upcoming addresses, each with `address` and `from`.")
-
-
-class NumbersView(BaseModel):
-    """Counts of deliveries by the time of their event, and of attempts by their start."""
-
-    deliveries: int = Field(description="All deliveries.")
-    delivered: int = Field(description="Delivered deliveries.")
-    failed: int = Field(description="Failed deliveries.")
-    pending: int = Field(description="Pending deliveries.")
-    held: int = Field(description="Held deliveries.")
-    cancelled: int = Field(description="Cancelled deliveries.")
-    attempts: int = Field(description="All attempts.")
-    first_try_rate: float | None = Field(
-        description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
-    )
-    p50_ms: float | None = Field(description="Median duration of attempts. Null if there were no attempts.")
-    p95_ms: float | None = Field(
-        description="95th percentile of the duration of attempts. Null if there were no attempts."
-    )
-
-
-class _Stretch(BaseModel):
-    """The fields at the start of a bucket."""
-
-    at: Timestamp = Field(description="Start of the bucket.")
-
-
-class BucketView(NumbersView, _Stretch):
-    """The statistics of one bucket of the period."""
-
-
-class StatsView(BaseModel):
-    """The statistics of a period."""
-
-    period: PeriodName = Field(description="Requested period.")
-    totals: NumbersView
-    buckets: list[BucketView] = Field(description="All buckets, oldest first. The last one is incomplete.")
-    failures: dict[str, int] = Field(description="Number of failed attempts per outcome.")

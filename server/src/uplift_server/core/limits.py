@@ -106,6 +106,8 @@ STREAMS_PER_ACCOUNT_CROWDED_MAX = 2
 # Lists
 PAGE_ITEMS_DEFAULT = 50
 PAGE_ITEMS_MAX = 500
+# The bodies of the events on a page. A page with larger events has fewer of them.
+PAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 
 # One attempt
 RESPONSE_HEADERS_BYTES_MAX = 32 * 1024

@@ -7,7 +7,7 @@ number of rows in that queue. The account's other requests wait here.
 import asyncio
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -35,6 +35,7 @@ from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.observe.counters import EngineCounters, Rejection, SetAside
+from uplift_server.store import deliveries
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict, LeasedDelivery, NewDelivery, NewEvent
@@ -204,6 +205,10 @@ class EventIngest:
         else:
             self._gather(group, now)
         return result
+
+    async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
+        """Return the IDs of the endpoints with a delivery of each stored event. Raises Unavailable."""
+        return await self._database.read(lambda c: deliveries.endpoint_ids_of_events(c, event_seqs))
 
     def _check_room(self, account: _Account, events: int, rows: int) -> None:
         """Raise Unavailable if the backlog of all accounts or of this one is too large."""

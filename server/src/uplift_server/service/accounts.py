@@ -68,10 +68,10 @@ class Accounts:
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
-        """Return accounts, newest first."""
+        """Return accounts."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(lambda c: accounts.page(c, limit=listing.limit, before=before))
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: accounts.page(c, request))
 
     async def get(self, caller: Caller, account: str) -> Account:
         """Return an account. Raises NotFound."""

@@ -26,7 +26,7 @@ class AuditLog:
     async def page(
         self, caller: Caller, filters: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
-        """Return the account's entries, newest first. Only operators see the IP addresses of operators.
+        """Return the account's entries. Only operators see the IP addresses of operators.
 
         A service key must name an account, because entries without an account are about the server. Raises
         AccountRequired.
@@ -34,13 +34,11 @@ class AuditLog:
         caller.require_right(Right.AUDIT_READ)
         if not caller.principal.is_operator:
             caller.require_account()
-        before = self._context.decode_cursor(listing, 1, [*problems, *_unknown(filters.action)])
-        found = await self._context.database.read(
-            lambda c: audit.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, [*problems, *_unknown(filters.action)])
+        found = await self._context.database.read(lambda c: audit.page(c, caller.account_seq, filters, request))
         if caller.principal.is_operator:
             return found
-        return Page([_without_operator_address(entry) for entry in found.items], found.next_key)
+        return found.of([_without_operator_address(entry) for entry in found.items])
 
 
 def _without_operator_address(entry: AuditEntry) -> AuditEntry:

@@ -21,12 +21,20 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, StoreError
-from uplift_server.store.records import Account
+from uplift_server.store.pages import KEY_MAX, PageRequest
+from uplift_server.store.records import Account, Page, StreamPage
 
 T = TypeVar("T")
 _log = structlog.get_logger()
 
-CURSOR_VALUE_MAX: Final = 2**62
+CURSOR_VALUE_MAX: Final = KEY_MAX
+_CURSOR_INVALID: Final = (
+    "The cursor does not belong to this list. Use the `next_cursor` or `prev_cursor` of an earlier page."
+)
+
+
+_BACKWARD: Final = CURSOR_VALUE_MAX + 1
+"""The last number of a cursor for the previous page. No key contains it."""
 
 
 class Listing(NamedTuple):
@@ -34,6 +42,15 @@ class Listing(NamedTuple):
 
     limit: int
     cursor: str | None = None
+    ascending: bool = False
+    """Whether the list is oldest first."""
+
+
+class PageCursors(NamedTuple):
+    """The cursors of a page."""
+
+    next: str | None
+    prev: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,7 @@ class ServiceContext:
         count: int,
         problems: Sequence[Problem] = (),
         name: str = "cursor",
-        message: str = "The cursor does not belong to this list. Use the `next_cursor` of an earlier page.",
+        message: str = _CURSOR_INVALID,
     ) -> tuple[int, ...] | None:
         """Return the `count` numbers of the request's cursor; None on the first page.
 
@@ -72,12 +89,29 @@ class ServiceContext:
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Larger numbers would overflow in queries.
         if listing.cursor is not None and (
-            found is None or not all(0 <= number < CURSOR_VALUE_MAX for number in found)
+            found is None or not all(-1 <= number <= CURSOR_VALUE_MAX for number in found)
         ):
             raise errors.Invalid([*problems, Problem(name, "cursor_invalid", message)])
         if problems:
             raise errors.Invalid(problems)
         return found
+
+    def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
+        """Return the requested page of a list whose key has `count` numbers. Raises the errors of `decode_cursor`."""
+        backward = None if listing.cursor is None else self.cursors.decode(listing.cursor, count + 1)
+        if backward is None or backward[-1] != _BACKWARD:
+            return PageRequest(listing.limit, self.decode_cursor(listing, count, problems), listing.ascending)
+        if problems:
+            raise errors.Invalid(problems)
+        return PageRequest(listing.limit, backward[:-1], listing.ascending, backward=True)
+
+    def page_cursors(self, page: Page[Any] | StreamPage[Any]) -> PageCursors:
+        """Return the cursors of the pages after and before a page."""
+        after = page.key if isinstance(page, StreamPage) else page.next_key
+        return PageCursors(
+            None if after is None else self.cursors.encode(after),
+            None if page.prev_key is None else self.cursors.encode((*page.prev_key, _BACKWARD)),
+        )
 
     def audit_entry(
         self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None

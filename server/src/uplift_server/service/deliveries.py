@@ -13,9 +13,11 @@ from uplift_server.service.delivery_queries import DeliveryQuery, delivery_filte
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, not_found, require_valid
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries, show_page
-from uplift_server.store import deliveries, endpoints, event_times
+from uplift_server.store import attempts, deliveries, endpoints, event_times
+from uplift_server.store.attempts import ListedAttempt
 from uplift_server.store.commands import Command, CommandKind, Result
 from uplift_server.store.errors import Conflict, Missing
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 SEARCH_MS: Final = 60
@@ -40,10 +42,10 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return deliveries, newest events first."""
+        """Return deliveries in the order of events."""
         caller.require(Scope.DELIVERIES_READ)
-        wanted, before = await self._parsed(caller, query, listing, problems)
-        return show_page(self._context, await self._page(caller, wanted, listing.limit, before))
+        wanted, request = await self._parsed(caller, query, listing, problems)
+        return show_page(self._context, await self._page(caller, wanted, request))
 
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
@@ -51,43 +53,40 @@ class Deliveries:
         """Return the deliveries of an endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq = await self._endpoint_seq(caller, endpoint)
-        wanted, before = await self._parsed(caller, query, listing, problems)
+        wanted, request = await self._parsed(caller, query, listing, problems)
         wanted = replace(wanted, endpoint_seqs=(endpoint_seq,))
-        return show_page(self._context, await self._page(caller, wanted, listing.limit, before))
+        return show_page(self._context, await self._page(caller, wanted, request))
 
     async def search(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> DeliverySearch:
-        """Return deliveries like `page`, but search further for up to SEARCH_MS if few deliveries match."""
+        """Return deliveries, newest events first, but search further for up to SEARCH_MS if few deliveries match."""
         caller.require(Scope.DELIVERIES_READ)
-        wanted, before = await self._parsed(caller, query, listing, problems)
+        wanted, request = await self._parsed(caller, query, listing, problems)
         until = self._context.now() + SEARCH_MS
         found: list[Delivery] = []
         while True:
-            page = await self._page(caller, wanted, listing.limit - len(found), before)
+            page = await self._page(caller, wanted, request)
             found += page.items
-            before = page.next_key
-            if before is None or len(found) == listing.limit or self._context.now() >= until:
+            request = PageRequest(listing.limit - len(found), page.next_key)
+            if page.next_key is None or request.limit == 0 or self._context.now() >= until:
                 break
         searched_to = None
-        if before is not None and len(found) < listing.limit:
-            last_seq = before[0]
+        if page.next_key is not None and request.limit:
+            # The last event of the search: a window ends before the next one.
+            last_seq = page.next_key[0] + 1
             searched_to = await self._context.database.read(lambda c: event_times.created_from(c, last_seq))
-        return DeliverySearch(show_page(self._context, Page(found, before)), searched_to)
+        return DeliverySearch(show_page(self._context, Page(found, page.next_key)), searched_to)
 
     async def _parsed(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, problems: Sequence[Problem]
-    ) -> tuple[DeliveryFilter, tuple[int, ...] | None]:
+    ) -> tuple[DeliveryFilter, PageRequest]:
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found)
-        return wanted, self._context.decode_cursor(listing, 2, found)
+        return wanted, self._context.page_request(listing, 2, found)
 
-    async def _page(
-        self, caller: Caller, wanted: DeliveryFilter, limit: int, before: tuple[int, ...] | None
-    ) -> Page[Delivery]:
-        return await self._context.database.read(
-            lambda c: deliveries.page(c, caller.account_seq, wanted, limit=limit, before=before)
-        )
+    async def _page(self, caller: Caller, wanted: DeliveryFilter, request: PageRequest) -> Page[Delivery]:
+        return await self._context.database.read(lambda c: deliveries.page(c, caller.account_seq, wanted, request))
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
         """Return a delivery. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
@@ -97,16 +96,39 @@ class Deliveries:
     async def attempts(
         self, caller: Caller, delivery: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> tuple[Delivery, Page[Attempt]]:
-        """Return a delivery and its attempts, newest first. Raises the errors of `get`."""
+        """Return a delivery and its attempts. Raises the errors of `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await self._get(caller, delivery)
-        before = self._context.decode_cursor(listing, 1, problems)
+        request = self._context.page_request(listing, 1, problems)
         page = await self._context.database.read(
-            lambda c: deliveries.page_of_attempts(
-                c, found.event_seq, found.endpoint_seq, limit=listing.limit, before=before
-            )
+            lambda c: attempts.page_of_delivery(c, found.event_seq, found.endpoint_seq, request)
         )
         return found, page
+
+    async def list_attempts(
+        self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> Page[ListedAttempt]:
+        """Return attempts in the order of events. `outcome` and `status_code` are those of the attempts."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = [*problems]
+        wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
+        request = self._context.page_request(listing, 3, found)
+        return await self._context.database.read(lambda c: attempts.page(c, caller.account_seq, wanted, request))
+
+    async def get_attempt(self, caller: Caller, attempt: str) -> ListedAttempt:
+        """Return an attempt. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
+        caller.require(Scope.DELIVERIES_READ)
+        parts = ids.parse_attempt_id(attempt)
+        if parts is None:
+            raise not_found("attempt", attempt)
+        event_id, endpoint_tail, number = parts
+        delivery = await self._find(caller, event_id, endpoint_tail, "attempt", attempt)
+        found = await self._context.database.read(
+            lambda c: attempts.get(c, delivery.event_seq, delivery.endpoint_seq, number)
+        )
+        if found is None:
+            raise not_found("attempt", attempt)
+        return ListedAttempt(found, delivery)
 
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, regardless of its status. If its worker does not respond, attempt it later.
@@ -138,9 +160,14 @@ class Deliveries:
         parts = ids.parse_delivery_id(text)
         if parts is None:
             raise not_found(_KIND, text)
-        found = await self._context.database.read(lambda c: deliveries.find(c, caller.account_seq, *parts))
+        return await self._find(caller, *parts, _KIND, text)
+
+    async def _find(self, caller: Caller, event_id: bytes, endpoint_tail: bytes, kind: str, text: str) -> Delivery:
+        found = await self._context.database.read(
+            lambda c: deliveries.find(c, caller.account_seq, event_id, endpoint_tail)
+        )
         if not found:
-            raise not_found(_KIND, text)
+            raise not_found(kind, text)
         if len(found) > 1:
             raise errors.AccountRequired
         return found[0]

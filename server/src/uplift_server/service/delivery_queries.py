@@ -10,7 +10,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.problems import Problem
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.events import object_id_problems, type_seq_of
+from uplift_server.service.events import object_id_problems, parsed_ids, type_seqs_of
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import ENDPOINT_UNKNOWN
 from uplift_server.store import endpoints
@@ -38,29 +38,27 @@ class DeliveryQuery(NamedTuple):
     created_before: int | None = None
     tests: bool = True
     """Whether the list includes test deliveries."""
+    id: Sequence[str] = ()
 
 
 async def delivery_filter(
-    context: ServiceContext, caller: Caller, query: DeliveryQuery, problems: list[Problem]
+    context: ServiceContext, caller: Caller, query: DeliveryQuery, problems: list[Problem], *, id_field: str = "id"
 ) -> DeliveryFilter:
-    """Return the filter of a query. Adds its problems to `problems`."""
+    """Return the filter of a query. Adds its problems to `problems`. `id_field` is the parameter with delivery IDs."""
     endpoint_seqs = [await _endpoint_seq(context, caller, each, problems) for each in query.endpoint]
-    type_seqs = []
-    for name in query.type:
-        seq, wrong = type_seq_of(context.cache, name)
-        problems += wrong
-        type_seqs.append(seq)
+    type_seqs = type_seqs_of(context.cache, query.type, "type", problems)
     problems += object_id_problems(query.object_id)
     return DeliveryFilter(
         statuses=_named(_STATUSES, query.status, "status", problems),
         endpoint_seqs=tuple(each for each in endpoint_seqs if each is not None),
-        type_seqs=tuple(each for each in type_seqs if each is not None),
+        type_seqs=type_seqs,
         outcomes=_named(_OUTCOMES, query.outcome, "outcome", problems),
         status_codes=_status_codes(query.status_code, problems),
         object_id=query.object_id,
         tests=query.tests,
         created_after=query.created_after,
         created_before=query.created_before,
+        ids=parsed_ids(ids.parse_delivery_id, query.id, id_field, problems),
     )
 
 

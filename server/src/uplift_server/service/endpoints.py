@@ -17,6 +17,7 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.endpoint_queries import EndpointQuery, endpoint_filter
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
@@ -28,9 +29,9 @@ from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import NewEvent
-from uplift_server.store.records import Endpoint, EndpointFilter, EndpointState, Page
+from uplift_server.store.records import Endpoint, EndpointState, Page
 
-ALL: Final = EndpointFilter()
+ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
 _FIELDS: Final = ("url", "description", "event_types")
 _SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)
@@ -140,17 +141,17 @@ class Endpoints:
         self,
         caller: Caller,
         listing: Listing,
-        filters: EndpointFilter = ALL,
+        query: EndpointQuery = ALL,
         *,
         problems: Sequence[Problem] = (),
     ) -> Page[ShownEndpoint]:
-        """Return the account's endpoints, newest first."""
+        """Return the account's endpoints."""
         caller.require(Scope.ENDPOINTS_READ)
-        before = self._context.decode_cursor(listing, 1, problems)
-        found = await self._context.database.read(
-            lambda c: endpoints.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
-        )
-        return Page(await self._show_all(found.items), found.next_key)
+        wrong = [*problems]
+        wanted = endpoint_filter(self._context, query, wrong)
+        request = self._context.page_request(listing, 1, wrong)
+        found = await self._context.database.read(lambda c: endpoints.page(c, caller.account_seq, wanted, request))
+        return found.of(await self._show_all(found.items))
 
     async def get(self, caller: Caller, endpoint: str) -> ShownEndpoint:
         """Return an endpoint. Raises NotFound."""

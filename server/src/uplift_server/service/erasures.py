@@ -97,10 +97,8 @@ class Erasures:
     ) -> Page[Erasure]:
         """Return the account's erasures, newest first."""
         account_seq = self._account(caller, account).seq
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(
-            lambda c: erasures.page(c, account_seq, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: erasures.page(c, account_seq, request))
 
     async def get(self, caller: Caller, account: str, erasure: str) -> Erasure:
         """Return an erasure. Raises NotFound."""

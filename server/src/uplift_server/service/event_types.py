@@ -83,9 +83,9 @@ class EventTypes:
         return await self._context.run_shielded(self._archive(caller, name, archived=archived))
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
-        """Return the catalog, newest first."""
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(lambda c: event_types.page(c, limit=listing.limit, before=before))
+        """Return the catalog."""
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: event_types.page(c, request))
 
     def all(self) -> list[EventType]:
         """Return the whole catalog by group and name."""

@@ -1,7 +1,7 @@
 """Read access to events."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from uplift_server.core import ids
 from uplift_server.core.limits import OBJECT_ID_CHARACTERS_MAX
@@ -14,18 +14,21 @@ from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, unknown_event_type
 from uplift_server.service.waiting_reasons import ShownDelivery, show_page
 from uplift_server.store import deliveries, events
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Event, EventFilter, Page, StreamPage
 
 _KIND = "event"
+Id = TypeVar("Id")
 
 
 class EventQuery(NamedTuple):
     """The filters of a list of events. Timestamps are Unix ms."""
 
-    type: str | None = None
+    type: Sequence[str] = ()
     created_after: int | None = None
     created_before: int | None = None
     object_id: str | None = None
+    id: Sequence[str] = ()
 
 
 class Events:
@@ -35,26 +38,36 @@ class Events:
         self._context = context
 
     async def page(
-        self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        query: EventQuery,
+        listing: Listing,
+        *,
+        with_bodies: bool = False,
+        problems: Sequence[Problem] = (),
     ) -> Page[Event]:
-        """Return events, newest first."""
+        """Return events."""
         caller.require(Scope.EVENTS_READ)
-        filters = self._filter(query, problems, listing)
-        before = self._context.decode_cursor(listing, 1)
+        filters, request = self._parsed(query, listing, problems)
         return await self._context.database.read(
-            lambda c: events.page(c, caller.account_seq, filters, limit=listing.limit, before=before)
+            lambda c: events.page(c, caller.account_seq, filters, request, with_bodies=with_bodies)
         )
 
     async def forward(
-        self, caller: Caller, query: EventQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        query: EventQuery,
+        listing: Listing,
+        *,
+        with_bodies: bool = False,
+        problems: Sequence[Problem] = (),
     ) -> StreamPage[Event]:
         """Return events, oldest first, for clients that follow new events."""
         caller.require(Scope.EVENTS_READ)
-        filters = self._filter(query, problems, listing)
-        after = self._context.decode_cursor(listing, 1) or (0,)
+        filters, request = self._parsed(query, listing, problems)
         position = await self._context.database.stream_position()
         return await self._context.database.read(
-            lambda c: events.page_forward(c, caller.account_seq, filters, position, limit=listing.limit, after=after)
+            lambda c: events.page_forward(c, caller.account_seq, filters, position, request, with_bodies=with_bodies)
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
@@ -77,16 +90,23 @@ class Events:
         """Return the deliveries of an event. Raises the errors of `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        before = self._context.decode_cursor(listing, 1, problems)
-        page = await self._context.database.read(
-            lambda c: deliveries.page_of_event(c, found.seq, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, problems)
+        page = await self._context.database.read(lambda c: deliveries.page_of_event(c, found.seq, request))
         return show_page(self._context, page)
 
-    def _filter(self, query: EventQuery, problems: Sequence[Problem], listing: Listing) -> EventFilter:
-        type_seq, wrong = type_seq_of(self._context.cache, query.type)
-        self._context.decode_cursor(listing, 1, [*problems, *wrong, *object_id_problems(query.object_id)])
-        return EventFilter(type_seq, query.created_after, query.created_before, query.object_id)
+    def _parsed(
+        self, query: EventQuery, listing: Listing, problems: Sequence[Problem]
+    ) -> tuple[EventFilter, PageRequest]:
+        found = [*problems]
+        wanted = EventFilter(
+            type_seqs=type_seqs_of(self._context.cache, query.type, "type", found),
+            created_after=query.created_after,
+            created_before=query.created_before,
+            object_id=query.object_id,
+            ids=parsed_ids(ids.parse_uuid, query.id, "id", found),
+        )
+        found += object_id_problems(query.object_id)
+        return wanted, self._context.page_request(listing, 1, found)
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
@@ -110,15 +130,30 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
     return [Problem("object_id", "characters_invalid", text)]
 
 
-def type_seq_of(cache: EndpointCache, name: str | None) -> tuple[int | None, list[Problem]]:
-    """Return the number of an event type, which may be deleted, and the problem if the type is unknown."""
-    if name is None:
-        return None, []
+def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
+    """Return the numbers of event types, which may be deleted. Adds the problems of unknown types to `problems`."""
+    found = {name: _type_seq(cache, name) for name in names}
+    problems += [
+        unknown_event_type(name, field, catalog=cache.event_types) for name, seq in found.items() if seq is None
+    ]
+    return tuple(seq for seq in found.values() if seq is not None)
+
+
+def _type_seq(cache: EndpointCache, name: str) -> int | None:
     live = cache.event_types.get(name)
     if live is not None:
-        return live.seq, []
+        return live.seq
     # Several deleted types may have had this name. The newest has the highest number.
-    deleted = [seq for seq, each in cache.event_types_by_seq.items() if each.name == name]
-    if deleted:
-        return max(deleted), []
-    return None, [unknown_event_type(name, catalog=cache.event_types)]
+    return max((seq for seq, each in cache.event_types_by_seq.items() if each.name == name), default=None)
+
+
+def parsed_ids(
+    parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
+) -> tuple[Id, ...]:
+    """Return the parsed IDs of a filter. Adds the problem of an invalid one to `problems`."""
+    found = {text: parse(text) for text in texts}
+    wrong = [text for text, value in found.items() if value is None]
+    if wrong:
+        text = f"{wrong[0][:100]!r} is not an ID of this kind. Correct or omit it."
+        problems.append(Problem(field, "id_invalid", text))
+    return tuple(value for value in found.values() if value is not None)

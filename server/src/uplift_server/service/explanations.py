@@ -28,9 +28,10 @@ from uplift_server.service.events import find_event
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import require_valid
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries
-from uplift_server.store import deliveries, endpoints, listening, test_deliveries
+from uplift_server.store import attempts, deliveries, endpoints, listening, test_deliveries
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
@@ -87,7 +88,7 @@ class Explanations:
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        read = await self._context.database.read(lambda c: _read(c, found, limit=DELIVERIES_MAX))
+        read = await self._context.database.read(lambda c: _read(c, found, PageRequest(DELIVERIES_MAX)))
         about = _about(found, is_test=read.is_test)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._explain_deliveries(about, read)}
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
@@ -112,8 +113,8 @@ class Explanations:
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
-        before = self._context.decode_cursor(listing, 1)
-        read = await self._context.database.read(lambda c: _read(c, found, limit=listing.limit, before=before))
+        request = self._context.page_request(listing, 1)
+        read = await self._context.database.read(lambda c: _read(c, found, request))
         about = _about(found, is_test=read.is_test)
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
@@ -124,7 +125,7 @@ class Explanations:
         )
         more = [*_deleted_before(about, read), *map(_of_session, read.sessions)]
         others += more[: OTHERS_MAX - len(others)]
-        page = Page(await self._explain_deliveries(about, read), read.deliveries.next_key)
+        page = read.deliveries.of(await self._explain_deliveries(about, read))
         return EventOverview(found, page, removed, len(removed_seqs), others, len(never_seqs) + len(more))
 
     async def of_delivery(self, caller: Caller, found: ShownDelivery, last: Attempt | None) -> DeliveryExplanation:
@@ -203,12 +204,12 @@ class _Read(NamedTuple):
     """The listen sessions of the account."""
 
 
-def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[int, ...] | None = None) -> _Read:
-    page = deliveries.page_of_event(connection, event.seq, limit=limit, before=before)
+def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:
+    page = deliveries.page_of_event(connection, event.seq, request)
     failures = {}
     for delivery in page.items:
         if delivery.last_outcome not in (None, Outcome.DELIVERED):
-            for last in deliveries.page_of_attempts(connection, event.seq, delivery.endpoint_seq, limit=1).items:
+            for last in attempts.page_of_delivery(connection, event.seq, delivery.endpoint_seq, PageRequest(1)).items:
                 failures[delivery.endpoint_seq] = last
     return _Read(
         page,
@@ -217,7 +218,7 @@ def _read(connection: Transaction, event: Event, *, limit: int, before: tuple[in
         deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
         test_deliveries.is_test(connection, event.seq),
         endpoints.list_deleted(connection, event.account_seq, event.created_at, limit=DELETED_MAX),
-        listening.page(connection, event.account_seq, limit=SESSIONS_PER_ACCOUNT_MAX).items,
+        listening.page(connection, event.account_seq, PageRequest(SESSIONS_PER_ACCOUNT_MAX)).items,
     )
 
 

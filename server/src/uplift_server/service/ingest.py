@@ -18,6 +18,7 @@ from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import archived_event_type, unknown_event_type
+from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
 AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
@@ -86,6 +87,15 @@ class Ingest:
         if found:
             raise AccountRequired(found) if all(each.code == AccountRequired.code for each in found) else Invalid(found)
         return self._accept(drafts)
+
+    async def endpoints_of(self, stored: Sequence[Appended]) -> list[list[str]] | None:
+        """Return the IDs of the endpoints that each event matched. None if the database does not respond."""
+        try:
+            found = await self._event_ingest.endpoints_of({each.seq for each in stored})
+        except Unavailable:
+            # The events are stored, so the request must not fail.
+            return None
+        return [[ids.prefixed(ids.ENDPOINT, endpoint) for endpoint in found[each.seq]] for each in stored]
 
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         try:

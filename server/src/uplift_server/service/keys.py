@@ -93,11 +93,11 @@ class Keys:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ApiKey]:
-        """Return the keys of an account, newest first. Raises NotFound."""
+        """Return the keys of an account. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(lambda c: keys.page(c, owner.seq, limit=listing.limit, before=before))
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: keys.page(c, owner.seq, request))
 
     async def get(self, caller: Caller, account: str, key: str) -> ApiKey:
         """Return a key of an account. Raises NotFound."""

@@ -114,13 +114,11 @@ class Listening:
         return replace(self._shown(session), secret=secret, repeated=repeated)
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
-        """Return the account's sessions, newest first."""
+        """Return the account's sessions."""
         caller.require(Scope.LISTEN)
-        before = self._context.decode_cursor(listing, 1, problems)
-        found = await self._context.database.read(
-            lambda c: listening.page(c, caller.account_seq, limit=listing.limit, before=before)
-        )
-        return Page([self._shown(session) for session in found.items], found.next_key)
+        request = self._context.page_request(listing, 1, problems)
+        found = await self._context.database.read(lambda c: listening.page(c, caller.account_seq, request))
+        return found.of([self._shown(session) for session in found.items])
 
     async def get(self, caller: Caller, session: str) -> ShownSession:
         """Return a session. Raises NotFound."""
@@ -130,13 +128,11 @@ class Listening:
     async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListenResponse]:
-        """Return the responses of the developer's server, newest first. Raises NotFound."""
+        """Return the responses of the developer's server. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(
-            lambda c: listening.page_of_responses(c, found.seq, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: listening.page_of_responses(c, found.seq, request))
 
     async def delete(self, caller: Caller, session: str) -> None:
         """Delete a session, and end its stream. Raises NotFound."""

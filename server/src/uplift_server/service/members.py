@@ -71,22 +71,18 @@ class Members:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Member]:
-        """Return the members of an account, newest first. Raises NotFound."""
+        """Return the members of an account. Raises NotFound."""
         owner = self._managed_account(caller, account)
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(
-            lambda c: members.page(c, owner.seq, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: members.page(c, owner.seq, request))
 
     async def invitations(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Invitation]:
-        """Return the open invitations of an account, newest first. Raises NotFound."""
+        """Return the open invitations of an account. Raises NotFound."""
         owner, now = self._managed_account(caller, account), self._context.now()
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(
-            lambda c: invitations.page(c, owner.seq, now=now, limit=listing.limit, before=before)
-        )
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: invitations.page(c, owner.seq, request, now=now))
 
     async def invite(
         self,

@@ -112,14 +112,12 @@ class PortalLinks:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Link]:
-        """Return the account's usable links, newest first. Raises NotFound."""
+        """Return the account's usable links. Raises NotFound."""
         caller.require_operator(reads=True)
         owner = self._context.find_account(caller, account)
-        before = self._context.decode_cursor(listing, sessions.LINK_KEY_NUMBERS, problems)
+        request = self._context.page_request(listing, sessions.LINK_KEY_NUMBERS, problems)
         now = self._context.now()
-        return await self._context.database.read(
-            lambda c: sessions.page_of_links(c, owner.seq, now=now, limit=listing.limit, before=before)
-        )
+        return await self._context.database.read(lambda c: sessions.page_of_links(c, owner.seq, request, now=now))
 
     async def revoke(self, caller: Caller, account: str, link: str) -> None:
         """Revoke an unused link. Raises NotFound."""

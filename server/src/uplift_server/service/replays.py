@@ -119,13 +119,11 @@ class Replays:
         return await self._context.run_shielded(self._create(caller, endpoint, new, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownReplay]:
-        """Return the account's replays, newest first."""
+        """Return the account's replays."""
         caller.require(Scope.DELIVERIES_READ)
-        before = self._context.decode_cursor(listing, 1, problems)
-        found = await self._context.database.read(
-            lambda c: replays.page(c, caller.account_seq, limit=listing.limit, before=before)
-        )
-        return Page([self.show(replay) for replay in found.items], found.next_key)
+        request = self._context.page_request(listing, 1, problems)
+        found = await self._context.database.read(lambda c: replays.page(c, caller.account_seq, request))
+        return found.of([self.show(replay) for replay in found.items])
 
     async def get(self, caller: Caller, replay: str) -> ShownReplay:
         """Return a replay. Raises NotFound."""

@@ -13,6 +13,7 @@ from uplift_server.service.events import object_id_problems
 from uplift_server.service.principals import Caller
 from uplift_server.store import deliveries, events, replays
 from uplift_server.store.contract import Transaction
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account, Event, EventFilter
 
 HITS_MAX: Final = 50
@@ -93,7 +94,7 @@ class Search:
 
         def read(connection: Transaction) -> Iterator[Hit]:
             for event in candidates:
-                for each in deliveries.page_of_event(connection, event.seq, limit=HITS_MAX).items:
+                for each in deliveries.page_of_event(connection, event.seq, PageRequest(HITS_MAX)).items:
                     text = ids.delivery_id(each.event_id, each.endpoint_id)
                     if text.removeprefix(f"{ids.DELIVERY}_").startswith(digits):
                         account = ids.prefixed(ids.ACCOUNT, each.account_id)
@@ -140,7 +141,7 @@ class Search:
         if not caller.principal.allows(Scope.EVENTS_READ) or object_id_problems(text):
             return []
         wanted = EventFilter(object_id=text)
-        page = await self._context.database.read(lambda c: events.page(c, caller.account_seq, wanted, limit=1))
+        page = await self._context.database.read(lambda c: events.page(c, caller.account_seq, wanted, PageRequest(1)))
         return [Hit(HitKind.OBJECT, text, None, "Events about this object", each.created_at) for each in page.items]
 
     async def _by_key(self, caller: Caller, text: str) -> list[Hit]:

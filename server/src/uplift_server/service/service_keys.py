@@ -44,8 +44,8 @@ class ServiceKeys:
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ServiceKey]:
         """Return the keys, newest first."""
         caller.require_operator(reads=True)
-        before = self._context.decode_cursor(listing, 1, problems)
-        return await self._context.database.read(lambda c: service_keys.page(c, limit=listing.limit, before=before))
+        request = self._context.page_request(listing, 1, problems)
+        return await self._context.database.read(lambda c: service_keys.page(c, request))
 
     async def get(self, caller: Caller, key: str) -> ServiceKey:
         """Return a key. Raises NotFound."""

@@ -25,6 +25,7 @@ from uplift_server.store import (
 )
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import WrongSecretKey
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import ApiKey
 
 LOAD_ROWS: Final = 1000
@@ -174,7 +175,7 @@ async def _ensure_operator(
 
     def create(transaction: Transaction) -> tuple[ApiKey, bool]:
         locks.take(transaction, locks.OPERATOR_KEYS)
-        if earlier := keys.page(transaction, None, limit=1).items:
+        if earlier := keys.page(transaction, None, PageRequest(1)).items:
             return earlier[0], False  # Another process created a key at the same time.
         details = {"name": new.name}
         audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, new.id), details))

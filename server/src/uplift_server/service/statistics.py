@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from uplift_server.core import ids
+from uplift_server.core.limits import PAGE_ITEMS_DEFAULT
 from uplift_server.core.operations.statistics import HOUR_MS, Period, Series, Span, series
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.service.context import ServiceContext
+from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
+from uplift_server.service.statistics_ranges import RangeStatistics, StatisticsQuery, StatisticsRanges
 from uplift_server.store import statistics
 
 HOURS_IN_LISTS: Final = 24
+FIRST_PAGE: Final = Listing(PAGE_ITEMS_DEFAULT)
 
 
 class Statistics:
@@ -23,6 +26,7 @@ class Statistics:
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
+        self._ranges = StatisticsRanges(context)
 
     async def of_account(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
         """Return the statistics of the caller's account, including deleted endpoints. Raises AccountRequired."""
@@ -66,6 +70,21 @@ class Statistics:
         caller.require_all_accounts(Scope.DELIVERIES_READ, reads=True)
         require_valid(problems)
         return await self._read_one(statistics.ALL_ACCOUNTS, period)
+
+    async def of_range(
+        self,
+        caller: Caller,
+        query: StatisticsQuery,
+        listing: Listing = FIRST_PAGE,
+        *,
+        endpoint: str | None = None,
+        problems: Sequence[Problem] = (),
+    ) -> RangeStatistics:
+        """Return the statistics of a range for an endpoint, the caller's account, or all accounts. Raises NotFound."""
+        if endpoint is None:
+            return await self._ranges.of_account(caller, query, listing, problems=problems)
+        caller.require(Scope.DELIVERIES_READ)
+        return await self._ranges.of_endpoint(caller, self._scope(caller, endpoint), query, problems)
 
     async def _read_one(self, scope: statistics.Scope, period: Period) -> Series:
         return (await self._read({"": scope}, period.span))[""]

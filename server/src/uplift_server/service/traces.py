@@ -13,8 +13,9 @@ from uplift_server.service.explanations import Explained, ExplainedDelivery, Exp
 from uplift_server.service.principals import Caller
 from uplift_server.service.replays import Replays, ShownReplay
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries
-from uplift_server.store import accounts, deliveries, endpoints, events, replays
+from uplift_server.store import accounts, attempts, deliveries, endpoints, events, replays
 from uplift_server.store.contract import Transaction
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
 
 EVENTS_MAX: Final = 5
@@ -184,7 +185,7 @@ class Traces:
             if record is None:
                 return None
             filters = DeliveryFilter(endpoint_seqs=(record.seq,))
-            return record, deliveries.page(connection, record.account_seq, filters, limit=LATEST_MAX).items
+            return record, deliveries.page(connection, record.account_seq, filters, PageRequest(LATEST_MAX)).items
 
         found = await self._context.database.read(read)
         if found is None:
@@ -199,7 +200,7 @@ class Traces:
             account = accounts.get_including_deleted(connection, account_id)
             if account is None:
                 return None
-            return account, events.page(connection, account.seq, EventFilter(), limit=LATEST_MAX).items
+            return account, events.page(connection, account.seq, EventFilter(), PageRequest(LATEST_MAX)).items
 
         found = await self._context.database.read(read)
         if found is None:
@@ -226,6 +227,6 @@ def _id(delivery: Delivery) -> str:
 def _attempts(connection: Transaction, of: Sequence[Delivery]) -> list[list[Attempt]]:
     """Return the newest attempts of each delivery."""
     return [
-        deliveries.page_of_attempts(connection, each.event_seq, each.endpoint_seq, limit=ATTEMPTS_MAX).items
+        attempts.page_of_delivery(connection, each.event_seq, each.endpoint_seq, PageRequest(ATTEMPTS_MAX)).items
         for each in of
     ]

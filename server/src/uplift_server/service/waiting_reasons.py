@@ -42,4 +42,4 @@ def show_deliveries(context: ServiceContext, found: Sequence[Delivery]) -> list[
 
 def show_page(context: ServiceContext, page: Page[Delivery]) -> Page[ShownDelivery]:
     """Return a page of deliveries with the reasons why they are waiting."""
-    return Page(show_deliveries(context, page.items), page.next_key)
+    return page.of(show_deliveries(context, page.items))

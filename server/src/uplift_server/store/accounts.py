@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from uplift_server.store import people
 from uplift_server.store.encryption import ERASED
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account, Page
 from uplift_server.store.schema import accounts, api_keys, endpoints
 
@@ -66,12 +66,10 @@ def require(connection: Connection, seq: int) -> None:
         raise Conflict("The account was deleted. Use another account.")
 
 
-def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[Account]:
-    """List accounts, newest first. `before` is the `next_key` of the previous page."""
-    query = sa.select(accounts).where(_LIVE).order_by(accounts.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(accounts.c.seq < before[0])
-    return page_of([_account(row) for row in connection.execute(query)], limit, lambda account: (account.seq,))
+def page(connection: Connection, request: PageRequest) -> Page[Account]:
+    """List accounts."""
+    query = request.of(sa.select(accounts).where(_LIVE), accounts.c.seq)
+    return request.page([_account(row) for row in connection.execute(query)], lambda account: (account.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[Account]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
 from uplift_server.store.event_times import DISORDER_MS
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest, window_end
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
@@ -50,24 +50,21 @@ def add(connection: Connection, entry: AuditEntry) -> None:
 
 
 def page(
-    connection: Connection,
-    account_seq: int | None,
-    wanted: AuditFilter,
-    *,
-    limit: int,
-    before: tuple[int, ...] | None = None,
+    connection: Connection, account_seq: int | None, wanted: AuditFilter, request: PageRequest
 ) -> Page[AuditEntry]:
-    """List the entries of an account, or of all accounts, newest first."""
-    low, high = _bounds(connection, wanted)
-    if before is not None:
-        high = min(high, before[0] - 1)
+    """List the entries of an account, or of all accounts."""
+    low, high = request.narrowed(*_bounds(connection, wanted))
     own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
-    window_low = _window_low(connection, own, low, high)
+    seq, up = audit_log.c.seq, request.reads_up
+    # Actor, action and subject have no index.
+    end = window_end(connection, seq, audit_log, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
+    if end is not None:
+        low, high = (low, end) if up else (end, high)
     keys = (
-        sa.select(audit_log.c.seq)
-        .where(audit_log.c.seq.between(window_low, high), *own, *_row_conditions(wanted))
-        .order_by(audit_log.c.seq.desc())
-        .limit(limit + 1)
+        sa.select(seq)
+        .where(seq.between(low, high), *own, *_row_conditions(wanted))
+        .order_by(request.ordered(seq))
+        .limit(request.limit + 1)
         .subquery("page")
     )
     query = (
@@ -77,12 +74,10 @@ def page(
                 accounts, accounts.c.seq == audit_log.c.account_seq
             )
         )
-        .order_by(audit_log.c.seq.desc())
+        .order_by(request.ordered(seq))
     )
-    found = page_of([_entry(row) for row in connection.execute(query)], limit, lambda entry: (entry.seq,))
-    if found.next_key is None and window_low > low:
-        return Page(found.items, (window_low,))
-    return found
+    read_to = None if end is None else (end,)
+    return request.page([_entry(row) for row in connection.execute(query)], lambda entry: (entry.seq,), read_to)
 
 
 def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
@@ -105,19 +100,6 @@ def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
         )
         high = connection.scalar(first_after) or high
     return low, high
-
-
-def _window_low(connection: Connection, own: list[sa.ColumnElement[bool]], low: int, high: int) -> int:
-    """Return the lowest number that one page scans, because actor, action and subject have no index."""
-    query = (
-        sa.select(audit_log.c.seq)
-        .where(audit_log.c.seq.between(low, high), *own)
-        .order_by(audit_log.c.seq.desc())
-        .offset(WINDOW_ROWS)
-        .limit(1)
-    )
-    found = connection.scalar(query)
-    return low if found is None else found
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:

@@ -1,37 +1,30 @@
 """Deliveries and attempts: lists, and the start of a resend. The engines write everything else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.http.request_headers import mask_request_headers
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store import event_objects, event_times, status_sql
+from uplift_server.store import event_times
+from uplift_server.store.delivery_search import (
+    ENDPOINT_TAIL,
+    joined,
+    narrowed,
+    row_conditions,
+    source_of,
+    window_of,
+)
 from uplift_server.store.errors import Conflict, InFlight, Missing
 from uplift_server.store.hot_records import LeasedDelivery
-from uplift_server.store.pages import page_of
-from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
+from uplift_server.store.pages import PageRequest
+from uplift_server.store.records import Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
 ERASED: Final = "You cannot resend this delivery, because the event was erased. Send a new event."
 IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."
-WINDOW_ROWS: Final = 10_000
-"""Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
-_ENDPOINT_ID_TAIL_FROM: Final = 11
-_UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
-
-
-class _Source(NamedTuple):
-    """The table that provides a list in order, and the conditions that its index supports."""
-
-    event_seq: sa.ColumnElement[int]
-    tables: sa.FromClause
-    conditions: list[sa.ColumnElement[bool]]
-    low: int
-    """The lowest event number that the source covers."""
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
@@ -39,28 +32,48 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 
     Without an account, it returns up to two deliveries, because chosen event IDs are unique only within an account.
     """
-    query = _details(deliveries).where(
-        events.c.id == event_id, sa.func.substr(endpoints.c.id, _ENDPOINT_ID_TAIL_FROM) == endpoint_id_tail
-    )
+    query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
         query = query.where(events.c.account_seq == account_seq)
     return [_delivery(row) for row in connection.execute(query.limit(2))]
 
 
-def page_of_event(
-    connection: Connection, event_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Delivery]:
-    """List the deliveries of an event, newest endpoints first."""
-    keys = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)
-    if before is not None:
-        keys = keys.where(deliveries.c.endpoint_seq < before[0])
-    keys = keys.order_by(deliveries.c.endpoint_seq.desc()).limit(limit + 1)
-    return page_of(_detailed(connection, keys), limit, lambda delivery: (delivery.endpoint_seq,))
+def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
+    """Return deliveries by the numbers of their events and endpoints."""
+    event_seqs = {event_seq for event_seq, _ in keys}
+    endpoint_seqs = {endpoint_seq for _, endpoint_seq in keys}
+    query = _details(deliveries).where(
+        deliveries.c.event_seq.in_(event_seqs), deliveries.c.endpoint_seq.in_(endpoint_seqs)
+    )
+    found = [_delivery(row) for row in connection.execute(query)]
+    return {(each.event_seq, each.endpoint_seq): each for each in found}
+
+
+def page_of_event(connection: Connection, event_seq: int, request: PageRequest) -> Page[Delivery]:
+    """List the deliveries of an event, in the order of endpoints."""
+    own = deliveries.c.event_seq == event_seq
+    keys: sa.Select[Any] = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(own)
+    keys = request.of(keys, deliveries.c.endpoint_seq)
+    return request.page(_detailed(connection, keys, request), lambda delivery: (delivery.endpoint_seq,))
 
 
 def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
     """Return the numbers of the endpoints with a delivery of an event."""
     return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
+
+
+def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
+    """Return the IDs of the endpoints with a delivery of each event, oldest endpoints first."""
+    query = (
+        sa.select(deliveries.c.event_seq, endpoints.c.id)
+        .join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
+        .where(deliveries.c.event_seq.in_(event_seqs))
+        .order_by(deliveries.c.event_seq, deliveries.c.endpoint_seq)
+    )
+    found: dict[int, list[bytes]] = {seq: [] for seq in event_seqs}
+    for row in connection.execute(query):
+        found[row.event_seq].append(row.id)
+    return found
 
 
 def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
@@ -72,35 +85,18 @@ def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int)
 
 
 def page(
-    connection: Connection,
-    account_seq: int | None,
-    wanted: DeliveryFilter,
-    *,
-    limit: int,
-    before: tuple[int, ...] | None = None,
+    connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
 ) -> Page[Delivery]:
-    """List the deliveries of an account, or of all accounts, newest events first.
+    """List the deliveries of an account, or of all accounts, in the order of events.
 
     The endpoints of the filter must belong to the account.
     """
-    low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
-    if before is not None:
-        high = min(high, before[0])
-    source = _source(connection, account_seq, wanted, low, high)
-    window_low = _window_low(connection, source, high)
-    keys = (
-        sa.select(source.event_seq.label("event_seq"), deliveries.c.endpoint_seq)
-        .select_from(_joined(source, wanted))
-        .where(source.event_seq.between(window_low, high), *source.conditions, *_row_conditions(wanted))
-        .order_by(source.event_seq.desc(), deliveries.c.endpoint_seq.desc())
-        .limit(limit + 1)
-    )
-    if before is not None:
-        keys = keys.where(sa.or_(source.event_seq < before[0], deliveries.c.endpoint_seq < before[1]))
-    found = page_of(_detailed(connection, keys), limit, lambda delivery: (delivery.event_seq, delivery.endpoint_seq))
-    if found.next_key is None and window_low > low:
-        return Page(found.items, (window_low, 0))
-    return found
+    bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    window = window_of(connection, account_seq, wanted, request, bounds)
+    key = (window.event_seq, deliveries.c.endpoint_seq)
+    keys = request.of(sa.select(window.event_seq.label("event_seq"), key[1]), *key)
+    rows = _detailed(connection, keys.select_from(window.tables).where(*window.conditions), request)
+    return request.page(rows, lambda delivery: (delivery.event_seq, delivery.endpoint_seq), window.read_to)
 
 
 class Matching(NamedTuple):
@@ -118,9 +114,9 @@ def count_ended(
 
     They have ended by `ended_by` (Unix ms). Returns the counts, and the lowest event number of the window.
     """
-    source = _source(connection, account_seq, wanted, first, last)
-    low = _window_low(connection, source, last)
-    tables = _joined(source, wanted)
+    source = source_of(connection, account_seq, wanted, first, last)
+    low, _ = narrowed(connection, source, first, last)
+    tables = joined(source, wanted)
     if tables is deliveries:
         tables = deliveries.join(events, events.c.seq == deliveries.c.event_seq)
     created_at = events.c.created_at
@@ -130,7 +126,7 @@ def count_ended(
         .where(
             source.event_seq.between(low, last),
             *source.conditions,
-            *_row_conditions(wanted),
+            *row_conditions(wanted),
             deliveries.c.trigger != int(Trigger.TEST),
             deliveries.c.completed_at <= ended_by,
             sa.or_(events.c.expires_at.is_(None), events.c.expires_at > ended_by),
@@ -138,17 +134,6 @@ def count_ended(
         .group_by(deliveries.c.endpoint_seq)
     )
     return {row[0]: Matching(*row[1:]) for row in connection.execute(query)}, low
-
-
-def page_of_attempts(
-    connection: Connection, event_seq: int, endpoint_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Attempt]:
-    """List the attempts of a delivery, newest first."""
-    query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
-    if before is not None:
-        query = query.where(attempts.c.number < before[0])
-    rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(limit + 1))
-    return page_of([_attempt(row) for row in rows], limit, lambda attempt: (attempt.number,))
 
 
 def start_resend(
@@ -252,90 +237,7 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
     )
 
 
-def _source(connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int) -> _Source:
-    if wanted.object_id is not None:
-        found = event_objects.candidates(connection, account_seq, wanted.object_id, low, high)
-        conditions = event_objects.matching(wanted.object_id, found)
-        if account_seq is not None:
-            conditions.append(events.c.account_seq == account_seq)
-        is_full = len(found) == event_objects.CANDIDATES_MAX
-        return _Source(events.c.seq, events, conditions, found[-1] if is_full else low)
-    if len(wanted.endpoint_seqs) == 1:
-        own = deliveries.c.endpoint_seq == wanted.endpoint_seqs[0]
-        return _Source(deliveries.c.event_seq, deliveries, [own], low)
-    if account_seq is None:
-        return _Source(deliveries.c.event_seq, deliveries, [], low)
-    if wanted.statuses and _UNSUCCESSFUL.issuperset(wanted.statuses):
-        # The literal condition of the partial index, so that both databases use it.
-        unsuccessful: list[Any] = [
-            deliveries.c.account_seq == account_seq,
-            sa.text(status_sql.unsuccessful("deliveries")),
-        ]
-        return _Source(deliveries.c.event_seq, deliveries, unsuccessful, low)
-    conditions = [events.c.account_seq == account_seq]
-    if len(wanted.type_seqs) == 1:
-        conditions.append(events.c.type_seq == wanted.type_seqs[0])
-    return _Source(events.c.seq, events, conditions, low)
-
-
-def _joined(source: _Source, wanted: DeliveryFilter) -> sa.FromClause:
-    if source.tables is events:
-        return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
-    if not wanted.type_seqs and wanted.created_after is None and wanted.created_before is None:
-        return deliveries
-    return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
-
-
-def _row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that the index of the source does not support."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    for column, values in (
-        (deliveries.c.status, wanted.statuses),
-        (deliveries.c.last_outcome, wanted.outcomes),
-        (deliveries.c.endpoint_seq, wanted.endpoint_seqs),
-        (events.c.type_seq, wanted.type_seqs),
-    ):
-        if values:
-            conditions.append(column.in_([int(value) for value in values]))
-    if wanted.status_codes:
-        conditions.append(responded(wanted.status_codes))
-    if not wanted.tests:
-        conditions.append(deliveries.c.trigger != int(Trigger.TEST))
-    if wanted.created_after is not None:
-        conditions.append(events.c.created_at > wanted.created_after)
-    if wanted.created_before is not None:
-        conditions.append(events.c.created_at < wanted.created_before)
-    return conditions
-
-
-def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """Return the condition that the last attempt of a delivery has a status code in one of the ranges."""
-    last = (
-        attempts.c.event_seq == deliveries.c.event_seq,
-        attempts.c.endpoint_seq == deliveries.c.endpoint_seq,
-        attempts.c.number == deliveries.c.attempts_made,
-    )
-    is_within = sa.or_(*(attempts.c.status_code.between(first, last_code) for first, last_code in ranges))
-    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
-    found = sa.select(sa.literal(1)).select_from(attempts).where(*last, is_within).offset(0)
-    return found.correlate_except(attempts).exists()
-
-
-def _window_low(connection: Connection, source: _Source, high: int) -> int:
-    """Return the lowest event number that one page scans."""
-    query = (
-        sa.select(source.event_seq)
-        .select_from(source.tables)
-        .where(source.event_seq.between(source.low, high), *source.conditions)
-        .order_by(source.event_seq.desc())
-        .offset(WINDOW_ROWS)
-        .limit(1)
-    )
-    found = connection.scalars(query).first()
-    return source.low if found is None else max(source.low, found)
-
-
-def _detailed(connection: Connection, keys: sa.Select[Any]) -> Sequence[Delivery]:
+def _detailed(connection: Connection, keys: sa.Select[Any], request: PageRequest) -> Sequence[Delivery]:
     # Select the keys of the page first, so that only shown rows are joined.
     key = keys.subquery("page")
     query = _details(
@@ -343,7 +245,7 @@ def _detailed(connection: Connection, keys: sa.Select[Any]) -> Sequence[Delivery
             deliveries,
             sa.and_(deliveries.c.event_seq == key.c.event_seq, deliveries.c.endpoint_seq == key.c.endpoint_seq),
         )
-    ).order_by(deliveries.c.event_seq.desc(), deliveries.c.endpoint_seq.desc())
+    ).order_by(request.ordered(deliveries.c.event_seq), request.ordered(deliveries.c.endpoint_seq))
     return [_delivery(row) for row in connection.execute(query)]
 
 
@@ -387,27 +289,4 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         expires_at=None if row.erased_at is not None else row.expires_at,
         object_id=row.object_id,
         erased_at=row.erased_at,
-    )
-
-
-def _attempt(row: sa.Row[Any]) -> Attempt:
-    return Attempt(
-        number=row.number,
-        trigger=Trigger(row.trigger),
-        started_at=row.started_at,
-        duration_us=row.duration_us,
-        dns_ms=row.dns_ms,
-        connect_ms=row.connect_ms,
-        tls_ms=row.tls_ms,
-        first_byte_ms=row.first_byte_ms,
-        status_code=row.status_code,
-        outcome=Outcome(row.outcome),
-        error=row.error,
-        location=row.location,
-        remote_address=row.remote_address,
-        request_head=mask_request_headers(row.request_head),
-        response_head=row.response_head,
-        # On SQLite, the body of an erased attempt is padding.
-        response_body=row.response_body if row.request_head else b"",
-        body_truncated=row.body_truncated,
     )

@@ -17,12 +17,14 @@ from uplift_server.core.security.secrets import SecretPair
 from uplift_server.store import accounts
 from uplift_server.store.encryption import ERASED
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import KEY_MAX, PageRequest, window_end
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointFilter, EndpointState, HeldAction, Page
 from uplift_server.store.schema import endpoints, events
 
 FAILING_READ: Final = 500
 """How many failing endpoints a search for a cause reads at once."""
+WINDOW_ROWS: Final = 10_000
+"""Number of endpoints that one page of all accounts scans. If few of them match, the page ends early."""
 _LIVE = endpoints.c.deleted_at.is_(None)
 
 
@@ -97,6 +99,17 @@ def ids_of(connection: Connection, seqs: Collection[int]) -> dict[int, bytes]:
     return {row.seq: row.id for row in connection.execute(query)}
 
 
+def page_of_scopes(
+    connection: Connection, account_seq: int | None, request: PageRequest
+) -> Page[tuple[int, int, bytes]]:
+    """List the numbers of the accounts and endpoints, and the IDs of endpoints, including deleted ones."""
+    query = request.of(sa.select(endpoints.c.account_seq, endpoints.c.seq, endpoints.c.id), endpoints.c.seq)
+    if account_seq is not None:
+        query = query.where(endpoints.c.account_seq == account_seq)
+    rows = [(row.account_seq, row.seq, row.id) for row in connection.execute(query)]
+    return request.page(rows, lambda row: (row[1],))
+
+
 def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) -> tuple[Endpoint, int] | None:
     """Return the account's deleted endpoint with this ID and its `deleted_at`, until retention removes it."""
     own = (endpoints.c.id == endpoint_id, endpoints.c.account_seq == account_seq, endpoints.c.deleted_at.is_not(None))
@@ -122,53 +135,63 @@ def page(
     connection: Connection,
     account_seq: int | None,
     wanted: EndpointFilter,
-    *,
-    limit: int,
-    before: tuple[int, ...] | None = None,
+    request: PageRequest,
 ) -> Page[Endpoint]:
-    """List the endpoints of an account, or of all accounts, newest first."""
+    """List the endpoints of an account, or of all accounts."""
     if wanted.cause is None:
-        return _page(connection, account_seq, wanted, limit=limit, before=before)
+        found, end = _read(connection, account_seq, wanted, request)
+        return request.page(found, lambda endpoint: (endpoint.seq,), None if end is None else (end,))
     # The cause is computed from columns, so read failing endpoints until enough of them have it.
-    found: list[Endpoint] = []
-    while len(found) <= limit:
-        batch = _page(connection, account_seq, wanted, limit=FAILING_READ, before=before)
-        causes = [(each, cause_of(each.health)) for each in batch.items]
+    found, batch = [], replace(request, limit=FAILING_READ)
+    while len(found) <= request.limit:
+        rows, end = _read(connection, account_seq, wanted, batch)
+        causes = [(each, cause_of(each.health)) for each in rows[:FAILING_READ]]
         found += [each for each, cause in causes if cause is not None and cause.code == wanted.cause]
-        before = batch.next_key
-        if before is None:
+        if len(rows) > FAILING_READ:
+            end = rows[FAILING_READ - 1].seq
+        if end is None:
             break
-    return page_of(found, limit, lambda endpoint: (endpoint.seq,))
+        batch = replace(batch, key=(end,))
+    return request.page(found, lambda endpoint: (endpoint.seq,))
 
 
-def _page(
-    connection: Connection,
-    account_seq: int | None,
-    wanted: EndpointFilter,
-    *,
-    limit: int,
-    before: tuple[int, ...] | None,
-) -> Page[Endpoint]:
-    query = (
-        sa.select(*_COLUMNS)
-        .where(_LIVE, *_matching(connection, wanted))
-        .order_by(endpoints.c.seq.desc())
-        .limit(limit + 1)
-    )
+def _read(
+    connection: Connection, account_seq: int | None, wanted: EndpointFilter, request: PageRequest
+) -> tuple[list[Endpoint], int | None]:
+    """Return the endpoints of a page, and the last number that was searched, if there can be more."""
+    query = request.of(sa.select(*_COLUMNS).where(_LIVE, *_matching(connection, wanted)), endpoints.c.seq)
+    end = None
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)
-    if before is not None:
-        query = query.where(endpoints.c.seq < before[0])
-    return page_of([_endpoint(row) for row in connection.execute(query)], limit, lambda endpoint: (endpoint.seq,))
+    elif wanted != EndpointFilter():
+        (low, high), up = request.narrowed(0, KEY_MAX), request.reads_up
+        end = window_end(connection, endpoints.c.seq, endpoints, (), low=low, high=high, rows=WINDOW_ROWS, up=up)
+        if end is not None:
+            query = query.where(endpoints.c.seq <= end if up else endpoints.c.seq >= end)
+    return [_endpoint(row) for row in connection.execute(query)], end
 
 
 def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of a filter. They do not need an index, because an account has few endpoints."""
-    conditions = []
-    if wanted.state is not None:
-        conditions.append(endpoints.c.state == int(wanted.state))
-    if wanted.failing or wanted.cause is not None:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.ids:
+        conditions.append(endpoints.c.id.in_(wanted.ids))
+    if wanted.states or wanted.failing:
+        states = [endpoints.c.state == int(state) for state in wanted.states]
+        if wanted.failing:
+            is_enabled = endpoints.c.state == int(EndpointState.ENABLED)
+            states.append(sa.and_(is_enabled, endpoints.c.failing_since.is_not(None)))
+        conditions.append(sa.or_(*states))
+    if wanted.cause is not None:
         conditions.append(endpoints.c.failing_since.is_not(None))
+    if wanted.patterns:
+        names = [json.dumps(pattern) for pattern in wanted.patterns]
+        conditions.append(
+            sa.or_(
+                endpoints.c.event_types == "[]",
+                *(endpoints.c.event_types.contains(name, autoescape=True) for name in names),
+            )
+        )
     if wanted.text is not None:
         text = wanted.text.lower()
         columns = (_url_without_query(connection), endpoints.c.description)

@@ -18,7 +18,7 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.store import audit, event_objects
 from uplift_server.store.accounts import require
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, deliveries, events
 from uplift_server.store.schema_erasures import erasures
@@ -129,15 +129,10 @@ def get(connection: Connection, account_seq: int, erasure_id: bytes) -> Erasure 
     return None if row is None else _erasure(row)
 
 
-def page(
-    connection: Connection, account_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Erasure]:
-    """List the account's erasures, newest first."""
-    query = _details().where(erasures.c.account_seq == account_seq)
-    if before is not None:
-        query = query.where(erasures.c.seq < before[0])
-    rows = connection.execute(query.order_by(erasures.c.seq.desc()).limit(limit + 1))
-    return page_of([_erasure(row) for row in rows], limit, lambda erasure: (erasure.seq,))
+def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Erasure]:
+    """List the account's erasures."""
+    query = request.of(_details().where(erasures.c.account_seq == account_seq), erasures.c.seq)
+    return request.page([_erasure(row) for row in connection.execute(query)], lambda erasure: (erasure.seq,))
 
 
 def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import locks
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import EventType, Page
 from uplift_server.store.schema import event_types
 
@@ -63,13 +63,11 @@ def get(connection: Connection, name: str) -> EventType | None:
     return None if row is None else _event_type(row)
 
 
-def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[EventType]:
-    """List types, newest first, including archived ones."""
-    query = sa.select(event_types).where(_LIVE).order_by(event_types.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(event_types.c.seq < before[0])
+def page(connection: Connection, request: PageRequest) -> Page[EventType]:
+    """List types, including archived ones."""
+    query = request.of(sa.select(event_types).where(_LIVE), event_types.c.seq)
     rows = [_event_type(row) for row in connection.execute(query)]
-    return page_of(rows, limit, lambda event_type: (event_type.seq,))
+    return request.page(rows, lambda event_type: (event_type.seq,))
 
 
 def list_live(connection: Connection) -> list[EventType]:

@@ -9,7 +9,9 @@ from sqlalchemy import Connection
 
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
+from uplift_server.core.limits import PAGE_BODY_BYTES_MAX
 from uplift_server.store import event_objects, event_times
+from uplift_server.store.pages import PageRequest, window_end
 from uplift_server.store.records import Event, EventFilter, Page, StreamPage
 from uplift_server.store.schema import accounts, deliveries, event_types, events, idempotency_keys
 from uplift_server.store.stream_position import StreamPosition
@@ -74,21 +76,13 @@ def page(
     connection: Connection,
     account_seq: int | None,
     wanted: EventFilter,
+    request: PageRequest,
     *,
-    limit: int,
-    before: tuple[int, ...] | None = None,
+    with_bodies: bool = False,
 ) -> Page[Event]:
-    """List the events of an account, or of all accounts, newest first, without bodies."""
-    low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
-    if before is not None:
-        high = min(high, before[0] - 1)
-    window_low, keys = _window(connection, account_seq, wanted, low, high, newest_first=True)
-    keys = keys.order_by(events.c.seq.desc()).limit(limit + 1)
-    rows = _rows(connection, keys, newest_first=True)
-    items = _with_counts(connection, rows[:limit])
-    if len(rows) > limit:
-        return Page(items, (items[-1].seq,))
-    return Page(items, (window_low,) if window_low > low else None)
+    """List the events of an account, or of all accounts."""
+    bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    return _page(connection, account_seq, wanted, request, bounds, with_bodies=with_bodies)
 
 
 def page_forward(
@@ -96,62 +90,108 @@ def page_forward(
     account_seq: int | None,
     wanted: EventFilter,
     stream_position: StreamPosition,
+    request: PageRequest,
     *,
-    limit: int,
-    after: tuple[int, ...],
+    with_bodies: bool = False,
 ) -> StreamPage[Event]:
-    """List events oldest first, after a key (`(0,)` at the start), as an endless stream.
+    """List events oldest first, as an endless stream.
 
     It stops at the stream position, so that it never skips an event that is committed later.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, stream_position.events)
-    low = max(low, after[0] + 1)
-    window_high, keys = _window(connection, account_seq, wanted, low, high, newest_first=False)
-    keys = keys.order_by(events.c.seq).limit(limit + 1)
-    rows = _rows(connection, keys, newest_first=False)
-    items = _with_counts(connection, rows[:limit])
-    if len(rows) > limit:
-        return StreamPage(items, (items[-1].seq,), more=True)
-    return StreamPage(items, (max(after[0], window_high),), more=window_high < high)
+    found = _page(connection, account_seq, wanted, request, (low, high), with_bodies=with_bodies)
+    if found.next_key is not None:
+        return StreamPage(found.items, found.next_key, more=True, prev_key=found.prev_key)
+    start = 0 if request.key is None else request.key[0]
+    return StreamPage(found.items, (max(start, high),), more=False, prev_key=found.prev_key)
+
+
+def _page(
+    connection: Connection,
+    account_seq: int | None,
+    wanted: EventFilter,
+    request: PageRequest,
+    bounds: tuple[int, int],
+    *,
+    with_bodies: bool,
+) -> Page[Event]:
+    low, high = request.narrowed(*bounds)
+    end, keys = _window(connection, account_seq, wanted, low, high, up=request.reads_up)
+    keys = keys.order_by(request.ordered(events.c.seq)).limit(request.limit + 1)
+    rows = _rows(connection, keys, up=request.reads_up)
+    read_to = None if end is None else (end,)
+    if with_bodies and (count := _count_within(connection, rows[: request.limit])) < min(request.limit, len(rows)):
+        rows, read_to = rows[:count], (rows[count - 1].seq,)
+    shown = request.page(rows, lambda row: (row.seq,), read_to)
+    found = _with_counts(connection, shown.items)
+    if with_bodies:
+        query = sa.select(events.c.seq, events.c.body).where(events.c.seq.in_([each.seq for each in found]))
+        bodies = {row.seq: row.body for row in connection.execute(query)}
+        found = [each if each.erased_at is not None else replace(each, body=bodies[each.seq]) for each in found]
+    return shown.of(found)
+
+
+def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
+    """Return the number of rows, at least one, whose bodies have up to PAGE_BODY_BYTES_MAX in total."""
+    query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
+        events.c.seq.in_([row.seq for row in rows])
+    )
+    sizes = {row.seq: row.bytes for row in connection.execute(query)}
+    total = 0
+    for place, row in enumerate(rows):
+        total += sizes[row.seq]
+        if total > PAGE_BODY_BYTES_MAX:
+            return max(place, 1)
+    return len(rows)
 
 
 def _window(
-    connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, newest_first: bool
-) -> tuple[int, sa.Select[tuple[int]]]:
-    """Return the last event number that one page scans, and the query of the matching numbers up to it."""
-    last = low if newest_first else high
-    if wanted.object_id is not None:
-        found = event_objects.candidates(
-            connection, account_seq, wanted.object_id, low, high, newest_first=newest_first
-        )
-        if len(found) == event_objects.CANDIDATES_MAX:
-            last = found[-1]
-        return last, _keys(account_seq, wanted, low, high).where(*event_objects.matching(wanted.object_id, found))
-    if account_seq is None and wanted.type_seq is not None:
-        last = _last_of_window(connection, low, high, newest_first=newest_first)
-    return last, _keys(account_seq, wanted, *((last, high) if newest_first else (low, last)))
+    connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, up: bool
+) -> tuple[int | None, sa.Select[tuple[int]]]:
+    """Return the last event number that one page scans, or None for all, and the query of the matching numbers."""
+    candidates = None
+    if wanted.ids:
+        candidates = _seqs_of_ids(connection, account_seq, wanted.ids, low, high, up=up)
+    elif wanted.object_id is not None:
+        candidates = event_objects.candidates(connection, account_seq, wanted.object_id, low, high, newest_first=not up)
+    if candidates is not None:
+        end = candidates[-1] if len(candidates) == event_objects.CANDIDATES_MAX else None
+        return end, _keys(account_seq, wanted, low, high).where(events.c.seq.in_(candidates))
+    own = [] if account_seq is None else [events.c.account_seq == account_seq]
+    if len(wanted.type_seqs) <= len(own):
+        return None, _keys(account_seq, wanted, low, high)
+    # The page counts events, because their numbers can have gaps of billions.
+    end = window_end(connection, events.c.seq, events, own, low=low, high=high, rows=WINDOW_EVENTS, up=up)
+    if end is not None:
+        low, high = (low, end) if up else (end, high)
+    return end, _keys(account_seq, wanted, low, high)
 
 
-def _last_of_window(connection: Connection, low: int, high: int, *, newest_first: bool) -> int:
-    """Return the last event number that one page scans.
+def _seqs_of_ids(
+    connection: Connection, account_seq: int | None, event_ids: Sequence[bytes], low: int, high: int, *, up: bool
+) -> list[int]:
+    """Return the numbers of the events with these IDs between two numbers, in order.
 
-    It counts events, because their numbers can have gaps of billions.
+    Several accounts can have an event with the same chosen ID.
     """
-    order = events.c.seq.desc() if newest_first else events.c.seq
-    query = sa.select(events.c.seq).where(events.c.seq.between(low, high)).order_by(order).offset(WINDOW_EVENTS - 1)
-    found: int | None = connection.scalars(query.limit(1)).first()
-    if found is not None:
-        return found
-    return low if newest_first else high
+    query = sa.select(events.c.seq).where(events.c.id.in_(event_ids))
+    if account_seq is not None:
+        query = query.where(events.c.account_seq == account_seq)
+    found = sorted((seq for seq in connection.scalars(query) if low <= seq <= high), reverse=not up)
+    return found[: event_objects.CANDIDATES_MAX]
 
 
 def _keys(account_seq: int | None, wanted: EventFilter, low: int, high: int) -> sa.Select[tuple[int]]:
     query = sa.select(events.c.seq).where(events.c.seq.between(low, high))
     if account_seq is not None:
         query = query.where(events.c.account_seq == account_seq)
-    if wanted.type_seq is not None:
-        query = query.where(events.c.type_seq == wanted.type_seq)
+    if len(wanted.type_seqs) == 1:
+        query = query.where(events.c.type_seq == wanted.type_seqs[0])
+    elif wanted.type_seqs:
+        query = query.where(events.c.type_seq.in_(wanted.type_seqs))
+    if wanted.object_id is not None:
+        query = query.where(events.c.object_id == wanted.object_id)
     if wanted.created_after is not None:
         query = query.where(events.c.created_at > wanted.created_after)
     if wanted.created_before is not None:
@@ -178,17 +218,17 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
     )
 
 
-def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, newest_first: bool) -> Sequence[sa.Row[Any]]:
+def _rows(connection: Connection, keys: sa.Select[tuple[int]], *, up: bool = False) -> Sequence[sa.Row[Any]]:
     # Select the numbers of the page first, so that only shown rows are joined.
     found = list(connection.scalars(keys))
     query = _select(sa.func.substr(events.c.body, 1, _ENVELOPE_START_BYTES).label("head")).where(
         events.c.seq.in_(found)
     )
-    return connection.execute(query.order_by(events.c.seq.desc() if newest_first else events.c.seq)).all()
+    return connection.execute(query.order_by(events.c.seq if up else events.c.seq.desc())).all()
 
 
 def _found(connection: Connection, keys: sa.Select[tuple[int]]) -> list[Event]:
-    return _with_counts(connection, _rows(connection, keys, newest_first=True))
+    return _with_counts(connection, _rows(connection, keys))
 
 
 def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Event]:

@@ -9,7 +9,7 @@ from uplift_server.core.people.people import INVITATIONS_PER_ACCOUNT_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Invitation, Page
 from uplift_server.store.schema_people import invitations
 
@@ -52,15 +52,11 @@ def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation
     return None if row is None else _invitation(row)
 
 
-def page(
-    connection: Connection, account_seq: int, *, now: int, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Invitation]:
-    """List the pending invitations of an account, newest first."""
+def page(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Invitation]:
+    """List the pending invitations of an account."""
     query = sa.select(invitations).where(invitations.c.account_seq == account_seq, invitations.c.expires_at > now)
-    query = query.order_by(invitations.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(invitations.c.seq < before[0])
-    return page_of([_invitation(row) for row in connection.execute(query)], limit, lambda each: (each.seq,))
+    query = request.of(query, invitations.c.seq)
+    return request.page([_invitation(row) for row in connection.execute(query)], lambda each: (each.seq,))
 
 
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:

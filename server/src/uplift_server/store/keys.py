@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import accounts
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import ApiKey, Page
 from uplift_server.store.schema import api_keys
 
@@ -59,14 +59,10 @@ def get(connection: Connection, account_seq: int | None, key_id: bytes) -> ApiKe
     return None if row is None else _key(row)
 
 
-def page(
-    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[ApiKey]:
-    """List the keys of an account, or of operators, that are not revoked, newest first."""
-    query = sa.select(api_keys).where(_of(account_seq), _LIVE).order_by(api_keys.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(api_keys.c.seq < before[0])
-    return page_of([_key(row) for row in connection.execute(query)], limit, lambda key: (key.seq,))
+def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ApiKey]:
+    """List the keys of an account, or of operators, that are not revoked."""
+    query = request.of(sa.select(api_keys).where(_of(account_seq), _LIVE), api_keys.c.seq)
+    return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ApiKey]:

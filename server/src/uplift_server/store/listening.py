@@ -12,7 +12,7 @@ from uplift_server.core.deliveries.listening import LOCAL_RESPONSES_KEPT_MAX, SE
 from uplift_server.core.lifecycle import Trigger
 from uplift_server.store import accounts, event_times
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page, StreamPage
 from uplift_server.store.schema import (
     accounts as accounts_table,
@@ -162,16 +162,12 @@ def exists(connection: Connection, session: ListenSession) -> bool:
     return bool(connection.scalar(sa.select(sa.exists().where(own))))
 
 
-def page(
-    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[ListenSession]:
-    """List the sessions of an account, or of all accounts, newest first."""
-    query = _select().order_by(listen_sessions.c.seq.desc()).limit(limit + 1)
+def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[ListenSession]:
+    """List the sessions of an account, or of all accounts."""
+    query = request.of(_select(), listen_sessions.c.seq)
     if account_seq is not None:
         query = query.where(listen_sessions.c.account_seq == account_seq)
-    if before is not None:
-        query = query.where(listen_sessions.c.seq < before[0])
-    return page_of([_session(row) for row in connection.execute(query)], limit, lambda session: (session.seq,))
+    return request.page([_session(row) for row in connection.execute(query)], lambda session: (session.seq,))
 
 
 def delete(connection: Connection, session: ListenSession) -> bool:
@@ -334,18 +330,11 @@ def _erased_among(connection: Connection, account_seq: int, responses: Sequence[
     return {row.id for row in connection.execute(query) if row.erased_at is not None}
 
 
-def page_of_responses(
-    connection: Connection, session_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[ListenResponse]:
-    """List the responses of a session, newest first."""
-    query = (
-        sa.select(listen_answers)
-        .where(listen_answers.c.session_seq == session_seq)
-        .order_by(listen_answers.c.seq.desc())
-        .limit(limit + 1)
+def page_of_responses(connection: Connection, session_seq: int, request: PageRequest) -> Page[ListenResponse]:
+    """List the responses of a session."""
+    query = request.of(
+        sa.select(listen_answers).where(listen_answers.c.session_seq == session_seq), listen_answers.c.seq
     )
-    if before is not None:
-        query = query.where(listen_answers.c.seq < before[0])
     found = [
         ListenResponse(
             event_id=row.event_id,
@@ -360,7 +349,7 @@ def page_of_responses(
         )
         for row in connection.execute(query)
     ]
-    return page_of(found, limit, lambda response: (response.seq,))
+    return request.page(found, lambda response: (response.seq,))
 
 
 def _select() -> sa.Select[Any]:

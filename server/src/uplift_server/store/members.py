@@ -9,7 +9,7 @@ from uplift_server.core.people.people import MEMBERS_PER_ACCOUNT_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts, people
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Member, Page, Person
 from uplift_server.store.schema_people import members
 from uplift_server.store.schema_people import people as people_table
@@ -27,14 +27,10 @@ def add(connection: Connection, *, member_id: bytes, account_seq: int, person: P
     return Member(seq, member_id, account_seq, role, now, person)
 
 
-def page(
-    connection: Connection, account_seq: int, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Member]:
-    """List the members of an account, newest first."""
-    query = _query(members.c.account_seq == account_seq).order_by(members.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(members.c.seq < before[0])
-    return page_of([_member(row) for row in connection.execute(query)], limit, lambda member: (member.seq,))
+def page(connection: Connection, account_seq: int, request: PageRequest) -> Page[Member]:
+    """List the members of an account."""
+    query = request.of(_query(members.c.account_seq == account_seq), members.c.seq)
+    return request.page([_member(row) for row in connection.execute(query)], lambda member: (member.seq,))
 
 
 def get(connection: Connection, account_seq: int, member_id: bytes) -> Member | None:

@@ -1,14 +1,113 @@
-"""Pages of lists. One extra row shows whether there is a next page."""
+"""Pages of lists, in both orders and both directions.
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+A list has a key of whole numbers. A page contains the rows beyond a key. One extra row shows whether there are more.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from uplift_server.store.records import Page
 
 T = TypeVar("T")
+KEY_MAX: Final = 2**62
+"""Greater than every number in the key of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The requested page of a list."""
+
+    limit: int
+    key: tuple[int, ...] | None = None
+    """The page starts beyond this key. None for the first page."""
+    ascending: bool = False
+    """The order of the list: oldest or newest first."""
+    backward: bool = False
+    """Whether the page is before the key instead of after it."""
+
+    @property
+    def reads_up(self) -> bool:
+        """Whether the rows are read in ascending order. Rows of a backward page are reversed afterwards."""
+        return self.ascending != self.backward
+
+    def ordered(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+        """Return a column in the order of reading."""
+        return column.asc() if self.reads_up else column.desc()
+
+    def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
+        """Return the part of a range of the key's first number that the page can contain.
+
+        `to_next` is 0 if several rows share this number.
+        """
+        if self.key is None:
+            return low, high
+        return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
+
+    def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
+        """Return the rows of the page, and one more, from rows in memory. The key is a number."""
+        low, high = self.narrowed(0, KEY_MAX)
+        chosen = [row for row in rows if low <= number(row) <= high]
+        return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]
+
+    def of(self, query: sa.Select[Any], *columns: sa.ColumnElement[int]) -> sa.Select[Any]:
+        """Return a query with the range, order and limit of the page. The columns are the key.
+
+        With several columns, the query must also limit the first one as in `narrowed`, so that an index can.
+        """
+        if self.key is not None:
+            is_beyond = [
+                column > number if self.reads_up else column < number
+                for column, number in zip(columns, self.key, strict=True)
+            ]
+            # The first number is equal or beyond.
+            equal: sa.ColumnElement[bool] = sa.true()
+            conditions = [is_beyond[0]]
+            for place in range(1, len(columns)):
+                conditions.append(sa.and_(equal, is_beyond[place]))
+                equal = sa.and_(equal, columns[place] == self.key[place])
+            query = query.where(sa.or_(*conditions))
+        return query.order_by(*map(self.ordered, columns)).limit(self.limit + 1)
+
+    def page(
+        self, rows: Sequence[T], key: Callable[[T], tuple[int, ...]], read_to: tuple[int, ...] | None = None
+    ) -> Page[T]:
+        """Return the page of up to `limit` + 1 rows in the order of reading. `key` returns the key of a row.
+
+        `read_to` is the last key of the rows that were checked, if there can be more matching rows beyond it.
+        """
+        items = list(rows[: self.limit])
+        onward = key(items[-1]) if len(rows) > self.limit else read_to
+        # The other page begins with the row at the requested key.
+        back = None if self.key is None else (*self.key[:-1], self.key[-1] + (1 if self.reads_up else -1))
+        return Page(items[::-1], back, onward) if self.backward else Page(items, onward, back)
+
+
+def window_end(
+    connection: Connection,
+    column: sa.ColumnElement[int],
+    tables: sa.FromClause,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    *,
+    low: int,
+    high: int,
+    rows: int,
+    up: bool,
+) -> int | None:
+    """Return the number of the last of `rows` rows of an index in a range, or None if there are fewer.
+
+    A page that no index supports checks the rows up to it, and ends early if few of them match.
+    """
+    query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
+    found: int | None = connection.scalars(
+        query.order_by(column.asc() if up else column.desc()).offset(rows - 1).limit(1)
+    ).first()
+    return found
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
     """Return a page of up to `limit` of the `limit` + 1 rows that were fetched. `key` returns the key of a row."""
-    items = list(rows[:limit])
-    return Page(items, key(items[-1]) if len(rows) > limit else None)
+    return PageRequest(limit).page(rows, key)

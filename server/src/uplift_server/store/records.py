@@ -259,7 +259,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. Lists omit the body."""
+    """An accepted event. Lists omit the body, unless it is requested."""
 
     seq: int
     id: bytes
@@ -333,32 +333,32 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFilter:
-    """Filter for a list of endpoints."""
+    """Filter for a list of endpoints. An endpoint matches one value of each tuple. An empty tuple means all."""
 
-    state: EndpointState | None = None
+    states: tuple[EndpointState, ...] = ()
     failing: bool = False
-    """Whether to list only failing endpoints."""
+    """Whether to list failing endpoints, in addition to those with the states."""
     text: str | None = None
     """Part of the URL without its query, or of the description, case-insensitive."""
     cause: str | None = None
     """Code of the cause of the last failed attempt of failing endpoints."""
-
-    @classmethod
-    def named(cls, state: str | None, text: str | None, cause: str | None = None) -> "EndpointFilter":
-        """Return the filter for the name of a state, or for `failing`. Any other name means all endpoints."""
-        if state == "failing":
-            return cls(EndpointState.ENABLED, failing=True, text=text, cause=cause)
-        return cls(next((each for each in EndpointState if each.text == state), None), text=text, cause=cause)
+    ids: tuple[bytes, ...] = ()
+    patterns: tuple[str, ...] = ()
+    """List only endpoints with one of these event types or patterns in their subscription, or without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Filter for a list of events. Timestamps are exclusive, in Unix ms."""
+    """Filter for a list of events. Timestamps are exclusive, in Unix ms.
 
-    type_seq: int | None = None
+    An event matches one value of each tuple. An empty tuple means all.
+    """
+
+    type_seqs: tuple[int, ...] = ()
     created_after: int | None = None
     created_before: int | None = None
     object_id: str | None = None
+    ids: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,9 +380,12 @@ class DeliveryFilter:
     """Whether to include test deliveries."""
     created_after: int | None = None
     created_before: int | None = None
+    ids: tuple[tuple[bytes, bytes], ...] = ()
+    """Each with the ID of the event and the last bytes of the endpoint's ID."""
 
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +395,24 @@ class StreamPage(Generic[T]):
     items: list[T]
     key: tuple[int, ...]
     more: bool
+    prev_key: tuple[int, ...] | None = None
+    """The key of the previous page, None on the first page."""
+
+    def of(self, items: "list[U]") -> "StreamPage[U]":
+        """Return the page with other items in the same places."""
+        return StreamPage(items, self.key, self.more, self.prev_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A page of a list. `next_key` is the key of the next page, None on the last page."""
+    """A page of a list. Lists that only go forward have no `prev_key`."""
 
     items: list[T]
     next_key: tuple[int, ...] | None
+    """The key of the next page, None on the last page."""
+    prev_key: tuple[int, ...] | None = None
+    """The key of the previous page, None on the first page."""
+
+    def of(self, items: "list[U]") -> "Page[U]":
+        """Return the page with other items in the same places."""
+        return Page(items, self.next_key, self.prev_key)

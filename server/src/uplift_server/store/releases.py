@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.deliveries import responded
+from uplift_server.store.delivery_search import responded
 from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease
 from uplift_server.store.replays import Replay, ReplaySelection, one
 from uplift_server.store.schema import deliveries, events, replays

@@ -19,7 +19,7 @@ from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.store.accounts import require
 from uplift_server.store.errors import Conflict
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, deliveries, endpoints, replays
 
@@ -155,17 +155,13 @@ def get(connection: Connection, account_seq: int | None, replay_id: bytes) -> Re
     return None if row is None else _replay(row)
 
 
-def page(
-    connection: Connection, account_seq: int | None, *, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Replay]:
-    """List the replays of an account, or of all accounts, newest first."""
-    keys = sa.select(replays.c.seq).order_by(replays.c.seq.desc()).limit(limit + 1)
+def page(connection: Connection, account_seq: int | None, request: PageRequest) -> Page[Replay]:
+    """List the replays of an account, or of all accounts."""
+    keys = request.of(sa.select(replays.c.seq), replays.c.seq)
     if account_seq is not None:
         keys = keys.where(replays.c.account_seq == account_seq)
-    if before is not None:
-        keys = keys.where(replays.c.seq < before[0])
-    query = _details().where(replays.c.seq.in_(keys)).order_by(replays.c.seq.desc())
-    return page_of([_replay(row) for row in connection.execute(query)], limit, lambda replay: (replay.seq,))
+    query = _details().where(replays.c.seq.in_(keys)).order_by(request.ordered(replays.c.seq))
+    return request.page([_replay(row) for row in connection.execute(query)], lambda replay: (replay.seq,))
 
 
 def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:

@@ -14,11 +14,11 @@ from uplift_server.store.schema import Seq, metadata
 
 
 def _statistics(name: str, bucket: str) -> sa.Table:
-    """Return a table with a row for each bucket of an endpoint, an account, or all accounts."""
+    """Return a table with a row for each bucket of an endpoint, an event type, an account, or all accounts."""
     return sa.Table(
         name,
         metadata,
-        sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
+        sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all; negative: an event type"),
         sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
         sa.Column("at", sa.BigInteger, primary_key=True, comment=f"start of the {bucket}"),
         sa.Column("deliveries", sa.BigInteger, nullable=False),

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page, ServiceKey
 from uplift_server.store.schema import service_keys
 
@@ -38,12 +38,10 @@ def get(connection: Connection, key_id: bytes, *, lock: bool = False) -> Service
     return None if row is None else _key(row)
 
 
-def page(connection: Connection, *, limit: int, before: tuple[int, ...] | None = None) -> Page[ServiceKey]:
-    """List the keys that are not revoked, newest first."""
-    query = sa.select(service_keys).where(_LIVE).order_by(service_keys.c.seq.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(service_keys.c.seq < before[0])
-    return page_of([_key(row) for row in connection.execute(query)], limit, lambda key: (key.seq,))
+def page(connection: Connection, request: PageRequest) -> Page[ServiceKey]:
+    """List the keys that are not revoked."""
+    query = request.of(sa.select(service_keys).where(_LIVE), service_keys.c.seq)
+    return request.page([_key(row) for row in connection.execute(query)], lambda key: (key.seq,))
 
 
 def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[ServiceKey]:

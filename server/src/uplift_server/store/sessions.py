@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from uplift_server.core.people.people import SESSIONS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import accounts
-from uplift_server.store.pages import page_of
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Link, Page, Session
 from uplift_server.store.schema_people import links, sessions
 
@@ -93,21 +93,26 @@ def get_link(connection: Connection, link_id: bytes) -> Link | None:
     return None if row is None else _link(row)
 
 
-def page_of_links(
-    connection: Connection, account_seq: int, *, now: int, limit: int, before: tuple[int, ...] | None = None
-) -> Page[Link]:
-    """List the usable links of an account, newest first (`now` in Unix ms)."""
+def page_of_links(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Link]:
+    """List the usable links of an account (`now` in Unix ms)."""
     query = sa.select(links).where(links.c.account_seq == account_seq, links.c.expires_at > now)
-    query = query.order_by(links.c.id.desc()).limit(limit + 1)
-    if before is not None:
-        # Cursors of other lists can have larger numbers.
-        query = query.where(links.c.id < b"".join(each.to_bytes(8, "big")[-_PART_BYTES:] for each in before))
-    return page_of([_link(row) for row in connection.execute(query)], limit, lambda link: _parts(link.id))
+    if request.key is not None:
+        link_id = _link_id(request.key)
+        query = query.where(links.c.id > link_id if request.reads_up else links.c.id < link_id)
+    order = links.c.id.asc() if request.reads_up else links.c.id.desc()
+    found = connection.execute(query.order_by(order).limit(request.limit + 1))
+    return request.page([_link(row) for row in found], lambda link: _parts(link.id))
 
 
 def _parts(link_id: bytes) -> tuple[int, ...]:
     """Return an ID as the LINK_KEY_NUMBERS numbers of a page's key."""
     return tuple(int.from_bytes(link_id[at : at + _PART_BYTES], "big") for at in range(0, len(link_id), _PART_BYTES))
+
+
+def _link_id(key: tuple[int, ...]) -> bytes:
+    """Return the ID at a key. Cursors of other lists can have larger numbers."""
+    number = sum(part << 8 * _PART_BYTES * place for place, part in enumerate(reversed(key)))
+    return max(0, min(number, 2**128 - 1)).to_bytes(16, "big")
 
 
 def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:

@@ -12,7 +12,7 @@ one transaction, so nothing is counted twice or left out after a crash.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import add
 from typing import Any, Final, NamedTuple
@@ -48,6 +48,7 @@ BATCHES_COUNTED: Final = f"{PREFIX}turn"
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
 """The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
 _VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
+_NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
 """The age of a minute after which its row is deleted. The longest period in minutes is one hour."""
 MINUTE_ROWS_DELETED_MAX: Final = 5_000
@@ -55,10 +56,18 @@ MINUTE_ROWS_DELETED_MAX: Final = 5_000
 
 
 class Scope(NamedTuple):
-    """An endpoint, all endpoints of an account (`endpoint_seq` 0), or all accounts (both 0)."""
+    """An endpoint, all endpoints of an account (`endpoint_seq` 0), or all accounts (both 0).
+
+    A negative `endpoint_seq` is the number of an event type. Its rows count only deliveries, by hour.
+    """
 
     account_seq: int
     endpoint_seq: int
+
+    @classmethod
+    def of_type(cls, account_seq: int, type_seq: int) -> "Scope":
+        """Return the scope of an event type in an account, or in all accounts (0)."""
+        return cls(account_seq, -type_seq)
 
 
 ALL_ACCOUNTS: Final = Scope(0, 0)
@@ -98,14 +107,23 @@ class Counted:
 
 
 def by_bucket(
-    connection: Connection, scopes: Iterable[Scope], *, since: int, minutes: bool = False
+    connection: Connection, scopes: Iterable[Scope], *, since: int, until: int = _NO_END, minutes: bool = False
 ) -> dict[Scope, list[tuple[int, Statistics]]]:
-    """Return the statistics of each scope by hour or minute, starting at `since` (Unix ms)."""
+    """Return the statistics of each scope by hour or minute, from `since` to `until` (exclusive, Unix ms)."""
     found: dict[Scope, list[tuple[int, Statistics]]] = {scope: [] for scope in scopes}
-    statement = (sql.MINUTES if minutes else sql.HOURS).since[connection.dialect.name]
-    for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since}):
+    statement = (sql.MINUTES if minutes else sql.HOURS).between[connection.dialect.name]
+    for row in connection.execute(statement, {"scopes": json.dumps(list(found)), "since": since, "until": until}):
         found[Scope(row.account_seq, row.endpoint_seq)].append((row.at, _numbers(row)))
     return found
+
+
+def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
+    """Return the counts of each scope with hours in a range, without outcomes and durations."""
+    values = {"scopes": json.dumps(list(scopes)), "since": since, "until": until}
+    return {
+        Scope(account_seq, endpoint_seq): Statistics(*counts)
+        for account_seq, endpoint_seq, *counts in connection.execute(sql.SUMS[connection.dialect.name], values)
+    }
 
 
 def count(
@@ -119,13 +137,13 @@ def count(
     batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)
     if batch is None:
         return None
-    own = _tallied(connection, batch)
+    own, by_type = _tallied(connection, batch)
     minutes_from = now - MINUTES_KEPT_MS
     is_exact = TOTALS_COUNTED in stored
     return Counted(
-        hours=_new_rows(connection, sql.HOURS, _by_hour(own)),
+        hours=_new_rows(connection, sql.HOURS, {**_with_sums(_by_hour(own)), **_with_all_accounts(_by_hour(by_type))}),
         minutes=_new_rows(
-            connection, sql.MINUTES, {key: tally for key, tally in own.items() if key.at >= minutes_from}
+            connection, sql.MINUTES, _with_sums({key: tally for key, tally in own.items() if key.at >= minutes_from})
         ),
         totals=_changes_of_totals(own) if is_exact else _recounted_totals(connection, batch),
         minutes_from=minutes_from,
@@ -286,15 +304,17 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 )
 
 
-def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
-    """Return the counts that the batch adds to the minutes of endpoints."""
+def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[_Key, _Tally], dict[_Key, _Tally]]:
+    """Return the counts that the batch adds to the minutes of endpoints, and of event types."""
     own: defaultdict[_Key, _Tally] = defaultdict(_Tally)
+    by_type: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     span = asdict(batch)
-    for minute, account, endpoint, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
-        counts = own[_Key(account, endpoint, minute * MINUTE_MS)].counts
-        counts[_DELIVERIES_OF] += n
-        if status in _COUNTED_AS:
-            counts[_COUNTED_AS[status]] += n
+    for minute, account, endpoint, event_type, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
+        at = minute * MINUTE_MS
+        for counts in (own[_Key(account, endpoint, at)].counts, by_type[_Key(account, -event_type, at)].counts):
+            counts[_DELIVERIES_OF] += n
+            if status in _COUNTED_AS:
+                counts[_COUNTED_AS[status]] += n
     for minute, account, endpoint, outcome, n, first, durations in connection.execute(
         sql.COUNT_ATTEMPTS[connection.dialect.name], span
     ):
@@ -305,12 +325,16 @@ def _tallied(connection: Connection, batch: _Batch) -> dict[_Key, _Tally]:
             tally.counts[_FIRST_DELIVERED_OF] += first
         tally.outcomes[outcome] = n
         _add(tally.durations, parse_sparse(durations))
-    for key, status, n in _moves(connection, span):
+    for key, event_type, status, n in _moves(connection, span):
         own[key].moves[_COUNTED_AS[status]] += n
+        if event_type is not None:
+            by_type[key._replace(endpoint_seq=-event_type)].moves[_COUNTED_AS[status]] += n
     if batch.has_later:
-        for key, status, n in _moves(connection, _beyond(batch, batch.events_after)):
+        for key, event_type, status, n in _moves(connection, _beyond(batch, batch.events_after)):
             own[key].counts[_COUNTED_AS[status]] -= n
-    return own
+            if event_type is not None:
+                by_type[key._replace(endpoint_seq=-event_type)].counts[_COUNTED_AS[status]] -= n
+    return own, by_type
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
@@ -325,17 +349,17 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
     }
 
 
-def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, Status, int]]:
-    """Return the changes of status counts by the attempts and changes of a range.
+def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, int | None, Status, int]]:
+    """Return the changes of status counts by the attempts and changes of a range, with the event type if it is known.
 
     They are limited to events after `began` and up to `events_after`.
     """
-    for minute, account, endpoint, n in connection.execute(sql.COUNT_DELIVERED, span):
-        yield _Key(account, endpoint, minute * MINUTE_MS), Status.DELIVERED, n
-    for minute, account, endpoint, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
+    for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_DELIVERED, span):
+        yield _Key(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
+    for minute, account, endpoint, event_type, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
-                yield _Key(account, endpoint, minute * MINUTE_MS), status, change
+                yield _Key(account, endpoint, minute * MINUTE_MS), event_type, status, change
 
 
 def _by_hour(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
@@ -353,6 +377,14 @@ def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
         sums[_Key(account, 0, at)].update(tally)
         sums[_Key(0, 0, at)].update(tally)
     return {**own, **sums}
+
+
+def _with_all_accounts(by_type: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+    """Add tallies for all accounts to the tallies of event types."""
+    sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
+    for key, tally in by_type.items():
+        sums[key._replace(account_seq=0)].update(tally)
+    return {**by_type, **sums}
 
 
 # ---- open deliveries
@@ -378,7 +410,7 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     span = {"began": batch.began, "events_through": batch.events_through}
     for endpoint, status, n in connection.execute(sql.COUNT_OPEN[connection.dialect.name], span):
         found[endpoint, Status(status)] += n
-    for key, status, n in _moves(connection, _beyond(batch, batch.began)):
+    for key, _, status, n in _moves(connection, _beyond(batch, batch.began)):
         found[key.endpoint_seq, status] -= n
         found[key.endpoint_seq, Status.PENDING] += n
     return [(seq, found[seq, Status.PENDING], found[seq, Status.HELD]) for seq in {seq for seq, _ in found}]
@@ -387,9 +419,8 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
 # ---- rows
 
 
-def _new_rows(connection: Connection, table: sql.TableStatements, own: Mapping[_Key, _Tally]) -> _Rows:
-    """Return the new values of the rows of endpoints, of their accounts, and of all accounts."""
-    tallies = _with_sums(own)
+def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[_Key, _Tally]) -> _Rows:
+    """Return the new values of rows."""
     stored = connection.execute(table.at[connection.dialect.name], {"keys": json.dumps([*tallies])})
     before = {
         _Key(account, endpoint, at): (counts, outcomes, durations)

@@ -25,10 +25,10 @@ _OF_DURATION: Final = (
     + f" ELSE {len(DURATION_BOUNDS_US)} END"
 )
 COUNT_DELIVERIES: Final = sa.text(f"""
-SELECT e.created_at {_MINUTE} AS minute, d.account_seq, d.endpoint_seq, d.status, count(*) AS n
+SELECT e.created_at {_MINUTE} AS minute, d.account_seq, d.endpoint_seq, e.type_seq, d.status, count(*) AS n
 FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
-GROUP BY 1, 2, 3, 4
+GROUP BY 1, 2, 3, 4, 5
 """)  # noqa: S608
 # One row for each endpoint and outcome, with its durations in the stored text form, because Python would need more time
 # for a row per class of durations. The newest delivery of each row provides the account.
@@ -48,18 +48,20 @@ JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_s
 }
 # The unary + keeps SQLite from using the index of events instead.
 COUNT_DELIVERED: Final = sa.text(f"""
-SELECT e.created_at {_MINUTE} AS minute, e.account_seq, a.endpoint_seq, count(*) AS n
+SELECT e.created_at {_MINUTE} AS minute, e.account_seq, a.endpoint_seq, e.type_seq, count(*) AS n
 FROM attempts a JOIN events e ON e.seq = a.event_seq
 WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {TEST}
 AND a.outcome = {int(Outcome.DELIVERED)}
 AND +a.event_seq > :began AND +a.event_seq <= :events_after
-GROUP BY 1, 2, 3
+GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
+# The type is NULL if retention has deleted the event.
 COUNT_CHANGES: Final = sa.text(f"""
-SELECT created_at {_MINUTE} AS minute, account_seq, endpoint_seq, old_status, new_status, count(*) AS n
-FROM delivery_changes WHERE seq > :changes_after AND seq <= :changes_through
-AND event_seq > :began AND event_seq <= :events_after
-GROUP BY 1, 2, 3, 4, 5
+SELECT c.created_at {_MINUTE} AS minute, c.account_seq, c.endpoint_seq, e.type_seq, old_status, new_status,
+count(*) AS n FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq
+WHERE c.seq > :changes_after AND c.seq <= :changes_through
+AND c.event_seq > :began AND c.event_seq <= :events_after
+GROUP BY 1, 2, 3, 4, 5, 6
 """)  # noqa: S608
 
 # Open deliveries of counted events, from the partial indexes. Without table statistics, SQLite scans all deliveries.
@@ -100,8 +102,12 @@ def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: st
     return texts
 
 
-def _rows_since(table: str) -> dict[str, sa.TextClause]:
-    return _joined(table, "r.*", ":scopes", by=("account_seq", "endpoint_seq"), more="WHERE r.at >= :since")
+_SCOPE: Final = ("account_seq", "endpoint_seq")
+_IN_RANGE: Final = "WHERE r.at >= :since AND r.at < :until"
+
+
+def _rows_between(table: str) -> dict[str, sa.TextClause]:
+    return _joined(table, "r.*", ":scopes", by=_SCOPE, more=_IN_RANGE)
 
 
 def _rows_at(table: str) -> dict[str, sa.TextClause]:
@@ -133,18 +139,25 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 class TableStatements:
     """The statements of a table of statistics, each by database."""
 
-    since: Mapping[str, sa.TextClause]
+    between: Mapping[str, sa.TextClause]
     at: Mapping[str, sa.TextClause]
     put: Mapping[str, sa.TextClause]
 
     @classmethod
     def of(cls, table: str) -> "TableStatements":
         """Build the statements of a table."""
-        return cls(_rows_since(table), _rows_at(table), _put_rows(table))
+        return cls(_rows_between(table), _rows_at(table), _put_rows(table))
 
 
 HOURS: Final = TableStatements.of("rollups")
 MINUTES: Final = TableStatements.of("minute_rollups")
+SUMS: Final = _joined(
+    "rollups",
+    f"r.account_seq, r.endpoint_seq, {', '.join(f'CAST(sum(r.{name}) AS BIGINT) AS {name}' for name in COUNT_FIELDS)}",
+    ":scopes",
+    by=_SCOPE,
+    more=f"{_IN_RANGE} GROUP BY r.account_seq, r.endpoint_seq",
+)
 DELETE_MINUTES: Final = sa.text(f"""
 DELETE FROM minute_rollups WHERE ({", ".join(KEY_COLUMNS)}) IN
 (SELECT {", ".join(KEY_COLUMNS)} FROM minute_rollups WHERE at < :before LIMIT :limit)

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store.deliveries import find, page_of_attempts
+from uplift_server.store.attempts import page_of_delivery
+from uplift_server.store.deliveries import find
 from uplift_server.store.hot_records import LeasedDelivery, NewDelivery, NewEvent
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery
 from uplift_server.store.schema import deliveries, endpoints
 
@@ -71,7 +73,7 @@ def get_result(
 ) -> tuple[Delivery, Attempt | None] | None:
     """Return the delivery of a test, and its attempt if it has ended. Return None if retention has deleted the test."""
     for delivery in find(connection, account_seq, event_id, endpoint_id_tail):
-        attempts = page_of_attempts(connection, delivery.event_seq, delivery.endpoint_seq, limit=1).items
+        attempts = page_of_delivery(connection, delivery.event_seq, delivery.endpoint_seq, PageRequest(1)).items
         return delivery, attempts[0] if attempts else None
     return None
 

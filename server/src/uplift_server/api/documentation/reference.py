@@ -29,7 +29,7 @@ VERBS: Final = ("get", "post", "put", "patch", "delete")
 NOUNS: Final = (
     ("Endpoints", r"/v1/endpoints(?!/{endpoint}/stats)"),
     ("Events", "/v1/events"),
-    ("Deliveries", "/v1/deliveries"),
+    ("Deliveries", "/v1/(deliveries|attempts)"),
     ("Replays", "/v1/replays"),
     ("Statistics", "/v1/stats|/v1/endpoints/{endpoint}/stats"),
     ("Event types", "/v1/event-types"),

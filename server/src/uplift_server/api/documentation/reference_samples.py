@@ -252,7 +252,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
             continue
         if field_name in own:
             value[field_name] = own[field_name]
-        elif listed and field_name == "next_cursor":
+        elif listed and field_name in {"next_cursor", "prev_cursor"}:
             value[field_name] = None
         else:
             value[field_name] = _value(each, schemas, frozenset(), field_name)

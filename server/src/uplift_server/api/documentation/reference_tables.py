@@ -15,6 +15,7 @@ from uplift_server.core.security.scopes import SERVICE_SCOPES, AccountsScope, Sc
 PATH_PARAMETERS: Final = {
     "account": "Account ID.",
     "delivery": "Delivery ID.",
+    "attempt": "Attempt ID.",
     "document": "Name of a page.",
     "endpoint": "Endpoint ID.",
     "erasure": "Erasure ID.",

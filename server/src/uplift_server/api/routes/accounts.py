@@ -36,7 +36,7 @@ async def list_accounts(
 ) -> Listed[AccountView]:
     """Requires an operator key, or a service key with the scope `accounts:read`. Returns accounts, newest first."""
     page = await services.accounts.page(caller, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, account_view, services.context.cursors)
+    return listed(page, account_view, services.context)
 
 
 @router.get("/v1/account", summary="Get your account")

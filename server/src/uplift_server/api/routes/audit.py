@@ -21,4 +21,4 @@ async def list_audit_log(
     values: AuditQuery = parsed.values
     filters = AuditFilter(values.actor, values.action, values.created_after, values.created_before, values.subject)
     page = await services.audit_log.page(caller, filters, values.listing(), problems=parsed.problems)
-    return listed(page, lambda entry: audit_view(entry, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda entry: audit_view(entry, spans=caller.spans_accounts), services.context)

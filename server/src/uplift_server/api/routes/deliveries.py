@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import BulkResendNew, DeliveriesQuery, Nothing, Paging
+from uplift_server.api.bodies import AttemptsQuery, BulkResendNew, DeliveriesQuery, Nothing, Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import (
     attempt_view,
@@ -27,9 +27,9 @@ async def list_deliveries(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(DeliveriesQuery))]
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns deliveries, newest events first."""
-    query = parsed.values.delivery_query(parsed.values.endpoint)
+    query = parsed.values.delivery_query(parsed.values.endpoint)._replace(id=parsed.values.id)
     page = await services.deliveries.page(caller, query, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)
 
 
 @router.post(
@@ -72,15 +72,35 @@ async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) ->
     return delivery_view(await services.deliveries.get(caller, delivery), spans=caller.spans_accounts)
 
 
-@router.get("/v1/deliveries/{delivery}/attempts", summary="List attempts", response_model_exclude_unset=True)
+@router.get("/v1/attempts", summary="List attempts", response_model_exclude_unset=True)
 async def list_attempts(
+    services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(AttemptsQuery))]
+) -> Listed[AttemptView]:
+    """Requires the scope `deliveries:read`. Returns attempts, newest events first, then newest attempts first."""
+    values: AttemptsQuery = parsed.values
+    page = await services.deliveries.list_attempts(
+        caller, values.delivery_query(), values.listing(), problems=parsed.problems
+    )
+    return listed(page, lambda each: attempt_view(*each, spans=caller.spans_accounts), services.context)
+
+
+@router.get("/v1/attempts/{attempt}", summary="Get an attempt", response_model_exclude_unset=True)
+async def get_attempt(services: ServicesOf, caller: CallerOf, attempt: str) -> AttemptView:
+    """Requires the scope `deliveries:read`."""
+    return attempt_view(*await services.deliveries.get_attempt(caller, attempt), spans=caller.spans_accounts)
+
+
+@router.get(
+    "/v1/deliveries/{delivery}/attempts", summary="List a delivery's attempts", response_model_exclude_unset=True
+)
+async def list_delivery_attempts(
     services: ServicesOf, caller: CallerOf, delivery: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[AttemptView]:
     """Requires the scope `deliveries:read`. Returns attempts, newest first."""
     found, page = await services.deliveries.attempts(
         caller, delivery, parsed.values.listing(), problems=parsed.problems
     )
-    return listed(page, lambda attempt: attempt_view(attempt, found), services.context.cursors)
+    return listed(page, lambda attempt: attempt_view(attempt, found, spans=caller.spans_accounts), services.context)
 
 
 @router.post(

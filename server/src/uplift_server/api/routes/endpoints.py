@@ -45,8 +45,8 @@ async def list_endpoints(
 ) -> Listed[EndpointView]:
     """Requires the scope `endpoints:read`. Returns endpoints, newest first."""
     values: EndpointsQuery = parsed.values
-    page = await services.endpoints.page(caller, values.listing(), values.endpoint_filter(), problems=parsed.problems)
-    return listed(page, lambda shown: view_of(services, caller, shown), services.context.cursors)
+    page = await services.endpoints.page(caller, values.listing(), values.endpoint_query(), problems=parsed.problems)
+    return listed(page, lambda shown: view_of(services, caller, shown), services.context)
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
@@ -85,7 +85,7 @@ async def list_endpoint_deliveries(
     page = await services.deliveries.page_of_endpoint(
         caller, endpoint, parsed.values.delivery_query(), parsed.values.listing(), problems=parsed.problems
     )
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)
 
 
 def view_of(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:

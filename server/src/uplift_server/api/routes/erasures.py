@@ -53,7 +53,7 @@ async def list_erasures(
 ) -> Listed[ErasureView]:
     """Requires an operator key. Returns erasures, newest first."""
     page = await services.erasures.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, erasure_view, services.context.cursors)
+    return listed(page, erasure_view, services.context)
 
 
 @router.get("/v1/accounts/{account}/erasures/{erasure}", summary="Get an erasure")

@@ -39,7 +39,7 @@ async def list_event_types(
 ) -> Listed[EventTypeView]:
     """Requires any API key. Returns event types, newest first."""
     page = await services.event_types.page(parsed.values.listing(), problems=parsed.problems)
-    return listed(page, event_type_view, services.context.cursors)
+    return listed(page, event_type_view, services.context)
 
 
 @router.get("/v1/event-types/{name}", summary="Get an event type")

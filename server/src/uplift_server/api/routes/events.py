@@ -6,26 +6,34 @@ from fastapi import APIRouter, Depends, Response
 
 from uplift_server.api.bodies import EventsQuery, ExplanationQuery, Paging
 from uplift_server.api.reading import CallerOf, ParsedQuery, QueryReader, ServicesOf
-from uplift_server.api.rendering import delivery_view, event_view, explanation_view, listed, one_event, stretch
+from uplift_server.api.rendering import (
+    delivery_view,
+    event_view,
+    events_with_bodies,
+    explanation_view,
+    listed,
+    one_event,
+)
 from uplift_server.api.views import DeliveryView, EventView, ExplanationsView, Listed, OneEventView
 from uplift_server.service.events import EventQuery
 
 router = APIRouter(tags=["Events"])
 
 
-@router.get("/v1/events", summary="List events", response_model_exclude_unset=True)
+@router.get("/v1/events", summary="List events", response_model=Listed[EventView], response_model_exclude_unset=True)
 async def list_events(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(EventsQuery))]
-) -> Listed[EventView]:
+) -> Listed[EventView] | Response:
     """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
     values: EventsQuery = parsed.values
-    query = EventQuery(values.type, values.created_after, values.created_before, values.object_id)
-    spans = caller.spans_accounts
-    if values.order == "asc":
-        found = await services.events.forward(caller, query, values.listing(), problems=parsed.problems)
-        return stretch(found, lambda event: event_view(event, spans=spans), services.context.cursors)
-    page = await services.events.page(caller, query, values.listing(), problems=parsed.problems)
-    return listed(page, lambda event: event_view(event, spans=spans), services.context.cursors)
+    query = EventQuery(values.type, values.created_after, values.created_before, values.object_id, values.id)
+    listing, with_bodies = values.listing(), "body" in values.include
+    read = services.events.forward if listing.ascending else services.events.page
+    page = await read(caller, query, listing, with_bodies=with_bodies, problems=parsed.problems)
+    if with_bodies:
+        content = events_with_bodies(page, services.context, spans=caller.spans_accounts)
+        return Response(content, media_type="application/json")
+    return listed(page, lambda event: event_view(event, spans=caller.spans_accounts), services.context)
 
 
 @router.get(
@@ -57,4 +65,4 @@ async def list_event_deliveries(
 ) -> Listed[DeliveryView]:
     """Requires the scope `deliveries:read`. Returns deliveries, newest endpoints first."""
     page = await services.events.deliveries(caller, event, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)

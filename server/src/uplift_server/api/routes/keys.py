@@ -45,7 +45,7 @@ async def list_keys(
 ) -> Listed[KeyView]:
     """Requires an operator key. Returns keys that are not revoked, newest first."""
     page = await services.keys.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda key: key_view(key, account), services.context.cursors)
+    return listed(page, lambda key: key_view(key, account), services.context)
 
 
 @router.patch("/v1/accounts/{account}/keys/{key}", summary="Update an API key", response_model_exclude_unset=True)
@@ -89,7 +89,7 @@ async def list_service_keys(
 ) -> Listed[ServiceKeyView]:
     """Requires an operator key. Returns keys that are not revoked, newest first."""
     page = await services.service_keys.page(caller, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, service_key_view, services.context.cursors)
+    return listed(page, service_key_view, services.context)
 
 
 @router.patch("/v1/keys/{key}", summary="Update a service key", response_model_exclude_unset=True)

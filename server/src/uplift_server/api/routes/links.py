@@ -49,7 +49,7 @@ async def list_portal_links(
 ) -> Listed[PortalLinkView]:
     """Requires an operator key. Returns unused links that have not expired, newest first."""
     page = await services.portal_links.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda link: portal_link_view(link, account), services.context.cursors)
+    return listed(page, lambda link: portal_link_view(link, account), services.context)
 
 
 @router.delete("/v1/accounts/{account}/portal-links/{link}", status_code=204, summary="Revoke a portal link")

@@ -67,7 +67,7 @@ async def list_listen_sessions(
     The server deletes a session after 1 day without a client.
     """
     page = await services.listening.page(caller, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda shown: listen_session_view(shown, spans=caller.spans_accounts), services.context)
 
 
 @router.get("/v1/listen-sessions/{session}", summary="Get a listen session", response_model_exclude_unset=True)
@@ -88,7 +88,7 @@ async def list_listen_answers(
 ) -> Listed[ListenAnswerView]:
     """Requires the scope `listen`. Returns the last 1,000 responses of the local server, newest first."""
     page = await services.listening.responses(caller, session, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, listen_answer_view, services.context.cursors)
+    return listed(page, listen_answer_view, services.context)
 
 
 @router.post("/v1/listen-sessions/{session}/test", summary="Test a listen session")

@@ -23,7 +23,7 @@ async def list_members(
 ) -> Listed[MemberView]:
     """Requires an operator key. Returns members, newest first."""
     page = await services.members.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda member: member_view(member, account), services.context.cursors)
+    return listed(page, lambda member: member_view(member, account), services.context)
 
 
 @router.post(
@@ -94,7 +94,7 @@ async def list_invitations(
 ) -> Listed[InvitationView]:
     """Requires an operator key. Returns pending invitations, newest first."""
     page = await services.members.invitations(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda invitation: invitation_view(invitation, account), services.context.cursors)
+    return listed(page, lambda invitation: invitation_view(invitation, account), services.context)
 
 
 @router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")

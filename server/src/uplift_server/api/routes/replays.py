@@ -57,7 +57,7 @@ async def list_replays(
 ) -> Listed[ReplayView]:
     """Requires the scope `deliveries:read`. Returns replays, newest first."""
     page = await services.replays.page(caller, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.context.cursors)
+    return listed(page, lambda shown: replay_view(shown, spans=caller.spans_accounts), services.context)
 
 
 @router.get("/v1/replays/{replay}", summary="Get a replay", response_model_exclude_unset=True)

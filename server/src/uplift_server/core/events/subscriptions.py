@@ -33,6 +33,12 @@ class Subscription:
         return not self.patterns or event_type in self._names or event_type.startswith(self._prefixes)
 
 
+def matching_patterns(event_type: str) -> list[str]:
+    """Return the name and the patterns that match an event type."""
+    parts = event_type.split(".")
+    return [event_type, *(".".join(parts[:count]) + GROUP_SUFFIX for count in range(1, len(parts)))]
+
+
 def pattern_problems(
     patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
 ) -> tuple[list[str], list[Problem]]:

@@ -1,7 +1,7 @@
 """Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
 
-A row covers one hour or minute of an endpoint, an account, or all accounts. Deliveries count at the time of their
-event, with their current status. Attempts count at the time when they began. Tests do not count.
+A row covers one hour or minute of an endpoint, an event type, an account, or all accounts. Deliveries count at the
+time of their event, with their current status. Attempts count at the time when they began. Tests do not count.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
 
 # The R10 series of preferred numbers: each is about a quarter larger than the previous one, which keeps the error of
 # interpolation low. The last one is the default attempt timeout, the maximum of a percentile.
@@ -130,15 +131,19 @@ class Series:
 
 def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
     """Gather rows (start in Unix ms, and statistics) into the buckets of a span. Other rows are ignored."""
-    starts = span.starts(now_ms)
+    return gathered_into(span.starts(now_ms), rows)
+
+
+def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Series:
+    """Gather rows into buckets with these starts. The step of the range is their length."""
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in rows:
-        start = at - at % span.bucket_ms
+        start = at - at % starts.step
         if start in gathered:
             gathered[start].append(numbers)
     # Buckets of one row need no addition. This matters for the sparklines of a whole page.
     buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
-    return Series(span.bucket_ms, total(bucket.statistics for bucket in buckets), buckets)
+    return Series(starts.step, total(bucket.statistics for bucket in buckets), buckets)
 
 
 def total(several: Iterable[Statistics]) -> Statistics:

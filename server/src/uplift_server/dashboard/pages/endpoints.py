@@ -28,9 +28,10 @@ from uplift_server.dashboard.routes import Door, Page, account_form, account_pag
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
+from uplift_server.service.endpoint_queries import EndpointQuery
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Conflict, Invalid, NotFound
-from uplift_server.store.records import EndpointFilter, EventType
+from uplift_server.store.records import EventType
 
 _NEW: Final = "endpoints/new.html"
 _EDIT: Final = "endpoints/edit.html"
@@ -63,7 +64,8 @@ async def listed(visit: Visit) -> Response:
     """List the endpoints that match the filters in the URL."""
     state = visit.query.text("state") if visit.query.text("state") in dict(STATES) else ""
     text = visit.query.text("text").replace("\0", "")[:ENDPOINT_TEXT_CHARACTERS_MAX]
-    page = await visit.services.endpoints.page(visit.caller, visit.listing(), EndpointFilter.named(state, text or None))
+    query = EndpointQuery([state] if state else [], text or None)
+    page = await visit.services.endpoints.page(visit.caller, visit.listing(), query)
     names = [ids.prefixed(ids.ENDPOINT, shown.endpoint.id) for shown in page.items]
     numbers = await visit.services.statistics.of_endpoints(visit.caller, names)
     return visit.render(

@@ -24,8 +24,9 @@ _NONE: Final[Page[Event]] = Page([], None)
 async def listed(visit: Visit) -> Response:
     """List the events of the account, newest first, or search by ID."""
     problems: list[Problem] = []
+    event_type = visit.query.optional("type")
     wanted = EventQuery(
-        visit.query.optional("type"),
+        () if event_type is None else (event_type,),
         visit.query.instant("created_after", problems),
         visit.query.instant("created_before", problems),
         visit.query.optional("object_id"),
@@ -59,9 +60,8 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
 
 def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
-    if wanted.type is not None and wanted.type not in types:
-        # The filter can name a deleted event type.
-        types.append(wanted.type)
+    # The filter can name a deleted event type.
+    types += [name for name in wanted.type if name not in types]
     context: dict[str, Any] = {
         "events": page.items,
         "next": visit.cursor(page.next_key),
@@ -71,7 +71,7 @@ def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequ
         "narrowed": any(wanted) or bool(visit.query.text("id")),
         "query": link(
             "",
-            type=wanted.type,
+            type="".join(wanted.type) or None,
             object_id=wanted.object_id,
             created_after=format_optional_timestamp(wanted.created_after),
             created_before=format_optional_timestamp(wanted.created_before),

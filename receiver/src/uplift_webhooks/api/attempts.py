@@ -1,0 +1,53 @@
+"""Calls for attempts."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from uplift_webhooks.api.calls import Call, Noun, Way, every, get, get_page, several, verb
+from uplift_webhooks.api.nouns import Outcome
+from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page, segment
+
+_PATH: Final = "/v1/attempts"
+
+
+class Attempts(Noun[Way]):
+    """`/v1/attempts`."""
+
+    @verb
+    def list(
+        self,
+        *,
+        endpoint: str | Iterable[str] | None = None,
+        delivery: str | Iterable[str] | None = None,
+        type: str | Iterable[str] | None = None,
+        outcome: Outcome | Iterable[Outcome] | None = None,
+        status_code: str | int | Iterable[str | int] | None = None,
+        object_id: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        order: Order | None = None,
+    ) -> Call[Page]:
+        """Return one page, newest events first. An attempt matches one value of each filter."""
+        return get_page(
+            _PATH,
+            endpoint=several(endpoint),
+            delivery=several(delivery),
+            type=several(type),
+            outcome=several(outcome),
+            status_code=several(status_code),
+            object_id=object_id,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+            cursor=cursor,
+            order=order,
+        )
+
+    iterate = every(list)
+
+    @verb
+    def get(self, attempt: str) -> Call[JsonObject]:
+        """Return an attempt by its ID: request, response and `hint`."""
+        return get(f"{_PATH}/{segment(attempt)}")

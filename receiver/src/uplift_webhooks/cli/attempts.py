@@ -1,0 +1,100 @@
+"""`uplift attempts`: attempts of all deliveries."""
+
+from typing import Annotated, Final
+
+import typer
+
+from uplift_webhooks.cli.kit.inputs import (
+    DELIVERY_OPTIONS,
+    After,
+    Before,
+    Endpoints,
+    EventTypes,
+    Limit,
+    ObjectId,
+    Outcomes,
+    StatusCodes,
+)
+from uplift_webhooks.cli.kit.lookup import event_type as find_type
+from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.rejections import options
+from uplift_webhooks.cli.kit.tables import Column
+from uplift_webhooks.cli.nouns import noun
+from uplift_webhooks.cli.session import Session, command
+
+_COLUMNS: Final = [
+    Column("id", "ATTEMPT"),
+    Column("endpoint", "ENDPOINT", dropped=3),
+    Column("number", "NUMBER", dropped=2),
+    Column("outcome", "OUTCOME"),
+    Column("status_code", "CODE"),
+    Column("duration_ms", "MS", dropped=1),
+    Column("started_at", "STARTED", dropped=4),
+]
+_PATH: Final = "/v1/attempts"
+_OPTIONS: Final = {**DELIVERY_OPTIONS, "delivery": "--delivery"}
+
+Attempt = Annotated[str, typer.Argument(metavar="ATTEMPT", help="ID of the attempt, or a unique ID prefix.")]
+Deliveries = Annotated[
+    list[str] | None,
+    typer.Option("--delivery", metavar="DELIVERY", help="Only this delivery: its ID or a unique ID prefix."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    group = noun(app, "attempts", "List and show attempts.")
+    command(
+        group,
+        "list",
+        examples=(
+            "uplift attempts",
+            "uplift attempts list --endpoint ep_0197f0c2 --status-code 5xx",
+            "uplift attempts list --outcome timeout --after 2026-01-31T08:00:00Z",
+        ),
+    )(list_attempts)
+    command(group, "show", examples=("uplift attempts att_0197f0c2", "uplift attempts show 0197f0c2 --json"))(show)
+
+
+def list_attempts(
+    session: Session,
+    endpoint: Endpoints = None,
+    delivery: Deliveries = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
+    limit: Limit = 50,
+) -> None:
+    """List attempts of the newest events first.
+
+    An attempt matches one value of each option.
+    """
+    calls = session.calls()
+    endpoints = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint or ()]
+    deliveries = [find(calls, "/v1/deliveries", "delivery", "dlv_", each)["id"] for each in delivery or ()]
+    with options(**_OPTIONS):
+        for name in event_type or ():
+            find_type(calls, name)
+        found = calls.items(
+            _PATH,
+            limit=limit,
+            endpoint=endpoints,
+            delivery=deliveries,
+            type=event_type,
+            outcome=outcome,
+            status_code=status_code,
+            object_id=object_id,
+            created_after=after,
+            created_before=before,
+        )
+        session.output.rows(found, _COLUMNS, empty="No matching attempts. To list deliveries: uplift deliveries")
+
+
+def show(session: Session, attempt: Attempt) -> None:
+    """Show an attempt with its request and response."""
+    found = find(session.calls(), _PATH, "attempt", "att_", attempt)
+    session.output.streams = True
+    session.output.fields(found)

@@ -1,0 +1,125 @@
+"""Models of statistics: query parameters and responses."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from uplift_server.api.bodies import Body, Paging
+from uplift_server.api.bodies import Timestamp as TimestampParameter
+from uplift_server.api.views import Timestamp
+from uplift_server.core.problems import Problem
+from uplift_server.service.statistics_ranges import DAYS_BY_DAY_MAX, DAYS_BY_HOUR_MAX, StatisticsQuery
+
+PeriodName = Literal["1h", "24h", "7d", "30d"]
+
+
+class EndpointStatsQuery(Body):
+    """The period or the range of statistics."""
+
+    period: PeriodName | None = Field(
+        default=None,
+        description="60 buckets of 1 minute, 24 of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC. Default: `24h`.",
+    )
+    since: TimestampParameter | None = Field(
+        default=None, description="Start of a range. Default: one day before `until`. Extended to whole hours or days."
+    )
+    until: TimestampParameter | None = Field(default=None, description="End of a range. Default: now.")
+    by: Literal["hour", "day"] | None = Field(
+        default=None,
+        description=f"Buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        f" {DAYS_BY_DAY_MAX} days).",
+    )
+
+    def range_query(self) -> StatisticsQuery | None:
+        """Return the range for the services. None if a period is requested."""
+        if (self.since, self.until, self.by) == (None, None, None):
+            return None
+        return StatisticsQuery(self.since, self.until, self.by)
+
+    def problems(self) -> list[Problem]:
+        """Return the problems of parameters that exclude each other."""
+        if self.period is None or self.range_query() is None:
+            return []
+        text = "A period cannot be combined with a range. Send either `period`, or `since`, `until` and `by`."
+        return [Problem("period", "combination_invalid", text)]
+
+
+class StatsQuery(EndpointStatsQuery, Paging):
+    """The period or the range of statistics, and the page of groups."""
+
+    by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment] # more values
+        default=None,
+        description=f"Buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        f" {DAYS_BY_DAY_MAX} days). `type` and `endpoint` (up to {DAYS_BY_HOUR_MAX} days) list `groups`.",
+    )
+
+    def problems(self) -> list[Problem]:
+        """Return the problems of parameters that exclude each other."""
+        found = super().problems()
+        if self.by not in {"type", "endpoint"}:
+            text = "The parameter needs groups. Send `by=type` or `by=endpoint`, or omit it."
+            paging = sorted(self.model_fields_set & Paging.model_fields.keys())
+            found += [Problem(name, "combination_invalid", text) for name in paging]
+        return found
+
+
+class NumbersView(BaseModel):
+    """Counts of deliveries by the time of their event, and of attempts by their start."""
+
+    deliveries: int = Field(description="All deliveries.")
+    delivered: int = Field(description="Delivered deliveries.")
+    failed: int = Field(description="Failed deliveries.")
+    pending: int = Field(description="Pending deliveries.")
+    held: int = Field(description="Held deliveries.")
+    cancelled: int = Field(description="Cancelled deliveries.")
+    attempts: int = Field(description="All attempts.")
+    first_try_rate: float | None = Field(
+        description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
+    )
+    p50_ms: float | None = Field(description="Median duration of attempts. Null if there were no attempts.")
+    p95_ms: float | None = Field(
+        description="95th percentile of the duration of attempts. Null if there were no attempts."
+    )
+
+
+class _Stretch(BaseModel):
+    """The fields at the start of a bucket."""
+
+    at: Timestamp = Field(description="Start of the bucket.")
+
+
+class BucketView(NumbersView, _Stretch):
+    """The statistics of one bucket of the period."""
+
+
+class GroupView(BaseModel):
+    """The statistics of an event type or an endpoint."""
+
+    type: str | None = Field(default=None, description="Event type. Only with `by=type`.")
+    endpoint: str | None = Field(default=None, description="Endpoint ID. Only with `by=endpoint`.")
+    deliveries: int = Field(description="All deliveries.")
+    delivered: int = Field(description="Delivered deliveries.")
+    failed: int = Field(description="Failed deliveries.")
+    pending: int = Field(description="Pending deliveries.")
+    held: int = Field(description="Held deliveries.")
+    cancelled: int = Field(description="Cancelled deliveries.")
+    attempts: int | None = Field(description="All attempts. Null with `by=type`.")
+    first_try_rate: float | None = Field(description="Share of successful first attempts. Null with `by=type`.")
+
+
+class StatsView(BaseModel):
+    """The statistics of a period or a range."""
+
+    period: PeriodName | None = Field(description="Requested period. Null for a range.")
+    since: Timestamp = Field(description="Start of the statistics.")
+    until: Timestamp = Field(description="End of the statistics.")
+    totals: NumbersView
+    buckets: list[BucketView] = Field(description="All buckets, oldest first. Empty with `by=type` and `by=endpoint`.")
+    failures: dict[str, int] = Field(description="Number of failed attempts per outcome.")
+    groups: list[GroupView] = Field(
+        default=[],
+        description="Only with `by=type` and `by=endpoint`: the event types or endpoints with deliveries or attempts,"
+        " newest first. A page can have fewer groups than `limit`.",
+    )
+    next_cursor: str | None = Field(default=None, description="Cursor of the next page of groups.")
+    prev_cursor: str | None = Field(default=None, description="Cursor of the previous page of groups.")

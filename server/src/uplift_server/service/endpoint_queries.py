@@ -1,0 +1,38 @@
+"""Filters of lists of endpoints."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.events.subscriptions import matching_patterns
+from uplift_server.core.problems import Problem
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.events import parsed_ids, type_seqs_of
+from uplift_server.store.records import EndpointFilter, EndpointState
+
+
+class EndpointQuery(NamedTuple):
+    """The filters of a list of endpoints. An endpoint matches one value of each field."""
+
+    state: Sequence[str] = ()
+    """Names of states, or `failing`: enabled, but the last attempt failed."""
+    text: str | None = None
+    id: Sequence[str] = ()
+    event_type: Sequence[str] = ()
+    """Event types that the endpoint is subscribed to."""
+    cause: str | None = None
+    """Code of the cause of failing endpoints."""
+
+
+def endpoint_filter(context: ServiceContext, query: EndpointQuery, problems: list[Problem]) -> EndpointFilter:
+    """Return the filter of a query. Adds its problems to `problems`."""
+    type_seqs_of(context.cache, query.event_type, "event_type", problems)
+    return EndpointFilter(
+        states=tuple(each for each in EndpointState if each.text in query.state),
+        failing="failing" in query.state,
+        text=query.text,
+        cause=query.cause,
+        ids=parsed_ids(partial(ids.parse_prefixed, ids.ENDPOINT), query.id, "id", problems),
+        patterns=tuple({each: None for name in query.event_type for each in matching_patterns(name)}),
+    )

@@ -1,0 +1,125 @@
+"""Statistics of any range: by hour or day, or by event type or endpoint."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from uplift_server.core import ids
+from uplift_server.core.operations.statistics import DAY_MS, HOUR_MS, Series, Statistics, gathered_into
+from uplift_server.core.problems import Problem
+from uplift_server.core.security.scopes import Scope
+from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.principals import Caller
+from uplift_server.service.rejections import require_valid
+from uplift_server.store import endpoints, statistics
+from uplift_server.store.contract import Transaction
+from uplift_server.store.pages import PageRequest
+from uplift_server.store.records import Page
+
+DAYS_BY_HOUR_MAX: Final = 31
+"""Maximum range of statistics by hour, event type or endpoint, in days."""
+DAYS_BY_DAY_MAX: Final = 366
+
+
+class StatisticsQuery(NamedTuple):
+    """The range of statistics in Unix ms, and what they are listed by."""
+
+    since: int | None = None
+    """Default: one day before `until`."""
+    until: int | None = None
+    """Default: now."""
+    by: str | None = None
+    """`hour` (default), `day`, `type` or `endpoint`."""
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the statistics are listed by event type or endpoint."""
+        return self.by in {"type", "endpoint"}
+
+    def starts(self, now_ms: int, problems: list[Problem]) -> range:
+        """Return the starts of the buckets. The range is extended to whole hours or days in UTC."""
+        until = now_ms if self.until is None else self.until
+        since = until - DAY_MS if self.since is None else self.since
+        days, step = (DAYS_BY_DAY_MAX, DAY_MS) if self.by == "day" else (DAYS_BY_HOUR_MAX, HOUR_MS)
+        if since >= until:
+            text = "The range is empty. Use a time before `until`, which is now by default."
+            problems.append(Problem("since", "range_empty", text))
+        elif until - since > days * DAY_MS:
+            longer = "" if self.by == "day" else f" Statistics by day have up to {DAYS_BY_DAY_MAX} days."
+            text = f"The range is longer than {days} days. Use a later time.{longer}"
+            problems.append(Problem("since", "range_too_long", text))
+        return range(since - since % step, until + -until % step, step)
+
+
+class Group(NamedTuple):
+    """The statistics of an event type or an endpoint, without durations."""
+
+    name: str
+    """The event type, or the ID of the endpoint."""
+    statistics: Statistics
+
+
+class RangeStatistics(NamedTuple):
+    """The statistics of a range, and with `by=type` or `by=endpoint` a page of groups."""
+
+    series: Series
+    groups: Page[Group] | None = None
+
+
+class StatisticsRanges:
+    """Reads the statistics of ranges."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+
+    async def of_account(
+        self, caller: Caller, query: StatisticsQuery, listing: Listing, *, problems: Sequence[Problem] = ()
+    ) -> RangeStatistics:
+        """Return the statistics of the caller's account, or of all accounts for operators."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = [*problems]
+        starts = query.starts(self._context.now(), found)
+        request = self._context.page_request(listing, 1, found)
+        scope = statistics.Scope(caller.account_seq or 0, 0)
+
+        def read(connection: Transaction) -> RangeStatistics:
+            series = _series(connection, scope, starts)
+            if not query.is_grouped:
+                return RangeStatistics(series)
+            page = self._types(scope.account_seq, request)
+            if query.by == "endpoint":
+                page = _endpoints(connection, caller.account_seq, request)
+            sums = statistics.sums(connection, dict(page.items).keys(), since=starts[0], until=starts.stop)
+            groups = [Group(name, sums[key]) for key, name in page.items if key in sums]
+            return RangeStatistics(series, page.of(groups))
+
+        return await self._context.database.read(read)
+
+    async def of_endpoint(
+        self, caller: Caller, scope: statistics.Scope, query: StatisticsQuery, problems: Sequence[Problem]
+    ) -> RangeStatistics:
+        """Return the statistics of an endpoint."""
+        caller.require(Scope.DELIVERIES_READ)
+        found = [*problems]
+        starts = query.starts(self._context.now(), found)
+        require_valid(found)
+        return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
+
+    def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
+        """Return the event types, including deleted ones."""
+        rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
+        page = request.page(rows, lambda each: (each[0],))
+        return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])
+
+
+def _series(connection: Transaction, scope: statistics.Scope, starts: range) -> Series:
+    found = statistics.by_bucket(connection, [scope], since=starts[0], until=starts.stop)
+    return gathered_into(starts, found[scope])
+
+
+def _endpoints(
+    connection: Transaction, account_seq: int | None, request: PageRequest
+) -> Page[tuple[statistics.Scope, str]]:
+    page = endpoints.page_of_scopes(connection, account_seq, request)
+    return page.of(
+        [(statistics.Scope(account, seq), ids.prefixed(ids.ENDPOINT, value)) for account, seq, value in page.items]
+    )

@@ -1,0 +1,103 @@
+"""Attempts: lists and single attempts. The engines write them."""
+
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.http.request_headers import mask_request_headers
+from uplift_server.core.lifecycle import Trigger
+from uplift_server.store import deliveries, event_times
+from uplift_server.store.delivery_search import has_code, window_of
+from uplift_server.store.pages import PageRequest
+from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Page
+from uplift_server.store.schema import attempts
+from uplift_server.store.schema import deliveries as deliveries_table
+
+_KEY: Final = (attempts.c.event_seq, attempts.c.endpoint_seq, attempts.c.number)
+
+
+class ListedAttempt(NamedTuple):
+    """An attempt with its delivery."""
+
+    attempt: Attempt
+    delivery: Delivery
+
+
+def page(
+    connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
+) -> Page[ListedAttempt]:
+    """List the attempts of an account, or of all accounts, in the order of events.
+
+    The outcomes and status codes of the filter are those of the attempts.
+    """
+    bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
+    window = window_of(connection, account_seq, replace(wanted, outcomes=(), status_codes=()), request, bounds)
+    conditions: list[sa.ColumnElement[bool]] = [
+        attempts.c.event_seq == window.event_seq,
+        attempts.c.endpoint_seq == deliveries_table.c.endpoint_seq,
+    ]
+    if wanted.outcomes:
+        conditions.append(attempts.c.outcome.in_([int(outcome) for outcome in wanted.outcomes]))
+    if wanted.status_codes:
+        conditions.append(has_code(wanted.status_codes))
+    own: sa.FromClause = attempts
+    if connection.dialect.name == "postgresql":
+        # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each delivery.
+        own = sa.select(attempts.c.number).where(*conditions).offset(0).lateral("attempts_of_delivery")
+        conditions = [sa.true()]
+    order = (window.event_seq, deliveries_table.c.endpoint_seq, own.c.number)
+    keys = request.of(sa.select(*(column.label(name) for column, name in zip(order, _NAMES, strict=True))), *order)
+    key = keys.select_from(window.tables.join(own, sa.and_(*conditions))).where(*window.conditions).subquery("page")
+    # Select the keys of the page first, so that only shown rows are read completely.
+    shown = sa.and_(*(column == key.c[column.name] for column in _KEY))
+    query = sa.select(attempts).select_from(key.join(attempts, shown)).order_by(*map(request.ordered, _KEY))
+    found = [((row.event_seq, row.endpoint_seq), _attempt(row)) for row in connection.execute(query)]
+    known = deliveries.find_by_keys(connection, {each for each, _ in found}) if found else {}
+    return request.page(
+        [ListedAttempt(attempt, known[each]) for each, attempt in found],
+        lambda each: (each.delivery.event_seq, each.delivery.endpoint_seq, each.attempt.number),
+        None if window.read_to is None else (*window.read_to, 0),
+    )
+
+
+_NAMES: Final = [column.name for column in _KEY]
+
+
+def page_of_delivery(connection: Connection, event_seq: int, endpoint_seq: int, request: PageRequest) -> Page[Attempt]:
+    """List the attempts of a delivery."""
+    query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
+    rows = connection.execute(request.of(query, attempts.c.number))
+    return request.page([_attempt(row) for row in rows], lambda attempt: (attempt.number,))
+
+
+def get(connection: Connection, event_seq: int, endpoint_seq: int, number: int) -> Attempt | None:
+    """Return one attempt of a delivery."""
+    own = zip(_KEY, (event_seq, endpoint_seq, number), strict=True)
+    row = connection.execute(sa.select(attempts).where(*(column == value for column, value in own))).first()
+    return None if row is None else _attempt(row)
+
+
+def _attempt(row: sa.Row[Any]) -> Attempt:
+    return Attempt(
+        number=row.number,
+        trigger=Trigger(row.trigger),
+        started_at=row.started_at,
+        duration_us=row.duration_us,
+        dns_ms=row.dns_ms,
+        connect_ms=row.connect_ms,
+        tls_ms=row.tls_ms,
+        first_byte_ms=row.first_byte_ms,
+        status_code=row.status_code,
+        outcome=Outcome(row.outcome),
+        error=row.error,
+        location=row.location,
+        remote_address=row.remote_address,
+        request_head=mask_request_headers(row.request_head),
+        response_head=row.response_head,
+        # On SQLite, the body of an erased attempt is padding.
+        response_body=row.response_body if row.request_head else b"",
+        body_truncated=row.body_truncated,
+    )

@@ -1,0 +1,178 @@
+"""Search for deliveries by filters: the table that lists them in order, and the rows that one page scans."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core.ids import endpoint_tail
+from uplift_server.core.lifecycle import Status, Trigger
+from uplift_server.store import event_objects, status_sql
+from uplift_server.store.pages import KEY_MAX, PageRequest, window_end
+from uplift_server.store.records import DeliveryFilter
+from uplift_server.store.schema import attempts, deliveries, endpoints, events
+
+WINDOW_ROWS: Final = 10_000
+"""Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
+ENDPOINT_TAIL: Final[sa.ColumnElement[bytes]] = sa.func.substr(endpoints.c.id, 11)
+"""The last bytes of an endpoint's ID, which delivery IDs contain."""
+_UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
+
+
+class Source(NamedTuple):
+    """The table that provides a list in order, and the conditions that its index supports."""
+
+    event_seq: sa.ColumnElement[int]
+    tables: sa.FromClause
+    conditions: list[sa.ColumnElement[bool]]
+    last: int
+    """The last event number, in the order of reading, that the source covers."""
+
+
+class Window(NamedTuple):
+    """The deliveries that one page scans."""
+
+    tables: sa.FromClause
+    event_seq: sa.ColumnElement[int]
+    conditions: list[sa.ColumnElement[bool]]
+    """The conditions of the matching rows."""
+    read_to: tuple[int, int] | None
+    """The key after the window, if there can be more matching rows."""
+
+
+def window_of(
+    connection: Connection,
+    account_seq: int | None,
+    wanted: DeliveryFilter,
+    request: PageRequest,
+    bounds: tuple[int, int],
+) -> Window:
+    """Return the deliveries that a page scans between two events, for a key that begins with event and endpoint."""
+    up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
+    source = source_of(connection, account_seq, wanted, low, high, up=up)
+    window = narrowed(connection, source, low, high, up=up)
+    conditions = [source.event_seq.between(*window), *source.conditions, *row_conditions(wanted)]
+    read_to = None if window == (low, high) else (window[1] + 1, 0) if up else (window[0] - 1, KEY_MAX)
+    return Window(joined(source, wanted), source.event_seq, conditions, read_to)
+
+
+def source_of(
+    connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int, *, up: bool = False
+) -> Source:
+    """Return the table that lists the matching deliveries in order."""
+    last = high if up else low
+    if wanted.ids:
+        keys = _keys_of_ids(connection, account_seq, wanted.ids)
+        event_seq, endpoint_seq = deliveries.c.event_seq, deliveries.c.endpoint_seq
+        listed = event_seq.in_([key[0] for key in keys])
+        exact = sa.or_(sa.false(), *(sa.and_(event_seq == key[0], endpoint_seq == key[1]) for key in keys))
+        return Source(event_seq, deliveries, [listed, exact], last)
+    if wanted.object_id is not None:
+        found = event_objects.candidates(connection, account_seq, wanted.object_id, low, high, newest_first=not up)
+        conditions = event_objects.matching(wanted.object_id, found)
+        if account_seq is not None:
+            conditions.append(events.c.account_seq == account_seq)
+        is_full = len(found) == event_objects.CANDIDATES_MAX
+        return Source(events.c.seq, events, conditions, found[-1] if is_full else last)
+    if len(wanted.endpoint_seqs) == 1:
+        own = deliveries.c.endpoint_seq == wanted.endpoint_seqs[0]
+        return Source(deliveries.c.event_seq, deliveries, [own], last)
+    if account_seq is None:
+        return Source(deliveries.c.event_seq, deliveries, [], last)
+    if wanted.statuses and _UNSUCCESSFUL.issuperset(wanted.statuses):
+        # The literal condition of the partial index, so that both databases use it.
+        unsuccessful: list[Any] = [
+            deliveries.c.account_seq == account_seq,
+            sa.text(status_sql.unsuccessful("deliveries")),
+        ]
+        return Source(deliveries.c.event_seq, deliveries, unsuccessful, last)
+    conditions = [events.c.account_seq == account_seq]
+    if len(wanted.type_seqs) == 1:
+        conditions.append(events.c.type_seq == wanted.type_seqs[0])
+    return Source(events.c.seq, events, conditions, last)
+
+
+def _keys_of_ids(
+    connection: Connection, account_seq: int | None, delivery_ids: Sequence[tuple[bytes, bytes]]
+) -> list[tuple[int, int]]:
+    """Return the keys of the deliveries with these IDs."""
+    event_ids, tails = {event_id for event_id, _ in delivery_ids}, {tail for _, tail in delivery_ids}
+    query = (
+        sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq, events.c.id, endpoints.c.id.label("endpoint_id"))
+        .select_from(
+            events.join(deliveries, deliveries.c.event_seq == events.c.seq).join(
+                endpoints, endpoints.c.seq == deliveries.c.endpoint_seq
+            )
+        )
+        .where(events.c.id.in_(event_ids), ENDPOINT_TAIL.in_(tails))
+    )
+    if account_seq is not None:
+        query = query.where(events.c.account_seq == account_seq)
+    return [
+        (row.event_seq, row.endpoint_seq)
+        for row in connection.execute(query)
+        if (row.id, endpoint_tail(row.endpoint_id)) in set(delivery_ids)
+    ]
+
+
+def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
+    """Return the tables that the conditions use."""
+    if source.tables is events:
+        return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
+    needs_event = (wanted.object_id, wanted.created_after, wanted.created_before) != (None, None, None)
+    if not needs_event and not wanted.type_seqs:
+        return deliveries
+    return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
+
+
+def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that the index of the source does not support."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    for column, values in (
+        (deliveries.c.status, wanted.statuses),
+        (deliveries.c.last_outcome, wanted.outcomes),
+        (deliveries.c.endpoint_seq, wanted.endpoint_seqs),
+        (events.c.type_seq, wanted.type_seqs),
+    ):
+        if values:
+            conditions.append(column.in_([int(value) for value in values]))
+    if wanted.status_codes:
+        conditions.append(responded(wanted.status_codes))
+    if wanted.object_id is not None:
+        conditions.append(events.c.object_id == wanted.object_id)
+    if not wanted.tests:
+        conditions.append(deliveries.c.trigger != int(Trigger.TEST))
+    if wanted.created_after is not None:
+        conditions.append(events.c.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        conditions.append(events.c.created_at < wanted.created_before)
+    return conditions
+
+
+def has_code(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    """Return the condition that an attempt has a status code in one of the ranges."""
+    return sa.or_(*(attempts.c.status_code.between(first, last) for first, last in ranges))
+
+
+def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    """Return the condition that the last attempt of a delivery has a status code in one of the ranges."""
+    last = (
+        attempts.c.event_seq == deliveries.c.event_seq,
+        attempts.c.endpoint_seq == deliveries.c.endpoint_seq,
+        attempts.c.number == deliveries.c.attempts_made,
+    )
+    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
+    found = sa.select(sa.literal(1)).select_from(attempts).where(*last, has_code(ranges)).offset(0)
+    return found.correlate_except(attempts).exists()
+
+
+def narrowed(connection: Connection, source: Source, low: int, high: int, *, up: bool = False) -> tuple[int, int]:
+    """Return the part of a range of event numbers that one page scans."""
+    low, high = (low, source.last) if up else (source.last, high)
+    end = window_end(
+        connection, source.event_seq, source.tables, source.conditions, low=low, high=high, rows=WINDOW_ROWS, up=up
+    )
+    if end is None:
+        return low, high
+    return (low, end) if up else (end, high)
