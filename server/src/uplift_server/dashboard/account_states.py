@@ -1,6 +1,7 @@
 """The health of an account in one sentence."""
 
 from uplift_server.core.durations import format_span
+from uplift_server.core.operations.fleet import LATE_MS
 from uplift_server.core.operations.severity import Severity, of_endpoints
 from uplift_server.core.operations.statistics import Statistics
 from uplift_server.dashboard import words
@@ -25,6 +26,12 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
         return kind, f"Action required: {' and '.join(wrong)}.{backlog_sentence(troubles, now)}"
     if troubles.paused == troubles.endpoints:
         return "paused", "All endpoints are paused. The server holds their deliveries until you enable them."
+    oldest = troubles.backlog.oldest_due_at
+    if oldest is not None and now - oldest > LATE_MS:
+        return (
+            Severity.ATTENTION,
+            f"No endpoints are failing, but deliveries are late.{backlog_sentence(troubles, now)}",
+        )
     return _without_problems(troubles, numbers, span)
 
 
