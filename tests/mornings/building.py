@@ -25,6 +25,7 @@ GOOD_EVENTS: Final = 3
 BAD_EVENTS: Final = 4
 HOT_EVENTS: Final = 400
 """More than the limited endpoint receives until its deliveries are late enough to be named."""
+BREAKER_FAILURES: Final = 3
 HOST: Final = "localhost"
 """The host name of receivers with a certificate."""
 
@@ -36,7 +37,7 @@ from uplift_server.cli.main import run
 run()
 """
 _ENVIRON: Final = {
-    "UPLIFT_BREAKER_FAILURES": "3",
+    "UPLIFT_BREAKER_FAILURES": str(BREAKER_FAILURES),
     "UPLIFT_BREAKER_PROBE_MAX": "1m",
     "UPLIFT_RETRY_SCHEDULE": "200ms,400ms,1h,1h",
 }
@@ -174,6 +175,17 @@ class Morning:
     build: Callable[[contextlib.ExitStack, Path], World]
 
 
+def fleet_with_problem(world: World, expected: Expected) -> Any:
+    """Wait until the fleet has the expected problem, and return the fleet."""
+
+    def find() -> Any:
+        fleet = world.server.api().ok("GET", "/v1/fleet")
+        return fleet if expected.problem in {each["code"] for each in fleet["problems"]} else None
+
+    # Deliveries of a limited endpoint are late after a minute.
+    return wait_for(find, f"{expected.problem} is shown", 110 if expected.problem == "endpoints_at_limit" else 30, 0.5)
+
+
 def _accounts(world: World) -> None:
     for number in range(ACCOUNTS):
         account, api = world.server.account(f"Club {number + 1:02}")
@@ -262,6 +274,8 @@ def dns_broken(stack: contextlib.ExitStack, data: Path) -> World:
     disconnect(receiver)
     # Until their records expire, names still resolve.
     wait_for(lambda: _resolves(world, receiver), "no name resolves", 30, every=0.5)
+    # Attempts of the last event may have opened connections meanwhile.
+    disconnect(receiver)
     _break(world, range(ACCOUNTS))
     return world
 

@@ -5,10 +5,17 @@ It reads only events, deliveries, attempts and endpoints: no rollups, no totals 
 
 import sqlite3
 import time
+from bisect import bisect_right
+from collections import Counter
 from contextlib import closing
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
+from uplift_server.core.operations.statistics import DURATION_BOUNDS_US
+
+STATES: Final = (None, "paused", "disabled")
+"""Names of the stored states. The health decides the state of an enabled endpoint."""
 PENDING, DELIVERED, FAILED, HELD, CANCELLED = range(5)
 HOUR_MS: Final = 3_600_000
 PERIODS_MS: Final = {"1h": HOUR_MS, "24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS}
@@ -84,6 +91,61 @@ class Recount:
             + (" AND a.number = 1" if first else ""),
             self._start(period),
         )
+
+    def states(self) -> dict[str, int]:
+        """Endpoints by state, and enabled ones by the result of the last attempt of an ordinary delivery."""
+        rows = self._all(
+            "SELECT p.state, (SELECT l.outcome FROM attempts l WHERE l.endpoint_seq = p.seq AND l.trigger <> 3"
+            " ORDER BY l.seq DESC LIMIT 1) FROM endpoints p WHERE {scope} AND p.deleted_at IS NULL"
+        )
+        return Counter(
+            STATES[state] or ("unknown" if last is None else "failing" if last else "healthy") for state, last in rows
+        )
+
+    def failing_endpoints_with(self, failures: int) -> int:
+        """Enabled endpoints with at least this many failed attempts since their last success."""
+        return self._number(
+            "SELECT count(*) FROM endpoints p WHERE {scope} AND p.state = 0 AND"
+            " (SELECT count(*) FROM attempts a WHERE a.endpoint_seq = p.seq AND a.trigger <> 3 AND a.outcome <> 0"
+            " AND a.seq > (SELECT coalesce(max(l.seq), 0) FROM attempts l"
+            " WHERE l.endpoint_seq = p.seq AND l.trigger <> 3 AND l.outcome = 0)) >= ?",
+            failures,
+        )
+
+    def failing_since(self) -> int:
+        """When the first of the attempts ended that failed since the last success of an endpoint (Unix ms)."""
+        return self._number(
+            "SELECT min(a.started_at + a.duration_us / 1000) FROM endpoints p JOIN attempts a ON a.endpoint_seq = p.seq"
+            " WHERE {scope} AND p.state = 0 AND a.trigger <> 3 AND a.outcome <> 0 AND a.seq >"
+            " (SELECT coalesce(max(l.seq), 0) FROM attempts l"
+            " WHERE l.endpoint_seq = p.seq AND l.trigger <> 3 AND l.outcome = 0)"
+        )
+
+    def oldest_due(self) -> int:
+        """When the oldest waiting delivery of a failing endpoint became due (Unix ms); 0 if none is due."""
+        return self._number(
+            "SELECT min(d.due_at) FROM deliveries d JOIN endpoints p ON p.seq = d.endpoint_seq"
+            " WHERE {scope} AND d.status = 0 AND d.lease_owner = 0 AND d.due_at <= ? AND p.state = 0 AND 0 <>"
+            " (SELECT outcome FROM attempts l WHERE l.endpoint_seq = p.seq AND l.trigger <> 3"
+            " ORDER BY l.seq DESC LIMIT 1)",
+            int(time.time() * 1000),
+        )
+
+    def latency_ms(self, period: str, share: float) -> tuple[float, float] | None:
+        """The class of durations that contains the attempt which a share of the attempts does not exceed."""
+        durations = [
+            row[0]
+            for row in self._all(
+                "SELECT a.duration_us FROM attempts a JOIN endpoints p ON p.seq = a.endpoint_seq"
+                " WHERE {scope} AND a.started_at >= ? AND a.trigger <> 3 ORDER BY a.duration_us",
+                self._start(period),
+            )
+        ]
+        if not durations:
+            return None
+        number = bisect_right(DURATION_BOUNDS_US, durations[ceil(share * len(durations)) - 1])
+        bounds = (0, *DURATION_BOUNDS_US, DURATION_BOUNDS_US[-1])
+        return bounds[number] / 1000, bounds[number + 1] / 1000
 
     @staticmethod
     def _start(period: str) -> int:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import sync_playwright
 from tests.dashboard.browsing import DARK_DESKTOP, DESKTOP, HEIGHT, PHONE, launch, set_screen
 
-from .building import World
+from .building import Morning, World, fleet_with_problem
 
 SCREENS: Final = (PHONE, DARK_DESKTOP, DESKTOP)
 
@@ -22,8 +22,9 @@ def pages(world: World) -> dict[str, str]:
     }
 
 
-def take(world: World, name: str, directory: Path) -> None:
-    """Save screenshots of the pages on all screens."""
+def take(world: World, morning: Morning, directory: Path) -> None:
+    """Save screenshots of the pages on all screens, when Fleet shows the problem."""
+    fleet_with_problem(world, morning.expected)
     with sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_context(
@@ -39,6 +40,6 @@ def take(world: World, name: str, directory: Path) -> None:
             for screen in SCREENS:
                 set_screen(page, screen)
                 page.screenshot(
-                    path=directory / f"{name}-{title}-{screen.name}.png", full_page=True, animations="disabled"
+                    path=directory / f"{morning.name}-{title}-{screen.name}.png", full_page=True, animations="disabled"
                 )
         browser.close()
