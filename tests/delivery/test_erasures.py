@@ -15,6 +15,7 @@ from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.ingest import Draft
 from uplift_server.store import erasures
 from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
+from uplift_server.store.pages import PageRequest
 from uplift_server.store.schema import endpoints, events
 from uplift_server.store.schema_objects import event_objects
 

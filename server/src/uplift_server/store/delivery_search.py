@@ -63,10 +63,11 @@ def source_of(
     """Return the table that lists the matching deliveries in order."""
     last = high if up else low
     if wanted.ids:
-        keys = _keys_of_ids(connection, account_seq, wanted.ids)
+        # No event has the number 0.
+        keys = _keys_of_ids(connection, account_seq, wanted.ids) or [(0, 0)]
         event_seq, endpoint_seq = deliveries.c.event_seq, deliveries.c.endpoint_seq
         listed = event_seq.in_([key[0] for key in keys])
-        exact = sa.or_(sa.false(), *(sa.and_(event_seq == key[0], endpoint_seq == key[1]) for key in keys))
+        exact = sa.or_(*(sa.and_(event_seq == key[0], endpoint_seq == key[1]) for key in keys))
         return Source(event_seq, deliveries, [listed, exact], last)
     if wanted.object_id is not None:
         found = event_objects.candidates(connection, account_seq, wanted.object_id, low, high, newest_first=not up)
