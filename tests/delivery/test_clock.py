@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.engines import Place
 
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.clock import STORED_AHEAD_MS_MAX, SystemClock
 from uplift_server.delivery.ingest import Draft
 from uplift_server.store.hot_records import Appended
 from uplift_server.store.schema import events
@@ -51,7 +51,7 @@ class Machine:
 
 
 async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place) -> None:
-    """For single events, events of one request, and test events."""
+    """For single events, events of one request, and test events. An ID that a caller chose changes nothing."""
     async with World(place) as world:
         machine = Machine()
         world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
@@ -63,7 +63,9 @@ async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place)
         stored.append([Appended(row.seq, row.id, row.created_at) for row in await newest(world)])
         machine.set(-MINUTE)
         stored.append(await world.accept(100))
+        chosen = await world.accept(1, id=bytes.fromhex("ff" * 16))
         stored.append(await accept_in_one_request(world, draft))
+        assert stored[-2][-1].created_at <= chosen[0].created_at <= stored[-1][0].created_at
         order = [(event.created_at, event.id) for events in stored for event in events]
         assert all(one < two for one, two in pairwise(order))
         assert all(one < two for (_, one), (_, two) in pairwise(order))
@@ -78,6 +80,23 @@ async def accept_in_one_request(world: World, draft: Draft) -> list[Appended]:
 async def newest(world: World) -> list[Any]:
     query = sa.select(events).order_by(events.c.seq.desc()).limit(1)
     return await world.database.read(lambda c: list(c.execute(query).all()))
+
+
+@pytest.mark.parametrize(
+    ("set_back_ms", "ahead_ms"),
+    [(0, 1), (10 * MINUTE, 10 * MINUTE + 1), (STORED_AHEAD_MS_MAX, STORED_AHEAD_MS_MAX + 1), (90 * MINUTE, 0)],
+    ids=["same millisecond", "set back", "one hour", "wrong clock before"],
+)
+def test_a_restarted_clock_continues_after_the_newest_event(set_back_ms: int, ahead_ms: int) -> None:
+    machine = Machine()
+    machine.wall -= set_back_ms * 1_000_000
+    clock = SystemClock(lambda: machine.wall, lambda: machine.monotonic)
+    clock.continue_after(START)
+    assert clock.now_ms() == machine.wall // 1_000_000 + ahead_ms
+    before = clock.now_ms()
+    machine.monotonic += 1_000_000_000
+    machine.wall += 1_000_000_000
+    assert clock.now_ms() > before
 
 
 def test_clock_returns_the_machine_time() -> None:

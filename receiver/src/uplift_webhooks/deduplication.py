@@ -140,14 +140,15 @@ class Deduplicator(ABC):
     def newest(self, event: Event, key: str | None = None) -> Claim:
         """Return a block for an event's object: `with seen.newest(event) as newest:`.
 
-        `newest` is False for a repeat, and for an event older than a handled event about the same object. The
-        order is `created`, then the ID. `key` identifies the object. The default is the ID in the event's data, such as
-        the session's ID. Two events about one object are never handled at the same time.
+        `newest` is False for a repeat, and for an event older than a handled event about the same object. The order is
+        `created`, then the ID: the order in which one server process accepted the events. `key` identifies the object.
+        The default is the string or integer at `data.object.id`, such as the session's ID. Two events about one object
+        are never handled at the same time.
         """
         if key is None:
             subject = event.data.get("object") if isinstance(event.data, dict) else None
             found = subject.get("id") if isinstance(subject, dict) else None
-            key = found if isinstance(found, str) and found else None
+            key = str(found) if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else None
         if key is None:
             return self.first_time(event.id)
         created = min(max(event.created, -_INTEGER_MAX), _INTEGER_MAX)

@@ -46,7 +46,7 @@ from uplift_server.service.services import Services
 from uplift_server.service.startup import ProcessKey, prepare
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
-from uplift_server.store import encryption_upgrade, schema_version
+from uplift_server.store import encryption_upgrade, event_times, schema_version
 from uplift_server.store.encryption import Cipher, derived_key, fingerprint, parse_key
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
@@ -331,6 +331,7 @@ class Application:
             if copy is not None:
                 self._log.info("database upgraded", revision=schema_version.HEAD, backup=str(copy))
         await self._database.open()
+        self._clock.continue_after(await self._database.read(event_times.newest))
 
     async def _cipher(self, key: bytes) -> Cipher:
         """Create the cipher for this database. On SQLite, first bind all encrypted values to their columns."""

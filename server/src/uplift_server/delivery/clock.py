@@ -14,6 +14,8 @@ from uplift_server.delivery.ports import Callback, Clock, Handle
 SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
+STORED_AHEAD_MS_MAX: Final = 3_600_000
+"""The maximum difference from a stored time that the clock continues from."""
 _log = structlog.get_logger()
 
 
@@ -66,6 +68,14 @@ class SystemClock(Clock):
         self._now_ms = 0
         self._slewed = (0, 0, 0)
         """Start of the slew (monotonic ns and returned ms), and the last returned ms."""
+
+    def continue_after(self, stored_ms: int | None) -> None:
+        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back since.
+
+        A time that is too far in the future is ignored, because the earlier process had a wrong clock.
+        """
+        if stored_ms is not None and stored_ms - self.wall_ms() <= STORED_AHEAD_MS_MAX:
+            self._now_ms = max(self._now_ms, stored_ms + 1)
 
     def now_ms(self) -> int:
         wall_ms = self._wall_ns() // 1_000_000

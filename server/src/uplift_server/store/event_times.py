@@ -23,6 +23,13 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
     return low, highest if before is None else min(highest, _first_seq(connection, before + DISORDER_MS) - 1)
 
 
+def newest(connection: Connection) -> int | None:
+    """Return the timestamp of the event with the highest number."""
+    query = sa.select(events.c.created_at).order_by(events.c.seq.desc()).limit(1)
+    found: int | None = connection.scalars(query).first()
+    return found
+
+
 def created_from(connection: Connection, seq: int) -> int | None:
     """Return the timestamp of the first event with this number or a higher one."""
     query = sa.select(events.c.created_at).where(events.c.seq >= seq).order_by(events.c.seq).limit(1)
