@@ -58,6 +58,7 @@ def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
         "endpoint": owner.endpoint,
         "type": "movement.analytics.created",
         "object_id": None,
+        "test": False,
         "status": "pending",
         "attempts_made": 0,
         "waiting_for": "turn",

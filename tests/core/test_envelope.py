@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.events.envelope import API_VERSION_DEFAULT, api_version_of, build, data_of, event_id_of
+from uplift_server.core.events.envelope import (
+    API_VERSION_DEFAULT,
+    api_version_of,
+    build,
+    build_test,
+    data_of,
+    event_id_of,
+)
 
 EVENT_ID = "0197f0c2-0000-7000-8000-000000000000"
 JSON_VALUES = st.recursive(
@@ -43,6 +50,15 @@ def test_an_envelope_is_json_with_the_same_data(
     assert event_id_of(body) == EVENT_ID.encode()
     assert data_of(body) == data
     assert api_version_of(body) == api_version
+
+
+def test_a_test_event_has_a_mark() -> None:
+    live = build(EVENT_ID, "a.b", API_VERSION_DEFAULT, 5, b'{"object":{}}')
+    test = build_test(EVENT_ID, "a.b", API_VERSION_DEFAULT, 5, b'{"object":{}}')
+
+    assert json.loads(test) == {**json.loads(live), "test": True}
+    assert (event_id_of(test), api_version_of(test)) == (EVENT_ID.encode(), API_VERSION_DEFAULT)
+    assert data_of(test) == b'{"object":{}}'
 
 
 def test_text_is_never_parsed_as_a_key() -> None:

@@ -50,7 +50,11 @@ def test_test_deliveries_are_hidden_by_default(server: Server, receiver: Receive
     guest = member(server, account)
     path = f"/accounts/{account}/deliveries"
     assert test["delivery"] not in guest.get(path).html
-    assert test["delivery"] in guest.get(f"{path}?tests=1").html
+    live = api.ok("GET", "/v1/deliveries?test=false")["data"][0]["id"]
+    assert [each in guest.get(f"{path}?tests=1").html for each in (test["delivery"], live)] == [True, True]
+    only = guest.get(f"{path}?tests=only")
+    assert [each in only.html for each in (test["delivery"], live)] == [True, False]
+    assert "· Test" in only.text
 
 
 def test_operators_find_deliveries_of_all_accounts(server: Server, receiver: Receiver) -> None:

@@ -19,7 +19,7 @@ from uplift_server.core.security.signing import Signer
 from uplift_server.delivery.sending.http.request import Request
 from uplift_server.delivery.sending.test_deliveries import POLL_MS
 from uplift_server.service import errors
-from uplift_server.store import commands, endpoints, test_deliveries
+from uplift_server.store import commands, endpoints
 from uplift_server.store.commands import Command, CommandKind, NewTest
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import NewEvent
@@ -249,7 +249,7 @@ async def test_a_test_interrupted_by_a_kill_fails_without_a_retry(place: Place, 
         assert (row.status, row.failed_reason, row.attempts_made) == (Status.FAILED, FailedReason.EXHAUSTED, 0)
         assert row.completed_at is not None
         assert len(world.sender.sent) == 1
-        assert await world.database.read(lambda c: test_deliveries.is_test(c, row.event_seq))
+        assert row.trigger == Trigger.TEST
         # It does not delay the next one.
         world.sender.scripts[HOST] = lambda _: respond(200)
         assert (await Owner(world).test(endpoint.seq)).delivery.status is Status.DELIVERED

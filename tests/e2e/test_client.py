@@ -1,8 +1,12 @@
 """The integrators' API client with a real server."""
 
+from typing import Any
+
 import pytest
 
+from uplift_webhooks import Webhook
 from uplift_webhooks.api import ApiError, Client
+from uplift_webhooks.deduplication import MemoryDeduplicator
 
 from .harness import TYPE, Server, settled, wait_for
 from .receiving import Receiver, respond
@@ -40,6 +44,40 @@ def test_an_integrator_registers_sends_inspects_and_reconciles(server: Server, r
         with pytest.raises(ApiError, match="401 unauthorized"):
             wrong_client.endpoints.list()
         assert wrong_client.source_ips()["current"]
+
+
+def test_tests_are_marked_and_skipped(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    seen = MemoryDeduplicator()
+    with Client(server.url, server.environ["UPLIFT_OPERATOR_KEY"], account=account) as client:
+        endpoint = client.endpoints.create(receiver.url("/marked"), event_types=["athlete.created"])
+        test = client.endpoints.test(endpoint["id"], "athlete.created")["delivery"]
+        live = api.ok("POST", "/v1/events", {"type": "athlete.created", "data": receiver.on("/marked")[0].json["data"]})
+        requests = receiver.wait("/marked", 2)
+        webhook = Webhook(endpoint["secret"])
+        events = {webhook.unwrap(each.body, each.headers).test: each for each in requests}
+        assert [(each.headers.get("x-uplift-test")) for each in (events[True], events[False])] == ["true", None]
+        for is_test, request in events.items():
+            with seen.newest(webhook.unwrap(request.body, request.headers)) as newest:
+                assert newest is not is_test
+            assert client.events.fetch(request.headers["webhook-id"]).test is is_test
+            event = request.headers["webhook-id"]
+            own = {"endpoint": endpoint["id"], "type": "athlete.created", "test": is_test}
+            assert [each["event"] for each in client.deliveries.list(**own).data] == [event]
+            assert [each["event"] for each in client.endpoints.deliveries(**own).data] == [event]
+            for order in (None, "asc"):
+                found = client.events.list(type="athlete.created", test=is_test, order=order)
+                assert [(each["id"], each["test"]) for each in found.data] == [(event, is_test)]
+        assert client.deliveries.get(test)["test"] is True
+        assert [each["id"] for each in client.reconcile(types=["athlete.*"])] == [live["id"]]
+        assert len(list(client.reconcile(types=["athlete.*"], include_tests=True))) == 2
+        assert [each.field for each in _rejected(client, test="maybe").errors] == ["test"]
+
+
+def _rejected(client: Client, **filters: Any) -> ApiError:
+    with pytest.raises(ApiError) as rejected:
+        client.deliveries.list(**filters)
+    return rejected.value
 
 
 def test_all_problems_of_a_request_are_reported_by_field(server: Server) -> None:

@@ -76,6 +76,19 @@ def test_types_are_names_and_patterns(api: ScriptedApi, client: Client, types: A
     assert ("type=a.b" in api.requests[0].target) == (types == ["a.b"])
 
 
+def test_test_events_are_omitted_unless_included(api: ScriptedApi, client: Client) -> None:
+    data = [
+        {"id": "1", "type": "a.b", "test": False},
+        {"id": "2", "type": "a.b", "test": True},
+        {"id": "3", "type": "c"},
+    ]
+    api.script = [json_response({"data": data, "next_cursor": "x", "has_more": False})] * 3
+
+    assert _ids(client.reconcile()) == ["1", "3"]
+    assert _ids(client.reconcile(include_tests=True)) == ["1", "2", "3"]
+    assert _ids(client.reconcile(types=["a.b"], include_tests=True)) == ["1", "2"]
+
+
 def test_types_must_be_a_list(client: Client) -> None:
     with pytest.raises(ValueError, match="list of names"):
         client.reconcile(types="movement.*")

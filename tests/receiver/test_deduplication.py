@@ -189,6 +189,19 @@ def test_an_older_event_of_a_session_is_not_handled(seen: Deduplicator) -> None:
     assert [_newest(seen, 200, "b", 5), _newest(seen, 100, "a", 5), _newest(seen, 100, "a", 0)] == [True, False, True]
 
 
+def test_a_test_event_changes_nothing_unless_included(seen: Deduplicator) -> None:
+    """Its example data can have the ID of a real object."""
+    live = _event(100, "a")
+    test = read_event({**live.raw, "id": "t", "created": 200, "test": True}, None)
+    with seen.newest(test) as newest:
+        assert not newest
+    with seen.newest(test, "key") as newest, seen.newest(live) as live_newest:
+        assert [newest, live_newest] == [False, True]
+    with seen.newest(test, include_tests=True) as newest:
+        assert newest
+    assert not _newest(seen, 150, "b")
+
+
 def test_a_failed_newer_event_keeps_the_previous_event(seen: Deduplicator) -> None:
     _newest(seen, 200, "b")
     claim = seen.newest(_event(300, "c"))

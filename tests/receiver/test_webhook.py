@@ -62,6 +62,18 @@ def test_a_signed_request_unwraps(secret: str) -> None:
     )
 
 
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("header", [{}, {"x-uplift-test": "true"}])
+def test_only_the_signed_body_marks_a_test(marked: bool, header: dict[str, str]) -> None:
+    """A header that someone adds or removes changes nothing."""
+    body = json.dumps({**json.loads(BODY), "test": marked}).encode()
+    signed = sign(body, SECRET)
+    assert ("x-uplift-test" in signed) is marked
+    signed.pop("x-uplift-test", None)
+
+    assert Webhook(SECRET).unwrap(body, {**signed, **header}).test is marked
+
+
 def test_a_bytearray_is_accepted() -> None:
     Webhook(SECRET).verify(bytearray(BODY), sign(BODY, SECRET))
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.people.notifications import NotificationState
 from uplift_server.core.security.rights import Role
 from uplift_server.store import (
@@ -123,6 +123,8 @@ LIST_VERBS: dict[str, Verb] = {
     "events of all, of a type": lambda c: events.page(c, None, EventFilter((1,)), PageRequest(50, (9,))),
     "events about an object": lambda c: events.page(c, 1, EventFilter(object_id="o"), PageRequest(50, (9,))),
     "events of all about an object": lambda c: events.page(c, None, EventFilter(object_id="o"), PageRequest(50)),
+    "events, only tests": lambda c: events.page(c, 1, EventFilter(is_test=True), PageRequest(50, (9,))),
+    "events of all, no tests": lambda c: events.page(c, None, EventFilter(is_test=False), PageRequest(50, (9,))),
     "events about an object, forward": lambda c: events.page_forward(
         c, 1, EventFilter((1,), object_id="o"), STREAM_POSITION_MAX, PageRequest(50, (1,), ascending=True)
     ),
@@ -153,7 +155,6 @@ LIST_VERBS: dict[str, Verb] = {
     "replays, upward": lambda c: replays.page(c, 1, PageRequest(50, (1,), ascending=True)),
     "audit log of all": lambda c: audit.page(c, None, AuditFilter(**SPAN), PageRequest(50, (9,))),
     "attempt": lambda c: attempts.get(c, 1, 1, 1),
-    "test event": lambda c: test_deliveries.is_test(c, 1),
     "test's outcome": lambda c: test_deliveries.get_result(c, 1, b"x", b"y"),
     "held counts": lambda c: endpoint_backlog.held_counts(c, [1], limit=9, inactive=[1]),
     "traces of events": lambda c: trace_parents.of_events(c, [b"\x01", b"\x02"]),
@@ -190,9 +191,10 @@ FILTERS = {
     "in a period": DeliveryFilter(**SPAN),
     "pending": DeliveryFilter((Status.PENDING,)),
     "failed": DeliveryFilter((Status.FAILED,)),
-    "failed or held": DeliveryFilter((Status.FAILED, Status.HELD), tests=False),
+    "failed or held": DeliveryFilter((Status.FAILED, Status.HELD), is_test=False),
     "held, of a type": DeliveryFilter((Status.HELD,), type_seqs=(1,), **SPAN),
     "of a type": DeliveryFilter(type_seqs=(1,)),
+    "tests": DeliveryFilter(is_test=True),
     "of two types": DeliveryFilter(type_seqs=(1, 2)),
     "to an endpoint": DeliveryFilter(endpoint_seqs=(1,)),
     "to two endpoints": DeliveryFilter(endpoint_seqs=(1, 2)),
@@ -251,6 +253,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
                 " VALUES (?, 1, 1, 2, 1)",
                 (seq,),
             )
+        raw.execute("UPDATE deliveries SET trigger = ? WHERE event_seq = 8", (Trigger.TEST,))
         raw.execute("INSERT INTO idempotency_keys VALUES (1, 'k', 1, 1)")
         raw.execute(
             "INSERT INTO endpoints (seq, id, account_seq, url, description, event_types, secret, secret_created_at,"

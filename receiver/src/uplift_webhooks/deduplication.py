@@ -98,10 +98,11 @@ class Claim:
     Entering raises EventInProgress.
     """
 
-    def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version) -> None:
+    def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version, *, skips: bool = False) -> None:
         self._deduplicator: Final = deduplicator
         self._key: Final = key
         self._version: Final = version
+        self._skips: Final = skips
         self._token: Final = uuid.uuid4().hex
         self._claimed = False
 
@@ -110,7 +111,9 @@ class Claim:
         raise TypeError("Use a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
 
     def __enter__(self) -> bool:
-        """Claim the event. Return False if it was handled before."""
+        """Claim the event. Return False if it was handled before or is skipped."""
+        if self._skips:
+            return False
         self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - same module
         return self._claimed
 
@@ -137,22 +140,26 @@ class Deduplicator(ABC):
         """Return a block for one event: `with seen.first_time(event.id) as first:`."""
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
-    def newest(self, event: Event, key: str | None = None) -> Claim:
+    def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
         """Return a block for an event's object: `with seen.newest(event) as newest:`.
 
         `newest` is False for a repeat, and for an event older than a handled event about the same object. The order is
         `created`, then the ID: the order in which one server process accepted the events. `key` identifies the object.
         The default is the string or integer at `data.object.id`, such as the session's ID. Two events about one object
         are never handled at the same time.
+
+        For a test event, `newest` is False and nothing is remembered, unless `include_tests` is set. A test event has
+        example data, whose ID can be the ID of a real object.
         """
+        skips = event.test and not include_tests
         if key is None:
             subject = event.data.get("object") if isinstance(event.data, dict) else None
             found = subject.get("id") if isinstance(subject, dict) else None
             key = str(found) if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else None
-        if key is None:
+        if key is None and not skips:
             return self.first_time(event.id)
         created = min(max(event.created, -_INTEGER_MAX), _INTEGER_MAX)
-        return Claim(self, f"newest:{_bounded(key)}", (created, _bounded(event.id)))
+        return Claim(self, f"newest:{_bounded(key or '')}", (created, _bounded(event.id)), skips=skips)
 
     @abstractmethod
     def close(self) -> None:

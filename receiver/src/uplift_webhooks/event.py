@@ -37,6 +37,14 @@ class Event:
     raw: dict[str, Any] = field(hash=False, repr=False)
     """The complete envelope, including fields that this version of the library does not know."""
 
+    @property
+    def test(self) -> bool:
+        """Whether this is a test event, with example data.
+
+        The mark is in the signed body. The library ignores the header `x-uplift-test`, because it is not signed.
+        """
+        return self.raw.get("test") is True
+
 
 def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

@@ -9,6 +9,7 @@ ID: Final = "webhook-id"
 TIMESTAMP: Final = "webhook-timestamp"
 SIGNATURE: Final = "webhook-signature"
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
+TEST: Final = "x-uplift-test"
 
 
 class Items(Protocol):

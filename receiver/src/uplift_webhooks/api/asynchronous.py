@@ -91,6 +91,8 @@ class AsyncClient(Everything[Awaited]):
         types: Iterable[str] | None = None,
         *,
         created_after: Instant | None = None,
+        include_tests: bool = False,
     ) -> AsyncReconciliation:
         """Return every event of the account, like `Client.reconcile`."""
-        return AsyncReconciliation(self._client.reconcile(cursor, types, created_after=created_after))
+        run = self._client.reconcile(cursor, types, created_after=created_after, include_tests=include_tests)
+        return AsyncReconciliation(run)

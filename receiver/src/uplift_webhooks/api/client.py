@@ -134,14 +134,16 @@ class Client(Everything[Blocking]):
         types: Iterable[str] | None = None,
         *,
         created_after: Instant | None = None,
+        include_tests: bool = False,
     ) -> Reconciliation:
         """Return every event of the account, oldest first, whether or not it was delivered.
 
         `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
-        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. The
-        iteration ends after the newest event. See `Reconciliation` for how to store the cursor.
+        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. Test
+        events are omitted unless `include_tests` is set. The iteration ends after the newest event. See
+        `Reconciliation` for how to store the cursor.
         """
-        return Reconciliation(self.request, cursor, types, created_after)
+        return Reconciliation(self.request, cursor, types, created_after, include_tests=include_tests)
 
     def _answered(
         self,

@@ -120,6 +120,7 @@ class Endpoints(Noun[Way]):
         object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
+        test: bool | None = None,
         limit: int | None = None,
         cursor: str | None = None,
         order: Order | None = None,
@@ -134,6 +135,7 @@ class Endpoints(Noun[Way]):
             object_id=object_id,
             created_after=created_after,
             created_before=created_before,
+            test=test,
             limit=limit,
             cursor=cursor,
             order=order,
@@ -220,6 +222,7 @@ class Events(Noun[Way]):
         object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
+        test: bool | None = None,
         include: Literal["body"] | None = None,
         order: Order | None = None,
         limit: int | None = None,
@@ -227,8 +230,8 @@ class Events(Noun[Way]):
     ) -> Call[Page]:
         """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None.
 
-        `object_id` is the string or integer at `data.object.id`, as text. `include="body"` adds the `body` of each
-        event.
+        `object_id` is the string or integer at `data.object.id`, as text. With `test`, the page has only test events
+        (True) or no test events (False). `include="body"` adds the `body` of each event.
         """
         return get_page(
             _EVENTS,
@@ -237,6 +240,7 @@ class Events(Noun[Way]):
             object_id=object_id,
             created_after=created_after,
             created_before=created_before,
+            test=test,
             include=include,
             order=order,
             limit=limit,
@@ -319,6 +323,7 @@ class Deliveries(Noun[Way]):
         object_id: str | None = None,
         created_after: Instant | None = None,
         created_before: Instant | None = None,
+        test: bool | None = None,
         limit: int | None = None,
         cursor: str | None = None,
         order: Order | None = None,
@@ -326,6 +331,7 @@ class Deliveries(Noun[Way]):
         """Return one page, newest events first. A delivery matches one value of each filter.
 
         `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
+        With `test`, the page has only test deliveries (True) or no test deliveries (False).
         """
         return get_page(
             _DELIVERIES,
@@ -338,6 +344,7 @@ class Deliveries(Noun[Way]):
             object_id=object_id,
             created_after=created_after,
             created_before=created_before,
+            test=test,
             limit=limit,
             cursor=cursor,
             order=order,
@@ -464,8 +471,11 @@ def _as_sent(path: str, answer: object) -> AnyEvent:
     body = answer.get("body") if isinstance(answer, dict) else None
     if isinstance(answer, dict) and answer.get("erased_at"):
         raise ApiError(200, "event_erased", "The event was erased, so it has no data.")
-    if not isinstance(body, dict):
+    if not isinstance(answer, dict) or not isinstance(body, dict):
         raise ApiUnreachable(f"The response for {path} has no body.")
+    if answer.get("test") is True:
+        # Servers of earlier releases do not mark the body.
+        body = {**body, "test": True}
     try:
         return read_event(body, None)
     except WebhookVerificationError as error:

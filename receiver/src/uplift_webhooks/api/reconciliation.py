@@ -15,17 +15,24 @@ class Reconciliation:
     ...     store(run.cursor)
     >>> store(run.cursor)                           # doctest: +SKIP
 
-    An event has the fields of the list (`id`, `type`, `created_at`, `deliveries`). For its data, call
+    An event has the fields of the list (`id`, `type`, `created_at`, `test`, `deliveries`). For its data, call
     `client.events.fetch(id)`. Erased events are skipped, because they have no data. After an interruption, continue
     from the stored cursor: no event is missed, and at most one page repeats.
     """
 
     def __init__(
-        self, request: Request, cursor: str | None, types: Iterable[str] | None, created_after: Instant | None
+        self,
+        request: Request,
+        cursor: str | None,
+        types: Iterable[str] | None,
+        created_after: Instant | None,
+        *,
+        include_tests: bool,
     ) -> None:
         self._request: Final = request
         self._types: Final = None if types is None else _wanted(types) or None
         self._created_after: Final = created_after
+        self._include_tests: Final = include_tests
         self.cursor = cursor
         """Position to continue from. Store it after you handle each event, and once at the end. None is the start."""
 
@@ -44,7 +51,7 @@ class Reconciliation:
 
     def _events_of(self, page: Page) -> Iterator[JsonObject]:
         """Yield the events of a page, and move the cursor with the last one."""
-        chosen = [event for event in page.data if not event.get("erased_at") and self._wants(str(event.get("type")))]
+        chosen = [event for event in page.data if self._wants(event)]
         yield from chosen[:-1]
         # Move the cursor before the last event, because the caller stores it after this event. The page is complete.
         self.cursor = page.next_cursor
@@ -55,7 +62,10 @@ class Reconciliation:
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 
-    def _wants(self, type_name: str) -> bool:
+    def _wants(self, event: JsonObject) -> bool:
+        if event.get("erased_at") or (event.get("test") is True and not self._include_tests):
+            return False
+        type_name = str(event.get("type"))
         return self._types is None or any(
             type_name == wanted or (wanted.endswith(".*") and type_name.startswith(wanted[:-1]))
             for wanted in self._types

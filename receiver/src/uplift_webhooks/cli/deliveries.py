@@ -17,6 +17,7 @@ from uplift_webhooks.cli.kit.inputs import (
     Outcomes,
     StatusCodes,
     Statuses,
+    Test,
     Yes,
     one_or_matching,
 )
@@ -38,6 +39,7 @@ _COLUMNS: Final = [
     Column("next_attempt_at", "NEXT ATTEMPT", dropped=5),
     Column("created_at", "CREATED", dropped=6),
     Column("waiting_for", "WAITING FOR", dropped=7),
+    Column("test", "TEST", dropped=8),
 ]
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
@@ -89,6 +91,7 @@ def list_deliveries(
     object_id: ObjectId = None,
     after: After = None,
     before: Before = None,
+    test: Test = None,
     limit: Limit = 50,
 ) -> None:
     """List deliveries, newest first.
@@ -111,6 +114,7 @@ def list_deliveries(
             object_id=object_id,
             created_after=after,
             created_before=before,
+            test=test,
         )
         shown = found if session.output.as_json else map(explain_wait, found)
         session.output.rows(

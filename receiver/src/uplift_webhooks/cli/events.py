@@ -8,7 +8,7 @@ import typer
 
 from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError
-from uplift_webhooks.cli.kit.inputs import EventTypes, Limit, ObjectId
+from uplift_webhooks.cli.kit.inputs import EventTypes, Limit, ObjectId, Test
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find
 from uplift_webhooks.cli.kit.rejections import options
@@ -22,6 +22,7 @@ _COLUMNS: Final = [
     Column("type", "TYPE", gives=True),
     Column("deliveries", "DELIVERIES", dropped=1),
     Column("created_at", "CREATED", dropped=2),
+    Column("test", "TEST", dropped=3),
 ]
 _REASONS: Final = [
     Column("endpoint", "ENDPOINT"),
@@ -50,16 +51,22 @@ def register(app: typer.Typer) -> None:
     )(show)
 
 
-def list_events(session: Session, event_type: EventTypes = None, object_id: ObjectId = None, limit: Limit = 50) -> None:
+def list_events(
+    session: Session,
+    event_type: EventTypes = None,
+    object_id: ObjectId = None,
+    test: Test = None,
+    limit: Limit = 50,
+) -> None:
     """List events, newest first.
 
     The list includes events without deliveries.
     """
     calls = session.calls()
-    with options(type="--type", object_id="--object-id"):
+    with options(type="--type", object_id="--object-id", test="--test"):
         for name in event_type or ():
             find_type(calls, name)
-        found = calls.items("/v1/events", limit=limit, type=event_type, object_id=object_id)
+        found = calls.items("/v1/events", limit=limit, type=event_type, object_id=object_id, test=test)
         shown = found if session.output.as_json else map(_for_people, found)
         session.output.rows(shown, _COLUMNS, empty="No events yet. To send a test event: uplift trigger")
 

@@ -17,12 +17,13 @@ def make_event(
     data: Any = None,
     id: str | None = None,  # noqa: A002 - the envelope's own word
     created: int | None = None,
+    test: bool = False,
     **changes: Any,
 ) -> bytes:
     """Return the body of a new event with a new ID.
 
     Its data is `data`, or the example from the catalog with `changes` to its `object`. Types outside the catalog
-    require `data`. `created` is in Unix milliseconds.
+    require `data`. `created` is in Unix milliseconds. `test` marks the event as a test event.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 
@@ -43,6 +44,7 @@ def make_event(
         "type": type,
         "api_version": API_VERSION,
         "created": now_ms if created is None else created,
+        **({"test": True} if test else {}),
         "data": data,
     }
     return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()

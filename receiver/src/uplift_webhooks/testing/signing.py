@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from uplift_webhooks import headers as names
 from uplift_webhooks.secret import parse_secret
@@ -17,7 +18,7 @@ def sign(
     message_id: str | None = None,
     timestamp: int | None = None,
 ) -> dict[str, str]:
-    """Return the signed headers for a body.
+    """Return the signed headers for a body, and `x-uplift-test` for the body of a test event.
 
     The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
     Several secrets, newest first, produce the headers of a rotation: `webhook-signature` has one signature per secret,
@@ -27,7 +28,8 @@ def sign(
         WebhookVerificationError: `secret_invalid`.
     """
     secrets = [parse_secret(text) for text in ([secret] if isinstance(secret, str) else secret)]
-    signed_id = _id_in(body) if message_id is None else message_id
+    envelope = _envelope_in(body)
+    signed_id = _id_in(envelope) if message_id is None else message_id
     signed_at = str(int(time.time()) if timestamp is None else timestamp)
     tokens = [
         standard_signature(each.standard_key, signed_id.encode(), signed_at.encode(), body).decode() for each in secrets
@@ -38,16 +40,22 @@ def sign(
         names.TIMESTAMP: signed_at,
         names.SIGNATURE: " ".join(f"v1,{token}" for token in tokens),
         names.UPLIFT_SIGNATURE: uplift_signature(secrets[-1].uplift_key, body).decode(),
+        **({names.TEST: "true"} if envelope.get("test") is True else {}),
     }
 
 
-def _id_in(body: bytes) -> str:
-    """Return the ID in the envelope, or a new ID if it is missing or not valid in a header."""
+def _envelope_in(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body, or an empty one."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = None
-    found = value.get("id") if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _id_in(envelope: dict[str, Any]) -> str:
+    """Return the ID in the envelope, or a new ID if it is missing or not valid in a header."""
+    found = envelope.get("id")
     # Headers are printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()
     return str(found) if fit else str(uuid.uuid4())

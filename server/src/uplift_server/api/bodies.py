@@ -400,6 +400,7 @@ class EventsQuery(Paging):
     object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    test: bool | None = Field(default=None, description="`true`: only test events. `false`: no test events.")
     order: Literal["desc", "asc"] = Field(
         default="desc",
         description="Newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never null.",
@@ -424,6 +425,7 @@ class DeliveryFilters(Body):
     object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
+    test: bool | None = Field(default=None, description="`true`: only test deliveries. `false`: no test deliveries.")
 
     def delivery_query(self, endpoints: Sequence[str] = ()) -> DeliveryQuery:
         """Return the filters for the services."""
@@ -436,6 +438,7 @@ class DeliveryFilters(Body):
             self.object_id,
             self.created_after,
             self.created_before,
+            self.test,
         )
 
 

@@ -67,6 +67,7 @@ def _envelope(event_type: EventType) -> dict[str, Any]:
         "type": {"type": "string", "const": event_type.name, "description": "Event type."},
         "api_version": {"type": "string", "description": "Version of `data`."},
         "created": {"type": "integer", "description": "When the server accepted the event, in Unix milliseconds."},
+        "test": {"type": "boolean", "description": "`true` on a test event; otherwise absent."},
         "data": {**data, "description": "Content of the event."},
     }
     example = {
@@ -80,7 +81,7 @@ def _envelope(event_type: EventType) -> dict[str, Any]:
     return {
         "type": "object",
         "description": event_type.description,
-        "required": list(properties),
+        "required": [name for name in properties if name != "test"],
         "properties": properties,
         "examples": [example],
     }

@@ -207,6 +207,7 @@ def event_view(event: Event, *, spans: bool) -> EventView:
         expires_at=format_optional_timestamp(event.expires_at),
         object_id=event.object_id,
         erased_at=format_optional_timestamp(event.erased_at),
+        test=event.is_test,
         deliveries={name: event.deliveries.get(status, 0) for status, name in _STATUS_NAMES.items()},
     )
 
@@ -237,6 +238,7 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
         endpoint=ids.prefixed(ids.ENDPOINT, delivery.endpoint_id),
         type=delivery.type,
         object_id=delivery.object_id,
+        test=delivery.is_test,
         status=_STATUS_NAMES[delivery.status],
         attempts_made=delivery.attempts_made,
         waiting_for=None if waiting is None else waiting.what,

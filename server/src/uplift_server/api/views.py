@@ -156,6 +156,7 @@ class EventView(BaseModel):
     api_version: str = Field(description="The `api_version` of the envelope.")
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     object_id: str | None = Field(description=_OBJECT_ID)
+    test: bool = Field(description="Whether it is a test event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
     body: dict[str, Any] | None = Field(
@@ -180,6 +181,7 @@ class DeliveryView(BaseModel):
     endpoint: str = Field(description="Endpoint ID.")
     type: str = Field(description="Event type.")
     object_id: str | None = Field(description=_OBJECT_ID)
+    test: bool = Field(description="Whether it is the delivery of a test event.")
     status: StatusName = Field(description="Current status.")
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(

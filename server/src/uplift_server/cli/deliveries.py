@@ -28,6 +28,7 @@ from uplift_webhooks.cli.kit.inputs import (
     Outcomes,
     StatusCodes,
     Statuses,
+    Test,
     Yes,
     input_name,
     one_or_matching,
@@ -275,6 +276,7 @@ def deliveries(
     object_id: ObjectId = None,
     after: After = None,
     before: Before = None,
+    test: Test = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
@@ -287,7 +289,7 @@ def deliveries(
         if name not in known:
             cause = f"there is no delivery status {name!r}"
             raise CliError(cause, f"use one of: {', '.join(known)}", ExitCode.USAGE)
-    if event is not None and (outcome or status_code or object_id or after or before):
+    if event is not None and (outcome or status_code or object_id or after or before or test is not None):
         raise CliError("--event allows only --status, --endpoint and --type", "omit the other options", ExitCode.USAGE)
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
@@ -316,6 +318,7 @@ def deliveries(
                 object_id=object_id,
                 created_after=after,
                 created_before=before,
+                test=test,
             )
         for_people = session.output.results.is_terminal and not session.output.as_json
         with (

@@ -36,8 +36,8 @@ class DeliveryQuery(NamedTuple):
     object_id: str | None = None
     created_after: int | None = None
     created_before: int | None = None
-    tests: bool = True
-    """Whether the list includes test deliveries."""
+    test: bool | None = None
+    """Whether the list has only test deliveries (True) or only other deliveries (False)."""
     id: Sequence[str] = ()
 
 
@@ -55,7 +55,7 @@ async def delivery_filter(
         outcomes=_named(_OUTCOMES, query.outcome, "outcome", problems),
         status_codes=_status_codes(query.status_code, problems),
         object_id=query.object_id,
-        tests=query.tests,
+        is_test=query.test,
         created_after=query.created_after,
         created_before=query.created_before,
         ids=parsed_ids(ids.parse_delivery_id, query.id, id_field, problems),

@@ -29,6 +29,8 @@ class EventQuery(NamedTuple):
     created_before: int | None = None
     object_id: str | None = None
     id: Sequence[str] = ()
+    test: bool | None = None
+    """Whether the list has only test events (True) or only other events (False)."""
 
 
 class Events:
@@ -104,6 +106,7 @@ class Events:
             created_before=query.created_before,
             object_id=query.object_id,
             ids=parsed_ids(ids.parse_uuid, query.id, "id", found),
+            is_test=query.test,
         )
         found += object_id_problems(query.object_id)
         return wanted, self._context.page_request(listing, 1, found)

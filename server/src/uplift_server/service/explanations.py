@@ -28,7 +28,7 @@ from uplift_server.service.events import find_event
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import require_valid
 from uplift_server.service.waiting_reasons import ShownDelivery, show_deliveries
-from uplift_server.store import attempts, deliveries, endpoints, listening, test_deliveries
+from uplift_server.store import attempts, deliveries, endpoints, listening
 from uplift_server.store.contract import Transaction
 from uplift_server.store.listening import ListenSession
 from uplift_server.store.pages import PageRequest
@@ -89,7 +89,7 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         read = await self._context.database.read(lambda c: _read(c, found, PageRequest(DELIVERIES_MAX)))
-        about = _about(found, is_test=read.is_test)
+        about = _about(found)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._explain_deliveries(about, read)}
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         explained = [
@@ -115,7 +115,7 @@ class Explanations:
         found = await find_event(self._context, caller, event)
         request = self._context.page_request(listing, 1)
         read = await self._context.database.read(lambda c: _read(c, found, request))
-        about = _about(found, is_test=read.is_test)
+        about = _about(found)
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
         removed_seqs = [seq for seq in without if seq in read.attempted]
@@ -132,12 +132,11 @@ class Explanations:
         """Explain a delivery. `last` is its last attempt."""
         caller.require(Scope.DELIVERIES_READ)
         delivery = found.delivery
-        is_test = await self._context.database.read(lambda c: test_deliveries.is_test(c, delivery.event_seq))
         event = EventFacts(
             delivery.type,
             delivery.created_at,
             delivery.expires_at,
-            is_test=is_test,
+            is_test=delivery.is_test,
             is_erased=delivery.erased_at is not None,
         )
         return self._why(event, found, None if last is None or last.outcome is Outcome.DELIVERED else last)
@@ -197,7 +196,6 @@ class _Read(NamedTuple):
     """All endpoints that have or had a delivery."""
     attempted: dict[int, bool]
     """Whether an attempt succeeded, by endpoint with attempts."""
-    is_test: bool
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, with `deleted_at`."""
     sessions: list[ListenSession]
@@ -216,7 +214,6 @@ def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:
         failures,
         deliveries.endpoints_of_event(connection, event.seq),
         deliveries.successes_by_endpoint(connection, event.seq, limit=DELIVERIES_MAX),
-        test_deliveries.is_test(connection, event.seq),
         endpoints.list_deleted(connection, event.account_seq, event.created_at, limit=DELETED_MAX),
         listening.page(connection, event.account_seq, PageRequest(SESSIONS_PER_ACCOUNT_MAX)).items,
     )
@@ -233,10 +230,10 @@ def _deleted_before(event: EventFacts, read: _Read) -> list[Explained]:
     return found
 
 
-def _about(event: Event, *, is_test: bool) -> EventFacts:
-    is_for_one_endpoint = is_test or event.type == WEBHOOK_CREATED
+def _about(event: Event) -> EventFacts:
+    is_for_one_endpoint = event.is_test or event.type == WEBHOOK_CREATED
     return EventFacts(
-        event.type, event.created_at, event.expires_at, is_for_one_endpoint, is_test, event.erased_at is not None
+        event.type, event.created_at, event.expires_at, is_for_one_endpoint, event.is_test, event.erased_at is not None
     )
 
 

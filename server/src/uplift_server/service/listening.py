@@ -206,7 +206,7 @@ class Listening:
             raise errors.Conflict("No client is connected to this session. Start `uplift listen`, then try again.")
         event_id, now = self._context.new_id(), self._context.now()
         data = test_events.data_from_example(event_type.record.example)
-        body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
+        body = envelope.build_test(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
         pending = stream.send_test(event_id, event_type.name, now, body)
         if pending is None:
             raise errors.Conflict(

@@ -289,4 +289,5 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         expires_at=None if row.erased_at is not None else row.expires_at,
         object_id=row.object_id,
         erased_at=row.erased_at,
+        is_test=row.trigger == Trigger.TEST,
     )

@@ -142,8 +142,9 @@ def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
         conditions.append(responded(wanted.status_codes))
     if wanted.object_id is not None:
         conditions.append(events.c.object_id == wanted.object_id)
-    if not wanted.tests:
-        conditions.append(deliveries.c.trigger != int(Trigger.TEST))
+    if wanted.is_test is not None:
+        is_test = deliveries.c.trigger == int(Trigger.TEST)
+        conditions.append(is_test if wanted.is_test else sa.not_(is_test))
     if wanted.created_after is not None:
         conditions.append(events.c.created_at > wanted.created_after)
     if wanted.created_before is not None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.events import envelope
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import PAGE_BODY_BYTES_MAX
 from uplift_server.store import event_objects, event_times
 from uplift_server.store.pages import PageRequest, window_end
@@ -19,6 +19,15 @@ from uplift_server.store.stream_position import StreamPosition
 WINDOW_EVENTS: Final = 20_000
 """Number of events that one page scans if no index supports its filter. If few of them match, the page ends early."""
 _ENVELOPE_START_BYTES: Final = 1024
+# Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
+_IS_TEST: Final = (
+    sa.select(sa.literal(1))
+    .select_from(deliveries)
+    .where(deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))
+    .offset(0)
+    .correlate_except(deliveries)
+    .exists()
+)
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
@@ -159,7 +168,7 @@ def _window(
         end = candidates[-1] if len(candidates) == event_objects.CANDIDATES_MAX else None
         return end, _keys(account_seq, wanted, low, high).where(events.c.seq.in_(candidates))
     own = [] if account_seq is None else [events.c.account_seq == account_seq]
-    if len(wanted.type_seqs) <= len(own):
+    if len(wanted.type_seqs) <= len(own) and not wanted.is_test:
         return None, _keys(account_seq, wanted, low, high)
     # The page counts events, because their numbers can have gaps of billions.
     end = window_end(connection, events.c.seq, events, own, low=low, high=high, rows=WINDOW_EVENTS, up=up)
@@ -196,6 +205,8 @@ def _keys(account_seq: int | None, wanted: EventFilter, low: int, high: int) -> 
         query = query.where(events.c.created_at > wanted.created_after)
     if wanted.created_before is not None:
         query = query.where(events.c.created_at < wanted.created_before)
+    if wanted.is_test is not None:
+        query = query.where(_IS_TEST if wanted.is_test else sa.not_(_IS_TEST))
     return query
 
 
@@ -233,13 +244,17 @@ def _found(connection: Connection, keys: sa.Select[tuple[int]]) -> list[Event]:
 
 def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Event]:
     counts: dict[int, dict[Status, int]] = {row.seq: {} for row in rows}
+    is_test = sa.case((deliveries.c.trigger == int(Trigger.TEST), 1), else_=0)
+    tests = set()
     grouped = (
-        sa.select(deliveries.c.event_seq, deliveries.c.status, sa.func.count())
+        sa.select(deliveries.c.event_seq, deliveries.c.status, sa.func.count(), sa.func.max(is_test))
         .where(deliveries.c.event_seq.in_(list(counts)))
         .group_by(deliveries.c.event_seq, deliveries.c.status)
     )
-    for event_seq, status, count in connection.execute(grouped):
+    for event_seq, status, count, any_test in connection.execute(grouped):
         counts[event_seq][Status(status)] = count
+        if any_test:
+            tests.add(event_seq)
     return [
         Event(
             seq=row.seq,
@@ -253,6 +268,7 @@ def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Ev
             deliveries=counts[row.seq],
             object_id=row.object_id,
             erased_at=row.erased_at,
+            is_test=row.seq in tests,
         )
         for row in rows
     ]

@@ -272,6 +272,7 @@ class Event:
     deliveries: dict[Status, int]
     """The number of deliveries by status, without zeros."""
     object_id: str | None = None
+    is_test: bool = False
     body: bytes | None = None
     """None in lists, and if the event is erased."""
     erased_at: int | None = None
@@ -301,6 +302,7 @@ class Delivery:
     object_id: str | None = None
     erased_at: int | None = None
     """When the event was erased."""
+    is_test: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +361,8 @@ class EventFilter:
     created_before: int | None = None
     object_id: str | None = None
     ids: tuple[bytes, ...] = ()
+    is_test: bool | None = None
+    """Whether to list only test events (True) or only other events (False)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,8 +380,8 @@ class DeliveryFilter:
     status_codes: tuple[tuple[int, int], ...] = ()
     """Ranges of status codes of the last attempt, with both ends."""
     object_id: str | None = None
-    tests: bool = True
-    """Whether to include test deliveries."""
+    is_test: bool | None = None
+    """Whether to list only test deliveries (True) or only other deliveries (False)."""
     created_after: int | None = None
     created_before: int | None = None
     ids: tuple[tuple[bytes, bytes], ...] = ()

@@ -76,11 +76,3 @@ def get_result(
         attempts = page_of_delivery(connection, delivery.event_seq, delivery.endpoint_seq, PageRequest(1)).items
         return delivery, attempts[0] if attempts else None
     return None
-
-
-def is_test(connection: Connection, event_seq: int) -> bool:
-    """Whether an event is a test event."""
-    query = sa.select(deliveries.c.event_seq).where(
-        deliveries.c.event_seq == event_seq, deliveries.c.trigger == int(Trigger.TEST)
-    )
-    return connection.execute(query.limit(1)).first() is not None

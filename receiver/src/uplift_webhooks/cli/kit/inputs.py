@@ -88,6 +88,9 @@ Before = Annotated[
     str | None, typer.Option("--before", metavar="TIME", help="Only events accepted before this time (ISO 8601).")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Resend the matching deliveries instead of counting them.")]
+Test = Annotated[
+    bool | None, typer.Option("--test/--no-test", help="Only test events, or no test events. Default: all events.")
+]
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
@@ -97,6 +100,7 @@ DELIVERY_OPTIONS: Final = {
     "object_id": "--object-id",
     "created_after": "--after",
     "created_before": "--before",
+    "test": "--test",
 }
 """The options that filter deliveries, by the parameter of the API."""
 

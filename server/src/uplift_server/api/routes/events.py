@@ -26,7 +26,9 @@ async def list_events(
 ) -> Listed[EventView] | Response:
     """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
     values: EventsQuery = parsed.values
-    query = EventQuery(values.type, values.created_after, values.created_before, values.object_id, values.id)
+    query = EventQuery(
+        values.type, values.created_after, values.created_before, values.object_id, values.id, values.test
+    )
     listing, with_bodies = values.listing(), "body" in values.include
     read = services.events.forward if listing.ascending else services.events.page
     page = await read(caller, query, listing, with_bodies=with_bodies, problems=parsed.problems)

@@ -21,6 +21,10 @@ _HEAD: Final = (
 )
 
 
+TEST: Final = b"x-uplift-test: true\r\n"
+"""The additional header of a test delivery."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestHeadersTemplate:
     """The constant parts of the requests to one endpoint."""

@@ -38,6 +38,8 @@ ENDPOINTS_LISTED_MAX: Final = 200
 """With more endpoints, the filter is a text field instead of a list."""
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
+TESTS: Final = {"": False, "1": None, "only": True}
+"""The choices of the filter for test deliveries."""
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
     "status": "--status",
@@ -122,7 +124,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
         object_id=asked.optional("object_id"),
         created_after=asked.instant("created_after", problems),
         created_before=asked.instant("created_before", problems),
-        tests=bool(asked.text("tests")),
+        test=TESTS.get(asked.text("tests"), False),
     )
 
 
@@ -166,6 +168,7 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "is_first": asked.optional("cursor") is None,
         "path": visit.request.url.path,
         "account_text": asked.text("account"),
+        "tests": next(choice for choice, test in TESTS.items() if test is query.test),
         "endpoint_text": " ".join(asked.texts("endpoint")),
         "status_code_text": " ".join(query.status_code),
         "statuses": [(each.text, each.text.capitalize()) for each in Status],
@@ -174,7 +177,7 @@ def _context(visit: Visit, query: DeliveryQuery, found: DeliverySearch) -> dict[
         "endpoints": [(id_text, without_query(url)) for url, id_text in choices]
         if len(choices) <= ENDPOINTS_LISTED_MAX
         else None,
-        "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.tests,
+        "narrowed": any(query[:-1]) or bool(asked.text("account")) or query.test is not False,
         "filters": filters,
         "options": [(_OPTIONS[name], value) for name, value in filters],
         "may_resend": visit.account is not None

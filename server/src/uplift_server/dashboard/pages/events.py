@@ -30,6 +30,7 @@ async def listed(visit: Visit) -> Response:
         visit.query.instant("created_after", problems),
         visit.query.instant("created_before", problems),
         visit.query.optional("object_id"),
+        test={"true": True, "false": False}.get(visit.query.text("test")),
     )
     beginning = visit.query.text("id")
     if beginning:
@@ -68,13 +69,14 @@ def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequ
         "wanted": wanted,
         "beginning": visit.query.text("id"),
         "types": types,
-        "narrowed": any(wanted) or bool(visit.query.text("id")),
+        "narrowed": any(wanted) or wanted.test is not None or bool(visit.query.text("id")),
         "query": link(
             "",
             type="".join(wanted.type) or None,
             object_id=wanted.object_id,
             created_after=format_optional_timestamp(wanted.created_after),
             created_before=format_optional_timestamp(wanted.created_before),
+            test=None if wanted.test is None else str(wanted.test).lower(),
         ),
         "is_first": visit.query.optional("cursor") is None,
     }

@@ -13,7 +13,7 @@ from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.forms import key_of
 from uplift_server.dashboard.routes import account_form, account_page
 from uplift_server.dashboard.snippets import EXTRAS, FRAMEWORKS, receiver, variable_line
-from uplift_server.dashboard.visit import PAGE_ITEMS, Visit, link
+from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoint_tests import result_of
@@ -211,7 +211,7 @@ async def _page(
 async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
     endpoint = ids.prefixed(ids.ENDPOINT, shown.endpoint.id)
     newest = await visit.services.deliveries.page_of_endpoint(
-        visit.caller, endpoint, DeliveryQuery(tests=False), Listing(1)
+        visit.caller, endpoint, DeliveryQuery(test=False), Listing(1)
     )
     event = None
     if newest.items:
@@ -226,17 +226,9 @@ async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> Shown
     at = shown.endpoint.tested_at
     if at is None:
         return None
-    others, accepted = [
-        await visit.services.deliveries.page_of_endpoint(
-            visit.caller,
-            endpoint,
-            DeliveryQuery(created_after=at - 1, created_before=at + 1, tests=tests),
-            Listing(PAGE_ITEMS),
-        )
-        for tests in (False, True)
-    ]
-    known = {each.delivery.event_id for each in others.items}
-    tests = [each.delivery for each in accepted.items if each.delivery.event_id not in known]
+    query = DeliveryQuery(created_after=at - 1, created_before=at + 1, test=True)
+    found = await visit.services.deliveries.page_of_endpoint(visit.caller, endpoint, query, Listing(1))
+    tests = [each.delivery for each in found.items]
     return await _attempt(visit, ids.delivery_id(tests[0].event_id, tests[0].endpoint_id), shown) if tests else None
 
 

@@ -10,6 +10,7 @@ from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome, classify,
 from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
+from uplift_server.core.http import request_headers
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import delivery_id, uuid_text
 from uplift_server.core.lifecycle import (
@@ -43,6 +44,7 @@ EGRESS_WAIT_MS_MIN: Final = 60_000
 GONE: Final = 410
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
+_TEST: Final = Trigger.TEST
 _DELIVERED: Final = Outcome.DELIVERED
 _REDIRECT: Final = Outcome.REDIRECT
 # Other outcomes show that the receiver responds, and leave the lane's window unchanged.
@@ -184,6 +186,8 @@ class Attempts:
             signatures=signer.sign(event_id, timestamp, body),
             body_bytes=len(body),
         )
+        if delivery.trigger is _TEST:
+            head += request_headers.TEST
         self._sender.send(
             Request(
                 parts.target,
@@ -213,7 +217,7 @@ class Attempts:
             return
         outcome = classify(exchange)
         self._count(flight, outcome, exchange, now)
-        is_test = delivery.trigger is Trigger.TEST
+        is_test = delivery.trigger is _TEST
         counts = not is_test and flight.event_type.name != WEBHOOK_CREATED
         if not is_test and _counts_for_health(endpoint, exchange, now):
             if self._shards.owns(endpoint.seq):

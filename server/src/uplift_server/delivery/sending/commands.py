@@ -202,7 +202,7 @@ class LocalCommands:
             type_seq=event_type.seq,
             created_at=now,
             expires_at=None,
-            body=envelope.build(
+            body=envelope.build_test(
                 ids.uuid_text(test.event_id), event_type.name, event_type.record.api_version, now, data
             ),
             deliveries=[test_deliveries.new_delivery(command.endpoint_seq)],
