@@ -73,6 +73,7 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Any, owner: Owner) -> 
         "created_after": None,
         "created_before": None,
         "rate_per_second": 7,
+        "include_missing": False,
         "total": 3,
         "sent": 0,
         "delivered": 0,
@@ -117,6 +118,7 @@ def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
         200,
         {
             "count": 6,
+            "missing": 0,
             "oldest_at": format_timestamp(now - 2 * HOUR_MS),
             "newest_at": format_timestamp(now - HOUR_MS // 2),
             "complete": True,
@@ -136,8 +138,34 @@ def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
     for count, fields in counts.items():
         assert owner.replay(dry_run=True, **fields).json["count"] == count, fields
     nothing = owner.replay(dry_run=True, created_after=format_timestamp(now + HOUR_MS)).json
-    assert nothing == {"count": 0, "oldest_at": None, "newest_at": None, "complete": True}
+    assert nothing == {"count": 0, "missing": 0, "oldest_at": None, "newest_at": None, "complete": True}
     assert owner.client.get("/v1/replays").json["data"] == []
+
+
+def test_a_preview_counts_missing_events_of_the_subscription(owner: Owner) -> None:
+    """They exclude registration events, tests and other accounts."""
+    now = owner.server.services.context.now()
+    for hours in (3, 2):
+        owner.server.event(owner.account, created_at=now - hours * HOUR_MS)
+    owner.server.event(owner.account, type_name="athlete.created")
+    owner.server.event(owner.server.account())
+    owner.failed(4)
+    new = owner.client.post("/v1/endpoints", {"url": "https://example.com/b", "event_types": ["movement.*"]}).json["id"]
+
+    def previewed(**fields: Any) -> tuple[int, int]:
+        preview = owner.client.post("/v1/replays", {"include_missing": True, "dry_run": True, **fields}).json
+        return preview["count"], preview["missing"]
+
+    assert previewed(endpoint=owner.endpoint) == (7, 3)
+    assert previewed(endpoint=owner.endpoint, status=[]) == (3, 3)
+    assert previewed(endpoint=owner.endpoint, status=["delivered"]) == (4, 3)
+    assert previewed(endpoint=owner.endpoint, types=["athlete.*"]) == (1, 1)
+    assert previewed(endpoint=new) == (6, 6)
+    assert previewed(endpoint=new, created_after=format_timestamp(now - 3 * HOUR_MS)) == (5, 5)
+    job = owner.replay(include_missing=True, status=[]).json
+    assert (job["include_missing"], job["status"], job["total"]) == (True, [], 3)
+    assert owner.client.get(f"/v1/replays/{job['id']}").json == job
+    assert owner.replay(include_missing="yes").problems == {("include_missing", "type_boolean")}
 
 
 def test_all_problems_are_reported_together(owner: Owner) -> None:

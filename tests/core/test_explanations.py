@@ -133,6 +133,15 @@ def test_a_failed_delivery_has_a_cause_and_a_fix() -> None:
     assert explain(endpoint=None, delivery=replace(failed, failure=None)).hint is None
 
 
+def test_a_delivery_that_a_replay_created_and_did_not_attempt_is_explained() -> None:
+    failed = replace(DELIVERY, status=Status.FAILED, attempts_made=0)
+
+    found = explain(delivery=failed)
+    assert found.text == "A replay created the delivery and was paused or cancelled before the attempt."
+    assert found.hint == "Resume the replay, or resend the delivery."
+    assert explain(endpoint=None, delivery=failed).hint is None
+
+
 def test_a_failed_test_delivery_cannot_be_resent() -> None:
     failed = replace(ATTEMPTED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED, attempts_made=1)
 

@@ -57,6 +57,10 @@ def test_statuses_that_cannot_be_replayed(names: list[str], codes: list[str], wo
     assert any(words in problem.message for problem in problems)
 
 
+def test_no_status_is_allowed_with_missing_events() -> None:
+    assert parse_statuses([], may_be_empty=True) == ((), [])
+
+
 def test_valid_names_are_parsed_despite_invalid_ones() -> None:
     found, problems = parse_statuses(["held", "cancelled"])
     assert found == (Status.CANCELLED,)

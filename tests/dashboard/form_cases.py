@@ -252,7 +252,7 @@ CASES = [
     ),
     FormCase(
         f"{_ACCOUNT}/replays",
-        {"endpoint": "{endpoint}", "status": "delivered", "rate_per_second": "7"},
+        {"endpoint": "{endpoint}", "status": "delivered", "include_missing": "1", "rate_per_second": "7"},
         "replay.created",
         prepare=_paused,
         repeatable=True,

@@ -66,6 +66,28 @@ def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receive
     assert "Completed" in replay_list.text
 
 
+def test_a_replay_sends_missing_events(server: Server, receiver: Receiver) -> None:
+    account, api = server.account()
+    delivered(api, receiver, 3)
+    late = api.endpoint(receiver.url("/late"), event_types=[TYPE])["id"]
+    [newest] = api.ok("GET", f"/v1/events?type={TYPE}&limit=1")["data"]
+    guest = operator(server)
+    event = guest.get(f"/accounts/{account}/events/{newest['id']}")
+    assert "create a replay that includes missing events" in event.text
+    form = guest.get(f"/accounts/{account}/replays/new?endpoint={late}&include_missing=1")
+    assert 'name="include_missing" value="1" checked' in form.html
+    shown_preview = preview(guest, account, endpoint=late, include_missing="1")
+    assert "3 deliveries to" in shown_preview.text
+    assert "0 existing, and 3 for events that the endpoint never received" in shown_preview.text
+    assert f"uplift-server replay create {late} --only-missing" in shown_preview.text
+    assert '"status": [], "include_missing": true' in shown_preview.text
+    page = start(guest, account, shown_preview)
+    assert [each.json["data"]["number"] for each in receiver.wait("/late", 3)] == [0, 1, 2]
+    replay = page.path.rpartition("/")[2]
+    wait_for(lambda: api.ok("GET", f"/v1/replays/{replay}")["state"] == "completed", "the replay is completed")
+    assert "Missing events Included" in guest.get(page.path).text
+
+
 def test_the_url_fills_the_form(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     endpoint = api.endpoint(receiver.url("/a"), description="Main")["id"]

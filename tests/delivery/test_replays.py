@@ -14,13 +14,15 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.replays import jobs as loop
-from uplift_server.store import cleanup, replays
+from uplift_server.store import cleanup, replays, statistics
 from uplift_server.store.deliveries import start_resend
 from uplift_server.store.records import DisabledReason, EndpointState, HeldAction
-from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
+from uplift_server.store.replays import MissingEvents, NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import audit_log, deliveries, events
 from uplift_server.store.schema import replays as jobs
+from uplift_server.store.statistics import Scope
 
+from .owner import Owner
 from .test_engine import resend
 from .world import HOUR, MINUTE, SECOND, World, respond
 
@@ -39,10 +41,17 @@ async def create_failed(world: World, count: int, **settings: Any) -> LiveEndpoi
 
 
 async def replay(
-    world: World, endpoint: LiveEndpoint, *, rate: int = 10, statuses: tuple[Status, ...] = (Status.FAILED,)
+    world: World,
+    endpoint: LiveEndpoint,
+    *,
+    rate: int = 10,
+    statuses: tuple[Status, ...] = (Status.FAILED,),
+    missing: bool = False,
 ) -> int:
     """Start a replay of all deliveries as the service does. Return its number."""
-    choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now)
+    types = tuple(each.seq for each in world.cache.event_types.values())
+    missing_events = MissingEvents(endpoint.record.account_seq, types) if missing else None
+    choice = ReplaySelection(endpoint.seq, statuses, (), None, None, world.clock.now, missing=missing_events)
     last = await world.database.read(lambda c: c.scalar(sa.select(sa.func.max(events.c.seq)))) or 0
     new = NewReplay(world.fresh_id(), endpoint.record.account_seq, choice, (), rate, 0, 0, 1, last)
     created = await world.database.write(lambda c: replays.create(c, new))
@@ -122,6 +131,91 @@ async def test_a_high_rate_is_reached_with_few_outstanding_deliveries(
         assert 1200 <= world.sender.times(HOST)[-1] - began <= 1400
         assert Counter(sent_events(world)).most_common(1)[0][1] == 1
         assert counts(await stored(world, job)) == (600, 600, 0, 0)
+
+
+async def test_missing_events_are_sent_once_in_order_with_failed_ones(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
+        await world.accept(20)
+        endpoint = await create_failed(world, 5)
+        other = await world.endpoint("other.test")
+        await world.accept(3)
+        await Owner(world).test(other.seq)
+        # The statistics are counted before the replay creates deliveries.
+        await world.run_for(2 * MINUTE)
+        world.sender.sent.clear()
+        job = await replay(world, endpoint, missing=True)
+        await world.run_for(2 * MINUTE)
+        order = await replayed(world)
+        assert order == sorted(order)
+        assert (len(order), len(world.sender.times(HOST))) == (25, 25)
+        done = await stored(world, job)
+        assert (done.state, counts(done)) == (ReplayState.COMPLETED, (25, 25, 0, 0))
+        rows = [row for row in await world.deliveries() if row.endpoint_seq == endpoint.seq]
+        assert {(row.status, row.trigger) for row in rows} == {(Status.DELIVERED, Trigger.SCHEDULE)}
+        assert sorted(row.attempts_made for row in rows) == [1] * 23 + [2] * 5
+        scope = Scope(endpoint.record.account_seq, endpoint.seq)
+        hours = (await world.database.read(lambda c: statistics.by_bucket(c, [scope], since=0)))[scope]
+        assert [(each.deliveries, each.delivered, each.failed, each.held) for _, each in hours] == [(28, 28, 0, 0)]
+        again = await replay(world, endpoint, missing=True)
+        await world.run_for(SECOND)
+        assert counts(await stored(world, again)) == (0, 0, 0, 0)
+
+
+async def test_a_missing_event_that_fails_can_be_replayed(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
+        await world.accept(3)
+        endpoint = await world.endpoint(HOST, lambda _: respond(503))
+        job = await replay(world, endpoint, statuses=(), missing=True)
+        await world.run_for(MINUTE)
+        assert counts(await stored(world, job)) == (3, 0, 3, 0)
+        assert {row.failed_reason for row in await world.deliveries()} == {FailedReason.EXHAUSTED}
+        world.sender.scripts[HOST] = lambda _: respond(200)
+        job = await replay(world, endpoint)
+        await world.run_for(MINUTE)
+        assert counts(await stored(world, job)) == (3, 3, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["kill", "pause", "cancel"])
+async def test_missing_events_are_sent_once_despite_interruptions(place: Place, how: str) -> None:
+    async with World(place, delays_ms=()) as world:
+        await world.accept(60)
+        endpoint = await world.endpoint(HOST, max_in_flight=2)
+        job = await replay(world, endpoint, rate=20, statuses=(), missing=True)
+        in_flight = 0
+        for _ in range(3):
+            world.sender.latency_ms[HOST] = 300
+            await world.run_for(650)
+            if how == "kill":
+                in_flight += 2
+                await world.kill()
+            elif how == "pause":
+                await change_state(world, job, ReplayState.PAUSED)
+                await world.run_for(MINUTE)
+                await change_state(world, job, ReplayState.RUNNING)
+            else:
+                await change_state(world, job, ReplayState.CANCELLED)
+                await world.run_for(SECOND)
+                job = await replay(world, endpoint, rate=20, statuses=(), missing=True)
+        world.sender.latency_ms[HOST] = 0
+        await world.run_for(20 * SECOND)
+        assert (await stored(world, job)).state is ReplayState.COMPLETED
+        assert await world.statuses() == {Status.DELIVERED: 60}
+        times_sent = Counter(sent_events(world))
+        assert len(times_sent) == 60
+        assert sum(times_sent.values()) - 60 <= in_flight
+
+
+async def test_missing_events_that_retention_soon_deletes_are_skipped(place: Place) -> None:
+    world = World(place, delays_ms=(), scan_every_ms=60 * SECOND)
+    world.settings = replace(world.settings, retention_ms=10 * MINUTE)
+    async with world:
+        await world.accept(2)
+        await world.run_for(6 * MINUTE)
+        await world.accept(3)
+        endpoint = await world.endpoint(HOST)
+        job = await replay(world, endpoint, statuses=(), missing=True)
+        await world.run_for(5 * SECOND)
+        assert counts(await stored(world, job)) == (5, 3, 0, 2)
 
 
 async def test_a_failed_replay_attempt_keeps_the_previous_status(place: Place) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from uplift_webhooks.api import Client
+
 from . import receiving
 from .harness import TYPE, serving, wait_for
 from .receiving import Receiver, sent_unsettled
@@ -61,6 +63,42 @@ def test_a_replay_continues_exactly_after_kills(tmp_path: Path, receiver: Receiv
         print(f"{duplicates} duplicates, {cut_off} sent and unsettled at 3 kills")
         assert duplicates <= cut_off
         assert len(api.list_all(f"/v1/deliveries?status=delivered&endpoint={endpoint}&type={TYPE}")) == COUNT
+
+
+@pytest.mark.timeout(180)
+def test_a_new_endpoint_receives_earlier_events_once_despite_kills(tmp_path: Path, receiver: Receiver) -> None:
+    with serving(tmp_path / "data", **SETTINGS) as server:
+        account, api = server.account()
+        api.endpoint(receiver.url("/first"), event_types=[TYPE])
+        for first in range(0, COUNT // 2, BATCH):
+            events = [{"type": TYPE, "data": {"number": n}} for n in range(first, first + BATCH)]
+            api.ok("POST", "/v1/events/batch", {"events": events})
+        late = api.endpoint(receiver.url("/late"), event_types=[TYPE])["id"]
+        live = [api.send(COUNT // 2 + number).status for number in range(20)]
+        assert live == [202] * 20
+        with Client(server.url, server.environ["UPLIFT_OPERATOR_KEY"], account=account) as client:
+            preview = client.replays.create(late, include_missing=True, dry_run=True)
+            assert (preview["count"], preview["missing"], preview["complete"]) == (COUNT // 2, COUNT // 2, True)
+            job = client.replays.create(late, include_missing=True, rate_per_second=500)
+            cut_off = 0
+            for part in (1, 2, 3):
+                wait_for(lambda part=part: len(receiver.on("/late")) >= part * COUNT // 10, "some are sent", 30, 0.005)
+                server.kill()
+                cut_off += sent_unsettled(server, receiver, "/late")
+                server.start()
+            wait_for(lambda: client.replays.get(job["id"])["state"] == "completed", "the replay is completed", 60, 0.1)
+            done = client.replays.get(job["id"])
+            assert (done["total"], done["delivered"], done["skipped"]) == (COUNT // 2, COUNT // 2, 0)
+            again = client.replays.create(late, status=["failed", "cancelled"], include_missing=True, dry_run=True)
+            assert again["count"] == 0
+        times = receiver.numbers("/late")
+        assert set(times) == set(range(COUNT // 2 + 20))
+        assert sum(times.values()) - len(times) <= cut_off
+        assert len(api.list_all(f"/v1/deliveries?status=delivered&endpoint={late}&type={TYPE}")) == COUNT // 2 + 20
+        order = [number for each in receiver.on("/late") if (number := each.json["data"]["number"]) < COUNT // 2]
+        first_times = list(dict.fromkeys(order))
+        # Only attempts in flight at the same time overtake each other.
+        assert all(abs(place - number) < 64 for place, number in enumerate(first_times))
 
 
 @pytest.mark.timing

@@ -85,10 +85,13 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
     if {Effect.COUNT, Effect.LEAVE_REPLAY}.intersection(step.effects):
         new = replace(new, replay_seq=None)
     if Effect.REMEMBER in step.effects:
+        if row.status is None and step.event is Event.REPLAY:
+            # The replay stores the delivery as failed before it leases it.
+            new = replace(new, failed_reason=FailedReason.EXHAUSTED, completed_at=call.now)
         return replace(
             new,
             trigger=call.trigger,
-            # A test delivery is stored as failed.
+            # A test delivery is also stored as failed.
             resume_status=Status.FAILED if row.status is None else row.status,
             resume_due_at=call.now if row.state is State.LEASED else row.due_at,
             replay_seq=call.replay_seq,

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
-from uplift_server.store import releases, replays
+from uplift_server.store import releases, replays, test_deliveries
 from uplift_server.store.hot_records import (
     Candidate,
     LeasedDelivery,
@@ -17,7 +17,7 @@ from uplift_server.store.hot_records import (
     ReplayRelease,
     Settlement,
 )
-from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
+from uplift_server.store.replays import MissingEvents, NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema import replays as jobs
 
@@ -132,6 +132,68 @@ async def replay_batches_match_the_count(bench: Bench) -> None:
         ahead = await read_batch(bench, replace(job, selection=choice))
         counted = await bench.database.read(lambda c, of=choice: releases.count(c, of, first=1, last=24, rows=100))
         assert (event_seqs(ahead), ahead.through, counted.count) == (expected, 24, len(expected)), choice
+
+
+async def missing_events_are_replayed_in_order_with_existing_deliveries(bench: Bench) -> None:
+    """The count, the batch and a second replay agree on which events are missing."""
+    job, _ = await create_replay(bench, 4)
+    replayed = replace(CHOICE, missing=MissingEvents(1, (1,)))
+    other = [bench.event(due(2)), bench.event(), bench.event(expires_at=NOW), bench.event(account=2)]
+    await bench.append(*other, bench.event(created_at=NOW + 9), bench.event())
+    test = bench.event(test_deliveries.new_delivery(2))
+    await bench.database.append_then(
+        test, lambda c, seq: test_deliveries.begin(c, test, seq, lease_until=LEASE_UNTIL, process_id=OWNER)
+    )
+
+    def vary(connection: sa.Connection) -> None:
+        of = deliveries.c.event_seq
+        connection.execute(sa.update(deliveries).where(of == 2).values(status=int(Status.DELIVERED)))
+        connection.execute(sa.delete(deliveries).where(of.in_([3, 4])))
+        # Retention has deleted the delivery of event 3, but not its attempt.
+        connection.execute(sa.delete(attempts).where(attempts.c.event_seq == 4))
+        connection.execute(sa.update(events).where(events.c.seq == 10).values(type_seq=2))
+        connection.execute(sa.update(jobs).values(missing_type_seqs="[1]", last_event_seq=99, counted_through=99))
+
+    await bench.database.write(vary)
+    for choice, expected, missing in (
+        (replayed, [1, 4, 5, 6, 9], 4),
+        (replace(replayed, statuses=()), [4, 5, 6, 9], 4),
+        (replace(replayed, created_after=NOW), [9], 1),
+        (replace(replayed, missing=MissingEvents(1, ())), [1], 0),
+        (replace(replayed, missing=MissingEvents(1, (2,))), [1, 10], 1),
+    ):
+        ahead = await read_batch(bench, replace(job, selection=choice, last_event_seq=99))
+        counted = await bench.database.read(lambda c, of=choice: releases.count(c, of, first=1, last=99, rows=100))
+        assert (event_seqs(ahead), counted.count, counted.missing) == (expected, len(expected), missing), choice
+        assert counted.through == 99
+    few = await bench.database.read(lambda c: releases.count(c, replayed, first=2, last=99, rows=4))
+    assert (few.count, few.through) == (2, 5)
+    job = replace(job, selection=replayed, last_event_seq=99)
+    ahead = await read_batch(bench, job)
+    first = await bench.database.release_replay(1, replayed, ahead, LEASE._replace(limit=3, missing_after=NOW - 1))
+    assert [(each.event_seq, each.fence, each.attempts_made, each.resume_status) for each in first.leased] == [
+        (1, 2, 1, Status.FAILED), (4, 1, 0, Status.FAILED), (5, 1, 0, Status.FAILED),
+    ]  # fmt: skip
+    again = await bench.database.release_replay(1, replayed, ahead, LEASE._replace(limit=1, missing_after=NOW - 1))
+    assert leased_seqs(again) == [6]
+    # Retention will soon delete the event 9.
+    last = await bench.database.release_replay(1, replayed, ahead, LEASE._replace(missing_after=NOW + 9))
+    assert (leased_seqs(last), (await stored(bench)).skipped) == ([], 1)
+    created = {row.event_seq: row for row in await bench.rows(deliveries) if row.replay_seq == 1}
+    assert {(created[seq].account_seq, created[seq].completed_at, created[seq].trigger) for seq in (4, 5, 6)} == {
+        (1, LEASE.now, Trigger.REPLAY)
+    }
+    await bench.database.settle(
+        [
+            settled(first.leased[1])._replace(replay_seq=1),
+            settled(first.leased[2], Status.FAILED)._replace(replay_seq=1),
+        ]
+    )
+    # A delivery without an attempt is missing again after the replay is cancelled. The others are not.
+    await bench.database.settle([unattempted(each) for each in (first.leased[0], again.leased[0])])
+    await bench.database.write(lambda c: replays.change_state(c, 1, job.id, ReplayState.CANCELLED, now=NOW))
+    repeated = await read_batch(bench, replace(job, selection=replace(replayed, statuses=())))
+    assert event_seqs(repeated) == [6, 9]
 
 
 async def a_replay_leases_its_batch_in_order_up_to_its_limits(bench: Bench) -> None:
@@ -265,6 +327,7 @@ REPLAY_CHECKS: Sequence[Check] = [
     a_replay_batch_stops_at_its_limits,
     a_replay_batch_reads_a_limited_number_of_rows,
     replay_batches_match_the_count,
+    missing_events_are_replayed_in_order_with_existing_deliveries,
     a_replay_leases_its_batch_in_order_up_to_its_limits,
     a_repeated_release_leases_nothing_twice,
     changed_deliveries_are_read_again,

@@ -300,7 +300,22 @@ class ReadsAheadOtherTypes:
         )
 
 
+class ForgetsMissingEvents:
+    async def read_replay_batch(self, replay: Replay, **rest: Any) -> ReplayBatch:
+        existing = replace(replay.selection, missing=None)
+        return await super().read_replay_batch(replace(replay, selection=existing), **rest)
+
+
+class CreatesDeliveriesOfOldEvents:
+    def release_replay(
+        self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
+    ) -> Awaitable[ReplayRelease]:
+        return super().release_replay(replay_seq, choice, ahead, lease._replace(missing_after=0))
+
+
 DEFECTS = [
+    ForgetsMissingEvents,
+    CreatesDeliveriesOfOldEvents,
     ReadsAheadTooFar,
     ReadsAheadOtherTypes,
     ReplaysChangedDeliveries,

@@ -35,7 +35,7 @@ from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
+from uplift_server.store.replays import MissingEvents, NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import deliveries
 
 from .bench import NOW, Bench, settled
@@ -201,11 +201,13 @@ class Walk:
         """Erase an event. An ended delivery keeps its state, but earlier reads of it become invalid."""
         if not self.rows:
             return
-        key = self.random.choice(sorted(self.rows))
-        await self.bench.database.write(lambda c: endpoint_backlog.cancel_of_events(c, [key[0]], now=self.now))
-        if self.expect(key, Event.ERASE, self.facts(key), Call(self.now)) is None:
-            row = self.rows[key]
-            self.rows[key] = replace(row, fence=row.fence + 1, replay_seq=None)
+        state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.FAILED))
+        event, _ = self.random.choice(self.in_state(state) or sorted(self.rows))
+        await self.bench.database.write(lambda c: endpoint_backlog.cancel_of_events(c, [event], now=self.now))
+        for key in [key for key in self.rows if key[0] == event]:
+            if self.expect(key, Event.ERASE, self.facts(key), Call(self.now)) is None:
+                row = self.rows[key]
+                self.rows[key] = replace(row, fence=row.fence + 1, replay_seq=None)
 
     async def delete_endpoint(self) -> None:
         await self.end_process()
@@ -376,7 +378,8 @@ class Walk:
     async def replay(self) -> None:
         endpoint = self.random.choice((1, 2))
         last = max((event for event, _ in self.rows), default=0)
-        choice = ReplaySelection(endpoint, ENDED, (), None, None, self.now)
+        missing = self.random.choice((None, MissingEvents(ACCOUNT_OF[endpoint], (1,))))
+        choice = ReplaySelection(endpoint, ENDED, (), None, None, self.now, missing=missing)
         new = NewReplay(self.random.randbytes(16), ACCOUNT_OF[endpoint], choice, (), 50, 0, last, 1, last)
         await self.unless_conflict(lambda c: ignore(replays.create(c, new)))
         for job in await self.unfinished():
@@ -392,6 +395,8 @@ class Walk:
             released = await self.bench.database.release_replay(job.seq, job.selection, ahead, lease)
             for leased in released.leased:
                 key = (leased.event_seq, leased.endpoint_seq)
+                if key not in self.rows:
+                    self.rows[key], self.expires_at[key] = Row(), leased.expires_at
                 assert self.expect(key, Event.REPLAY, self.facts(key), call) is not None
                 self.record_lease(leased)
         await self.adopt_replays()

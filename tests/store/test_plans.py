@@ -51,7 +51,7 @@ from uplift_server.store.audit import AuditFilter
 from uplift_server.store.hot_records import ReplayBatch, ReplayLease
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import DeliveryFilter, EndpointFilter, EventFilter
-from uplift_server.store.replays import ReplaySelection
+from uplift_server.store.replays import MissingEvents, ReplaySelection
 from uplift_server.store.sqlite.connection import bound
 from uplift_server.store.sqlite.replay import read_replay_batch, release_replay
 from uplift_server.store.sqlite.writer import WriterConnection
@@ -180,6 +180,9 @@ LIST_VERBS: dict[str, Verb] = {
     "replays unfinished": lambda c: replays.unfinished(c, after=(1, 0)),
     "replay, counted": lambda c: releases.count(c, CHOICE, first=2, last=8, rows=3),
     "replay, of types": lambda c: releases.count(c, replace(CHOICE, type_seqs=(1,), **SPAN), first=2, last=8, rows=3),
+    "replay, with missing events": lambda c: releases.count(
+        c, replace(CHOICE, missing=MissingEvents(1, (1,)), **SPAN), first=2, last=8, rows=3
+    ),
     "replay, returned": lambda c: replays.return_unattempted(c, 1),
     "repeat": lambda c: idempotency.create_once(
         c, idempotency.Request(1, "k", "x", b""), object_id=b"", now=1, create=lambda: 1, load=lambda _: 1
@@ -302,16 +305,26 @@ def test_deliveries_of_a_replay_are_found_by_their_index(raw: sqlite3.Connection
     assert not any(plan.startswith("SCAN") and not plan.startswith("SCAN CONSTANT") for plan in plans), plans
 
 
-def test_a_replay_batch_is_read_in_order_without_a_sort(raw: sqlite3.Connection) -> None:
+@pytest.mark.parametrize(
+    ("missing", "index"),
+    [
+        (None, "INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)"),
+        (MissingEvents(1, (1,)), "INDEX events_by_account (account_seq=? AND seq>? AND seq<?)"),
+    ],
+)
+def test_a_replay_batch_is_read_in_order_without_a_sort(
+    raw: sqlite3.Connection, missing: MissingEvents | None, index: str
+) -> None:
     with bound(raw) as connection:
         job = replays.get(connection, 1, b"r")
     assert job is not None
+    job = replace(job, selection=replace(job.selection, missing=missing))
     statements: list[str] = []
     raw.set_trace_callback(statements.append)
     read_replay_batch(raw, job, first=2, rows=9, limit=5, body_bytes_max=1000)
     raw.set_trace_callback(None)
     plans = [row[3] for statement in statements for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}")]
-    assert sum("INDEX deliveries_by_endpoint (endpoint_seq=? AND event_seq>? AND event_seq<?)" in p for p in plans) == 2
+    assert sum(index in plan for plan in plans) == 2, plans
     assert not [
         plan for plan in plans if plan.startswith("SCAN") and not ("json_each" in plan or "codes VIRTUAL" in plan)
     ], plans

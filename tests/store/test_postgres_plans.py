@@ -23,7 +23,7 @@ from uplift_server.store.postgres.lease import due_endpoints, lease_due, next_du
 from uplift_server.store.postgres.partitions import PostgresPartitions
 from uplift_server.store.postgres.replay import read_replay_batch, release_replay
 from uplift_server.store.postgres.settle import settle
-from uplift_server.store.replays import Replay, ReplaySelection
+from uplift_server.store.replays import MissingEvents, Replay, ReplaySelection
 from uplift_server.store.schema_partitions import NUMBERS
 from uplift_server.store.stream_position import STREAM_POSITION_MAX
 
@@ -192,6 +192,14 @@ async def _read_filtered(raw: Raw) -> object:
     return await read_replay_batch(raw, filtered, first=1, rows=20, limit=10, body_bytes_max=1 << 20)
 
 
+async def _release_missing(raw: Raw) -> object:
+    choice = replace(CHOICE, missing=MissingEvents(1, (1, 2, 3)))
+    ahead = await read_replay_batch(
+        raw, replace(REPLAY, selection=choice), first=1, rows=20, limit=10, body_bytes_max=1 << 20
+    )
+    return await release_replay(raw, 1, choice, ahead, REPLAY_LEASE)
+
+
 VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     "append": (lambda raw: append_events(raw, [[BENCH.event(due(1))] * 1 for _ in range(10)]), set()),
     "append, with keys": (
@@ -229,6 +237,10 @@ VERBS: dict[str, tuple[Callable[[Raw], Awaitable[object]], set[str]]] = {
     "release of a replay": (
         _release_replay,
         {"deliveries_by_endpoint", "deliveries_replayed", "deliveries_pkey", "events_pkey"},
+    ),
+    "release of missing events": (
+        _release_missing,
+        {"deliveries_pkey", "attempts_by_delivery", "deliveries_replayed"},
     ),
     "filtered batch of a replay": (_read_filtered, {"deliveries_by_endpoint"}),
     "next due": (lambda raw: next_due(raw, [3, 51]), {"deliveries_due"}),

@@ -23,7 +23,7 @@ from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
-from uplift_server.store.replays import NewReplay, Replay, ReplaySelection
+from uplift_server.store.replays import MissingEvents, NewReplay, Replay, ReplaySelection
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events, marks
 from uplift_server.store.schema_statistics import delivery_changes, delivery_totals, minute_rollups, rollups
 from uplift_server.store.sqlite import SqliteDatabase
@@ -184,7 +184,7 @@ class Machine:
         new_deliveries = []
         account = self.random.choice((1, 1, 2))
         for endpoint, owner in ACCOUNT_OF.items():
-            if owner == account:
+            if owner == account and self.random.random() < 0.8:
                 leased = NewDelivery(endpoint, Status.PENDING, self.now + 30_000, OWNER)
                 due = NewDelivery(endpoint, Status.PENDING, self.now)
                 new_deliveries.append(self.random.choice((leased, due, due, NewDelivery(endpoint, Status.HELD, None))))
@@ -291,7 +291,8 @@ class Machine:
     async def replay(self) -> None:
         endpoint = self.random.choice((1, 2))
         statuses = (Status.FAILED, Status.CANCELLED, Status.DELIVERED)
-        choice = ReplaySelection(endpoint, statuses, (), None, None, self.now)
+        missing = self.random.choice((None, MissingEvents(1, (1,))))
+        choice = ReplaySelection(endpoint, statuses, (), None, None, self.now, missing=missing)
         last = max((row.seq for row in await self.bench.rows(events)), default=0)
         new = NewReplay(self.random.randbytes(16), 1, choice, (), 50, 0, last, 1, last)
         await self.unless_conflict(lambda c: replays.create(c, new))

@@ -431,10 +431,15 @@ class Replays(Noun[Way]):
         created_after: Instant | None = None,
         created_before: Instant | None = None,
         rate_per_second: int | None = None,
+        include_missing: bool = False,
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replay an endpoint's deliveries with a `status` (default failed). `dry_run` only counts them."""
+        """Replay an endpoint's deliveries with a `status` (default failed). `dry_run` only counts them.
+
+        With `include_missing`, the replay also sends events that the endpoint never received, because it was created
+        or subscribed later. An empty `status` then sends only these.
+        """
         body = given(
             endpoint=endpoint,
             status=texts(status),
@@ -442,6 +447,7 @@ class Replays(Noun[Way]):
             created_after=created_after,
             created_before=created_before,
             rate_per_second=rate_per_second,
+            include_missing=include_missing or None,
             dry_run=dry_run or None,
         )
         return post(_REPLAYS, body, idempotency_key=idempotency_key)

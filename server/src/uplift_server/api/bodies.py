@@ -274,7 +274,8 @@ class ReplayNew(Body):
     endpoint: str = Field(description="Endpoint ID.")
     status: list[str] | None = Field(
         default=None,
-        description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`.",
+        description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`. With"
+        " `include_missing`, the list can be empty.",
         examples=[["failed", "cancelled"]],
     )
     types: list[str] | None = Field(
@@ -289,6 +290,11 @@ class ReplayNew(Body):
         ge=1,
         le=REPLAY_RATE_PER_SECOND_MAX,
         description=f"Maximum deliveries per second. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+    )
+    include_missing: bool = Field(
+        default=False,
+        description="Also send events that match the endpoint's subscription and for which it has no delivery, because"
+        " it was created or subscribed later. Default: `false`.",
     )
     dry_run: bool = Field(default=False, description="Only count the deliveries.")
 

@@ -345,6 +345,7 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
         created_after=format_optional_timestamp(selection.created_after),
         created_before=format_optional_timestamp(selection.created_before),
         rate_per_second=replay.rate_per_second,
+        include_missing=selection.missing is not None,
         total=replay.total if replay.is_counted else None,
         sent=replay.delivered + replay.failed,
         delivered=replay.delivered,
@@ -360,6 +361,7 @@ def replay_preview(preview: Preview) -> ReplayPreview:
     """Return the preview of a replay for a response."""
     return ReplayPreview(
         count=preview.count,
+        missing=preview.missing,
         oldest_at=format_optional_timestamp(preview.oldest_at),
         newest_at=format_optional_timestamp(preview.newest_at),
         complete=preview.complete,

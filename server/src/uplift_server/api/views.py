@@ -356,10 +356,11 @@ class ReplayView(BaseModel):
     created_after: Timestamp | None = Field(description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(description="Only events accepted before this time.")
     rate_per_second: int = Field(description="Maximum deliveries per second.")
+    include_missing: bool = Field(description="Whether it also sends events for which the endpoint had no delivery.")
     total: int | None = Field(description="Number of selected deliveries. Null until they are counted.")
     sent: int = Field(description="Sum of `delivered` and `failed`.")
     delivered: int = Field(description="Successful attempts.")
-    failed: int = Field(description="Failed attempts. These deliveries keep their previous status.")
+    failed: int = Field(description="Failed attempts. Deliveries keep their previous status; new ones are `failed`.")
     skipped: int = Field(
         description="Deliveries that expired, were erased or deleted, or changed after the replay was created."
     )
@@ -372,6 +373,7 @@ class ReplayPreview(BaseModel):
     """The deliveries that a replay would send."""
 
     count: int = Field(description="Number of deliveries.")
+    missing: int = Field(description="How many of them do not exist yet. 0 without `include_missing`.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")

@@ -194,7 +194,17 @@ def build_engine(
         lease_ms=lease_ms,
         scan_every_ms=settings.scan_every_ms,
     )
-    replays = ReplayJobs(database, cache, shards, lanes, settler, dispatcher, clock, lease_ms=lease_ms)
+    replays = ReplayJobs(
+        database,
+        cache,
+        shards,
+        lanes,
+        settler,
+        dispatcher,
+        clock,
+        lease_ms=lease_ms,
+        retention_ms=settings.retention_ms,
+    )
     changes = LiveEndpointChanges(cache, shards, lanes, due, dispatcher, held, replays, settler, clock)
     health = settings.health
     outage_guard = OutageGuard(

@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
         "uplift-server replay create ep_0197f0c2 --dry-run",
         "uplift-server replay create ep_0197f0c2 --status failed --status cancelled --wait",
         "uplift-server replay create ep_0197f0c2 --type 'movement.*' --after 2026-01-01T00:00:00Z --rate 200",
+        "uplift-server replay create ep_0197f0c2 --include-missing --after 2026-01-01T00:00:00Z",
     ),
 )
 def create_replay(
@@ -84,6 +85,16 @@ def create_replay(
     rate: Annotated[
         int | None, typer.Option("--rate", metavar="N", help="Maximum deliveries per second. Default: 50.")
     ] = None,
+    include_missing: Annotated[
+        bool,
+        typer.Option(
+            "--include-missing",
+            help="Also send events for which the endpoint has no delivery, because it was created or subscribed later.",
+        ),
+    ] = False,
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Like --include-missing, without deliveries that exist.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")] = False,
     wait: Wait = False,
 ) -> None:
@@ -92,6 +103,8 @@ def create_replay(
     The server sends each matching delivery once. The replay continues after the command exits and after a restart of
     the server. To replay every delivery that never succeeded, use --status failed --status cancelled.
     """
+    if only_missing and status:
+        raise CliError("--only-missing does not allow --status", "omit one of them", ExitCode.USAGE)
     names = {
         "endpoint": "ENDPOINT",
         "status": "--status",
@@ -99,16 +112,18 @@ def create_replay(
         "created_after": "--after",
         "created_before": "--before",
         "rate_per_second": "--rate",
+        "include_missing": "--include-missing",
     }
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         given = {
             "endpoint": lookup.endpoint(client, endpoint, owner)["id"],
-            "status": status,
+            "status": [] if only_missing else status,
             "types": types,
             "created_after": after,
             "created_before": before,
             "rate_per_second": rate,
+            "include_missing": include_missing or only_missing or None,
             "dry_run": dry_run or None,
         }
         body = {name: value for name, value in given.items() if value is not None}

@@ -172,7 +172,9 @@ TRANSITIONS: Final = (
         _OPEN + _ENDED, Event.RESEND, State.LEASED, (Fact.OWNER,), _NO_RESEND, Due.LEASE_END, effects=_RESEND,
     ),
     Transition(_WAITING + _HELD + _ENDED, Event.RESEND, State.WAITING, (), _NO_RESEND, Due.NOW, effects=_RESEND),
-    Transition(_ENDED, Event.REPLAY, State.LEASED, (), (Fact.TEST, Fact.EXPIRED), Due.LEASE_END, effects=_LEASE),
+    Transition(
+        _NEW + _ENDED, Event.REPLAY, State.LEASED, (), (Fact.TEST, Fact.EXPIRED), Due.LEASE_END, effects=_LEASE,
+    ),
     Transition(_WAITING, Event.STOP_REPLAY, None),
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState, Wait, parse_statuses
+from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.subscriptions import Subscription, pattern_problems
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
@@ -23,7 +24,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import EndpointState, Page
 from uplift_server.store.releases import ReplayCount
-from uplift_server.store.replays import EndpointBusy, NewReplay, Replay, ReplaySelection
+from uplift_server.store.replays import EndpointBusy, MissingEvents, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
 """How long a request counts deliveries. The replay job counts the rest."""
@@ -45,6 +46,8 @@ class ReplayDraft:
     created_after: int | None = None
     created_before: int | None = None
     rate_per_second: int | None = None
+    include_missing: bool = False
+    """Whether the replay also sends the events for which the endpoint has no delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Preview:
     """The deliveries of a replay. `complete` is False if the count did not finish in time."""
 
     count: int
+    missing: int
+    """How many of them do not exist yet."""
     oldest_at: int | None
     newest_at: int | None
     complete: bool
@@ -91,7 +96,8 @@ class Replays:
         caller.require(Scope.DELIVERIES_WRITE)
         _, selection = self._select(caller, draft, problems)
         found = await self._count(selection)
-        return Preview(found.counted.count, found.counted.oldest_at, found.counted.newest_at, found.complete)
+        counted = found.counted
+        return Preview(counted.count, counted.missing, counted.oldest_at, counted.newest_at, found.complete)
 
     async def create(
         self,
@@ -156,6 +162,7 @@ class Replays:
             "types": list(new.types),
             "rate_per_second": new.rate_per_second,
             "count": new.total,
+            **({} if selection.missing is None else {"include_missing": True}),
         }
         entry = self._context.audit_entry(
             caller, "replay.created", ids.prefixed(ids.REPLAY, new.id), details, new.account_seq
@@ -225,7 +232,7 @@ class Replays:
         endpoint = self._endpoint(caller, draft.endpoint, found)
         statuses: tuple[Status, ...] = STATUSES_DEFAULT
         if draft.status is not None:
-            statuses, wrong = parse_statuses(draft.status)
+            statuses, wrong = parse_statuses(draft.status, may_be_empty=draft.include_missing)
             found.extend(wrong)
         type_seqs = self._type_seqs(draft.types or (), found)
         after, before = draft.created_after, draft.created_before
@@ -234,7 +241,19 @@ class Replays:
             found.append(Problem("created_before", "range_empty", text))
         require_valid(found)
         assert endpoint is not None, "a missing endpoint has already been rejected"
-        return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, self._context.now())
+        missing = self._missing(endpoint, type_seqs) if draft.include_missing else None
+        now = self._context.now()
+        return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
+
+    def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
+        """Return the events of the endpoint's current subscription, deleted types included."""
+        subscription = endpoint.subscription
+        matching = (
+            seq
+            for seq, each in self._context.cache.event_types_by_seq.items()
+            if each.name != WEBHOOK_CREATED and subscription.matches(each.name) and (not type_seqs or seq in type_seqs)
+        )
+        return MissingEvents(endpoint.record.account_seq, tuple(sorted(matching)))
 
     def _endpoint(self, caller: Caller, text: str | None, problems: list[Problem]) -> LiveEndpoint | None:
         if text is None:

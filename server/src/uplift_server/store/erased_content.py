@@ -66,7 +66,8 @@ def erase(
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )
-    found = connection.execute(query.order_by(events.c.seq)).all()
+    # A replay that creates a delivery of one of the events has finished, or waits and then finds the event erased.
+    found = connection.execute(query.order_by(events.c.seq).with_for_update()).all()
     seqs = [row.seq for row in found]
     leases = _end_deliveries(connection, seqs, now)
     event_objects.delete(connection, seqs)

@@ -187,7 +187,8 @@ class Candidate(NamedTuple):
 
     delivery: LeasedDelivery
     """The delivery after its lease, without `lease_until` and `replay_seq`."""
-    completed_at: int
+    completed_at: int | None
+    """None for an event without a delivery. The replay then creates the delivery."""
 
 
 class ReplayBatch(NamedTuple):
@@ -213,6 +214,8 @@ class ReplayLease(NamedTuple):
     outstanding_max: int
     body_bytes_max: int
     """The limit for deliveries returned to the replay. The read of the batch already limited the others."""
+    missing_after: int = 0
+    """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
 
 
 class ReplayRelease(NamedTuple):

@@ -11,8 +11,8 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.delivery_search import responded
 from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease
-from uplift_server.store.replays import Replay, ReplaySelection, one
-from uplift_server.store.schema import deliveries, events, replays
+from uplift_server.store.replays import MissingEvents, Replay, ReplaySelection, one
+from uplift_server.store.schema import attempts, deliveries, events, replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +23,71 @@ class ReplayCount:
     oldest_at: int | None
     newest_at: int | None
     through: int
+    missing: int = 0
+    """How many of them do not exist yet."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
         """Return the sum of this count and the next one."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
-        return ReplayCount(self.count + more.count, min(oldest, default=None), max(newest, default=None), more.through)
+        return ReplayCount(
+            self.count + more.count,
+            min(oldest, default=None),
+            max(newest, default=None),
+            more.through,
+            self.missing + more.missing,
+        )
 
 
 def count(connection: Connection, choice: ReplaySelection, *, first: int, last: int, rows: int) -> ReplayCount:
-    """Count the deliveries to replay between two events. Read at most `rows` deliveries."""
+    """Count the deliveries to replay between two events. Read at most `rows` deliveries or events."""
     through = _window_end(connection, choice, first, last, rows)
+    if choice.missing is not None:
+        return _count_with_missing(connection, choice, choice.missing, first, through)
     found = connection.execute(
         sa.select(sa.func.count(), sa.func.min(events.c.created_at), sa.func.max(events.c.created_at))
         .select_from(deliveries.join(events, events.c.seq == deliveries.c.event_seq))
         .where(*_chosen(choice, first, through))
     ).one()
     return ReplayCount(found[0], found[1], found[2], through)
+
+
+def _count_with_missing(
+    connection: Connection, choice: ReplaySelection, missing: MissingEvents, first: int, through: int
+) -> ReplayCount:
+    own = (deliveries.c.event_seq == events.c.seq, deliveries.c.endpoint_seq == choice.endpoint_seq)
+    is_missing = sa.and_(
+        events.c.type_seq.in_(missing.type_seqs),
+        sa.not_(_any(deliveries, *own)),
+        sa.not_(_any(deliveries, deliveries.c.event_seq == events.c.seq, deliveries.c.trigger == int(Trigger.TEST))),
+        # Retention deletes old deliveries before their attempts.
+        sa.not_(_any(attempts, attempts.c.event_seq == events.c.seq, attempts.c.endpoint_seq == choice.endpoint_seq)),
+    )
+    is_unattempted = sa.and_(deliveries.c.status == int(Status.FAILED), deliveries.c.attempts_made == 0)
+    is_ended = sa.and_(deliveries.c.status.in_(choice.statuses), deliveries.c.completed_at <= choice.selected_at)
+    is_replayable = _any(deliveries, *own, deliveries.c.trigger != int(Trigger.TEST), sa.or_(is_ended, is_unattempted))
+    found = connection.execute(
+        sa.select(
+            sa.func.count(),
+            sa.func.min(events.c.created_at),
+            sa.func.max(events.c.created_at),
+            sa.func.coalesce(sa.func.sum(sa.case((is_missing, 1), else_=0)), 0),
+        ).where(
+            events.c.account_seq == missing.account_seq,
+            events.c.seq.between(first, through),
+            *_of_events(choice),
+            sa.or_(is_missing, is_replayable),
+        )
+    ).one()
+    return ReplayCount(found[0], found[1], found[2], through, found[3])
+
+
+def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Match if the table has a row that meets the conditions.
+
+    Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
+    """
+    return sa.select(sa.literal(1)).select_from(table).where(*where).offset(0).correlate_except(table).exists()
 
 
 def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
@@ -61,7 +109,7 @@ class CandidateRow(NamedTuple):
     attempts_made: int
     scheduled_attempts: int
     status: int
-    completed_at: int
+    completed_at: int | None
     event_id: bytes
     type_seq: int
     created_at: int
@@ -132,9 +180,14 @@ class ReplayProgress(NamedTuple):
         )
 
 
-def unexpired(candidates: Iterable[Candidate], now: int) -> list[Candidate]:
-    """Return the candidates whose event has not expired (`now` in Unix ms)."""
-    return [each for each in candidates if each.delivery.expires_at is None or each.delivery.expires_at > now]
+def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
+    """Return the candidates whose event has not expired and will not be deleted soon."""
+    return [
+        each
+        for each in candidates
+        if (each.delivery.expires_at is None or each.delivery.expires_at > lease.now)
+        and (each.completed_at is not None or each.delivery.created_at > lease.missing_after)
+    ]
 
 
 def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
@@ -154,16 +207,23 @@ def _chosen(choice: ReplaySelection, first: int, last: int) -> list[sa.ColumnEle
         deliveries.c.status.in_(choice.statuses),
         deliveries.c.trigger != int(Trigger.TEST),
         deliveries.c.completed_at <= choice.selected_at,
-        sa.or_(events.c.expires_at.is_(None), events.c.expires_at > choice.selected_at),
+        *_of_events(choice),
     ]
-    if choice.type_seqs:
-        conditions.append(events.c.type_seq.in_(choice.type_seqs))
     if choice.object_id is not None:
         conditions.append(events.c.object_id == choice.object_id)
     if choice.outcomes:
         conditions.append(deliveries.c.last_outcome.in_(choice.outcomes))
     if choice.status_codes:
         conditions.append(responded(choice.status_codes))
+    return conditions
+
+
+def _of_events(choice: ReplaySelection) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = [
+        sa.or_(events.c.expires_at.is_(None), events.c.expires_at > choice.selected_at)
+    ]
+    if choice.type_seqs:
+        conditions.append(events.c.type_seq.in_(choice.type_seqs))
     if choice.created_after is not None:
         conditions.append(events.c.created_at > choice.created_after)
     if choice.created_before is not None:
@@ -172,13 +232,10 @@ def _chosen(choice: ReplaySelection, first: int, last: int) -> list[sa.ColumnEle
 
 
 def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
-    """Return the event after `rows` deliveries of the endpoint."""
-    query = (
-        sa.select(deliveries.c.event_seq)
-        .where(deliveries.c.endpoint_seq == choice.endpoint_seq, deliveries.c.event_seq.between(first, last))
-        .order_by(deliveries.c.event_seq)
-        .offset(rows - 1)
-        .limit(1)
-    )
+    """Return the event after `rows` deliveries of the endpoint, or after `rows` events of its account."""
+    seq, own = deliveries.c.event_seq, deliveries.c.endpoint_seq == choice.endpoint_seq
+    if choice.missing is not None:
+        seq, own = events.c.seq, events.c.account_seq == choice.missing.account_seq
+    query = sa.select(seq).where(own, seq.between(first, last)).order_by(seq).offset(rows - 1).limit(1)
     found = connection.scalars(query).first()
     return last if found is None else found

@@ -1,5 +1,8 @@
 """Replays and their selection of deliveries.
 
+A replay can also create deliveries, for events that the endpoint never received. It stores such a delivery as failed
+and leases it in the same transaction, so it is `failed` until its attempt succeeds.
+
 A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
 not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes it
 again. Therefore, a replay does not skip or repeat deliveries, even if a process ends.
@@ -8,7 +11,7 @@ again. Therefore, a replay does not skip or repeat deliveries, even if a process
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -22,6 +25,17 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, deliveries, endpoints, replays
+
+
+class MissingEvents(NamedTuple):
+    """The events of an account without a delivery to the endpoint, for which a replay creates deliveries.
+
+    A delivery that a replay created and did not attempt also counts as missing.
+    """
+
+    account_seq: int
+    type_seqs: tuple[int, ...]
+    """The types that matched the subscription of the endpoint when the replay was created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class ReplaySelection:
     status_codes: tuple[tuple[int, int], ...] = ()
     """Ranges of status codes of the last attempt, with both ends. Empty for all."""
     object_id: str | None = None
+    missing: MissingEvents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,7 @@ def create(connection: Connection, new: NewReplay) -> Replay:
             status_codes=json.dumps(selection.status_codes) if selection.status_codes else None,
             object_id=selection.object_id,
             batch_id=new.batch_id,
+            missing_type_seqs=None if selection.missing is None else json.dumps(selection.missing.type_seqs),
         )
     )
     return one(connection, replays.c.id == new.id)
@@ -293,6 +309,9 @@ def _replay(row: sa.Row[Any]) -> Replay:
             outcomes=tuple(Outcome(number) for number in json.loads(row.outcomes or "[]")),
             status_codes=tuple((low, high) for low, high in json.loads(row.status_codes or "[]")),
             object_id=row.object_id,
+            missing=None
+            if row.missing_type_seqs is None
+            else MissingEvents(row.account_seq, tuple(json.loads(row.missing_type_seqs))),
         ),
         types=tuple(json.loads(row.types)),
         state=ReplayState(row.state),

@@ -335,6 +335,7 @@ replays = sa.Table(
     sa.Column("status_codes", sa.Text, comment="JSON list of ranges; NULL for all"),
     sa.Column("object_id", sa.Text, comment="NULL for all"),
     sa.Column("batch_id", Uuid, comment="bulk resend that created the replay"),
+    sa.Column("missing_type_seqs", sa.Text, comment="JSON list of the types of missing events; NULL for none"),
 )
 sa.Index("replays_by_account", replays.c.account_seq, replays.c.seq)
 sa.Index("replays_by_endpoint", replays.c.endpoint_seq)

@@ -1,7 +1,8 @@
 """Statistics: rows per hour and minute, and open deliveries per endpoint, counted from rows added since the last count.
 
 A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
-attempts, and the changes of status in `delivery_changes`. Deliveries are counted with their current status, and only
+attempts, and the changes of status in `delivery_changes`. If a replay creates a delivery of a past event, the change
+also counts the delivery. Deliveries are counted with their current status, and only
 after all attempts and changes up to the stream position. An attempt or change of a delivery that was counted before
 therefore changes the counts. For a later delivery, the counted status already includes it. A status that comes from an
 attempt or change beyond the stream position is subtracted, because that attempt or change is counted later.
@@ -269,7 +270,8 @@ class _Tally:
     def added_to(self, before: "_StoredRow | None") -> tuple[int | str, ...]:
         """Return the new values of the row."""
         if before is None:
-            return (*self.counts, sparse_text(self.outcomes), sparse_text(self.durations))
+            # A replay can create deliveries in the row. Their later changes of status are moves.
+            return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
         return (
             *map(add, map(add, counts, self.counts), self.moves),
@@ -325,16 +327,32 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[_Key, _Tally],
             tally.counts[_FIRST_DELIVERED_OF] += first
         tally.outcomes[outcome] = n
         _add(tally.durations, parse_sparse(durations))
+    for key, event_type, n in _created(connection, span):
+        for tally in _of(own, by_type, key, event_type):
+            tally.counts[_DELIVERIES_OF] += n
     for key, event_type, status, n in _moves(connection, span):
-        own[key].moves[_COUNTED_AS[status]] += n
-        if event_type is not None:
-            by_type[key._replace(endpoint_seq=-event_type)].moves[_COUNTED_AS[status]] += n
+        for tally in _of(own, by_type, key, event_type):
+            tally.moves[_COUNTED_AS[status]] += n
     if batch.has_later:
-        for key, event_type, status, n in _moves(connection, _beyond(batch, batch.events_after)):
-            own[key].counts[_COUNTED_AS[status]] -= n
-            if event_type is not None:
-                by_type[key._replace(endpoint_seq=-event_type)].counts[_COUNTED_AS[status]] -= n
+        _subtract(connection, _beyond(batch, batch.events_after), own, by_type)
     return own, by_type
+
+
+def _subtract(
+    connection: Connection, span: Mapping[str, int], own: dict[_Key, _Tally], by_type: dict[_Key, _Tally]
+) -> None:
+    """Subtract the changes of a range, which are counted later."""
+    for key, event_type, n in _created(connection, span):
+        for tally in _of(own, by_type, key, event_type):
+            tally.counts[_DELIVERIES_OF] -= n
+    for key, event_type, status, n in _moves(connection, span):
+        for tally in _of(own, by_type, key, event_type):
+            tally.counts[_COUNTED_AS[status]] -= n
+
+
+def _of(own: dict[_Key, _Tally], by_type: dict[_Key, _Tally], key: _Key, event_type: int | None) -> Sequence[_Tally]:
+    """Return the tallies of an endpoint and, if it is known, of the event type."""
+    return [own[key]] if event_type is None else [own[key], by_type[key._replace(endpoint_seq=-event_type)]]
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
@@ -347,6 +365,15 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
         "changes_after": batch.changes_through,
         "changes_through": STREAM_POSITION_MAX.changes,
     }
+
+
+def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, int | None, int]]:
+    """Return the deliveries that replays created for events after `began` and up to `events_after`.
+
+    With the event type, if it is known.
+    """
+    for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_CREATED, span):
+        yield _Key(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, int | None, Status, int]]:
@@ -410,7 +437,10 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     span = {"began": batch.began, "events_through": batch.events_through}
     for endpoint, status, n in connection.execute(sql.COUNT_OPEN[connection.dialect.name], span):
         found[endpoint, Status(status)] += n
-    for key, _, status, n in _moves(connection, _beyond(batch, batch.began)):
+    beyond = _beyond(batch, batch.began)
+    for key, _, n in _created(connection, beyond):
+        found[key.endpoint_seq, Status.PENDING] -= n
+    for key, _, status, n in _moves(connection, beyond):
         found[key.endpoint_seq, status] -= n
         found[key.endpoint_seq, Status.PENDING] += n
     return [(seq, found[seq, Status.PENDING], found[seq, Status.HELD]) for seq in {seq for seq, _ in found}]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUNDS_US, MINUTE_MS
 from uplift_server.store import status_sql
-from uplift_server.store.status_sql import TEST
+from uplift_server.store.status_sql import CREATED, TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
 """The columns of the key of a row."""
@@ -62,6 +62,15 @@ count(*) AS n FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq
 WHERE c.seq > :changes_after AND c.seq <= :changes_through
 AND c.event_seq > :began AND c.event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5, 6
+""")  # noqa: S608
+
+# Deliveries that replays created for events of the past.
+COUNT_CREATED: Final = sa.text(f"""
+SELECT c.created_at {_MINUTE} AS minute, c.account_seq, c.endpoint_seq, e.type_seq, count(*) AS n
+FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq
+WHERE c.seq > :changes_after AND c.seq <= :changes_through AND c.old_status = {CREATED}
+AND c.event_seq > :began AND c.event_seq <= :events_after
+GROUP BY 1, 2, 3, 4
 """)  # noqa: S608
 
 # Open deliveries of counted events, from the partial indexes. Without table statistics, SQLite scans all deliveries.

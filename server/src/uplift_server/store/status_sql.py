@@ -13,6 +13,8 @@ DELIVERED: Final = int(Status.DELIVERED)
 FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
+CREATED: Final = -1
+"""The old status in `delivery_changes` of a delivery that a replay created for an event of the past."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)

@@ -33,9 +33,10 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Requires the scope `deliveries:write`. Resends completed deliveries once, in the order of acceptance.
+    """Requires the scope `deliveries:write`. Sends completed deliveries once more, in the order of acceptance.
 
-    With `dry_run`, the server only counts them. An endpoint can have one unfinished replay.
+    With `include_missing`, it also sends events that the endpoint never received. An endpoint can have one unfinished
+    replay.
     """
     given = dict(sent.given)
     dry_run = given.pop("dry_run", False)

@@ -13,6 +13,7 @@ from uplift_server.core.timestamps import format_timestamp
 
 _PATTERNS_SHOWN_MAX: Final = 5
 _ENDED: Final = frozenset({Status.DELIVERED, Status.FAILED})
+_BACKFILL: Final = "If the endpoint needs the event, create a replay that includes missing events."
 _NO_WORKER_HINT: Final = (
     "No event is lost. Either no worker is running, or the server cannot store outcomes. The operator can run"
     " `uplift-server doctor` to find the cause."
@@ -150,18 +151,19 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
     if event.for_one_endpoint:
         text = f"This {event.type} event was sent to only one endpoint, regardless of subscriptions."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text)
+    hint = None if event.is_erased else _BACKFILL
     if endpoint.created_at > event.created_at:
         text = (
             f"The endpoint was created at {format_timestamp(endpoint.created_at)}, after the event was accepted at"
             f" {format_timestamp(event.created_at)}."
         )
-        return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, "Send a new event if the endpoint needs this data.")
+        return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, hint)
     if endpoint.is_subscribed_to(event.type):
         return DeliveryExplanation(
             Reason.NOT_SUBSCRIBED,
             f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
             f" {format_timestamp(event.created_at)}.",
-            "Send a new event if the endpoint needs this data.",
+            hint,
         )
     text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
     if endpoint.updated_at > event.created_at:
@@ -179,6 +181,11 @@ def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> Deli
         time = "" if event.expires_at is None else f" at {format_timestamp(event.expires_at)}"
         text = f"The event expired{time} before it was delivered.{_progress(delivery)}"
         return DeliveryExplanation(Reason.EXPIRED, text, "Send a new event.")
+    if not delivery.attempts_made and not event.is_test:
+        text = "A replay created the delivery and was paused or cancelled before the attempt."
+        return DeliveryExplanation(
+            Reason.FAILED, text, None if deleted else "Resume the replay, or resend the delivery."
+        )
     text = "The server does not retry test events." if event.is_test else "Retries are exhausted."
     then = "Then send another test event." if event.is_test else "Then resend the delivery."
     return DeliveryExplanation(Reason.FAILED, text + _progress(delivery), _hint(delivery, None if deleted else then))

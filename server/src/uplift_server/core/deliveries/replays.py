@@ -44,10 +44,10 @@ def can_change_to(state: ReplayState, target: ReplayState) -> bool:
     return state in _FROM.get(target, frozenset())
 
 
-def parse_statuses(names: Sequence[str]) -> tuple[tuple[Status, ...], list[Problem]]:
+def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
     """Return the selected statuses, each once, and the problems with their names."""
     problems = []
-    if not names:
+    if not names and not may_be_empty:
         text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."
         problems.append(Problem("status", "required", text))
     for name in dict.fromkeys(names):

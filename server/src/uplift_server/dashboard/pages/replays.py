@@ -151,6 +151,7 @@ def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, lis
         created_after=sent.instant("created_after", problems),
         created_before=sent.instant("created_before", problems),
         rate_per_second=rate,
+        include_missing=sent.flag("include_missing"),
     )
     return draft, problems
 
@@ -189,8 +190,9 @@ def _body(draft: ReplayDraft) -> dict[str, object]:
         "created_after": format_optional_timestamp(draft.created_after),
         "created_before": format_optional_timestamp(draft.created_before),
         "rate_per_second": draft.rate_per_second,
+        "include_missing": draft.include_missing,
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value or (name == "status" and draft.include_missing)}
 
 
 def _command(draft: ReplayDraft) -> str:
@@ -203,6 +205,8 @@ def _command(draft: ReplayDraft) -> str:
         "--rate": [draft.rate_per_second],
     }
     options = [text for name, values in told.items() for value in values if value for text in (name, str(value))]
+    if draft.include_missing:
+        options.append("--include-missing" if draft.status else "--only-missing")
     return shlex.join(["uplift-server", "replay", "create", draft.endpoint or "ENDPOINT", *options])
 
 

@@ -29,9 +29,9 @@ from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
 COUNT_ROWS: Final = 20_000
-"""The maximum number of deliveries that a read counts."""
+"""The maximum number of deliveries or events that a read counts."""
 AHEAD_ROWS: Final = 20_000
-"""The maximum number of an endpoint's deliveries that a read scans for the next ones to replay."""
+"""The maximum number of deliveries or events that a read scans for the next ones to replay."""
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
@@ -47,6 +47,10 @@ CHECK_MS: Final = 250
 JOBS_PER_ROUND_MAX: Final = 50
 """The maximum number of jobs in a round."""
 UNAVAILABLE_WAIT_MS: Final = 500
+RETENTION_MARGIN_MS: Final = 3_600_000
+"""A replay creates no delivery for an event that retention deletes within this time, or within half of the retention
+period.
+"""
 IDLE_MS: Final = 3_600_000
 """The longest wait for a new or changed replay."""
 
@@ -84,6 +88,7 @@ class ReplayJobs:
         clock: Clock,
         *,
         lease_ms: int,
+        retention_ms: int,
     ) -> None:
         self._database = database
         self._cache = cache
@@ -93,6 +98,7 @@ class ReplayJobs:
         self._release_lease = dispatcher.release_lease
         self._clock = clock
         self._lease_ms = lease_ms
+        self._missing_age_ms_max = retention_ms - min(RETENTION_MARGIN_MS, retention_ms // 2)
         self._jobs: dict[int, _Job] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -262,7 +268,8 @@ class ReplayJobs:
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms
-        lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX)
+        oldest = now - self._missing_age_ms_max if self._missing_age_ms_max else 0
+        lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX, oldest)
         released = await self._database.release_replay(replay.seq, replay.selection, job.ahead, lease)
         job.rate = job.rate.after_release(now, len(released.leased))
         job.next_at = max(job.rate.next_ms, now + (RELEASE_EVERY_MS if released.leased else CHECK_MS))

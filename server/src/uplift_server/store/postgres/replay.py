@@ -26,11 +26,17 @@ async def read_replay_batch(
 async def _ahead(raw: Raw, replay: Replay, first: int, rows: int, limit: int, body_bytes_max: int) -> ReplayBatch:
     """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
     choice, last = replay.selection, replay.last_event_seq
-    nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
+    if choice.missing is None:
+        nth = await raw.fetchval(statements.NTH_DELIVERY, choice.endpoint_seq, first, last, rows - 1)
+    else:
+        nth = await raw.fetchval(statements.NTH_EVENT, choice.missing.account_seq, first, last, rows - 1)
     through: int = last if nth is None else nth
     wanted = (*_parameters(choice, body_bytes_max, limit), first, through)
     statement = statements.REPLAYABLE_NEXT
-    if choice.object_id is not None or choice.outcomes or choice.status_codes:
+    if choice.missing is not None:
+        statement = statements.REPLAYABLE_OR_MISSING
+        wanted = (*wanted, *choice.missing)
+    elif choice.object_id is not None or choice.outcomes or choice.status_codes:
         statement, codes = statements.REPLAYABLE_FILTERED, choice.status_codes
         ranges = ([low for low, _ in codes], [high for _, high in codes])
         wanted = (*wanted, choice.object_id, choice.outcomes, *ranges, rows)
@@ -86,14 +92,16 @@ async def _leased(
     raw: Raw, replay_seq: int, choice: ReplaySelection, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
     """Lease the candidates that can still be replayed. Read changed ones again."""
-    leased = releases.unexpired(candidates, lease.now)
+    leased = releases.unexpired(candidates, lease)
     if not leased:
         return []
     pending = await _lease(raw, replay_seq, leased, lease)
+    if choice.missing is not None:
+        pending |= await _create_leased(raw, replay_seq, choice.missing.account_seq, leased, lease)
     if len(pending) < len(leased):
         changed = [each.delivery.event_seq for each in leased if each.delivery.event_seq not in pending]
         found, _ = await _again(raw, choice, changed, lease)
-        found = releases.unexpired(found, lease.now)
+        found = releases.unexpired(found, lease)
         if found:
             await _lease(raw, replay_seq, found, lease)
         leased = [each for each in leased if each.delivery.event_seq in pending]
@@ -103,18 +111,49 @@ async def _leased(
 
 async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) -> set[int]:
     """Lease the candidates that have not changed and return their events."""
-    rows = [(d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at) for d, completed_at in candidates]
+    rows = [
+        (d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at)
+        for d, completed_at in candidates
+        if completed_at is not None
+    ]
+    if not rows:
+        return set()
     found = await raw.fetch(
         statements.LEASE_REPLAYED, *zip(*rows, strict=True), lease.until, lease.process_id, replay_seq
     )
     return {row["event_seq"] for row in found}
 
 
+async def _create_leased(
+    raw: Raw, replay_seq: int, account_seq: int, candidates: Sequence[Candidate], lease: ReplayLease
+) -> set[int]:
+    """Create the missing deliveries with a lease and return their events."""
+    missing = {d.event_seq: d for d, completed_at in candidates if completed_at is None}
+    if not missing:
+        return set()
+    endpoint_seq = next(iter(missing.values())).endpoint_seq
+    created = await raw.fetch(
+        statements.LEASE_MISSING,
+        list(missing),
+        endpoint_seq,
+        account_seq,
+        lease.until,
+        lease.process_id,
+        lease.now,
+        replay_seq,
+    )
+    events = [row["event_seq"] for row in created]
+    times = [missing[seq].created_at for seq in events]
+    await raw.execute(statements.NOTE_MISSING, events, times, endpoint_seq, account_seq)
+    return set(events)
+
+
 async def _again(
     raw: Raw, choice: ReplaySelection, event_seqs: Sequence[int], lease: ReplayLease
 ) -> tuple[list[Candidate], int]:
     """Return the deliveries that can still be replayed, up to the body limit, and the last event that was checked."""
-    wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs)
+    missing = choice.missing is not None
+    wanted = (*_parameters(choice, lease.body_bytes_max, len(event_seqs)), event_seqs, missing)
     found, cut = await _candidates(raw, statements.REPLAYABLE_AGAIN, wanted, lease.body_bytes_max)
     return found, found[-1].delivery.event_seq if cut else event_seqs[-1]
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from uplift_server.store.status_sql import PENDING, REPLAY, TEST
+from uplift_server.core.lifecycle import FailedReason
+from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
 # `store.releases` counts by the same conditions. It reads at most the first delivery whose body exceeds the limit.
-_REPLAYABLE: Final = f"""\
+_REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body
 FROM (
@@ -13,27 +14,30 @@ FROM (
     FROM (
         SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
             e.id, e.type_seq, e.created_at, e.expires_at, e.body
-        FROM {{deliveries}} d JOIN events e ON e.seq = d.event_seq
-        WHERE {{events}}                 -- $1: endpoint_seq
-          AND d.status = ANY ($2::smallint[])
-          AND d.trigger <> {TEST}
-          AND d.completed_at <= $3       -- when the replay was created
+        FROM {deliveries} d JOIN events e ON e.seq = d.event_seq
+        WHERE {events}                   -- $1: endpoint_seq
+          AND {ended}
           AND (e.expires_at IS NULL OR e.expires_at > $3)
           AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
           AND ($5::bigint IS NULL OR e.created_at > $5)  -- created after
-          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before{{filters}}
+          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before{filters}
         ORDER BY d.endpoint_seq, d.event_seq
-        LIMIT $8{{lock}}                 -- deliveries
+        LIMIT $8{lock}                   -- deliveries
     ) chosen
 ) summed
 WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
-"""  # noqa: S608
+"""
+_ENDED: Final = f"""d.status = ANY ($2::smallint[])
+          AND d.trigger <> {TEST}
+          AND d.completed_at <= $3       -- when the replay was created"""
+# A delivery that a replay created and did not attempt counts as missing.
+_UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
 # One range of pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
-    deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), filters="", lock=""
+    deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), ended=_ENDED, filters="", lock=""
 )
 _FILTERS: Final = """
           AND ($11::text IS NULL OR e.object_id = $11)
@@ -49,14 +53,51 @@ REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
             SELECT * FROM deliveries d WHERE {_BETWEEN.format(first="$9", last="$10")}
             ORDER BY d.endpoint_seq, d.event_seq LIMIT $15)""",  # noqa: S608
     events="TRUE",
+    ended=_ENDED,
     filters=_FILTERS,
     lock="",
 )
+# Like REPLAYABLE_NEXT, and also the events without a delivery. Retention deletes old deliveries before their attempts.
+# Because of the OFFSET clauses, PostgreSQL searches an index for each event.
+REPLAYABLE_OR_MISSING: Final = f"""\
+SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
+    id, type_seq, created_at, expires_at, body
+FROM (
+    SELECT *, sum(octet_length(body)) OVER (ORDER BY event_seq) - octet_length(body) AS bytes_before
+    FROM (
+        SELECT e.seq AS event_seq, $1::bigint AS endpoint_seq, coalesce(d.fence, 0) AS fence,
+            coalesce(d.attempts_made, 0) AS attempts_made, coalesce(d.scheduled_attempts, 0) AS scheduled_attempts,
+            coalesce(d.status, {FAILED}) AS status, d.completed_at,
+            e.id, e.type_seq, e.created_at, e.expires_at, e.body
+        FROM events e LEFT JOIN LATERAL (
+            SELECT * FROM deliveries WHERE event_seq = e.seq AND endpoint_seq = $1 OFFSET 0) d ON TRUE
+        WHERE e.account_seq = $11
+          AND e.seq >= $9 AND e.seq <= $10
+          AND (e.expires_at IS NULL OR e.expires_at > $3)
+          AND (cardinality($4::bigint[]) = 0 OR e.type_seq = ANY ($4))  -- event types; empty: all
+          AND ($5::bigint IS NULL OR e.created_at > $5)  -- created after
+          AND ($6::bigint IS NULL OR e.created_at < $6)  -- created before
+          AND CASE WHEN d.event_seq IS NULL THEN
+                e.type_seq = ANY ($12::bigint[])  -- types of missing events
+                AND NOT EXISTS (
+                    SELECT FROM deliveries t WHERE t.event_seq = e.seq AND t.trigger = {TEST} OFFSET 0)
+                AND NOT EXISTS (
+                    SELECT FROM attempts a WHERE a.event_seq = e.seq AND a.endpoint_seq = $1 OFFSET 0)
+              ELSE ({_ENDED}
+                OR {_UNATTEMPTED}) END
+        ORDER BY e.seq
+        LIMIT $8                         -- deliveries
+    ) chosen
+) summed
+WHERE bytes_before <= $7                 -- limit of body bytes
+ORDER BY event_seq
+"""  # noqa: S608
 # These deliveries matched the filters and had no attempt since. The rows are locked, so that they do not change before
-# the lease. $9: the events.
+# the lease. $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     deliveries="deliveries",
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])",
+    ended=f"({_ENDED}\n            OR $10::boolean AND {_UNATTEMPTED})",
     filters="",
     lock=" FOR UPDATE OF d",
 )
@@ -66,6 +107,12 @@ WHERE {_BETWEEN.format(first="$2", last="$3")}  -- $1: endpoint_seq; $2, $3: the
 ORDER BY endpoint_seq, event_seq
 LIMIT 1 OFFSET $4                        -- deliveries before it
 """  # noqa: S608
+NTH_EVENT: Final = """\
+SELECT seq FROM events
+WHERE account_seq = $1 AND seq >= $2 AND seq <= $3
+ORDER BY seq
+LIMIT 1 OFFSET $4                        -- events before it
+"""
 # A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
 # A delivery that the replay has released and that is not pending was returned without an attempt.
@@ -97,6 +144,30 @@ FROM unnest(
 WHERE d.event_seq = s.event_seq AND d.endpoint_seq = s.endpoint_seq AND d.fence = s.fence
   AND d.status = s.status AND d.completed_at = s.completed_at
 RETURNING d.event_seq
+"""  # noqa: S608
+LEASE_MISSING: Final = f"""\
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, trigger,
+    resume_status, failed_reason, completed_at, replay_seq)
+SELECT event_seq, $2::bigint, $3::bigint, {PENDING},
+    $4::bigint,                          -- end of the lease
+    $5::bigint,                          -- the process
+    1, {REPLAY}, {FAILED}, {int(FailedReason.EXHAUSTED)},
+    $6::bigint,                          -- now
+    $7::bigint                           -- the replay
+FROM unnest($1::bigint[]) AS m(event_seq) JOIN events e ON e.seq = m.event_seq
+WHERE e.erased_at IS NULL
+FOR SHARE OF e                           -- an erasure waits, and then finds the delivery
+ON CONFLICT DO NOTHING
+RETURNING event_seq
+"""  # noqa: S608
+# The statistics count a delivery of a past event from this change.
+NOTE_MISSING: Final = f"""\
+INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)
+SELECT event_seq, $3::bigint, $4::bigint, created_at, {CREATED}, {PENDING}
+FROM unnest(
+        $1::bigint[],                    -- event_seq
+        $2::bigint[]                     -- timestamp of the event
+    ) AS m(event_seq, created_at)
 """  # noqa: S608
 LEAVE_REPLAY: Final = """\
 UPDATE deliveries d SET replay_seq = NULL

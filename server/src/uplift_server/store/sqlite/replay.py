@@ -15,7 +15,7 @@ from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBat
 from uplift_server.store.releases import CandidateRow, ReplayProgress
 from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.sqlite import replay_statements as statements
-from uplift_server.store.sqlite.replay_statements import DeliveryKey, ReplayedRow
+from uplift_server.store.sqlite.replay_statements import DeliveryKey, MissingRow, ReplayedRow
 
 
 def read_replay_batch(
@@ -34,11 +34,16 @@ def _read_batch(
 ) -> ReplayBatch:
     """Return the deliveries to replay among the endpoint's next `rows` deliveries."""
     choice, last = replay.selection, replay.last_event_seq
-    nth = {"endpoint_seq": choice.endpoint_seq, "first": first, "last": last, "skipped": rows - 1}
-    end = raw.execute(statements.NTH_DELIVERY, nth).fetchone()
+    nth = {"first": first, "last": last, "skipped": rows - 1}
+    if choice.missing is None:
+        statement = statements.REPLAYABLE_NEXT
+        end = raw.execute(statements.NTH_DELIVERY, {**nth, "endpoint_seq": choice.endpoint_seq}).fetchone()
+    else:
+        statement = statements.REPLAYABLE_OR_MISSING
+        end = raw.execute(statements.NTH_EVENT, {**nth, "account_seq": replay.account_seq}).fetchone()
     (through,) = (last,) if end is None else end
-    wanted = {**_parameters(choice, limit), "first": first, "through": through}
-    found, cut = _candidates(raw, statements.REPLAYABLE_NEXT, wanted, body_bytes_max)
+    wanted = {**_parameters(choice, limit), "first": first, "through": through, "account_seq": replay.account_seq}
+    found, cut = _candidates(raw, statement, wanted, body_bytes_max)
     return ReplayBatch(found, found[-1].delivery.event_seq if cut or len(found) == limit else through)
 
 
@@ -90,12 +95,17 @@ def _lease(
     lease: ReplayLease,
 ) -> list[LeasedDelivery]:
     """Lease the candidates that can still be replayed. Read changed ones again."""
-    leased = releases.unexpired(candidates, lease.now)
-    if statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease)) < len(leased):
+    leased = releases.unexpired(candidates, lease)
+    changed = statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease))
+    if choice.missing is not None:
+        created = _missing_rows(replay_seq, choice.missing.account_seq, leased, lease)
+        statements.NOTE_MISSING.run(raw, created)
+        changed += statements.LEASE_MISSING.run(raw, created)
+    if changed < len(leased):
         pending = {seq for (seq,) in raw.execute(statements.LEASED_BY_REPLAY, {"replay_seq": replay_seq})}
-        changed = [each.delivery.event_seq for each in leased if each.delivery.event_seq not in pending]
-        found, _ = _again(raw, choice, changed, lease)
-        found = releases.unexpired(found, lease.now)
+        others = [each.delivery.event_seq for each in leased if each.delivery.event_seq not in pending]
+        found, _ = _again(raw, choice, others, lease)
+        found = releases.unexpired(found, lease)
         statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, found, lease))
         leased = [each for each in leased if each.delivery.event_seq in pending]
         leased = sorted([*leased, *found], key=lambda each: each.delivery.event_seq)
@@ -128,6 +138,7 @@ def _parameters(choice: ReplaySelection, limit: int) -> dict[str, Any]:
         "object_id": choice.object_id,
         "outcomes": json.dumps(choice.outcomes),
         "status_codes": json.dumps(choice.status_codes),
+        "missing_type_seqs": None if choice.missing is None else json.dumps(choice.missing.type_seqs),
         "limit": limit,
     }
 
@@ -145,4 +156,17 @@ def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) 
             replay_seq=replay_seq,
         )
         for d, completed_at in candidates
+        if completed_at is not None
+    ]
+
+
+def _missing_rows(
+    replay_seq: int, account_seq: int, candidates: Sequence[Candidate], lease: ReplayLease
+) -> list[MissingRow]:
+    return [
+        MissingRow(
+            d.event_seq, d.endpoint_seq, account_seq, d.created_at, lease.now, lease.until, lease.process_id, replay_seq
+        )
+        for d, completed_at in candidates
+        if completed_at is None
     ]

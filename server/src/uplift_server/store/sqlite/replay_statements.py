@@ -2,8 +2,9 @@
 
 from typing import Final, NamedTuple
 
+from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.sqlite.many_rows import ManyRows
-from uplift_server.store.status_sql import PENDING, REPLAY, TEST
+from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
 
 class ReplayedRow(NamedTuple):
@@ -19,6 +20,20 @@ class ReplayedRow(NamedTuple):
     replay_seq: int
 
 
+class MissingRow(NamedTuple):
+    """A delivery that a replay creates with a lease."""
+
+    event_seq: int
+    endpoint_seq: int
+    account_seq: int
+    created_at: int
+    """The timestamp of the event."""
+    now: int
+    lease_until: int
+    process_id: int
+    replay_seq: int
+
+
 class DeliveryKey(NamedTuple):
     """The primary key of a delivery."""
 
@@ -27,22 +42,26 @@ class DeliveryKey(NamedTuple):
 
 
 # `store.releases` counts by the same conditions.
-_REPLAYABLE: Final = f"""\
+_REPLAYABLE: Final = """\
 SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
     e.id, e.type_seq, e.created_at, e.expires_at, e.body
 FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq
 WHERE d.endpoint_seq = :endpoint_seq
-  AND {{events}}
-  AND d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
-  AND d.trigger <> {TEST}
-  AND d.completed_at <= :selected_at     -- when the replay was created
+  AND {events}
+  AND {ended}
   AND (e.expires_at IS NULL OR e.expires_at > :selected_at)
   AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
   AND (:created_after IS NULL OR e.created_at > :created_after)
-  AND (:created_before IS NULL OR e.created_at < :created_before){{filters}}
+  AND (:created_before IS NULL OR e.created_at < :created_before){filters}
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
-"""  # noqa: S608
+"""
+_ENDED: Final = f"""d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
+  AND d.trigger <> {TEST}
+  AND d.completed_at <= :selected_at     -- when the replay was created"""  # noqa: S608
+# A delivery that a replay created and did not attempt counts as missing.
+_ENDED_OR_MISSING: Final = f"""({_ENDED}
+    OR :missing_type_seqs IS NOT NULL AND d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST})"""
 _FILTERS: Final = """
   AND (:object_id IS NULL OR e.object_id = :object_id)
   AND (:outcomes = '[]' OR d.last_outcome IN (SELECT value FROM json_each(:outcomes)))  -- JSON list; empty: all
@@ -50,16 +69,44 @@ _FILTERS: Final = """
     SELECT 1 FROM attempts a, json_each(:status_codes) codes
     WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq AND a.number = d.attempts_made
       AND a.status_code BETWEEN json_extract(codes.value, '$[0]') AND json_extract(codes.value, '$[1]')))"""
-REPLAYABLE_NEXT: Final = _REPLAYABLE.format(events="d.event_seq BETWEEN :first AND :through", filters=_FILTERS)
+REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
+    events="d.event_seq BETWEEN :first AND :through", ended=_ENDED, filters=_FILTERS
+)
 # These deliveries matched the filters and had no attempt since.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
-    events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", filters=""
+    events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
+# Like REPLAYABLE_NEXT, and also the events without a delivery. Retention deletes old deliveries before their attempts.
+REPLAYABLE_OR_MISSING: Final = f"""\
+SELECT e.seq, :endpoint_seq, coalesce(d.fence, 0), coalesce(d.attempts_made, 0), coalesce(d.scheduled_attempts, 0),
+    coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body
+FROM events e INDEXED BY events_by_account
+    LEFT JOIN deliveries d ON d.event_seq = e.seq AND d.endpoint_seq = :endpoint_seq
+WHERE e.account_seq = :account_seq
+  AND e.seq BETWEEN :first AND :through
+  AND (e.expires_at IS NULL OR e.expires_at > :selected_at)
+  AND (:type_seqs = '[]' OR e.type_seq IN (SELECT value FROM json_each(:type_seqs)))  -- JSON list; empty: all types
+  AND (:created_after IS NULL OR e.created_at > :created_after)
+  AND (:created_before IS NULL OR e.created_at < :created_before)
+  AND CASE WHEN d.event_seq IS NULL THEN
+        e.type_seq IN (SELECT value FROM json_each(:missing_type_seqs))  -- JSON list
+        AND NOT EXISTS (SELECT 1 FROM deliveries t WHERE t.event_seq = e.seq AND t.trigger = {TEST})
+        AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.event_seq = e.seq AND a.endpoint_seq = :endpoint_seq)
+      ELSE {_ENDED_OR_MISSING} END
+ORDER BY e.seq
+LIMIT :limit                         -- deliveries
+"""  # noqa: S608
 NTH_DELIVERY: Final = """\
 SELECT event_seq FROM deliveries
 WHERE endpoint_seq = :endpoint_seq AND event_seq BETWEEN :first AND :last
 ORDER BY event_seq
 LIMIT 1 OFFSET :skipped              -- deliveries before it
+"""
+NTH_EVENT: Final = """\
+SELECT seq FROM events
+WHERE account_seq = :account_seq AND seq BETWEEN :first AND :last
+ORDER BY seq
+LIMIT 1 OFFSET :skipped              -- events before it
 """
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
@@ -86,6 +133,28 @@ FROM (:rows) r
 WHERE deliveries.event_seq = r.event_seq AND deliveries.endpoint_seq = r.endpoint_seq AND deliveries.fence = r.fence
   AND deliveries.status = r.status AND deliveries.completed_at = r.completed_at""",  # noqa: S608
     ReplayedRow,
+)
+# The statistics count a delivery of a past event from this change. It comes before the delivery.
+NOTE_MISSING: Final = ManyRows(
+    f"""\
+INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)
+SELECT event_seq, endpoint_seq, account_seq, created_at, {CREATED}, {PENDING}
+FROM (:rows) m
+WHERE NOT EXISTS (
+    SELECT 1 FROM deliveries d WHERE d.event_seq = m.event_seq AND d.endpoint_seq = m.endpoint_seq)
+  AND EXISTS (SELECT 1 FROM events e WHERE e.seq = m.event_seq AND e.erased_at IS NULL)""",  # noqa: S608
+    MissingRow,
+)
+LEASE_MISSING: Final = ManyRows(
+    f"""\
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, trigger,
+    resume_status, failed_reason, completed_at, replay_seq)
+SELECT event_seq, endpoint_seq, account_seq, {PENDING}, lease_until, process_id, 1, {REPLAY},
+    {FAILED}, {int(FailedReason.EXHAUSTED)}, now, replay_seq
+FROM (:rows) m
+WHERE EXISTS (SELECT 1 FROM events e WHERE e.seq = m.event_seq AND e.erased_at IS NULL)
+ON CONFLICT DO NOTHING""",  # noqa: S608
+    MissingRow,
 )
 LEASED_BY_REPLAY: Final = f"SELECT event_seq FROM deliveries WHERE replay_seq = :replay_seq AND status = {PENDING}"  # noqa: S608
 UPDATE_REPLAY: Final = """\
