@@ -46,7 +46,7 @@ _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
 _KEY_EXPIRY = "When the key stops working. Null: it does not expire."
-_PATTERNS = (
+PATTERNS = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
     " event types."
 )
@@ -192,7 +192,7 @@ class EndpointNew(Body):
     description: Prose | None = Field(default=None, description="Your description.")
     event_types: list[str] | None = Field(
         default=None,
-        description=_PATTERNS,
+        description=PATTERNS,
         examples=[["movement.*"]],
     )
     secret: str | None = Field(default=None, description=f"Signing secret: {_SECRET}")
@@ -205,7 +205,7 @@ class EndpointChange(Body):
 
     url: str = Field(default="", description="URL that receives the events.")
     description: Prose | None = Field(default=None, description="Your description.")
-    event_types: list[str] | None = Field(default=None, description=_PATTERNS)
+    event_types: list[str] | None = Field(default=None, description=PATTERNS)
     headers: dict[str, str] | None = Field(default=None, description="Custom headers. Replaces all existing headers.")
 
 
@@ -245,29 +245,6 @@ class SecretRotation(Body):
     )
 
 
-class ListenSessionNew(Body):
-    """A new listen session."""
-
-    event_types: list[str] | None = Field(
-        default=None,
-        description=_PATTERNS,
-        examples=[["movement.*"]],
-    )
-    since: str | None = Field(
-        default=None,
-        description="Start of the stream: a timestamp, or the ID of the last event to skip. Default: now.",
-    )
-    description: str | None = Field(
-        default=None, description="Description of the session, such as your computer's name.", examples=["ana-laptop"]
-    )
-
-
-class ListenTestNew(Body):
-    """A test event to a listen session."""
-
-    type: str | None = Field(default=None, description="Event type of the example to send.")
-
-
 class ReplayNew(Body):
     """A new replay: the deliveries to resend, and their rate."""
 
@@ -280,7 +257,7 @@ class ReplayNew(Body):
     )
     types: list[str] | None = Field(
         default=None,
-        description=_PATTERNS,
+        description=PATTERNS,
         examples=[["movement.*"]],
     )
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
