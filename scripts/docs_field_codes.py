@@ -23,6 +23,8 @@ FIELD_CODES: Final = {
     "cursor_invalid": "The cursor is from another list, or from a server with another `UPLIFT_SECRET_KEY`.",
     "idempotency_key_invalid": "The key does not have 1 to 255 printable characters.",
     "invalid": "The value is not valid for another reason. See `message`.",
+    "uid_invalid": "The `uid` is empty, too long, or contains a character that is not allowed.",
+    "uid_reserved": "The `uid` begins with `acc_` or `ep_`, like an ID.",
     # ---- endpoints
     "url_invalid": "The URL is incomplete, too long, or contains a character that is not allowed.",
     "url_scheme": "The URL does not begin with `https://` or `http://`.",

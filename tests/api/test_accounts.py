@@ -21,7 +21,7 @@ def test_an_account_is_created_updated_and_deleted(server: Any) -> None:
     created = operator.post("/v1/accounts", {"name": "Riverside", "contact_emails": ["coach@example.com"]})
     assert created.status == 201
     account = created.json
-    assert set(account) == {"id", "name", "contact_emails", "created_at", "updated_at"}
+    assert set(account) == {"id", "uid", "name", "contact_emails", "metadata", "created_at", "updated_at"}
     assert account["id"].startswith("acc_")
     assert account["created_at"].endswith("Z")
     path = f"/v1/accounts/{account['id']}"

@@ -40,6 +40,9 @@ class Client:
     def put(self, path: str, body: Any) -> Any:
         return self._pool.request("PUT", path, body=json.dumps(body).encode(), headers=self._headers, retries=False)
 
+    def delete(self, path: str) -> Any:
+        return self._pool.request("DELETE", path, headers=self._headers, retries=False)
+
     def get(self, path: str) -> Any:
         return json.loads(self.raw(path))
 
@@ -321,6 +324,25 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
         ("events.0.type", "event_type_unknown"),
         ("events.0.kind", "unknown_field"),
     }
+
+
+def test_events_name_their_account_by_its_uid(port: int) -> None:
+    """In the header and in batches. A uid that moves to another account moves its events."""
+    operators, by_uid = Client(port, OPERATOR), Client(port, OPERATOR, "club-17")
+    one = operators.post("/v1/accounts", {"name": "One", "uid": "club-17"}).json()["id"]
+    two = operators.post("/v1/accounts", {"name": "Two", "uid": "club-18"}).json()["id"]
+    first = by_uid.post("/v1/events", event()).json()["id"]
+    batch = {"events": [event(account="club-17"), event(account="club-18"), event(account=two)]}
+    sent = [each["id"] for each in operators.post("/v1/events/batch", batch).json()["data"]]
+    of_one, of_two = (Client(port, OPERATOR, account).get("/v1/events")["data"] for account in (one, two))
+    assert [each["id"] for each in of_one] == [sent[0], first]
+    assert [each["id"] for each in of_two] == [sent[2], sent[1]]
+    assert operators.delete(f"/v1/accounts/{one}").status == 204
+    assert problems(operators.post("/v1/events/batch", batch)) == {("events.0.account", "account_unknown")}
+    assert by_uid.post("/v1/events", event()).json()["code"] == "not_found"
+    three = operators.post("/v1/accounts", {"name": "Three", "uid": "club-17"}).json()["id"]
+    moved = by_uid.post("/v1/events", event()).json()["id"]
+    assert [each["id"] for each in Client(port, OPERATOR, three).get("/v1/events")["data"]] == [moved]
 
 
 @pytest.mark.parametrize(("path", "batch"), [("/v1/events", False), ("/v1/events/batch", True)])

@@ -313,14 +313,19 @@ CASES = [
     ),
     FormCase(
         "/operator/accounts/new",
-        {"name": "Rapids {unique}", "contact_emails": "a@a.example\nb@b.example"},
+        {
+            "name": "Rapids {unique}",
+            "contact_emails": "a@a.example\nb@b.example",
+            "uid": "club-{unique}",
+            "metadata": '{{"plan": "club"}}',
+        },
         "account.created",
         visitor="operator",
         repeatable=True,
     ),
     FormCase(
         "/operator/accounts/{account}",
-        {"name": "Otters {unique}", "contact_emails": ""},
+        {"name": "Otters {unique}", "contact_emails": "", "uid": "otters-{unique}", "metadata": ""},
         "account.changed",
         prepare=_account,
         visitor="operator",

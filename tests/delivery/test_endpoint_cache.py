@@ -340,3 +340,29 @@ def test_a_stored_url_that_is_no_longer_allowed_is_loaded(cache: EndpointCache) 
 
     # Its attempts are blocked at the connection.
     assert cache.endpoints[1].parts.target == Target("2002:5db8:d822::1", 443, True, 1)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_uid_moves_to_another_object_in_any_order_of_changes(order: tuple[int, int]) -> None:
+    """Cache sync reads the changes of other processes in any order."""
+    cache = endpoint_cache(CIPHER)
+    for seq in (1, 2):
+        cache.put_account(account(seq))
+    cache.put_account(replace(account(1), uid="club"))
+    cache.put_endpoint(endpoint(1, uid="main"))
+    cache.put_endpoint(endpoint(2))
+    assert cache.find_account("club") is cache.accounts[1]
+    assert cache.find_endpoint(1, "main") is cache.endpoints[1]
+    for seq in order:
+        cache.put_account(replace(account(seq), uid="club" if seq == 2 else None))
+        cache.put_endpoint(endpoint(seq, uid="main" if seq == 2 else None))
+    assert cache.find_account("club") is cache.accounts[2]
+    assert cache.find_endpoint(1, "main") is cache.endpoints[2]
+    assert cache.find_endpoint(2, "main") is None
+    cache.drop_endpoint(1)
+    cache.drop_account(1)
+    assert cache.find_account("club") is cache.accounts[2]
+    cache.drop_endpoint(2)
+    cache.drop_account(2)
+    assert cache.find_account("club") is None
+    assert cache.find_endpoint(1, "main") is None

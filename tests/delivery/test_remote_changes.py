@@ -20,7 +20,7 @@ from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.cluster.change_log import CLEANUP_EVERY_MS
 from uplift_server.service.errors import Busy, Conflict
-from uplift_server.store import change_log, endpoints, keys, service_keys
+from uplift_server.store import accounts, change_log, endpoints, keys, service_keys
 from uplift_server.store.commands import RESULT_KEPT_MS, Command, CommandKind, Result
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict as StoreConflict
@@ -68,6 +68,36 @@ async def test_a_pause_takes_effect_in_all_processes_within_a_second(place: Plac
         await fleet.stepping(enabling)
         await fleet.run_for(3 * SECOND)
         assert await fleet.statuses() == {Status.DELIVERED: 4}
+
+
+async def test_a_uid_moves_in_all_processes_within_a_second(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        seqs = await fleet_with_endpoints(fleet, peers=2, hosts=2)
+        other = fleet.peers[1]
+        records = [await fleet.new_account() for _ in range(2)]
+        await fleet.run_for(SECOND)
+
+        async def name(number: int, uid: str | None) -> None:
+            endpoint_id = other.cache.endpoints[seqs[number]].record.id
+            await fleet.database.write(
+                lambda c: accounts.update(c, records[number].id, lambda stored: replace(stored, uid=uid))
+            )
+            await fleet.database.write(
+                lambda c: endpoints.update(c, None, endpoint_id, lambda stored: replace(stored, uid=uid))
+            )
+
+        await name(0, "mine")
+        await fleet.run_for(SECOND)
+        for peer in fleet.peers:
+            found = peer.cache.find_endpoint(fleet.account.seq, "mine")
+            assert found is peer.cache.endpoints[seqs[0]]
+            assert peer.cache.find_account("mine") is peer.cache.accounts[records[0].seq]
+        await name(0, None)
+        await name(1, "mine")
+        await fleet.run_for(SECOND)
+        for peer in fleet.peers:
+            assert peer.cache.find_endpoint(fleet.account.seq, "mine") is peer.cache.endpoints[seqs[1]]
+            assert peer.cache.find_account("mine") is peer.cache.accounts[records[1].seq]
 
 
 async def test_a_change_during_a_second_read_persists(place: Place) -> None:

@@ -7,9 +7,12 @@ import pytest
 from tests.engines import PostgresPlace
 from tests.store.slow_statements import slow_statements
 
+from uplift_server.core.ids import ENDPOINT, prefixed
+from uplift_server.core.own_data import metadata_of
 from uplift_server.core.security.rights import Role
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
+from uplift_server.service.endpoints import EndpointDraft
 from uplift_server.service.errors import Conflict, Unauthorized
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.keys import KeyDraft
@@ -82,6 +85,72 @@ async def test_the_same_idempotency_key_creates_one_account(worlds: tuple[World,
     assert one == two
     assert {first, second} == {True, False}
     assert len((await worlds[0].services.accounts.page(worlds[0].operator, ALL)).items) == 1
+
+
+@pytest.mark.parametrize("how", ["create", "update"])
+async def test_a_uid_belongs_to_one_account(worlds: tuple[World, World], postgres_url: str, how: str) -> None:
+    draft = AccountDraft(uid="club-17") if how == "update" else AccountDraft("a", uid="club-17")
+    accounts = [await shared_account(*worlds, name) for name in ("one", "two")]
+    async with slow_statements(postgres_url, "INSERT ON accounts", "UPDATE ON accounts"):
+        results = await asyncio.gather(
+            *(
+                world.services.accounts.update(world.operator, account, draft)
+                if how == "update"
+                else world.services.accounts.create(world.operator, draft)
+                for world, account in zip(worlds, accounts, strict=True)
+            ),
+            return_exceptions=True,
+        )
+    assert [isinstance(each, Conflict) for each in results].count(True) == 1
+
+
+@pytest.mark.parametrize("how", ["create", "update"])
+async def test_a_uid_belongs_to_one_endpoint_of_an_account(
+    worlds: tuple[World, World], postgres_url: str, how: str
+) -> None:
+    account = await shared_account(*worlds)
+    callers = [world.services.authenticator.caller(world.operator_header, account) for world in worlds]
+    made = [
+        await worlds[0].services.endpoints.create(callers[0], EndpointDraft("https://example.com/")) for _ in worlds
+    ]
+    for shown in made:
+        worlds[1].cache.put_endpoint(shown.endpoint)
+    draft = EndpointDraft(uid="main") if how == "update" else EndpointDraft("https://example.com/", uid="main")
+    async with slow_statements(postgres_url, "INSERT ON endpoints", "UPDATE ON endpoints"):
+        results = await asyncio.gather(
+            *(
+                world.services.endpoints.update(caller, prefixed(ENDPOINT, shown.endpoint.id), draft)
+                if how == "update"
+                else world.services.endpoints.create(caller, draft)
+                for world, caller, shown in zip(worlds, callers, made, strict=True)
+            ),
+            return_exceptions=True,
+        )
+    assert [isinstance(each, Conflict) for each in results].count(True) == 1
+
+
+async def test_concurrent_updates_keep_the_fields_of_each_other(worlds: tuple[World, World], postgres_url: str) -> None:
+    """Each update changes one header, one value of the metadata and another field."""
+    account = await shared_account(*worlds)
+    callers = [world.services.authenticator.caller(world.operator_header, account) for world in worlds]
+    shown = await worlds[0].services.endpoints.create(callers[0], EndpointDraft("https://example.com/"))
+    worlds[1].cache.put_endpoint(shown.endpoint)
+    drafts = (
+        EndpointDraft(description="a", headers={"X-A": "1"}, metadata={"a": "1"}, merges=True),
+        EndpointDraft(event_types=["athlete.*"], headers={"X-B": "2"}, metadata={"b": "2"}, merges=True),
+    )
+    endpoint = prefixed(ENDPOINT, shown.endpoint.id)
+    async with slow_statements(postgres_url, "UPDATE ON endpoints"):
+        await asyncio.gather(
+            *(
+                world.services.endpoints.update(caller, endpoint, draft)
+                for world, caller, draft in zip(worlds, callers, drafts, strict=True)
+            )
+        )
+    found = await worlds[0].services.endpoints.get(callers[0], endpoint)
+    assert found.headers == {"X-A": "1", "X-B": "2"}
+    assert metadata_of(found.endpoint.metadata) == {"a": "1", "b": "2"}
+    assert (found.endpoint.description, found.endpoint.event_types) == ("a", ("athlete.*",))
 
 
 async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:

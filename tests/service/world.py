@@ -41,11 +41,19 @@ _HASHED: dict[str, str] = {}
 """The hash of each password. One hash takes longer than most tests."""
 
 
-class _IgnoredChanges:
-    """Ignores changes of endpoints."""
+class _IdleEngine:
+    """An engine that ignores changes of endpoints and has no timers."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """See EndpointChanges."""
+
+    def note_due(self, endpoint_seq: int) -> None:
+        """See EndpointChanges."""
+
+    def next_probe_at(self, endpoint_seq: int) -> int | None:
+        """See EngineStatus."""
+
+    disable_at = warn_at = next_probe_at
 
 
 class World:
@@ -57,7 +65,7 @@ class World:
         self.passwords = Passwords()
         self.cipher = Cipher(bytes(32))
         self.cache = endpoint_cache(self.cipher)
-        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _IgnoredChanges())
+        relay, ignored = Relay(database, self.cache, Audience(), NoAnnouncer(), clock), cast(Any, _IdleEngine())
         engine = EngineLink(relay, EngineCounters(), ignored, ignored, ignored, ignored, ignored)
         self.context = ServiceContext(database, self.cache, clock, engine, Cursors(bytes(32)))
         self.services = self.build(sends_email=True)
@@ -79,7 +87,12 @@ class World:
     @property
     def operator(self) -> Caller:
         """The caller with the operator key and no account."""
-        return self.services.authenticator.caller(f"Bearer {self.operator_key}".encode(), None, ADDRESS)
+        return self.services.authenticator.caller(self.operator_header, None, ADDRESS)
+
+    @property
+    def operator_header(self) -> bytes:
+        """The header `Authorization` with the operator key."""
+        return f"Bearer {self.operator_key}".encode()
 
     async def account(self, name: str = "Riverside") -> str:
         """Create an account, and return its ID."""

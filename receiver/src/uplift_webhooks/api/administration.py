@@ -1,6 +1,6 @@
 """Administrative calls: accounts, keys, members, links, retention, the event catalog and the audit log."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from uplift_webhooks.api.calls import Call, Noun, Way, change, delete, every, get, get_page, given, post, texts, verb
@@ -23,20 +23,37 @@ class Accounts(Noun[Way]):
 
     @verb
     def get(self, account: str) -> Call[JsonObject]:
-        """Return an account by its ID."""
+        """Return an account by its ID or uid."""
         return get(_account(account))
 
     @verb
     def create(
-        self, name: str, *, contact_emails: Iterable[str] | None = None, idempotency_key: str | None = None
+        self,
+        name: str,
+        *,
+        contact_emails: Iterable[str] | None = None,
+        uid: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an account. The server emails its contacts when an endpoint is failing."""
-        body = given(name=name, contact_emails=texts(contact_emails))
+        """Create an account. The server emails its contacts when an endpoint is failing.
+
+        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings.
+        """
+        body = given(
+            name=name,
+            contact_emails=texts(contact_emails),
+            uid=uid,
+            metadata=None if metadata is None else {**metadata},
+        )
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
     @verb
     def update(self, account: str, /, **changes: Any) -> Call[JsonObject]:
-        """Update the `name` or `contact_emails` of an account. Omitted fields do not change."""
+        """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
+
+        `metadata` contains only changes: a value of None removes one.
+        """
         return change("PATCH", _account(account), changes)
 
     @verb

@@ -69,7 +69,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def get(self, endpoint: str) -> Call[JsonObject]:
-        """Return an endpoint by its ID."""
+        """Return an endpoint by its ID or uid."""
         return get(_path(_ENDPOINTS, endpoint))
 
     @verb
@@ -81,17 +81,24 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
+        uid: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an endpoint. The response contains its `secret`. To get it again, call `secret`."""
+        """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
+
+        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings.
+        """
         body = given(
             url=url,
             description=description,
             event_types=texts(event_types),
             secret=secret,
             headers=None if headers is None else {**headers},
+            uid=uid,
+            metadata=None if metadata is None else {**metadata},
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
         )
@@ -99,7 +106,10 @@ class Endpoints(Noun[Way]):
 
     @verb
     def update(self, endpoint: str, /, **changes: Any) -> Call[JsonObject]:
-        """Update fields of an endpoint. Omitted fields do not change. None sets the default."""
+        """Update fields of an endpoint. Omitted fields do not change. None sets the default.
+
+        `headers` and `metadata` contain only changes: a value of None removes one.
+        """
         return change("PATCH", _path(_ENDPOINTS, endpoint), changes)
 
     @verb

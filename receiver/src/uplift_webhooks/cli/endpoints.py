@@ -15,7 +15,17 @@ from uplift_webhooks.cli.kit.endpoint_settings import (
     endpoint_changes,
     with_setting_options,
 )
-from uplift_webhooks.cli.kit.inputs import Cause, Description, Held, Limit, State, Text
+from uplift_webhooks.cli.kit.inputs import (
+    OWN_DATA_OPTIONS,
+    Cause,
+    Description,
+    Held,
+    Limit,
+    Metadata,
+    State,
+    Text,
+    Uid,
+)
 from uplift_webhooks.cli.kit.lookup import event_type as find_type
 from uplift_webhooks.cli.kit.lookup import find, known_type
 from uplift_webhooks.cli.kit.rejections import options
@@ -33,7 +43,7 @@ _COLUMNS: Final = [
     Column("event_types", "TYPES", gives=True, dropped=3),
 ]
 
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")]
 TestType = Annotated[
     str | None,
     typer.Option("--type", metavar="TYPE", help="Event type. Default: a type that the endpoint is subscribed to."),
@@ -115,6 +125,8 @@ def create(
         ),
     ] = None,
     description: Description = "",
+    uid: Uid = None,
+    metadata: Metadata = None,
     **settings: int | None,
 ) -> None:
     """Create an endpoint and print its secret.
@@ -122,8 +134,10 @@ def create(
     The server sends the endpoint a registration event (webhook.created).
     """
     calls = session.calls()
-    body = endpoint_body(url, event_types, description, settings)
-    with options(url="the URL", event_types="--type", description="--description", **SETTING_OPTIONS):
+    body = endpoint_body(url, event_types, description, uid, metadata, settings)
+    with options(
+        url="the URL", event_types="--type", description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS
+    ):
         show_endpoint(session.output, calls.post(_PATH, body))
     session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to this secret. The dashboard also shows it.")
 
@@ -134,12 +148,14 @@ def update(
     url: NewUrl = None,
     event_types: NewTypes = None,
     description: NewDescription = None,
+    uid: Uid = None,
+    metadata: Metadata = None,
     **settings: int | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
-    body = endpoint_changes(url, event_types, description, settings)
+    body = endpoint_changes(url, event_types, description, uid, metadata, settings)
     calls = session.calls()
-    with options(url="--url", event_types="--type", description="--description", **SETTING_OPTIONS):
+    with options(url="--url", event_types="--type", description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS):
         show_endpoint(session.output, calls.patch(_place(calls, endpoint), body))
 
 

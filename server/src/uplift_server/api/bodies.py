@@ -16,6 +16,8 @@ from uplift_server.core.limits import (
     ENDPOINT_TEXT_CHARACTERS_MAX,
     ERASURE_EVENT_IDS_MAX,
     FILTER_VALUES_MAX,
+    METADATA_BYTES_MAX,
+    METADATA_VALUES_MAX,
     OBJECT_ID_CHARACTERS_MAX,
     PAGE_BODY_BYTES_MAX,
     PAGE_ITEMS_DEFAULT,
@@ -29,6 +31,7 @@ from uplift_server.core.limits import (
     SECRET_OVERLAP_SECONDS_DEFAULT,
     SECRET_OVERLAP_SECONDS_MAX,
     SUBSCRIPTION_PATTERNS_MAX,
+    UID_CHARACTERS_MAX,
 )
 from uplift_server.core.security.rights import roles_text
 from uplift_server.core.security.scopes import SERVICE_SCOPES, Scope
@@ -77,6 +80,18 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Uid = Annotated[
+    str | None,
+    Field(
+        description=f"Your own ID: at most {UID_CHARACTERS_MAX} letters, digits, periods, hyphens and underscores."
+        " Accepted wherever the ID is.",
+        examples=["club-17"],
+    ),
+]
+_METADATA = f"Your own data: at most {METADATA_VALUES_MAX} strings, {METADATA_BYTES_MAX} bytes as JSON."
+_METADATA_CHANGE = f"{_METADATA} Omitted values stay unchanged, and null removes a value."
+
+
 class Nothing(Body):
     """A body without fields."""
 
@@ -99,6 +114,8 @@ class AccountNew(Body):
         f" {CONTACT_EMAILS_MAX}.",
         examples=[["coach@example.com"]],
     )
+    uid: Uid = None
+    metadata: dict[str, str] | None = Field(default=None, description=_METADATA, examples=[{"plan": "club"}])
 
 
 class AccountChange(Body):
@@ -108,6 +125,8 @@ class AccountChange(Body):
     contact_emails: list[str] = Field(
         default=[], description="Email addresses that receive notifications about failing endpoints."
     )
+    uid: Uid = None
+    metadata: dict[str, str | None] | None = Field(default=None, description=_METADATA_CHANGE)
 
 
 class MemberNew(Body):
@@ -197,6 +216,8 @@ class EndpointNew(Body):
     )
     secret: str | None = Field(default=None, description=f"Signing secret: {_SECRET}")
     headers: dict[str, str] | None = Field(default=None, description="Custom headers for every request.")
+    uid: Uid = None
+    metadata: dict[str, str] | None = Field(default=None, description=_METADATA, examples=[{"team": "analytics"}])
 
 
 @takes_settings
@@ -206,7 +227,11 @@ class EndpointChange(Body):
     url: str = Field(default="", description="URL that receives the events.")
     description: Prose | None = Field(default=None, description="Your description.")
     event_types: list[str] | None = Field(default=None, description=PATTERNS)
-    headers: dict[str, str] | None = Field(default=None, description="Custom headers. Replaces all existing headers.")
+    headers: dict[str, str | None] | None = Field(
+        default=None, description="Custom headers. Omitted headers stay unchanged, and null removes a header."
+    )
+    uid: Uid = None
+    metadata: dict[str, str | None] | None = Field(default=None, description=_METADATA_CHANGE)
 
 
 class EndpointEnabling(Body):
@@ -248,7 +273,7 @@ class SecretRotation(Body):
 class ReplayNew(Body):
     """A new replay: the deliveries to resend, and their rate."""
 
-    endpoint: str = Field(description="Endpoint ID.")
+    endpoint: str = Field(description="Endpoint ID or uid.")
     status: list[str] | None = Field(
         default=None,
         description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`. With"
@@ -477,6 +502,6 @@ class AuditQuery(Paging):
         default=None, description="Only actions by this actor: an ID, `system`, `operator`, `key` or `member`."
     )
     action: str | None = Field(default=None, description="Only this action, such as `endpoint.changed`.")
-    subject: str | None = Field(default=None, description="Only actions on this object: an ID or an event type.")
+    subject: str | None = Field(default=None, description="Only actions on this object: an ID, a uid or an event type.")
     created_after: Timestamp | None = Field(default=None, description="Only actions after this time.")
     created_before: Timestamp | None = Field(default=None, description="Only actions before this time.")

@@ -57,7 +57,7 @@ _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
     "in": "header",
     "required": False,
-    "description": "ID of the account to use. Only for operator keys and service keys.",
+    "description": "ID or uid of the account to use. Only for operator keys and service keys.",
     "schema": {"type": "string"},
 }
 _KEY_HEADER: Final = {
@@ -122,7 +122,7 @@ _INGEST_SCHEMAS: Final = {
                     "type": "object",
                     "additionalProperties": False,
                     "required": ["type", "data"],
-                    "properties": {"account": {"type": "string", "description": "Account ID."}, **_EVENT_FIELDS},
+                    "properties": {"account": {"type": "string", "description": "Account ID or uid."}, **_EVENT_FIELDS},
                 },
             }
         },

@@ -107,6 +107,9 @@ def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
     if "requestBody" in described:
         yield from _WITH_BODY
     for each in described.get("parameters", ()):
+        if each["name"] == "endpoint":
+            # The uid of an endpoint is unique only in its account.
+            yield "account_required"
         if each["in"] == "query":
             yield from _WITH_QUERY
         elif each["name"] in _OF_HEADER:

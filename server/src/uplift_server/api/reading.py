@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
+from uplift_server.core import ids
 from uplift_server.core.limits import (
     REQUEST_BODY_BYTES_MAX,
     REQUEST_CONTAINERS_MAX,
@@ -68,6 +69,11 @@ async def caller_of(request: Request) -> Caller:
 
 ServicesOf = Annotated[Services, Depends(services_of)]
 CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+def account_id(services: Services, caller: Caller, account: str) -> str:
+    """Return the ID of the account in a path, which can also be its uid. Raises NotFound."""
+    return ids.prefixed(ids.ACCOUNT, services.context.find_account(caller, account).id)
 
 
 class BodyReader:

@@ -41,6 +41,7 @@ from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.http.headers import mask
 from uplift_server.core.http.response_headers import mask_response_headers
 from uplift_server.core.lifecycle import OPEN, Status, Trigger
+from uplift_server.core.own_data import metadata_of
 from uplift_server.core.people.audit import ActorKind, AuditEntry
 from uplift_server.core.security.signing import standard_form
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
@@ -117,8 +118,10 @@ def account_view(account: Account) -> AccountView:
     """Return an account for a response."""
     return AccountView(
         id=ids.prefixed(ids.ACCOUNT, account.id),
+        uid=account.uid,
         name=account.name,
         contact_emails=list(account.contact_emails),
+        metadata=metadata_of(account.metadata),
         created_at=format_timestamp(account.created_at),
         updated_at=format_timestamp(account.updated_at),
     )
@@ -146,11 +149,13 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
     endpoint = shown.endpoint
     return EndpointView(
         id=ids.prefixed(ids.ENDPOINT, endpoint.id),
+        uid=endpoint.uid,
         **_only(account=account, secret=shown.secret),
         url=endpoint.url,
         description=endpoint.description,
         event_types=list(endpoint.event_types),
         headers={name: mask(name, value) for name, value in shown.headers.items()},
+        metadata=metadata_of(endpoint.metadata),
         **endpoint.settings.by_name(),
         state=_STATE_NAMES[endpoint.state],
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],

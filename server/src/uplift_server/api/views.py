@@ -50,8 +50,10 @@ class AccountView(BaseModel):
     """An account."""
 
     id: str = Field(description="Account ID (`acc_…`).")
+    uid: str | None = Field(description="The operator's own ID.")
     name: str = Field(description="Display name.")
     contact_emails: list[str] = Field(description="Email addresses that receive notifications about failing endpoints.")
+    metadata: dict[str, str] = Field(description="The operator's own data.")
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -103,6 +105,7 @@ class EndpointView(BaseModel):
     """An endpoint."""
 
     id: str = Field(description="Endpoint ID (`ep_…`).")
+    uid: str | None = Field(description="Your own ID, unique in the account.")
     account: str | None = Field(default=None, description=_ACCOUNT)
     url: str = Field(description="URL that receives the events.")
     description: str = Field(description="Your description.")
@@ -110,6 +113,7 @@ class EndpointView(BaseModel):
     headers: dict[str, str] = Field(
         description="Custom request headers. Values are masked, except for some standard headers."
     )
+    metadata: dict[str, str] = Field(description="Your own data.")
     state: StateName = Field(description="Whether the server sends deliveries.")
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")

@@ -9,7 +9,7 @@ from uplift_server.cli.reach import new_operator_key, reach
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import Limit
+from uplift_webhooks.cli.kit.inputs import OWN_DATA_OPTIONS, Limit, Metadata, Uid, metadata_of
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -24,19 +24,19 @@ key_app: Final = typer.Typer(
 )
 
 Account = Annotated[
-    str, typer.Option("--account", metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name.")
+    str, typer.Option("--account", metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix.")
 ]
 AnyAccount = Annotated[
     str | None,
     typer.Option(
         "--account",
         metavar="ACCOUNT",
-        help="ID of the account, a unique ID prefix, or its name. Default: all accounts.",
+        help="ID, uid or name of the account, or a unique ID prefix. Default: all accounts.",
     ),
 ]
 KeyOwner = Annotated[
     str | None,
-    typer.Option("--account", metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name."),
+    typer.Option("--account", metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix."),
 ]
 Service = Annotated[
     bool, typer.Option("--service", help="A service key, which acts for all accounts within its scopes.")
@@ -81,21 +81,26 @@ def create_account(
             "--email", metavar="ADDRESS", help="Contact who receives emails about the account's endpoints. Repeatable."
         ),
     ],
+    uid: Uid = None,
+    metadata: Metadata = None,
 ) -> None:
     """Create an account.
 
     An account owns endpoints and receives events. This command creates the SQLite file or the PostgreSQL tables if they
     do not exist.
     """
-    with reach(session.config(), create=True) as client, options(name="the name", contact_emails="--email"):
-        session.output.fields(client.post("/v1/accounts", {"name": name, "contact_emails": email}))
+    given = {"name": name, "contact_emails": email, "uid": uid, "metadata": metadata_of(metadata)}
+    body = {field: value for field, value in given.items() if value is not None}
+    names = {"name": "the name", "contact_emails": "--email", **OWN_DATA_OPTIONS}
+    with reach(session.config(), create=True) as client, options(**names):
+        session.output.fields(client.post("/v1/accounts", body))
 
 
 @command(account_app, "delete", examples=("uplift-server account delete acc_0197f0c2 --yes",))
 def delete_account(
     session: Session,
     account: Annotated[
-        str, typer.Argument(metavar="ACCOUNT", help="ID of the account, a unique ID prefix, or its name.")
+        str, typer.Argument(metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix.")
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Confirm the deletion.")] = False,
 ) -> None:
@@ -157,7 +162,7 @@ def create_key(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. Without --account and --service, the command"
+            help="ID, uid or name of the account, or a unique ID prefix. Without --account and --service, the command"
             " generates an operator key.",
         ),
     ] = None,

@@ -127,7 +127,7 @@ def explain(
         typer.Option(
             "--endpoint",
             metavar="ENDPOINT",
-            help="ID of an endpoint, or a unique ID prefix. Default: all endpoints of the account.",
+            help="ID or uid of an endpoint, or a unique ID prefix. Default: all endpoints of the account.",
         ),
     ] = None,
     account: AnyAccount = None,
@@ -142,9 +142,8 @@ def explain(
         found = lookup.event(client, event, owner)
         owner = owner or found.get("account")
         # Lists omit deleted endpoints, so a deleted one requires its full ID.
-        chosen = endpoint if endpoint is None or endpoint.startswith("ep_") else f"ep_{endpoint}"
-        if chosen is not None and len(chosen) < _ENDPOINT_ID_CHARACTERS:
-            chosen = lookup.endpoint(client, chosen, owner)["id"]
+        is_full = endpoint is not None and endpoint.startswith("ep_") and len(endpoint) == _ENDPOINT_ID_CHARACTERS
+        chosen = endpoint if endpoint is None or is_full else lookup.endpoint(client, endpoint, owner)["id"]
         with options(endpoint="--endpoint"):
             answer = client.get(f"/v1/events/{segment(found['id'])}/explain", account=owner, endpoint=chosen)
         session.output.rows(

@@ -19,7 +19,17 @@ from uplift_webhooks.cli.kit.endpoint_settings import (
     with_setting_options,
 )
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import Cause, Description, Held, Limit, State, Text
+from uplift_webhooks.cli.kit.inputs import (
+    OWN_DATA_OPTIONS,
+    Cause,
+    Description,
+    Held,
+    Limit,
+    Metadata,
+    State,
+    Text,
+    Uid,
+)
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
@@ -31,7 +41,7 @@ endpoint_app: Final = typer.Typer(
     no_args_is_help=True,
 )
 
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +62,7 @@ def register(app: typer.Typer) -> None:
 def endpoints(
     session: Session,
     endpoint: Annotated[
-        str | None, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint to show, or a unique ID prefix.")
+        str | None, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint to show, or a unique ID prefix.")
     ] = None,
     state: State = None,
     text: Text = None,
@@ -109,17 +119,19 @@ def create_endpoint(
         ),
     ] = None,
     description: Description = "",
+    uid: Uid = None,
+    metadata: Metadata = None,
     **settings: int | None,
 ) -> None:
     """Create an endpoint and print its secret.
 
     The server sends the endpoint a registration event (webhook.created) immediately.
     """
-    body = endpoint_body(url, event_types, description, settings)
+    body = endpoint_body(url, event_types, description, uid, metadata, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,
-        options(url="the URL", event_types=types, description="--description", **SETTING_OPTIONS),
+        options(url="the URL", event_types=types, description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS),
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
@@ -138,15 +150,17 @@ def update_endpoint(
     url: NewUrl = None,
     event_types: NewTypes = None,
     description: NewDescription = None,
+    uid: Uid = None,
+    metadata: Metadata = None,
     account: AnyAccount = None,
     **settings: int | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
-    body = endpoint_changes(url, event_types, description, settings)
+    body = endpoint_changes(url, event_types, description, uid, metadata, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,
-        options(url="--url", event_types=types, description="--description", **SETTING_OPTIONS),
+        options(url="--url", event_types=types, description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS),
     ):
         path, owner = place(client, endpoint, account)
         show_endpoint(session.output, client.patch(path, body, account=owner))

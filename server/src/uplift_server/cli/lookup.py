@@ -7,8 +7,8 @@ from uplift_webhooks.cli.kit.lookup import find
 
 
 def account(calls: Calls, text: str) -> dict[str, Any]:
-    """Find an account by its ID, a unique ID prefix, or its exact name."""
-    how = "use its ID, a unique ID prefix, or its exact name"
+    """Find an account by its ID, uid, a unique ID prefix, or its exact name."""
+    how = "use its ID, uid, a unique ID prefix, or its exact name"
     return find(
         calls, "/v1/accounts", "account", "acc_", text, also=lambda each: bool(each.get("name") == text), how=how
     )
@@ -45,7 +45,7 @@ def _person(calls: Calls, path: str, noun: str, prefix: str, text: str) -> dict[
 
 
 def endpoint(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
-    """Find an endpoint by its ID or a unique ID prefix."""
+    """Find an endpoint by its ID, uid or a unique ID prefix."""
     return find(calls, "/v1/endpoints", "endpoint", "ep_", text, account_id)
 
 

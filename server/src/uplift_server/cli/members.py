@@ -221,7 +221,7 @@ def sign_in_link(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. Without --account, the link signs in an"
+            help="ID, uid or name of the account, or a unique ID prefix. Without --account, the link signs in an"
             " operator.",
         ),
     ] = None,

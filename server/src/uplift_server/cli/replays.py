@@ -56,7 +56,9 @@ def register(app: typer.Typer) -> None:
 )
 def create_replay(
     session: Session,
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the endpoint, or a unique ID prefix.")],
+    endpoint: Annotated[
+        str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")
+    ],
     account: AnyAccount = None,
     status: Annotated[
         list[str] | None,

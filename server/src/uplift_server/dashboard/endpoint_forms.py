@@ -11,6 +11,7 @@ from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
+from uplift_server.dashboard.own_data import metadata_input, own_data
 from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
 from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
@@ -56,12 +57,14 @@ class Filled:
     event_types: tuple[str, ...] = ()
     secret: str = field(default="", repr=False)
     headers: str = field(default="", repr=False)
+    uid: str = ""
+    metadata: str = field(default="", repr=False)
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_more(self) -> bool:
         """Whether an advanced field has a value."""
-        return any((self.secret, self.headers, *self.settings.values()))
+        return any((self.secret, self.headers, self.uid, self.metadata, *self.settings.values()))
 
 
 def filled_with(shown: ShownEndpoint) -> Filled:
@@ -72,6 +75,8 @@ def filled_with(shown: ShownEndpoint) -> Filled:
         description=endpoint.description,
         event_types=endpoint.event_types,
         headers="\n".join(f"{name}: {mask(name, value)}" for name, value in shown.headers.items()),
+        uid=endpoint.uid or "",
+        metadata=metadata_input(endpoint.metadata),
         settings={name: str(value) for name, value in endpoint.settings.by_name().items() if value is not None},
     )
 
@@ -84,6 +89,8 @@ def as_sent(form: Form) -> Filled:
         event_types=tuple(form.texts("event_types")),
         secret=form.text("secret"),
         headers=form.raw("headers"),
+        uid=form.text("uid"),
+        metadata=form.raw("metadata"),
         settings={each.name: form.text(each.name) for each in ENDPOINT_SETTINGS},
     )
 
@@ -98,6 +105,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
     chosen = _without_covered(form.texts("event_types"))
     headers, wrong = _headers(form.lines("headers"), {} if stored is None else stored.headers)
     problems.extend(wrong)
+    own = own_data(form, problems)
     draft = EndpointDraft(
         # Do not validate an unchanged URL again, because it must not block changes to other fields.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
@@ -106,6 +114,8 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         event_types=UNSET if stored is not None and set(chosen) == set(stored.endpoint.event_types) else chosen,
         secret=UNSET if stored is not None else form.optional("secret"),
         headers=headers,
+        uid=own.uid,
+        metadata=own.metadata,
         settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS},
     )
     return draft, problems

@@ -20,6 +20,7 @@ from uplift_server import __version__
 from uplift_server.core import ids
 from uplift_server.core.durations import SPANS, format_span
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
+from uplift_server.core.own_data import metadata_of
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.texts import printable
 from uplift_server.core.timestamps import format_timestamp, parse_timestamp
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         "outcome": OUTCOMES.__getitem__,
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
+        "metadata": metadata_of,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
         "endpoint_id": lambda value: ids.prefixed(ids.ENDPOINT, value),
         "event_id": ids.uuid_text,

@@ -21,7 +21,7 @@ from uplift_server.core.events.schema_graph import SchemaGraph
 from uplift_server.core.events.subscriptions import Subscription
 from uplift_server.core.http.request_headers import RequestHeadersTemplate, request_headers_template
 from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
-from uplift_server.core.ids import ACCOUNT, ENDPOINT, prefixed
+from uplift_server.core.ids import ACCOUNT, ENDPOINT, parse_prefixed, prefixed
 from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
@@ -212,6 +212,11 @@ class LiveEndpoint:
         url, wanted = self.record.url, text.casefold()
         return wanted in without_query(url).casefold() or wanted == url.casefold()
 
+    def is_named(self, text: str) -> bool:
+        """Whether a text is the public ID or the uid. Ignores case."""
+        wanted = text.casefold()
+        return wanted == self.id_text or (self.record.uid is not None and wanted == self.record.uid.casefold())
+
     @property
     def takes_deliveries(self) -> bool:
         """Whether new deliveries may be attempted instead of held."""
@@ -248,10 +253,12 @@ class EndpointCache(KeyCache):
         self._limits = limits
         self.accounts: dict[int, Account] = {}
         self.accounts_by_id: dict[bytes, Account] = {}
+        self._accounts_by_uid: dict[str, Account] = {}
         self.event_types: dict[str, LiveEventType] = {}
         self.event_types_by_seq: dict[int, LiveEventType] = {}
         self.endpoints: dict[int, LiveEndpoint] = {}
         self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
+        self._endpoints_by_uid: dict[tuple[int, str], LiveEndpoint] = {}
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
         self.overlaps: dict[int, int] = {}
@@ -285,13 +292,27 @@ class EndpointCache(KeyCache):
     def put_account(self, account: Account) -> None:
         """Add or replace an account."""
         self._note("accounts", account.seq)
+        self._drop_account_uid(self.accounts.get(account.seq))
         self.accounts[account.seq] = account
         self.accounts_by_id[account.id] = account
+        if account.uid is not None:
+            self._accounts_by_uid[account.uid] = account
+
+    def _drop_account_uid(self, account: Account | None) -> None:
+        """Free the uid of an account, unless another account already has it."""
+        if account is not None and account.uid is not None and self._accounts_by_uid.get(account.uid) is account:
+            del self._accounts_by_uid[account.uid]
+
+    def find_account(self, text: str) -> Account | None:
+        """Return the account with this public ID or uid."""
+        account_id = parse_prefixed(ACCOUNT, text)
+        return self._accounts_by_uid.get(text) if account_id is None else self.accounts_by_id.get(account_id)
 
     def drop_account(self, seq: int) -> None:
         """Remove an account, but not its keys and endpoints."""
         self._note("accounts", seq)
         account = self.accounts.pop(seq, None)
+        self._drop_account_uid(account)
         if account is not None:
             del self.accounts_by_id[account.id]
 
@@ -317,6 +338,8 @@ class EndpointCache(KeyCache):
         live = self.endpoints.get(record.seq)
         if live is None:
             live = self._new_endpoint(record)
+        else:
+            self._drop_endpoint_uid(live)
         live.put(record, parts)
         self._index(live)
 
@@ -383,6 +406,8 @@ class EndpointCache(KeyCache):
         live.subscription = _subscription(record.event_types)
         self.endpoints[record.seq] = live
         self.endpoints_by_id[record.id] = live
+        if record.uid is not None:
+            self._endpoints_by_uid[record.account_seq, record.uid] = live
         self._by_account.setdefault(record.account_seq, {})[record.seq] = live
         self._matches.clear()
         self._note_overlap(record)
@@ -396,9 +421,27 @@ class EndpointCache(KeyCache):
             live.deleted = True
             self._shards.discard(seq)
             self.overlaps.pop(seq, None)
+            self._drop_endpoint_uid(live)
             del self.endpoints_by_id[live.record.id]
             del self._by_account[live.record.account_seq][seq]
             self._matches.clear()
+
+    def _drop_endpoint_uid(self, live: LiveEndpoint) -> None:
+        """Free the uid of an endpoint, unless another endpoint of the account already has it."""
+        key = (live.record.account_seq, live.record.uid or "")
+        if self._endpoints_by_uid.get(key) is live:
+            del self._endpoints_by_uid[key]
+
+    def find_endpoint(self, account_seq: int | None, text: str) -> LiveEndpoint | None:
+        """Return the endpoint with this public ID, or the account's endpoint with this uid.
+
+        `account_seq` is None for any account. A uid is unique only in its account.
+        """
+        endpoint_id = parse_prefixed(ENDPOINT, text)
+        if endpoint_id is None:
+            return None if account_seq is None else self._endpoints_by_uid.get((account_seq, text))
+        found = self.endpoints_by_id.get(endpoint_id)
+        return None if found is None or account_seq not in {None, found.record.account_seq} else found
 
     def _note_overlap(self, record: Endpoint) -> None:
         if record.previous_expires_at is None:

@@ -1,28 +1,29 @@
 """Accounts and their contacts."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.limits import CONTACT_EMAILS_MAX
+from uplift_server.core.own_data import check_metadata, check_uid, metadata_of, metadata_text
 from uplift_server.core.people.accounts import check_email, check_name
 from uplift_server.core.people.audit import difference
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import AccountsScope, Scope
 from uplift_server.service.context import Listing, ServiceContext
-from uplift_server.service.fields import UNSET, Unset, given, given_or
+from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none, values_after
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, parse_id, require_valid
+from uplift_server.service.rejections import not_found, require_valid
 from uplift_server.store import accounts, audit, changes, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Page
 
 _KIND = "account"
-_FIELDS: Final = ("name", "contact_emails")
-"""The fields that an update can change."""
+_AUDITED: Final = ("name", "contact_emails", "uid")
+"""The fields whose values the audit log shows. Metadata is excluded: it may have secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class AccountDraft:
 
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
+    uid: str | Unset | None = UNSET
+    metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
+    merges: bool = False
+    """Whether `metadata` contains only changes. A change to None removes a value."""
 
     def problems(self) -> list[Problem | None]:
         """Return the problems with the fields."""
@@ -42,7 +47,20 @@ class AccountDraft:
         found.extend(
             check_email(email, f"contact_emails.{index}") for index, email in enumerate(emails[:CONTACT_EMAILS_MAX])
         )
+        uid = given_or_none(self.uid)
+        if uid is not None:
+            found.append(check_uid(uid))
+        found.extend(check_metadata(self.metadata_after({})))
         return found
+
+    def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the metadata of an account with this stored metadata after the request."""
+        return values_after(stored, self.metadata, merges=self.merges)
+
+    @property
+    def is_for_members(self) -> bool:
+        """Whether the request has only fields that members can update."""
+        return all(isinstance(each, Unset) for each in (self.name, self.uid, self.metadata))
 
 
 class Accounts:
@@ -76,7 +94,7 @@ class Accounts:
     async def get(self, caller: Caller, account: str) -> Account:
         """Return an account. Raises NotFound."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
-        account_id = parse_id(ids.ACCOUNT, account, _KIND)
+        account_id = self._id(account)
         found = await self._context.database.read(lambda c: accounts.get(c, account_id))
         if found is None:
             raise not_found(_KIND, account)
@@ -110,21 +128,31 @@ class Accounts:
     async def update(
         self, caller: Caller, account: str, draft: AccountDraft, *, problems: Sequence[Problem] = ()
     ) -> Account:
-        """Update an account. Members cannot update its name. Raises NotFound."""
+        """Update an account. Members can update only its contacts. Raises NotFound."""
         if caller.principal.role is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         else:
             caller.require_right(Right.ACCOUNT_MANAGE)
-        self._context.find_account(caller, account)
-        if not isinstance(draft.name, Unset):
+        account_id = self._context.find_account(caller, account).id
+        if not draft.is_for_members:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems()])
-        return await self._context.run_shielded(self._update(caller, account, draft))
+        return await self._context.run_shielded(self._update(caller, account_id, draft))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
-        await self._context.run_shielded(self._delete(caller, account))
+        await self._context.run_shielded(self._delete(caller, self._id(account)))
+
+    def _id(self, account: str) -> bytes:
+        """Return the ID of an account by its ID, which may be deleted, or by its uid. Raises NotFound."""
+        account_id = ids.parse_prefixed(ids.ACCOUNT, account)
+        if account_id is not None:
+            return account_id
+        found = self._context.cache.find_account(account)
+        if found is None:
+            raise not_found(_KIND, account)
+        return found.id
 
     async def _create(
         self, caller: Caller, draft: AccountDraft, idempotency_key: IdempotencyKey | None
@@ -134,8 +162,17 @@ class Accounts:
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _KIND)
 
         def create(connection: Transaction) -> Account:
-            account = accounts.create(connection, account_id=account_id, name=name, contact_emails=emails, now=now)
-            self._audit(connection, caller, "account.created", account, {"name": name})
+            account = accounts.create(
+                connection,
+                account_id=account_id,
+                name=name,
+                contact_emails=emails,
+                uid=given_or_none(draft.uid),
+                metadata=metadata_text(draft.metadata_after({})),
+                now=now,
+            )
+            details = {"name": name} | ({} if account.uid is None else {"uid": account.uid})
+            self._audit(connection, caller, "account.created", account, details)
             return account
 
         account, repeated = await self._context.write(create_once(request, account_id, now, create, accounts.get))
@@ -143,20 +180,26 @@ class Accounts:
             self._context.cache.put_account(account)
         return account, repeated
 
-    async def _update(self, caller: Caller, account: str, draft: AccountDraft) -> Account:
-        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _KIND)
+    async def _update(self, caller: Caller, account_id: bytes, draft: AccountDraft) -> Account:
+        now = self._context.now()
 
         def update(connection: Transaction) -> Account | None:
             details: dict[str, object] = {}
+            if not isinstance(draft.uid, Unset):
+                accounts.lock_uids(connection)
 
             def change(stored: Account) -> Account:
+                metadata = draft.metadata_after(metadata_of(stored.metadata))
+                require_valid(check_metadata(metadata))
                 changed = replace(
                     stored,
                     name=given_or(draft.name, stored.name),
                     contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
+                    uid=given_or(draft.uid, stored.uid),
+                    metadata=metadata_text(metadata),
                     updated_at=now,
                 )
-                details.update(difference(_fields(stored), _fields(changed), shown=_FIELDS))
+                details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
                 return changed
 
             changed = accounts.update(connection, account_id, change)
@@ -164,14 +207,14 @@ class Accounts:
                 self._audit(connection, caller, "account.changed", changed, details)
             return changed
 
-        changed = await self._context.database.write(update)
+        changed = await self._context.write(update)
         if changed is None:
-            raise not_found(_KIND, account)
+            raise not_found(_KIND, ids.prefixed(ids.ACCOUNT, account_id))
         self._context.cache.put_account(changed)
         return changed
 
-    async def _delete(self, caller: Caller, account: str) -> None:
-        now, account_id = self._context.now(), parse_id(ids.ACCOUNT, account, _KIND)
+    async def _delete(self, caller: Caller, account_id: bytes) -> None:
+        now = self._context.now()
 
         def delete(connection: Transaction) -> accounts.Deleted | None:
             deleted = accounts.delete(connection, account_id, now=now)
@@ -183,7 +226,7 @@ class Accounts:
 
         deleted = await self._context.database.write(delete)
         if deleted is None:
-            raise not_found(_KIND, account)
+            raise not_found(_KIND, ids.prefixed(ids.ACCOUNT, account_id))
         cache = self._context.cache
         for digest in deleted.key_digests:
             cache.drop_key(digest)
@@ -201,4 +244,4 @@ class Accounts:
 
 
 def _fields(account: Account) -> dict[str, object]:
-    return {name: getattr(account, name) for name in _FIELDS}
+    return {name: getattr(account, name) for name in (*_AUDITED, "metadata")}

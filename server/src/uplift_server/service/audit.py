@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from uplift_server.core import ids
 from uplift_server.core.people.audit import ACTIONS, ActorKind, AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
@@ -35,10 +36,23 @@ class AuditLog:
         if not caller.principal.is_operator:
             caller.require_account()
         request = self._context.page_request(listing, 1, [*problems, *_unknown(filters.action)])
-        found = await self._context.database.read(lambda c: audit.page(c, caller.account_seq, filters, request))
+        wanted = replace(filters, subject=self._subject(caller, filters.subject))
+        found = await self._context.database.read(lambda c: audit.page(c, caller.account_seq, wanted, request))
         if caller.principal.is_operator:
             return found
         return found.of([_without_operator_address(entry) for entry in found.items])
+
+    def _subject(self, caller: Caller, text: str | None) -> str | None:
+        """Return the ID of the object with this uid, or the text if it is not a uid."""
+        cache = self._context.cache
+        if text is None or text in cache.event_types:
+            return text
+        endpoint, account = cache.find_endpoint(caller.account_seq, text), cache.find_account(text)
+        if endpoint is not None:
+            return endpoint.id_text
+        if account is not None and caller.account_seq in {None, account.seq}:
+            return ids.prefixed(ids.ACCOUNT, account.id)
+        return text
 
 
 def _without_operator_address(entry: AuditEntry) -> AuditEntry:

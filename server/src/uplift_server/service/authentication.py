@@ -3,7 +3,6 @@
 import hashlib
 from typing import Final
 
-from uplift_server.core import ids
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ports import Clock
@@ -74,8 +73,9 @@ class Authenticator:
         principal = self.principal(authorization)
         if account is None:
             return Caller(principal, principal.account_seq, address)
-        value = ids.parse_prefixed(ids.ACCOUNT, account)
-        found = None if value is None else self._cache.accounts_by_id.get(value)
+        found = self._cache.find_account(account)
         if found is None or principal.account_seq not in {None, found.seq}:
-            raise NotFound(f"The account {account[:64]} does not exist. Check the ID in the header `Uplift-Account`.")
+            raise NotFound(
+                f"The account {account[:64]} does not exist. Check the ID or uid in the header `Uplift-Account`."
+            )
         return Caller(principal, found.seq, address)

@@ -11,9 +11,10 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.ids import IdSequence
+from uplift_server.core.own_data import is_uid
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
-from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock
 from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
@@ -120,13 +121,29 @@ class ServiceContext:
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:
-        """Return the account with this public ID. Raises NotFound, including if the caller lacks access."""
-        account_id = ids.parse_prefixed(ids.ACCOUNT, account)
-        found = None if account_id is None else self.cache.accounts_by_id.get(account_id)
+        """Return the account with this public ID or uid. Raises NotFound, including if the caller lacks access."""
+        found = self.cache.find_account(account)
         own = caller.principal.account_seq
         if found is None or own not in (None, found.seq):
-            raise errors.NotFound(f"The account {account[:100]} does not exist. Check the ID.")
+            raise errors.NotFound(f"The account {account[:100]} does not exist. Check the ID or uid.")
         return found
+
+    def find_endpoint(self, caller: Caller, endpoint: str) -> LiveEndpoint | None:
+        """Return the caller's endpoint with this public ID or uid. Raises AccountRequired for a uid without account."""
+        if caller.account_seq is None and is_uid(endpoint):
+            raise errors.AccountRequired
+        return self.cache.find_endpoint(caller.account_seq, endpoint)
+
+    def endpoint_id(self, caller: Caller, endpoint: str) -> bytes | None:
+        """Return the ID of the endpoint with this public ID, which may be deleted, or with this uid. None if unknown.
+
+        Raises AccountRequired for a uid without account. The caller must still check the account of the endpoint.
+        """
+        endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
+        if endpoint_id is not None:
+            return endpoint_id
+        live = self.find_endpoint(caller, endpoint)
+        return None if live is None else live.record.id
 
     async def write(self, body: Callable[[Transaction], T]) -> T:
         """Run a transaction. Converts the store's Conflict to the service's error."""

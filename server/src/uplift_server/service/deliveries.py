@@ -200,11 +200,11 @@ class Deliveries:
 
     async def _endpoint_seq(self, caller: Caller, text: str) -> int:
         """Return the number of an endpoint. Raises NotFound."""
+        live = self._context.find_endpoint(caller, text)
+        if live is not None:
+            return live.seq
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         if value is not None:
-            live = self._context.cache.endpoints_by_id.get(value)
-            if live is not None and caller.account_seq in {None, live.record.account_seq}:
-                return live.seq
             # Another process may have just created it.
             found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
             if found is not None:

@@ -82,7 +82,7 @@ def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[
 
 async def _endpoint_seq(context: ServiceContext, caller: Caller, text: str, problems: list[Problem]) -> int | None:
     """Return the number of an endpoint, which may be deleted."""
-    value = ids.parse_prefixed(ids.ENDPOINT, text)
+    value = context.endpoint_id(caller, text)
     found = None
     if value is not None:
         live = context.cache.endpoints_by_id.get(value)

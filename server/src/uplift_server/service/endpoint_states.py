@@ -10,7 +10,7 @@ from uplift_server.service import errors
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoints import Endpoints, ShownEndpoint
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, parse_id, require_valid
+from uplift_server.service.rejections import not_found, require_valid
 from uplift_server.store import audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
@@ -139,17 +139,15 @@ class EndpointStates:
         *,
         hold: bool = False,
     ) -> ShownEndpoint:
-        self._endpoints.find_cached(caller, endpoint)
+        record = self._endpoints.find_cached(caller, endpoint)
         require_valid(problems)
-        changed = await self._context.run_shielded(self._change(caller, endpoint, change_state))
+        changed = await self._context.run_shielded(self._change(caller, record.id, change_state))
         if hold:
             # Otherwise, the response would count leased deliveries in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 
-    async def _change(self, caller: Caller, text: str, change_state: StateChange) -> Endpoint:
-        endpoint_id = parse_id(ids.ENDPOINT, text, _KIND)
-
+    async def _change(self, caller: Caller, endpoint_id: bytes, change_state: StateChange) -> Endpoint:
         def apply(connection: Transaction) -> tuple[Endpoint | None, _Change | None]:
             found = endpoints.get(connection, caller.account_seq, endpoint_id, lock=True)
             change = None if found is None else change_state(connection, found)
@@ -161,7 +159,7 @@ class EndpointStates:
 
         found, change = await self._context.write(apply)
         if found is None:
-            raise not_found(_KIND, text)
+            raise not_found(_KIND, ids.prefixed(ids.ENDPOINT, endpoint_id))
         if change is None:
             return found
         assert change.endpoint is not None, "the same transaction read it"

@@ -8,9 +8,10 @@ from typing import Any, Final
 from uplift_server.core import ids
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
 from uplift_server.core.events.subscriptions import pattern_problems
-from uplift_server.core.http.headers import MASKED, check_headers
+from uplift_server.core.http.headers import MASKED, check_header_count, check_headers, merge_headers
 from uplift_server.core.http.urls import with_lower_case_host
 from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED
+from uplift_server.core.own_data import check_metadata, check_uid, metadata_of, metadata_text
 from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
@@ -18,12 +19,12 @@ from uplift_server.core.security.signing import check_secret, generate_secret
 from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.endpoint_queries import EndpointQuery, endpoint_filter
-from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none
+from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none, values_after
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
-from uplift_server.service.rejections import as_conflict, not_found, parse_id, require_valid
-from uplift_server.store import audit, endpoint_backlog, endpoints
+from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.store import accounts, audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.encryption_upgrade import must_bind
@@ -33,10 +34,10 @@ from uplift_server.store.records import Endpoint, EndpointState, Page
 
 ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
-_FIELDS: Final = ("url", "description", "event_types")
+_FIELDS: Final = ("url", "description", "event_types", "uid")
 _SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)
 _AUDITED: Final = (*_FIELDS, *_SETTING_NAMES)
-"""The fields whose values the audit log shows. Header values are excluded: they may be secrets."""
+"""The fields whose values the audit log shows. Headers and metadata are excluded: they may have secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,21 @@ class EndpointDraft:
     description: str | Unset | None = UNSET
     event_types: Sequence[str] | Unset | None = UNSET
     secret: str | Unset | None = field(default=UNSET, repr=False)
-    headers: Mapping[str, str] | Unset | None = field(default=UNSET, repr=False)
+    headers: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
+    uid: str | Unset | None = UNSET
+    metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     settings: Mapping[str, int | None] = field(default_factory=dict)
     """The settings that the request contains, by name."""
+    merges: bool = False
+    """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
 
     @classmethod
-    def from_fields(cls, sent: Mapping[str, Any]) -> "EndpointDraft":
+    def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
         """Return the draft with these request fields."""
         return cls(
             **{name: value for name, value in sent.items() if name not in _SETTING_NAMES},
             settings={name: sent[name] for name in _SETTING_NAMES if name in sent},
+            merges=merges,
         )
 
     def normalized(self) -> "EndpointDraft":
@@ -70,19 +76,33 @@ class EndpointDraft:
         )
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the secret and the headers."""
+        """Return the problems with the secret, the headers, the uid and the metadata."""
         found: list[Problem | None] = []
         secret = given_or_none(self.secret)
         if secret is not None:
             found.append(check_secret(secret))
-        headers = given_or_none(self.headers) or {}
+        headers = merge_headers({}, given_or_none(self.headers) or {})
         found.extend(check_headers(headers))
         found.extend(
             Problem(f"headers.{name}", "header_invalid", "The header value is masked. Send the actual value.")
             for name, value in headers.items()
             if value == MASKED
         )
+        uid = given_or_none(self.uid)
+        if uid is not None:
+            found.append(check_uid(uid))
+        found.extend(check_metadata(self.metadata_after({})))
         return found
+
+    def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers of an endpoint with these stored headers after the request."""
+        if isinstance(self.headers, Unset):
+            return dict(stored)
+        return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})
+
+    def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the metadata of an endpoint with this stored metadata after the request."""
+        return values_after(stored, self.metadata, merges=self.merges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +176,7 @@ class Endpoints:
     async def get(self, caller: Caller, endpoint: str) -> ShownEndpoint:
         """Return an endpoint. Raises NotFound."""
         caller.require(Scope.ENDPOINTS_READ)
-        endpoint_id = parse_id(ids.ENDPOINT, endpoint, _KIND)
+        endpoint_id = self._id(caller, endpoint)
         found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, endpoint_id))
         if found is None:
             raise not_found(_KIND, endpoint)
@@ -173,9 +193,9 @@ class Endpoints:
     ) -> ShownEndpoint:
         """Update an endpoint. The update applies to the next attempt. Raises NotFound."""
         caller.require(Scope.ENDPOINTS_WRITE)
-        self.find_cached(caller, endpoint)
+        record = self.find_cached(caller, endpoint)
         require_valid([*problems, *await self._problems(draft)])
-        return await self.show(await self._context.run_shielded(self._update(caller, endpoint, draft.normalized())))
+        return await self.show(await self._context.run_shielded(self._update(caller, record, draft.normalized())))
 
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Delete an endpoint, and cancel its pending and held deliveries. Raises NotFound."""
@@ -201,10 +221,17 @@ class Endpoints:
 
     def find_cached(self, caller: Caller, endpoint: str) -> Endpoint:
         """Return the caller's endpoint from the cache. Raises NotFound."""
-        found = self._context.cache.endpoints_by_id.get(parse_id(ids.ENDPOINT, endpoint, _KIND))
-        if found is None or caller.account_seq not in {None, found.record.account_seq}:
+        found = self._context.find_endpoint(caller, endpoint)
+        if found is None:
             raise not_found(_KIND, endpoint)
         return found.record
+
+    def _id(self, caller: Caller, endpoint: str) -> bytes:
+        """Return the ID of an endpoint by its ID or uid. Raises NotFound."""
+        endpoint_id = self._context.endpoint_id(caller, endpoint)
+        if endpoint_id is None:
+            raise not_found(_KIND, endpoint)
+        return endpoint_id
 
     async def _problems(self, draft: EndpointDraft) -> list[Problem | None]:
         found = draft.problems()
@@ -249,7 +276,7 @@ class Endpoints:
         headers: dict[str, str] = json.loads(self._cipher.decrypt(endpoint.headers, endpoint.id, "headers"))
         return headers
 
-    def _encrypted_headers(self, headers: Mapping[str, str] | None, endpoint_id: bytes, *, bound: bool) -> bytes | None:
+    def _encrypted_headers(self, headers: Mapping[str, str], endpoint_id: bytes, *, bound: bool) -> bytes | None:
         return self._cipher.encrypt(json.dumps(dict(headers)), endpoint_id, "headers", bound=bound) if headers else None
 
     async def _create(
@@ -270,8 +297,10 @@ class Endpoints:
                 description=given_or_none(draft.description) or "",
                 event_types=tuple(given_or_none(draft.event_types) or ()),
                 secret=self._cipher.encrypt(secret, endpoint_id, "secret", bound=bound),
-                headers=self._encrypted_headers(given_or_none(draft.headers), endpoint_id, bound=bound),
+                headers=self._encrypted_headers(draft.headers_after({}), endpoint_id, bound=bound),
                 settings=EndpointSettings(**draft.settings),
+                uid=given_or_none(draft.uid),
+                metadata=metadata_text(draft.metadata_after({})),
                 now=now,
             )
             details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
@@ -297,10 +326,13 @@ class Endpoints:
         self._context.engine.endpoints.note_due(endpoint.seq)
         return await self.show(endpoint, secret)
 
-    async def _update(self, caller: Caller, endpoint: str, draft: EndpointDraft) -> Endpoint:
-        now, endpoint_id = self._context.now(), parse_id(ids.ENDPOINT, endpoint, _KIND)
+    async def _update(self, caller: Caller, record: Endpoint, draft: EndpointDraft) -> Endpoint:
+        now, endpoint_id = self._context.now(), record.id
 
         def change(stored: Endpoint, *, bound: bool) -> Endpoint:
+            headers = draft.headers_after(self._decrypted_headers(stored))
+            metadata = draft.metadata_after(metadata_of(stored.metadata))
+            require_valid([check_header_count(headers), *check_metadata(metadata)])
             return replace(
                 stored,
                 url=given_or(draft.url, stored.url),
@@ -310,14 +342,18 @@ class Endpoints:
                 else tuple(draft.event_types or ()),
                 headers=stored.headers
                 if isinstance(draft.headers, Unset)
-                else self._encrypted_headers(draft.headers, endpoint_id, bound=bound),
+                else self._encrypted_headers(headers, endpoint_id, bound=bound),
                 settings=replace(stored.settings, **draft.settings),
+                uid=given_or(draft.uid, stored.uid),
+                metadata=metadata_text(metadata),
                 updated_at=now,
             )
 
         def update(connection: Transaction) -> Endpoint | None:
             details: dict[str, object] = {}
             bound = must_bind(connection, self._cipher)
+            if not isinstance(draft.uid, Unset):
+                accounts.require(connection, record.account_seq)
 
             def change_with_details(stored: Endpoint) -> Endpoint:
                 changed = change(stored, bound=bound)
@@ -329,14 +365,14 @@ class Endpoints:
                 self._audit(connection, caller, "endpoint.changed", changed, details)
             return changed
 
-        changed = await self._context.database.write(update)
+        changed = await self._context.write(update)
         if changed is None:
-            raise not_found(_KIND, endpoint)
+            raise not_found(_KIND, ids.prefixed(ids.ENDPOINT, endpoint_id))
         self._context.cache.put_endpoint(changed)
         return changed
 
     async def _delete(self, caller: Caller, endpoint: str) -> None:
-        now, endpoint_id = self._context.now(), parse_id(ids.ENDPOINT, endpoint, _KIND)
+        now, endpoint_id = self._context.now(), self._id(caller, endpoint)
 
         def delete(connection: Transaction) -> Endpoint | None:
             deleted = endpoints.delete(connection, caller.account_seq, endpoint_id, now=now)
@@ -353,7 +389,8 @@ class Endpoints:
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
         """Return the fields to compare. Headers are decrypted, because each encryption differs."""
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
-        return {**fields, **endpoint.settings.by_name(), "headers": self._decrypted_headers(endpoint)}
+        hidden = {"headers": self._decrypted_headers(endpoint), "metadata": endpoint.metadata}
+        return {**fields, **endpoint.settings.by_name(), **hidden}
 
     def _audit(
         self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]

@@ -133,4 +133,4 @@ class AccountRequired(ServiceError):
     code = "account_required"
 
     def __init__(self, problems: Sequence[Problem] = ()) -> None:
-        super().__init__("This call requires an account. Send its ID in the header `Uplift-Account: acc_…`.", problems)
+        super().__init__("This call requires an account. Send its ID or uid in the header `Uplift-Account`.", problems)

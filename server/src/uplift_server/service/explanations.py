@@ -100,9 +100,11 @@ class Explanations:
             require_valid(problems)
             return [*explained, *_deleted_before(about, read), *map(_of_session, read.sessions)]
         explained += map(_of_session, read.sessions)
-        one = [each for each in explained if each.endpoint == endpoint]
+        own = self._context.cache.find_endpoint(found.account_seq, endpoint)
+        wanted = endpoint if own is None else own.id_text
+        one = [each for each in explained if each.endpoint == wanted]
         if not one:
-            one = [await self._of_deleted(found, about, read, endpoint, problems)]
+            one = [await self._of_deleted(found, about, read, wanted, problems)]
         require_valid(problems)
         return one
 

@@ -1,7 +1,10 @@
 """Fields of a request that may be absent."""
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeVar
+
+from uplift_server.core.own_data import merged
 
 T = TypeVar("T")
 
@@ -30,3 +33,15 @@ def given_or(value: T | Unset, default: T) -> T:
 def given_or_none(value: T | Unset | None) -> T | None:
     """Return the value of a field, or None if the field is absent."""
     return None if isinstance(value, Unset) else value
+
+
+def values_after(
+    stored: Mapping[str, str], sent: Mapping[str, str | None] | Unset | None, *, merges: bool
+) -> dict[str, str]:
+    """Return the values of an object after a request, which contains all values or, if it `merges`, changes.
+
+    None removes all values.
+    """
+    if isinstance(sent, Unset):
+        return dict(stored)
+    return merged(stored if merges and sent is not None else {}, sent or {})

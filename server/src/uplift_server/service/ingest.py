@@ -109,8 +109,7 @@ class Ingest:
                 text = "The event names no account. Send `account`, or name one for all events in `Uplift-Account`."
                 problems.append(Problem(f"{prefix}account", AccountRequired.code, text))
             return caller.account_seq
-        account_id = ids.parse_prefixed(ids.ACCOUNT, event.account)
-        account = None if account_id is None else self._cache.accounts_by_id.get(account_id)
+        account = self._cache.find_account(event.account)
         if account is None:
             problems.append(
                 Problem(

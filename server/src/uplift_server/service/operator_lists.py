@@ -274,13 +274,13 @@ def _is_failing(live: LiveEndpoint) -> bool:
 def _account_matches(account: Account, text: str) -> bool:
     return (
         text in account.name.casefold()
-        or text == ids.prefixed(ids.ACCOUNT, account.id)
+        or text in (ids.prefixed(ids.ACCOUNT, account.id), (account.uid or "").casefold())
         or any(text in email.casefold() for email in account.contact_emails)
     )
 
 
 def _endpoint_matches(live: LiveEndpoint, text: str) -> bool:
-    return live.has_in_url(text) or text in live.record.description.casefold() or text == live.id_text
+    return live.has_in_url(text) or text in live.record.description.casefold() or live.is_named(text)
 
 
 class _Numbered(Protocol):

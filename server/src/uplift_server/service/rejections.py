@@ -11,7 +11,7 @@ from uplift_server.service import errors
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
 
-ENDPOINT_UNKNOWN: Final = Problem("endpoint", "endpoint_unknown", "The endpoint does not exist. Check the ID.")
+ENDPOINT_UNKNOWN: Final = Problem("endpoint", "endpoint_unknown", "The endpoint does not exist. Check the ID or uid.")
 
 
 def as_conflict(error: Conflict) -> errors.Conflict:
@@ -37,7 +37,7 @@ def parse_id(prefix: str, text: str, what: str) -> bytes:
 
 def not_found(what: str, text: str) -> errors.NotFound:
     """Return the error for an object that does not exist or belongs to another account."""
-    key = "name" if what == "event type" else "ID"
+    key = {"event type": "name", "account": "ID or uid", "endpoint": "ID or uid"}.get(what, "ID")
     return errors.NotFound(f"The {what} {text[:100]} does not exist. Check the {key}.")
 
 

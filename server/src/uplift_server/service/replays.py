@@ -260,11 +260,9 @@ class Replays:
             if not any(problem.field == "endpoint" for problem in problems):
                 problems.append(Problem("endpoint", "required", "The field is required."))
             return None
-        value = ids.parse_prefixed(ids.ENDPOINT, text)
-        found = None if value is None else self._context.cache.endpoints_by_id.get(value)
-        if found is None or caller.account_seq not in {None, found.record.account_seq}:
+        found = self._context.find_endpoint(caller, text)
+        if found is None:
             problems.append(ENDPOINT_UNKNOWN)
-            return None
         return found
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:

@@ -113,10 +113,10 @@ class Search:
         return [Hit(HitKind.REPLAY, text, account, f"Replay, {found.state.text}", found.created_at)]
 
     def _cached(self, caller: Caller, text: str) -> Iterator[Hit]:
-        """Find endpoints by ID or URL, and, for an operator, accounts by ID, name or contact."""
+        """Find endpoints by ID, uid or URL, and, for an operator, accounts by ID, uid, name or contact."""
         cache, wanted = self._context.cache, text.casefold()
         # Other texts are more likely an object ID than a part of a URL.
-        if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_"):
+        if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_") or self._is_endpoint_uid(caller, text):
             yield from self._endpoints(caller, text)
         if caller.account_seq is None:
             for each in cache.accounts.values():
@@ -125,16 +125,20 @@ class Search:
                     yield Hit(HitKind.ACCOUNT, account, account, each.name, each.created_at)
 
     def _endpoints(self, caller: Caller, text: str) -> Iterator[Hit]:
-        """Find endpoints by the start of their ID or a part of their URL."""
+        """Find endpoints by the start of their ID, their uid or a part of their URL."""
         cache = self._context.cache
         if not caller.principal.allows(Scope.ENDPOINTS_READ):
             return
         for endpoint in cache.endpoints.values():
             record = endpoint.record
             is_own = caller.account_seq in {None, record.account_seq}
-            if is_own and (endpoint.id_text.startswith(text) or endpoint.has_in_url(text)):
+            if is_own and (endpoint.id_text.startswith(text) or endpoint.is_named(text) or endpoint.has_in_url(text)):
                 account = ids.prefixed(ids.ACCOUNT, cache.accounts[record.account_seq].id)
                 yield Hit(HitKind.ENDPOINT, endpoint.id_text, account, record.url, record.created_at)
+
+    def _is_endpoint_uid(self, caller: Caller, text: str) -> bool:
+        account_seq = caller.account_seq
+        return account_seq is not None and self._context.cache.find_endpoint(account_seq, text) is not None
 
     async def _object(self, caller: Caller, text: str) -> list[Hit]:
         """Find whether there are events about an object with this ID."""
@@ -160,4 +164,6 @@ def _event(event: Event) -> Hit:
 def _is_named(account: Account, text: str, wanted: str) -> bool:
     if text.startswith(f"{ids.ACCOUNT}_"):
         return ids.prefixed(ids.ACCOUNT, account.id).startswith(text)
+    if account.uid is not None and wanted == account.uid.casefold():
+        return True
     return wanted in account.name.casefold() or any(wanted in each.casefold() for each in account.contact_emails)

@@ -99,15 +99,13 @@ class Statistics:
         return {name: series(span, now, found[scope]) for name, scope in scopes.items()}
 
     def _scope(self, caller: Caller, text: str) -> statistics.Scope:
-        value = ids.parse_prefixed(ids.ENDPOINT, text)
-        found = None if value is None else self._context.cache.endpoints_by_id.get(value)
-        if found is None or caller.account_seq not in {None, found.record.account_seq}:
+        found = self._context.find_endpoint(caller, text)
+        if found is None:
             raise not_found("endpoint", text)
         return statistics.Scope(found.record.account_seq, found.seq)
 
     def _scope_of_account(self, text: str) -> statistics.Scope:
-        value = ids.parse_prefixed(ids.ACCOUNT, text)
-        found = None if value is None else self._context.cache.accounts_by_id.get(value)
+        found = self._context.cache.find_account(text)
         if found is None:
             raise not_found("account", text)
         return statistics.Scope(found.seq, 0)

@@ -48,12 +48,13 @@ class TracedIngest(Ingest):
     def _traced(
         self, future: AcceptFuture, account_seq: int | None, events: Sequence[Incoming], began: tuple[int, int]
     ) -> AcceptFuture:
-        accounts = [event.account or self._account_text(account_seq) for event in events]
+        accounts = [self._account_text(account_seq, event.account) for event in events]
         future.add_done_callback(partial(self._stored, events, accounts, began, TRACEPARENT.get()))
         return future
 
-    def _account_text(self, account_seq: int | None) -> str:
-        account = self._cache.accounts.get(account_seq or 0)
+    def _account_text(self, account_seq: int | None, named: str | None) -> str:
+        """Return the ID of the account that an event names, or else of the request's account."""
+        account = self._cache.accounts.get(account_seq or 0) if named is None else self._cache.find_account(named)
         return "" if account is None else ids.prefixed(ids.ACCOUNT, account.id)
 
     def _stored(

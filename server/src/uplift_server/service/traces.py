@@ -108,7 +108,7 @@ class Traces:
         self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """Return the trace of an ID or of an idempotency key of events. It is empty if nothing matches."""
+        """Return the trace of an ID, a uid of an account, or an idempotency key of events. Empty if nothing matches."""
         caller.require_operator(reads=True)
         read = self._context.database.read
         event_id, delivery = _event_of(text)
@@ -120,8 +120,10 @@ class Traces:
         value = ids.parse_prefixed(prefix, text)
         if value is not None and prefix == ids.ENDPOINT:
             return await self._of_endpoint(value)
-        if value is not None and prefix == ids.ACCOUNT:
-            return await self._of_account(value)
+        account = self._context.cache.find_account(text)
+        account_id = account.id if account is not None else value if prefix == ids.ACCOUNT else None
+        if account_id is not None:
+            return await self._of_account(account_id)
         if value is not None and prefix == ids.REPLAY:
             replay = await read(lambda c: replays.get(c, None, value))
             return Trace(replay=None if replay is None else self._replays.show(replay))

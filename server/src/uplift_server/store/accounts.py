@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from uplift_server.store import people
+from uplift_server.store import locks, people
 from uplift_server.store.encryption import ERASED
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
@@ -26,19 +27,46 @@ class Deleted(NamedTuple):
 
 
 def create(
-    connection: Connection, *, account_id: bytes, name: str, contact_emails: tuple[str, ...], now: int
+    connection: Connection,
+    *,
+    account_id: bytes,
+    name: str,
+    contact_emails: tuple[str, ...],
+    now: int,
+    uid: str | None = None,
+    metadata: str | None = None,
 ) -> Account:
-    """Store a new account."""
-    values = {"id": account_id, "name": name, "contact_emails": json.dumps(contact_emails)}
-    query = sa.insert(accounts).values(created_at=now, updated_at=now, **values)
-    return Account(
-        seq=connection.scalars(query.returning(accounts.c.seq)).one(),
+    """Store a new account. Raises Conflict if another account has the uid."""
+    if uid is not None:
+        _require_free_uid(connection, uid)
+    query = sa.insert(accounts).values(
         id=account_id,
         name=name,
-        contact_emails=contact_emails,
+        contact_emails=json.dumps(contact_emails),
         created_at=now,
         updated_at=now,
+        uid=uid,
+        metadata=metadata,
     )
+    return _account(connection.execute(query.returning(*accounts.c)).one())
+
+
+def lock_uids(connection: Connection) -> None:
+    """Lock the uids of all accounts until the transaction ends (see `store.locks`)."""
+    locks.take(connection, locks.ACCOUNT_UIDS)
+
+
+def get_by_uid(connection: Connection, uid: str) -> Account | None:
+    """Return the account with this uid, unless it was deleted. `lock_uids` keeps the result valid."""
+    row = connection.execute(sa.select(accounts).where(accounts.c.uid == uid, _LIVE)).first()
+    return None if row is None else _account(row)
+
+
+def _require_free_uid(connection: Connection, uid: str) -> None:
+    """Raise Conflict if an account has this uid."""
+    lock_uids(connection)
+    if get_by_uid(connection, uid) is not None:
+        raise Conflict(f"Another account has the uid {uid}. Use another uid.")
 
 
 def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Account | None:
@@ -85,14 +113,28 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 
 
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
-    """Update the name and contact emails. Return the new account, or None if it does not exist."""
-    account = get(connection, account_id, lock=True)
-    if account is None:
+    """Update the fields that people can set. Return the new account, or None if it does not exist.
+
+    `updated_at` always increases. Call `lock_uids` first if the uid may change. Raises Conflict if another account has
+    the uid.
+    """
+    stored = get(connection, account_id, lock=True)
+    if stored is None:
         return None
-    account = change(account)
-    values = {"name": account.name, "contact_emails": json.dumps(account.contact_emails)}
+    account = change(stored)
+    account = replace(account, updated_at=max(account.updated_at, stored.updated_at + 1))
+    if account.uid is not None and account.uid != stored.uid:
+        _require_free_uid(connection, account.uid)
     query = sa.update(accounts).where(accounts.c.seq == account.seq)
-    connection.execute(query.values(updated_at=account.updated_at, **values))
+    connection.execute(
+        query.values(
+            name=account.name,
+            contact_emails=json.dumps(account.contact_emails),
+            updated_at=account.updated_at,
+            uid=account.uid,
+            metadata=account.metadata,
+        )
+    )
     return account
 
 
@@ -123,4 +165,6 @@ def _account(row: sa.Row[Any]) -> Account:
         contact_emails=tuple(json.loads(row.contact_emails)),
         created_at=row.created_at,
         updated_at=row.updated_at,
+        uid=row.uid,
+        metadata=row.metadata,
     )

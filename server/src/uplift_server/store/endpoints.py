@@ -39,9 +39,14 @@ def create(
     secret: bytes,
     headers: bytes | None,
     settings: EndpointSettings = DEFAULTS,
+    uid: str | None = None,
+    metadata: str | None = None,
     now: int,
 ) -> Endpoint:
-    """Store a new, enabled endpoint. Raises Conflict if its account was deleted or has too many endpoints."""
+    """Store a new, enabled endpoint.
+
+    Raises Conflict if its account was deleted or has too many endpoints, or if another endpoint of it has the uid.
+    """
     accounts.require(connection, account_seq)
     own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
     if connection.scalars(own).one() >= ENDPOINTS_PER_ACCOUNT_MAX:
@@ -49,6 +54,8 @@ def create(
             f"An account has at most {ENDPOINTS_PER_ACCOUNT_MAX} endpoints. Delete one, or subscribe one"
             " endpoint to several event types."
         )
+    if uid is not None:
+        _require_free_uid(connection, account_seq, uid)
     query = sa.insert(endpoints).values(
         id=endpoint_id,
         account_seq=account_seq,
@@ -62,8 +69,23 @@ def create(
         state=int(EndpointState.ENABLED),
         created_at=now,
         updated_at=now,
+        uid=uid,
+        metadata=metadata,
     )
     return _endpoint(connection.execute(query.returning(*_COLUMNS)).one())
+
+
+def get_by_uid(connection: Connection, account_seq: int, uid: str) -> Endpoint | None:
+    """Return the account's endpoint with this uid, unless it was deleted. A lock on the account keeps it valid."""
+    own = (endpoints.c.account_seq == account_seq, endpoints.c.uid == uid, _LIVE)
+    row = connection.execute(sa.select(*_COLUMNS).where(*own)).first()
+    return None if row is None else _endpoint(row)
+
+
+def _require_free_uid(connection: Connection, account_seq: int, uid: str) -> None:
+    """Raise Conflict if an endpoint of the account has this uid."""
+    if get_by_uid(connection, account_seq, uid) is not None:
+        raise Conflict(f"Another endpoint of the account has the uid {uid}. Use another uid.")
 
 
 def get(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, lock: bool = False) -> Endpoint | None:
@@ -223,7 +245,8 @@ def update(
 ) -> Endpoint | None:
     """Update the fields that the owner of an endpoint can set. Return the new endpoint, or None if it does not exist.
 
-    `updated_at` always increases, so that other processes read the endpoint again. The health does not change.
+    `updated_at` always increases, so that other processes read the endpoint again. The health does not change. Lock the
+    account first if the uid may change. Raises Conflict if another endpoint of the account has the uid.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
@@ -232,6 +255,8 @@ def update(
     endpoint = replace(endpoint, updated_at=max(endpoint.updated_at, stored.updated_at + 1))
     if endpoint.url != stored.url:
         endpoint = replace(endpoint, tested_at=None, verified_at=None)
+    if endpoint.uid is not None and endpoint.uid != stored.uid:
+        _require_free_uid(connection, endpoint.account_seq, endpoint.uid)
     connection.execute(
         sa.update(endpoints)
         .where(endpoints.c.seq == endpoint.seq)
@@ -244,6 +269,8 @@ def update(
             updated_at=endpoint.updated_at,
             tested_at=endpoint.tested_at,
             verified_at=endpoint.verified_at,
+            uid=endpoint.uid,
+            metadata=endpoint.metadata,
         )
     )
     return endpoint

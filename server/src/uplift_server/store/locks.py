@@ -7,9 +7,10 @@ A transaction takes its locks in this order, so that two transactions do not wai
 
 1. the named lock (`take`): the catalog, operator keys, partitions, and each prefix of server values;
 2. the idempotency key, by its insert into `idempotent_creates`;
-3. the account (`accounts.lock`): its limits, members, invitations and replays;
-4. the email (`take`), then people by number: their sessions and password;
-5. endpoints by number, before their deliveries by event and endpoint.
+3. the uids of accounts (`take`);
+4. the account (`accounts.lock`): its limits, the uids of its endpoints, members, invitations and replays;
+5. the email (`take`), then people by number: their sessions and password;
+6. endpoints by number, before their deliveries by event and endpoint.
 
 If a statement that locks several rows causes a deadlock, PostgreSQL aborts one transaction, and the engine retries it.
 """
@@ -23,6 +24,7 @@ from sqlalchemy import Connection
 CATALOG: Final = "event types"
 OPERATOR_KEYS: Final = "operator keys"
 PARTITIONS: Final = "partitions"
+ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
 """The first of the two numbers of these advisory locks ("uplf")."""
 

@@ -46,6 +46,10 @@ class Account:
     contact_emails: tuple[str, ...]
     created_at: int
     updated_at: int
+    uid: str | None = None
+    """The operator's own ID."""
+    metadata: str | None = None
+    """A JSON object of strings; None if it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,10 @@ class Endpoint:
     """Time of the last test event. The cache does not follow it."""
     verified_at: int | None = None
     """When the URL rejected a wrong signature and accepted a valid one. The cache does not follow it."""
+    uid: str | None = None
+    """The operator's own ID, unique in the account."""
+    metadata: str | None = None
+    """A JSON object of strings; None if it is empty."""
     settings: EndpointSettings = DEFAULTS
 
     @property

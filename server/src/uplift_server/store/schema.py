@@ -18,6 +18,8 @@ Uuid = sa.LargeBinary(16)
 _DELETED = "deleted_at IS NOT NULL"
 _REVOKED = "revoked_at IS NOT NULL"
 _COMPLETED = "completed_at IS NOT NULL"
+# A deleted object frees its uid.
+_LIVE_UID = "uid IS NOT NULL AND deleted_at IS NULL"
 
 accounts = sa.Table(
     "accounts",
@@ -29,12 +31,21 @@ accounts = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Column("deleted_at", sa.BigInteger),
+    sa.Column("uid", sa.Text, comment="the operator's own ID"),
+    sa.Column("metadata", sa.Text, comment="JSON object of strings; NULL if empty"),
 )
 sa.Index(
     "accounts_deleted",
     accounts.c.deleted_at,
     sqlite_where=sa.text(_DELETED),
     postgresql_where=sa.text(_DELETED),
+)
+sa.Index(
+    "accounts_by_uid",
+    accounts.c.uid,
+    unique=True,
+    sqlite_where=sa.text(_LIVE_UID),
+    postgresql_where=sa.text(_LIVE_UID),
 )
 
 api_keys = sa.Table(
@@ -155,6 +166,8 @@ endpoints = sa.Table(
     sa.Column("probe_at", sa.BigInteger, comment="of a failing endpoint with an open circuit breaker"),
     sa.Column("tested_at", sa.BigInteger, comment="time of the last test event to this URL"),
     sa.Column("verified_at", sa.BigInteger, comment="when this URL passed the signature check"),
+    sa.Column("uid", sa.Text, comment="the operator's own ID, unique in the account"),
+    sa.Column("metadata", sa.Text, comment="JSON object of strings; NULL if empty"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(
@@ -162,6 +175,14 @@ sa.Index(
     endpoints.c.deleted_at,
     sqlite_where=sa.text(_DELETED),
     postgresql_where=sa.text(_DELETED),
+)
+sa.Index(
+    "endpoints_by_uid",
+    endpoints.c.account_seq,
+    endpoints.c.uid,
+    unique=True,
+    sqlite_where=sa.text(_LIVE_UID),
+    postgresql_where=sa.text(_LIVE_UID),
 )
 
 events = sa.Table(

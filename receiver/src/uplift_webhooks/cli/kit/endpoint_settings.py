@@ -8,6 +8,7 @@ import typer
 
 from uplift_webhooks.api.nouns import Endpoints
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.inputs import metadata_of
 
 SETTINGS: Final[dict[str, str]] = {
     each.name: each.annotation.__metadata__[0]
@@ -43,18 +44,36 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def endpoint_body(
-    url: str, event_types: list[str] | None, description: str, settings: dict[str, Any]
+    url: str,
+    event_types: list[str] | None,
+    description: str,
+    uid: str | None,
+    metadata: list[str] | None,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request that creates an endpoint, without omitted options."""
-    given = {"description": description or None, **settings}
+    """Return the body of a request that creates an endpoint, without omitted options. Raises CliError."""
+    given = {"description": description or None, "uid": uid, "metadata": metadata_of(metadata), **settings}
     return {"url": url, "event_types": event_types or [], **_without_omitted(given)}
 
 
 def endpoint_changes(
-    url: str | None, event_types: list[str] | None, description: str | None, settings: dict[str, Any]
+    url: str | None,
+    event_types: list[str] | None,
+    description: str | None,
+    uid: str | None,
+    metadata: list[str] | None,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the body of a request that updates an endpoint. Raises CliError without options."""
-    body = _without_omitted({"url": url, "event_types": event_types, "description": description, **settings})
+    given = {
+        "url": url,
+        "event_types": event_types,
+        "description": description,
+        "uid": uid,
+        "metadata": metadata_of(metadata),
+        **settings,
+    }
+    body = _without_omitted(given)
     if not body:
         raise CliError("the command has no changes", "pass the options to change, such as --url URL", ExitCode.USAGE)
     return body

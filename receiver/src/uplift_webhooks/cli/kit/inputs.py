@@ -48,6 +48,14 @@ Cause = Annotated[
     typer.Option("--cause", metavar="CAUSE", help="Only failing endpoints with this cause, such as dns or status_500."),
 ]
 Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
+Uid = Annotated[
+    str | None,
+    typer.Option("--uid", metavar="UID", help="Your own ID. You can use it wherever an ID is accepted."),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="NAME=VALUE", help="A value of your own. Repeatable."),
+]
 Held = Annotated[
     str,
     typer.Option(
@@ -75,7 +83,7 @@ StatusCodes = Annotated[
 ]
 Endpoints = Annotated[
     list[str] | None,
-    typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID or a unique ID prefix."),
+    typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID, uid or a unique ID prefix."),
 ]
 ObjectId = Annotated[
     str | None,
@@ -91,6 +99,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Resend the matching deliveries
 Test = Annotated[
     bool | None, typer.Option("--test/--no-test", help="Only test events, or no test events. Default: all events.")
 ]
+OWN_DATA_OPTIONS: Final = {"uid": "--uid", "metadata": "--metadata"}
+"""The options for your own data, by the field of the API."""
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
@@ -113,6 +123,16 @@ def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
             "the command needs either a delivery or filters", "pass one delivery ID, or options", ExitCode.USAGE
         )
     return given
+
+
+def metadata_of(values: list[str] | None) -> dict[str, str] | None:
+    """Return the values of `--metadata`. Raises CliError for a value without `=`."""
+    if not values:
+        return None
+    for each in values:
+        if "=" not in each:
+            raise CliError(f"--metadata {each}: the value is missing", "use --metadata NAME=VALUE", ExitCode.USAGE)
+    return {name: value for name, _, value in (each.partition("=") for each in values)}
 
 
 def read_input(source: str, bytes_max: int, remedy: str) -> bytes:

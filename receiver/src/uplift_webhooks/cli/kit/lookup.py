@@ -27,7 +27,7 @@ def find(
     also: Callable[[dict[str, Any]], bool] = lambda _: False,
     how: str = "use its ID or a unique ID prefix",
 ) -> dict[str, Any]:
-    """Return the item of a list by its ID, a unique ID prefix or its short form, or an item for which `also` is true.
+    """Return an item by its ID, uid, a unique ID prefix or its short form, or an item for which `also` is true.
 
     Raises CliError. `how` names the accepted forms.
     """
@@ -44,7 +44,7 @@ def find(
     matches = [
         each
         for each in calls.items(path, limit=SEARCHED_MAX, account=account)
-        if (each["id"].startswith(beginning) and each["id"].endswith(ending)) or also(each)
+        if (each["id"].startswith(beginning) and each["id"].endswith(ending)) or each.get("uid") == text or also(each)
     ]
     if not matches:
         listing = calls.advice.lists.get(noun)

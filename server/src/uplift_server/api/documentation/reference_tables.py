@@ -13,11 +13,11 @@ from uplift_server.core.security.rights import RIGHTS_OF_ROLE, SCOPES_OF_ROLE, R
 from uplift_server.core.security.scopes import SERVICE_SCOPES, AccountsScope, Scope
 
 PATH_PARAMETERS: Final = {
-    "account": "Account ID.",
+    "account": "Account ID or `uid`.",
     "delivery": "Delivery ID.",
     "attempt": "Attempt ID.",
     "document": "Name of a page.",
-    "endpoint": "Endpoint ID.",
+    "endpoint": "Endpoint ID or `uid`.",
     "erasure": "Erasure ID.",
     "event": "Event ID.",
     "invitation": "Invitation ID.",

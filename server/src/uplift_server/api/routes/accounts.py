@@ -60,7 +60,7 @@ async def change_account(
 ) -> AccountView:
     """Requires an operator key, or a service key with the scope `accounts:write`. Omitted fields stay unchanged."""
     return account_view(
-        await services.accounts.update(caller, account, AccountDraft(**sent.given), problems=sent.problems)
+        await services.accounts.update(caller, account, AccountDraft(**sent.given, merges=True), problems=sent.problems)
     )
 
 

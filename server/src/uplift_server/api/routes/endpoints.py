@@ -61,7 +61,7 @@ async def change_endpoint(
 ) -> EndpointView:
     """Requires the scope `endpoints:write`. Omitted fields stay unchanged. The next attempt uses the new values."""
     shown = await services.endpoints.update(
-        caller, endpoint, EndpointDraft.from_fields(sent.given), problems=sent.problems
+        caller, endpoint, EndpointDraft.from_fields(sent.given, merges=True), problems=sent.problems
     )
     return view_of(services, caller, shown)
 

@@ -7,7 +7,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from uplift_server.api.bodies import KeyChange, KeyNew, Paging, ServiceKeyNew
 from uplift_server.api.people_rendering import key_view, service_key_view
 from uplift_server.api.people_views import KeyView, ServiceKeyView
-from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import (
+    BodyReader,
+    CallerOf,
+    ParsedQuery,
+    QueryReader,
+    Sent,
+    ServicesOf,
+    account_id,
+    key_of,
+)
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed
@@ -36,7 +45,7 @@ async def create_key(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=text is None)
-    return key_view(key, account, text)
+    return key_view(key, account_id(services, caller, account), text)
 
 
 @router.get("/v1/accounts/{account}/keys", summary="List API keys", response_model_exclude_unset=True)
@@ -45,7 +54,8 @@ async def list_keys(
 ) -> Listed[KeyView]:
     """Requires an operator key. Returns keys that are not revoked, newest first."""
     page = await services.keys.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda key: key_view(key, account), services.context)
+    owner = account_id(services, caller, account)
+    return listed(page, lambda key: key_view(key, owner), services.context)
 
 
 @router.patch("/v1/accounts/{account}/keys/{key}", summary="Update an API key", response_model_exclude_unset=True)
@@ -58,7 +68,7 @@ async def change_key(
 ) -> KeyView:
     """Requires an operator key. Renames the key or changes its expiry. Omitted fields stay unchanged."""
     changed = await services.keys.update(caller, account, key, KeyDraft(**sent.given), problems=sent.problems)
-    return key_view(changed, account)
+    return key_view(changed, account_id(services, caller, account))
 
 
 @router.delete("/v1/accounts/{account}/keys/{key}", status_code=204, summary="Revoke an API key")

@@ -7,7 +7,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
 from uplift_server.api.people_views import InvitationView, LinkView, MemberView
-from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import (
+    BodyReader,
+    CallerOf,
+    ParsedQuery,
+    QueryReader,
+    Sent,
+    ServicesOf,
+    account_id,
+    key_of,
+)
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed
@@ -23,7 +32,8 @@ async def list_members(
 ) -> Listed[MemberView]:
     """Requires an operator key. Returns members, newest first."""
     page = await services.members.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda member: member_view(member, account), services.context)
+    owner = account_id(services, caller, account)
+    return listed(page, lambda member: member_view(member, owner), services.context)
 
 
 @router.post(
@@ -49,7 +59,7 @@ async def invite_member(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=made.repeated)
-    return invitation_view(made.invitation, account, made.url)
+    return invitation_view(made.invitation, account_id(services, caller, account), made.url)
 
 
 @router.patch("/v1/accounts/{account}/members/{member}", summary="Change the role of a member")
@@ -63,7 +73,7 @@ async def change_member(
     """Requires an operator key. You cannot change the role of the last owner."""
     role = sent.given.get("role", UNSET)
     changed = await services.members.change_role(caller, account, member, role, problems=sent.problems)
-    return member_view(changed, account)
+    return member_view(changed, account_id(services, caller, account))
 
 
 @router.delete("/v1/accounts/{account}/members/{member}", status_code=204, summary="Remove a member")
@@ -94,7 +104,8 @@ async def list_invitations(
 ) -> Listed[InvitationView]:
     """Requires an operator key. Returns pending invitations, newest first."""
     page = await services.members.invitations(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda invitation: invitation_view(invitation, account), services.context)
+    owner = account_id(services, caller, account)
+    return listed(page, lambda invitation: invitation_view(invitation, owner), services.context)
 
 
 @router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")

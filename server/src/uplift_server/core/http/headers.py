@@ -52,15 +52,7 @@ _NOT_SECRET: Final = frozenset(
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:
     """Return the problems with an endpoint's custom headers, at most one per header. The field is `headers.<name>`."""
-    problems = []
-    if len(headers) > CUSTOM_HEADERS_MAX:
-        problems.append(
-            Problem(
-                "headers",
-                "headers_too_many",
-                f"The endpoint has {len(headers)} custom headers. Use at most {CUSTOM_HEADERS_MAX}.",
-            )
-        )
+    problems = [problem for problem in [check_header_count(headers)] if problem is not None]
     seen = set[str]()
     for name, value in headers.items():
         problem = _check_name(name, seen) or _check_value(name, value)
@@ -68,6 +60,21 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
             problems.append(problem)
         seen.add(name.lower())
     return problems
+
+
+def check_header_count(headers: Mapping[str, str]) -> Problem | None:
+    """Return the problem with too many custom headers, if any."""
+    if len(headers) <= CUSTOM_HEADERS_MAX:
+        return None
+    text = f"The endpoint has {len(headers)} custom headers. Use at most {CUSTOM_HEADERS_MAX}."
+    return Problem("headers", "headers_too_many", text)
+
+
+def merge_headers(stored: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return custom headers with changes. A change to None removes a header. Names are case-insensitive."""
+    changed = {name.lower() for name in changes}
+    kept = {name: value for name, value in stored.items() if name.lower() not in changed}
+    return {**kept, **{name: value for name, value in changes.items() if value is not None}}
 
 
 def mask(name: str, value: str) -> str:

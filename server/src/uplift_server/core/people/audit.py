@@ -8,7 +8,7 @@ from uplift_server.core.named_codes import NamedCode
 
 ACTIONS: Final = {
     "account.created": "An account was created.",
-    "account.changed": "An account's name or contacts were updated.",
+    "account.changed": "An account's name, contacts, `uid` or metadata were updated.",
     "account.deleted": "An account was deleted with its keys, endpoints and memberships.",
     "key.created": "An API key was created.",
     "key.changed": "An API key's name or expiry was updated.",
@@ -27,7 +27,7 @@ ACTIONS: Final = {
     "event_type.published": "An event type was added to the event catalog or updated.",
     "event_type.deleted": "An event type was deleted from the event catalog.",
     "endpoint.created": "An endpoint was created.",
-    "endpoint.changed": "An endpoint's URL, subscription, headers or settings were updated.",
+    "endpoint.changed": "An endpoint's URL, subscription, headers, settings, `uid` or metadata were updated.",
     "endpoint.deleted": "An endpoint was deleted.",
     "endpoint.paused": "An endpoint was paused.",
     "endpoint.enabled": "An endpoint was enabled. The details contain the action on its held deliveries.",

@@ -140,6 +140,8 @@ async def update(visit: Visit) -> Response:
         await visit.services.endpoints.update(visit.caller, endpoint, draft, problems=problems)
     except Invalid as error:
         return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown)
+    except Conflict as error:
+        return await _form(visit, _EDIT, as_sent(form), refusal=error.detail, shown=shown)
     return visit.leave(
         visit.path("endpoints", endpoint, "subscription"), "Endpoint updated. The changes apply from the next attempt."
     )

@@ -9,12 +9,13 @@ from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Role
 from uplift_server.dashboard.forms import Form, key_of
+from uplift_server.dashboard.own_data import metadata_input, own_data
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
-from uplift_server.service.errors import Invalid
+from uplift_server.service.errors import Conflict, Invalid
 from uplift_server.service.portal_links import LinkDraft
 
 _NEW: Final = "operator/new_account.html"
@@ -41,16 +42,21 @@ async def listed(visit: Visit) -> Response:
 async def new(visit: Visit) -> Response:
     """Show the form that creates an account."""
     visit.caller.require_operator()
-    return visit.render(_NEW, name="", contact_emails="")
+    return visit.render(_NEW, name="", contact_emails="", uid="", metadata="")
 
 
 async def create(visit: Visit) -> Response:
     """Create an account."""
     form = await visit.form()
+    draft, problems = _draft(form)
     try:
-        account, _ = await visit.services.accounts.create(visit.caller, _draft(form), idempotency_key=key_of(form))
+        account, _ = await visit.services.accounts.create(
+            visit.caller, draft, idempotency_key=key_of(form), problems=problems
+        )
     except Invalid as error:
         return visit.refuse(_NEW, error.problems, **_sent(form))
+    except Conflict as error:
+        return visit.refuse(_NEW, [_taken(error)], **_sent(form))
     return visit.leave(_path(account.id), f"Account {account.name} created.")
 
 
@@ -62,10 +68,15 @@ async def one(visit: Visit) -> Response:
 async def update(visit: Visit) -> Response:
     """Update the name and contacts of an account."""
     form = await visit.form()
+    draft, problems = _draft(form)
     try:
-        account = await visit.services.accounts.update(visit.caller, visit.parameter("account"), _draft(form))
+        account = await visit.services.accounts.update(
+            visit.caller, visit.parameter("account"), draft, problems=problems
+        )
     except Invalid as error:
         return await _one(visit, error.problems, form=_sent(form))
+    except Conflict as error:
+        return await _one(visit, [_taken(error)], form=_sent(form))
     return visit.leave(_path(account.id), "Account updated.")
 
 
@@ -105,7 +116,12 @@ async def _one(
     account = await visit.services.accounts.get(visit.caller, text)
     series = (await visit.services.statistics.of_accounts(visit.caller, [text]))[text]
     links = await visit.services.portal_links.page(visit.caller, text, Listing(LINKS_SHOWN))
-    filled = form or {"name": account.name, "contact_emails": "\n".join(account.contact_emails)}
+    filled = form or {
+        "name": account.name,
+        "contact_emails": "\n".join(account.contact_emails),
+        "uid": account.uid or "",
+        "metadata": metadata_input(account.metadata),
+    }
     context: dict[str, Any] = {
         "id": text,
         "account": account,
@@ -122,12 +138,24 @@ async def _one(
     return visit.render(_ONE, **context)
 
 
-def _draft(form: Form) -> AccountDraft:
-    return AccountDraft(form.text("name"), form.lines("contact_emails"))
+def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
+    problems: list[Problem] = []
+    own = own_data(form, problems)
+    return AccountDraft(form.text("name"), form.lines("contact_emails"), own.uid, own.metadata), problems
+
+
+def _taken(error: Conflict) -> Problem:
+    """Return the only conflict of these forms as a problem with its field."""
+    return Problem("uid", "taken", error.detail)
 
 
 def _sent(form: Form) -> dict[str, str]:
-    return {"name": form.text("name"), "contact_emails": form.raw("contact_emails")}
+    return {
+        "name": form.text("name"),
+        "contact_emails": form.raw("contact_emails"),
+        "uid": form.text("uid"),
+        "metadata": form.raw("metadata"),
+    }
 
 
 def _path(account_id: bytes) -> str:

@@ -1,0 +1,43 @@
+"""The form fields for the operator's own data: `uid` and `metadata`."""
+
+import json
+from typing import NamedTuple
+
+from uplift_server.core.own_data import metadata_of
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard.forms import Form
+from uplift_server.service.fields import UNSET, Unset
+
+
+class OwnData(NamedTuple):
+    """The values of the fields. A form without a field leaves it unchanged."""
+
+    uid: str | Unset | None
+    metadata: dict[str, str] | Unset | None
+
+
+def own_data(form: Form, problems: list[Problem]) -> OwnData:
+    """Return the fields of a form. Add a problem for metadata that is not a JSON object of strings."""
+    return OwnData(form.optional("uid") if form.flag("uid") else UNSET, _metadata(form, problems))
+
+
+def metadata_input(stored: str | None) -> str:
+    """Return stored metadata as the text of the field."""
+    return "" if stored is None else json.dumps(metadata_of(stored), ensure_ascii=False, indent=2)
+
+
+def _metadata(form: Form, problems: list[Problem]) -> dict[str, str] | Unset | None:
+    if not form.flag("metadata"):
+        return UNSET
+    text = form.text("metadata")
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and all(isinstance(each, str) for each in found.values()):
+        return found
+    example = '{"plan": "club"}'
+    problems.append(Problem("metadata", "type_object", f"Enter a JSON object of strings, such as {example}."))
+    return UNSET
