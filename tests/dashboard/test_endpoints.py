@@ -170,6 +170,52 @@ def test_an_unchanged_form_changes_nothing(server: Server, account: tuple[str, A
     assert api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"] == []
 
 
+def test_the_own_id_and_metadata_are_shown_and_edited(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    guest = member(server, name)
+    create_endpoint(guest, name, uid="main", metadata='{"team": "<b>Ana</b>"}')
+    made = newest(api)
+    assert (made["uid"], made["metadata"]) == ("main", {"team": "<b>Ana</b>"})
+    shown = guest.get(pages(name, made["id"], "subscription"))
+    assert "main" in shown.text
+    assert ("<b>Ana</b>" in shown.text, "<b>" in shown.html) == (True, False)
+    edit = pages(name, made["id"], "edit")
+    response = guest.post(edit, url=URL, uid="ep_main", metadata='{"team": 1}')
+    assert response.status == 422
+    assert "begins like an ID" in response.text
+    assert "Enter a JSON object of strings" in response.text
+    create_endpoint(guest, name, uid="other", once="other")
+    taken = guest.post(edit, url=URL, uid="other", metadata="")
+    assert (taken.status, "Another endpoint of the account has the uid other." in taken.text) == (409, True)
+    assert guest.post(edit, url=URL, uid="", metadata="").status == 200
+    changed = api.ok("GET", f"/v1/endpoints/{made['id']}")
+    assert (changed["uid"], changed["metadata"]) == (None, {})
+
+
+def test_a_form_does_not_overwrite_a_change_made_after_it_was_opened(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    guest = member(server, name)
+    create_endpoint(guest, name)
+    endpoint = newest(api)["id"]
+    edit = pages(name, endpoint, "edit")
+    opened = hidden_version(guest.get(edit))
+    api.ok("PATCH", f"/v1/endpoints/{endpoint}", {"description": "by another person"})
+    stale = guest.post(edit, url=URL, description="mine", version=opened)
+    assert (stale.status, "Another person changed these settings" in stale.text, "mine" in stale.html) == (
+        409,
+        True,
+        True,
+    )
+    assert newest(api)["description"] == "by another person"
+    again = guest.post(edit, url=URL, description="mine", version=hidden_version(stale))
+    assert (again.status, newest(api)["description"]) == (200, "mine")
+
+
+def hidden_version(page: PageResponse) -> str:
+    """Return the version that a form submits."""
+    return re.findall(r'name="version" value="([0-9a-f]+)"', page.html)[0]
+
+
 def test_a_url_query_is_shown_on_one_tab_only(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
     made = api.endpoint(f"{URL}?token=geheim")["id"]

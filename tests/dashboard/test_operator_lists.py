@@ -64,6 +64,22 @@ def test_an_invalid_account_shows_errors_at_its_fields(server: Server) -> None:
     assert server.api().ok("GET", f"/v1/accounts/{account}")["name"] == "Rapids"
 
 
+def test_an_account_has_an_own_id_and_metadata(server: Server) -> None:
+    guest, uid = operator(server), f"club-{uuid4().hex}"
+    page = guest.post(f"{ACCOUNTS}/new", name="Otters", uid=uid, metadata='{"plan": "<b>club</b>"}')
+    assert (page.status, uid in page.text, "<b>club</b>" in page.text, "<b>" in page.html) == (200, True, True, False)
+    assert guest.get(f"{ACCOUNTS}?search={uid}").html.count("Otters") == 1
+    assert "has the uid" in problem(guest.post(f"{ACCOUNTS}/new", name="Seals", uid=uid, metadata=""), "uid")
+    assert problem(guest.post(page.path, name="Otters", uid=uid, metadata="[]"), "metadata")
+    version = re.findall(r'name="version" value="([0-9a-f]+)"', page.html)[0]
+    server.api().ok("PATCH", f"/v1/accounts/{uid}", {"metadata": {"plan": "pro"}})
+    stale = guest.post(page.path, name="Mine", uid=uid, metadata="", version=version)
+    assert "Another person changed these settings" in problem(stale, "name")
+    assert guest.post(page.path, name="Otters", contact_emails="").status == 200
+    kept = server.api().ok("GET", f"/v1/accounts/{uid}")
+    assert (kept["uid"], kept["metadata"], kept["name"]) == (uid, {"plan": "pro"}, "Otters")
+
+
 def test_a_portal_link_has_the_selected_email_and_role(server: Server) -> None:
     account, _ = server.account("Portal")
     guest, path = operator(server), f"{ACCOUNTS}/{account}"

@@ -48,6 +48,22 @@ def test_empty_responses_are_none_and_none_parameters_are_omitted(api: ScriptedA
         client.request("GET", "v1/x")
 
 
+def test_an_update_sends_the_version_of_an_earlier_response(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({"id": "ep_1"}, etag='"v1"'), json_response({"id": "ep_1"}, etag='"v2"')]
+    endpoint = client.endpoints.get("ep_1")
+    copied = pickle.loads(pickle.dumps(endpoint))
+    changed = client.endpoints.update("ep_1", if_match=copied, description="a")
+    assert changed == endpoint == {"id": "ep_1"}
+    api.script = [problem_response(412, "precondition_failed"), json_response({"id": "ep_1"})]
+    with pytest.raises(ApiError, match="precondition_failed"):
+        client.endpoints.update("ep_1", if_match=endpoint, description="b")
+    client.endpoints.update("ep_1", if_match='"v2"', description="b")
+    assert [each.headers.get("if-match") for each in api.requests] == [None, '"v1"', '"v1"', '"v2"']
+    assert api.requests[1].json == {"description": "a"}
+    with pytest.raises(ValueError, match="if_match"):
+        client.endpoints.update("ep_1", if_match={"id": "ep_1"}, description="c")
+
+
 def test_timestamps_in_bodies_can_be_datetimes_with_a_time_zone(api: ScriptedApi, client: Client) -> None:
     timestamp, written = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"
     api.script = [

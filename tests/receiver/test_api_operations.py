@@ -80,6 +80,7 @@ def test_every_operation_has_a_method_with_its_parameters(operation: tuple[str, 
     for method in methods:
         assert set(method.call.query) == accepted["query"]
         assert ("idempotency_key" in method.parameters) == ("Idempotency-Key" in accepted["header"])
+        assert ("if_match" in method.parameters) == ("If-Match" in accepted["header"])
         if not method.takes_any_field:
             # A parameter that is also a header is sent as a header.
             assert set(method.call.body or ()) == _fields(described) - {"idempotency_key"}

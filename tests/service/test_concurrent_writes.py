@@ -13,11 +13,12 @@ from uplift_server.core.security.rights import Role
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
 from uplift_server.service.endpoints import EndpointDraft
-from uplift_server.service.errors import Conflict, Unauthorized
+from uplift_server.service.errors import Conflict, PreconditionFailed, Unauthorized
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.keys import KeyDraft
 from uplift_server.service.members import InvitationDraft
 from uplift_server.service.startup import prepare
+from uplift_server.service.versions import version_of
 from uplift_server.store import people
 from uplift_server.store.postgres import PostgresDatabase
 
@@ -151,6 +152,38 @@ async def test_concurrent_updates_keep_the_fields_of_each_other(worlds: tuple[Wo
     assert found.headers == {"X-A": "1", "X-B": "2"}
     assert metadata_of(found.endpoint.metadata) == {"a": "1", "b": "2"}
     assert (found.endpoint.description, found.endpoint.event_types) == ("a", ("athlete.*",))
+
+
+@pytest.mark.parametrize("kind", ["account", "endpoint"])
+async def test_one_of_two_updates_of_a_version_succeeds(
+    worlds: tuple[World, World], postgres_url: str, kind: str
+) -> None:
+    account = await shared_account(*worlds)
+    callers = [world.services.authenticator.caller(world.operator_header, account) for world in worlds]
+    shown = await worlds[0].services.endpoints.create(callers[0], EndpointDraft("https://example.com/"))
+    worlds[1].cache.put_endpoint(shown.endpoint)
+    endpoint, record = prefixed(ENDPOINT, shown.endpoint.id), worlds[0].cache.accounts[worlds[0].seq(account)]
+    versions = frozenset({version_of(record if kind == "account" else shown.endpoint)})
+    async with slow_statements(postgres_url, "UPDATE ON accounts", "UPDATE ON endpoints"):
+        results = await asyncio.gather(
+            *(
+                world.services.accounts.update(caller, account, AccountDraft(f"by {number}"), versions=versions)
+                if kind == "account"
+                else world.services.endpoints.update(
+                    caller, endpoint, EndpointDraft(description=f"by {number}"), versions=versions
+                )
+                for number, (world, caller) in enumerate(zip(worlds, callers, strict=True))
+            ),
+            return_exceptions=True,
+        )
+    assert [isinstance(each, PreconditionFailed) for each in results].count(True) == 1
+    winner = next(number for number, each in enumerate(results) if not isinstance(each, BaseException))
+    stored = (
+        (await worlds[0].services.accounts.get(worlds[0].operator, account)).name
+        if kind == "account"
+        else (await worlds[0].services.endpoints.get(callers[0], endpoint)).endpoint.description
+    )
+    assert stored == f"by {winner}"
 
 
 async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:

@@ -49,12 +49,13 @@ class Accounts(Noun[Way]):
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
     @verb
-    def update(self, account: str, /, **changes: Any) -> Call[JsonObject]:
+    def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
-        `metadata` contains only changes: a value of None removes one.
+        `metadata` contains only changes: a value of None removes one. `if_match` is the account that you read: if it
+        has changed since, the call raises ApiError with the status 412.
         """
-        return change("PATCH", _account(account), changes)
+        return change("PATCH", _account(account), changes, if_match)
 
     @verb
     def delete(self, account: str) -> Call[None]:
@@ -286,8 +287,13 @@ class EventTypes(Noun[Way]):
         example: object = None,
         api_version: str | None = None,
         archived: bool | None = None,
+        if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Create or replace an event type. Omitted fields have their defaults."""
+        """Create or replace an event type. Omitted fields have their defaults.
+
+        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with the status
+        412.
+        """
         body = given(
             description=description,
             group=group,
@@ -296,7 +302,7 @@ class EventTypes(Noun[Way]):
             api_version=api_version,
             archived=archived,
         )
-        return change("PUT", f"{_EVENT_TYPES}/{segment(name)}", body)
+        return change("PUT", f"{_EVENT_TYPES}/{segment(name)}", body, if_match)
 
     @verb
     def delete(self, name: str) -> Call[None]:

@@ -11,7 +11,7 @@ from inspect import Signature, signature
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast, get_args, overload
 
 from uplift_webhooks.api.failures import ApiMisaddressed
-from uplift_webhooks.api.pages import JsonObject, Page, Request, items, page_of, pages
+from uplift_webhooks.api.pages import JsonObject, Page, Request, Versioned, items, page_of, pages
 
 
 class Blocking:
@@ -40,11 +40,14 @@ class Call(Generic[R_co]):
     """Parameters that are None are omitted."""
     body: JsonObject | None = None
     idempotency_key: str | None = None
+    if_match: JsonObject | str | None = None
 
     def make(self, request: Request) -> R_co:
         """Make the call. Raises ApiFailure."""
         # Without a key, `Client.request` generates one.
-        headers = None if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
+        headers = {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
+        if self.if_match is not None:
+            headers["if-match"] = etag_of(self.if_match)
         return self.read(self.path, request(self.method, self.path, query=self.query, body=self.body, headers=headers))
 
 
@@ -163,9 +166,18 @@ def post(
     return Call("POST", path, _object, query, body, idempotency_key)
 
 
-def change(method: str, path: str, body: JsonObject) -> Call[JsonObject]:
+def change(method: str, path: str, body: JsonObject, if_match: JsonObject | str | None = None) -> Call[JsonObject]:
     """Update an object (`PATCH`) or replace it (`PUT`)."""
-    return Call(method, path, _object, body=body)
+    return Call(method, path, _object, body=body, if_match=if_match)
+
+
+def etag_of(version: JsonObject | str) -> str:
+    """Return the ETag of an object from an earlier response, or the ETag itself. Raises ValueError."""
+    if isinstance(version, str):
+        return version
+    if isinstance(version, Versioned):
+        return version.etag
+    raise ValueError("if_match must be an object from get, create, update or put, or an ETag.")
 
 
 def delete(path: str) -> Call[None]:

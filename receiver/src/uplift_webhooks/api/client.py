@@ -17,7 +17,7 @@ from uplift_webhooks.api.calls import Blocking
 from uplift_webhooks.api.connections import ApiResponse, Connections
 from uplift_webhooks.api.everything import Everything
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, FieldError
-from uplift_webhooks.api.pages import Instant
+from uplift_webhooks.api.pages import Instant, Versioned
 from uplift_webhooks.api.reconciliation import Reconciliation
 
 URL_VARIABLE: Final = "UPLIFT_API_URL"
@@ -186,11 +186,13 @@ class Client(Everything[Blocking]):
         if not 200 <= answer.status < 300:
             raise api_error(answer)
         try:
-            return json.loads(answer.content) if answer.content else None
+            found = json.loads(answer.content) if answer.content else None
         except (ValueError, RecursionError):
             raise ApiMisaddressed(
                 f"The server at {self._connections.url} is not an Uplift Webhooks server: its response is not JSON."
             ) from None
+        etag = answer.headers.get("etag")
+        return found if etag is None or not isinstance(found, dict) else Versioned(found, etag)
 
 
 def api_error(answer: ApiResponse) -> ApiError:

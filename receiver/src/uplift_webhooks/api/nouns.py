@@ -105,12 +105,13 @@ class Endpoints(Noun[Way]):
         return post(_ENDPOINTS, body, idempotency_key=idempotency_key)
 
     @verb
-    def update(self, endpoint: str, /, **changes: Any) -> Call[JsonObject]:
+    def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an endpoint. Omitted fields do not change. None sets the default.
 
-        `headers` and `metadata` contain only changes: a value of None removes one.
+        `headers` and `metadata` contain only changes: a value of None removes one. `if_match` is the endpoint that you
+        read: if it has changed since, the call raises ApiError with the status 412.
         """
-        return change("PATCH", _path(_ENDPOINTS, endpoint), changes)
+        return change("PATCH", _path(_ENDPOINTS, endpoint), changes, if_match)
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:

@@ -10,6 +10,18 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
 """An object of the API, with the fields of the API reference."""
+
+
+class Versioned(dict[str, Any]):
+    """An object with its version, for `if_match`."""
+
+    __slots__ = ("etag",)
+
+    def __init__(self, fields: JsonObject, etag: str) -> None:
+        super().__init__(fields)
+        self.etag = etag
+
+
 Instant = str | datetime
 """A timestamp: ISO 8601, or a datetime with a time zone."""
 Order = Literal["desc", "asc"]

@@ -9,11 +9,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
-from uplift_server.api.openapi_errors import PROBLEM, RESPONSE_HEADERS, error_responses, success_headers
+from uplift_server.api.object_headers import expected_versions
+from uplift_server.api.openapi_errors import PROBLEM, RESPONSE_HEADERS, error_responses, headers_of, success_headers
 from uplift_server.api.openapi_operations import OPERATIONS
 from uplift_server.api.openapi_webhooks import WEBHOOK_PARAMETERS, event_schemas, webhooks
 from uplift_server.api.reading import BodyReader, QueryReader, key_of
 from uplift_server.api.routes.system import PUBLIC
+from uplift_server.api.views import AccountView, EndpointView, EventTypeView
 from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX
 
 _DESCRIPTION: Final = (
@@ -74,6 +76,15 @@ _INCLUDE: Final = {
     "description": "`endpoints`: list the endpoints that each event matched. This needs an additional read.",
     "schema": {"type": "string", "enum": ["endpoints"]},
 }
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "`ETag` of the object that you read. If the object has changed since, the call returns 412.",
+    "schema": {"type": "string"},
+}
+_VERSIONED: Final = (AccountView, EndpointView, EventTypeView)
+"""The models of objects with an ETag."""
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type from the catalog."},
@@ -211,7 +222,7 @@ def _public(value: Any) -> Any:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add the body and the query parameters from the models of the readers."""
+    """Add the body and the query parameters from the models of the readers, and the headers for objects."""
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
@@ -220,6 +231,14 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
             operation.setdefault("parameters", []).extend(_query(reader.model))
     if key_of.__name__ in route.endpoint.__code__.co_names:
         operation.setdefault("parameters", []).append(_KEY_HEADER)
+    if expected_versions.__name__ in route.endpoint.__code__.co_names:
+        operation.setdefault("parameters", []).append(_IF_MATCH)
+    for status, response in operation["responses"].items():
+        names = ["Location"] if status == "201" else []
+        if route.response_model in _VERSIONED and status in {"200", "201"}:
+            names.append("ETag")
+        if names:
+            response["headers"] = headers_of(names)
 
 
 def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:

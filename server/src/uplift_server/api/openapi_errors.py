@@ -38,6 +38,16 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "`true` if an earlier request with the same key created the object. Omitted otherwise.",
         "schema": {"type": "string", "enum": ["true"]},
     },
+    "ETag": {
+        "description": "Version of the object, for `If-Match`.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Location": {
+        "description": "Path of the new object.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     "Retry-After": {
         "description": "Seconds to wait before you send the request again.",
         "required": True,
@@ -79,7 +89,7 @@ _DEFAULT: Final = {
 def success_headers(operation: Operation, described: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headers of the successful responses to an operation."""
     repeatable = any(each["name"] == "Idempotency-Key" for each in described.get("parameters", ()))
-    return _headers([*operation.headers, *([_REPLAYED] if repeatable else [])])
+    return headers_of([*operation.headers, *([_REPLAYED] if repeatable else [])])
 
 
 def error_responses(operation: Operation, described: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +128,10 @@ def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
 
 def _response(status: int, codes: Iterable[str]) -> dict[str, Any]:
     response = {**_DEFAULT, "description": " ".join(f"`{code}`: {TITLES[code]}." for code in codes)}
-    headers = _headers(_OF_STATUS.get(status, ()))
+    headers = headers_of(_OF_STATUS.get(status, ()))
     return {**response, "headers": headers} if headers else response
 
 
-def _headers(names: Iterable[str]) -> dict[str, Any]:
+def headers_of(names: Iterable[str]) -> dict[str, Any]:
+    """Return references to response headers by name."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -16,6 +16,7 @@ from uplift_server.dashboard.security import CSRF_FIELD
 from uplift_server.service.errors import Malformed, PayloadTooLarge
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.unfinished_bodies import Reservation
+from uplift_server.service.versions import Versions
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
@@ -26,6 +27,7 @@ FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
 
+CHANGED_SINCE: Final = "Another person changed these settings after you opened this page. Check them, and save again."
 _OFFSET: Final = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d)$")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -94,6 +96,12 @@ class Form:
     def as_sent(self) -> Mapping[str, Sequence[str]]:
         """Return all fields."""
         return self._values
+
+
+def seen_versions(form: Form) -> Versions:
+    """Return the version that the person saw. None accepts all versions, for a page of an earlier release."""
+    version = form.optional("version")
+    return None if version is None else frozenset({version})
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:

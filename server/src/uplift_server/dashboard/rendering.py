@@ -28,6 +28,7 @@ from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 from uplift_server.dashboard.words import OUTCOMES, count, day
+from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
@@ -104,6 +105,7 @@ def _environment() -> Environment:
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
         "metadata": metadata_of,
+        "version": version_of,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
         "endpoint_id": lambda value: ids.prefixed(ids.ENDPOINT, value),
         "event_id": ids.uuid_text,

@@ -17,6 +17,7 @@ from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
+from uplift_server.service.versions import Versions, require_version
 from uplift_server.store import accounts, audit, changes, idempotency
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Page
@@ -126,9 +127,15 @@ class Accounts:
         return stored, hash(tuple((each.seq, each.health, each.record.updated_at) for each in live))
 
     async def update(
-        self, caller: Caller, account: str, draft: AccountDraft, *, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        account: str,
+        draft: AccountDraft,
+        *,
+        versions: Versions = None,
+        problems: Sequence[Problem] = (),
     ) -> Account:
-        """Update an account. Members can update only its contacts. Raises NotFound."""
+        """Update an account. Members can update only its contacts. Raises NotFound and PreconditionFailed."""
         if caller.principal.role is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         else:
@@ -137,7 +144,7 @@ class Accounts:
         if not draft.is_for_members:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems()])
-        return await self._context.run_shielded(self._update(caller, account_id, draft))
+        return await self._context.run_shielded(self._update(caller, account_id, draft, versions))
 
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
@@ -180,7 +187,7 @@ class Accounts:
             self._context.cache.put_account(account)
         return account, repeated
 
-    async def _update(self, caller: Caller, account_id: bytes, draft: AccountDraft) -> Account:
+    async def _update(self, caller: Caller, account_id: bytes, draft: AccountDraft, versions: Versions) -> Account:
         now = self._context.now()
 
         def update(connection: Transaction) -> Account | None:
@@ -189,6 +196,7 @@ class Accounts:
                 accounts.lock_uids(connection)
 
             def change(stored: Account) -> Account:
+                require_version(stored, versions)
                 metadata = draft.metadata_after(metadata_of(stored.metadata))
                 require_valid(check_metadata(metadata))
                 changed = replace(

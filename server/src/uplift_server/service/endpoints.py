@@ -24,6 +24,7 @@ from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
 from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.service.versions import Versions, require_version
 from uplift_server.store import accounts, audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
 from uplift_server.store.encryption import Cipher
@@ -189,13 +190,20 @@ class Endpoints:
         return await self._show_all([by_seq[seq] for seq in seqs if seq in by_seq])
 
     async def update(
-        self, caller: Caller, endpoint: str, draft: EndpointDraft, *, problems: Sequence[Problem] = ()
+        self,
+        caller: Caller,
+        endpoint: str,
+        draft: EndpointDraft,
+        *,
+        versions: Versions = None,
+        problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Update an endpoint. The update applies to the next attempt. Raises NotFound."""
+        """Update an endpoint. The update applies to the next attempt. Raises NotFound and PreconditionFailed."""
         caller.require(Scope.ENDPOINTS_WRITE)
         record = self.find_cached(caller, endpoint)
         require_valid([*problems, *await self._problems(draft)])
-        return await self.show(await self._context.run_shielded(self._update(caller, record, draft.normalized())))
+        changed = await self._context.run_shielded(self._update(caller, record, draft.normalized(), versions))
+        return await self.show(changed)
 
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Delete an endpoint, and cancel its pending and held deliveries. Raises NotFound."""
@@ -326,7 +334,7 @@ class Endpoints:
         self._context.engine.endpoints.note_due(endpoint.seq)
         return await self.show(endpoint, secret)
 
-    async def _update(self, caller: Caller, record: Endpoint, draft: EndpointDraft) -> Endpoint:
+    async def _update(self, caller: Caller, record: Endpoint, draft: EndpointDraft, versions: Versions) -> Endpoint:
         now, endpoint_id = self._context.now(), record.id
 
         def change(stored: Endpoint, *, bound: bool) -> Endpoint:
@@ -356,6 +364,7 @@ class Endpoints:
                 accounts.require(connection, record.account_seq)
 
             def change_with_details(stored: Endpoint) -> Endpoint:
+                require_version(stored, versions)
                 changed = change(stored, bound=bound)
                 details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))
                 return changed

@@ -70,6 +70,15 @@ class Conflict(ServiceError):
     code = "conflict"
 
 
+class PreconditionFailed(Conflict):
+    """The object changed after the caller read it."""
+
+    code = "precondition_failed"
+
+    def __init__(self) -> None:
+        super().__init__("The object changed after you read it. Get it again, and repeat your change.")
+
+
 class IdempotencyConflict(Conflict):
     """An idempotency key or event ID was used with different content."""
 

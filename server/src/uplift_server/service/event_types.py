@@ -17,6 +17,7 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given_or, given_or_none
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import not_found, require_valid
+from uplift_server.service.versions import Versions, require_version
 from uplift_server.store import audit, event_types, locks
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import EventType, Page
@@ -63,11 +64,13 @@ class EventTypes:
         draft: EventTypeDraft,
         *,
         expected: Expected = Expected.ANYTHING,
+        versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Return it, and whether it is new.
 
-        Raises Invalid, including if Expected.NONE does not hold, and NotFound if Expected.ONE does not hold.
+        Raises Invalid, including if Expected.NONE does not hold, NotFound if Expected.ONE does not hold, and
+        PreconditionFailed.
         """
         caller.require_operator()
         wrong = check_name(name, "name")
@@ -75,7 +78,7 @@ class EventTypes:
         # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
         require_valid([*problems, wrong, *found])
-        return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected))
+        return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected, versions))
 
     async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
         """Archive a type, so that new events are rejected, or publish it again. Raises NotFound."""
@@ -116,6 +119,7 @@ class EventTypes:
         schema: str | None,
         example: str | None,
         expected: Expected,
+        versions: Versions,
     ) -> tuple[EventType, bool]:
         now = self._context.now()
         description = given_or(draft.description, "")
@@ -125,6 +129,7 @@ class EventTypes:
         def put(connection: Transaction) -> tuple[EventType, bool]:
             locks.take(connection, locks.CATALOG)
             before = event_types.get(connection, name)
+            require_version(before, versions)
             archived = given_or(draft.archived, False)
             if expected is Expected.NONE and before is not None:
                 require_valid([_TAKEN])

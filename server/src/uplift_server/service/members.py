@@ -195,7 +195,8 @@ class Members:
 
         person = (await self._context.database.write(find)).person
         assert person.password_hash is not None
-        return ShownLink(self._links.reset_url(person.id, person.password_hash, ends_at), ends_at, repeated=False)
+        url = self._links.reset_url(person.id, person.password_hash, ends_at)
+        return ShownLink(url, ends_at, repeated=False)
 
     def _managed_account(self, caller: Caller, account: str) -> Account:
         caller.require_right(Right.MEMBERS_MANAGE)

@@ -357,7 +357,7 @@ def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[
         "previous_secret": secrets.previous,
         "previous_expires_at": secrets.previous_expires_at,
         "uplift_header_new": secrets.header_new,
-        "updated_at": now,
+        "updated_at": max(now, endpoint.updated_at + 1),
     }
     connection.execute(sa.update(endpoints).where(endpoints.c.seq == endpoint.seq).values(**values))
     return replace(endpoint, **values)

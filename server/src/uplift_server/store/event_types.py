@@ -30,6 +30,7 @@ def put(
     """Create or replace an event type. Return it, and whether it is new.
 
     An archived type keeps its `archived_at`, a documented one stays documented, and a deleted one becomes new.
+    `updated_at` always increases.
     """
     locks.take(connection, locks.CATALOG)
     stored = connection.execute(sa.select(event_types).where(event_types.c.name == name)).first()
@@ -44,7 +45,7 @@ def put(
         "api_version": api_version,
         "documented": documented or (stored is not None and stored.documented),
         "created_at": now if stored is None or fresh else stored.created_at,
-        "updated_at": now,
+        "updated_at": now if stored is None else max(now, stored.updated_at + 1),
         "archived_at": archived_at,
         "deleted_at": None,
     }
@@ -96,7 +97,8 @@ def set_archived(connection: Connection, name: str, *, archived: bool, now: int)
     """Archive or restore a type. Return the new type, or None if it does not exist."""
     change = sa.update(event_types).where(event_types.c.name == name, _LIVE)
     change = change.where(event_types.c.archived_at.is_(None) if archived else event_types.c.archived_at.is_not(None))
-    connection.execute(change.values(archived_at=now if archived else None, updated_at=now))
+    later = sa.case((event_types.c.updated_at < now, now), else_=event_types.c.updated_at + 1)
+    connection.execute(change.values(archived_at=now if archived else None, updated_at=later))
     return get(connection, name)
 
 

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import AccountChange, AccountNew, Paging
+from uplift_server.api.object_headers import expected_versions, send_location, send_version
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import account_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import AccountView, Listed
+from uplift_server.core import ids
 from uplift_server.service.accounts import AccountDraft
 
 router = APIRouter(tags=["Accounts"])
@@ -27,6 +29,8 @@ async def create_account(
         caller, AccountDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=repeated)
+    send_location(response, "accounts", ids.prefixed(ids.ACCOUNT, account.id))
+    send_version(response, account)
     return account_view(account)
 
 
@@ -40,28 +44,40 @@ async def list_accounts(
 
 
 @router.get("/v1/account", summary="Get your account")
-async def get_own_account(services: ServicesOf, caller: CallerOf) -> AccountView:
+async def get_own_account(response: Response, services: ServicesOf, caller: CallerOf) -> AccountView:
     """Requires any account key. Returns the account of the key.
 
     Operator keys, and service keys with the scope `accounts:read`, name the account in `Uplift-Account`.
     """
-    return account_view(services.accounts.own(caller))
+    found = services.accounts.own(caller)
+    send_version(response, found)
+    return account_view(found)
 
 
 @router.get("/v1/accounts/{account}", summary="Get an account")
-async def get_account(services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
+async def get_account(response: Response, services: ServicesOf, caller: CallerOf, account: str) -> AccountView:
     """Requires an operator key, or a service key with the scope `accounts:read`."""
-    return account_view(await services.accounts.get(caller, account))
+    found = await services.accounts.get(caller, account)
+    send_version(response, found)
+    return account_view(found)
 
 
 @router.patch("/v1/accounts/{account}", summary="Update an account")
 async def change_account(
-    services: ServicesOf, caller: CallerOf, account: str, sent: Annotated[Sent, Depends(BodyReader(AccountChange))]
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    sent: Annotated[Sent, Depends(BodyReader(AccountChange))],
 ) -> AccountView:
     """Requires an operator key, or a service key with the scope `accounts:write`. Omitted fields stay unchanged."""
-    return account_view(
-        await services.accounts.update(caller, account, AccountDraft(**sent.given, merges=True), problems=sent.problems)
+    draft = AccountDraft(**sent.given, merges=True)
+    changed = await services.accounts.update(
+        caller, account, draft, versions=expected_versions(request), problems=sent.problems
     )
+    send_version(response, changed)
+    return account_view(changed)
 
 
 @router.delete("/v1/accounts/{account}", status_code=204, summary="Delete an account")

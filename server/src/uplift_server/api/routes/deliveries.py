@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import AttemptsQuery, BulkResendNew, DeliveriesQuery, Nothing, Paging
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import (
     attempt_view,
@@ -63,6 +64,7 @@ async def resend_deliveries(
         caller, query, rate, idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=found.repeated)
+    send_location(response, "replays")
     return bulk_resend_view(found, spans=caller.spans_accounts)
 
 

@@ -8,7 +8,7 @@ from uplift_server.api.bodies import EndpointEnabling, EndpointTest, Nothing
 from uplift_server.api.reading import BodyReader, CallerOf, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import attempt_view, delivery_view, signature_check_view
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.routes.endpoints import view_of
+from uplift_server.api.routes.endpoints import send_endpoint
 from uplift_server.api.views import AttemptView, DeliveryView, EndpointView, SignatureCheckView
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import HeldAction
@@ -18,14 +18,17 @@ Empty = Annotated[Sent, Depends(BodyReader(Nothing, required=False))]
 
 
 @router.post("/v1/endpoints/{endpoint}/pause", summary="Pause an endpoint", response_model_exclude_unset=True)
-async def pause_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
+async def pause_endpoint(
+    response: Response, services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty
+) -> EndpointView:
     """Requires the scope `endpoints:write`. Holds pending and new deliveries until the endpoint is enabled."""
     shown = await services.endpoint_states.pause(caller, endpoint, problems=sent.problems)
-    return view_of(services, caller, shown)
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.post("/v1/endpoints/{endpoint}/enable", summary="Enable an endpoint", response_model_exclude_unset=True)
 async def enable_endpoint(
+    response: Response,
     services: ServicesOf,
     caller: CallerOf,
     endpoint: str,
@@ -34,14 +37,16 @@ async def enable_endpoint(
     """Requires the scope `endpoints:write`. Applies `held` to held deliveries, even if the endpoint is enabled."""
     held = HeldAction[(sent.given.get("held") or "send").upper()]
     shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
-    return view_of(services, caller, shown)
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.post("/v1/endpoints/{endpoint}/disable", summary="Disable an endpoint", response_model_exclude_unset=True)
-async def disable_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty) -> EndpointView:
+async def disable_endpoint(
+    response: Response, services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty
+) -> EndpointView:
     """Requires an operator key. Holds deliveries like a pause. The account can enable the endpoint again."""
     shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
-    return view_of(services, caller, shown)
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesQuery, EndpointNew, EndpointsQuery
+from uplift_server.api.object_headers import expected_versions, send_location, send_version
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
@@ -36,7 +37,8 @@ async def create_endpoint(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=shown.repeated)
-    return view_of(services, caller, shown)
+    send_location(response, "endpoints", ids.prefixed(ids.ENDPOINT, shown.endpoint.id))
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.get("/v1/endpoints", summary="List endpoints", response_model_exclude_unset=True)
@@ -46,24 +48,30 @@ async def list_endpoints(
     """Requires the scope `endpoints:read`. Returns endpoints, newest first."""
     values: EndpointsQuery = parsed.values
     page = await services.endpoints.page(caller, values.listing(), values.endpoint_query(), problems=parsed.problems)
-    return listed(page, lambda shown: view_of(services, caller, shown), services.context)
+    return listed(page, lambda shown: _view(services, caller, shown), services.context)
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)
-async def get_endpoint(services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
+async def get_endpoint(response: Response, services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
     """Requires the scope `endpoints:read`."""
-    return view_of(services, caller, await services.endpoints.get(caller, endpoint))
+    return send_endpoint(response, services, caller, await services.endpoints.get(caller, endpoint))
 
 
 @router.patch("/v1/endpoints/{endpoint}", summary="Update an endpoint", response_model_exclude_unset=True)
 async def change_endpoint(
-    services: ServicesOf, caller: CallerOf, endpoint: str, sent: Annotated[Sent, Depends(BodyReader(EndpointChange))]
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(EndpointChange))],
 ) -> EndpointView:
     """Requires the scope `endpoints:write`. Omitted fields stay unchanged. The next attempt uses the new values."""
+    draft = EndpointDraft.from_fields(sent.given, merges=True)
     shown = await services.endpoints.update(
-        caller, endpoint, EndpointDraft.from_fields(sent.given, merges=True), problems=sent.problems
+        caller, endpoint, draft, versions=expected_versions(request), problems=sent.problems
     )
-    return view_of(services, caller, shown)
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.delete("/v1/endpoints/{endpoint}", status_code=204, summary="Delete an endpoint")
@@ -88,7 +96,13 @@ async def list_endpoint_deliveries(
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)
 
 
-def view_of(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
+def send_endpoint(response: Response, services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
+    """Set the ETag of an endpoint, and return it for the response."""
+    send_version(response, shown.endpoint)
+    return _view(services, caller, shown)
+
+
+def _view(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
     """Return an endpoint for a response, with its account if the caller sees several accounts."""
     owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))

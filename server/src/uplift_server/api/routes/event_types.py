@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import EventTypeNew, Paging
+from uplift_server.api.object_headers import expected_versions, send_location, send_version
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import event_type_view, listed
 from uplift_server.api.views import EventTypeView, Listed
@@ -19,6 +20,7 @@ router = APIRouter(tags=["Event types"])
     responses={201: {"model": EventTypeView, "description": "The event type is new."}},
 )
 async def put_event_type(
+    request: Request,
     response: Response,
     services: ServicesOf,
     caller: CallerOf,
@@ -27,9 +29,12 @@ async def put_event_type(
 ) -> EventTypeView:
     """Requires an operator key. Takes effect with the next event. Omitted fields get their defaults."""
     event_type, fresh = await services.event_types.put(
-        caller, name, EventTypeDraft(**sent.given), problems=sent.problems
+        caller, name, EventTypeDraft(**sent.given), versions=expected_versions(request), problems=sent.problems
     )
-    response.status_code = 201 if fresh else 200
+    if fresh:
+        response.status_code = 201
+        send_location(response, "event-types", event_type.name)
+    send_version(response, event_type)
     return event_type_view(event_type)
 
 
@@ -43,9 +48,11 @@ async def list_event_types(
 
 
 @router.get("/v1/event-types/{name}", summary="Get an event type")
-async def get_event_type(services: ServicesOf, _caller: CallerOf, name: str) -> EventTypeView:
+async def get_event_type(response: Response, services: ServicesOf, _caller: CallerOf, name: str) -> EventTypeView:
     """Requires any API key."""
-    return event_type_view(services.event_types.get(name))
+    found = services.event_types.get(name)
+    send_version(response, found)
+    return event_type_view(found)
 
 
 @router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")

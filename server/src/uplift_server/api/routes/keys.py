@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import KeyChange, KeyNew, Paging, ServiceKeyNew
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import key_view, service_key_view
 from uplift_server.api.people_views import KeyView, ServiceKeyView
 from uplift_server.api.reading import (
@@ -20,6 +21,7 @@ from uplift_server.api.reading import (
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed
+from uplift_server.core import ids
 from uplift_server.service.keys import KeyDraft
 
 router = APIRouter(tags=["Accounts"])
@@ -45,7 +47,9 @@ async def create_key(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=text is None)
-    return key_view(key, account_id(services, caller, account), text)
+    owner = account_id(services, caller, account)
+    send_location(response, "accounts", owner, "keys", ids.prefixed(ids.KEY, key.id))
+    return key_view(key, owner, text)
 
 
 @router.get("/v1/accounts/{account}/keys", summary="List API keys", response_model_exclude_unset=True)
@@ -90,6 +94,7 @@ async def create_service_key(
         caller, KeyDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=text is None)
+    send_location(response, "keys", ids.prefixed(ids.KEY, key.id))
     return service_key_view(key, text)
 
 

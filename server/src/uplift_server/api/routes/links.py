@@ -5,12 +5,23 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import LinkNew, Paging, SignInLinkNew
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import link_view, portal_link_view
 from uplift_server.api.people_views import LinkView, PortalLinkView
-from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
+from uplift_server.api.reading import (
+    BodyReader,
+    CallerOf,
+    ParsedQuery,
+    QueryReader,
+    Sent,
+    ServicesOf,
+    account_id,
+    key_of,
+)
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed
+from uplift_server.core import ids
 from uplift_server.service.portal_links import LinkDraft
 
 router = APIRouter(tags=["Accounts"])
@@ -40,7 +51,9 @@ async def create_portal_link(
     )
     mark_repeated(response, repeated=link.repeated)
     assert link.link is not None, "a portal link is stored"
-    return portal_link_view(link.link, account, link.url)
+    owner = account_id(services, caller, account)
+    send_location(response, "accounts", owner, "portal-links", ids.prefixed(ids.LINK, link.link.id))
+    return portal_link_view(link.link, owner, link.url)
 
 
 @router.get("/v1/accounts/{account}/portal-links", summary="List portal links", response_model_exclude_unset=True)
@@ -49,7 +62,8 @@ async def list_portal_links(
 ) -> Listed[PortalLinkView]:
     """Requires an operator key. Returns unused links that have not expired, newest first."""
     page = await services.portal_links.page(caller, account, parsed.values.listing(), problems=parsed.problems)
-    return listed(page, lambda link: portal_link_view(link, account), services.context)
+    owner = account_id(services, caller, account)
+    return listed(page, lambda link: portal_link_view(link, owner), services.context)
 
 
 @router.delete("/v1/accounts/{account}/portal-links/{link}", status_code=204, summary="Revoke a portal link")
@@ -77,4 +91,6 @@ async def create_sign_in_link(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=link.repeated)
+    assert link.link is not None, "a sign-in link is stored"
+    send_location(response, "sign-in-links", ids.prefixed(ids.LINK, link.link.id))
     return link_view(link)

@@ -12,6 +12,7 @@ from uplift_server.api.bodies import Paging
 from uplift_server.api.guard import send_error
 from uplift_server.api.listen_bodies import ListenSessionNew, ListenTestNew
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.problems import error_response_of
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
@@ -56,6 +57,7 @@ async def create_listen_session(
         caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems
     )
     mark_repeated(response, repeated=shown.repeated)
+    send_location(response, "listen-sessions", ids.prefixed(ids.LISTEN_SESSION, shown.session.id))
     return listen_session_view(shown, spans=caller.spans_accounts)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
 from uplift_server.api.people_views import InvitationView, LinkView, MemberView
 from uplift_server.api.reading import (
@@ -20,6 +21,7 @@ from uplift_server.api.reading import (
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed
+from uplift_server.core import ids
 from uplift_server.service.fields import UNSET
 from uplift_server.service.members import InvitationDraft
 
@@ -59,7 +61,9 @@ async def invite_member(
         problems=sent.problems,
     )
     mark_repeated(response, repeated=made.repeated)
-    return invitation_view(made.invitation, account_id(services, caller, account), made.url)
+    owner = account_id(services, caller, account)
+    send_location(response, "accounts", owner, "invitations", ids.prefixed(ids.INVITATION, made.invitation.id))
+    return invitation_view(made.invitation, owner, made.url)
 
 
 @router.patch("/v1/accounts/{account}/members/{member}", summary="Change the role of a member")
@@ -88,6 +92,7 @@ async def remove_member(services: ServicesOf, caller: CallerOf, account: str, me
     summary="Create a password reset link",
 )
 async def reset_password(
+    response: Response,
     services: ServicesOf,
     caller: CallerOf,
     account: str,
@@ -95,7 +100,9 @@ async def reset_password(
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
     """Requires an operator key. Returns a one-time link that resets the member's password, valid for 1 hour."""
-    return link_view(await services.members.reset_password(caller, account, member, problems=sent.problems))
+    link = await services.members.reset_password(caller, account, member, problems=sent.problems)
+    send_location(response, "accounts", account_id(services, caller, account), "members", member)
+    return link_view(link)
 
 
 @router.get("/v1/accounts/{account}/invitations", summary="List pending invitations", response_model_exclude_unset=True)

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from uplift_server.api.bodies import Nothing, Paging, ReplayNew
+from uplift_server.api.object_headers import send_location
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
+from uplift_server.core import ids
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.timestamps import parse_timestamp
 from uplift_server.service.principals import Caller
@@ -49,6 +51,7 @@ async def create_replay(
         return replay_preview(await services.replays.preview(caller, draft, problems=sent.problems))
     shown = await services.replays.create(caller, draft, idempotency_key=key_of(request, sent), problems=sent.problems)
     mark_repeated(response, repeated=shown.repeated)
+    send_location(response, "replays", ids.prefixed(ids.REPLAY, shown.replay.id))
     return replay_view(shown, spans=caller.spans_accounts)
 
 

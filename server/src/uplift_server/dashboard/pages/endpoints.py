@@ -23,14 +23,14 @@ from uplift_server.dashboard.endpoint_forms import (
 )
 from uplift_server.dashboard.endpoint_states import Summary, summary
 from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
-from uplift_server.dashboard.forms import key_of
+from uplift_server.dashboard.forms import CHANGED_SINCE, key_of, seen_versions
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.endpoint_queries import EndpointQuery
 from uplift_server.service.endpoints import ShownEndpoint
-from uplift_server.service.errors import Conflict, Invalid, NotFound
+from uplift_server.service.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from uplift_server.store.records import EventType
 
 _NEW: Final = "endpoints/new.html"
@@ -137,9 +137,13 @@ async def update(visit: Visit) -> Response:
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
     draft, problems = draft_of(form, shown)
     try:
-        await visit.services.endpoints.update(visit.caller, endpoint, draft, problems=problems)
+        await visit.services.endpoints.update(
+            visit.caller, endpoint, draft, versions=seen_versions(form), problems=problems
+        )
     except Invalid as error:
         return await _form(visit, _EDIT, as_sent(form), error.problems, shown=shown)
+    except PreconditionFailed:
+        return await _form(visit, _EDIT, as_sent(form), refusal=CHANGED_SINCE, shown=shown)
     except Conflict as error:
         return await _form(visit, _EDIT, as_sent(form), refusal=error.detail, shown=shown)
     return visit.leave(

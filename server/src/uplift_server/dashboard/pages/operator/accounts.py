@@ -8,14 +8,14 @@ from starlette.responses import Response
 from uplift_server.core import ids
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Role
-from uplift_server.dashboard.forms import Form, key_of
+from uplift_server.dashboard.forms import CHANGED_SINCE, Form, key_of, seen_versions
 from uplift_server.dashboard.own_data import metadata_input, own_data
 from uplift_server.dashboard.pages.operator.volumes import volume
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
-from uplift_server.service.errors import Conflict, Invalid
+from uplift_server.service.errors import Conflict, Invalid, PreconditionFailed
 from uplift_server.service.portal_links import LinkDraft
 
 _NEW: Final = "operator/new_account.html"
@@ -71,10 +71,12 @@ async def update(visit: Visit) -> Response:
     draft, problems = _draft(form)
     try:
         account = await visit.services.accounts.update(
-            visit.caller, visit.parameter("account"), draft, problems=problems
+            visit.caller, visit.parameter("account"), draft, versions=seen_versions(form), problems=problems
         )
     except Invalid as error:
         return await _one(visit, error.problems, form=_sent(form))
+    except PreconditionFailed:
+        return await _one(visit, [Problem("name", "changed_since", CHANGED_SINCE)], form=_sent(form))
     except Conflict as error:
         return await _one(visit, [_taken(error)], form=_sent(form))
     return visit.leave(_path(account.id), "Account updated.")
