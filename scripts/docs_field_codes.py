@@ -25,6 +25,7 @@ FIELD_CODES: Final = {
     "invalid": "The value is not valid for another reason. See `message`.",
     "uid_invalid": "The `uid` is empty, too long, or contains a character that is not allowed.",
     "uid_reserved": "The `uid` begins with `acc_` or `ep_`, like an ID.",
+    "uid_mismatch": "The `uid` in the body differs from the path.",
     # ---- endpoints
     "url_invalid": "The URL is incomplete, too long, or contains a character that is not allowed.",
     "url_scheme": "The URL does not begin with `https://` or `http://`.",
@@ -36,6 +37,7 @@ FIELD_CODES: Final = {
     "address_not_allowed": "The host is, or resolves to, an address that is not allowed.",
     "secret_invalid": "The secret does not have the required length or format.",
     "secret_unchanged": "The new secret is the same as the current secret.",
+    "secret_differs": "The endpoint has another secret. To replace it, rotate it.",
     "header_invalid": "The name or value of the header is not valid.",
     "header_forbidden": "The server sets this header, or HTTP reserves it.",
     "header_duplicate": "The header occurs more than once.",

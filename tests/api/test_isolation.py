@@ -15,6 +15,7 @@ SCOPED = {
     ("GET", "/v1/endpoints"): Scope.ENDPOINTS_READ,
     ("POST", "/v1/endpoints"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_READ,
+    ("PUT", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
     ("PATCH", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
     ("DELETE", "/v1/endpoints/{endpoint}"): Scope.ENDPOINTS_WRITE,
     ("GET", "/v1/endpoints/{endpoint}/deliveries"): Scope.DELIVERIES_READ,
@@ -59,6 +60,7 @@ OPERATORS = {
     ("POST", "/v1/accounts"),
     ("GET", "/v1/accounts"),
     ("GET", "/v1/accounts/{account}"),
+    ("PUT", "/v1/accounts/{account}"),
     ("PATCH", "/v1/accounts/{account}"),
     ("DELETE", "/v1/accounts/{account}"),
     ("POST", "/v1/accounts/{account}/keys"),
@@ -95,8 +97,10 @@ INGEST = {("POST", "/v1/events"), ("POST", "/v1/events/batch")}
 
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/endpoints"): {"url": "https://example.com/x"},
+    ("PUT", "/v1/endpoints/{endpoint}"): {"url": "https://example.com/taken"},
     ("PATCH", "/v1/endpoints/{endpoint}"): {"description": "taken over"},
     ("POST", "/v1/accounts"): {"name": "x"},
+    ("PUT", "/v1/accounts/{account}"): {"name": "taken over"},
     ("PATCH", "/v1/accounts/{account}"): {"name": "taken over"},
     ("POST", "/v1/accounts/{account}/keys"): {"name": "x"},
     ("PATCH", "/v1/accounts/{account}/keys/{key}"): {"name": "taken over"},
@@ -185,7 +189,7 @@ def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, ser
     """Covers each route with IDs of another account, for a key and for an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     object_routes = [route for route in SCOPED if "{" in route[1]]
-    assert len(object_routes) == 27
+    assert len(object_routes) == 28
     for method, path in object_routes:
         for client in (mine.client, acting):
             response = theirs.call(client, method, path)

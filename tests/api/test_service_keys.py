@@ -15,6 +15,7 @@ ACCOUNTS = {
     ("GET", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_READ,
     ("GET", "/v1/account"): AccountsScope.ACCOUNTS_READ,
     ("POST", "/v1/accounts"): AccountsScope.ACCOUNTS_WRITE,
+    ("PUT", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_WRITE,
     ("PATCH", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_WRITE,
     ("DELETE", "/v1/accounts/{account}"): AccountsScope.ACCOUNTS_WRITE,
 }

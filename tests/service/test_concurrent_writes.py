@@ -12,7 +12,7 @@ from uplift_server.core.own_data import metadata_of
 from uplift_server.core.security.rights import Role
 from uplift_server.service.accounts import AccountDraft
 from uplift_server.service.context import Listing
-from uplift_server.service.endpoints import EndpointDraft
+from uplift_server.service.endpoint_drafts import EndpointDraft
 from uplift_server.service.errors import Conflict, PreconditionFailed, Unauthorized
 from uplift_server.service.idempotency import IdempotencyKey
 from uplift_server.service.keys import KeyDraft
@@ -184,6 +184,23 @@ async def test_one_of_two_updates_of_a_version_succeeds(
         else (await worlds[0].services.endpoints.get(callers[0], endpoint)).endpoint.description
     )
     assert stored == f"by {winner}"
+
+
+async def test_concurrent_puts_create_one_object(worlds: tuple[World, World], postgres_url: str) -> None:
+    account = await shared_account(*worlds)
+    callers = [world.services.authenticator.caller(world.operator_header, account) for world in worlds]
+    async with slow_statements(postgres_url, "INSERT ON accounts", "INSERT ON endpoints"):
+        accounts = await asyncio.gather(
+            *(world.services.accounts.put(world.operator, "club-17", AccountDraft("a")) for world in worlds)
+        )
+        endpoints = await asyncio.gather(
+            *(
+                world.services.endpoints.put(caller, "main", EndpointDraft("https://example.com/"))
+                for world, caller in zip(worlds, callers, strict=True)
+            )
+        )
+    assert sorted(is_new for _, is_new in accounts) == sorted(is_new for _, is_new in endpoints) == [False, True]
+    assert len({each.id for each, _ in accounts}) == len({each.endpoint.id for each, _ in endpoints}) == 1
 
 
 async def test_the_same_idempotency_key_creates_one_key(worlds: tuple[World, World], postgres_url: str) -> None:

@@ -49,6 +49,29 @@ class Accounts(Noun[Way]):
         return post(_ACCOUNTS, body, idempotency_key=idempotency_key)
 
     @verb
+    def put(
+        self,
+        account: str,
+        name: str,
+        *,
+        contact_emails: Iterable[str] | None = None,
+        uid: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_match: JsonObject | str | None = None,
+    ) -> Call[JsonObject]:
+        """Update the account with this uid, or create it. Omitted fields do not change.
+
+        `metadata` replaces all values.
+        """
+        body = given(
+            name=name,
+            contact_emails=texts(contact_emails),
+            uid=uid,
+            metadata=None if metadata is None else {**metadata},
+        )
+        return change("PUT", _account(account), body, if_match)
+
+    @verb
     def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 

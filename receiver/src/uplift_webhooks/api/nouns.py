@@ -105,6 +105,39 @@ class Endpoints(Noun[Way]):
         return post(_ENDPOINTS, body, idempotency_key=idempotency_key)
 
     @verb
+    def put(
+        self,
+        endpoint: str,
+        url: str,
+        *,
+        description: str | None = None,
+        event_types: Iterable[str] | None = None,
+        secret: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        uid: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        rate_limit_per_second: int | None = None,
+        max_in_flight: int | None = None,
+        if_match: JsonObject | str | None = None,
+    ) -> Call[JsonObject]:
+        """Update the endpoint with this uid, or create it. Omitted fields do not change.
+
+        `headers` and `metadata` replace all values. Only the response that creates the endpoint contains its `secret`.
+        """
+        body = given(
+            url=url,
+            description=description,
+            event_types=texts(event_types),
+            secret=secret,
+            headers=None if headers is None else {**headers},
+            uid=uid,
+            metadata=None if metadata is None else {**metadata},
+            rate_limit_per_second=rate_limit_per_second,
+            max_in_flight=max_in_flight,
+        )
+        return change("PUT", _path(_ENDPOINTS, endpoint), body, if_match)
+
+    @verb
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an endpoint. Omitted fields do not change. None sets the default.
 

@@ -65,3 +65,4 @@ class EndpointSettings:
 
 DEFAULTS: Final = EndpointSettings()
 ENDPOINT_SETTINGS: Final = tuple(EndpointSetting(name=each.name, **each.metadata) for each in fields(EndpointSettings))
+SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)

@@ -12,7 +12,8 @@ from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS
 from uplift_server.core.problems import Problem
 from uplift_server.dashboard.forms import Form
 from uplift_server.dashboard.own_data import metadata_input, own_data
-from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
+from uplift_server.service.endpoint_drafts import EndpointDraft
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 

@@ -16,7 +16,7 @@ from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none, values_after
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import not_found, require_valid
+from uplift_server.service.rejections import not_found, own_uid_problems, require_valid
 from uplift_server.service.versions import Versions, require_version
 from uplift_server.store import accounts, audit, changes, idempotency
 from uplift_server.store.contract import Transaction
@@ -146,6 +146,25 @@ class Accounts:
         require_valid([*problems, *draft.problems()])
         return await self._context.run_shielded(self._update(caller, account_id, draft, versions))
 
+    async def put(
+        self,
+        caller: Caller,
+        account: str,
+        draft: AccountDraft,
+        *,
+        versions: Versions = None,
+        problems: Sequence[Problem] = (),
+    ) -> tuple[Account, bool]:
+        """Update the account with this uid, or create it. Return it, and whether it is new.
+
+        An ID stands for its account, which must exist. Raises NotFound and PreconditionFailed.
+        """
+        caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
+        if ids.parse_prefixed(ids.ACCOUNT, account) is not None:
+            return await self.update(caller, account, draft, versions=versions, problems=problems), False
+        require_valid([*problems, *own_uid_problems(account, draft.uid), *draft.problems()])
+        return await self._context.run_shielded(self._put(caller, account, replace(draft, uid=account), versions))
+
     async def delete(self, caller: Caller, account: str) -> None:
         """Delete an account with its keys and endpoints. Raises NotFound."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
@@ -165,61 +184,93 @@ class Accounts:
         self, caller: Caller, draft: AccountDraft, idempotency_key: IdempotencyKey | None
     ) -> tuple[Account, bool]:
         now, account_id = self._context.now(), self._context.new_id()
-        name, emails = given(draft.name), tuple(given_or(draft.contact_emails, ()))
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _KIND)
 
         def create(connection: Transaction) -> Account:
-            account = accounts.create(
-                connection,
-                account_id=account_id,
-                name=name,
-                contact_emails=emails,
-                uid=given_or_none(draft.uid),
-                metadata=metadata_text(draft.metadata_after({})),
-                now=now,
-            )
-            details = {"name": name} | ({} if account.uid is None else {"uid": account.uid})
-            self._audit(connection, caller, "account.created", account, details)
-            return account
+            return self._insert(connection, caller, account_id, draft, now)
 
         account, repeated = await self._context.write(create_once(request, account_id, now, create, accounts.get))
         if not repeated:
             self._context.cache.put_account(account)
         return account, repeated
 
+    def _insert(
+        self, connection: Transaction, caller: Caller, account_id: bytes, draft: AccountDraft, now: int
+    ) -> Account:
+        account = accounts.create(
+            connection,
+            account_id=account_id,
+            name=given(draft.name),
+            contact_emails=tuple(given_or(draft.contact_emails, ())),
+            uid=given_or_none(draft.uid),
+            metadata=metadata_text(draft.metadata_after({})),
+            now=now,
+        )
+        details = {"name": account.name} | ({} if account.uid is None else {"uid": account.uid})
+        self._audit(connection, caller, "account.created", account, details)
+        return account
+
     async def _update(self, caller: Caller, account_id: bytes, draft: AccountDraft, versions: Versions) -> Account:
         now = self._context.now()
 
         def update(connection: Transaction) -> Account | None:
-            details: dict[str, object] = {}
             if not isinstance(draft.uid, Unset):
                 accounts.lock_uids(connection)
-
-            def change(stored: Account) -> Account:
-                require_version(stored, versions)
-                metadata = draft.metadata_after(metadata_of(stored.metadata))
-                require_valid(check_metadata(metadata))
-                changed = replace(
-                    stored,
-                    name=given_or(draft.name, stored.name),
-                    contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
-                    uid=given_or(draft.uid, stored.uid),
-                    metadata=metadata_text(metadata),
-                    updated_at=now,
-                )
-                details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
-                return changed
-
-            changed = accounts.update(connection, account_id, change)
-            if changed is not None and details:
-                self._audit(connection, caller, "account.changed", changed, details)
-            return changed
+            return self._change(connection, caller, account_id, draft, versions, now)
 
         changed = await self._context.write(update)
         if changed is None:
             raise not_found(_KIND, ids.prefixed(ids.ACCOUNT, account_id))
         self._context.cache.put_account(changed)
         return changed
+
+    def _change(
+        self,
+        connection: Transaction,
+        caller: Caller,
+        account_id: bytes,
+        draft: AccountDraft,
+        versions: Versions,
+        now: int,
+    ) -> Account | None:
+        details: dict[str, object] = {}
+
+        def change(stored: Account) -> Account:
+            require_version(stored, versions)
+            metadata = draft.metadata_after(metadata_of(stored.metadata))
+            require_valid(check_metadata(metadata))
+            changed = replace(
+                stored,
+                name=given_or(draft.name, stored.name),
+                contact_emails=tuple(given_or(draft.contact_emails, stored.contact_emails)),
+                uid=given_or(draft.uid, stored.uid),
+                metadata=metadata_text(metadata),
+                updated_at=now,
+            )
+            details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
+            return changed
+
+        changed = accounts.update(connection, account_id, change)
+        if changed is not None and details:
+            self._audit(connection, caller, "account.changed", changed, details)
+        return changed
+
+    async def _put(self, caller: Caller, uid: str, draft: AccountDraft, versions: Versions) -> tuple[Account, bool]:
+        now, account_id = self._context.now(), self._context.new_id()
+
+        def put(connection: Transaction) -> tuple[Account | None, bool]:
+            accounts.lock_uids(connection)
+            stored = accounts.get_by_uid(connection, uid)
+            if stored is None:
+                require_version(None, versions)
+                return self._insert(connection, caller, account_id, draft, now), True
+            return self._change(connection, caller, stored.id, draft, versions, now), False
+
+        account, is_new = await self._context.write(put)
+        if account is None:
+            raise not_found(_KIND, uid)
+        self._context.cache.put_account(account)
+        return account, is_new
 
     async def _delete(self, caller: Caller, account_id: bytes) -> None:
         now = self._context.now()

@@ -1,29 +1,30 @@
 """Endpoints: create, read, update and delete."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from hmac import compare_digest
+from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
+from uplift_server.core.endpoint_settings import SETTING_NAMES, EndpointSettings
 from uplift_server.core.events.subscriptions import pattern_problems
-from uplift_server.core.http.headers import MASKED, check_header_count, check_headers, merge_headers
-from uplift_server.core.http.urls import with_lower_case_host
+from uplift_server.core.http.headers import check_header_count
 from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED
-from uplift_server.core.own_data import check_metadata, check_uid, metadata_of, metadata_text
+from uplift_server.core.own_data import check_metadata, metadata_of, metadata_text
 from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
-from uplift_server.core.security.signing import check_secret, generate_secret
+from uplift_server.core.security.signing import generate_secret
 from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.endpoint_drafts import EndpointDraft
 from uplift_server.service.endpoint_queries import EndpointQuery, endpoint_filter
-from uplift_server.service.fields import UNSET, Unset, given, given_or, given_or_none, values_after
+from uplift_server.service.fields import Unset, given, given_or, given_or_none
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.registration import RegistrationEvents, UrlChecker
-from uplift_server.service.rejections import as_conflict, not_found, require_valid
+from uplift_server.service.rejections import as_conflict, not_found, own_uid_problems, require_valid
 from uplift_server.service.versions import Versions, require_version
 from uplift_server.store import accounts, audit, endpoint_backlog, endpoints
 from uplift_server.store.contract import Transaction
@@ -36,74 +37,11 @@ from uplift_server.store.records import Endpoint, EndpointState, Page
 ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
 _FIELDS: Final = ("url", "description", "event_types", "uid")
-_SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)
-_AUDITED: Final = (*_FIELDS, *_SETTING_NAMES)
+_OTHER_SECRET: Final = Problem(
+    "secret", "secret_differs", "The endpoint has another secret. Omit it, or rotate the secret of the endpoint."
+)
+_AUDITED: Final = (*_FIELDS, *SETTING_NAMES)
 """The fields whose values the audit log shows. Headers and metadata are excluded: they may have secrets."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointDraft:
-    """The fields of an endpoint in a request. An update leaves absent fields unchanged, and None sets the default."""
-
-    url: str | Unset = UNSET
-    description: str | Unset | None = UNSET
-    event_types: Sequence[str] | Unset | None = UNSET
-    secret: str | Unset | None = field(default=UNSET, repr=False)
-    headers: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
-    uid: str | Unset | None = UNSET
-    metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
-    settings: Mapping[str, int | None] = field(default_factory=dict)
-    """The settings that the request contains, by name."""
-    merges: bool = False
-    """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
-
-    @classmethod
-    def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
-        """Return the draft with these request fields."""
-        return cls(
-            **{name: value for name, value in sent.items() if name not in _SETTING_NAMES},
-            settings={name: sent[name] for name in _SETTING_NAMES if name in sent},
-            merges=merges,
-        )
-
-    def normalized(self) -> "EndpointDraft":
-        """Return the draft with its host name in lower case and without duplicate event types."""
-        return replace(
-            self,
-            url=self.url if isinstance(self.url, Unset) else with_lower_case_host(self.url),
-            event_types=tuple(dict.fromkeys(self.event_types))
-            if isinstance(self.event_types, Sequence)
-            else self.event_types,
-        )
-
-    def problems(self) -> list[Problem | None]:
-        """Return the problems with the secret, the headers, the uid and the metadata."""
-        found: list[Problem | None] = []
-        secret = given_or_none(self.secret)
-        if secret is not None:
-            found.append(check_secret(secret))
-        headers = merge_headers({}, given_or_none(self.headers) or {})
-        found.extend(check_headers(headers))
-        found.extend(
-            Problem(f"headers.{name}", "header_invalid", "The header value is masked. Send the actual value.")
-            for name, value in headers.items()
-            if value == MASKED
-        )
-        uid = given_or_none(self.uid)
-        if uid is not None:
-            found.append(check_uid(uid))
-        found.extend(check_metadata(self.metadata_after({})))
-        return found
-
-    def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of an endpoint with these stored headers after the request."""
-        if isinstance(self.headers, Unset):
-            return dict(stored)
-        return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})
-
-    def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of an endpoint with this stored metadata after the request."""
-        return values_after(stored, self.metadata, merges=self.merges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +143,27 @@ class Endpoints:
         changed = await self._context.run_shielded(self._update(caller, record, draft.normalized(), versions))
         return await self.show(changed)
 
+    async def put(
+        self,
+        caller: Caller,
+        endpoint: str,
+        draft: EndpointDraft,
+        *,
+        versions: Versions = None,
+        problems: Sequence[Problem] = (),
+    ) -> tuple[ShownEndpoint, bool]:
+        """Update the account's endpoint with this uid, or create it. Return it, and whether it is new.
+
+        An ID stands for its endpoint, which must exist. Raises NotFound and PreconditionFailed.
+        """
+        caller.require(Scope.ENDPOINTS_WRITE)
+        if ids.parse_prefixed(ids.ENDPOINT, endpoint) is not None:
+            return await self.update(caller, endpoint, draft, versions=versions, problems=problems), False
+        account_seq = caller.require_account()
+        require_valid([*problems, *own_uid_problems(endpoint, draft.uid), *await self._problems(draft)])
+        named = replace(draft.normalized(), uid=endpoint)
+        return await self._context.run_shielded(self._put(caller, account_seq, endpoint, named, versions))
+
     async def delete(self, caller: Caller, endpoint: str) -> None:
         """Delete an endpoint, and cancel its pending and held deliveries. Raises NotFound."""
         caller.require(Scope.ENDPOINTS_WRITE)
@@ -291,29 +250,12 @@ class Endpoints:
         self, caller: Caller, account_seq: int, draft: EndpointDraft, idempotency_key: IdempotencyKey | None
     ) -> ShownEndpoint:
         now, endpoint_id = self._context.now(), self._context.new_id()
-        secret = given_or_none(draft.secret) or generate_secret(self._context.random_bytes(SECRET_KEY_BYTES_GENERATED))
+        secret = self._new_secret(draft)
         request = idempotent_request(idempotency_key, account_seq, _KIND)
         registration_event = self._registration_events.prepare(account_seq)
 
         def create(connection: Transaction) -> Endpoint:
-            bound = must_bind(connection, self._cipher)
-            endpoint = endpoints.create(
-                connection,
-                endpoint_id=endpoint_id,
-                account_seq=account_seq,
-                url=given(draft.url),
-                description=given_or_none(draft.description) or "",
-                event_types=tuple(given_or_none(draft.event_types) or ()),
-                secret=self._cipher.encrypt(secret, endpoint_id, "secret", bound=bound),
-                headers=self._encrypted_headers(draft.headers_after({}), endpoint_id, bound=bound),
-                settings=EndpointSettings(**draft.settings),
-                uid=given_or_none(draft.uid),
-                metadata=metadata_text(draft.metadata_after({})),
-                now=now,
-            )
-            details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
-            self._audit(connection, caller, "endpoint.created", endpoint, details)
-            return endpoint
+            return self._insert(connection, caller, account_seq, endpoint_id, draft, secret, now)
 
         def load(connection: Transaction, earlier: bytes) -> Endpoint | None:
             return endpoints.get(connection, account_seq, earlier)
@@ -324,24 +266,86 @@ class Endpoints:
             endpoint, repeated = once(connection)
             return (endpoint, repeated), [] if repeated else registration_event(endpoint)
 
+        endpoint, repeated = await self._write_with_events(create_with_event)
+        return await self.show(endpoint, repeated=True) if repeated else await self._show_new(endpoint, secret)
+
+    def _new_secret(self, draft: EndpointDraft) -> str:
+        return given_or_none(draft.secret) or generate_secret(self._context.random_bytes(SECRET_KEY_BYTES_GENERATED))
+
+    def _insert(
+        self,
+        connection: Transaction,
+        caller: Caller,
+        account_seq: int,
+        endpoint_id: bytes,
+        draft: EndpointDraft,
+        secret: str,
+        now: int,
+    ) -> Endpoint:
+        bound = must_bind(connection, self._cipher)
+        endpoint = endpoints.create(
+            connection,
+            endpoint_id=endpoint_id,
+            account_seq=account_seq,
+            url=given(draft.url),
+            description=given_or_none(draft.description) or "",
+            event_types=tuple(given_or_none(draft.event_types) or ()),
+            secret=self._cipher.encrypt(secret, endpoint_id, "secret", bound=bound),
+            headers=self._encrypted_headers(draft.headers_after({}), endpoint_id, bound=bound),
+            settings=EndpointSettings(**draft.settings),
+            uid=given_or_none(draft.uid),
+            metadata=metadata_text(draft.metadata_after({})),
+            now=now,
+        )
+        details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
+        self._audit(connection, caller, "endpoint.created", endpoint, details)
+        return endpoint
+
+    async def _write_with_events(
+        self, body: Callable[[Transaction], tuple[tuple[Endpoint, bool], list[NewEvent]]]
+    ) -> tuple[Endpoint, bool]:
         try:
-            endpoint, repeated = await self._context.database.write_with_events(create_with_event)
+            return await self._context.database.write_with_events(body)
         except Conflict as error:
             raise as_conflict(error) from error
-        if repeated:
-            return await self.show(endpoint, repeated=True)
+
+    async def _show_new(self, endpoint: Endpoint, secret: str) -> ShownEndpoint:
         self._context.cache.put_endpoint(endpoint)
         self._context.engine.endpoints.note_due(endpoint.seq)
         return await self.show(endpoint, secret)
 
     async def _update(self, caller: Caller, record: Endpoint, draft: EndpointDraft, versions: Versions) -> Endpoint:
-        now, endpoint_id = self._context.now(), record.id
+        now = self._context.now()
 
-        def change(stored: Endpoint, *, bound: bool) -> Endpoint:
+        def update(connection: Transaction) -> Endpoint | None:
+            if not isinstance(draft.uid, Unset):
+                accounts.require(connection, record.account_seq)
+            return self._change(connection, caller, record, draft, versions, now)
+
+        changed = await self._context.write(update)
+        if changed is None:
+            raise not_found(_KIND, ids.prefixed(ids.ENDPOINT, record.id))
+        self._context.cache.put_endpoint(changed)
+        return changed
+
+    def _change(
+        self,
+        connection: Transaction,
+        caller: Caller,
+        record: Endpoint,
+        draft: EndpointDraft,
+        versions: Versions,
+        now: int,
+    ) -> Endpoint | None:
+        bound, details = must_bind(connection, self._cipher), dict[str, object]()
+
+        def change(stored: Endpoint) -> Endpoint:
+            require_version(stored, versions)
             headers = draft.headers_after(self._decrypted_headers(stored))
             metadata = draft.metadata_after(metadata_of(stored.metadata))
-            require_valid([check_header_count(headers), *check_metadata(metadata)])
-            return replace(
+            same_secret = self._check_same_secret(draft, stored)
+            require_valid([check_header_count(headers), *check_metadata(metadata), same_secret])
+            changed = replace(
                 stored,
                 url=given_or(draft.url, stored.url),
                 description=given_or(draft.description, stored.description) or "",
@@ -350,35 +354,50 @@ class Endpoints:
                 else tuple(draft.event_types or ()),
                 headers=stored.headers
                 if isinstance(draft.headers, Unset)
-                else self._encrypted_headers(headers, endpoint_id, bound=bound),
+                else self._encrypted_headers(headers, stored.id, bound=bound),
                 settings=replace(stored.settings, **draft.settings),
                 uid=given_or(draft.uid, stored.uid),
                 metadata=metadata_text(metadata),
                 updated_at=now,
             )
-
-        def update(connection: Transaction) -> Endpoint | None:
-            details: dict[str, object] = {}
-            bound = must_bind(connection, self._cipher)
-            if not isinstance(draft.uid, Unset):
-                accounts.require(connection, record.account_seq)
-
-            def change_with_details(stored: Endpoint) -> Endpoint:
-                require_version(stored, versions)
-                changed = change(stored, bound=bound)
-                details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))
-                return changed
-
-            changed = endpoints.update(connection, caller.account_seq, endpoint_id, change_with_details)
-            if changed is not None and details:
-                self._audit(connection, caller, "endpoint.changed", changed, details)
+            details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))
             return changed
 
-        changed = await self._context.write(update)
-        if changed is None:
-            raise not_found(_KIND, ids.prefixed(ids.ENDPOINT, endpoint_id))
-        self._context.cache.put_endpoint(changed)
+        changed = endpoints.update(connection, record.account_seq, record.id, change)
+        if changed is not None and details:
+            self._audit(connection, caller, "endpoint.changed", changed, details)
         return changed
+
+    def _check_same_secret(self, draft: EndpointDraft, stored: Endpoint) -> Problem | None:
+        """Return a problem if the request has another secret than the endpoint. Only a rotation replaces it."""
+        secret = given_or_none(draft.secret)
+        current = self._cipher.decrypt(stored.secret, stored.id, "secret")
+        return None if secret is None or compare_digest(secret.encode(), current.encode()) else _OTHER_SECRET
+
+    async def _put(
+        self, caller: Caller, account_seq: int, uid: str, draft: EndpointDraft, versions: Versions
+    ) -> tuple[ShownEndpoint, bool]:
+        now, endpoint_id = self._context.now(), self._context.new_id()
+        secret = self._new_secret(draft)
+        registration_event = self._registration_events.prepare(account_seq)
+
+        def put(connection: Transaction) -> tuple[tuple[Endpoint, bool], list[NewEvent]]:
+            accounts.require(connection, account_seq)
+            stored = endpoints.get_by_uid(connection, account_seq, uid)
+            if stored is None:
+                require_version(None, versions)
+                endpoint = self._insert(connection, caller, account_seq, endpoint_id, draft, secret, now)
+                return (endpoint, True), registration_event(endpoint)
+            changed = self._change(connection, caller, stored, draft, versions, now)
+            if changed is None:
+                raise Conflict("The endpoint was deleted at the same time. Repeat the request.")
+            return (changed, False), []
+
+        endpoint, is_new = await self._write_with_events(put)
+        if is_new:
+            return await self._show_new(endpoint, secret), True
+        self._context.cache.put_endpoint(endpoint)
+        return await self.show(endpoint), False
 
     async def _delete(self, caller: Caller, endpoint: str) -> None:
         now, endpoint_id = self._context.now(), self._id(caller, endpoint)

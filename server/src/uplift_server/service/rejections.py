@@ -5,9 +5,11 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.stream_limits import Exceeded
+from uplift_server.core.own_data import check_uid
 from uplift_server.core.problems import Problem
 from uplift_server.core.suggestions import did_you_mean
 from uplift_server.service import errors
+from uplift_server.service.fields import Unset
 from uplift_server.store import idempotency
 from uplift_server.store.errors import Conflict
 
@@ -39,6 +41,14 @@ def not_found(what: str, text: str) -> errors.NotFound:
     """Return the error for an object that does not exist or belongs to another account."""
     key = {"event type": "name", "account": "ID or uid", "endpoint": "ID or uid"}.get(what, "ID")
     return errors.NotFound(f"The {what} {text[:100]} does not exist. Check the {key}.")
+
+
+def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | None]:
+    """Return the problems with the uid in the path of a PUT, and with a different uid in its body."""
+    if isinstance(sent, str) and sent != named:
+        text = "The field differs from the path. Omit it. To change the uid, use PATCH."
+        return [Problem("uid", "uid_mismatch", text)]
+    return [check_uid(named)]
 
 
 def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[str] = ()) -> Problem:

@@ -62,6 +62,37 @@ async def get_account(response: Response, services: ServicesOf, caller: CallerOf
     return account_view(found)
 
 
+@router.put(
+    "/v1/accounts/{account}",
+    summary="Create or update an account",
+    responses={201: {"model": AccountView, "description": "The account is new."}},
+)
+async def put_account(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    account: str,
+    sent: Annotated[Sent, Depends(BodyReader(AccountNew))],
+) -> AccountView:
+    """Requires an operator key, or a service key with the scope `accounts:write`.
+
+    Updates the account with this `uid`, or creates it. Omitted fields stay unchanged.
+    """
+    stored, is_new = await services.accounts.put(
+        caller,
+        account,
+        AccountDraft(**sent.given),
+        versions=expected_versions(request),
+        problems=sent.problems,
+    )
+    if is_new:
+        response.status_code = 201
+        send_location(response, "accounts", ids.prefixed(ids.ACCOUNT, stored.id))
+    send_version(response, stored)
+    return account_view(stored)
+
+
 @router.patch("/v1/accounts/{account}", summary="Update an account")
 async def change_account(
     request: Request,

@@ -11,7 +11,8 @@ from uplift_server.api.rendering import delivery_view, endpoint_view, listed
 from uplift_server.api.repeats import mark_repeated
 from uplift_server.api.views import DeliveryView, EndpointView, Listed
 from uplift_server.core import ids
-from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
+from uplift_server.service.endpoint_drafts import EndpointDraft
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
@@ -55,6 +56,37 @@ async def list_endpoints(
 async def get_endpoint(response: Response, services: ServicesOf, caller: CallerOf, endpoint: str) -> EndpointView:
     """Requires the scope `endpoints:read`."""
     return send_endpoint(response, services, caller, await services.endpoints.get(caller, endpoint))
+
+
+@router.put(
+    "/v1/endpoints/{endpoint}",
+    summary="Create or update an endpoint",
+    response_model_exclude_unset=True,
+    responses={201: {"model": EndpointView, "description": "The endpoint is new."}},
+)
+async def put_endpoint(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    endpoint: str,
+    sent: Annotated[Sent, Depends(BodyReader(EndpointNew))],
+) -> EndpointView:
+    """Requires the scope `endpoints:write`. Updates the endpoint with this `uid`, or creates it.
+
+    Omitted fields stay unchanged. Only the response that creates the endpoint contains the signing secret.
+    """
+    shown, is_new = await services.endpoints.put(
+        caller,
+        endpoint,
+        EndpointDraft.from_fields(sent.given),
+        versions=expected_versions(request),
+        problems=sent.problems,
+    )
+    if is_new:
+        response.status_code = 201
+        send_location(response, "endpoints", ids.prefixed(ids.ENDPOINT, shown.endpoint.id))
+    return send_endpoint(response, services, caller, shown)
 
 
 @router.patch("/v1/endpoints/{endpoint}", summary="Update an endpoint", response_model_exclude_unset=True)

@@ -16,8 +16,9 @@ from uplift_server.dashboard.snippets import EXTRAS, FRAMEWORKS, receiver, varia
 from uplift_server.dashboard.visit import Visit, link
 from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
+from uplift_server.service.endpoint_drafts import EndpointDraft
 from uplift_server.service.endpoint_tests import result_of
-from uplift_server.service.endpoints import EndpointDraft, ShownEndpoint
+from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Busy, ConfirmationRequired, Conflict, Invalid, NotFound, RateLimited
 from uplift_server.store.records import Attempt, Delivery
 

@@ -1,0 +1,78 @@
+"""The fields of an endpoint in a request."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from uplift_server.core.endpoint_settings import SETTING_NAMES
+from uplift_server.core.http.headers import MASKED, check_headers, merge_headers
+from uplift_server.core.http.urls import with_lower_case_host
+from uplift_server.core.own_data import check_metadata, check_uid
+from uplift_server.core.problems import Problem
+from uplift_server.core.security.signing import check_secret
+from uplift_server.service.fields import UNSET, Unset, given_or_none, values_after
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDraft:
+    """The fields of an endpoint in a request. An update leaves absent fields unchanged, and None sets the default."""
+
+    url: str | Unset = UNSET
+    description: str | Unset | None = UNSET
+    event_types: Sequence[str] | Unset | None = UNSET
+    secret: str | Unset | None = field(default=UNSET, repr=False)
+    headers: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
+    uid: str | Unset | None = UNSET
+    metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
+    settings: Mapping[str, int | None] = field(default_factory=dict)
+    """The settings that the request contains, by name."""
+    merges: bool = False
+    """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
+
+    @classmethod
+    def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
+        """Return the draft with these request fields."""
+        return cls(
+            **{name: value for name, value in sent.items() if name not in SETTING_NAMES},
+            settings={name: sent[name] for name in SETTING_NAMES if name in sent},
+            merges=merges,
+        )
+
+    def normalized(self) -> "EndpointDraft":
+        """Return the draft with its host name in lower case and without duplicate event types."""
+        return replace(
+            self,
+            url=self.url if isinstance(self.url, Unset) else with_lower_case_host(self.url),
+            event_types=tuple(dict.fromkeys(self.event_types))
+            if isinstance(self.event_types, Sequence)
+            else self.event_types,
+        )
+
+    def problems(self) -> list[Problem | None]:
+        """Return the problems with the secret, the headers, the uid and the metadata."""
+        found: list[Problem | None] = []
+        secret = given_or_none(self.secret)
+        if secret is not None:
+            found.append(check_secret(secret))
+        headers = merge_headers({}, given_or_none(self.headers) or {})
+        found.extend(check_headers(headers))
+        found.extend(
+            Problem(f"headers.{name}", "header_invalid", "The header value is masked. Send the actual value.")
+            for name, value in headers.items()
+            if value == MASKED
+        )
+        uid = given_or_none(self.uid)
+        if uid is not None:
+            found.append(check_uid(uid))
+        found.extend(check_metadata(self.metadata_after({})))
+        return found
+
+    def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers of an endpoint with these stored headers after the request."""
+        if isinstance(self.headers, Unset):
+            return dict(stored)
+        return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})
+
+    def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """Return the metadata of an endpoint with this stored metadata after the request."""
+        return values_after(stored, self.metadata, merges=self.merges)
