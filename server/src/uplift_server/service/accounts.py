@@ -248,7 +248,7 @@ class Accounts:
                 updated_at=now,
             )
             details.update(difference(_fields(stored), _fields(changed), shown=_AUDITED))
-            return changed
+            return changed if details else stored
 
         changed = accounts.update(connection, account_id, change)
         if changed is not None and details:

@@ -361,7 +361,7 @@ class Endpoints:
                 updated_at=now,
             )
             details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))
-            return changed
+            return changed if details else stored
 
         changed = endpoints.update(connection, record.account_seq, record.id, change)
         if changed is not None and details:

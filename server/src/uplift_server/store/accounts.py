@@ -115,13 +115,15 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
     """Update the fields that people can set. Return the new account, or None if it does not exist.
 
-    `updated_at` always increases. Call `lock_uids` first if the uid may change. Raises Conflict if another account has
-    the uid.
+    `updated_at` increases with each change. Call `lock_uids` first if the uid may change. Raises Conflict if another
+    account has the uid.
     """
     stored = get(connection, account_id, lock=True)
     if stored is None:
         return None
     account = change(stored)
+    if account == stored:
+        return stored
     account = replace(account, updated_at=max(account.updated_at, stored.updated_at + 1))
     if account.uid is not None and account.uid != stored.uid:
         _require_free_uid(connection, account.uid)

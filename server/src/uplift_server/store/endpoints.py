@@ -245,13 +245,16 @@ def update(
 ) -> Endpoint | None:
     """Update the fields that the owner of an endpoint can set. Return the new endpoint, or None if it does not exist.
 
-    `updated_at` always increases, so that other processes read the endpoint again. The health does not change. Lock the
-    account first if the uid may change. Raises Conflict if another endpoint of the account has the uid.
+    `updated_at` increases with each change, so that other processes read the endpoint again. The health does not
+    change. Lock the account first if the uid may change. Raises Conflict if another endpoint of the account has the
+    uid.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
         return None
     endpoint = change(stored)
+    if endpoint == stored:
+        return stored
     endpoint = replace(endpoint, updated_at=max(endpoint.updated_at, stored.updated_at + 1))
     if endpoint.url != stored.url:
         endpoint = replace(endpoint, tested_at=None, verified_at=None)
