@@ -54,6 +54,38 @@ def test_an_event_type_is_created_replaced_and_deleted(server: Any) -> None:
     assert operator.put(path, {"description": "Three."}).status == 201
 
 
+def test_a_patch_changes_only_its_fields(server: Any) -> None:
+    operator, path = server.operator, "/v1/event-types/pitch.patched"
+    schema = {"type": "object", "required": ["speed"]}
+    assert operator.patch(path, {"archived": True}).code == "not_found"
+    created = operator.put(
+        path, {"description": "A pitch.", "group": "g", "schema": schema, "example": {"speed": 1}, "api_version": "2"}
+    )
+    changed = operator.patch(path, {"archived": True}, if_match=created.headers["etag"])
+    assert changed.status == 200
+    moving = {"updated_at": "", "archived_at": ""}
+    assert changed.json | moving == created.json | {"archived": True} | moving
+    stale = operator.patch(path, {"description": "Two."}, if_match=created.headers["etag"])
+    assert (stale.status, stale.code) == (412, "precondition_failed")
+    assert operator.patch(path, {"example": {}}).problems == {("example", "schema_mismatch")}
+    assert operator.patch(path, {"schema": {"type": "string"}}).problems == {("example", "schema_mismatch")}
+    assert operator.patch(path, {"schema": {"type": 1}, "x": 1}).problems == {
+        ("schema", "schema_invalid"),
+        ("x", "unknown_field"),
+    }
+    assert operator.get(path).json == changed.json
+    assert operator.get(path).headers["etag"] == operator.patch(path, {"archived": True}).headers["etag"]
+    reset = operator.patch(path, {"schema": None, "example": None, "group": None, "api_version": None}).json
+    assert [reset[name] for name in ("schema", "example", "group", "api_version")] == [
+        None,
+        None,
+        "pitch",
+        "01/01/2022",
+    ]
+    assert (reset["description"], reset["archived"]) == ("A pitch.", True)
+    assert server.services.context.cache.event_types["pitch.patched"].problems(b"{}") == []
+
+
 def test_an_update_keeps_the_documented_mark(server: Any) -> None:
     """Operators can change the text, but not the mark."""
     path = "/v1/event-types/movement.analytics.created"

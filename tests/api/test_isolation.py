@@ -89,6 +89,7 @@ OPERATORS = {
     ("GET", "/v1/fleet"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
+    ("PATCH", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),
 }
 PUBLIC = {("GET", path) for path in ("/v1/source-ips", "/healthz", "/readyz", "/docs", "/docs/{document}")}
@@ -109,6 +110,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/accounts/{account}/members"): {"email": "me@example.com", "role": "owner"},
     ("PATCH", "/v1/accounts/{account}/members/{member}"): {"role": "owner"},
     ("PUT", "/v1/event-types/{name}"): {"description": "taken over"},
+    ("PATCH", "/v1/event-types/{name}"): {"description": "taken over"},
     ("POST", "/v1/accounts/{account}/erasures"): {"object_id": "x"},
     ("POST", "/v1/deliveries/resend"): {"dry_run": True},
     ("POST", "/v1/replays"): {"endpoint": "{endpoint}", "dry_run": True},

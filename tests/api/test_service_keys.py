@@ -48,6 +48,7 @@ FORBIDDEN = {
     ("GET", "/v1/fleet"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
     ("PUT", "/v1/event-types/{name}"),
+    ("PATCH", "/v1/event-types/{name}"),
     ("DELETE", "/v1/event-types/{name}"),
 }
 NEED_AN_ACCOUNT = {

@@ -328,6 +328,15 @@ class EventTypes(Noun[Way]):
         return change("PUT", f"{_EVENT_TYPES}/{segment(name)}", body, if_match)
 
     @verb
+    def update(self, name: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
+        """Update fields of an event type. Omitted fields do not change. None sets the default.
+
+        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with the status
+        412.
+        """
+        return change("PATCH", f"{_EVENT_TYPES}/{segment(name)}", changes, if_match)
+
+    @verb
     def delete(self, name: str) -> Call[None]:
         """Delete an event type. Its events remain."""
         return delete(f"{_EVENT_TYPES}/{segment(name)}")

@@ -40,10 +40,7 @@ from uplift_server.service.context import Listing
 from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoint_queries import EndpointQuery
 
-API_VERSION_CHARACTERS_MAX = 32
-GROUP_CHARACTERS_MAX = 128
 CAUSE_CHARACTERS_MAX = 64
-_LINE = r"^[ -~]+$"
 # PostgreSQL does not store NUL characters.
 _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
@@ -180,27 +177,6 @@ class KeyChange(Body):
 
     name: str = Field(default="", description="Display name.")
     expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
-
-
-class EventTypeNew(Body):
-    """An event type of the catalog."""
-
-    description: Prose = Field(description="When the event occurs and what it contains.")
-    group: str | None = Field(
-        default=None,
-        max_length=GROUP_CHARACTERS_MAX,
-        pattern=_LINE,
-        description="Heading in the catalog. Default: the first word of the name.",
-    )
-    schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
-    example: Any = Field(default=None, description="Example of `data`.")
-    api_version: str | None = Field(
-        default=None,
-        max_length=API_VERSION_CHARACTERS_MAX,
-        pattern=_LINE,
-        description="The `api_version` of new events. Default: 01/01/2022.",
-    )
-    archived: bool = Field(default=False, description="Whether the server rejects new events of this type.")
 
 
 @takes_settings

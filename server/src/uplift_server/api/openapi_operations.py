@@ -58,6 +58,7 @@ OPERATIONS: Final = {
     "GET /v1/event-types": Operation("event_types_list"),
     "GET /v1/event-types/{name}": Operation("event_types_get"),
     "PUT /v1/event-types/{name}": Operation("event_types_put", _CONFLICT),
+    "PATCH /v1/event-types/{name}": Operation("event_types_update"),
     "DELETE /v1/event-types/{name}": Operation("event_types_delete"),
     "GET /v1/endpoints": Operation("endpoints_list"),
     "POST /v1/endpoints": Operation("endpoints_create", _CONFLICT_AND_ACCOUNT),

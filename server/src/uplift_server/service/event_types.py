@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from uplift_server.core.events import envelope
@@ -31,7 +30,7 @@ _TAKEN: Final = Problem("name", "taken", "The event type already exists. Update 
 
 @dataclass(frozen=True, slots=True)
 class EventTypeDraft:
-    """The fields of an event type in a request. Absent fields have their defaults."""
+    """The fields of an event type in a request. None sets the default."""
 
     description: str | Unset = UNSET
     group: str | Unset | None = UNSET
@@ -39,16 +38,6 @@ class EventTypeDraft:
     example: Any = UNSET
     api_version: str | Unset | None = UNSET
     archived: bool | Unset = UNSET
-
-
-class Expected(Enum):
-    """The catalog entry that the writer of an event type expects."""
-
-    ANYTHING = "anything"
-    NONE = "none"
-    """No type of this name. The request must not replace one."""
-    ONE = "one"
-    """A type of this name. It stays archived or published."""
 
 
 class EventTypes:
@@ -63,14 +52,13 @@ class EventTypes:
         name: str,
         draft: EventTypeDraft,
         *,
-        expected: Expected = Expected.ANYTHING,
+        must_be_new: bool = False,
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[EventType, bool]:
-        """Create or replace an event type. Return it, and whether it is new.
+        """Create or replace an event type. Absent fields get their defaults. Return it, and whether it is new.
 
-        Raises Invalid, including if Expected.NONE does not hold, NotFound if Expected.ONE does not hold, and
-        PreconditionFailed.
+        Raises Invalid, including for a type that exists but `must_be_new`, and PreconditionFailed.
         """
         caller.require_operator()
         wrong = check_name(name, "name")
@@ -78,12 +66,35 @@ class EventTypes:
         # The analysis of a large schema would block the event loop for too long.
         found = await asyncio.to_thread(_check, name, schema, example)
         require_valid([*problems, wrong, *found])
-        return await self._context.run_shielded(self._put(caller, name, draft, schema, example, expected, versions))
+        return await self._context.run_shielded(
+            self._put(caller, name, draft, schema, example, must_be_new=must_be_new, versions=versions)
+        )
 
-    async def archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
-        """Archive a type, so that new events are rejected, or publish it again. Raises NotFound."""
+    async def update(
+        self,
+        caller: Caller,
+        name: str,
+        draft: EventTypeDraft,
+        *,
+        versions: Versions = None,
+        problems: Sequence[Problem] = (),
+    ) -> EventType:
+        """Update an event type. Absent fields stay unchanged. Raises NotFound and PreconditionFailed."""
         caller.require_operator()
-        return await self._context.run_shielded(self._archive(caller, name, archived=archived))
+        while True:
+            seen = await self._context.database.read(lambda c: event_types.get(c, name))
+            if seen is None:
+                raise not_found(_KIND, name)
+            schema = seen.schema if draft.schema is UNSET else _json_text(draft.schema)
+            example = seen.example if draft.example is UNSET else _json_text(draft.example)
+            found: list[Problem] = []
+            if (schema, example) != (seen.schema, seen.example):
+                found = await asyncio.to_thread(_check, name, schema, example)
+            # An unchanged schema is valid: an earlier release may have accepted it.
+            require_valid([*problems, *(each for each in found if draft.schema is not UNSET or each.field != "schema")])
+            changed = await self._context.run_shielded(self._update(caller, seen, draft, schema, example, versions))
+            if changed is not None:
+                return changed
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
         """Return the catalog."""
@@ -118,34 +129,27 @@ class EventTypes:
         draft: EventTypeDraft,
         schema: str | None,
         example: str | None,
-        expected: Expected,
+        *,
+        must_be_new: bool,
         versions: Versions,
     ) -> tuple[EventType, bool]:
         now = self._context.now()
-        description = given_or(draft.description, "")
-        group = given_or_none(draft.group) or name.partition(".")[0]
-        api_version = given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT
 
         def put(connection: Transaction) -> tuple[EventType, bool]:
             locks.take(connection, locks.CATALOG)
             before = event_types.get(connection, name)
             require_version(before, versions)
-            archived = given_or(draft.archived, False)
-            if expected is Expected.NONE and before is not None:
+            if must_be_new and before is not None:
                 require_valid([_TAKEN])
-            if expected is Expected.ONE:
-                if before is None:
-                    raise not_found(_KIND, name)
-                archived = before.archived_at is not None
             stored, is_new = event_types.put(
                 connection,
                 name=name,
-                group=group,
-                description=description,
+                group=_group(name, draft.group),
+                description=given_or(draft.description, ""),
                 schema=schema,
                 example=example,
-                api_version=api_version,
-                archived=archived,
+                api_version=given_or_none(draft.api_version) or envelope.API_VERSION_DEFAULT,
+                archived=given_or(draft.archived, False),
                 now=now,
             )
             self._audit(connection, caller, before, stored)
@@ -155,21 +159,43 @@ class EventTypes:
         self._context.cache.put_event_type(stored)
         return stored, is_new
 
-    async def _archive(self, caller: Caller, name: str, *, archived: bool) -> EventType:
-        now = self._context.now()
+    async def _update(
+        self,
+        caller: Caller,
+        seen: EventType,
+        draft: EventTypeDraft,
+        schema: str | None,
+        example: str | None,
+        versions: Versions,
+    ) -> EventType | None:
+        """Return the new event type; None if it is no longer as `seen`."""
+        now, name = self._context.now(), seen.name
 
-        def archive(connection: Transaction) -> EventType | None:
+        def update(connection: Transaction) -> EventType | None:
             locks.take(connection, locks.CATALOG)
             before = event_types.get(connection, name)
-            stored = event_types.set_archived(connection, name, archived=archived, now=now)
-            if stored is not None:
-                self._audit(connection, caller, before, stored)
+            if before is None:
+                raise not_found(_KIND, name)
+            require_version(before, versions)
+            if before != seen:
+                return None
+            values: dict[str, Any] = {
+                "group": _group(name, given_or(draft.group, before.group)),
+                "description": given_or(draft.description, before.description),
+                "schema": schema,
+                "example": example,
+                "api_version": given_or(draft.api_version, before.api_version) or envelope.API_VERSION_DEFAULT,
+                "archived": given_or(draft.archived, before.archived_at is not None),
+            }
+            if values == _fields(before):
+                return before
+            stored, _ = event_types.put(connection, name=name, **values, now=now)
+            self._audit(connection, caller, before, stored)
             return stored
 
-        stored = await self._context.database.write(archive)
-        if stored is None:
-            raise not_found(_KIND, name)
-        self._context.cache.put_event_type(stored)
+        stored = await self._context.database.write(update)
+        if stored is not None:
+            self._context.cache.put_event_type(stored)
         return stored
 
     def _audit(self, connection: Transaction, caller: Caller, before: EventType | None, stored: EventType) -> None:
@@ -191,8 +217,8 @@ class EventTypes:
         self._context.cache.drop_event_type(name)
 
 
-def _fields(event_type: EventType) -> dict[str, object]:
-    """Return the fields to compare for the audit log."""
+def _fields(event_type: EventType) -> dict[str, Any]:
+    """Return the fields that operators can set."""
     return {
         "description": event_type.description,
         "group": event_type.group,
@@ -201,6 +227,11 @@ def _fields(event_type: EventType) -> dict[str, object]:
         "api_version": event_type.api_version,
         "archived": event_type.archived_at is not None,
     }
+
+
+def _group(name: str, group: str | Unset | None) -> str:
+    """Return the group, which by default is the first word of the name."""
+    return given_or_none(group) or name.partition(".")[0]
 
 
 def _json_text(value: Any) -> str | None:

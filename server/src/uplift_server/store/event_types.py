@@ -93,15 +93,6 @@ def find(connection: Connection, seqs: Collection[int]) -> tuple[list[EventType]
     )
 
 
-def set_archived(connection: Connection, name: str, *, archived: bool, now: int) -> EventType | None:
-    """Archive or restore a type. Return the new type, or None if it does not exist."""
-    change = sa.update(event_types).where(event_types.c.name == name, _LIVE)
-    change = change.where(event_types.c.archived_at.is_(None) if archived else event_types.c.archived_at.is_not(None))
-    later = sa.case((event_types.c.updated_at < now, now), else_=event_types.c.updated_at + 1)
-    connection.execute(change.values(archived_at=now if archived else None, updated_at=later))
-    return get(connection, name)
-
-
 def delete(connection: Connection, name: str, *, now: int) -> bool:
     """Delete a type. Return whether it existed."""
     locks.take(connection, locks.CATALOG)

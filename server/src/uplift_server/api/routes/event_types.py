@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import EventTypeNew, Paging
+from uplift_server.api.bodies import Paging
+from uplift_server.api.event_type_bodies import EventTypeChange, EventTypeNew
 from uplift_server.api.object_headers import expected_versions, send_location, send_version
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import event_type_view, listed
@@ -53,6 +54,23 @@ async def get_event_type(response: Response, services: ServicesOf, _caller: Call
     found = services.event_types.get(name)
     send_version(response, found)
     return event_type_view(found)
+
+
+@router.patch("/v1/event-types/{name}", summary="Update an event type")
+async def change_event_type(
+    request: Request,
+    response: Response,
+    services: ServicesOf,
+    caller: CallerOf,
+    name: str,
+    sent: Annotated[Sent, Depends(BodyReader(EventTypeChange))],
+) -> EventTypeView:
+    """Requires an operator key. Takes effect with the next event. Omitted fields stay unchanged."""
+    event_type = await services.event_types.update(
+        caller, name, EventTypeDraft(**sent.given), versions=expected_versions(request), problems=sent.problems
+    )
+    send_version(response, event_type)
+    return event_type_view(event_type)
 
 
 @router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")

@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from uplift_server.core.events import envelope
 from uplift_server.core.problems import Problem
-from uplift_server.dashboard.forms import Form
+from uplift_server.dashboard.forms import CHANGED_SINCE, Form, seen_versions
 from uplift_server.dashboard.rendering import pretty
 from uplift_server.dashboard.routes import operator_form, operator_page
 from uplift_server.dashboard.visit import Visit
-from uplift_server.service.errors import Invalid
-from uplift_server.service.event_types import EventTypeDraft, Expected
+from uplift_server.service.errors import Invalid, PreconditionFailed
+from uplift_server.service.event_types import EventTypeDraft
 from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
@@ -56,7 +56,7 @@ async def publish(visit: Visit) -> Response:
     name = form.text("name")
     draft, problems = _draft(form)
     try:
-        await visit.services.event_types.put(visit.caller, name, draft, expected=Expected.NONE, problems=problems)
+        await visit.services.event_types.put(visit.caller, name, draft, must_be_new=True, problems=problems)
     except Invalid as error:
         return visit.refuse(_NEW, _at_fields(error.problems), **_sent(form))
     return visit.leave(f"/operator/event-types/{name}", f"Event type {name} created.")
@@ -74,18 +74,22 @@ async def update(visit: Visit) -> Response:
     record = visit.services.event_types.get(visit.parameter("name"))
     draft, problems = _draft(form)
     try:
-        await visit.services.event_types.put(visit.caller, record.name, draft, expected=Expected.ONE, problems=problems)
-    except Invalid as error:
-        return visit.refuse(
-            _ONE, _at_fields(error.problems), **_about(visit, record), **{**_sent(form), "name": record.name}
+        await visit.services.event_types.update(
+            visit.caller, record.name, draft, versions=seen_versions(form), problems=problems
         )
+    except (Invalid, PreconditionFailed) as error:
+        found = (
+            error.problems if isinstance(error, Invalid) else [Problem("description", "changed_since", CHANGED_SINCE)]
+        )
+        return visit.refuse(_ONE, _at_fields(found), **_about(visit, record), **{**_sent(form), "name": record.name})
     return visit.leave(_path(record.name), f"Event type {record.name} updated.")
 
 
 async def archive(visit: Visit) -> Response:
     """Archive or restore an event type."""
     archived = (await visit.form()).flag("archived")
-    record = await visit.services.event_types.archive(visit.caller, visit.parameter("name"), archived=archived)
+    draft = EventTypeDraft(archived=archived)
+    record = await visit.services.event_types.update(visit.caller, visit.parameter("name"), draft)
     notice = "archived. The server rejects new events of this type." if archived else "restored."
     return visit.leave(_path(record.name), f"Event type {record.name} {notice}")
 
@@ -113,7 +117,7 @@ def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
 def _json(form: Form, name: str, problems: list[Problem]) -> Any:
     text = form.raw(name)
     if not text.strip():
-        return UNSET
+        return None
     try:
         found = json.loads(text, parse_constant=_no_number)
         # Fails for an unpaired surrogate, which is not valid text.

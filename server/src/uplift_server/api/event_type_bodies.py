@@ -1,0 +1,50 @@
+"""Models of request bodies of event types."""
+
+from typing import Any
+
+from pydantic import Field
+
+from uplift_server.api.bodies import Body, Prose
+
+API_VERSION_CHARACTERS_MAX = 32
+GROUP_CHARACTERS_MAX = 128
+_LINE = r"^[ -~]+$"
+
+
+class EventTypeNew(Body):
+    """An event type of the catalog."""
+
+    description: Prose = Field(description="When the event occurs and what it contains.")
+    group: str | None = Field(
+        default=None,
+        max_length=GROUP_CHARACTERS_MAX,
+        pattern=_LINE,
+        description="Heading in the catalog. Default: the first word of the name.",
+    )
+    schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
+    example: Any = Field(default=None, description="Example of `data`.")
+    api_version: str | None = Field(
+        default=None,
+        max_length=API_VERSION_CHARACTERS_MAX,
+        pattern=_LINE,
+        description="The `api_version` of new events. Default: 01/01/2022.",
+    )
+    archived: bool = Field(default=False, description="Whether the server rejects new events of this type.")
+
+
+class EventTypeChange(Body):
+    """An update of an event type. Omitted fields stay unchanged, and null sets the default."""
+
+    description: Prose = Field(default="", description="When the event occurs and what it contains.")
+    group: str | None = Field(
+        default=None, max_length=GROUP_CHARACTERS_MAX, pattern=_LINE, description="Heading in the catalog."
+    )
+    schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
+    example: Any = Field(default=None, description="Example of `data`.")
+    api_version: str | None = Field(
+        default=None,
+        max_length=API_VERSION_CHARACTERS_MAX,
+        pattern=_LINE,
+        description="The `api_version` of new events.",
+    )
+    archived: bool = Field(default=False, description="Whether the server rejects new events of this type.")
