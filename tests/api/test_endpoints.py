@@ -378,3 +378,27 @@ def test_endpoints_are_listed_by_id_state_and_event_type(server: Any) -> None:
         ("id", "id_invalid"),
         ("state", "value_unknown"),
     }
+
+
+def test_a_paused_endpoint_holds_its_registration_event_until_it_is_enabled(server: Any) -> None:
+    owner = server.owner(server.account())
+    due = len(server.due)
+    for created in (
+        owner.post("/v1/endpoints", {"url": "https://example.com/a", "state": "paused"}),
+        owner.put("/v1/endpoints/main", {"url": "https://example.com/b", "state": "paused"}),
+    ):
+        assert (created.status, created.json["state"], created.json["held_deliveries"]) == (201, "paused", 1)
+        path = f"/v1/endpoints/{created.json['id']}"
+        assert [each["status"] for each in owner.get(f"{path}/deliveries").json["data"]] == ["held"]
+        assert server.lease(created.json["id"]) == []
+        assert owner.post(f"{path}/enable", {}).json["state"] == "enabled"
+    assert server.due[due:] == []
+    assert (
+        owner.put("/v1/endpoints/main", {"url": "https://example.com/b", "state": "paused"}).json["state"] == "enabled"
+    )
+    enabled = owner.post("/v1/endpoints", {"url": "https://example.com/a", "state": "enabled"}).json
+    assert (enabled["state"], enabled["held_deliveries"]) == ("enabled", 0)
+    for state in ("disabled", "off"):
+        assert owner.post("/v1/endpoints", {"url": "https://example.com/a", "state": state}).problems == {
+            ("state", "value_unknown")
+        }

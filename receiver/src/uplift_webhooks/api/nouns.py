@@ -83,13 +83,15 @@ class Endpoints(Noun[Way]):
         headers: Mapping[str, str] | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
 
-        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings.
+        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings. With the `state`
+        "paused", the server holds the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -99,6 +101,7 @@ class Endpoints(Noun[Way]):
             headers=None if headers is None else {**headers},
             uid=uid,
             metadata=None if metadata is None else {**metadata},
+            state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
         )
@@ -116,6 +119,7 @@ class Endpoints(Noun[Way]):
         headers: Mapping[str, str] | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: int | None = None,
         max_in_flight: int | None = None,
         if_match: JsonObject | str | None = None,
@@ -132,6 +136,7 @@ class Endpoints(Noun[Way]):
             headers=None if headers is None else {**headers},
             uid=uid,
             metadata=None if metadata is None else {**metadata},
+            state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
         )

@@ -22,6 +22,7 @@ from uplift_webhooks.cli.kit.inputs import (
     Held,
     Limit,
     Metadata,
+    Paused,
     State,
     Text,
     Uid,
@@ -127,6 +128,7 @@ def create(
     description: Description = "",
     uid: Uid = None,
     metadata: Metadata = None,
+    paused: Paused = False,
     **settings: int | None,
 ) -> None:
     """Create an endpoint and print its secret.
@@ -134,7 +136,7 @@ def create(
     The server sends the endpoint a registration event (webhook.created).
     """
     calls = session.calls()
-    body = endpoint_body(url, event_types, description, uid, metadata, settings)
+    body = endpoint_body(url, event_types, description, uid, metadata, paused, settings)
     with options(
         url="the URL", event_types="--type", description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS
     ):

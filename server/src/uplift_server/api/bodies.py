@@ -194,6 +194,11 @@ class EndpointNew(Body):
     headers: dict[str, str] | None = Field(default=None, description="Custom headers for every request.")
     uid: Uid = None
     metadata: dict[str, str] | None = Field(default=None, description=_METADATA, examples=[{"team": "analytics"}])
+    state: Literal["enabled", "paused"] | None = Field(
+        default=None,
+        description="State of a new endpoint. `paused`: the server holds its deliveries until you enable it. Default:"
+        " `enabled`.",
+    )
 
 
 @takes_settings

@@ -26,6 +26,7 @@ from uplift_webhooks.cli.kit.inputs import (
     Held,
     Limit,
     Metadata,
+    Paused,
     State,
     Text,
     Uid,
@@ -121,13 +122,14 @@ def create_endpoint(
     description: Description = "",
     uid: Uid = None,
     metadata: Metadata = None,
+    paused: Paused = False,
     **settings: int | None,
 ) -> None:
     """Create an endpoint and print its secret.
 
     The server sends the endpoint a registration event (webhook.created) immediately.
     """
-    body = endpoint_body(url, event_types, description, uid, metadata, settings)
+    body = endpoint_body(url, event_types, description, uid, metadata, paused, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,

@@ -11,6 +11,7 @@ from uplift_server.core.own_data import check_metadata, check_uid
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.signing import check_secret
 from uplift_server.service.fields import UNSET, Unset, given_or_none, values_after
+from uplift_server.store.records import EndpointState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,17 @@ class EndpointDraft:
     """The settings that the request contains, by name."""
     merges: bool = False
     """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
+    is_paused: bool = False
+    """Whether a new endpoint is paused. An update does not change the state."""
 
     @classmethod
     def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
         """Return the draft with these request fields."""
         return cls(
-            **{name: value for name, value in sent.items() if name not in SETTING_NAMES},
+            **{name: value for name, value in sent.items() if name not in (*SETTING_NAMES, "state")},
             settings={name: sent[name] for name in SETTING_NAMES if name in sent},
             merges=merges,
+            is_paused=sent.get("state") == EndpointState.PAUSED.text,
         )
 
     def normalized(self) -> "EndpointDraft":

@@ -295,9 +295,12 @@ class Endpoints:
             settings=EndpointSettings(**draft.settings),
             uid=given_or_none(draft.uid),
             metadata=metadata_text(draft.metadata_after({})),
+            state=EndpointState.PAUSED if draft.is_paused else EndpointState.ENABLED,
             now=now,
         )
         details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
+        if draft.is_paused:
+            details["state"] = endpoint.state.text
         self._audit(connection, caller, "endpoint.created", endpoint, details)
         return endpoint
 
@@ -311,7 +314,8 @@ class Endpoints:
 
     async def _show_new(self, endpoint: Endpoint, secret: str) -> ShownEndpoint:
         self._context.cache.put_endpoint(endpoint)
-        self._context.engine.endpoints.note_due(endpoint.seq)
+        if endpoint.state is EndpointState.ENABLED:
+            self._context.engine.endpoints.note_due(endpoint.seq)
         return await self.show(endpoint, secret)
 
     async def _update(self, caller: Caller, record: Endpoint, draft: EndpointDraft, versions: Versions) -> Endpoint:

@@ -16,7 +16,7 @@ from uplift_server.delivery.object_ids import object_id_of
 from uplift_server.delivery.targets import to_ascii
 from uplift_server.service.context import ServiceContext
 from uplift_server.store.hot_records import NewDelivery, NewEvent
-from uplift_server.store.records import Account, Endpoint
+from uplift_server.store.records import Account, Endpoint, EndpointState
 
 RESOLVE_SECONDS_MAX: Final = 2.0
 
@@ -67,6 +67,11 @@ class RegistrationEvents:
             if event_type is None or account is None or event_type.archived:
                 return []
             data = _data(endpoint, account)
+            delivery = (
+                NewDelivery(endpoint.seq, Status.PENDING, now)
+                if endpoint.state is EndpointState.ENABLED
+                else NewDelivery(endpoint.seq, Status.HELD, None)
+            )
             body = envelope.build(ids.uuid_text(event_id), event_type.name, event_type.record.api_version, now, data)
             return [
                 NewEvent(
@@ -76,7 +81,7 @@ class RegistrationEvents:
                     created_at=now,
                     expires_at=None,
                     body=body,
-                    deliveries=[NewDelivery(endpoint.seq, Status.PENDING, now)],
+                    deliveries=[delivery],
                     data=data,
                     object_id=object_id_of(data),
                 )

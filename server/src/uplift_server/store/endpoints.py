@@ -41,9 +41,10 @@ def create(
     settings: EndpointSettings = DEFAULTS,
     uid: str | None = None,
     metadata: str | None = None,
+    state: EndpointState = EndpointState.ENABLED,
     now: int,
 ) -> Endpoint:
-    """Store a new, enabled endpoint.
+    """Store a new endpoint.
 
     Raises Conflict if its account was deleted or has too many endpoints, or if another endpoint of it has the uid.
     """
@@ -66,7 +67,8 @@ def create(
         secret_created_at=now,
         headers=headers,
         **settings.by_name(),
-        state=int(EndpointState.ENABLED),
+        state=int(state),
+        state_since=None if state is EndpointState.ENABLED else now,
         created_at=now,
         updated_at=now,
         uid=uid,

@@ -49,10 +49,17 @@ def endpoint_body(
     description: str,
     uid: str | None,
     metadata: list[str] | None,
+    paused: bool,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the body of a request that creates an endpoint, without omitted options. Raises CliError."""
-    given = {"description": description or None, "uid": uid, "metadata": metadata_of(metadata), **settings}
+    given = {
+        "description": description or None,
+        "uid": uid,
+        "metadata": metadata_of(metadata),
+        "state": "paused" if paused else None,
+        **settings,
+    }
     return {"url": url, "event_types": event_types or [], **_without_omitted(given)}
 
 

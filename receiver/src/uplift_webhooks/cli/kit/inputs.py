@@ -56,6 +56,10 @@ Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="NAME=VALUE", help="A value of your own. Repeatable."),
 ]
+Paused = Annotated[
+    bool,
+    typer.Option("--paused", help="Create the endpoint paused. The server holds its deliveries until you enable it."),
+]
 Held = Annotated[
     str,
     typer.Option(
