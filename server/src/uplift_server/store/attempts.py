@@ -1,5 +1,6 @@
 """Attempts: lists and single attempts. The engines write them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -43,17 +44,14 @@ def page(
         conditions.append(attempts.c.outcome.in_([int(outcome) for outcome in wanted.outcomes]))
     if wanted.status_codes:
         conditions.append(has_code(wanted.status_codes))
-    own: sa.FromClause = attempts
-    if connection.dialect.name == "postgresql":
-        # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each delivery.
-        own = sa.select(attempts.c.number).where(*conditions).offset(0).lateral("attempts_of_delivery")
-        conditions = [sa.true()]
+    own, is_own = _looked_up(connection, conditions, "attempts_of_delivery")
     order = (window.event_seq, deliveries_table.c.endpoint_seq, own.c.number)
     keys = request.of(sa.select(*(column.label(name) for column, name in zip(order, _NAMES, strict=True))), *order)
-    key = keys.select_from(window.tables.join(own, sa.and_(*conditions))).where(*window.conditions).subquery("page")
+    key = keys.select_from(window.tables.join(own, is_own)).where(*window.conditions).subquery("page")
     # Select the keys of the page first, so that only shown rows are read completely.
-    shown = sa.and_(*(column == key.c[column.name] for column in _KEY))
-    query = sa.select(attempts).select_from(key.join(attempts, shown)).order_by(*map(request.ordered, _KEY))
+    shown, is_shown = _looked_up(connection, [column == key.c[column.name] for column in _KEY], "shown")
+    query = sa.select(shown).select_from(key.join(shown, is_shown))
+    query = query.order_by(*(request.ordered(key.c[name]) for name in _NAMES))
     found = [((row.event_seq, row.endpoint_seq), _attempt(row)) for row in connection.execute(query)]
     known = deliveries.find_by_keys(connection, {each for each, _ in found}) if found else {}
     return request.page(
@@ -64,6 +62,16 @@ def page(
 
 
 _NAMES: Final = [column.name for column in _KEY]
+
+
+def _looked_up(
+    connection: Connection, conditions: Sequence[sa.ColumnElement[bool]], name: str
+) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
+    """Return the attempts that match a row of another table, and the condition of the join with this table."""
+    if connection.dialect.name != "postgresql":
+        return attempts, sa.and_(*conditions)
+    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
+    return sa.select(attempts).where(*conditions).offset(0).lateral(name), sa.true()
 
 
 def page_of_delivery(connection: Connection, event_seq: int, endpoint_seq: int, request: PageRequest) -> Page[Attempt]:

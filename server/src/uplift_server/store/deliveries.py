@@ -11,6 +11,7 @@ from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store import event_times
 from uplift_server.store.delivery_search import (
     ENDPOINT_TAIL,
+    in_range,
     joined,
     narrowed,
     row_conditions,
@@ -124,7 +125,7 @@ def count_ended(
         sa.select(deliveries.c.endpoint_seq, sa.func.count(), sa.func.min(created_at), sa.func.max(created_at))
         .select_from(tables)
         .where(
-            source.event_seq.between(low, last),
+            *in_range(connection, source, tables, low, last),
             *source.conditions,
             *row_conditions(wanted),
             deliveries.c.trigger != int(Trigger.TEST),

@@ -52,9 +52,10 @@ def window_of(
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
     window = narrowed(connection, source, low, high, up=up)
-    conditions = [source.event_seq.between(*window), *source.conditions, *row_conditions(wanted)]
+    tables = joined(source, wanted)
+    conditions = [*in_range(connection, source, tables, *window), *source.conditions, *row_conditions(wanted)]
     read_to = None if window == (low, high) else (window[1] + 1, 0) if up else (window[0] - 1, KEY_MAX)
-    return Window(joined(source, wanted), source.event_seq, conditions, read_to)
+    return Window(tables, source.event_seq, conditions, read_to)
 
 
 def source_of(
@@ -125,6 +126,17 @@ def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
     if not needs_event and not wanted.type_seqs:
         return deliveries
     return deliveries.join(events, events.c.seq == deliveries.c.event_seq)
+
+
+def in_range(
+    connection: Connection, source: Source, tables: sa.FromClause, low: int, high: int
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that limit the rows of the tables to a range of event numbers."""
+    conditions: list[sa.ColumnElement[bool]] = [source.event_seq.between(low, high)]
+    if source.tables is deliveries and tables is not deliveries and connection.dialect.name == "postgresql":
+        # PostgreSQL does not derive this range of the joined events, and would plan to read all their partitions.
+        conditions.append(events.c.seq.between(low, high))
+    return conditions
 
 
 def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
