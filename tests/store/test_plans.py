@@ -241,7 +241,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
         counted = (statistics.EVENTS_COUNTED, statistics.ATTEMPTS_COUNTED, statistics.TOTALS_COUNTED)
         marks = [(name, 99) for name in counted]
         raw.executemany("INSERT INTO marks VALUES (?, ?)", marks)
-        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
+        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL, NULL, NULL)")
         raw.execute("INSERT INTO people VALUES (1, x'70', 'x', 'x', NULL, 1, 1)")
         raw.execute("INSERT INTO members VALUES (1, x'6d', 1, 1, 0, 1)")
         raw.execute("INSERT INTO event_types VALUES (1, 't', '', '', NULL, NULL, '1', 0, 1, 1, NULL, NULL)")

@@ -52,6 +52,12 @@ created_at, updated_at, deleted_at) SELECT n, decode(md5(n::text), 'hex'), 1 + n
 CASE n % 50 WHEN 49 THEN n END FROM generate_series(1, 5000) n;
 INSERT INTO api_keys SELECT n, decode(md5(n::text), 'hex'), 1 + n % 500, 'k', decode(md5(n::text), 'hex'), '', '', 1,
 CASE n % 50 WHEN 0 THEN n END FROM generate_series(1, 5000) n;
+INSERT INTO service_keys (id, name, digest, ends_with, scopes, created_at, revoked_at)
+SELECT decode(md5(n::text), 'hex'), 'k', decode(md5(n::text), 'hex'), '', '', 1, CASE n % 50 WHEN 0 THEN n END
+FROM generate_series(1, 5000) n;
+INSERT INTO erasures (id, account_seq, missing, position, scanned_through, last_event_seq, created_at, completed_at)
+SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 0, 0, 0, 8, n, CASE WHEN n % 500 > 0 THEN n END
+FROM generate_series(1, 5000) n;
 INSERT INTO replays (id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
 counted_through, next_event_seq, last_event_seq, created_at, updated_at, completed_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n % 500, '[2]', '[]', '[]', 50, 0, 8, 8, 1, 8, n, n,
