@@ -1,6 +1,7 @@
 """The envelope of an event, byte by byte."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from uplift_server.core.events.envelope import (
     build_test,
     data_of,
     event_id_of,
+    without_data,
 )
 
 EVENT_ID = "0197f0c2-0000-7000-8000-000000000000"
@@ -61,6 +63,16 @@ def test_a_test_event_has_a_mark() -> None:
     assert data_of(test) == b'{"object":{}}'
 
 
+@pytest.mark.parametrize("build_any", [build, build_test])
+def test_an_erased_event_keeps_all_but_its_data(build_any: Callable[..., bytes]) -> None:
+    body = build_any(EVENT_ID, ',"data":1', API_VERSION_DEFAULT, 5, b'{"object":{"data":2}}')
+    erased = without_data(body)
+
+    assert json.loads(erased) == {**json.loads(body), "data": None}
+    assert data_of(erased) == b"null"
+    assert without_data(erased) == erased
+
+
 def test_text_is_never_parsed_as_a_key() -> None:
     body = build(EVENT_ID, ',"api_version":"x","data":1', ',"created":1,"data":2', 3, b'{"data":4,"api_version":5}')
 
@@ -72,5 +84,7 @@ def test_text_is_never_parsed_as_a_key() -> None:
 def test_other_bodies_are_rejected(body: bytes) -> None:
     with pytest.raises(ValueError, match="not found"):
         data_of(body)
+    with pytest.raises(ValueError, match="not found"):
+        without_data(body)
     with pytest.raises(ValueError, match="not found"):
         api_version_of(body)

@@ -205,6 +205,23 @@ def test_deliveries_of_a_deleted_endpoint(status: Status) -> None:
     assert "3 attempts were made." in found.text
 
 
+@pytest.mark.parametrize("endpoint", [ENDPOINT, None])
+@pytest.mark.parametrize("status", [Status.PENDING, Status.HELD, Status.CANCELLED])
+def test_the_erasure_of_an_event_cancels_its_deliveries(endpoint: EndpointFacts | None, status: Status) -> None:
+    found = explain(replace(EVENT, is_erased=True), endpoint, replace(ATTEMPTED, status=status, failure=None))
+
+    assert found == DeliveryExplanation(
+        Reason.CANCELLED, "The delivery was cancelled, because the event was erased. 3 attempts were made."
+    )
+
+
+def test_a_completed_delivery_of_an_erased_event_cannot_be_resent() -> None:
+    failed = replace(ATTEMPTED, status=Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
+    for delivery in (failed, replace(ATTEMPTED, status=Status.DELIVERED, completed_at=NOW)):
+        kept, erased = explain(delivery=delivery), explain(replace(EVENT, is_erased=True), delivery=delivery)
+        assert erased == replace(kept, hint=None)
+
+
 # ---- without a delivery
 
 
@@ -213,6 +230,14 @@ def test_an_endpoint_has_no_deliveries_of_earlier_events() -> None:
 
     assert found.reason is Reason.ENDPOINT_NEWER
     assert "2025-11-24T16:00:00.000Z, after the event was accepted at 2025-11-24T15:00:00.000Z" in found.text
+
+
+@pytest.mark.parametrize("endpoint", [replace(ENDPOINT, created_at=NOW), replace(ENDPOINT, updated_at=NOW)])
+def test_a_replay_can_send_a_missing_event_unless_it_was_erased(endpoint: EndpointFacts) -> None:
+    found = explain(endpoint=endpoint, delivery=None)
+
+    assert found.hint == "If the endpoint needs the event, create a replay that includes missing events."
+    assert explain(replace(EVENT, is_erased=True), endpoint, None) == replace(found, hint=None)
 
 
 def test_a_subscription_to_other_types_is_named() -> None:

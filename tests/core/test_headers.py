@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.http.headers import MASKED, check_headers, mask
+from uplift_server.core.http.headers import MASKED, check_headers, mask, merge_headers
 
 TOKENS = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
 
@@ -85,6 +85,19 @@ def test_all_problems_are_reported() -> None:
 def test_twenty_headers_are_allowed() -> None:
     assert codes({f"X-{number}": "a" for number in range(20)}) == []
     assert codes({f"X-{number}": "a" for number in range(21)}) == [("headers", "headers_too_many")]
+
+
+def test_changes_add_replace_and_remove_headers_in_any_case() -> None:
+    stored = {"Authorization": "Bearer abc", "X-Team": "white sox", "X-City": "Chicago"}
+
+    assert merge_headers(
+        stored, {"authorization": None, "X-TEAM": "cubs", "X-Sport": "baseball", "X-Absent": None}
+    ) == {
+        "X-City": "Chicago",
+        "X-TEAM": "cubs",
+        "X-Sport": "baseball",
+    }
+    assert merge_headers(stored, {}) == stored
 
 
 @given(st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=4))

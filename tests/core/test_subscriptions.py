@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uplift_server.core.events.subscriptions import Subscription, pattern_problems, unknown_patterns
+from uplift_server.core.events.subscriptions import Subscription, matching_patterns, pattern_problems, unknown_patterns
 
 NAMES = st.lists(st.sampled_from(["a", "ab", "b", "c1", "_"]), min_size=1, max_size=4).map(".".join)
 PATTERNS = NAMES | NAMES.map("{}.*".format)
@@ -45,6 +45,11 @@ def test_matching_is_label_by_label(patterns: list[str], name: str) -> None:
 def test_more_patterns_never_match_less(patterns: list[str], more: list[str], name: str) -> None:
     if patterns and Subscription(patterns).matches(name):
         assert Subscription([*patterns, *more]).matches(name)
+
+
+@given(PATTERNS, NAMES)
+def test_the_matching_patterns_of_an_event_type_are_complete(pattern: str, name: str) -> None:
+    assert (pattern in matching_patterns(name)) == Subscription([pattern]).matches(name)
 
 
 def test_a_subscription_is_a_value() -> None:
