@@ -432,6 +432,29 @@ def test_an_event_can_be_fetched_as_it_was_sent(api: ScriptedApi, client: Client
         client.events.fetch(EVENT)
 
 
+def test_a_fetched_test_event_has_the_mark(api: ScriptedApi, client: Client) -> None:
+    """Servers of earlier releases mark the event, but not its body."""
+    envelope = {"id": EVENT, "type": "a.b", "created": 5, "data": {"object": {}}}
+    marked = {**envelope, "test": True}
+    api.script = [
+        json_response({"id": EVENT, "test": True, "body": envelope}),
+        json_response({"id": EVENT, "test": True, "body": marked}),
+        json_response({"id": EVENT, "test": False, "body": envelope}),
+    ]
+
+    fetched = [client.events.fetch(EVENT) for _ in range(3)]
+    assert [event.test for event in fetched] == [True, True, False]
+    assert fetched[0].raw == marked
+
+
+def test_a_fetch_of_an_erased_event_has_a_code_of_its_own(api: ScriptedApi, client: Client) -> None:
+    api.script = [json_response({"id": EVENT, "erased_at": "2026-01-01T00:00:00.000Z", "body": None})]
+
+    with pytest.raises(ApiError, match="erased") as caught:
+        client.events.fetch(EVENT)
+    assert caught.value.code == "event_erased"
+
+
 def test_content_returns_the_exact_bytes(api: ScriptedApi, client: Client) -> None:
     written = b'{"a":1.0, "b":"\\u00e9"}'
     api.script = [

@@ -89,6 +89,18 @@ def test_test_events_are_omitted_unless_included(api: ScriptedApi, client: Clien
     assert _ids(client.reconcile(types=["a.b"], include_tests=True)) == ["1", "2"]
 
 
+def test_erased_events_are_omitted(api: ScriptedApi, client: Client) -> None:
+    data = [
+        {"id": "1", "type": "a.b", "erased_at": None},
+        {"id": "2", "type": "a.b", "erased_at": "2026-01-01T00:00:00.000Z"},
+    ]
+    api.script = [json_response({"data": data, "next_cursor": "after2", "has_more": False})]
+    run = client.reconcile()
+
+    assert _ids(run) == ["1"]
+    assert run.cursor == "after2"
+
+
 def test_types_must_be_a_list(client: Client) -> None:
     with pytest.raises(ValueError, match="list of names"):
         client.reconcile(types="movement.*")
