@@ -128,7 +128,7 @@ FILTERS: dict[str, tuple[dict[str, Any], Callable[[Row], bool]]] = {
     "type": ({"type_seqs": (2,)}, lambda row: type_of(row) == 2),
     "types": ({"type_seqs": (1, 2)}, lambda row: type_of(row) in {1, 2}),
     "object": ({"object_id": "a"}, lambda row: row.object_id == "a"),
-    "no tests": ({"tests": False}, lambda row: row.trigger is not Trigger.TEST),
+    "no tests": ({"is_test": False}, lambda row: row.trigger is not Trigger.TEST),
     "ids": (
         {"ids": tuple((event.to_bytes(16, "big"), bytes([endpoint]) * 6) for event, endpoint in CHOSEN)},
         lambda row: (row.event_seq, row.endpoint_seq) in CHOSEN,
