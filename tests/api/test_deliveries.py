@@ -136,11 +136,14 @@ def test_attempts_have_all_fields(server: Any, owner: Owner) -> None:
     path = f"/v1/deliveries/{delivery}/attempts"
     first = owner.client.get(f"{path}?limit=1").json
     [shown] = first["data"]
+    event = owner.client.get(f"/v1/deliveries/{delivery}").json["event"]
     hint = shown.pop("hint")
     assert "500" in hint
     assert shown == {
         "id": shown["id"],
         "delivery": delivery,
+        "event": event,
+        "endpoint": owner.endpoint,
         "number": 2,
         "trigger": "schedule",
         "started_at": shown["started_at"],

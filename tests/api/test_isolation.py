@@ -35,6 +35,8 @@ SCOPED = {
     ("GET", "/v1/deliveries"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries/{delivery}/attempts"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/attempts"): Scope.DELIVERIES_READ,
+    ("GET", "/v1/attempts/{attempt}"): Scope.DELIVERIES_READ,
     ("POST", "/v1/deliveries/{delivery}/resend"): Scope.DELIVERIES_WRITE,
     ("POST", "/v1/deliveries/{delivery}/cancel"): Scope.DELIVERIES_WRITE,
     ("POST", "/v1/deliveries/resend"): Scope.DELIVERIES_WRITE,
@@ -135,6 +137,7 @@ class Owned:
             "endpoint": endpoint,
             "event": event,
             "delivery": delivery,
+            "attempt": self.client.get(f"/v1/deliveries/{delivery}/attempts").json["data"][0]["id"],
             "held": self.client.get(f"/v1/events/{held}/deliveries").json["data"][0]["id"],
             "key": key,
             "link": server.operator.post(f"/v1/accounts/{self.id}/portal-links").json["id"],
@@ -191,7 +194,7 @@ def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, ser
     """Covers each route with IDs of another account, for a key and for an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     object_routes = [route for route in SCOPED if "{" in route[1]]
-    assert len(object_routes) == 28
+    assert len(object_routes) == 29
     for method, path in object_routes:
         for client in (mine.client, acting):
             response = theirs.call(client, method, path)
