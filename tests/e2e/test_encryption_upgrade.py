@@ -56,13 +56,25 @@ def encrypt_as_0_1_1(place: Place) -> None:
     place.run(run)
 
 
-LATER_TABLES = ("commands", "minute_rollups", "delivery_totals", "event_objects")
+LATER_TABLES = ("commands", "minute_rollups", "delivery_totals", "event_objects", "service_keys", "erasures")
+LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid")
 LATER_COLUMNS = {
-    "endpoints": ("last_status_code", "last_error", "last_location", "probe_at", "tested_at", "verified_at"),
-    "events": ("object_id",),
+    "accounts": ("uid", "metadata"),
+    "api_keys": ("expires_at",),
+    "endpoints": (
+        "last_status_code",
+        "last_error",
+        "last_location",
+        "probe_at",
+        "tested_at",
+        "verified_at",
+        "uid",
+        "metadata",
+    ),
+    "events": ("object_id", "erased_at"),
     "sessions": ("reader_key_digest",),
     "links": ("reader_key_digest",),
-    "replays": ("outcomes", "status_codes", "object_id", "batch_id"),
+    "replays": ("outcomes", "status_codes", "object_id", "batch_id", "missing_type_seqs"),
 }
 
 
@@ -71,6 +83,8 @@ def make_earlier(place: Place) -> None:
     encrypt_as_0_1_1(place)
     for table in LATER_TABLES:
         place.run(lambda c, table=table: c.execute(sa.text(f"DROP TABLE {table}")))
+    for index in LATER_INDEXES:  # SQLite does not drop an indexed column
+        place.run(lambda c, index=index: c.execute(sa.text(f"DROP INDEX {index}")))
     for table, columns in LATER_COLUMNS.items():
         for column in columns:
             place.run(lambda c, at=(table, column): c.execute(sa.text("ALTER TABLE {} DROP COLUMN {}".format(*at))))
