@@ -26,18 +26,18 @@ COMMANDS_WITHOUT_FIELDS = {
     ("endpoint", "secret", "show"), ("endpoint", "secret", "expire-old"), ("delivery", "resend"),
     ("delivery", "cancel"), ("members",),
     ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
-    ("retention", "resume"), ("fleet",),
+    ("retention", "resume"), ("fleet",), ("erasures", "list"), ("erasures", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 COMMANDS_WITH_FIELDS = {
     ("member", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
     ("member", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
     ("sign-in-link",): ["--account", "acc_0a11", "--email", "a", "--role", "boss"],
-    ("account", "create"): ["Rapids", "--email", "a@b.example"],
+    ("account", "create"): ["Rapids", "--email", "a@b.example", "--uid", "a/b", "--metadata", "plan=pro"],
     ("key", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen", "--expires-at", "x"],
     ("key", "update"): ["key_0b11", "--account", "acc_0a11", "--name", "n", "--expires-at", "x"],
     ("endpoint", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d",
-                             "--max-in-flight", "0"],
+                             "--max-in-flight", "0", "--uid", "a/b", "--metadata", "plan=pro"],
     ("endpoint", "update"): ["ep_0e11", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
     ("endpoint", "enable"): ["ep_0e11", "--held", "keep"],
     ("endpoint", "test"): ["ep_0e11", "--type", "athlete.created"],
@@ -47,7 +47,8 @@ COMMANDS_WITH_FIELDS = {
     ("explain",): ["e1", "--endpoint", "ep_" + "0" * 32],
     ("audit-log",): ["--actor", "key", "--action", "key.created", "--after", "x", "--before", "y"],
     ("replay", "create"): ["ep_0e11", "--status", "failed", "--type", "a.*", "--after", "x", "--before", "y",
-                           "--rate", "0", "--dry-run"],
+                           "--rate", "0", "--include-missing", "--dry-run"],
+    ("erasures", "create"): ["--account", "acc_0a11", "--object-id", "x"],
 }  # fmt: skip
 
 
@@ -95,7 +96,8 @@ def test_a_command_without_fields_sends_none(
              "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
              "members": ["--account", "acc_0a11"],
              "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": [],
-             "retention": [], "fleet": []}  # fmt: skip
+             "retention": [], "fleet": [],
+             "erasures": [*([] if path[-1] == "list" else ["ers_0b11"]), "--account", "acc_0a11"]}  # fmt: skip
     names["portal-link"] = [*([] if path[-1] == "list" else ["lnk_0b11"]), "--account", "acc_0a11"]
     if path[0] == "member":
         name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
