@@ -9,6 +9,7 @@ from uplift_server.core.people.notifications import (
     GIVE_UP_AFTER_MS,
     OTHERS_MAX,
     NotificationKind,
+    endpoint_count,
     retry_at,
     with_endpoint,
 )
@@ -53,3 +54,10 @@ def test_a_retry_is_later_and_within_the_limit(attempts_made: int, created_at: i
     at = retry_at(attempts_made, created_at=created_at, now_ms=now)
     assert at is None or now < at <= created_at + GIVE_UP_AFTER_MS
     assert (at is None) == (age_ms >= GIVE_UP_AFTER_MS)
+
+
+def test_every_endpoint_of_an_email_counts() -> None:
+    facts: dict[str, object] = {"url": "https://a.example/"}
+    for number in range(1, OTHERS_MAX + 4):
+        assert endpoint_count(facts) == number
+        facts = with_endpoint(facts, {"url": f"https://a{number}.example/"})
