@@ -11,7 +11,7 @@ from uplift_webhooks.api.pages import Instant, JsonObject
 class AsyncEmitter:
     """Async version of Emitter. Its requests run in a thread.
 
-    >>> async with AsyncEmitter("https://webhooks.example.com", "op_…", account="acc_…") as emitter:   # doctest: +SKIP
+    >>> async with AsyncEmitter("https://webhooks.example.com", "svc_…", account="acc_…") as emitter:   # doctest: +SKIP
     ...     await emitter.send("athlete.created", {"object": {"id": "a1"}})
     """
 

@@ -90,7 +90,7 @@ class Emitter:
     send an event if and only if your own transaction commits, use an outbox (see "Sending events" in the
     documentation).
 
-    >>> with Emitter("https://webhooks.example.com", "op_…", account="acc_…") as emitter:   # doctest: +SKIP
+    >>> with Emitter("https://webhooks.example.com", "svc_…", account="acc_…") as emitter:   # doctest: +SKIP
     ...     emitter.send("athlete.created", {"object": {"id": "a1"}})
     """
 
