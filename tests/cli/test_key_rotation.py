@@ -81,7 +81,7 @@ def create_database(config: Config, *, encrypted_with: str | None = None) -> Non
     schema_version.upgrade(config.database_path, now_ms=0)
     publish_key(config)
     with closing(connect(config.database_path, read_only=False)) as raw:
-        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL)")
+        raw.execute("INSERT INTO accounts VALUES (1, x'01', 'a', '[]', 1, 1, NULL, NULL, NULL)")
         for number, secret in enumerate(SECRETS):
             owner = bytes([number]) * 16
             raw.execute(

@@ -41,6 +41,9 @@ class FullAccount:
         member(server, self.id, "member", f"walked@{self.id[4:]}.example")
         people = f"/v1/accounts/{self.id}/members"
         invited = {"email": f"invited@{self.id[4:]}.example", "role": "member"}
+        # A new server counts pending deliveries in the background.
+        counted = f"/v1/endpoints/{endpoint}"
+        wait_for(lambda: self.api.ok("GET", counted)["pending_deliveries"] == 0, "pending deliveries are counted")
         self.ids = {
             "account": self.id,
             "endpoint": endpoint,

@@ -37,4 +37,6 @@ def test_examples_have_the_address_of_the_server(server: Server) -> None:
     text = server.api("")("GET", "/docs").body.decode()
     assert f"{server.url}/packages/simple/" in text
     assert "webhooks.example" not in text
-    assert server.api("")("GET", "/openapi.json").json["servers"] == [{"url": server.url, "description": "This server."}]
+    assert server.api("")("GET", "/openapi.json").json["servers"] == [
+        {"url": server.url, "description": "This server."}
+    ]
