@@ -147,10 +147,10 @@ def test_a_client_that_disconnects_during_its_body_is_no_error(server: Any, caps
 
 
 INVALID: list[tuple[str, str, dict[str, Any]]] = [
-    ("POST", "/v1/accounts", {"name": "", "contact_emails": ["nobody"]}),
+    ("POST", "/v1/accounts", {"name": "", "contact_emails": ["no address"]}),
     ("POST", "/v1/accounts/{account}/keys", {"name": "", "scopes": ["no"]}),
-    ("POST", "/v1/accounts/{account}/members", {"email": "nobody", "role": "king"}),
-    ("POST", "/v1/accounts/{account}/portal-links", {"email": "nobody", "role": "king"}),
+    ("POST", "/v1/accounts/{account}/members", {"email": "no address", "role": "king"}),
+    ("POST", "/v1/accounts/{account}/portal-links", {"email": "no address", "role": "king"}),
     ("PUT", "/v1/event-types/Wrong", {"description": 5, "schema": {"type": 5}, "api_version": ""}),
     ("POST", "/v1/endpoints", {"url": "x", "event_types": ["athlete.create"], "headers": {"Host": "x"}, "secret": "x"}),
     ("POST", "/v1/endpoints", {"url": "ftp://x", "description": 5, "max_in_flight": -1}),

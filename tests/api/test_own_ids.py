@@ -71,7 +71,7 @@ def test_responses_have_the_id_of_the_account(server: Any, owned: Owned) -> None
 
 def test_the_account_header_accepts_the_uid(server: Any, owned: Owned) -> None:
     assert owned.operator.get("/v1/endpoints").json == owned.owner.get("/v1/endpoints").json
-    assert server.client(server.operator_key, "nobody").get("/v1/endpoints").code == "not_found"
+    assert server.client(server.operator_key, "unknown-uid").get("/v1/endpoints").code == "not_found"
 
 
 def test_filters_and_bodies_accept_the_uid_of_an_endpoint(server: Any, owned: Owned) -> None:

@@ -1,4 +1,4 @@
-"""Commands of `uplift` that change endpoints, and those that list the catalog and missed events."""
+"""Commands of `uplift`: delete endpoints, rotate secrets, list event types, reconcile, and write response bodies."""
 
 import json
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ class AsyncEmitter:
 
     @property
     def accepted(self) -> int:
-        """Number of accepted events, including those that the server knew already."""
+        """Number of accepted events, including duplicates."""
         return self._emitter.accepted
 
     @property

@@ -200,7 +200,7 @@ class Emitter:
 
     @property
     def accepted(self) -> int:
-        """Number of accepted events, including those that the server knew already."""
+        """Number of accepted events, including duplicates."""
         return self._accepted
 
     @property
