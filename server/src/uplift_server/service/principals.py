@@ -119,7 +119,7 @@ class Principal:
                 raise Forbidden(READ_ONLY)
             if self.role is not None:
                 raise self._role_error(scope)
-            raise Forbidden(f"The API key does not have the scope {scope}. {_key_source(scope)}")
+            raise Forbidden(f"The API key does not have the scope {scope}. {self._key_source(scope)}")
 
     def require_right(self, right: Right) -> None:
         """Raise Forbidden unless the principal has this right."""
@@ -164,11 +164,11 @@ class Principal:
         assert self.role is not None
         return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {_ASK_ADMIN}")
 
-
-def _key_source(scope: Scope | AccountsScope) -> str:
-    if scope in SCOPES_OF_ROLE[Role.OWNER]:
-        return "An owner or admin of the account can create a key with this scope in the dashboard."
-    return "Ask the operator for a key with this scope."
+    def _key_source(self, scope: Scope | AccountsScope) -> str:
+        """Return how to get a key with a scope. Only operators create service keys."""
+        if self.kind is PrincipalKind.ACCOUNT_KEY and scope in SCOPES_OF_ROLE[Role.OWNER]:
+            return "An owner or admin of the account can create a key with this scope in the dashboard."
+        return "Ask the operator for a key with this scope."
 
 
 @dataclass(frozen=True, slots=True)
