@@ -68,4 +68,4 @@ def test_the_form_explains_wrong_input(server: Server) -> None:
     assert "1 event , accepted from" in shown.text
     guest.post(f"/accounts/{account}/settings/erasures", page=form, event_ids=event, confirmed="1")
     wait_for(lambda: api.ok("GET", f"/v1/events/{event}")["erased_at"], "the event is erased")
-    assert "No event to erase." in guest.post(target, page=form, event_ids=event).text
+    assert "No events to erase." in guest.post(target, page=form, event_ids=event).text

@@ -38,7 +38,7 @@ class Accounts(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an account. The server emails its contacts when an endpoint is failing.
 
-        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings.
+        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings.
         """
         body = given(
             name=name,
@@ -75,7 +75,7 @@ class Accounts(Noun[Way]):
     def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
-        `metadata` contains only changes: a value of None removes one. `if_match` is the account that you read: if it
+        `metadata` contains only changes: None removes a value. `if_match` is the account that you read: if it
         has changed since, the call raises ApiError with the status 412.
         """
         return change("PATCH", _account(account), changes, if_match)
@@ -124,7 +124,7 @@ class Keys(Noun[Way]):
 
 
 class ServiceKeys(Noun[Way]):
-    """`/v1/keys`, for operators: keys for all accounts, within their scopes."""
+    """`/v1/keys`, for operators: service keys, which act for all accounts within their scopes."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:

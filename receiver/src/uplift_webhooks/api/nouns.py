@@ -52,7 +52,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. Filter by state, event type, text or `cause` of failing."""
+        """Return one page, newest first. Filter by state, event type, text or `cause` of the failures."""
         return get_page(
             _ENDPOINTS,
             id=several(id),
@@ -90,8 +90,8 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
 
-        `uid` is your own ID, accepted wherever the ID is. `metadata` has up to 50 of your own strings. With the `state`
-        "paused", the server holds the deliveries until you enable the endpoint.
+        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings. With the
+        `state` "paused", the server holds the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -146,7 +146,7 @@ class Endpoints(Noun[Way]):
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an endpoint. Omitted fields do not change. None sets the default.
 
-        `headers` and `metadata` contain only changes: a value of None removes one. `if_match` is the endpoint that you
+        `headers` and `metadata` contain only changes: None removes a value. `if_match` is the endpoint that you
         read: if it has changed since, the call raises ApiError with the status 412.
         """
         return change("PATCH", _path(_ENDPOINTS, endpoint), changes, if_match)

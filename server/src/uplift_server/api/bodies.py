@@ -81,11 +81,11 @@ Uid = Annotated[
     str | None,
     Field(
         description=f"Your own ID: at most {UID_CHARACTERS_MAX} letters, digits, periods, hyphens and underscores."
-        " Accepted wherever the ID is.",
+        " You can use it instead of the ID.",
         examples=["club-17"],
     ),
 ]
-_METADATA = f"Your own data: at most {METADATA_VALUES_MAX} strings, {METADATA_BYTES_MAX} bytes as JSON."
+_METADATA = f"Your own strings: at most {METADATA_VALUES_MAX} values, {METADATA_BYTES_MAX} bytes as JSON."
 _METADATA_CHANGE = f"{_METADATA} Omitted values stay unchanged, and null removes a value."
 
 
@@ -373,7 +373,7 @@ class EndpointsQuery(Paging):
         default=None,
         max_length=CAUSE_CHARACTERS_MAX,
         pattern=_NO_ZERO,
-        description="Only failing endpoints with this code of a [cause](/docs/outcomes) in `health`.",
+        description="Only failing endpoints whose `health` has this [cause](/docs/outcomes) code.",
     )
 
     def endpoint_query(self) -> EndpointQuery:

@@ -12,7 +12,7 @@ from uplift_server.store.erasures import Erasure
 
 
 class ErasureView(BaseModel):
-    """An erasure of events. If it is completed, it is the receipt."""
+    """An erasure of events. A completed erasure is the receipt."""
 
     id: str = Field(description="Erasure ID (`ers_…`).")
     state: Literal["running", "completed"] = Field(description="Current state.")
@@ -21,9 +21,9 @@ class ErasureView(BaseModel):
         " for event IDs."
     )
     events: int = Field(description="Number of erased events so far. Events that were already erased do not count.")
-    missing: int = Field(description="Number of requested event IDs without an event.")
+    missing: int = Field(description="Number of requested IDs that belong to no event of the account.")
     created_at: CreatedAt
-    completed_at: Timestamp | None = Field(description="When the last copy was erased. Null while it is running.")
+    completed_at: Timestamp | None = Field(description="When the last copy was erased. Null until then.")
 
 
 class ErasurePreviewView(BaseModel):
@@ -34,7 +34,7 @@ class ErasurePreviewView(BaseModel):
         description="Number of events. With an object ID, the erasure can find more: events that were stored before"
         " the server recorded object IDs."
     )
-    missing: int = Field(description="Number of requested event IDs without an event.")
+    missing: int = Field(description="Number of requested IDs that belong to no event of the account.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the newer events.")

@@ -50,10 +50,10 @@ class AccountView(BaseModel):
     """An account."""
 
     id: str = Field(description="Account ID (`acc_…`).")
-    uid: str | None = Field(description="The operator's own ID.")
+    uid: str | None = Field(description="Your own ID, unique on the server.")
     name: str = Field(description="Display name.")
     contact_emails: list[str] = Field(description="Email addresses that receive notifications about failing endpoints.")
-    metadata: dict[str, str] = Field(description="The operator's own data.")
+    metadata: dict[str, str] = Field(description="Your own strings.")
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -113,7 +113,7 @@ class EndpointView(BaseModel):
     headers: dict[str, str] = Field(
         description="Custom request headers. Values are masked, except for some standard headers."
     )
-    metadata: dict[str, str] = Field(description="Your own data.")
+    metadata: dict[str, str] = Field(description="Your own strings.")
     state: StateName = Field(description="Whether the server sends deliveries.")
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
@@ -225,7 +225,7 @@ class ResponseView(BaseModel):
     body: str = Field(description="Start of the response body.")
     body_truncated: bool = Field(description="Whether the response body was longer than `body`.")
     first_line: str | None = Field(
-        description="Start of the body as one line for people. Secrets in it are masked. Null without text."
+        description="Start of the body as one readable line. Secrets in it are masked. Null if the body has no text."
     )
 
 

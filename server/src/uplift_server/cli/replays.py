@@ -95,7 +95,7 @@ def create_replay(
         ),
     ] = False,
     only_missing: Annotated[
-        bool, typer.Option("--only-missing", help="Like --include-missing, without deliveries that exist.")
+        bool, typer.Option("--only-missing", help="Send only events for which the endpoint has no delivery.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")] = False,
     wait: Wait = False,

@@ -85,7 +85,7 @@ NAME_CHARACTERS_MAX = 200
 CONTACT_EMAILS_MAX = 10
 EMAIL_CHARACTERS_MAX = 254
 
-# Own data on accounts and endpoints
+# `uid` and `metadata` of accounts and endpoints
 UID_CHARACTERS_MAX = 128
 METADATA_VALUES_MAX = 50
 METADATA_BYTES_MAX = 4096

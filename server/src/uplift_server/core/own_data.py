@@ -1,4 +1,4 @@
-"""The operator's own data on accounts and endpoints: the `uid` and `metadata`."""
+"""The `uid` and `metadata` that callers set on accounts and endpoints."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from uplift_server.core.limits import METADATA_BYTES_MAX, METADATA_VALUES_MAX, U
 from uplift_server.core.problems import Problem
 
 _RESERVED: Final = ("acc_", "ep_")
-"""The prefixes of IDs, so that no uid is taken for one."""
+"""A uid must not begin like an ID, so that the server can tell them apart."""
 _UID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{UID_CHARACTERS_MAX}}}")
 # Clients remove these segments from a path.
 _PATH_SEGMENTS: Final = frozenset({".", ".."})

@@ -1,4 +1,4 @@
-"""The form fields for the operator's own data: `uid` and `metadata`."""
+"""The form fields `uid` and `metadata`."""
 
 import json
 from typing import NamedTuple

@@ -38,7 +38,7 @@ class ErasurePreview(NamedTuple):
 
     found: Found
     missing: int
-    """Requested event IDs without an event."""
+    """Number of requested IDs that belong to no event of the account."""
     object_digest: str | None
     complete: bool
 

@@ -13,7 +13,7 @@ erasures = sa.Table(
     sa.Column("object_id", sa.Text, comment="object ID to erase; NULL after its last trace is erased"),
     sa.Column("object_digest", sa.Text, comment="keyed digest of the object ID; NULL for event IDs"),
     sa.Column("event_seqs", sa.Text, comment="JSON list of the events to erase; NULL for an object ID"),
-    sa.Column("missing", sa.Integer, nullable=False, comment="requested event IDs without an event"),
+    sa.Column("missing", sa.Integer, nullable=False, comment="requested IDs that belong to no event of the account"),
     sa.Column("position", sa.BigInteger, nullable=False, comment="last event that the index search checked"),
     sa.Column("scanned_through", sa.BigInteger, nullable=False, comment="last event without object ID that was read"),
     sa.Column("last_event_seq", sa.BigInteger, nullable=False, comment="last event of the erasure"),

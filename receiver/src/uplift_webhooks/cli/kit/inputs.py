@@ -50,7 +50,7 @@ Cause = Annotated[
 Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
 Uid = Annotated[
     str | None,
-    typer.Option("--uid", metavar="UID", help="Your own ID. You can use it wherever an ID is accepted."),
+    typer.Option("--uid", metavar="UID", help="Your own ID, which you can use instead of the ID."),
 ]
 Metadata = Annotated[
     list[str] | None,
@@ -104,7 +104,7 @@ Test = Annotated[
     bool | None, typer.Option("--test/--no-test", help="Only test events, or no test events. Default: all events.")
 ]
 OWN_DATA_OPTIONS: Final = {"uid": "--uid", "metadata": "--metadata"}
-"""The options for your own data, by the field of the API."""
+"""The options for the uid and the metadata, by API field."""
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
@@ -124,7 +124,7 @@ def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
     given = {name: value for name, value in filters.items() if value}
     if (delivery is None) == (not given):
         raise CliError(
-            "the command needs either a delivery or filters", "pass one delivery ID, or options", ExitCode.USAGE
+            "the command needs either a delivery or filters", "pass one delivery ID, or filter options", ExitCode.USAGE
         )
     return given
 
