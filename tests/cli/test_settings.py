@@ -306,7 +306,7 @@ def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path
         "secret" not in problems({name: str(secret)})["UPLIFT_OPERATOR_KEY (in the file of UPLIFT_OPERATOR_KEY_FILE)"]
     )
     both = {name: str(secret), "UPLIFT_OPERATOR_KEY": "op_" + "a" * 32}
-    assert problems(both)[name] == "is set beside UPLIFT_OPERATOR_KEY / remove one of them"
+    assert problems(both)[name] == "is set in addition to UPLIFT_OPERATOR_KEY / remove one of them"
     assert "UPLIFT_OPERATOR_KEY_FILE" in problems({"UPLIFT_OPERATOR_KEY_FIL": "x"})["UPLIFT_OPERATOR_KEY_FIL"]
     assert "not a setting" in problems({"UPLIFT_PORT_FILE": "x"})["UPLIFT_PORT_FILE"]
 

@@ -124,7 +124,7 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Start with an empty queue: at the creation, and in a process that was forked."""
+        """Start with an empty queue, in a new emitter and after a fork."""
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
@@ -319,7 +319,7 @@ class Emitter:
                     self._reject(batch, failure)
                     return
                 if not failures:
-                    _log.warning("%d events wait for the server: %s", self.waiting, failure)
+                    _log.warning("%d events are waiting for the server: %s", self.waiting, failure)
                 self._abandon.wait(_wait_seconds(failure, failures))
                 failures += 1
                 continue
@@ -354,7 +354,7 @@ class Emitter:
         if not wrong and len(batch) == 1:
             self._reject(batch, failure)
             return []
-        if not wrong:  # The error names no event, such as 413: find it by halves.
+        if not wrong:  # An error such as 413 names no event: split the batch.
             middle = len(batch) // 2
             self._deliver(batch[:middle])
             return batch[middle:]
@@ -396,7 +396,7 @@ def _wait_seconds(failure: ApiFailure, failures: int) -> float:
 
 
 def _begin_in_child() -> None:
-    # The parent's thread does not exist in the child, and the parent sends the events that wait.
+    # The parent's thread does not exist in the child. The parent sends the waiting events.
     for emitter in list(_emitters):
         emitter._client.close()  # noqa: SLF001 - same module
         emitter._begin()  # noqa: SLF001 - same module

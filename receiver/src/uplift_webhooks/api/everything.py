@@ -47,7 +47,7 @@ class Everything(Noun[Way]):
 
     @verb
     def account(self) -> Call[JsonObject]:
-        """Return the account of the API key. Other keys name the account when they create the client."""
+        """Return the account of the API key. With another key, pass the account to the client."""
         return get("/v1/account")
 
     @verb
@@ -75,8 +75,9 @@ class Everything(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[JsonObject]:
-        """Return the account's statistics for a period (default 24h) or a range, for operators also of all accounts.
+        """Return the account's statistics for a period (default 24h) or a range.
 
-        `by="type"` and `by="endpoint"` return a page of `groups`.
+        An operator without an account gets the statistics of all accounts. `by="type"` and `by="endpoint"` return a
+        page of `groups`.
         """
         return get("/v1/stats", period=period, since=since, until=until, by=by, limit=limit, cursor=cursor, order=order)

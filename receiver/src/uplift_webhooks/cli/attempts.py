@@ -68,7 +68,7 @@ def list_attempts(
     before: Before = None,
     limit: Limit = 50,
 ) -> None:
-    """List attempts of the newest events first.
+    """List attempts, newest events first.
 
     An attempt matches one value of each option.
     """

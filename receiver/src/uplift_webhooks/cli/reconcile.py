@@ -41,7 +41,9 @@ def reconcile(
     ] = None,
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", min=1, max=100_000, help="Stop at the end of the page with event N."),
+        typer.Option(
+            "--limit", metavar="N", min=1, max=100_000, help="Stop at the end of the page that contains the Nth event."
+        ),
     ] = 1000,
 ) -> None:
     """List every event of the account, oldest first, whether or not it was delivered.

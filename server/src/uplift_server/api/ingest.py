@@ -81,7 +81,7 @@ _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
     "Only the events of a batch name an account. Send its ID in the header `Uplift-Account: acc_…`.",
 )
-"""Messages for the account in the body of a single event."""
+"""Error messages for an account in the body of a single event."""
 
 
 class _Headers(NamedTuple):

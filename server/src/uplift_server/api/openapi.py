@@ -73,7 +73,7 @@ _INCLUDE: Final = {
     "name": "include",
     "in": "query",
     "required": False,
-    "description": "`endpoints`: list the endpoints that each event matched. This needs an additional read.",
+    "description": "`endpoints`: list the endpoints that each event matched. This needs an additional database read.",
     "schema": {"type": "string", "enum": ["endpoints"]},
 }
 _IF_MATCH: Final = {

@@ -57,7 +57,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
         """Return the problems of parameters that exclude each other."""
         found = super().problems()
         if self.by not in {"type", "endpoint"}:
-            text = "The parameter needs groups. Send `by=type` or `by=endpoint`, or omit it."
+            text = "The parameter requires groups. Send `by=type` or `by=endpoint`, or omit the parameter."
             paging = sorted(self.model_fields_set & Paging.model_fields.keys())
             found += [Problem(name, "combination_invalid", text) for name in paging]
         return found

@@ -189,7 +189,7 @@ def send(
     wait until you start one. If you repeat a command with --file, the server does not store the same lines again.
     """
     if (event_type is None) == (file is None):
-        raise CliError("send takes TYPE or --file", "give one of them", ExitCode.USAGE)
+        raise CliError("send takes TYPE or --file", "pass one of them", ExitCode.USAGE)
     if file is not None and (data is not None or idempotency_key is not None):
         raise CliError("--file does not allow --data and --idempotency-key", "omit them", ExitCode.USAGE)
     if event_type is not None and account is None:

@@ -30,10 +30,10 @@ _REPEAT: Final = "correct these lines and repeat the command: it does not send t
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
     """Send every event of a file, or of standard input if `source` is `-`. Raises CliError.
 
-    An event without an ID and an idempotency key gets a key from its content and its line number. Therefore, the
-    command can be repeated.
+    An event that has neither an ID nor an idempotency key gets a key derived from its content and its line number, so a
+    repeat of the command does not store it again.
     """
-    # `results` reports rejected events. The emitter's warnings about the server stay.
+    # `results` reports rejected events. Keep only the emitter's warnings about the server.
     logging.getLogger("uplift_webhooks.emitter").addFilter(lambda record: record.levelno < logging.ERROR)
     with _opened(source) as file:
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)
@@ -48,7 +48,7 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
                             raise _wrong(source, number, str(error).rstrip(".")) from error
                         future.add_done_callback(partial(results.note, number, len(line)))
             except EventsRejected:
-                pass  # `results` knows their lines.
+                pass  # `results` reports them with their lines.
     results.report(source)
 
 

@@ -57,7 +57,7 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
         elif name in _SECRET_FILES:
             setting = _SECRET_FILES[name]
             if setting.name in environ:
-                problems.append(ConfigProblem(name, f"is set beside {setting.name}", "remove one of them"))
+                problems.append(ConfigProblem(name, f"is set in addition to {setting.name}", "remove one of them"))
             elif (text := _secret(name, environ[name], problems)) is not None:
                 given[setting.name] = (f"the file of {name}", text)
         elif name.startswith(PREFIX) and name not in OTHER_TOOLS:

@@ -21,7 +21,7 @@ DAYS_BY_DAY_MAX: Final = 366
 
 
 class StatisticsQuery(NamedTuple):
-    """The range of statistics in Unix ms, and what they are listed by."""
+    """The range of statistics in Unix ms, and their grouping."""
 
     since: int | None = None
     """Default: one day before `until`."""
@@ -41,10 +41,10 @@ class StatisticsQuery(NamedTuple):
         since = until - DAY_MS if self.since is None else self.since
         days, step = (DAYS_BY_DAY_MAX, DAY_MS) if self.by == "day" else (DAYS_BY_HOUR_MAX, HOUR_MS)
         if since >= until:
-            text = "The range is empty. Use a time before `until`, which is now by default."
+            text = "The range is empty. Use a time before `until` (default: now)."
             problems.append(Problem("since", "range_empty", text))
         elif until - since > days * DAY_MS:
-            longer = "" if self.by == "day" else f" Statistics by day have up to {DAYS_BY_DAY_MAX} days."
+            longer = "" if self.by == "day" else f" Statistics by day can cover {DAYS_BY_DAY_MAX} days."
             text = f"The range is longer than {days} days. Use a later time.{longer}"
             problems.append(Problem("since", "range_too_long", text))
         return range(since - since % step, until + -until % step, step)

@@ -139,7 +139,7 @@ class Calls:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return the next events of the account, oldest first, and the cursor after them.
 
-        The list ends with the page that has event number `at_least`, or with the newest event.
+        The list ends with the page that contains event number `at_least`, or with the newest event.
         """
         with self._reported():
             run = self._client.reconcile(cursor, types, created_after=created_after)

@@ -82,7 +82,7 @@ def endpoint_changes(
     }
     body = _without_omitted(given)
     if not body:
-        raise CliError("the command has no changes", "pass the options to change, such as --url URL", ExitCode.USAGE)
+        raise CliError("nothing to update", "pass the options to change, such as --url URL", ExitCode.USAGE)
     return body
 
 

@@ -35,7 +35,7 @@ async def create_replay(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(ReplayNew))],
 ) -> ReplayView | ReplayPreview:
-    """Requires the scope `deliveries:write`. Sends completed deliveries once more, in the order of acceptance.
+    """Requires the scope `deliveries:write`. Resends completed deliveries, in the order of acceptance.
 
     With `include_missing`, it also sends events that the endpoint never received. An endpoint can have one unfinished
     replay.

@@ -1,6 +1,6 @@
 """The first line of a failed response, and the known reason in it.
 
-The response is text of the receiver, which can contain anything. The line is safe to store and to show: printable,
+The receiver controls the response, so it can contain anything. The line is safe to store and to show: printable,
 truncated and with masked secrets. Pages and emails still have to escape it.
 """
 
@@ -49,14 +49,14 @@ REASONS: Final = {
         f"Use this endpoint's secret, and {_RAW_BODY}",
     ),
     "missing_header": Reason(
-        "Signature header missing", "The verification on your server did not get a signature header.", _HEADERS_FIX
+        "Signature header missing", "Your server found no signature header in the request.", _HEADERS_FIX
     ),
     "malformed_header": Reason(
-        "Signature header not valid", "The verification on your server got a changed signature header.", _HEADERS_FIX
+        "Signature header not valid", "Your server received a modified signature header.", _HEADERS_FIX
     ),
     "headers_unreadable": Reason(
         "Headers not readable",
-        "The verification on your server could not read the headers that it got.",
+        "Your server could not read the request headers.",
         "Pass the headers of the request as a mapping or a list of pairs.",
     ),
     "body_not_bytes": Reason(
@@ -118,7 +118,7 @@ def reason_in(line: str | None) -> str | None:
 
 
 def first_line(body: bytes) -> str | None:
-    """Return the first line of a response for people; None if the response has no text.
+    """Return the first line of a response as readable text; None if the response has no text.
 
     A JSON or HTML document counts as one line. A known reason that would be truncated is appended as `[code]`.
     """
