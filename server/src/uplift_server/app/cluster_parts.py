@@ -59,12 +59,12 @@ class ClusteredFoundation:
         self.cluster: Cluster
 
     def announcer(self, audience: Audience) -> Announcer:
-        """See Foundation."""
+        """Create the announcer of listen streams."""
         self._announcer = ClusteredAnnouncer(self._notifier, audience, self._clock)
         return self._announcer
 
     def complete(self, parts: CommonParts) -> tuple[Commands, ClusterPort]:
-        """See Foundation."""
+        """Build the parts that need the common parts."""
         database, clock, state, shards, notifier = self._database, self._clock, self._state, self.shards, self._notifier
         handover = ShardHandover(
             database,

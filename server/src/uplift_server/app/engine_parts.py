@@ -137,11 +137,11 @@ class LocalFoundation:
         self.shards = self.jobs = self.peers = LocalShards(process_id)
 
     def announcer(self, _audience: Audience) -> Announcer:
-        """See Foundation."""
+        """Create the announcer of listen streams."""
         return NoAnnouncer()
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """See Foundation."""
+        """Build the parts that need the common parts."""
         return parts.commands, SingleProcess()
 
 

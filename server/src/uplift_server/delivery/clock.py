@@ -15,7 +15,7 @@ SLEW_DIVISOR: Final = 10
 """While the machine's clock is behind, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 STORED_AHEAD_MS_MAX: Final = 3_600_000
-"""The maximum difference from a stored time that the clock continues from."""
+"""The clock continues from a stored time that is at most this far in the future."""
 _log = structlog.get_logger()
 
 

@@ -99,21 +99,21 @@ class SingleProcess:
     delivers = True
 
     async def join(self) -> None:
-        """See Cluster."""
+        """Do nothing: there are no other processes."""
 
     async def arrive(self, *, delivers: bool) -> None:
-        """See Cluster."""
+        """Do nothing."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
-        """See Cluster."""
+        """Return no loops."""
         del delivers
         return ()
 
     async def hand_over(self) -> None:
-        """See Cluster."""
+        """Do nothing."""
 
     async def leave(self) -> None:
-        """See Cluster."""
+        """Do nothing."""
 
 
 class Engine:

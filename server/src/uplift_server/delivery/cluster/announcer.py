@@ -39,16 +39,16 @@ class ClusteredAnnouncer:
                 self._update()
 
     def streams_changed(self) -> None:
-        """See Announcer."""
+        """Announce that an account got its first stream in this process, or lost its last."""
         self._notifier.notify_listened(self._audience.here)
 
     def events_stored(self, account_seq: int) -> None:
-        """See Announcer."""
+        """Wake the streams of an account in other processes."""
         if self._audience.listens_elsewhere(account_seq):
             self._notifier.notify_stored(account_seq)
 
     def session_ended(self, session_id: bytes, why: EndReason, at: int) -> None:
-        """See Announcer."""
+        """End the streams of a session in other processes that began before `at` (Unix ms)."""
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 
     def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:

@@ -67,20 +67,20 @@ class Cluster:
         self._encryption_upgrade = encryption_upgrade
 
     async def join(self) -> None:
-        """See `engine.Cluster`."""
+        """Become a member before anything else is read. Raises Unavailable and UnknownSchema."""
         self._bus.listen(self._receiver.receive)
         await self.membership.join()
         await self.cache_sync.begin()
 
     async def arrive(self, *, delivers: bool) -> None:
-        """See `engine.Cluster`."""
+        """Announce that this process is ready, and whether it delivers."""
         self._state.deliver(delivers=delivers)
         with suppress(Unavailable):
             # If this heartbeat fails, the next one announces the change.
             await self.membership.send_heartbeat()
 
     def loops(self, *, delivers: bool) -> Iterator[Loop]:
-        """See `engine.Cluster`."""
+        """Return the loops of a member."""
         yield Loop("heartbeat", self.membership.run)
         yield Loop("lease cleanup", self.membership.end_leases)
         yield Loop("shard handover", self._handover.run)
@@ -96,7 +96,10 @@ class Cluster:
             yield Loop("outage", self._outage_guard.follow)
 
     async def hand_over(self) -> None:
-        """See `engine.Cluster`. Attempts in flight count toward the endpoints' limits in the other processes."""
+        """Hand over the endpoints of this process to the other members.
+
+        Attempts in flight count toward the endpoints' limits in the other processes.
+        """
         if self._state.process_id:
             self._state.deliver(delivers=False)
             self._handover.drop_all()
@@ -104,7 +107,7 @@ class Cluster:
             await self._within(self.membership.send_heartbeat())
 
     async def leave(self) -> None:
-        """See `engine.Cluster`."""
+        """Announce the end of this process."""
         await self._within(self._successes.write())
         if self._state.process_id:
             await self._within(self.membership.leave())

@@ -63,7 +63,10 @@ class ClusteredCommands:
         """Set, and replaced with a new event, when a result may have been stored."""
 
     async def execute(self, command: Command) -> Result:
-        """See Commands."""
+        """Execute a command, or store it for another process.
+
+        Raises Conflict (InFlight while an attempt is in flight), Missing, TestRejected and Unavailable.
+        """
         if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
         if command.test is None:
@@ -83,7 +86,7 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """See Commands."""
+        """Wait until the outcome of the endpoint's test may be stored."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:

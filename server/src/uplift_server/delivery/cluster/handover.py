@@ -76,7 +76,7 @@ class ShardHandover:
             await self._clock.wait(self._wake, wait_ms)
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """See HeartbeatListener."""
+        """React to a heartbeat. `living` contains the live processes, including this one."""
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
             _log.info("workers changed", workers=len(workers), own=self._state.process_id in workers)
@@ -87,7 +87,7 @@ class ShardHandover:
         self._lanes.pump()
 
     def rejoined(self) -> None:
-        """See HeartbeatListener."""
+        """React to an eviction of this process. It has rejoined with a new process ID."""
         self.drop_all()
 
     def drop_all(self) -> None:

@@ -38,48 +38,48 @@ class ClusteredShards:
 
     @property
     def process_id(self) -> int:
-        """See Shards."""
+        """The ID under which this process leases. A rejoin changes it."""
         return self._state.process_id
 
     @property
     def membership_id(self) -> int:
-        """See Shards."""
+        """The process ID as a member of a cluster; 0 outside a cluster."""
         return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:
-        """See Shards."""
+        """Return whether this process delivers to an endpoint. The endpoint need not be in the cache."""
         owned = self._owned.get(endpoint_seq)
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """See Shards."""
+        """Return whether this process may send. If not, another process may have taken over its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
-        """See Shards."""
+        """Assign an endpoint that is new in the cache."""
         is_own = self.is_own(endpoint_seq)
         self._owned[endpoint_seq] = is_own and self.is_agreed
         if is_own and not self.is_agreed:
             self.gained[endpoint_seq] = None
 
     def discard(self, endpoint_seq: int) -> None:
-        """See Shards."""
+        """Remove an endpoint that left the cache."""
         self._owned.pop(endpoint_seq, None)
 
     def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """See Shards."""
+        """Return the endpoints in the cache that other processes own."""
         return [seq for seq in endpoint_seqs if not self._owned.get(seq, True)]
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """See Shards."""
+        """Notify the owners of these endpoints about due deliveries."""
         self._notifier.notify_due(endpoint_seqs)
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """See Shards."""
+        """Report a successful attempt at `at` (Unix ms) to the owner of a failing endpoint."""
         self._successes.add(endpoint_seq, at)
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """See Shards."""
+        """Let other processes forget leased deliveries of erased events, and last errors of endpoints."""
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 
     def is_own(self, endpoint_seq: int) -> bool:

@@ -61,18 +61,18 @@ class ClusterState:
         self.take_jobs(frozenset(), 0)
 
     def holds(self, job: SingletonJob) -> bool:
-        """See SingletonJobs."""
+        """Return whether this process does a job now."""
         return job in self._jobs and self._clock.now_ms() < self._jobs_until
 
     def living(self) -> Sequence[Process]:
-        """See Peers."""
+        """Return all live processes at the last heartbeat, with this one; None outside a cluster."""
         return self.members
 
     def others(self) -> Sequence[Process]:
-        """See Peers."""
+        """Return all live processes at the last heartbeat, without this one."""
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:
-        """See Peers."""
+        """Return the time since the last heartbeat if it has expired, else None."""
         heartbeat_age_ms = self._clock.now_ms() - self.heartbeat_at
         return heartbeat_age_ms if heartbeat_age_ms > HEARTBEAT_TRUSTED_MS else None

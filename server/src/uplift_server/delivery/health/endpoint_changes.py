@@ -64,27 +64,27 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def note_due(self, endpoint_seq: int) -> None:
-        """See EndpointChanges."""
+        """Dispatch an endpoint's deliveries that became due in the database."""
         if self._shards.owns(endpoint_seq):
             self._due.note_due(endpoint_seq)
         else:
             self._shards.notify_owners([endpoint_seq])
 
     def deleted(self, endpoint_seq: int) -> None:
-        """See EndpointChanges."""
+        """Cancel the deliveries of a deleted endpoint."""
         for delivery in self._lanes.drop(endpoint_seq):
             self._dispatcher.release_lease(delivery)
         self._held.enqueue(endpoint_seq)
         self._replays.wake_endpoint(endpoint_seq)
 
     def disabled(self, endpoint_seq: int) -> None:
-        """See EndpointChanges."""
+        """Hold the pending deliveries of an endpoint that was paused or disabled."""
         for delivery in self._lanes.empty(endpoint_seq):
             self._dispatcher.release_lease(delivery)
         self._held.enqueue(endpoint_seq)
 
     def enabled(self, endpoint_seq: int) -> None:
-        """See EndpointChanges."""
+        """Release the held deliveries of an endpoint and reset its health."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None:
             endpoint.health = endpoint.record.health
@@ -95,12 +95,15 @@ class LiveEndpointChanges:
         self.held_action_changed(endpoint_seq)
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """See EndpointChanges."""
+        """Release, keep or drop the held deliveries of an enabled endpoint, depending on its record."""
         self._held.enqueue(endpoint_seq)
         self.note_due(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        """See EndpointChanges."""
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
+
+        Return False after a timeout. Raises Unavailable.
+        """
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None and not self._shards.owns(endpoint_seq):

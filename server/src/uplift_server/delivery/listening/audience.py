@@ -66,10 +66,10 @@ class NoAnnouncer:
     """Announcer of a single process, which has no other processes to notify."""
 
     def streams_changed(self) -> None:
-        """See Announcer."""
+        """Do nothing."""
 
     def events_stored(self, account_seq: int) -> None:
-        """See Announcer."""
+        """Do nothing."""
 
     def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
-        """See Announcer."""
+        """Do nothing."""
