@@ -24,7 +24,7 @@ from uplift_server.store.records import Account, Page
 
 _KIND = "account"
 _AUDITED: Final = ("name", "contact_emails", "uid")
-"""The fields whose values the audit log shows. Metadata is excluded: it may have secrets."""
+"""The fields whose values the audit log shows. Metadata is excluded: it may contain secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class AccountDraft:
         return found
 
     def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of an account with this stored metadata after the request."""
+        """Return the metadata of an account after the request. `stored` is its current metadata."""
         return values_after(stored, self.metadata, merges=self.merges)
 
     @property
@@ -157,7 +157,7 @@ class Accounts:
     ) -> tuple[Account, bool]:
         """Update the account with this uid, or create it. Return it, and whether it is new.
 
-        An ID stands for its account, which must exist. Raises NotFound and PreconditionFailed.
+        If `account` is an ID, the account must exist. Raises NotFound and PreconditionFailed.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         if ids.parse_prefixed(ids.ACCOUNT, account) is not None:
@@ -171,7 +171,7 @@ class Accounts:
         await self._context.run_shielded(self._delete(caller, self._id(account)))
 
     def _id(self, account: str) -> bytes:
-        """Return the ID of an account by its ID, which may be deleted, or by its uid. Raises NotFound."""
+        """Return the ID of an account by its public ID, even if it is deleted, or by its uid. Raises NotFound."""
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         if account_id is not None:
             return account_id

@@ -135,9 +135,10 @@ class ServiceContext:
         return self.cache.find_endpoint(caller.account_seq, endpoint)
 
     def endpoint_id(self, caller: Caller, endpoint: str) -> bytes | None:
-        """Return the ID of the endpoint with this public ID, which may be deleted, or with this uid. None if unknown.
+        """Return the ID of the endpoint with this public ID or uid. None for an unknown uid.
 
-        Raises AccountRequired for a uid without account. The caller must still check the account of the endpoint.
+        Accepts the ID of a deleted endpoint. Raises AccountRequired for a uid without account. The caller must still
+        check the account of the endpoint.
         """
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         if endpoint_id is not None:

@@ -72,11 +72,11 @@ class EndpointDraft:
         return found
 
     def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of an endpoint with these stored headers after the request."""
+        """Return the headers of an endpoint after the request. `stored` are its current headers."""
         if isinstance(self.headers, Unset):
             return dict(stored)
         return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})
 
     def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of an endpoint with this stored metadata after the request."""
+        """Return the metadata of an endpoint after the request. `stored` is its current metadata."""
         return values_after(stored, self.metadata, merges=self.merges)

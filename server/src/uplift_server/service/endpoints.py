@@ -41,7 +41,7 @@ _OTHER_SECRET: Final = Problem(
     "secret", "secret_differs", "The endpoint has another secret. Omit it, or rotate the secret of the endpoint."
 )
 _AUDITED: Final = (*_FIELDS, *SETTING_NAMES)
-"""The fields whose values the audit log shows. Headers and metadata are excluded: they may have secrets."""
+"""The fields whose values the audit log shows. Headers and metadata are excluded: they may contain secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Endpoints:
     ) -> tuple[ShownEndpoint, bool]:
         """Update the account's endpoint with this uid, or create it. Return it, and whether it is new.
 
-        An ID stands for its endpoint, which must exist. Raises NotFound and PreconditionFailed.
+        If `endpoint` is an ID, the endpoint must exist. Raises NotFound and PreconditionFailed.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         if ids.parse_prefixed(ids.ENDPOINT, endpoint) is not None:

@@ -168,7 +168,7 @@ class EventTypes:
         example: str | None,
         versions: Versions,
     ) -> EventType | None:
-        """Return the new event type; None if it is no longer as `seen`."""
+        """Return the new event type; None if the stored one differs from `seen`."""
         now, name = self._context.now(), seen.name
 
         def update(connection: Transaction) -> EventType | None:

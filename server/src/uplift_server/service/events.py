@@ -134,7 +134,7 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
 
 
 def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
-    """Return the numbers of event types, which may be deleted. Adds the problems of unknown types to `problems`."""
+    """Return the numbers of event types, including deleted ones. Adds the problems of unknown types to `problems`."""
     found = {name: _type_seq(cache, name) for name in names}
     problems += [
         unknown_event_type(name, field, catalog=cache.event_types) for name, seq in found.items() if seq is None

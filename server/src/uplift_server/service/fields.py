@@ -38,9 +38,9 @@ def given_or_none(value: T | Unset | None) -> T | None:
 def values_after(
     stored: Mapping[str, str], sent: Mapping[str, str | None] | Unset | None, *, merges: bool
 ) -> dict[str, str]:
-    """Return the values of an object after a request, which contains all values or, if it `merges`, changes.
+    """Return the values of an object after a request.
 
-    None removes all values.
+    `sent` replaces all values; if it `merges`, it contains only changes. None removes all values.
     """
     if isinstance(sent, Unset):
         return dict(stored)

@@ -135,8 +135,8 @@ class Database(Protocol):
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the files, as far as the engine can while it runs.
 
-        SQLite writes its log to the database and empties it. PostgreSQL removes dead rows. It does not delay writes.
-        Returns False if a read still needs the content; the caller tries again. Raises Unavailable.
+        SQLite writes its log to the database and empties it. PostgreSQL removes dead rows. Returns False if a read
+        still needs the content; the caller tries again. Raises Unavailable.
         """
 
     async def stream_position(self) -> StreamPosition:

@@ -119,9 +119,9 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> None:
 
 
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
-    """Cancel the open deliveries of events, and invalidate earlier reads of all.
+    """Cancel the open deliveries of events, and invalidate earlier reads of all their deliveries.
 
-    Returns the end of the last lease by event with leased deliveries.
+    Returns the end of the last lease of each event with leased deliveries.
     """
     locked = (
         sa.select(deliveries.c.event_seq, deliveries.c.status, deliveries.c.lease_owner, deliveries.c.due_at)
@@ -180,7 +180,7 @@ def _erase_keys(connection: Connection, found: Sequence[sa.Row[Any]]) -> None:
     """Delete the idempotency keys of events, because a key can contain the object ID."""
     connection.execute(
         sa.delete(idempotency_keys).where(
-            # The index of keys begins with this timestamp, which is that of the event.
+            # The index begins with this timestamp. A key has the timestamp of its event.
             idempotency_keys.c.created_at.in_({row.created_at for row in found}),
             idempotency_keys.c.event_seq.in_([row.seq for row in found]),
         )

@@ -153,7 +153,7 @@ def newest_seq(connection: Connection) -> int:
 
 
 def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -> Found:
-    """Count the events among these numbers that are not erased."""
+    """Count the events with these numbers that are not erased."""
     return _count(connection, [events.c.account_seq == account_seq, events.c.seq.in_(event_seqs)])
 
 

@@ -56,14 +56,15 @@ class PageRequest:
     def of(self, query: sa.Select[Any], *columns: sa.ColumnElement[int]) -> sa.Select[Any]:
         """Return a query with the range, order and limit of the page. The columns are the key.
 
-        With several columns, the query must also limit the first one as in `narrowed`, so that an index can.
+        With several columns, the query must also limit the first one as in `narrowed`, so that the database can use an
+        index.
         """
         if self.key is not None:
             is_beyond = [
                 column > number if self.reads_up else column < number
                 for column, number in zip(columns, self.key, strict=True)
             ]
-            # The first number is equal or beyond.
+            # The caller already limits the first number with `narrowed`.
             equal: sa.ColumnElement[bool] = sa.true()
             conditions = [is_beyond[0]]
             for place in range(1, len(columns)):
@@ -81,7 +82,7 @@ class PageRequest:
         """
         items = list(rows[: self.limit])
         onward = key(items[-1]) if len(rows) > self.limit else read_to
-        # The other page begins with the row at the requested key.
+        # The page in the other direction begins with the row at the requested key.
         back = None if self.key is None else (*self.key[:-1], self.key[-1] + (1 if self.reads_up else -1))
         return Page(items[::-1], back, onward) if self.backward else Page(items, onward, back)
 

@@ -173,7 +173,7 @@ class ReplayProgress(NamedTuple):
         total = max(self.total, self.delivered + self.failed + skipped + unfinished)
         if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED
-            # Counted deliveries that were not reached were deleted or resent.
+            # The replay counted these deliveries but did not find them: they were deleted or resent.
             skipped = total - self.delivered - self.failed
         return self._replace(
             state=state, total=total, next_event_seq=next_event_seq, skipped=skipped, outstanding=outstanding

@@ -71,7 +71,7 @@ sa.Index(
     postgresql_where=sa.text(_REVOKED),
 )
 
-# Not in `api_keys`: servers of earlier releases would take a key without an account for an operator key.
+# Not in `api_keys`: servers of earlier releases would treat a key without an account as an operator key.
 service_keys = sa.Table(
     "service_keys",
     metadata,

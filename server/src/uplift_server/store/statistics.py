@@ -270,7 +270,7 @@ class _Tally:
     def added_to(self, before: "_StoredRow | None") -> tuple[int | str, ...]:
         """Return the new values of the row."""
         if before is None:
-            # A replay can create deliveries in the row. Their later changes of status are moves.
+            # A replay can add deliveries to a new row. The changes of their status are in `moves`.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
         counts, outcomes, durations = before
         return (
@@ -398,7 +398,7 @@ def _by_hour(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
 
 
 def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
-    """Add tallies for accounts and for all accounts to the tallies of endpoints."""
+    """Add the sums of each account and over all accounts to the tallies of endpoints."""
     sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     for (account, _, at), tally in own.items():
         sums[_Key(account, 0, at)].update(tally)
@@ -407,7 +407,7 @@ def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
 
 
 def _with_all_accounts(by_type: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
-    """Add tallies for all accounts to the tallies of event types."""
+    """Add the sums over all accounts to the tallies of event types."""
     sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
     for key, tally in by_type.items():
         sums[key._replace(account_seq=0)].update(tally)

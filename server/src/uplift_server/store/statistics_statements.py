@@ -64,7 +64,7 @@ AND c.event_seq > :began AND c.event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5, 6
 """)  # noqa: S608
 
-# Deliveries that replays created for events of the past.
+# Deliveries that replays created for earlier events.
 COUNT_CREATED: Final = sa.text(f"""
 SELECT c.created_at {_MINUTE} AS minute, c.account_seq, c.endpoint_seq, e.type_seq, count(*) AS n
 FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq

@@ -14,7 +14,7 @@ FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
 CREATED: Final = -1
-"""The old status in `delivery_changes` of a delivery that a replay created for an event of the past."""
+"""The old status in `delivery_changes` of a delivery that a replay created for an earlier event."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)

@@ -302,7 +302,7 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
 
 
 def named_causes(endpoints: Mapping[str, int]) -> str:
-    """Return the most frequent causes with their numbers. `endpoints` has the number by the title of a cause."""
+    """Return the most frequent causes with their counts. `endpoints` maps the titles of causes to counts."""
     ordered = sorted(endpoints.items(), key=lambda each: (-each[1], each[0]))
     named = [f"{number(count)} \N{MULTIPLICATION SIGN} {title}" for title, count in ordered[:CAUSES_NAMED_MAX]]
     rest = len(ordered) - len(named)

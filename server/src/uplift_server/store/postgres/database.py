@@ -86,10 +86,10 @@ _WITH_CONTENT: Final = (
 )  # fmt: skip
 VACUUM: Final = (
     *(f"VACUUM {table}" for table in _WITH_CONTENT),
-    # The index also has content.
+    # The index also contains keys.
     "VACUUM (INDEX_CLEANUP ON) idempotency_keys",
 )
-"""The statements of `scrub`. They do not lock out reads and writes."""
+"""The statements of `scrub`. They do not block reads and writes."""
 
 
 class PostgresDatabase:
