@@ -159,6 +159,8 @@ def test_verify_explains_the_probable_cause(tmp_path: Path) -> None:
     explained = run("verify", "body.json", *options, "--explain", UPLIFT_WEBHOOK_SECRET=SECRET)
     assert (plain.exit_code, explained.exit_code) == (1, 1)
     assert "[no_matching_signature]" in plain.stderr
+    assert "--explain" in plain.stderr
+    assert "--explain" not in explained.stderr
     assert "[body_reserialised]" in explained.stderr
     assert len(explained.stderr.splitlines()) == 2
     (tmp_path / "body.json").write_bytes(sent)

@@ -96,7 +96,8 @@ def verify(
         if explain:
             likely = webhook.explain(content, found)
             raise CliError(f"{_sentence(likely.text)} [{likely.cause}]", _sentence(likely.hint)) from error
-        raise CliError(f"{_sentence(error.cause)} [{error.reason}]", _sentence(error.hint)) from error
+        hint = f"{_sentence(error.hint)}; to find the likely cause, repeat the command with --explain"
+        raise CliError(f"{_sentence(error.cause)} [{error.reason}]", hint) from error
     if session.output.as_json:
         session.output.json({"verified": True})
     else:
