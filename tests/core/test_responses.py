@@ -1,11 +1,16 @@
 """The first line of a failed response, and the known reason in it."""
 
+import gc
+from functools import _lru_cache_wrapper
+from types import FunctionType, ModuleType
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uplift_server.core.deliveries.causes import explain
+from uplift_server.core.deliveries.outcomes import RESPONDED
 from uplift_server.core.deliveries.responses import LINE_CHARACTERS_MAX, REASONS, first_line, reason_in
 from uplift_webhooks.errors import Reason, WebhookVerificationError
 from uplift_webhooks.frameworks.rejections import unverified
@@ -94,3 +99,27 @@ def test_reasons_of_standard_webhooks_libraries_are_known(text: str | None, reas
 def test_any_response_has_a_bounded_and_printable_line(body: bytes) -> None:
     line = first_line(body)
     assert line is None or (line.isprintable() and 0 < len(line) <= LINE_CHARACTERS_MAX + 30)
+
+
+def cached_texts() -> list[str]:
+    """Return the texts that the caches of all loaded modules keep."""
+    found, waiting, seen = [], [each for each in gc.get_objects() if isinstance(each, _lru_cache_wrapper)], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str | bytes):
+            found.append(each if isinstance(each, str) else each.decode("utf-8", "replace"))
+        elif id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType):
+            seen.add(id(each))
+            waiting += gc.get_referents(each)
+    return found
+
+
+def test_no_cache_keeps_the_text_of_a_response() -> None:
+    """An erasure also removes responses from memory."""
+    text = "Zebulon Quixwhistle is no athlete"
+    for outcome in RESPONDED:
+        line = first_line(text.encode())
+        assert explain(outcome, status_code=None, error=line, location=text, response=line) is not None
+    cached = cached_texts()
+    assert cached
+    assert not [each for each in cached if "quixwhistle" in each.lower()]

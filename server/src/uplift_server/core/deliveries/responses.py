@@ -5,7 +5,6 @@ truncated and with masked secrets. Pages and emails still have to escape it.
 """
 
 import re
-from functools import lru_cache
 from html import unescape
 from typing import Final, NamedTuple
 
@@ -122,12 +121,8 @@ def first_line(body: bytes) -> str | None:
 
     A JSON or HTML document counts as one line. A known reason that would be truncated is appended as `[code]`.
     """
-    return _first_line(body[:_BODY_BYTES_READ_MAX])
-
-
-@lru_cache(256)
-def _first_line(body: bytes) -> str | None:
-    text = body.decode("utf-8", "replace").strip()
+    # No cache: it would keep the text of erased responses in memory.
+    text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()
     if text.startswith("<"):
         text = line = unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))
     else:
