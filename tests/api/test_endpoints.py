@@ -54,7 +54,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
         "uid": None,
         "metadata": {},
         "oldest_due_at": "",
-        "pending_deliveries": None,
+        "pending_deliveries": 0,
         "url": "https://example.com/uplift?team=1",
         "description": "Pitching",
         "event_types": ["movement.*", "athlete.updated"],

@@ -17,14 +17,22 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.core.operations.statistics import DURATION_BOUNDS_US, HOUR_MS, MINUTE_MS, Statistics, total
 from uplift_server.delivery.sending.attempts import previous_state
-from uplift_server.store import cleanup, endpoint_backlog, replays, statistics, test_deliveries, totals
+from uplift_server.store import (
+    cleanup,
+    endpoint_backlog,
+    replays,
+    server_values,
+    statistics,
+    test_deliveries,
+    totals,
+)
 from uplift_server.store import deliveries as delivery_store
 from uplift_server.store import endpoints as endpoint_store
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, NewDelivery, ReplayLease, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 from uplift_server.store.replays import MissingEvents, NewReplay, Replay, ReplaySelection
-from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events, marks
+from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, events
 from uplift_server.store.schema_statistics import delivery_changes, delivery_totals, minute_rollups, rollups
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.statistics import ALL_ACCOUNTS, Scope
@@ -335,9 +343,14 @@ class Machine:
 
     async def count_with_earlier_release(self) -> None:
         """An earlier release counts a batch: it does not know the totals, and it deletes their server value."""
-        await self.database.write(
-            lambda c: c.execute(sa.delete(marks).where(marks.c.name == statistics.TOTALS_COUNTED))
-        )
+
+        def count(connection: sa.Connection) -> None:
+            stored = server_values.get_all(connection, statistics.PREFIX)
+            stored.pop(statistics.TOTALS_COUNTED, None)
+            stored[statistics.BATCHES_COUNTED] = stored.get(statistics.BATCHES_COUNTED, 0) + 1
+            server_values.replace(connection, statistics.PREFIX, stored)
+
+        await self.database.write(count)
         await self.database.write(lambda c: c.execute(sa.update(delivery_totals).values(pending=99, held=99)))
         assert await self.database.read(totals.read) is None
 
@@ -401,6 +414,7 @@ async def test_statistics_start_with_the_migration(tmp_path: Path) -> None:
             (NOW,),
         )
     async with sqlite_bench(tmp_path, SqliteDatabase) as bench:
+        assert await bench.database.read(totals.read) is None
         await count_all(bench)
         assert await bench.database.read(totals.read) == {}
         await bench.database.settle([settled(each) for each in await bench.lease(1)])
@@ -435,6 +449,14 @@ async def test_minutes_are_deleted_after_the_last_period_that_shows_them(bench: 
     await bench.append(bench.event(due(2), created_at=NOW + 2 * HOUR_MS))
     await count_all(bench, now=NOW + 2 * HOUR_MS)
     assert {row.endpoint_seq for row in await bench.rows(minute_rollups)} == {0, 2}
+
+
+async def test_totals_of_a_new_database_are_known(bench: Bench) -> None:
+    """Without a count, no deliveries are open."""
+    assert await bench.database.read(totals.read) == {}
+    await bench.append(bench.event(due(1)))
+    await count_all(bench)
+    assert await bench.database.read(totals.read) == {1: (1, 0)}
 
 
 async def test_totals_can_be_read_for_some_endpoints(bench: Bench) -> None:

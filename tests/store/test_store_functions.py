@@ -390,7 +390,7 @@ def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None
 
 def test_the_database_state_is_read(connection: sa.Connection) -> None:
     empty = database_state.read(connection, now=10, limit=9)
-    assert (empty.totals, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == (None, 0, None, None)
+    assert (empty.totals, empty.mails, empty.oldest_mail_at, empty.oldest_event_at) == ({}, 0, None, None)
     assert empty.replays == {ReplayState.RUNNING: 0, ReplayState.PAUSED: 0}
     for number, at in ((1, 40), (2, 50), (3, 60)):
         add_unsent_email(connection, number, now=at)
