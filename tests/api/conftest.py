@@ -18,6 +18,7 @@ from uplift_server.api.guard import ANSWER_SECONDS_MAX
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.events import envelope
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.lifecycle import FailedReason, Status
@@ -449,6 +450,7 @@ async def _serve(
         listen_key=bytes(32),
         erasure_key=bytes(32),
         links=DashboardLinks(bytes(32), "https://hooks.example.com", sends_email=True),
+        timeouts=AttemptTimeouts(15_000, 30_000),
         metrics=MetricsSettings(METRICS_TOKEN, place.file),
     )
     api = create_api(services, answer_seconds_max=answer_seconds_max)

@@ -40,6 +40,8 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
             "headers": {"X-Jwt": "Bearer abc", "Accept": "text/plain"},
             "rate_limit_per_second": 5,
             "max_in_flight": 2,
+            "retry_schedule": ["5s", "60m"],
+            "attempt_timeout": "10000ms",
         },
     )
     assert created.status == 201
@@ -61,6 +63,8 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
         "headers": {"X-Jwt": "********", "Accept": "text/plain"},
         "rate_limit_per_second": 5,
         "max_in_flight": 2,
+        "retry_schedule": ["5s", "1h"],
+        "attempt_timeout": "10s",
         "state": "enabled",
         "disabled_reason": None,
         "held_deliveries": 0,
@@ -179,6 +183,8 @@ def test_all_problems_of_an_endpoint_are_reported_together(server: Any) -> None:
         "headers": {"Host": "x", "X-A": 1, "webhook-id": "x"},
         "rate_limit_per_second": 0,
         "max_in_flight": 257,
+        "retry_schedule": ["5s", "often", 5, "0s"],
+        "attempt_timeout": "31s",
         "hookUrl": "x",
     }
     assert owner.post("/v1/endpoints", body).problems == {
@@ -193,6 +199,10 @@ def test_all_problems_of_an_endpoint_are_reported_together(server: Any) -> None:
         ("headers.X-A", "type_text"),
         ("rate_limit_per_second", "out_of_range"),
         ("max_in_flight", "out_of_range"),
+        ("retry_schedule", "duration_invalid"),
+        ("retry_schedule.2", "type_text"),
+        ("retry_schedule", "out_of_range"),
+        ("attempt_timeout", "out_of_range"),
         ("hookUrl", "unknown_field"),
     }
     assert owner.post("/v1/endpoints", {}).problems == {("url", "required")}

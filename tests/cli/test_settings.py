@@ -36,7 +36,7 @@ def test_the_default_values() -> None:
     assert config.allow_private_networks is False
     seconds = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     assert config.retry_schedule_ms == tuple(each * 1000 for each in seconds)
-    assert (config.attempt_timeout_ms, config.connect_timeout_ms, config.lease_ms) == (15_000, 5_000, 30_000)
+    assert (config.attempt_timeout_ms, config.connect_timeout_ms, config.lease_ms) == (15_000, 5_000, 45_000)
     assert (config.max_in_flight, config.max_in_flight_per_endpoint) == (1000, 16)
     assert (config.breaker_failures, config.breaker_probe_max_ms) == (10, 300_000)
     assert config.source_ips == ("54.245.28.22",)
@@ -93,7 +93,12 @@ def test_the_environment_overrides_the_file_and_the_file_the_default(tmp_path: P
         ({"UPLIFT_OPERATOR_EMAIL": "a@b.example"}, "operator_email", "a@b.example"),
         ({"UPLIFT_RETENTION": "0"}, "retention_ms", 0),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "connect_timeout_ms", 2_000),
-        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "lease_ms", 17_000),
+        ({}, "endpoint_timeout_max_ms", 30_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s"}, "lease_ms", 45_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2m"}, "lease_ms", 135_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "2s", "UPLIFT_ENDPOINT_TIMEOUT_MAX": "4s"}, "lease_ms", 19_000),
+        ({"UPLIFT_LEASE": "20s"}, "endpoint_timeout_max_ms", 15_000),
+        ({"UPLIFT_ATTEMPT_TIMEOUT": "100ms", "UPLIFT_LEASE": "5100ms"}, "endpoint_timeout_max_ms", 1_000),
         ({"UPLIFT_ATTEMPT_TIMEOUT": "2s", "UPLIFT_LEASE": "7s"}, "lease_ms", 7_000),
         ({"UPLIFT_HOST": "0.0.0.0"}, "public_url", "http://127.0.0.1:8420"),
         ({"UPLIFT_HOST": "::"}, "public_url", "http://[::1]:8420"),
@@ -221,6 +226,9 @@ def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
 def test_contradictory_values_are_rejected() -> None:
     assert set(problems({"UPLIFT_CONNECT_TIMEOUT": "16s"})) == {"UPLIFT_CONNECT_TIMEOUT"}
     assert set(problems({"UPLIFT_LEASE": "19999ms"})) == {"UPLIFT_LEASE"}
+    assert set(problems({"UPLIFT_LEASE": "34s", "UPLIFT_ENDPOINT_TIMEOUT_MAX": "30s"})) == {
+        "UPLIFT_ENDPOINT_TIMEOUT_MAX"
+    }
     assert set(problems({"UPLIFT_WARN_AFTER": "5d"})) == {"UPLIFT_DISABLE_AFTER"}
     assert set(problems({"UPLIFT_DISABLE_AFTER": "3d"})) == {"UPLIFT_DISABLE_AFTER"}
     assert load({"UPLIFT_WARN_AFTER": "1s", "UPLIFT_DISABLE_AFTER": "2s"}).disable_after_ms == 2_000
@@ -257,9 +265,11 @@ def test_secrets_are_masked_in_a_configuration() -> None:
 
 
 def test_derived_defaults_are_described() -> None:
-    shown = {each.setting.key: each.value for each in describe(load({"UPLIFT_ATTEMPT_TIMEOUT": "4s"}))}
+    shown = {
+        each.setting.key: each.value for each in describe(load({"UPLIFT_ATTEMPT_TIMEOUT": "4s", "UPLIFT_LEASE": "14s"}))
+    }
     assert shown["connect_timeout"] == "4s"
-    assert shown["lease"] == "19s"
+    assert shown["endpoint_timeout_max"] == "9s"
     assert shown["public_url"] == "http://127.0.0.1:8420"
     assert shown["operator_key"].startswith("none (generated and printed once")
     assert shown["egress_address"] == "none"
@@ -327,6 +337,7 @@ def test_any_environment_is_a_configuration_or_a_config_error(environ: dict[str,
         assert {problem.name for problem in result.problems} <= set(NAMES)
     else:
         assert result.connect_timeout_ms <= result.attempt_timeout_ms < result.lease_ms
+        assert result.endpoint_timeout_max_ms < result.lease_ms
         assert len(describe(result)) == len(SETTINGS)
 
 

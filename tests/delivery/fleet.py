@@ -129,7 +129,7 @@ class Fleet(World):
         self.database = self._place.database(*self._layers)
         await self.database.open()
         await self.database.write(_note_changes)
-        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.sender = ScriptedSender(self.clock, self.settings.timeouts.default_ms)
         self.account = await self.database.write(
             lambda c: accounts.create(c, account_id=self.fresh_id(), name="a", contact_emails=(), now=self.clock.now)
         )

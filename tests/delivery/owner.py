@@ -37,7 +37,8 @@ class Owner:
         )
         url_checker = UrlChecker(AddressPolicy(allow_private_networks=False), _resolve_nothing)
         backlogs = Backlogs(context, Readiness(context))
-        endpoints = Endpoints(context, Cipher(b"k" * 32), backlogs, url_checker, RegistrationEvents(context))
+        registration_events, timeouts = RegistrationEvents(context), world.settings.timeouts
+        endpoints = Endpoints(context, Cipher(b"k" * 32), backlogs, url_checker, registration_events, timeouts)
         self._world = world
         self._states = EndpointStates(context, endpoints)
         self._deliveries = Deliveries(context)

@@ -257,7 +257,7 @@ class SteppedWorld(World):
     def __init__(self, place: Place, **settings: Any) -> None:
         super().__init__(place, scan_every_ms=100, **settings)
         self.clock: Any = SteppedClock()
-        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.sender = ScriptedSender(self.clock, self.settings.timeouts.default_ms)
 
 
 @pytest.mark.parametrize("step_ms", [-10 * MINUTE, -24 * 60 * MINUTE])

@@ -13,7 +13,7 @@ from tests.engines import Place
 
 from uplift_server.app.engine_parts import EngineParts, LocalFoundation, build_engine
 from uplift_server.core.deliveries.health import HealthRule
-from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSettings
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, AttemptTimeouts, EndpointSettings
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
@@ -151,9 +151,10 @@ class ScriptedSender:
         self.in_flight[host] += 1
         self.in_flight_most[host] = max(self.in_flight_most[host], self.in_flight[host])
         exchange = self.scripts.get(host, lambda _: respond(200))(request)
-        wait_ms = self._timeout_ms if exchange is None else self.latency_ms[host]
+        timeout_ms = self._timeout_ms if request.timeout_ms is None else request.timeout_ms
+        wait_ms = timeout_ms if exchange is None else self.latency_ms[host]
         if exchange is None:
-            exchange = Exchange(started_at, self._timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
+            exchange = Exchange(started_at, timeout_ms * 1000, failure=Failure.TIMEOUT, error="no answer")
         exchange = exchange._replace(started_at=started_at)
 
         number = len(self.sent)
@@ -224,7 +225,7 @@ class World:
         self.settings = EngineSettings(
             schedule=RetrySchedule(tuple(delays_ms)),
             breaker=BreakerRule(breaker_failures, 300 * SECOND),
-            attempt_timeout_ms=15 * SECOND,
+            timeouts=AttemptTimeouts(15 * SECOND, 25 * SECOND),
             lease_ms=30 * SECOND,
             in_flight_max=in_flight_max,
             endpoint_in_flight_max=endpoint_in_flight_max,
@@ -245,7 +246,7 @@ class World:
         self.on_loop_failure: Callable[[BaseException | None], None] = self.record_failure
         self.defects = 0
         """The number of loops that failed. Tests of other subjects expect none."""
-        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.sender = ScriptedSender(self.clock, self.settings.timeouts.default_ms)
         self.database: Any
         self.cache: EndpointCache
         self.parts: EngineParts
@@ -310,7 +311,7 @@ class World:
         self.database = self._place.database(*self._layers)
         await self.database.open()
         scripts, latency, sent = self.sender.scripts, self.sender.latency_ms, self.sender.sent
-        self.sender = ScriptedSender(self.clock, self.settings.attempt_timeout_ms)
+        self.sender = ScriptedSender(self.clock, self.settings.timeouts.default_ms)
         self.sender.scripts, self.sender.latency_ms, self.sender.sent = scripts, latency, sent
         self.parts = build_engine(
             self.database,
@@ -350,7 +351,7 @@ class World:
         """Create an endpoint whose receiver follows a script (default: 200)."""
         endpoint_id = self.fresh_id()
         owner = account or self.account
-        own = {each.name: settings.pop(each.name) for each in ENDPOINT_SETTINGS if each.name in settings}
+        own = {each.attribute: settings.pop(each.attribute) for each in ENDPOINT_SETTINGS if each.attribute in settings}
         values = {"headers": None, "event_types": (), "settings": EndpointSettings(**own)} | settings
         record: Endpoint = await self.database.write(
             lambda c: endpoints.create(

@@ -128,12 +128,12 @@ class Client:
         self.resolver = resolver
         self.calls: list[list[Exchange]] = []
 
-    def send(self, target: Target, body: bytes = b"body") -> asyncio.Future[Exchange]:
+    def send(self, target: Target, body: bytes = b"body", *, timeout_ms: int | None = None) -> asyncio.Future[Exchange]:
         """Send a request, and return a future of its exchange."""
         future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         calls: list[Exchange] = []
         self.calls.append(calls)
-        request = request_to(target, body)
+        request = request_to(target, body)._replace(timeout_ms=timeout_ms)
 
         def done(answered: Request, exchange: Exchange) -> None:
             assert answered is request

@@ -62,7 +62,7 @@ class Watcher(ConnectionOwner):
 
 
 def attempt() -> Attempt:
-    return Attempt(Request(TARGET, b"POST / HTTP/1.1\r\n\r\n", b"", None), lambda *_: None, 0, time.monotonic())
+    return Attempt(Request(TARGET, b"POST / HTTP/1.1\r\n\r\n", b"", None), lambda *_: None, 0, time.monotonic(), 15_000)
 
 
 def feed(connection: Connection, piece: bytes) -> None:

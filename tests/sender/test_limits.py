@@ -239,3 +239,20 @@ async def test_missing_file_descriptors_are_an_egress_failure(
     assert exchange.failure is Failure.EGRESS
     assert exchange.error is not None
     assert exchange.error.endswith("too many open files")
+
+
+async def test_requests_have_their_own_timeouts(listen: Listen, connect: Connect) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.sleep(60)
+
+    receiver = await listen(script)
+    client = await connect(attempt_timeout_ms=200)
+    started = {timeout_ms: client.send(receiver.target(), timeout_ms=timeout_ms) for timeout_ms in (400, None, 80)}
+    for timeout_ms, sent in reversed(started.items()):
+        exchange = await sent
+        limit_s = (timeout_ms or 200) / 1000
+        assert exchange.failure is Failure.TIMEOUT
+        assert exchange.error == f"no complete response within {limit_s:g} s: still waiting for the response"
+        assert limit_s <= exchange.duration_us / 1e6 < limit_s + TOLERANCE_SECONDS
+    assert client.sender.in_flight == 0

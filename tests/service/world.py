@@ -9,6 +9,7 @@ from tests.engines import Place
 
 from uplift_server.core import ids
 from uplift_server.core.cursors import Cursors
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.security.rights import Role
@@ -82,6 +83,7 @@ class World:
             listen_key=bytes(32),
             erasure_key=bytes(32),
             links=DashboardLinks(b"e" * 32, URL, sends_email=sends_email),
+            timeouts=AttemptTimeouts(15_000, 30_000),
         )
 
     @property

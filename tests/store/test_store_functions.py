@@ -207,7 +207,7 @@ def test_an_update_stores_the_settings_and_increases_updated_at(connection: sa.C
     """The clock may stand still: other processes read the endpoint again when `updated_at` changes."""
     account = new_account(connection, 1)
     endpoint = new_endpoint(connection, account.seq, 1)
-    settings = EndpointSettings(rate_limit_per_second=20)
+    settings = EndpointSettings(rate_limit_per_second=20, retry_schedule_ms=(1000, 2000), attempt_timeout_ms=5000)
     changed = endpoints.update(connection, account.seq, endpoint.id, lambda stored: replace(stored, settings=settings))
     assert changed is not None
     assert (changed.settings, changed.updated_at) == (settings, endpoint.updated_at + 1)

@@ -86,6 +86,11 @@ class Endpoints(Noun[Way]):
         state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
+        retry_schedule: Annotated[
+            Iterable[str] | None,
+            "Delays before the retries, such as 5s, 5m and 2h. Without delays, a delivery has one attempt.",
+        ] = None,
+        attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
@@ -104,6 +109,8 @@ class Endpoints(Noun[Way]):
             state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
+            retry_schedule=texts(retry_schedule),
+            attempt_timeout=attempt_timeout,
         )
         return post(_ENDPOINTS, body, idempotency_key=idempotency_key)
 
@@ -122,6 +129,8 @@ class Endpoints(Noun[Way]):
         state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: int | None = None,
         max_in_flight: int | None = None,
+        retry_schedule: Iterable[str] | None = None,
+        attempt_timeout: str | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
         """Update the endpoint with this uid, or create it. Omitted fields do not change.
@@ -139,6 +148,8 @@ class Endpoints(Noun[Way]):
             state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
+            retry_schedule=texts(retry_schedule),
+            attempt_timeout=attempt_timeout,
         )
         return change("PUT", _path(_ENDPOINTS, endpoint), body, if_match)
 

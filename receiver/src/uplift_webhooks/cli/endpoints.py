@@ -129,7 +129,7 @@ def create(
     uid: Uid = None,
     metadata: Metadata = None,
     paused: Paused = False,
-    **settings: int | None,
+    **settings: str | None,
 ) -> None:
     """Create an endpoint and print its secret.
 
@@ -152,7 +152,7 @@ def update(
     description: NewDescription = None,
     uid: Uid = None,
     metadata: Metadata = None,
-    **settings: int | None,
+    **settings: str | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, settings)

@@ -156,7 +156,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         event_types=list(endpoint.event_types),
         headers={name: mask(name, value) for name, value in shown.headers.items()},
         metadata=metadata_of(endpoint.metadata),
-        **endpoint.settings.by_name(),
+        **endpoint.settings.as_json(),
         state=_STATE_NAMES[endpoint.state],
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
         held_deliveries=shown.held_deliveries,

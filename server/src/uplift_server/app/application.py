@@ -20,7 +20,7 @@ from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
 from uplift_server.app.process import permanent_objects, raise_file_limit, return_memory, switch_threads_often
-from uplift_server.app.wiring import database, engine_settings, sender_settings
+from uplift_server.app.wiring import attempt_timeouts, database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
@@ -397,6 +397,7 @@ class Application:
                 sends_email=config.sends_mail,
                 has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
             ),
+            timeouts=attempt_timeouts(config),
             metrics=MetricsSettings(
                 config.metrics_token,
                 None if config.on_postgresql else config.database_path,
@@ -463,7 +464,6 @@ class Application:
             frame_ancestors=self._config.dashboard_frame_ancestors,
             system=System(self._config, self._started_at),
             sends_mail=self._config.sends_mail,
-            attempt_timeout_ms=self._config.attempt_timeout_ms,
             allows_private_networks=self._config.allow_private_networks,
             branding=self._config.branding,
             api=api,

@@ -233,7 +233,7 @@ def build_engine(
         counters,
         schedule=settings.schedule,
         breaker=settings.breaker,
-        attempt_timeout_ms=settings.attempt_timeout_ms,
+        timeouts=settings.timeouts,
     )
     tests = RunningTests(cache, lanes, settler, dispatcher, clock, lease_ms=lease_ms)
     local_commands = LocalCommands(

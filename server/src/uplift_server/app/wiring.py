@@ -2,6 +2,7 @@
 
 from uplift_server.config import Config
 from uplift_server.core.deliveries.health import HealthRule
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.engine import EngineSettings
@@ -32,12 +33,17 @@ def sender_settings(config: Config) -> SenderSettings:
     )
 
 
+def attempt_timeouts(config: Config) -> AttemptTimeouts:
+    """Return the timeouts of attempts."""
+    return AttemptTimeouts(config.attempt_timeout_ms, config.endpoint_timeout_max_ms)
+
+
 def engine_settings(config: Config) -> EngineSettings:
     """Return the settings of the delivery engine."""
     return EngineSettings(
         schedule=RetrySchedule(config.retry_schedule_ms),
         breaker=BreakerRule(config.breaker_failures, config.breaker_probe_max_ms),
-        attempt_timeout_ms=config.attempt_timeout_ms,
+        timeouts=attempt_timeouts(config),
         lease_ms=config.lease_ms,
         in_flight_max=config.max_in_flight,
         endpoint_in_flight_max=config.max_in_flight_per_endpoint,

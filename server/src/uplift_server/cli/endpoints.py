@@ -123,7 +123,7 @@ def create_endpoint(
     uid: Uid = None,
     metadata: Metadata = None,
     paused: Paused = False,
-    **settings: int | None,
+    **settings: str | None,
 ) -> None:
     """Create an endpoint and print its secret.
 
@@ -155,7 +155,7 @@ def update_endpoint(
     uid: Uid = None,
     metadata: Metadata = None,
     account: AnyAccount = None,
-    **settings: int | None,
+    **settings: str | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, settings)

@@ -71,11 +71,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value allows one"),
     Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", parsers.duration("100ms", "10m"), "15s",
             "the timeout of an attempt: DNS lookup, connection, request and response"),
+    Setting("UPLIFT_ENDPOINT_TIMEOUT_MAX", "endpoint_timeout_max_ms", "1s to 30s", parsers.duration("1s", "30s"), None,
+            "the maximum of the endpoint setting `attempt_timeout`, also for stored values",
+            derived="30s, or `UPLIFT_LEASE` - 5s if it is shorter"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
             "the timeout of the connection within an attempt", derived="5s, or the attempt timeout if it is shorter"),
     Setting("UPLIFT_LEASE", "lease_ms", "1s to 1d", parsers.duration("1s", "1d"), None,
             "the time after which other processes retry the deliveries of a crashed process; at least 5s longer"
-            " than the attempt timeout", derived="attempt timeout + 15s"),
+            " than the attempt timeouts", derived="longest attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", parsers.integer(1, 100_000), "1000",
             "the concurrency limit of a process; if several accounts have deliveries, one account uses at most half"),
     Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
@@ -151,6 +154,7 @@ class Config:
     allow_private_networks: bool
     retry_schedule_ms: tuple[int, ...]
     attempt_timeout_ms: int
+    endpoint_timeout_max_ms: int
     connect_timeout_ms: int
     lease_ms: int
     max_in_flight: int

@@ -26,6 +26,7 @@ from uplift_server.config.settings import (
     Value,
 )
 from uplift_server.core.durations import format_duration
+from uplift_server.core.limits import ENDPOINT_TIMEOUT_MS_MAX, ENDPOINT_TIMEOUT_MS_MIN
 
 FILE_NAME: Final = "uplift.toml"
 SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
@@ -98,10 +99,20 @@ def _derive(values: dict[str, Any], terminal: bool) -> None:
         values["public_url"] = f"http://{f'[{host}]' if ':' in host else host}:{values['port']}"
     if values["connect_timeout_ms"] is None:
         values["connect_timeout_ms"] = min(CONNECT_TIMEOUT_MS, values["attempt_timeout_ms"])
+    if values["endpoint_timeout_max_ms"] is None:
+        values["endpoint_timeout_max_ms"] = _endpoint_timeout_limit(values["lease_ms"])
     if values["lease_ms"] is None:
-        values["lease_ms"] = values["attempt_timeout_ms"] + LEASE_MARGIN_MS
+        longest = max(values["attempt_timeout_ms"], values["endpoint_timeout_max_ms"])
+        values["lease_ms"] = longest + LEASE_MARGIN_MS
     if values["log_format"] is None:
         values["log_format"] = "console" if terminal else "json"
+
+
+def _endpoint_timeout_limit(lease_ms: int | None) -> int:
+    """Return the maximum timeout of endpoints that a lease covers."""
+    if lease_ms is None:
+        return ENDPOINT_TIMEOUT_MS_MAX
+    return max(ENDPOINT_TIMEOUT_MS_MIN, min(ENDPOINT_TIMEOUT_MS_MAX, lease_ms - LEASE_MARGIN_MS_MIN))
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
@@ -115,6 +126,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         yield ConfigProblem(
             "UPLIFT_LEASE", "can expire during an attempt, so the server could send a delivery twice",
             "set it to at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+        )  # fmt: skip
+    if values["endpoint_timeout_max_ms"] > _endpoint_timeout_limit(values["lease_ms"]):
+        yield ConfigProblem(
+            "UPLIFT_ENDPOINT_TIMEOUT_MAX", "is too long for UPLIFT_LEASE, which can expire during an attempt",
+            "set it to at least 5s shorter than UPLIFT_LEASE, or remove it",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(

@@ -1,42 +1,80 @@
 """The delivery settings of an endpoint.
 
 The API models and reference, the options of both command-line programs, the dashboard's form and the audit log are
-generated from these definitions. A setting is a whole number in a nullable column with the same name.
+generated from these definitions.
 """
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from uplift_server.core.limits import ENDPOINT_IN_FLIGHT_MAX, RATE_LIMIT_PER_SECOND_MAX
+from uplift_server.core.limits import (
+    ENDPOINT_IN_FLIGHT_MAX,
+    ENDPOINT_RETRIES_MAX,
+    ENDPOINT_RETRY_DELAY_MS_MAX,
+    ENDPOINT_RETRY_DELAY_MS_MIN,
+    ENDPOINT_RETRY_DELAYS_TOTAL_MS_MAX,
+    ENDPOINT_TIMEOUT_MS_MAX,
+    ENDPOINT_TIMEOUT_MS_MIN,
+    RATE_LIMIT_PER_SECOND_MAX,
+)
+from uplift_server.core.problems import Problem
+from uplift_server.core.setting_values import Duration, Durations, ValueType, WholeNumber
+
+_UNIT: Final = "_ms"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSetting:
     """The definition of one setting."""
 
-    name: str
-    """Name of the API field, the column and the form field."""
+    attribute: str
+    """Name of the field of `EndpointSettings` and of the column, with the unit of a duration."""
     label: str
-    unit: str
     help: str
-    """One sentence for the API reference, the commands and the form."""
-    maximum: int
-    """The maximum value. The minimum is 1."""
+    """What the setting does, for the API reference, the commands and the form."""
+    type: ValueType
     default: str
     """The default in words."""
+    initial: Any = None
+    """The value without a choice of the owner. None leaves the value to the server."""
 
     @property
-    def bounds(self) -> str:
-        """The allowed values, in words."""
-        return f"1 to {self.maximum:,}"
+    def name(self) -> str:
+        """Name of the API field and the form field."""
+        return self.attribute.removesuffix(_UNIT)
 
-    def allows(self, value: int) -> bool:
-        """Whether a value is within the bounds."""
-        return 1 <= value <= self.maximum
+    def problems(self, sent: Any) -> list[Problem]:
+        """Check a JSON value that has the right JSON type, or null."""
+        return [] if sent is None else list(self.type.problems(self.name, sent))
+
+    def read(self, sent: Any) -> Any:
+        """Return the value of a JSON value without problems."""
+        return self.initial if sent is None else self.type.read(sent)
+
+    def json(self, value: Any) -> Any:
+        """Return the JSON value of a value."""
+        return None if value is None else self.type.json(value)
+
+    def text(self, value: Any) -> str:
+        """Return the text of a value for a form. It is empty for None."""
+        return "" if value is None else self.type.text(value)
+
+    def words(self, value: Any) -> str:
+        """Return a value for people."""
+        return self.default if value is None else self.type.words(value)
+
+    def stored(self, value: Any) -> Any:
+        """Return the content of the column."""
+        return None if value is None else self.type.stored(value)
+
+    def loaded(self, content: Any) -> Any:
+        """Return the value of the content of the column."""
+        return self.initial if content is None else self.type.loaded(content)
 
 
 def _setting(**definition: Any) -> Any:
-    return field(default=None, metadata=definition)
+    return field(default=definition.get("initial"), metadata=definition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +83,78 @@ class EndpointSettings:
 
     rate_limit_per_second: int | None = _setting(
         label="Rate limit",
-        unit="attempts per second",
         help="Maximum attempts per second.",
-        maximum=RATE_LIMIT_PER_SECOND_MAX,
+        type=WholeNumber(RATE_LIMIT_PER_SECOND_MAX, "attempts per second"),
         default="no limit",
     )
     max_in_flight: int | None = _setting(
         label="Max concurrent requests",
-        unit="attempts in flight",
         help="Maximum attempts in flight.",
-        maximum=ENDPOINT_IN_FLIGHT_MAX,
+        type=WholeNumber(ENDPOINT_IN_FLIGHT_MAX, "attempts in flight"),
+        default="server default",
+    )
+    retry_schedule_ms: tuple[int, ...] | None = _setting(
+        label="Retry schedule",
+        help="Delays before the retries, such as 5s, 5m and 2h. Without delays, a delivery has one attempt.",
+        type=Durations(
+            Duration(ENDPOINT_RETRY_DELAY_MS_MIN, ENDPOINT_RETRY_DELAY_MS_MAX),
+            ENDPOINT_RETRIES_MAX,
+            ENDPOINT_RETRY_DELAYS_TOTAL_MS_MAX,
+        ),
+        default="server default",
+    )
+    attempt_timeout_ms: int | None = _setting(
+        label="Attempt timeout",
+        help="Timeout of an attempt, such as 10s.",
+        type=Duration(ENDPOINT_TIMEOUT_MS_MIN, ENDPOINT_TIMEOUT_MS_MAX),
         default="server default",
     )
 
-    def by_name(self) -> dict[str, Any]:
-        """All settings with their values, in the order of the definitions."""
-        return {each.name: getattr(self, each.name) for each in ENDPOINT_SETTINGS}
+    def columns(self) -> dict[str, Any]:
+        """The contents of the columns."""
+        return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON values by name, in the order of the definitions."""
+        return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
+
+    def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":
+        """Return the settings after a request with these JSON values, by name, without problems."""
+        named = ((each, sent[each.name]) for each in ENDPOINT_SETTINGS if each.name in sent)
+        return replace(self, **{each.attribute: each.read(value) for each, value in named})
 
 
-DEFAULTS: Final = EndpointSettings()
-ENDPOINT_SETTINGS: Final = tuple(EndpointSetting(name=each.name, **each.metadata) for each in fields(EndpointSettings))
+ENDPOINT_SETTINGS: Final = tuple(EndpointSetting(each.name, **each.metadata) for each in fields(EndpointSettings))
 SETTING_NAMES: Final = tuple(each.name for each in ENDPOINT_SETTINGS)
+DEFAULTS: Final = EndpointSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptTimeouts:
+    """The server's settings for the timeouts of attempts."""
+
+    default_ms: int
+    """The timeout of endpoints without their own."""
+    endpoint_ms_max: int
+    """The limit of the endpoints' own timeouts."""
+
+    def of(self, settings: EndpointSettings) -> int:
+        """Return the timeout of an endpoint. A stored timeout can be above a limit that was lowered later."""
+        own_ms = settings.attempt_timeout_ms
+        return self.default_ms if own_ms is None else min(own_ms, self.endpoint_ms_max)
+
+
+def from_columns(contents: Iterable[Any]) -> EndpointSettings:
+    """Return the settings of columns in the order of the definitions."""
+    return EndpointSettings(*(each.loaded(content) for each, content in zip(ENDPOINT_SETTINGS, contents, strict=True)))
+
+
+def setting_problems(sent: Mapping[str, Any], timeouts: AttemptTimeouts) -> list[Problem]:
+    """Check JSON values by name. The operator's limit of the timeout can be lower than the bounds of the setting."""
+    found = []
+    for each in ENDPOINT_SETTINGS:
+        setting = each
+        if each.attribute == "attempt_timeout_ms":
+            setting = replace(each, type=Duration(ENDPOINT_TIMEOUT_MS_MIN, timeouts.endpoint_ms_max))
+        found.extend(setting.problems(sent.get(each.name)))
+    return found

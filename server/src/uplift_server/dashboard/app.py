@@ -139,7 +139,6 @@ def create_dashboard(
     frame_ancestors: str | None,
     system: System,
     sends_mail: bool,
-    attempt_timeout_ms: int,
     allows_private_networks: bool,
     branding: Branding,
     api: App,
@@ -153,7 +152,6 @@ def create_dashboard(
         live.Live(),
         system,
         sends_mail,
-        attempt_timeout_ms,
         allows_private_networks,
         create_brand(branding),
     )

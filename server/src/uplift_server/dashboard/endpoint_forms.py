@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSetting
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
@@ -78,7 +78,11 @@ def filled_with(shown: ShownEndpoint) -> Filled:
         headers="\n".join(f"{name}: {mask(name, value)}" for name, value in shown.headers.items()),
         uid=endpoint.uid or "",
         metadata=metadata_input(endpoint.metadata),
-        settings={name: str(value) for name, value in endpoint.settings.by_name().items() if value is not None},
+        settings={
+            each.name: each.text(value)
+            for each in ENDPOINT_SETTINGS
+            if (value := getattr(endpoint.settings, each.attribute)) != each.initial
+        },
     )
 
 
@@ -189,9 +193,13 @@ def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str,
     return headers, problems
 
 
-def _setting(form: Form, setting: EndpointSetting, problems: list[Problem]) -> int | None:
-    number = form.number(setting.name, problems)
-    if number is not None and not setting.allows(number):
-        problems.append(Problem(setting.name, "out_of_range", f"Enter {setting.bounds}, or leave the field empty."))
+def _setting(form: Form, setting: EndpointSetting, problems: list[Problem]) -> Any:
+    """Return the JSON value of a setting. The service checks it."""
+    text = form.text(setting.name)
+    if not text:
         return None
-    return number
+    try:
+        return setting.type.parse(text)
+    except ValueError as error:
+        problems.append(Problem(setting.name, "wrong_type", str(error)))
+        return None

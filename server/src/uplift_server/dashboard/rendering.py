@@ -100,6 +100,7 @@ def _environment() -> Environment:
         "pretty": pretty,
         "argument": shlex.quote,
         "sentence_case": sentence_case,
+        "options": lambda names: [(name, sentence_case(name)) for name in names],
         "lower_first": lower_first,
         "outcome": OUTCOMES.__getitem__,
         "printable": lambda text: printable(text, lines=True),

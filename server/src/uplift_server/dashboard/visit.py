@@ -84,8 +84,6 @@ class Dashboard:
     live: "Live"
     system: System
     sends_mail: bool
-    attempt_timeout_ms: int
-    """The timeout of an attempt."""
     allows_private_networks: bool
     """Whether endpoints can use private networks and HTTP without TLS."""
     brand: Brand

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.limits import DRAIN_MS_MAX
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
@@ -35,8 +36,9 @@ class EngineSettings:
 
     schedule: RetrySchedule
     breaker: BreakerRule
-    attempt_timeout_ms: int
+    timeouts: AttemptTimeouts
     lease_ms: int
+    """Longer than all timeouts."""
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from uplift_server.core.endpoint_settings import SETTING_NAMES
+from uplift_server.core.endpoint_settings import SETTING_NAMES, AttemptTimeouts, setting_problems
 from uplift_server.core.http.headers import MASKED, check_headers, merge_headers
 from uplift_server.core.http.urls import with_lower_case_host
 from uplift_server.core.own_data import check_metadata, check_uid
@@ -25,8 +25,8 @@ class EndpointDraft:
     headers: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
-    settings: Mapping[str, int | None] = field(default_factory=dict)
-    """The settings that the request contains, by name."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values of the settings that the request contains, by name."""
     merges: bool = False
     """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
     is_paused: bool = False
@@ -52,8 +52,8 @@ class EndpointDraft:
             else self.event_types,
         )
 
-    def problems(self) -> list[Problem | None]:
-        """Return the problems with the secret, the headers, the uid and the metadata."""
+    def problems(self, timeouts: AttemptTimeouts) -> list[Problem | None]:
+        """Return the problems with the secret, the headers, the uid, the metadata and the settings."""
         found: list[Problem | None] = []
         secret = given_or_none(self.secret)
         if secret is not None:
@@ -69,6 +69,7 @@ class EndpointDraft:
         if uid is not None:
             found.append(check_uid(uid))
         found.extend(check_metadata(self.metadata_after({})))
+        found.extend(setting_problems(self.settings, timeouts))
         return found
 
     def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from hmac import compare_digest
 from typing import Final
 
 from uplift_server.core import ids
-from uplift_server.core.endpoint_settings import SETTING_NAMES, EndpointSettings
+from uplift_server.core.endpoint_settings import DEFAULTS, SETTING_NAMES, AttemptTimeouts
 from uplift_server.core.events.subscriptions import pattern_problems
 from uplift_server.core.http.headers import check_header_count
 from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERATED
@@ -75,12 +75,14 @@ class Endpoints:
         backlogs: Backlogs,
         url_checker: UrlChecker,
         registration_events: RegistrationEvents,
+        timeouts: AttemptTimeouts,
     ) -> None:
         self._context = context
         self._backlogs = backlogs
         self._cipher = cipher
         self._url_checker = url_checker
         self._registration_events = registration_events
+        self.timeouts = timeouts
 
     async def create(
         self,
@@ -201,7 +203,7 @@ class Endpoints:
         return endpoint_id
 
     async def _problems(self, draft: EndpointDraft) -> list[Problem | None]:
-        found = draft.problems()
+        found = draft.problems(self.timeouts)
         if not isinstance(draft.url, Unset):
             found.insert(0, await self._url_checker.check(draft.url))
         _, unknown = pattern_problems(given_or_none(draft.event_types) or (), self._context.cache.event_types)
@@ -292,7 +294,7 @@ class Endpoints:
             event_types=tuple(given_or_none(draft.event_types) or ()),
             secret=self._cipher.encrypt(secret, endpoint_id, "secret", bound=bound),
             headers=self._encrypted_headers(draft.headers_after({}), endpoint_id, bound=bound),
-            settings=EndpointSettings(**draft.settings),
+            settings=DEFAULTS.updated(draft.settings),
             uid=given_or_none(draft.uid),
             metadata=metadata_text(draft.metadata_after({})),
             state=EndpointState.PAUSED if draft.is_paused else EndpointState.ENABLED,
@@ -359,7 +361,7 @@ class Endpoints:
                 headers=stored.headers
                 if isinstance(draft.headers, Unset)
                 else self._encrypted_headers(headers, stored.id, bound=bound),
-                settings=replace(stored.settings, **draft.settings),
+                settings=stored.settings.updated(draft.settings),
                 uid=given_or(draft.uid, stored.uid),
                 metadata=metadata_text(metadata),
                 updated_at=now,
@@ -422,7 +424,7 @@ class Endpoints:
         """Return the fields to compare. Headers are decrypted, because each encryption differs."""
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
         hidden = {"headers": self._decrypted_headers(endpoint), "metadata": endpoint.metadata}
-        return {**fields, **endpoint.settings.by_name(), **hidden}
+        return {**fields, **endpoint.settings.as_json(), **hidden}
 
     def _audit(
         self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]

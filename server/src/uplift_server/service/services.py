@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.source_addresses import SourceAddress
 from uplift_server.service.accounts import Accounts
@@ -94,13 +95,21 @@ class Services:
         listen_key: bytes,
         erasure_key: bytes,
         links: DashboardLinks,
+        timeouts: AttemptTimeouts,
         metrics: MetricsSettings | None = None,
     ) -> "Services":
         """Build all services on one context."""
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
         backlogs = Backlogs(context, readiness)
-        endpoints = Endpoints(context, cipher, backlogs, UrlChecker(policy, resolve), RegistrationEvents(context))
+        endpoints = Endpoints(
+            context,
+            cipher,
+            backlogs,
+            UrlChecker(policy, resolve),
+            RegistrationEvents(context),
+            timeouts,
+        )
         return cls(
             context=context,
             authenticator=authenticator,

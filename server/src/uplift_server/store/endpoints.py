@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.outcomes import Outcome
-from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings
+from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings, from_columns
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.store import accounts
@@ -66,7 +66,7 @@ def create(
         secret=secret,
         secret_created_at=now,
         headers=headers,
-        **settings.by_name(),
+        **settings.columns(),
         state=int(state),
         state_since=None if state is EndpointState.ENABLED else now,
         created_at=now,
@@ -270,7 +270,7 @@ def update(
             description=endpoint.description,
             event_types=json.dumps(endpoint.event_types),
             headers=endpoint.headers,
-            **endpoint.settings.by_name(),
+            **endpoint.settings.columns(),
             updated_at=endpoint.updated_at,
             tested_at=endpoint.tested_at,
             verified_at=endpoint.verified_at,
@@ -392,7 +392,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
 _NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
 _SETTINGS: Final = len(_NAMES)
 """The position of the first setting in a row. The columns of `settings`, the last field, come last."""
-_COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.by_name())]
+_COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.columns())]
 _EVENT_TYPES: Final = _NAMES.index("event_types")
 _CODED: Final = [
     (_NAMES.index(name), {int(each): each for each in kind})
@@ -421,5 +421,5 @@ def _event_types(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(1000)
-def _settings(*values: int | None) -> EndpointSettings:
-    return EndpointSettings(*values)
+def _settings(*contents: object) -> EndpointSettings:
+    return from_columns(contents)

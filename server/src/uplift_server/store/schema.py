@@ -168,6 +168,8 @@ endpoints = sa.Table(
     sa.Column("verified_at", sa.BigInteger, comment="when this URL passed the signature check"),
     sa.Column("uid", sa.Text, comment="the operator's own ID, unique in the account"),
     sa.Column("metadata", sa.Text, comment="JSON object of strings; NULL if empty"),
+    sa.Column("retry_schedule_ms", sa.Text, comment="JSON list of delays"),
+    sa.Column("attempt_timeout_ms", sa.Integer),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(

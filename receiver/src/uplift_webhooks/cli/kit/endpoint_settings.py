@@ -1,8 +1,8 @@
 """Command options for the endpoint settings of the API client."""
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, Final, get_origin
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
@@ -10,13 +10,20 @@ from uplift_webhooks.api.nouns import Endpoints
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import metadata_of
 
-SETTINGS: Final[dict[str, str]] = {
-    each.name: each.annotation.__metadata__[0]
+_ANNOTATIONS: Final = {
+    each.name: each.annotation
     for each in inspect.signature(Endpoints.create.describe, eval_str=True).parameters.values()
     if get_origin(each.annotation) is Annotated
 }
+SETTINGS: Final[dict[str, str]] = {name: each.__metadata__[0] for name, each in _ANNOTATIONS.items()}
 """The help of each setting, by its name."""
+_TYPES: Final[dict[str, Any]] = {name: get_args(each.__origin__)[0] for name, each in _ANNOTATIONS.items()}
+"""The type of each setting: int, str, a literal type, or a list of texts."""
 SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
+_RESET: Final = "default"
+"""The value of an option that resets a setting."""
+_EMPTY: Final = "none"
+"""The value of an option for an empty list."""
 
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
@@ -35,12 +42,48 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[int | None, typer.Option(option, metavar="N", help=SETTINGS[name])],
+            annotation=Annotated[str | None, typer.Option(option, metavar=_metavar(name), help=_help(name))],
         )
         for name, option in SETTING_OPTIONS.items()
     ]
     body.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     return body
+
+
+def _is_list(name: str) -> bool:
+    return get_origin(_TYPES[name]) is Iterable
+
+
+def _metavar(name: str) -> str:
+    if get_origin(_TYPES[name]) is Literal:
+        return "|".join(get_args(_TYPES[name]))
+    if _TYPES[name] is int:
+        return "N"
+    return "DURATIONS" if _is_list(name) else "DURATION"
+
+
+def _help(name: str) -> str:
+    listed = f" Separate the values with commas, or use {_EMPTY} for an empty list." if _is_list(name) else ""
+    return f"{SETTINGS[name]}{listed} Use {_RESET} to reset the setting."
+
+
+def _setting(name: str, text: str) -> Any:
+    """Return the JSON value of an option. The server checks it. Raises CliError if it is not a number."""
+    if text == _RESET:
+        return None
+    if _TYPES[name] is int:
+        try:
+            return int(text)
+        except ValueError:
+            cause = f"{SETTING_OPTIONS[name]} {text}: the value is not a whole number"
+            raise CliError(cause, f"use a number, or {_RESET}", ExitCode.USAGE) from None
+    if _is_list(name):
+        return [] if text == _EMPTY else [part.strip() for part in text.split(",")]
+    return text
+
+
+def _settings(given: dict[str, str | None]) -> dict[str, Any]:
+    return {name: _setting(name, text) for name, text in given.items() if text is not None}
 
 
 def endpoint_body(
@@ -50,7 +93,7 @@ def endpoint_body(
     uid: str | None,
     metadata: list[str] | None,
     paused: bool,
-    settings: dict[str, Any],
+    settings: dict[str, str | None],
 ) -> dict[str, Any]:
     """Return the body of a request that creates an endpoint, without omitted options. Raises CliError."""
     given = {
@@ -58,9 +101,8 @@ def endpoint_body(
         "uid": uid,
         "metadata": metadata_of(metadata),
         "state": "paused" if paused else None,
-        **settings,
     }
-    return {"url": url, "event_types": event_types or [], **_without_omitted(given)}
+    return {"url": url, "event_types": event_types or [], **_without_omitted(given), **_settings(settings)}
 
 
 def endpoint_changes(
@@ -69,7 +111,7 @@ def endpoint_changes(
     description: str | None,
     uid: str | None,
     metadata: list[str] | None,
-    settings: dict[str, Any],
+    settings: dict[str, str | None],
 ) -> dict[str, Any]:
     """Return the body of a request that updates an endpoint. Raises CliError without options."""
     given = {
@@ -78,9 +120,8 @@ def endpoint_changes(
         "description": description,
         "uid": uid,
         "metadata": metadata_of(metadata),
-        **settings,
     }
-    body = _without_omitted(given)
+    body = {**_without_omitted(given), **_settings(settings)}
     if not body:
         raise CliError("nothing to update", "pass the options to change, such as --url URL", ExitCode.USAGE)
     return body

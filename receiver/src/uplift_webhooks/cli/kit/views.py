@@ -44,6 +44,8 @@ def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
         output.json(endpoint)
         return
     shown = {name: value for name, value in endpoint.items() if name != "health"}
+    if endpoint.get("retry_schedule") == []:
+        shown["retry_schedule"] = "none"
     output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
     output.fields({"health": endpoint.get("health")})
 

@@ -121,7 +121,7 @@ def ids() -> str:
 
 def endpoint_settings() -> str:
     """Return the table of endpoint settings."""
-    rows = [(f"`{each.name}`", each.bounds, each.default, each.help) for each in ENDPOINT_SETTINGS]
+    rows = [(f"`{each.name}`", each.type.bounds, each.default, each.help) for each in ENDPOINT_SETTINGS]
     return table(("Setting", "Values", "Default", "Description"), rows)
 
 

@@ -159,7 +159,6 @@ async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
         "columns": status_columns(series),
         "labels": labels,
         "latencies": latencies,
-        "deadline_ms": visit.dashboard.attempt_timeout_ms,
         "failures": failure_counts(series.totals),
     }
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol
 from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, shown_location
 from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome, classify, is_own_fault
 from uplift_server.core.deliveries.responses import first_line
+from uplift_server.core.endpoint_settings import AttemptTimeouts
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import event_id_of
 from uplift_server.core.http import request_headers
@@ -41,6 +42,8 @@ from uplift_server.store.records import EndpointState, HeldAction
 
 EGRESS_WAIT_MS_MIN: Final = 60_000
 """Minimum wait after a failure of the egress proxy or IP, which does not count as a scheduled attempt."""
+_EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
+"""The schedule after such a failure if the endpoint's schedule has no delays."""
 GONE: Final = 410
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
@@ -112,7 +115,7 @@ class Attempts:
         *,
         schedule: RetrySchedule,
         breaker: BreakerRule,
-        attempt_timeout_ms: int,
+        timeouts: AttemptTimeouts,
     ) -> None:
         self._cache = cache
         self._shards = shards
@@ -123,7 +126,7 @@ class Attempts:
         self._counters = counters
         self._schedule = schedule
         self._breaker = breaker
-        self._lease_needed_ms = attempt_timeout_ms + LEASE_LEFT_MS_MIN
+        self._timeouts = timeouts
         self._release_lease = dispatcher.release_lease
         self._replays = replays
         self._monitor = monitor
@@ -141,7 +144,8 @@ class Attempts:
         if self._lanes.erased and delivery.event_seq in self._lanes.erased:
             self._lanes.attempt_ended(lane, now)
             return
-        if delivery.lease_until - now < self._lease_needed_ms:
+        timeout_ms = self._timeouts.default_ms if endpoint is None else self._timeouts.of(endpoint.record.settings)
+        if delivery.lease_until - now < timeout_ms + LEASE_LEFT_MS_MIN:
             # The lease could end during the attempt. Also release the deliveries behind it, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
                 self._release_lease(late)
@@ -194,6 +198,7 @@ class Attempts:
                 head + parts.head.custom,
                 body,
                 _InFlight(lane, delivery, endpoint, event_type, number, head + parts.head.custom_masked),
+                timeout_ms,
             ),
             self._done,
         )
@@ -286,14 +291,17 @@ class Attempts:
         self, delivery: LeasedDelivery, endpoint: LiveEndpoint, exchange: Exchange, scheduled: int, now: int
     ) -> NextState:
         wait_ms = None if exchange.retry_after is None else retry_after_ms(exchange.retry_after, now)
+        own_ms = endpoint.record.settings.retry_schedule_ms
+        schedule = self._schedule if own_ms is None else RetrySchedule(own_ms)
         if exchange.failure is Failure.EGRESS:
             # This attempt does not count. Use the delay of the last attempt that did.
-            scheduled, wait_ms = max(1, min(scheduled, len(self._schedule.delays_ms))), EGRESS_WAIT_MS_MIN
+            scheduled, wait_ms = max(1, min(scheduled, len(schedule.delays_ms))), EGRESS_WAIT_MS_MIN
+            schedule = schedule if schedule.delays_ms else _EGRESS_SCHEDULE
         return after_failure(
             before=previous_state(delivery),
             off=_is_off(endpoint),
             scheduled_attempts=scheduled,
-            schedule=self._schedule,
+            schedule=schedule,
             now_ms=now,
             expires_at=delivery.expires_at,
             retry_after_ms=wait_ms,

@@ -26,14 +26,16 @@ class Attempt:
     """A request in flight. `started` is in monotonic seconds, `started_at` in Unix ms."""
 
     __slots__ = (
-        "bytes_sent", "connection", "done", "opening", "repeated", "request", "retried", "started", "started_at", "task"
+        "bytes_sent", "connection", "done", "opening", "repeated", "request", "retried", "started", "started_at",
+        "task", "timeout_ms",
     )  # fmt: skip
 
-    def __init__(self, request: Request, done: Done, started_at: int, started: float) -> None:
+    def __init__(self, request: Request, done: Done, started_at: int, started: float, timeout_ms: int) -> None:
         self.request = request
         self.done = done
         self.started_at = started_at
         self.started = started
+        self.timeout_ms = timeout_ms
         self.connection: Connection | None = None
         self.opening: Opening | None = None
         self.task: asyncio.Task[None] | None = None

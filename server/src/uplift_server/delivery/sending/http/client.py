@@ -34,6 +34,10 @@ def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _timeout_text(attempt: Attempt, stage: str) -> str:
+    return f"no complete response within {seconds(attempt.timeout_ms)}: still {stage}"
+
+
 class Sender(ConnectionOwner):
     """Sends requests over keep-alive connections on the event loop of `start`.
 
@@ -57,14 +61,13 @@ class Sender(ConnectionOwner):
         self._settings = settings
         self._clock_ms = clock_ms
         self._monotonic = monotonic
-        self._attempt_timeout = settings.attempt_timeout_ms / 1000
         self._connection_age_max = settings.connection_age_ms_max / 1000
         shortest_ms = min(settings.attempt_timeout_ms, settings.keep_alive_ms)
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
         self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
-        # In the order of their start, which is also the order of their timeouts.
-        self._attempts: dict[Attempt, None] = {}
+        # By timeout. Attempts with the same timeout are in the order of their start, so the first one ends first.
+        self._attempts: dict[int, dict[Attempt, None]] = {}
         self._connections: set[Connection] = set()
         self._connection_type: type[Connection] = Connection
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -77,7 +80,7 @@ class Sender(ConnectionOwner):
     @property
     def in_flight(self) -> int:
         """Number of requests in flight."""
-        return len(self._attempts)
+        return sum(map(len, self._attempts.values()))
 
     @property
     def idle_connections(self) -> int:
@@ -95,8 +98,9 @@ class Sender(ConnectionOwner):
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        tasks = [attempt.task for attempt in self._attempts if attempt.task is not None]
-        for attempt in list(self._attempts):
+        attempts = [attempt for same in self._attempts.values() for attempt in same]
+        tasks = [attempt.task for attempt in attempts if attempt.task is not None]
+        for attempt in attempts:
             self._abort(attempt, Failure.EGRESS, "the sender was closed")
         for connection in list(self._connections):
             connection.abort()
@@ -113,8 +117,12 @@ class Sender(ConnectionOwner):
         if self._loop is None or self._closing:
             raise RuntimeError("the sender is not running")
         now = self._monotonic()
-        attempt = Attempt(request, done, self._clock_ms(), now)
-        self._attempts[attempt] = None
+        timeout_ms = self._settings.attempt_timeout_ms if request.timeout_ms is None else request.timeout_ms
+        attempt = Attempt(request, done, self._clock_ms(), now, timeout_ms)
+        same = self._attempts.get(timeout_ms)
+        if same is None:
+            same = self._attempts[timeout_ms] = {}
+        same[attempt] = None
         connection = self._pool.take(request.target, now)
         if connection is None:
             attempt.task = self._loop.create_task(self._open(attempt))
@@ -200,9 +208,10 @@ class Sender(ConnectionOwner):
                     raise
             await asyncio.sleep(_FILES_WAIT_SECONDS)
             # The receiver did not cause the wait, so restart the timeout of the attempt.
-            del self._attempts[attempt]
+            same = self._attempts[attempt.timeout_ms]
+            del same[attempt]
             attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()
-            self._attempts[attempt] = None
+            same[attempt] = None
 
     # Endings
 
@@ -212,12 +221,15 @@ class Sender(ConnectionOwner):
 
     def _on_sweep(self) -> None:
         now = self._monotonic()
-        started_last = now - self._attempt_timeout
-        while self._attempts:
-            attempt = next(iter(self._attempts))
-            if attempt.started > started_last:
-                break
-            self._abort(attempt, Failure.TIMEOUT, None)
+        for timeout_ms, same in list(self._attempts.items()):
+            started_last = now - timeout_ms / 1000
+            while same:
+                attempt = next(iter(same))
+                if attempt.started > started_last:
+                    break
+                self._abort(attempt, Failure.TIMEOUT, None)
+            else:
+                del self._attempts[timeout_ms]
         self._pool.expire(now)
         if self._closing:
             return
@@ -228,15 +240,12 @@ class Sender(ConnectionOwner):
     def _abort(self, attempt: Attempt, failure: Failure, text: str | None) -> None:
         connection = attempt.connection
         if connection is not None:
-            connection.fail(failure, text or self._timeout_text(connection.stage()))
+            connection.fail(failure, text or _timeout_text(attempt, connection.stage()))
             return
         opening, task = attempt.opening, attempt.task
         if task is not None:
             task.cancel()
-        self._fail(attempt, failure, text or self._timeout_text(opening.stage if opening else "waiting to start"))
-
-    def _timeout_text(self, stage: str) -> str:
-        return f"no complete response within {seconds(self._settings.attempt_timeout_ms)}: still {stage}"
+        self._fail(attempt, failure, text or _timeout_text(attempt, opening.stage if opening else "waiting to start"))
 
     def _fail(self, attempt: Attempt, failure: Failure, text: str) -> None:
         opening = attempt.opening or Opening()
@@ -254,7 +263,7 @@ class Sender(ConnectionOwner):
         self._finish(attempt, exchange)
 
     def _finish(self, attempt: Attempt, exchange: Exchange) -> None:
-        del self._attempts[attempt]
+        del self._attempts[attempt.timeout_ms][attempt]
         if attempt.repeated:
             exchange = exchange._replace(repeated=True, error=sent_twice(exchange.error))
         try:

@@ -16,6 +16,8 @@ class Request(NamedTuple):
     body: bytes
     context: Any
     """Value for the caller's `done`. The sender ignores it."""
+    timeout_ms: int | None = None
+    """Timeout of the attempt. None: the sender's."""
 
 
 Done = Callable[[Request, Exchange], None]

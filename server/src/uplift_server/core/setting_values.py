@@ -1,0 +1,230 @@
+"""Value types of endpoint settings.
+
+A value has three forms: the value in the program, its JSON form in the API and the audit log, and its text form in
+dashboard forms and commands. Lists and enumerations also have a form for the database.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uplift_server.core.durations import format_duration, parse_duration
+from uplift_server.core.named_codes import NamedCode
+from uplift_server.core.problems import Problem
+from uplift_server.core.texts import printable
+
+NO_DELAYS: Final = "none"
+"""The text form of an empty list of durations. An empty text stands for the default."""
+_NUMBER_DIGITS_MAX: Final = 18
+_SHOWN_CHARACTERS_MAX: Final = 32
+"""How much of a value that is not a duration its problem shows."""
+
+
+class ValueType(ABC):
+    """How a setting's value is checked, converted and shown. None, the default, is not a value."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+
+    @property
+    def input_help(self) -> str:
+        """How to enter a value as text, in addition to the setting's help."""
+        return ""
+
+    @abstractmethod
+    def problems(self, field: str, sent: Any) -> Iterator[Problem]:
+        """Check a JSON value that has the right JSON type."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Any:
+        """Return the JSON value of a text. Raises ValueError with a message for users."""
+
+    def read(self, sent: Any) -> Any:
+        """Return the value of a JSON value without problems."""
+        return sent
+
+    def json(self, value: Any) -> Any:
+        """Return the JSON value of a value."""
+        return value
+
+    def text(self, value: Any) -> str:
+        """Return the text that `parse` accepts."""
+        return str(self.json(value))
+
+    def words(self, value: Any) -> str:
+        """Return a value for people."""
+        return self.text(value)
+
+    def stored(self, value: Any) -> Any:
+        """Return the content of the column."""
+        return value
+
+    def loaded(self, content: Any) -> Any:
+        """Return the value of the content of the column."""
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumber(ValueType):
+    """A whole number from 1."""
+
+    maximum: int
+    unit: str
+    """The unit in words, in the plural."""
+
+    @property
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+        return f"1 to {self.maximum:,}"
+
+    def problems(self, field: str, sent: int) -> Iterator[Problem]:
+        """Check that the number is within the bounds."""
+        if not 1 <= sent <= self.maximum:
+            yield Problem(field, "out_of_range", f"The number is not in the allowed range. Use {self.bounds}.")
+
+    def parse(self, text: str) -> int:
+        """Return the number."""
+        if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS_MAX):
+            raise ValueError("Enter a whole number, or leave the field empty.")
+        return int(text)
+
+    def words(self, value: int) -> str:
+        """Return the number with its unit."""
+        return f"{value:,} {self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(ValueType):
+    """One of several names. The database stores its number. A setting with this type has an initial value."""
+
+    kind: type[NamedCode]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The allowed names."""
+        return tuple(each.text for each in self.kind)
+
+    @property
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+        return ", ".join(f"`{name}`" for name in self.names)
+
+    def problems(self, field: str, sent: str) -> Iterator[Problem]:
+        """Check that the name exists."""
+        if sent not in self.names:
+            yield Problem(field, "value_unknown", f"The value is not allowed. Use {self.bounds}.")
+
+    def parse(self, text: str) -> str:
+        """Return the name."""
+        return text
+
+    def read(self, sent: str) -> NamedCode:
+        """Return the member with a name."""
+        return self.kind[sent.upper()]
+
+    def json(self, value: NamedCode) -> str:
+        """Return the name of a member."""
+        return value.text
+
+    def stored(self, value: NamedCode) -> int:
+        """Return the number of a member."""
+        return int(value)
+
+    def loaded(self, content: int) -> NamedCode:
+        """Return the member with a number."""
+        return self.kind(content)
+
+
+@dataclass(frozen=True, slots=True)
+class Duration(ValueType):
+    """A duration. The value is in ms, and its JSON and text forms have units: `10s`."""
+
+    minimum_ms: int
+    maximum_ms: int
+
+    @property
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+        return f"{format_duration(self.minimum_ms)} to {format_duration(self.maximum_ms)}"
+
+    def problems(self, field: str, sent: str) -> Iterator[Problem]:
+        """Check that the text is a duration within the bounds."""
+        try:
+            duration_ms = parse_duration(sent)
+        except ValueError:
+            shown = printable(sent[:_SHOWN_CHARACTERS_MAX])
+            text = f"{shown} is not a duration. Use a number with a unit, {self.bounds}."
+            yield Problem(field, "duration_invalid", text)
+            return
+        if not self.minimum_ms <= duration_ms <= self.maximum_ms:
+            yield Problem(field, "out_of_range", f"{sent} is not in the allowed range. Use {self.bounds}.")
+
+    def parse(self, text: str) -> str:
+        """Return the text: the JSON form is the same."""
+        return text
+
+    def read(self, sent: str) -> int:
+        """Return the ms of a duration."""
+        return parse_duration(sent)
+
+    def json(self, value: int) -> str:
+        """Return a duration with units."""
+        return format_duration(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Durations(ValueType):
+    """A list of durations, which may be empty. The value is a tuple in ms, and the column is a JSON list in ms."""
+
+    each: Duration
+    count_max: int
+    total_ms_max: int
+
+    @property
+    def input_help(self) -> str:
+        """How to enter the list, and an empty list."""
+        return f"Separate the durations with commas. Enter {NO_DELAYS} for an empty list."
+
+    @property
+    def bounds(self) -> str:
+        """The allowed values, in words."""
+        total = format_duration(self.total_ms_max)
+        return f"up to {self.count_max} durations of {self.each.bounds}, together at most {total}"
+
+    def problems(self, field: str, sent: list[str]) -> Iterator[Problem]:
+        """Check each duration, the number of durations and their sum."""
+        if len(sent) > self.count_max:
+            yield Problem(field, "too_many", f"The list has too many durations. Use {self.bounds}.")
+            return
+        wrong = [problem for each in sent for problem in self.each.problems(field, each)]
+        yield from wrong
+        if not wrong and sum(self.read(sent)) > self.total_ms_max:
+            yield Problem(field, "out_of_range", f"The durations are too long together. Use {self.bounds}.")
+
+    def parse(self, text: str) -> list[str]:
+        """Return the durations of a text with commas."""
+        return [] if text == NO_DELAYS else [part.strip() for part in text.split(",")]
+
+    def read(self, sent: list[str]) -> tuple[int, ...]:
+        """Return the ms of each duration."""
+        return tuple(map(parse_duration, sent))
+
+    def json(self, value: tuple[int, ...]) -> list[str]:
+        """Return each duration with units."""
+        return [format_duration(each) for each in value]
+
+    def text(self, value: tuple[int, ...]) -> str:
+        """Return the durations, separated by commas."""
+        return ", ".join(self.json(value)) or NO_DELAYS
+
+    def stored(self, value: tuple[int, ...]) -> str:
+        """Return a JSON list of ms."""
+        return json.dumps(value)
+
+    def loaded(self, content: str) -> tuple[int, ...]:
+        """Return the ms of a JSON list."""
+        return tuple(json.loads(content))
