@@ -215,6 +215,8 @@ def test_charts_show_the_period_of_the_url(server: Server, receiver: Receiver) -
     assert 'aria-label="Deliveries by status: 4 delivered"' in response.html
     assert "Server error 4" in response.text
     assert "timeout: 15" in response.text
+    owner.api.ok("PATCH", f"/v1/endpoints/{owner.endpoint}", {"attempt_timeout": "25s"})
+    assert "timeout: 25" in owner.get().text
     week = owner.guest.get(f"{owner.page}?period=7d&status=delivered")
     assert "Last 7 days" in week.text
     assert f'href="{owner.page}?period=30d&amp;status=delivered"' in week.html

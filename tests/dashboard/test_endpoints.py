@@ -47,6 +47,8 @@ def test_creating_an_endpoint_shows_the_secret(server: Server, account: tuple[st
         "headers": "Accept: data\r\nX-Jwt: geheim\r\n",
         "rate_limit_per_second": "20",
         "max_in_flight": "3",
+        "retry_schedule": "5s,5m , 2h",
+        "attempt_timeout": "10s",
     }
     response = create_endpoint(guest, name, **fields)
     assert response.status == 200
@@ -58,6 +60,7 @@ def test_creating_an_endpoint_shows_the_secret(server: Server, account: tuple[st
     assert made["event_types"] == ["movement.*", "test.numbered"]
     assert made["headers"] == {"Accept": "data", "X-Jwt": "********"}
     assert (made["rate_limit_per_second"], made["max_in_flight"]) == (20, 3)
+    assert (made["retry_schedule"], made["attempt_timeout"]) == (["5s", "5m", "2h"], "10s")
 
     again = create_endpoint(guest, name, **fields)
     assert again.path == response.path
@@ -81,11 +84,17 @@ def test_invalid_fields_show_errors_and_keep_their_values(server: Server, accoun
         headers="Host: a\r\nnonsense\r\nX-Team: a\r\nX-Team: b",
         rate_limit_per_second="many",
         max_in_flight="1000",
+        retry_schedule="5s, soon",
+        attempt_timeout="31s",
         description="d" * 1001,
     )
     assert response.status == 422
-    for field in ("url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "description"):
+    for field in (
+        "url", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "retry_schedule",
+        "attempt_timeout", "description",
+    ):  # fmt: skip
         assert f'id="{field}-problem"' in response.html, field
+    assert 'value="5s, soon"' in response.html
     assert "Host: The server sets this header" in response.text
     assert "Line 2 is not a header" in response.text
     assert "The header X-Team occurs twice" in response.text
@@ -162,12 +171,37 @@ def test_an_edit_keeps_masked_headers(server: Server, account: tuple[str, Api]) 
 
 def test_an_unchanged_form_changes_nothing(server: Server, account: tuple[str, Api]) -> None:
     name, api = account
-    given = {"event_types": ["test.*", "movement.*"], "headers": {"X-Token": "geheim"}, "max_in_flight": 3}
+    given = {
+        "event_types": ["test.*", "movement.*"],
+        "headers": {"X-Token": "geheim"},
+        "max_in_flight": 3,
+        "retry_schedule": [],
+        "attempt_timeout": "10s",
+    }
     made = api.endpoint(URL, **given)["id"]
     guest, path = member(server, name), pages(name, made, "edit")
-    sent = {"url": URL, "headers": "X-Token: ********", "max_in_flight": "3"}
+    sent = {"url": URL, "headers": "X-Token: ********", "max_in_flight": "3", "retry_schedule": "none"}
     assert guest.post(path, event_types=["movement.*", "test.*"], **sent).status == 200
     assert api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"] == []
+
+
+def test_the_schedule_and_timeout_are_shown_and_reset(server: Server, account: tuple[str, Api]) -> None:
+    name, api = account
+    guest = member(server, name)
+    made = api.endpoint(URL, retry_schedule=["5s", "2h"], attempt_timeout="25s")["id"]
+    shown = guest.get(pages(name, made, "subscription"))
+    assert all(text in shown.text for text in ("5s, 2h", "25s"))
+    edit = pages(name, made, "edit")
+    form = guest.get(edit)
+    assert ('value="5s, 2h"' in form.html, 'value="25s"' in form.html) == (True, True)
+    assert guest.post(edit, url=URL, retry_schedule="none", attempt_timeout="").status == 200
+    changed = api.ok("GET", f"/v1/endpoints/{made}")
+    assert (changed["retry_schedule"], changed["attempt_timeout"]) == ([], None)
+    assert "None" in guest.get(pages(name, made, "subscription")).text
+    [entry] = api.ok("GET", f"/v1/audit-log?subject={made}&action=endpoint.changed")["data"]
+    assert entry["details"]["from"] == {"retry_schedule": ["5s", "2h"], "attempt_timeout": "25s"}
+    assert "5s, 2h → none" in guest.get(pages(name, made, "activity")).text
+    assert "25s → server default" in guest.get(pages(name, made, "activity")).text
 
 
 def test_the_own_id_and_metadata_are_shown_and_edited(server: Server, account: tuple[str, Api]) -> None:

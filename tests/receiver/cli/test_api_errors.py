@@ -17,6 +17,7 @@ COMMANDS_WITHOUT_FIELDS = {
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
+SETTINGS = ["--max-in-flight", "0", "--retry-schedule", "0s", "--attempt-timeout", "x"]
 COMMANDS_WITH_FIELDS = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
@@ -27,8 +28,8 @@ COMMANDS_WITH_FIELDS = {
     ("deliveries", "resend"): [*DELIVERY_FILTERS, "--yes"],
     ("attempts", "list"): [*DELIVERY_FILTERS[2:], "--endpoint", "ep_1", "--delivery", "dlv_1", "--after", "a"],
     ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z", "--type", "a"],
-    ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
-    ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
+    ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", *SETTINGS],
+    ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", *SETTINGS],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],
     ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],
 }

@@ -46,6 +46,35 @@ def test_an_endpoint_is_shown_before_it_is_deleted(api: Api) -> None:
     assert api.calls[-1] == ("DELETE", "/v1/endpoints/ep_1", None)
 
 
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        (["--retry-schedule", "5s, 5m,2h"], {"retry_schedule": ["5s", "5m", "2h"]}),
+        (["--retry-schedule", "none", "--attempt-timeout", "10s"], {"retry_schedule": [], "attempt_timeout": "10s"}),
+        (
+            ["--retry-schedule", "default", "--max-in-flight", "default"],
+            {"retry_schedule": None, "max_in_flight": None},
+        ),
+        (["--max-in-flight", "4", "--attempt-timeout", "default"], {"max_in_flight": 4, "attempt_timeout": None}),
+    ],
+)
+def test_settings_are_set_and_reset(api: Api, options: list[str], body: dict[str, Any]) -> None:
+    api.responses["PATCH /v1/endpoints/ep_1"] = ENDPOINT
+    assert run("endpoints", "update", "ep_1", *options).exit_code == 0
+    assert api.calls[-1] == ("PATCH", "/v1/endpoints/ep_1", body)
+    api.responses["POST /v1/endpoints"] = {**ENDPOINT, "retry_schedule": []}
+    created = run("endpoints", "create", "https://a.example", *options)
+    assert ["retry_schedule", "none"] in [line.split() for line in created.stdout.splitlines()]
+    assert api.calls[-1] == ("POST", "/v1/endpoints", {"url": "https://a.example", "event_types": [], **body})
+
+
+def test_a_setting_that_is_not_a_number_is_a_usage_error(api: Api) -> None:
+    result = run("endpoints", "update", "ep_1", "--max-in-flight", "many")
+    assert (result.exit_code, api.calls) == (2, [])
+    assert "--max-in-flight many: the value is not a whole number" in result.stderr
+    assert "default" in result.stderr
+
+
 def test_secrets_are_shown_and_rotated(api: Api, tmp_path: Path) -> None:
     own = tmp_path / "secret"
     own.write_text("whsec_own\n")

@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS
 from uplift_server.core.operations.fleet import named_causes
 from uplift_server.core.timestamps import parse_timestamp
 
 _NOTHING: Final = "none"
+_DEFAULTS: Final = {each.name: each.default for each in ENDPOINT_SETTINGS}
+"""The defaults of endpoint settings, in words."""
 _TEXT_CHARACTERS_MAX: Final = 300
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -48,6 +51,8 @@ def _time(value: object) -> int | None:
 def _value(name: str, value: object) -> str:
     if name == "causes" and isinstance(value, Mapping):
         return _cut(named_causes({str(title): int(str(count)) for title, count in value.items()}))
+    if name in _DEFAULTS and value is None:
+        return _DEFAULTS[name]
     return "all" if name == "event_types" and not value else _text(value)
 
 

@@ -121,7 +121,8 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         headers=headers,
         uid=own.uid,
         metadata=own.metadata,
-        settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS},
+        # A form of an earlier release does not have all settings.
+        settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS if form.flag(each.name)},
     )
     return draft, problems
 

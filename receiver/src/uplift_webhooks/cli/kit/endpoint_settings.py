@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 
@@ -51,15 +51,12 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_list(name: str) -> bool:
-    return get_origin(_TYPES[name]) is Iterable
+    return _TYPES[name] == Iterable[str]
 
 
 def _metavar(name: str) -> str:
-    if get_origin(_TYPES[name]) is Literal:
-        return "|".join(get_args(_TYPES[name]))
-    if _TYPES[name] is int:
-        return "N"
-    return "DURATIONS" if _is_list(name) else "DURATION"
+    choices = "|".join(map(str, get_args(_TYPES[name])))
+    return {int: "N", str: "DURATION", Iterable[str]: "DURATIONS"}.get(_TYPES[name], choices)
 
 
 def _help(name: str) -> str:
