@@ -50,8 +50,8 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 def test_the_list_of_commands() -> None:
     assert {path[0] for path in COMMANDS} == {
-        "listen", "trigger", "verify", "sign", "events", "reconcile", "deliveries", "attempts", "replays", "endpoints",
-        "event-types", "ips",
+        "listen", "trigger", "verify", "sign", "events", "reconcile", "deliveries", "attempts", "replays", "stats",
+        "endpoints", "event-types", "ips",
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from uplift_webhooks.cli import (
     listen,
     reconcile,
     replays,
+    stats,
     trigger,
     verification,
 )
@@ -46,6 +47,7 @@ for _each in (
     deliveries,
     attempts,
     replays,
+    stats,
     endpoints,
     event_types,
     ips,

@@ -13,10 +13,21 @@ from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import Limit
+from uplift_webhooks.cli.kit.inputs import After, Before, Limit
 from uplift_webhooks.cli.kit.output import Output
 from uplift_webhooks.cli.kit.program import Group
 from uplift_webhooks.cli.kit.rejections import options
+from uplift_webhooks.cli.kit.replays import (
+    REPLAY_OPTIONS,
+    DryRun,
+    IncludeMissing,
+    OnlyMissing,
+    Rate,
+    ReplayedEndpoint,
+    ReplayedStatuses,
+    ReplayedTypes,
+    replay_body,
+)
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
@@ -56,48 +67,16 @@ def register(app: typer.Typer) -> None:
 )
 def create_replay(
     session: Session,
-    endpoint: Annotated[
-        str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")
-    ],
+    endpoint: ReplayedEndpoint,
     account: AnyAccount = None,
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--status",
-            metavar="failed|cancelled|delivered",
-            help="Status of the deliveries to replay. Repeatable. Default: failed.",
-        ),
-    ] = None,
-    types: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            metavar="TYPE",
-            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
-        ),
-    ] = None,
-    after: Annotated[
-        str | None,
-        typer.Option("--after", metavar="TIMESTAMP", help="Only events accepted after this timestamp (ISO 8601)."),
-    ] = None,
-    before: Annotated[
-        str | None,
-        typer.Option("--before", metavar="TIMESTAMP", help="Only events accepted before this timestamp (ISO 8601)."),
-    ] = None,
-    rate: Annotated[
-        int | None, typer.Option("--rate", metavar="N", help="Maximum deliveries per second. Default: 50.")
-    ] = None,
-    include_missing: Annotated[
-        bool,
-        typer.Option(
-            "--include-missing",
-            help="Also send events for which the endpoint has no delivery, because it was created or subscribed later.",
-        ),
-    ] = False,
-    only_missing: Annotated[
-        bool, typer.Option("--only-missing", help="Send only events for which the endpoint has no delivery.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")] = False,
+    status: ReplayedStatuses = None,
+    types: ReplayedTypes = None,
+    after: After = None,
+    before: Before = None,
+    rate: Rate = None,
+    include_missing: IncludeMissing = False,
+    only_missing: OnlyMissing = False,
+    dry_run: DryRun = False,
     wait: Wait = False,
 ) -> None:
     """Replay an endpoint's failed deliveries, oldest first.
@@ -105,31 +84,20 @@ def create_replay(
     The server sends each matching delivery once. The replay continues after the command exits and after a restart of
     the server. To replay every delivery that never succeeded, use --status failed --status cancelled.
     """
-    if only_missing and status:
-        raise CliError("--only-missing does not allow --status", "omit one of them", ExitCode.USAGE)
-    names = {
-        "endpoint": "ENDPOINT",
-        "status": "--status",
-        "types": "--type",
-        "created_after": "--after",
-        "created_before": "--before",
-        "rate_per_second": "--rate",
-        "include_missing": "--include-missing",
-    }
+    body = replay_body(
+        status=status,
+        types=types,
+        after=after,
+        before=before,
+        rate=rate,
+        include_missing=include_missing,
+        only_missing=only_missing,
+        dry_run=dry_run,
+    )
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
-        given = {
-            "endpoint": lookup.endpoint(client, endpoint, owner)["id"],
-            "status": [] if only_missing else status,
-            "types": types,
-            "created_after": after,
-            "created_before": before,
-            "rate_per_second": rate,
-            "include_missing": include_missing or only_missing or None,
-            "dry_run": dry_run or None,
-        }
-        body = {name: value for name, value in given.items() if value is not None}
-        with options(**names):
+        body["endpoint"] = lookup.endpoint(client, endpoint, owner)["id"]
+        with options(**REPLAY_OPTIONS):
             made = client.post("/v1/replays", body, account=owner)
         if not client.sends and not dry_run:
             session.output.note(f"The replay is stored. {when_sent(session.config())}")

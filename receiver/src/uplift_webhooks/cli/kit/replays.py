@@ -1,0 +1,75 @@
+"""Options of the commands that create replays."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+
+ReplayedEndpoint = Annotated[
+    str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")
+]
+ReplayedStatuses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--status",
+        metavar="failed|cancelled|delivered",
+        help="Status of the deliveries to replay. Repeatable. Default: failed.",
+    ),
+]
+ReplayedTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
+    ),
+]
+Rate = Annotated[int | None, typer.Option("--rate", metavar="N", help="Maximum deliveries per second. Default: 50.")]
+IncludeMissing = Annotated[
+    bool,
+    typer.Option(
+        "--include-missing",
+        help="Also send events for which the endpoint has no delivery, because it was created or subscribed later.",
+    ),
+]
+OnlyMissing = Annotated[
+    bool, typer.Option("--only-missing", help="Send only events for which the endpoint has no delivery.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")]
+REPLAY_OPTIONS: Final = {
+    "endpoint": "ENDPOINT",
+    "status": "--status",
+    "types": "--type",
+    "created_after": "--after",
+    "created_before": "--before",
+    "rate_per_second": "--rate",
+    "include_missing": "--include-missing",
+}
+"""The options by the field of the API."""
+
+
+def replay_body(
+    *,
+    status: list[str] | None,
+    types: list[str] | None,
+    after: str | None,
+    before: str | None,
+    rate: int | None,
+    include_missing: bool,
+    only_missing: bool,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Return the body of a request that creates a replay, without its endpoint. Raises CliError."""
+    if only_missing and status:
+        raise CliError("--only-missing does not allow --status", "omit one of them", ExitCode.USAGE)
+    given = {
+        "status": [] if only_missing else status,
+        "types": types,
+        "created_after": after,
+        "created_before": before,
+        "rate_per_second": rate,
+        "include_missing": include_missing or only_missing or None,
+        "dry_run": dry_run or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
