@@ -302,7 +302,6 @@ def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
     assert (described.value, described.source) == ("•" * 8, "the file of UPLIFT_OPERATOR_KEY_FILE")
     secret.write_text("sqlite:///other.db")
     assert load({"UPLIFT_DATABASE_URL_FILE": str(secret)}).database_path == Path("other.db")
-    assert load({"UPLIFT_METRICS_TOKEN_FILE": "/dev/null"}).metrics_token is None
 
 
 def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path) -> None:
@@ -315,6 +314,8 @@ def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path
     assert (
         "secret" not in problems({name: str(secret)})["UPLIFT_OPERATOR_KEY (in the file of UPLIFT_OPERATOR_KEY_FILE)"]
     )
+    secret.write_text("\r\n")
+    assert problems({name: str(secret)})[name].endswith("is empty / correct the path or the file")
     both = {name: str(secret), "UPLIFT_OPERATOR_KEY": "op_" + "a" * 32}
     assert problems(both)[name] == "is set in addition to UPLIFT_OPERATOR_KEY / remove one of them"
     assert "UPLIFT_OPERATOR_KEY_FILE" in problems({"UPLIFT_OPERATOR_KEY_FIL": "x"})["UPLIFT_OPERATOR_KEY_FIL"]

@@ -175,14 +175,17 @@ def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
     """Return the text of a secret's file without the line break at its end."""
     try:
         with Path(file).open(encoding="utf-8") as opened:
-            return opened.read(VALUE_CHARACTERS_MAX + 2).removesuffix("\n").removesuffix("\r")
+            text = opened.read(VALUE_CHARACTERS_MAX + 2).removesuffix("\n").removesuffix("\r")
     except (OSError, ValueError) as error:
         # An encoding error contains the secret.
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        problems.append(
-            ConfigProblem(name, f"is {file}, which cannot be read: {reason}", "correct the path or the file")
-        )
-        return None
+        reason = f"cannot be read: {error.strerror if isinstance(error, OSError) else 'it is not UTF-8'}"
+    else:
+        if text:
+            return text
+        # Without the secret, the server would start with a default, such as a new secret key.
+        reason = "is empty"
+    problems.append(ConfigProblem(name, f"is {file}, which {reason}", "correct the path or the file"))
+    return None
 
 
 def _text(value: object) -> str | None:
