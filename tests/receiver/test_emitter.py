@@ -323,6 +323,38 @@ async def test_the_async_emitter_sends_in_order(api: ScriptedApi, monkeypatch: p
     assert numbers(api) == [[0], [1], [2]]
 
 
+async def test_calls_that_wait_for_room_occupy_no_thread_and_keep_their_order(api: ScriptedApi) -> None:
+    """asyncio also resolves host names in these threads."""
+    events = AsyncEmitter(api.url, "op_x", "acc_1", waiting_events_max=1)
+    gate = Gate(accepted(0))
+    api.script = [gate, *(accepted(number) for number in range(1, 100))]
+    await events.send(TYPE, {"number": 0})
+    sent = [asyncio.create_task(events.send(TYPE, {"number": number})) for number in range(1, 100)]
+    flushed = [asyncio.create_task(events.flush()) for _ in range(50)]
+    with pytest.raises(TimeoutError, match="1 events"):
+        await events.flush(0.02)
+    await asyncio.wait_for(asyncio.to_thread(gate.reached.wait), 20)
+    assert sent[1].cancel()
+    assert sent[98].cancel()
+    gate.open.set()
+    await asyncio.gather(*flushed)
+    await asyncio.wait(sent)
+    await events.close()
+    assert numbers(api) == [[number] for number in range(99) if number != 2]
+
+
+async def test_closing_ends_calls_that_wait_for_room(api: ScriptedApi) -> None:
+    events = AsyncEmitter(api.url, "op_x", "acc_1", waiting_events_max=1)
+    api.close()
+    await events.send(TYPE, {})
+    waiting = [asyncio.create_task(events.send(TYPE, {})) for _ in range(50)]
+    await asyncio.sleep(0)
+    with pytest.raises(EventsRejected, match="did not accept 1 "):
+        await asyncio.wait_for(events.close(0.05), 20)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {str(each) for each in results} == {"The emitter is closed."}
+
+
 async def test_the_async_emitter_reports_rejected_events(api: ScriptedApi) -> None:
     api.script = [problem_response(422, "x")]
     events = AsyncEmitter(api.url, "op_x", "acc_1")

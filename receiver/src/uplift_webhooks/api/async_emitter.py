@@ -1,6 +1,8 @@
 """The emitter for asyncio programs."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
@@ -28,6 +30,8 @@ class AsyncEmitter:
         self._emitter: Final = Emitter(
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
+        self._turns: Final = asyncio.Lock()
+        """Held by the `send` call that waits for room, so that later calls do not overtake it."""
 
     async def send(
         self,
@@ -39,10 +43,13 @@ class AsyncEmitter:
         idempotency_key: str | None = None,
         expires_at: Instant | None = None,
     ) -> "asyncio.Future[JsonObject]":
-        """Queue an event, like `Emitter.send`. Await the returned future to get the server's response."""
+        """Queue an event, like `Emitter.send`. Await the returned future to get the server's response.
+
+        If the call is cancelled while it waits for room, the event is not sent.
+        """
         waiting = self._emitter._event(type, data, account, id, idempotency_key, expires_at)  # noqa: SLF001 - same package
-        if not self._emitter._put_now(waiting):  # noqa: SLF001 - same package
-            await asyncio.to_thread(self._emitter._put, waiting)  # noqa: SLF001 - same package
+        async with self._turns:
+            await self._wait_until(lambda: self._emitter._put_now(waiting))  # noqa: SLF001 - same package
         found = asyncio.wrap_future(waiting.future)
         # Otherwise, asyncio logs an error for a result that the caller does not await. The emitter logs and reports it.
         found.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -50,7 +57,10 @@ class AsyncEmitter:
 
     async def flush(self, timeout_seconds: float | None = None) -> None:
         """Wait for the responses, like `Emitter.flush`."""
-        await asyncio.to_thread(self._emitter.flush, timeout_seconds)
+        target = self._emitter._sent  # noqa: SLF001 - same package
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wait_until(lambda: self._emitter._ended >= target), timeout_seconds)  # noqa: SLF001 - same package
+        self._emitter._report(target)  # noqa: SLF001 - same package
 
     async def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
         """Send the waiting events, then stop, like `Emitter.close`."""
@@ -75,3 +85,22 @@ class AsyncEmitter:
     ) -> None:
         """Close the emitter. Do not hide an error of the block."""
         await asyncio.to_thread(self._emitter.__exit__, kind, error, traceback)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds. No thread waits: the threads of the event loop stay free for other work."""
+        loop, emitter = asyncio.get_running_loop(), self._emitter
+        while True:
+            changed = asyncio.Event()
+
+            def notify(event: asyncio.Event = changed) -> None:
+                with suppress(RuntimeError):  # The event loop is closed.
+                    loop.call_soon_threadsafe(event.set)
+
+            with emitter._changed:  # noqa: SLF001 - same package
+                if condition():
+                    return
+                emitter._listeners.add(notify)  # noqa: SLF001 - same package
+            try:
+                await changed.wait()
+            finally:
+                emitter._listeners.discard(notify)  # noqa: SLF001 - same package

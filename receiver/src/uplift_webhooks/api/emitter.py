@@ -8,7 +8,7 @@ import threading
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -126,6 +126,8 @@ class Emitter:
     def _begin(self) -> None:
         """Start with an empty queue, in a new emitter and after a fork."""
         self._changed = threading.Condition()
+        self._listeners: set[Callable[[], None]] = set()
+        """Called when events have ended, or when the emitter is closed."""
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._sent = 0
@@ -172,7 +174,13 @@ class Emitter:
         """
         with self._changed:
             target = self._sent
-            if not self._changed.wait_for(lambda: self._ended >= target, timeout_seconds):
+            self._changed.wait_for(lambda: self._ended >= target, timeout_seconds)
+        self._report(target)
+
+    def _report(self, target: int) -> None:
+        """Raise the errors of `flush` for the first `target` events."""
+        with self._changed:
+            if self._ended < target:
                 raise TimeoutError(f"{target - self._ended} events have no response yet")
             count, kept = self._rejected, self._rejections
             self._rejected, self._rejections = 0, []
@@ -188,7 +196,7 @@ class Emitter:
         """
         with self._changed:
             self._closing = True
-            self._changed.notify_all()
+            self._notify()
             thread = self._thread
         if thread is not None:
             thread.join(timeout_seconds)
@@ -274,6 +282,11 @@ class Emitter:
             self._thread.start()
         self._changed.notify_all()
 
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in list(self._listeners):
+            listener()
+
     def _take(self) -> list[_Waiting] | None:
         """Wait for events, and return the next batch, or None at the end. Leave out cancelled events."""
         with self._changed:
@@ -300,7 +313,7 @@ class Emitter:
             with self._changed:
                 self._ended += len(batch)
                 self._bytes -= sum(len(each.body) for each in batch)
-                self._changed.notify_all()
+                self._notify()
 
     def _deliver(self, batch: Sequence[_Waiting]) -> None:
         """Repeat the request until the server accepts or rejects each event."""
