@@ -157,6 +157,7 @@ def test_an_event_that_no_error_names_is_found_by_halves(api: ScriptedApi) -> No
     [
         problem_response(403, "forbidden"),
         json_response({"data": []}, 202),
+        json_response({"data": None}, 202),
         json_response([], 202),
         problem_response(301, ""),
     ],
@@ -263,6 +264,19 @@ def test_arguments_are_checked(api: ScriptedApi) -> None:
             events.send(TYPE, [], account="acc_1")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="JSON"):
             events.send(TYPE, {"value": float("nan")}, account="acc_1")
+    with Emitter(api.url, "sk_x") as events, pytest.raises(ValueError, match="account must be printable ASCII"):
+        events.send(TYPE, {}, account="Rapids\nAcademy")
+
+
+def test_a_callback_can_send_although_the_queue_is_full(api: ScriptedApi) -> None:
+    with emitter(api, waiting_events_max=1) as events:
+        gate, queued = Gate(accepted(0)), threading.Event()
+        api.script = [gate, accepted(1)]
+        sent = events.send(TYPE, {"number": 0})
+        sent.add_done_callback(lambda _: (events.send(TYPE, {"number": 1}), queued.set()))
+        gate.open.set()
+        assert queued.wait(20)
+    assert numbers(api) == [[0], [1]]
 
 
 PROGRAM = """

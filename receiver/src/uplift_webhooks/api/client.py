@@ -69,11 +69,9 @@ class Client(Everything[Blocking]):
         key = os.environ.get(KEY_VARIABLE, "").strip() if api_key is None else api_key
         self._headers: Final = {"accept": "application/json", "user-agent": f"uplift-webhooks/{__version__}"}
         if key:
-            self._headers["authorization"] = (
-                f"Bearer {_for_header(key, KEY_VARIABLE if api_key is None else 'api_key')}"
-            )
+            self._headers["authorization"] = f"Bearer {for_header(key, KEY_VARIABLE if api_key is None else 'api_key')}"
         if account is not None:
-            self._headers["uplift-account"] = _for_header(account, "account")
+            self._headers["uplift-account"] = for_header(account, "account")
         self._retries: Final = retries
         self._connections: Final = Connections(
             url,
@@ -230,7 +228,8 @@ def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None
     return _BACKOFF_SECONDS * 2**number * (0.5 + random.random()) if reading else None  # noqa: S311 - no secret
 
 
-def _for_header(value: object, name: str) -> str:
+def for_header(value: object, name: str) -> str:
+    """Return the value of a header. Raises ValueError with its name."""
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
         raise ValueError(f"{name} must be printable ASCII without spaces.")
     return value

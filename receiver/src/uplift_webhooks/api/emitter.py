@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final
 
-from uplift_webhooks.api.client import KEY_VARIABLE, Client, json_bytes
+from uplift_webhooks.api.client import KEY_VARIABLE, Client, for_header, json_bytes
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, ApiUnreachable, FieldError
 from uplift_webhooks.api.pages import Instant, JsonObject
 
@@ -251,12 +251,16 @@ class Emitter:
         fields = {"type": type, "data": data, "id": id, "idempotency_key": idempotency_key, "expires_at": expires_at}
         if not self._of_account:
             fields["account"] = account
+        elif account is not None:
+            for_header(account, "account")
         body = json_bytes({name: value for name, value in fields.items() if value is not None})
         return _Waiting(body, type, account, id, idempotency_key)
 
     def _put(self, waiting: _Waiting) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(waiting) or self._closing)
+            # A callback of a future runs in the sender's thread, which must not wait for itself.
+            is_sender = threading.current_thread() is self._thread
+            self._changed.wait_for(lambda: self._has_room(waiting) or self._closing or is_sender)
             self._append(waiting)
 
     def _put_now(self, waiting: _Waiting) -> bool:
@@ -352,8 +356,12 @@ class Emitter:
         else:
             body = b'{"events":[' + b",".join(each.body for each in batch) + b"]}"
             answer = self._client.request("POST", "/v1/events/batch", body=body)
-            answers = answer.get("data", []) if isinstance(answer, dict) else []
-        if len(answers) != len(batch) or not all(isinstance(each, dict) for each in answers):
+            answers = answer.get("data") if isinstance(answer, dict) else None
+        if (
+            not isinstance(answers, list)
+            or len(answers) != len(batch)
+            or not all(isinstance(each, dict) for each in answers)
+        ):
             raise ApiMisaddressed("The response is not from an Uplift Webhooks server.")
         return answers
 
