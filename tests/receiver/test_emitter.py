@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,6 +300,31 @@ def test_the_end_of_a_process_and_of_its_child_sends_the_events(api: ScriptedApi
     ran = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, check=True)
     assert numbers(api) == [[1], [2], [3]]
     assert "did not accept 1 of the events" in ran.stderr
+
+
+POOL_PROGRAM = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from uplift_webhooks import Emitter
+emitter = Emitter(account="acc_1")
+def send(number):
+    emitter.send("a.b", {"number": number})
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(sys.argv[1])) as pool:
+        pool.submit(send, 1).result()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_end_of_a_process_of_multiprocessing_sends_the_events(
+    api: ScriptedApi, tmp_path: Path, method: str
+) -> None:
+    api.script = [accepted(1)]
+    program = tmp_path / "pool.py"
+    program.write_text(POOL_PROGRAM)
+    environ = {**os.environ, "UPLIFT_API_URL": api.url, "UPLIFT_API_KEY": "op_x"}
+    subprocess.run([sys.executable, program, method], env=environ, check=True)
+    assert numbers(api) == [[1]]
 
 
 def test_the_parents_process_forgets_nothing_when_a_child_begins(api: ScriptedApi) -> None:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from multiprocessing import parent_process
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Final
 
@@ -284,6 +286,9 @@ class Emitter:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
             self._thread.start()
+            if parent_process() is not None:
+                # Processes that `multiprocessing` forks end without the handlers of `atexit`.
+                Finalize(None, self._exit, exitpriority=0)
         self._changed.notify_all()
 
     def _notify(self) -> None:
