@@ -1,6 +1,6 @@
 """Erasures under a virtual clock: what is in memory is dropped, and nothing is written back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.delivery.ingest import Draft
 from uplift_server.store import erasures
+from uplift_server.store.erased_content import Erased
 from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.schema import endpoints, events
@@ -92,6 +93,41 @@ async def test_the_last_error_of_an_endpoint_is_erased(place: Place) -> None:
         attempts = [(row.error, row.location, row.request_head, row.response_head) for row in await world.attempts()]
         assert attempts == [(None, None, b"", b"")] * 2
         assert not any(row.response_body.strip(b"\0") for row in await world.attempts())
+
+
+class EndsDuringErasure:
+    """A layer that runs `hook` between the commit of an erased batch and the end of the call."""
+
+    hook: Callable[[], None] | None = None
+
+    async def write(self, body: Any) -> Any:
+        """Write, and run the hook."""
+        written = await super().write(body)  # type: ignore[misc]
+        if isinstance(written, Erased) and self.hook is not None:
+            self.hook()
+        return written
+
+
+async def test_an_attempt_that_ends_during_the_erasure_leaves_no_content(place: Place) -> None:
+    """Its outcome is dropped, but it changes the health of the endpoint."""
+    async with World(place, database=EndsDuringErasure, delays_ms=()) as world:
+        world.sender.latency_ms[HOST] = 10
+        endpoint = await world.endpoint(HOST, lambda _: respond(500)._replace(response_body=b"Hello Zebulon"))
+        [event] = await world.accept(1)
+
+        def end_attempt() -> None:
+            while world.sender.in_flight[HOST]:
+                world.clock.fire()
+
+        world.database.hook = end_attempt
+        erasure = await start_erasure(world, event_seqs=[event.seq])
+        await world.run_for(MINUTE)
+        assert (await of(world, erasure)).completed_at is not None
+        assert await world.attempts() == []
+        assert endpoint.health.failing_since is not None
+        assert endpoint.health.last_error is None
+        row = await world.database.read(lambda c: c.execute(sa.select(endpoints.c.last_error)).one())
+        assert row.last_error is None
 
 
 @pytest.mark.parametrize("silent", [False, True])

@@ -102,20 +102,25 @@ def erase(
     return Erased(list(leases), cleared)
 
 
-def tidy(connection: Connection, erasure: Erasure, *, now: int) -> None:
-    """Erase the object ID and the responses in rows that do not belong to one event, and last in the erasure itself."""
+def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
+    """Erase the object ID and the responses in rows that do not belong to one event, and last in the erasure itself.
+
+    Return the endpoints whose last error was erased.
+    """
     if erasure.object_id is not None:
         _erase_object_id(connection, erasure.account_seq, erasure.object_id)
     own = erasures.c.seq == erasure.seq
     oldest_at = connection.scalar(sa.select(erasures.c.oldest_at).where(own))
     if oldest_at is not None:
         _erase_in_emails(connection, erasure.account_seq, oldest_at)
+    cleared: list[int] = []
     if erasure.leases_until is not None:
         # Attempts that were in flight during the erasure may have stored their errors since.
         written = endpoints.c.last_failure_at.between(erasure.created_at, erasure.leases_until)
         change = sa.update(endpoints).where(endpoints.c.account_seq == erasure.account_seq, written)
-        connection.execute(change.values(last_error=None, last_location=None))
+        cleared += connection.scalars(change.values(last_error=None, last_location=None).returning(endpoints.c.seq))
     connection.execute(sa.update(erasures).where(own).values(object_id=None, event_seqs=None, tidied_at=now))
+    return cleared
 
 
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:

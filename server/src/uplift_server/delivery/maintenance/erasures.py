@@ -112,7 +112,7 @@ class ErasureJobs:
         if erasure.tidied_at is None:
             if erasure.leases_until is not None and now <= erasure.leases_until:
                 return False
-            await self._database.write(lambda c: erased_content.tidy(c, erasure, now=now))
+            self._forget([], await self._database.write(lambda c: erased_content.tidy(c, erasure, now=now)))
         if not await self._database.scrub():
             return False
         done = await self._database.write(lambda c: erasures.complete(c, erasure, now=now))
@@ -129,9 +129,13 @@ class ErasureJobs:
                 c, erasure, chosen, position=step.position, scanned_through=step.scanned_through, now=now
             )
         )
-        if erased.leased or erased.endpoints:
-            self._erased_events.forget(erased.leased, erased.endpoints)
-            self._shards.announce_erased(erased.leased, erased.endpoints)
+        self._forget(erased.leased, erased.endpoints)
+
+    def _forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
+        """Remove erased content from the memory of all processes."""
+        if event_seqs or endpoint_seqs:
+            self._erased_events.forget(event_seqs, endpoint_seqs)
+            self._shards.announce_erased(event_seqs, endpoint_seqs)
 
 
 def _matching(unchecked: Sequence[tuple[int, bytes]], object_id: str | None) -> list[int]:
