@@ -59,8 +59,8 @@ def test_columns_have_titles_with_escaped_labels() -> None:
 
 def test_large_numbers_are_shown_in_full() -> None:
     svg = charts.columns(hours((1_234_567, 0)), "Deliveries")
-    assert "1\u202f234\u202f567 delivered" in svg
-    assert ">2\u202f000\u202f000</span>" in svg
+    assert "1,234,567 delivered" in svg
+    assert ">2,000,000</span>" in svg
 
 
 @pytest.mark.parametrize(

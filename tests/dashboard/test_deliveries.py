@@ -44,7 +44,7 @@ def test_a_failed_delivery_shows_every_attempt_with_its_cause(server: Server, re
     assert "hush" not in page.html
     assert "The values of custom headers are masked" in page.text
     assert "HTTP/1.1 500 Whatever" in page.text
-    assert "The server stores the first 4 096 bytes." in page.text
+    assert "The server stores the first 4,096 bytes." in page.text
     assert f"127.0.0.1:{receiver.port}" in page.text
     assert UNSAFE not in page.html
     assert UNSAFE in page.text

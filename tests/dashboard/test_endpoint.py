@@ -222,6 +222,6 @@ def test_charts_show_the_period_of_the_url(server: Server, receiver: Receiver) -
     assert f'href="{owner.page}?period=30d&amp;status=delivered"' in week.html
     assert '<input type="hidden" name="period" value="7d">' in week.html
     in_list = owner.guest.get(f"/accounts/{owner.account}/endpoints")
-    assert "50.0 %" in in_list.text
+    assert "50.0%" in in_list.text
     assert 'class="spark"' in in_list.html
     assert "Last 24 hours" in owner.guest.get(f"{owner.page}?period=1y").text

@@ -53,5 +53,5 @@ def test_success_rates_and_summaries() -> None:
     assert figures.attempt_words(BUSY) == "6 attempts succeeded, 3 failed"
     assert figures.attempt_words(Statistics(outcomes={Outcome.DELIVERED: 1})) == "1 attempt succeeded, 0 failed"
     assert figures.status_words(BUSY) == "6 delivered, 2 pending, 1 held, 1 failed"
-    assert figures.status_words(Statistics(deliveries=12_000, delivered=12_000)) == "12\u202f000 delivered"
+    assert figures.status_words(Statistics(deliveries=12_000, delivered=12_000)) == "12,000 delivered"
     assert figures.status_words(Statistics()) == "no deliveries"

@@ -76,7 +76,7 @@ def test_statistics_are_shown_as_figures_and_a_chart(server: Server) -> None:
             assert 'aria-label="Deliveries by status in the last ' in page.html
             assert "/v1/stats?period=" + period in page.text
         assert "First-attempt success rate 80.0" in page.text
-        assert "Delivered 4 100 % of completed deliveries" in page.text.replace("\u202f", " ")
+        assert "Delivered 4 100% of completed deliveries" in page.text
         assert good["id"] in page.html
 
 

@@ -43,7 +43,7 @@ async def test_events_attempts_and_deliveries_are_counted(place: Place) -> None:
         assert (counters.accepted, counters.duplicates) == (1, 0)
         assert attempts(counters) == {Outcome.SERVER_ERROR: 1, Outcome.DELIVERED: 1}
         assert ended(counters) == {Status.DELIVERED: 1, Status.FAILED: 0, Status.CANCELLED: 0}
-        # The first attempt starts immediately, the second after 5 s ± 10 %. Each takes 40 ms.
+        # The first attempt starts immediately, the second after 5 s ± 10%. Each takes 40 ms.
         assert upper(counters.first_attempt_delays) == [1]
         assert upper(counters.delivery_delays) in ([5_000], [10_000])
         assert sum(counters.attempt_durations.counts) == 2

@@ -222,12 +222,12 @@ def span_ms(ms: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share, 0 to 1, as `99.2 %`. Only exact values become 0 % and 100 %. None becomes a dash."""
+    """Format a share, 0 to 1, as `99.2%`. Only exact values become 0% and 100%. None becomes a dash."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:
-        return f"{min(99.9, max(0.1, share * 100)):.1f}\u202f%"
-    return f"{share * 100:.0f}\u202f%"
+        return f"{min(99.9, max(0.1, share * 100)):.1f}%"
+    return f"{share * 100:.0f}%"
 
 
 def pretty(text: str | bytes) -> str:

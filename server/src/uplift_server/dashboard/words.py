@@ -64,4 +64,4 @@ def day(ms: int) -> str:
 def count(number: float) -> str:
     """Format a number with thousands separators."""
     whole = number == int(number)
-    return (f"{number:,.0f}" if whole else f"{number:,g}").replace(",", "\u202f")
+    return f"{number:,.0f}" if whole else f"{number:,g}"

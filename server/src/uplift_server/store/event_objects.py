@@ -19,7 +19,7 @@ SQLITE_BUCKET: Final = 256
 POSTGRES_BUCKET: Final = 65_536
 """Event numbers of a bucket. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the rows.
 
-Measured on SQLite: with 2,048, an event took 15 % more CPU time.
+Measured on SQLite: with 2,048, an event took 15% more CPU time.
 """
 ACCOUNT_KEYS: Final = 2**24
 """Keys with the same checksum, one for each account."""

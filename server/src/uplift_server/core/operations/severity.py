@@ -25,7 +25,7 @@ def worst(severities: Iterable[Severity]) -> Severity:
 
 
 def of_endpoints(broken: int, delivering: int) -> Severity:
-    """Return the severity of broken endpoints: CRITICAL from half of them, or from ten that are at least 10 %.
+    """Return the severity of broken endpoints: CRITICAL from half of them, or from ten that are at least 10%.
 
     `broken` endpoints are failing, or the server disabled them. `delivering` also includes the other enabled ones.
     """
