@@ -37,7 +37,7 @@ def test_an_admin_erases_an_athlete(server: Server, receiver: Receiver, page: Pa
     path = f"/v1/accounts/{account}/erasures/{erasure['id']}"
     wait_for(lambda: api.ok("GET", path)["state"] == "completed", "the erasure is completed")
     shown.reload()
-    expect(shown.get_by_role("heading", name="Receipt of an erasure")).to_be_visible()
+    expect(shown.get_by_role("heading", name="Erasure receipt")).to_be_visible()
     expect(shown.get_by_text("the content of 2 events")).to_be_visible()
     check_page(shown)
     for place, text in (

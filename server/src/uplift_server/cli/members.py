@@ -240,7 +240,7 @@ def sign_in_link(
         ),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="The operator can only read, and sees no secrets.")
+        bool, typer.Option("--read-only", help="The operator can only read, and cannot see secrets.")
     ] = False,
 ) -> None:
     """Print a link that signs in to the dashboard.

@@ -244,7 +244,8 @@ def _check_encryption(given: Mapping[str, str]) -> None:
         path = given.get(name)
         if path and (name, path) != ("sslrootcert", "system") and not _is_file(path):
             raise InvalidValue(
-                f"has {name}={path}, which is not a readable file", "use the path of a PEM file, or remove it"
+                f"has {name}={path}, which is not a readable file",
+                "use the path of a PEM file, or remove the parameter",
             )
 
 

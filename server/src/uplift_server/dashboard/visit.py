@@ -229,7 +229,7 @@ class Visit:
 
     @property
     def _trail(self) -> list[str]:
-        """The cursors of the pages between the first page and this one, because lists cannot be read in reverse."""
+        """The cursors of the pages between the first page and this one, for the links to newer rows."""
         return [each for each in self.query.text("trail").split(".") if each]
 
     def _page(self, cursor: str | None, trail: Sequence[str]) -> str:

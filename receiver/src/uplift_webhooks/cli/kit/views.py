@@ -119,7 +119,7 @@ def resend_matching(
     shares = [*answer["replays"], *answer["skipped"]] if starts else answer["endpoints"]
     output.rows(shares, _REPLAY_COLUMNS if starts else _SHARE_COLUMNS, empty="No matching deliveries.")
     if not starts and answer["count"]:
-        output.note(f"To resend {answer['count']} deliveries, repeat the command with --yes.")
+        output.note("To resend the deliveries, repeat the command with --yes.")
 
 
 def show_delivery(
