@@ -67,7 +67,7 @@ def latency(records: dict[str, dict[str, Any]], file: Path) -> bool:
 
 
 def throughput(records: dict[str, dict[str, Any]], file: Path) -> bool:
-    """Draw events per second beside the machine's limits. Return whether there was data."""
+    """Draw events per second next to the machine's limits. Return whether there was data."""
     if "end-to-end" not in records:
         return False
     record = records["end-to-end"]

@@ -27,7 +27,7 @@ BATCH_BYTES_MAX: Final = 1024 * 1024
 REQUEST_SECONDS_MAX: Final = 10.0
 """Time limit of a request. The API responds within 5 seconds."""
 CLOSE_SECONDS_MAX: Final = 30.0
-"""How long the end of a block or of the process waits for events without a response."""
+"""How long the emitter waits for responses at the end of a block or of the process."""
 BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2

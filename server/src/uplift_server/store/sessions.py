@@ -105,12 +105,12 @@ def page_of_links(connection: Connection, account_seq: int, request: PageRequest
 
 
 def _parts(link_id: bytes) -> tuple[int, ...]:
-    """Return an ID as the LINK_KEY_NUMBERS numbers of a page's key."""
+    """Split an ID into LINK_KEY_NUMBERS numbers, which are the key of a page."""
     return tuple(int.from_bytes(link_id[at : at + _PART_BYTES], "big") for at in range(0, len(link_id), _PART_BYTES))
 
 
 def _link_id(key: tuple[int, ...]) -> bytes:
-    """Return the ID at a key. Cursors of other lists can have larger numbers."""
+    """Join the numbers of a key to an ID. Limit them, because cursors of other lists can have larger numbers."""
     number = sum(part << 8 * _PART_BYTES * place for place, part in enumerate(reversed(key)))
     return max(0, min(number, 2**128 - 1)).to_bytes(16, "big")
 

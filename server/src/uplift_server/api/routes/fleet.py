@@ -10,5 +10,5 @@ router = APIRouter(tags=["Server"])
 
 @router.get("/v1/fleet", summary="Get the problems of the server and its endpoints")
 async def get_fleet(services: ServicesOf, caller: CallerOf) -> FleetView:
-    """Requires an operator key. The page **Fleet** of the dashboard shows the same values."""
+    """Requires an operator key. The **Fleet** page of the dashboard shows the same values."""
     return fleet_view(await services.operator_overview.state(caller))

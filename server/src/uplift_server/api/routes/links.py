@@ -80,9 +80,9 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(SignInLinkNew, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link works once, and signs an operator in, read-only if you ask for it.
+    """Requires an operator key. The link works once, and signs an operator in.
 
-    Revoking the key ends the link and the session.
+    With `read_only`, the operator can only read. Revoking the key ends the link and the session.
     """
     link = await services.portal_links.create_for_operator(
         caller,

@@ -57,7 +57,7 @@ class Settler:
         self._is_urgent = False
         """Whether to write the gathered settlements as soon as possible."""
         self._flush_timer: Handle | None = None
-        """Ends the wait of replay outcomes if no others are gathered."""
+        """Timer that writes the outcomes of replays if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
         """Parts of a rejected batch that are not written yet."""
         self._lines: list[AttemptLine] = []
