@@ -58,6 +58,16 @@ PATTERN_BACKTRACKS_MAX = 1_000
 URL_CHARACTERS_MAX = 2048
 DESCRIPTION_CHARACTERS_MAX = 1000
 SUBSCRIPTION_PATTERNS_MAX = 100
+# A filter as JSON: its size, nested objects, and values and operators in all lists.
+FILTER_BYTES_MAX = 8 * 1024
+FILTER_LEVELS_MAX = 8
+FILTER_ALTERNATIVES_MAX = 64
+# Comparisons of one filter with one event, and of all filters with one event. A step takes about 0.2 µs.
+FILTER_STEPS_MAX = 30_000
+FILTERS_STEPS_MAX = 150_000
+# The newest events with which a preview evaluates a filter.
+FILTER_PREVIEW_EVENTS_DEFAULT = 20
+FILTER_PREVIEW_EVENTS_MAX = 100
 CUSTOM_HEADERS_MAX = 20
 CUSTOM_HEADER_NAME_CHARACTERS_MAX = 64
 CUSTOM_HEADER_VALUE_CHARACTERS_MAX = 1024
