@@ -16,8 +16,9 @@ from uplift_webhooks.api.administration import (
 )
 from uplift_webhooks.api.attempts import Attempts
 from uplift_webhooks.api.calls import Call, Noun, Way, get, verb
+from uplift_webhooks.api.deliveries import Deliveries
 from uplift_webhooks.api.listen_sessions import ListenSessions
-from uplift_webhooks.api.nouns import Deliveries, Endpoints, Events, Period
+from uplift_webhooks.api.nouns import Endpoints, Events, Period
 from uplift_webhooks.api.pages import Instant, JsonObject, Order, Request
 from uplift_webhooks.api.replays import Replays
 

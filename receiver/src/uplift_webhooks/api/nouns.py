@@ -33,7 +33,6 @@ Held = Literal["send", "drop", "keep"]
 Period = Literal["1h", "24h", "7d", "30d"]
 _ENDPOINTS: Final = "/v1/endpoints"
 _EVENTS: Final = "/v1/events"
-_DELIVERIES: Final = "/v1/deliveries"
 
 
 class Endpoints(Noun[Way]):
@@ -70,7 +69,7 @@ class Endpoints(Noun[Way]):
     @verb
     def get(self, endpoint: str) -> Call[JsonObject]:
         """Return an endpoint by its ID or uid."""
-        return get(_path(_ENDPOINTS, endpoint))
+        return get(path_of(_ENDPOINTS, endpoint))
 
     @verb
     def create(
@@ -151,7 +150,7 @@ class Endpoints(Noun[Way]):
             retry_schedule=texts(retry_schedule),
             attempt_timeout=attempt_timeout,
         )
-        return change("PUT", _path(_ENDPOINTS, endpoint), body, if_match)
+        return change("PUT", path_of(_ENDPOINTS, endpoint), body, if_match)
 
     @verb
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
@@ -160,12 +159,12 @@ class Endpoints(Noun[Way]):
         `headers` and `metadata` contain only changes: None removes a value. `if_match` is the endpoint that you
         read: if it has changed since, the call raises ApiError with the status 412.
         """
-        return change("PATCH", _path(_ENDPOINTS, endpoint), changes, if_match)
+        return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:
         """Delete an endpoint and cancel its pending deliveries."""
-        return delete(_path(_ENDPOINTS, endpoint))
+        return delete(path_of(_ENDPOINTS, endpoint))
 
     @verb
     def deliveries(
@@ -186,7 +185,7 @@ class Endpoints(Noun[Way]):
     ) -> Call[Page]:
         """Return one page of an endpoint's deliveries, newest events first. The filters are those of `deliveries`."""
         return get_page(
-            _path(_ENDPOINTS, endpoint, "deliveries"),
+            path_of(_ENDPOINTS, endpoint, "deliveries"),
             status=several(status),
             type=several(type),
             outcome=several(outcome),
@@ -211,22 +210,22 @@ class Endpoints(Noun[Way]):
         by: Literal["hour", "day"] | None = None,
     ) -> Call[JsonObject]:
         """Return an endpoint's statistics for a period (default 24h) or a range: `totals`, `buckets` and `failures`."""
-        return get(_path(_ENDPOINTS, endpoint, "stats"), period=period, since=since, until=until, by=by)
+        return get(path_of(_ENDPOINTS, endpoint, "stats"), period=period, since=since, until=until, by=by)
 
     @verb
     def pause(self, endpoint: str) -> Call[JsonObject]:
         """Pause an endpoint. The server holds its deliveries."""
-        return post(_path(_ENDPOINTS, endpoint, "pause"))
+        return post(path_of(_ENDPOINTS, endpoint, "pause"))
 
     @verb
     def enable(self, endpoint: str, held: Held = "send") -> Call[JsonObject]:
         """Enable an endpoint. `held` says whether to send, drop or keep its held deliveries."""
-        return post(_path(_ENDPOINTS, endpoint, "enable"), {"held": held})
+        return post(path_of(_ENDPOINTS, endpoint, "enable"), {"held": held})
 
     @verb
     def disable(self, endpoint: str) -> Call[JsonObject]:
         """Disable an endpoint, with an operator key. The account can enable it again."""
-        return post(_path(_ENDPOINTS, endpoint, "disable"))
+        return post(path_of(_ENDPOINTS, endpoint, "disable"))
 
     @verb
     def test(
@@ -237,17 +236,17 @@ class Endpoints(Noun[Way]):
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Send a test event immediately. Return the attempt, or the delivery if the attempt takes too long."""
-        return post(_path(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
+        return post(path_of(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
     @verb
     def verify(self, endpoint: str) -> Call[JsonObject]:
         """Check that your server rejects a wrong signature and accepts a valid one. Return the `verdict`."""
-        return post(_path(_ENDPOINTS, endpoint, "verify"))
+        return post(path_of(_ENDPOINTS, endpoint, "verify"))
 
     @verb
     def secret(self, endpoint: str) -> Call[JsonObject]:
         """Return an endpoint's `secret`, and `previous_expires_at` during a rotation."""
-        return get(_path(_ENDPOINTS, endpoint, "secret"))
+        return get(path_of(_ENDPOINTS, endpoint, "secret"))
 
     @verb
     def rotate_secret(
@@ -261,12 +260,12 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Rotate an endpoint's secret. The old secret stays active for `overlap_seconds` (default 24 hours)."""
         body = given(secret=secret, overlap_seconds=overlap_seconds, uplift_header=uplift_header)
-        return post(_path(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
+        return post(path_of(_ENDPOINTS, endpoint, "secret", "rotate"), body, idempotency_key=idempotency_key)
 
     @verb
     def expire_old_secret(self, endpoint: str) -> Call[JsonObject]:
         """Expire an endpoint's old secret immediately."""
-        return post(_path(_ENDPOINTS, endpoint, "secret", "expire-old"))
+        return post(path_of(_ENDPOINTS, endpoint, "secret", "expire-old"))
 
 
 class Events(Noun[Way]):
@@ -311,7 +310,7 @@ class Events(Noun[Way]):
     @verb
     def get(self, event: str) -> Call[JsonObject]:
         """Return an event by its ID. `body` is the envelope that the server sends; None if the event was erased."""
-        return get(_path(_EVENTS, event))
+        return get(path_of(_EVENTS, event))
 
     @verb
     def fetch(self, event: str) -> Call[AnyEvent]:
@@ -319,7 +318,7 @@ class Events(Noun[Way]):
 
         Raises ApiError with the code `event_erased` if the event was erased.
         """
-        return Call("GET", _path(_EVENTS, event), _as_sent)
+        return Call("GET", path_of(_EVENTS, event), _as_sent)
 
     @verb
     def send(
@@ -358,114 +357,15 @@ class Events(Noun[Way]):
         self, event: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
         """Return one page of an event's deliveries."""
-        return get_page(_path(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor, order=order)
+        return get_page(path_of(_EVENTS, event, "deliveries"), limit=limit, cursor=cursor, order=order)
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
         """Explain why an event did or did not reach each endpoint: `reason`, `text` and `hint`."""
-        return get_page(_path(_EVENTS, event, "explain"), endpoint=endpoint)
+        return get_page(path_of(_EVENTS, event, "explain"), endpoint=endpoint)
 
 
-class Deliveries(Noun[Way]):
-    """`/v1/deliveries`."""
-
-    @verb
-    def list(
-        self,
-        *,
-        id: str | Iterable[str] | None = None,
-        status: Status | Iterable[Status] | None = None,
-        endpoint: str | Iterable[str] | None = None,
-        type: str | Iterable[str] | None = None,
-        outcome: Outcome | Iterable[Outcome] | None = None,
-        status_code: str | int | Iterable[str | int] | None = None,
-        object_id: str | None = None,
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-        test: bool | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-        order: Order | None = None,
-    ) -> Call[Page]:
-        """Return one page, newest events first. A delivery matches one value of each filter.
-
-        `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
-        With `test`, the page has only test deliveries (True) or no test deliveries (False).
-        """
-        return get_page(
-            _DELIVERIES,
-            id=several(id),
-            status=several(status),
-            endpoint=several(endpoint),
-            type=several(type),
-            outcome=several(outcome),
-            status_code=several(status_code),
-            object_id=object_id,
-            created_after=created_after,
-            created_before=created_before,
-            test=test,
-            limit=limit,
-            cursor=cursor,
-            order=order,
-        )
-
-    iterate = every(list)
-
-    @verb
-    def get(self, delivery: str) -> Call[JsonObject]:
-        """Return a delivery by its ID."""
-        return get(_path(_DELIVERIES, delivery))
-
-    @verb
-    def attempts(
-        self, delivery: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
-    ) -> Call[Page]:
-        """Return one page of a delivery's attempts, newest first: request, response and `hint`."""
-        return get_page(_path(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor, order=order)
-
-    @verb
-    def resend(self, delivery: str) -> Call[JsonObject]:
-        """Resend a delivery immediately, in any status."""
-        return post(_path(_DELIVERIES, delivery, "resend"))
-
-    @verb
-    def resend_matching(
-        self,
-        *,
-        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
-        endpoint: Iterable[str] | None = None,
-        type: Iterable[str] | None = None,
-        outcome: Iterable[Outcome] | None = None,
-        status_code: Iterable[str] | None = None,
-        object_id: str | None = None,
-        created_after: Instant | None = None,
-        created_before: Instant | None = None,
-        rate_per_second: int | None = None,
-        dry_run: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Call[JsonObject]:
-        """Resend the matching deliveries (default: failed), as one replay per endpoint. `dry_run` only counts them."""
-        body = given(
-            status=texts(status),
-            endpoint=texts(endpoint),
-            type=texts(type),
-            outcome=texts(outcome),
-            status_code=texts(status_code),
-            object_id=object_id,
-            created_after=created_after,
-            created_before=created_before,
-            rate_per_second=rate_per_second,
-            dry_run=dry_run or None,
-        )
-        return post(f"{_DELIVERIES}/resend", body, idempotency_key=idempotency_key)
-
-    @verb
-    def cancel(self, delivery: str) -> Call[JsonObject]:
-        """Cancel a pending or held delivery."""
-        return post(_path(_DELIVERIES, delivery, "cancel"))
-
-
-def _path(noun: str, name: str, *more: str) -> str:
+def path_of(noun: str, name: str, *more: str) -> str:
     """Return the path of an object or of an action on it."""
     return "/".join([noun, segment(name), *more])
 

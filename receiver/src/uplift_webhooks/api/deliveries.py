@@ -1,0 +1,109 @@
+"""Calls for deliveries."""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from uplift_webhooks.api.calls import Call, Noun, Way, every, get, get_page, given, post, several, texts, verb
+from uplift_webhooks.api.nouns import Outcome, Status, path_of
+from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page
+
+_DELIVERIES: Final = "/v1/deliveries"
+
+
+class Deliveries(Noun[Way]):
+    """`/v1/deliveries`."""
+
+    @verb
+    def list(
+        self,
+        *,
+        id: str | Iterable[str] | None = None,
+        status: Status | Iterable[Status] | None = None,
+        endpoint: str | Iterable[str] | None = None,
+        type: str | Iterable[str] | None = None,
+        outcome: Outcome | Iterable[Outcome] | None = None,
+        status_code: str | int | Iterable[str | int] | None = None,
+        object_id: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        test: bool | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        order: Order | None = None,
+    ) -> Call[Page]:
+        """Return one page, newest events first. A delivery matches one value of each filter.
+
+        `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
+        With `test`, the page has only test deliveries (True) or no test deliveries (False).
+        """
+        return get_page(
+            _DELIVERIES,
+            id=several(id),
+            status=several(status),
+            endpoint=several(endpoint),
+            type=several(type),
+            outcome=several(outcome),
+            status_code=several(status_code),
+            object_id=object_id,
+            created_after=created_after,
+            created_before=created_before,
+            test=test,
+            limit=limit,
+            cursor=cursor,
+            order=order,
+        )
+
+    iterate = every(list)
+
+    @verb
+    def get(self, delivery: str) -> Call[JsonObject]:
+        """Return a delivery by its ID."""
+        return get(path_of(_DELIVERIES, delivery))
+
+    @verb
+    def attempts(
+        self, delivery: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
+    ) -> Call[Page]:
+        """Return one page of a delivery's attempts, newest first: request, response and `hint`."""
+        return get_page(path_of(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor, order=order)
+
+    @verb
+    def resend(self, delivery: str) -> Call[JsonObject]:
+        """Resend a delivery immediately, in any status."""
+        return post(path_of(_DELIVERIES, delivery, "resend"))
+
+    @verb
+    def resend_matching(
+        self,
+        *,
+        status: Iterable[Literal["failed", "cancelled", "delivered"]] | None = None,
+        endpoint: Iterable[str] | None = None,
+        type: Iterable[str] | None = None,
+        outcome: Iterable[Outcome] | None = None,
+        status_code: Iterable[str] | None = None,
+        object_id: str | None = None,
+        created_after: Instant | None = None,
+        created_before: Instant | None = None,
+        rate_per_second: int | None = None,
+        dry_run: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Call[JsonObject]:
+        """Resend the matching deliveries (default: failed), as one replay per endpoint. `dry_run` only counts them."""
+        body = given(
+            status=texts(status),
+            endpoint=texts(endpoint),
+            type=texts(type),
+            outcome=texts(outcome),
+            status_code=texts(status_code),
+            object_id=object_id,
+            created_after=created_after,
+            created_before=created_before,
+            rate_per_second=rate_per_second,
+            dry_run=dry_run or None,
+        )
+        return post(f"{_DELIVERIES}/resend", body, idempotency_key=idempotency_key)
+
+    @verb
+    def cancel(self, delivery: str) -> Call[JsonObject]:
+        """Cancel a pending or held delivery."""
+        return post(path_of(_DELIVERIES, delivery, "cancel"))
