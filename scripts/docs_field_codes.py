@@ -42,6 +42,7 @@ FIELD_CODES: Final = {
     "header_invalid": "The name or value of the header is not valid.",
     "header_forbidden": "The server sets this header, or HTTP reserves it.",
     "header_duplicate": "The header occurs more than once.",
+    "filter_invalid": "The filter is not valid at this path.",
     "headers_too_many": "The endpoint has too many custom headers.",
     # ---- event types and events
     "event_type_invalid": "The name is not a valid event type or `group.*` pattern.",

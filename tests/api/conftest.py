@@ -177,13 +177,13 @@ class Server:
         expires_at: int | None = None,
         idempotency_key: str | None = None,
         object_id: str | None = None,
+        data: bytes = b'{"object":{"n":1.0}}',
     ) -> str:
         """Store an event with a delivery in the given status for each endpoint, and return its ID."""
         cache = self.services.context.cache
         account_seq = cache.accounts_by_id[parse(ids.ACCOUNT, account)].seq
         now = self.services.context.now() if created_at is None else created_at
         number = event_id or self.services.context.new_id()
-        data = b'{"object":{"n":1.0}}'
         body = envelope.build(ids.uuid_text(number), type_name, "01/01/2022", now, data)
         deliveries = [
             NewDelivery(cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)

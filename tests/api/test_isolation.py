@@ -54,6 +54,8 @@ SCOPED = {
     ("GET", "/v1/listen-sessions/{session}/answers"): Scope.LISTEN,
     ("POST", "/v1/listen-sessions/{session}/test"): Scope.LISTEN,
 }
+TWO_SCOPES = {("POST", "/v1/endpoints/filter-preview"): {Scope.ENDPOINTS_READ, Scope.EVENTS_READ}}
+"""The calls that need two scopes."""
 ANY_KEY = {("GET", "/v1/event-types"), ("GET", "/v1/event-types/{name}")}
 OWN_ACCOUNT = ("GET", "/v1/account")
 """Every key of an account can read it."""
@@ -102,6 +104,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/endpoints"): {"url": "https://example.com/x"},
     ("PUT", "/v1/endpoints/{endpoint}"): {"url": "https://example.com/taken"},
     ("PATCH", "/v1/endpoints/{endpoint}"): {"description": "taken over"},
+    ("POST", "/v1/endpoints/filter-preview"): {"filter": None},
     ("POST", "/v1/accounts"): {"name": "x"},
     ("PUT", "/v1/accounts/{account}"): {"name": "taken over"},
     ("PATCH", "/v1/accounts/{account}"): {"name": "taken over"},
@@ -187,7 +190,7 @@ def test_the_tables_contain_all_routes(server: Any) -> None:
     """A new route must be added to one of the tables."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert routes == set(SCOPED) | ANY_KEY | {OWN_ACCOUNT} | OPERATORS | PUBLIC | INGEST
+    assert routes == set(SCOPED) | set(TWO_SCOPES) | ANY_KEY | {OWN_ACCOUNT} | OPERATORS | PUBLIC | INGEST
 
 
 def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, server: Any) -> None:
@@ -236,7 +239,7 @@ def test_all_routes_require_a_key(mine: Owned, server: Any) -> None:
     """A missing header, another scheme, an empty key and an unknown key have the same response."""
     wrong = ["Basic b3A6", "Bearer ", "Bearer sk_x", f"Bearer {mine.client.key}x", "Bearer " + "x" * 5000]
     for headers in ({}, *({"authorization": each} for each in wrong)):
-        for method, path in {*SCOPED, *ANY_KEY, OWN_ACCOUNT, *OPERATORS}:
+        for method, path in {*SCOPED, *TWO_SCOPES, *ANY_KEY, OWN_ACCOUNT, *OPERATORS}:
             client = server.client(None)
             response = client.call(method, path.format(**mine.names), BODIES.get((method, path)), **headers)
             assert (response.status, response.code) == (401, "unauthorized"), (method, path)
@@ -278,6 +281,16 @@ def test_each_scope_allows_its_routes_only(server: Any, scope: Scope) -> None:
     for method, path in ANY_KEY:
         assert owned.call(only, method, path).status == 200
     assert owned.call(only, *OWN_ACCOUNT).json["id"] == owned.id
+
+
+def test_calls_with_two_scopes_need_both(mine: Owned, server: Any) -> None:
+    for (method, path), needed in TWO_SCOPES.items():
+        assert mine.call(server.owner(mine.id, list(needed)), method, path).status == 200
+        for scope in needed:
+            without = server.owner(mine.id, [each for each in Scope if each != scope])
+            response = mine.call(without, method, path)
+            assert response.code == "forbidden", (method, path)
+            assert scope in response.json["detail"]
 
 
 def test_permissions_are_checked_before_the_body(mine: Owned, server: Any) -> None:

@@ -122,6 +122,7 @@ def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
             "oldest_at": format_timestamp(now - 2 * HOUR_MS),
             "newest_at": format_timestamp(now - HOUR_MS // 2),
             "complete": True,
+            "filtered": False,
         },
     )
     counts = {
@@ -138,7 +139,14 @@ def test_a_preview_counts_without_creating_a_replay(owner: Owner) -> None:
     for count, fields in counts.items():
         assert owner.replay(dry_run=True, **fields).json["count"] == count, fields
     nothing = owner.replay(dry_run=True, created_after=format_timestamp(now + HOUR_MS)).json
-    assert nothing == {"count": 0, "missing": 0, "oldest_at": None, "newest_at": None, "complete": True}
+    assert nothing == {
+        "count": 0,
+        "missing": 0,
+        "oldest_at": None,
+        "newest_at": None,
+        "complete": True,
+        "filtered": False,
+    }
     assert owner.client.get("/v1/replays").json["data"] == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from uplift_server.core.security.scopes import SERVICE_SCOPES, AccountsScope
 from uplift_server.service.errors import Unauthorized
 
-from .test_isolation import ANY_KEY, INGEST, PUBLIC, SCOPED, Owned
+from .test_isolation import ANY_KEY, INGEST, PUBLIC, SCOPED, TWO_SCOPES, Owned
 
 ACCOUNTS = {
     ("GET", "/v1/accounts"): AccountsScope.ACCOUNTS_READ,
@@ -83,7 +83,7 @@ def test_every_route_is_decided(server: Any) -> None:
     """A new route must be added to one of the tables."""
     document = server.client(None).get("/openapi.json").json
     routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert routes == set(ALLOWED) | ANY_KEY | FORBIDDEN | PUBLIC | INGEST
+    assert routes == set(ALLOWED) | set(TWO_SCOPES) | ANY_KEY | FORBIDDEN | PUBLIC | INGEST
     assert not set(ALLOWED) & FORBIDDEN
 
 
@@ -125,6 +125,15 @@ def test_each_scope_allows_its_calls_only(server: Any, scope: str, names_account
     if scope != AccountsScope.ACCOUNTS_WRITE:
         for method, path in ANY_KEY:
             assert owned.call(only, method, path).status == 200
+
+
+def test_calls_with_two_scopes_need_both_and_an_account(server: Any) -> None:
+    owned = Owned(server)
+    for (method, path), needed in TWO_SCOPES.items():
+        assert owned.call(client(server, needed, owned.id), method, path).status == 200
+        assert owned.call(client(server, needed), method, path).code == "account_required"
+        for scope in needed:
+            assert owned.call(client(server, without(scope), owned.id), method, path).code == "forbidden"
 
 
 def test_lists_span_all_accounts_unless_the_key_names_one(server: Any) -> None:

@@ -269,6 +269,17 @@ def test_a_later_subscription_is_reported() -> None:
     assert "is subscribed to athlete.created now, but was not when" in found.text
 
 
+def test_a_filter_that_does_not_match_is_reported_with_the_path() -> None:
+    filtered = replace(ENDPOINT, mismatch="data.object.status")
+    found = explain(endpoint=filtered, delivery=None)
+
+    assert found.reason is Reason.FILTERED
+    assert "data.object.status" in found.text
+    assert explain(endpoint=replace(filtered, updated_at=NOW), delivery=None).text.endswith("may have been different.")
+    assert explain(endpoint=replace(filtered, created_at=NOW), delivery=None).reason is Reason.ENDPOINT_NEWER
+    assert explain(endpoint=replace(filtered, patterns=("a.*",)), delivery=None).reason is Reason.NOT_SUBSCRIBED
+
+
 @pytest.mark.parametrize(
     ("endpoint", "event", "deleted_at", "reason"),
     [
@@ -277,6 +288,8 @@ def test_a_later_subscription_is_reported() -> None:
         (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
         (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW, Reason.NOT_SUBSCRIBED),
         (replace(ENDPOINT, created_at=NOW - 1), EVENT, NOW, Reason.ENDPOINT_NEWER),
+        (replace(ENDPOINT, mismatch="data.a"), EVENT, NOW, Reason.FILTERED),
+        (replace(ENDPOINT, mismatch="data.a"), EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
         (ENDPOINT, replace(EVENT, for_one_endpoint=True), NOW, Reason.NOT_SUBSCRIBED),
     ],
 )

@@ -66,7 +66,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
         async def full(*_: Any) -> Any:
             raise Unavailable("the disk is full")
 
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = Draft(world.cache.event_types["a.b"], b"{}", ())
         world.database.append = full  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             await world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 3)

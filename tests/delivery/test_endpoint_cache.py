@@ -78,7 +78,7 @@ def cache(limits: Limits) -> EndpointCache:
 
 def matching(cache: EndpointCache, name: str, account_seq: int = 1) -> list[int]:
     """Return the endpoints that match an event type."""
-    return [live.seq for live in cache.matches(account_seq, name)]
+    return [live.seq for live in cache.subscribers(account_seq, name).endpoints]
 
 
 # ---- matching

@@ -376,8 +376,11 @@ class World:
         """Accept single events in one turn of the event loop. `pad` adds bytes to their data."""
         live = self.cache.event_types[event_type]
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
-        drafts = [Draft(live, data % n, **fields) for n in range(count)]
         owner = account or self.account
+        drafts = [
+            Draft(live, each, self.parts.event_ingest.recipients(owner.seq, event_type, each), **fields)
+            for each in (data % n for n in range(count))
+        ]
         accepting = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*accepting)
         stored: list[Appended] = []

@@ -82,6 +82,7 @@ class Endpoints(Noun[Way]):
         headers: Mapping[str, str] | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        filter: Mapping[str, Any] | None = None,
         state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
         max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
@@ -94,8 +95,9 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
 
-        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings. With the
-        `state` "paused", the server holds the deliveries until you enable the endpoint.
+        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings. `filter`
+        is a pattern that the data of an event must match. With the `state` "paused", the server holds the deliveries
+        until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -105,6 +107,7 @@ class Endpoints(Noun[Way]):
             headers=None if headers is None else {**headers},
             uid=uid,
             metadata=None if metadata is None else {**metadata},
+            filter=None if filter is None else {**filter},
             state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
@@ -125,6 +128,7 @@ class Endpoints(Noun[Way]):
         headers: Mapping[str, str] | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        filter: Mapping[str, Any] | None = None,
         state: Literal["enabled", "paused"] | None = None,
         rate_limit_per_second: int | None = None,
         max_in_flight: int | None = None,
@@ -134,7 +138,8 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Update the endpoint with this uid, or create it. Omitted fields do not change.
 
-        `headers` and `metadata` replace all values. Only the response that creates the endpoint contains its `secret`.
+        `headers` and `metadata` replace all values. To remove a filter, call `update`. Only the response that creates
+        the endpoint contains its `secret`.
         """
         body = given(
             url=url,
@@ -144,6 +149,7 @@ class Endpoints(Noun[Way]):
             headers=None if headers is None else {**headers},
             uid=uid,
             metadata=None if metadata is None else {**metadata},
+            filter=None if filter is None else {**filter},
             state=state,
             rate_limit_per_second=rate_limit_per_second,
             max_in_flight=max_in_flight,
@@ -160,6 +166,18 @@ class Endpoints(Noun[Way]):
         read: if it has changed since, the call raises ApiError with the status 412.
         """
         return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
+
+    @verb
+    def filter_preview(
+        self,
+        filter: Mapping[str, Any] | None,
+        *,
+        event_types: Iterable[str] | None = None,
+        limit: int | None = None,
+    ) -> Call[JsonObject]:
+        """Evaluate a filter with the newest events. Return `total`, `matched` and `events`, each with its `path`."""
+        body = given(event_types=texts(event_types), limit=limit)
+        return post(f"{_ENDPOINTS}/filter-preview", {**body, "filter": None if filter is None else {**filter}})
 
     @verb
     def delete(self, endpoint: str) -> Call[None]:

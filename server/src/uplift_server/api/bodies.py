@@ -15,6 +15,11 @@ from uplift_server.core.limits import (
     DESCRIPTION_CHARACTERS_MAX,
     ENDPOINT_TEXT_CHARACTERS_MAX,
     ERASURE_EVENT_IDS_MAX,
+    FILTER_ALTERNATIVES_MAX,
+    FILTER_BYTES_MAX,
+    FILTER_LEVELS_MAX,
+    FILTER_PREVIEW_EVENTS_DEFAULT,
+    FILTER_PREVIEW_EVENTS_MAX,
     FILTER_VALUES_MAX,
     METADATA_BYTES_MAX,
     METADATA_VALUES_MAX,
@@ -50,6 +55,12 @@ PATTERNS = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
     " event types."
 )
+_FILTER = (
+    "Pattern that the `data` of an event must match: see [Filters](/docs/filters). At most"
+    f" {FILTER_LEVELS_MAX} levels, {FILTER_ALTERNATIVES_MAX} alternatives and {FILTER_BYTES_MAX // 1024} KiB. Null: the"
+    " endpoint receives all events of its types."
+)
+_FILTER_EXAMPLE = {"object": {"status": ["completed"]}}
 _SECRET = (
     f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"
     f" followed by the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. Default: a generated secret."
@@ -194,6 +205,7 @@ class EndpointNew(Body):
     headers: dict[str, str] | None = Field(default=None, description="Custom headers for every request.")
     uid: Uid = None
     metadata: dict[str, str] | None = Field(default=None, description=_METADATA, examples=[{"team": "analytics"}])
+    filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
     state: Literal["enabled", "paused"] | None = Field(
         default=None,
         description="State of a new endpoint. `paused`: the server holds its deliveries until you enable it. Default:"
@@ -213,6 +225,20 @@ class EndpointChange(Body):
     )
     uid: Uid = None
     metadata: dict[str, str | None] | None = Field(default=None, description=_METADATA_CHANGE)
+    filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
+
+
+class FilterPreviewRequest(Body):
+    """A filter to evaluate with the newest events."""
+
+    filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
+    event_types: list[str] | None = Field(default=None, description=PATTERNS)
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=FILTER_PREVIEW_EVENTS_MAX,
+        description=f"Maximum number of events. Default: {FILTER_PREVIEW_EVENTS_DEFAULT}.",
+    )
 
 
 class EndpointEnabling(Body):
@@ -249,37 +275,6 @@ class SecretRotation(Body):
         default=None,
         description="Secret that the server uses for `x-uplift-signature-256` while both are active. Default: `old`.",
     )
-
-
-class ReplayNew(Body):
-    """A new replay: the deliveries to resend, and their rate."""
-
-    endpoint: str = Field(description="Endpoint ID or uid.")
-    status: list[str] | None = Field(
-        default=None,
-        description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`. With"
-        " `include_missing`, the list can be empty.",
-        examples=[["failed", "cancelled"]],
-    )
-    types: list[str] | None = Field(
-        default=None,
-        description=PATTERNS,
-        examples=[["movement.*"]],
-    )
-    created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
-    created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
-    rate_per_second: int | None = Field(
-        default=None,
-        ge=1,
-        le=REPLAY_RATE_PER_SECOND_MAX,
-        description=f"Maximum deliveries per second. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
-    )
-    include_missing: bool = Field(
-        default=False,
-        description="Also send events that match the endpoint's subscription and for which it has no delivery, because"
-        " it was created or subscribed later. Default: `false`.",
-    )
-    dry_run: bool = Field(default=False, description="Only count the deliveries.")
 
 
 ObjectId = Annotated[

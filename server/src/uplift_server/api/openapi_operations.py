@@ -62,6 +62,7 @@ OPERATIONS: Final = {
     "DELETE /v1/event-types/{name}": Operation("event_types_delete"),
     "GET /v1/endpoints": Operation("endpoints_list"),
     "POST /v1/endpoints": Operation("endpoints_create", _CONFLICT_AND_ACCOUNT),
+    "POST /v1/endpoints/filter-preview": Operation("endpoints_filter_preview", _ACCOUNT),
     "GET /v1/endpoints/{endpoint}": Operation("endpoints_get"),
     "PUT /v1/endpoints/{endpoint}": Operation("endpoints_put", _CONFLICT),
     "PATCH /v1/endpoints/{endpoint}": Operation("endpoints_update", _CONFLICT),

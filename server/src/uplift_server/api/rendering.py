@@ -1,7 +1,7 @@
 """Conversion of records to API models."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from uplift_server.api.views import (
@@ -18,8 +18,10 @@ from uplift_server.api.views import (
     EventTypeView,
     EventView,
     ExplanationView,
+    FilterPreviewView,
     HealthView,
     Listed,
+    PreviewedEventView,
     ReasonName,
     ReplayPreview,
     ReplayStateName,
@@ -50,6 +52,7 @@ from uplift_server.service.context import ServiceContext
 from uplift_server.service.endpoint_tests import EndpointTest, SignatureCheck
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.explanations import Explained
+from uplift_server.service.filter_previews import PreviewedEvent
 from uplift_server.service.replays import Preview, ShownReplay
 from uplift_server.service.secrets import ShownSecrets
 from uplift_server.service.waiting_reasons import ShownDelivery
@@ -156,6 +159,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         event_types=list(endpoint.event_types),
         headers={name: mask(name, value) for name, value in shown.headers.items()},
         metadata=metadata_of(endpoint.metadata),
+        filter=_decoded(endpoint.filter),
         **endpoint.settings.as_json(),
         state=_STATE_NAMES[endpoint.state],
         disabled_reason=None if endpoint.disabled_reason is None else _REASON_NAMES[endpoint.disabled_reason],
@@ -166,6 +170,23 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         verified_at=format_optional_timestamp(endpoint.verified_at),
         created_at=format_timestamp(endpoint.created_at),
         updated_at=format_timestamp(endpoint.updated_at),
+    )
+
+
+def filter_preview_view(found: Sequence[PreviewedEvent]) -> FilterPreviewView:
+    """Return the preview of a filter for a response."""
+    return FilterPreviewView(
+        total=len(found),
+        matched=sum(each.mismatch is None for each in found),
+        events=[
+            PreviewedEventView(
+                id=ids.uuid_text(each.event.id),
+                type=each.event.type,
+                matches=each.mismatch is None,
+                path=each.mismatch,
+            )
+            for each in found
+        ],
     )
 
 
@@ -370,6 +391,7 @@ def replay_preview(preview: Preview) -> ReplayPreview:
         oldest_at=format_optional_timestamp(preview.oldest_at),
         newest_at=format_optional_timestamp(preview.newest_at),
         complete=preview.complete,
+        filtered=preview.filtered,
     )
 
 

@@ -114,6 +114,9 @@ class EndpointView(BaseModel):
         description="Custom request headers. Values are masked, except for some standard headers."
     )
     metadata: dict[str, str] = Field(description="Your own strings.")
+    filter: dict[str, Any] | None = Field(
+        description="Pattern that the `data` of an event must match. Null: no filter."
+    )
     state: StateName = Field(description="Whether the server sends deliveries.")
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
@@ -132,6 +135,23 @@ class EndpointView(BaseModel):
     secret: str | None = Field(
         default=None, description="Signing secret. Only in the response that creates the endpoint."
     )
+
+
+class PreviewedEventView(BaseModel):
+    """An event with which a filter was evaluated."""
+
+    id: str = Field(description="Event ID.")
+    type: str = Field(description="Event type.")
+    matches: bool = Field(description="Whether the event matches the filter.")
+    path: str | None = Field(description="Path in the event that does not match. Null if the event matches.")
+
+
+class FilterPreviewView(BaseModel):
+    """The newest events, and whether they match a filter."""
+
+    total: int = Field(description="Number of events.")
+    matched: int = Field(description="How many of them match.")
+    events: list[PreviewedEventView] = Field(description="The events, newest first.")
 
 
 class SecretView(BaseModel):
@@ -381,6 +401,10 @@ class ReplayPreview(BaseModel):
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
+    filtered: bool = Field(
+        description="Whether the endpoint's filter may reject some of the missing events. The numbers are then upper"
+        " limits."
+    )
 
 
 class EndpointShareView(BaseModel):

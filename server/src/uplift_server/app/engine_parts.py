@@ -202,6 +202,7 @@ def build_engine(
         settler,
         dispatcher,
         clock,
+        counters,
         lease_ms=lease_ms,
         retention_ms=settings.retention_ms,
     )

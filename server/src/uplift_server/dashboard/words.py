@@ -37,6 +37,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     Reason.CANCELLED: "Cancelled",
     Reason.EXPIRED: "Expired",
     Reason.NOT_SUBSCRIBED: "Not subscribed",
+    Reason.FILTERED: "Filtered",
     Reason.ENDPOINT_NEWER: "Endpoint created later",
     Reason.ENDPOINT_DELETED: "Endpoint deleted",
     Reason.DEVELOPMENT_ENDPOINT: "Listen session",

@@ -9,13 +9,14 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import jsonschema_rs
 import msgspec
 import structlog
 
 from uplift_server.core.deliveries.health import Health
+from uplift_server.core.events.filters import Filter
 from uplift_server.core.events.schema_cost import SchemaCost
 from uplift_server.core.events.schema_graph import SchemaGraph
 from uplift_server.core.events.subscriptions import Subscription
@@ -36,7 +37,7 @@ from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoin
 NEVER: Final = 2**63 - 1
 """The latest time (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""The maximum number of compiled subscriptions that endpoints share."""
+"""The maximum number of compiled subscriptions that endpoints share, and of filters."""
 
 _UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
@@ -166,6 +167,7 @@ class LiveEndpoint:
 
     __slots__ = (
         "_create_parts",
+        "_filter",
         "_parts",
         "account_text",
         "deleted",
@@ -189,6 +191,7 @@ class LiveEndpoint:
         self.seq = seq
         self._create_parts = create_parts
         self._parts: RequestParts | None = None
+        self._filter: Filter | None = None
         self.deleted = False
         self.health_saved_at = 0
         self.health_saved_failing = False
@@ -202,7 +205,14 @@ class LiveEndpoint:
 
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
         """Replace the record and the parts of its requests."""
-        self.record, self._parts = record, parts
+        self.record, self._parts, self._filter = record, parts, None
+
+    @property
+    def filter(self) -> Filter | None:
+        """The pattern that an event's data must match. Compiled on first use, like `parts`."""
+        if self._filter is None and self.record.filter is not None:
+            self._filter = compiled_filter(self.record.filter)
+        return self._filter
 
     def has_in_url(self, text: str) -> bool:
         """Whether the URL without its query contains a text, or the whole URL is the text. Ignores case.
@@ -235,6 +245,20 @@ def _subscription(patterns: tuple[str, ...]) -> Subscription:
     return Subscription(patterns)
 
 
+@lru_cache(SUBSCRIPTIONS_KEPT_MAX)
+def compiled_filter(text: str) -> Filter:
+    """Compile a stored filter (JSON text). Endpoints share it."""
+    return Filter(text)
+
+
+class Subscribers(NamedTuple):
+    """The endpoints of an account that are subscribed to an event type."""
+
+    endpoints: tuple[LiveEndpoint, ...]
+    have_filters: bool
+    """Whether an endpoint has a filter."""
+
+
 class EndpointLimits(Protocol):
     """Enforces the limits of endpoints."""
 
@@ -260,7 +284,7 @@ class EndpointCache(KeyCache):
         self.endpoints_by_id: dict[bytes, LiveEndpoint] = {}
         self._endpoints_by_uid: dict[tuple[int, str], LiveEndpoint] = {}
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
-        self._matches: dict[tuple[int, str], tuple[LiveEndpoint, ...]] = {}
+        self._subscribers: dict[tuple[int, str], Subscribers] = {}
         self.overlaps: dict[int, int] = {}
         """The time at which an endpoint's previous secret expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
@@ -409,7 +433,7 @@ class EndpointCache(KeyCache):
         if record.uid is not None:
             self._endpoints_by_uid[record.account_seq, record.uid] = live
         self._by_account.setdefault(record.account_seq, {})[record.seq] = live
-        self._matches.clear()
+        self._subscribers.clear()
         self._note_overlap(record)
         self._limits.adjust(live)
 
@@ -424,7 +448,7 @@ class EndpointCache(KeyCache):
             self._drop_endpoint_uid(live)
             del self.endpoints_by_id[live.record.id]
             del self._by_account[live.record.account_seq][seq]
-            self._matches.clear()
+            self._subscribers.clear()
 
     def _drop_endpoint_uid(self, live: LiveEndpoint) -> None:
         """Free the uid of an endpoint, unless another endpoint of the account already has it."""
@@ -454,12 +478,12 @@ class EndpointCache(KeyCache):
         """Return the endpoints of an account."""
         return self._by_account.get(account_seq, {}).values()
 
-    def matches(self, account_seq: int, event_type: str) -> tuple[LiveEndpoint, ...]:
+    def subscribers(self, account_seq: int, event_type: str) -> Subscribers:
         """Return the endpoints of an account that are subscribed to an event type."""
         key = (account_seq, event_type)
-        found = self._matches.get(key)
+        found = self._subscribers.get(key)
         if found is None:
-            found = self._matches[key] = tuple(
-                endpoint for endpoint in self.endpoints_of(account_seq) if endpoint.subscription.matches(event_type)
-            )
+            endpoints = tuple(each for each in self.endpoints_of(account_seq) if each.subscription.matches(event_type))
+            have_filters = any(each.record.filter is not None for each in endpoints)
+            found = self._subscribers[key] = Subscribers(endpoints, have_filters)
         return found

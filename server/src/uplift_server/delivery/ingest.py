@@ -29,6 +29,7 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.filters import accepting
 from uplift_server.delivery.listening.audience import Audience
 from uplift_server.delivery.object_ids import object_id_of
 from uplift_server.delivery.ports import Clock, Shards
@@ -55,6 +56,8 @@ class Draft:
 
     event_type: LiveEventType
     data: bytes
+    endpoints: Sequence[LiveEndpoint]
+    """The endpoints that receive the event: see `EventIngest.recipients`."""
     id: bytes | None = None
     idempotency_key: str | None = None
     expires_at: int | None = None
@@ -166,6 +169,11 @@ class EventIngest:
         """Reject new requests, and store those in the queue."""
         self._closed = True
 
+    def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
+        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        found = self._cache.subscribers(account_seq, event_type)
+        return accepting(found.endpoints, data, self._counters) if found.have_filters else found.endpoints
+
     def accept(
         self, account_seq: int, drafts: Sequence[Draft]
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
@@ -181,7 +189,7 @@ class EventIngest:
             raise self._rejected(len(drafts), Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
-            rows += len(self._cache.matches(account_seq, draft.event_type.name))
+            rows += len(draft.endpoints)
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
@@ -268,7 +276,9 @@ class EventIngest:
         event_id = draft.id or self.ids.next(now)
         body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
         deliveries = []
-        for endpoint in self._cache.matches(account_seq, event_type.name):
+        for endpoint in draft.endpoints:
+            if endpoint.deleted:
+                continue
             if endpoint.record.state is not EndpointState.ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
                 continue

@@ -154,6 +154,7 @@ class EngineCounters:
         "delivery_delays",
         "duplicates",
         "ended",
+        "filter_budget_exceeded",
         "first_attempt_delays",
         "own_failures",
         "recent_own_failures",
@@ -170,6 +171,8 @@ class EngineCounters:
         """Events that the server had already accepted."""
         self.rejected = [0] * len(Rejection)
         """Rejected events by reason."""
+        self.filter_budget_exceeded = 0
+        """Evaluations of a filter that were too expensive, so that the endpoint received the event."""
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """Time from a request to the commit of its events."""
         self.attempts = [0] * len(Outcome)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uplift_server.core.endpoint_settings import SETTING_NAMES, AttemptTimeouts, setting_problems
+from uplift_server.core.events.filters import check_filter, filter_text
 from uplift_server.core.http.headers import MASKED, check_headers, merge_headers
 from uplift_server.core.http.urls import with_lower_case_host
 from uplift_server.core.own_data import check_metadata, check_uid
@@ -25,6 +26,7 @@ class EndpointDraft:
     headers: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
+    filter: Mapping[str, object] | Unset | None = UNSET
     settings: Mapping[str, Any] = field(default_factory=dict)
     """JSON values of the settings that the request contains, by name."""
     merges: bool = False
@@ -53,7 +55,7 @@ class EndpointDraft:
         )
 
     def problems(self, timeouts: AttemptTimeouts) -> list[Problem | None]:
-        """Return the problems with the secret, the headers, the uid, the metadata and the settings."""
+        """Return the problems with the secret, the headers, the uid, the metadata, the filter and the settings."""
         found: list[Problem | None] = []
         secret = given_or_none(self.secret)
         if secret is not None:
@@ -69,6 +71,9 @@ class EndpointDraft:
         if uid is not None:
             found.append(check_uid(uid))
         found.extend(check_metadata(self.metadata_after({})))
+        pattern = given_or_none(self.filter)
+        if pattern is not None:
+            found.extend(check_filter(pattern))
         found.extend(setting_problems(self.settings, timeouts))
         return found
 
@@ -81,3 +86,9 @@ class EndpointDraft:
     def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
         """Return the metadata of an endpoint after the request. `stored` is its current metadata."""
         return values_after(stored, self.metadata, merges=self.merges)
+
+    def filter_after(self, stored: str | None) -> str | None:
+        """Return the filter (JSON text) of an endpoint with this stored filter after the request."""
+        if isinstance(self.filter, Unset):
+            return stored
+        return None if self.filter is None else filter_text(self.filter)

@@ -36,7 +36,7 @@ from uplift_server.store.records import Endpoint, EndpointState, Page
 
 ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
-_FIELDS: Final = ("url", "description", "event_types", "uid")
+_FIELDS: Final = ("url", "description", "event_types", "uid", "filter")
 _OTHER_SECRET: Final = Problem(
     "secret", "secret_differs", "The endpoint has another secret. Omit it, or rotate the secret of the endpoint."
 )
@@ -185,7 +185,7 @@ class Endpoints:
     def subscribed(self, caller: Caller, type_name: str) -> list[Endpoint]:
         """Return the cached endpoints that subscribe to this event type, newest first."""
         caller.require(Scope.ENDPOINTS_READ)
-        live = self._context.cache.matches(caller.require_account(), type_name)
+        live = self._context.cache.subscribers(caller.require_account(), type_name).endpoints
         return sorted((each.record for each in live), key=lambda endpoint: endpoint.seq, reverse=True)
 
     def find_cached(self, caller: Caller, endpoint: str) -> Endpoint:
@@ -297,10 +297,13 @@ class Endpoints:
             settings=DEFAULTS.updated(draft.settings),
             uid=given_or_none(draft.uid),
             metadata=metadata_text(draft.metadata_after({})),
+            filter_text=draft.filter_after(None),
             state=EndpointState.PAUSED if draft.is_paused else EndpointState.ENABLED,
             now=now,
         )
-        details = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
+        details: dict[str, object] = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
+        if endpoint.filter is not None:
+            details["filter"] = endpoint.filter
         if draft.is_paused:
             details["state"] = endpoint.state.text
         self._audit(connection, caller, "endpoint.created", endpoint, details)
@@ -364,6 +367,7 @@ class Endpoints:
                 settings=stored.settings.updated(draft.settings),
                 uid=given_or(draft.uid, stored.uid),
                 metadata=metadata_text(metadata),
+                filter=draft.filter_after(stored.filter),
                 updated_at=now,
             )
             details.update(difference(self._fields(stored), self._fields(changed), shown=_AUDITED))

@@ -19,9 +19,12 @@ from uplift_server.core.deliveries.explanations import (
 from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.events.envelope import data_of
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
+from uplift_server.delivery.endpoint_cache import compiled_filter
+from uplift_server.delivery.filters import FilterEvaluation
 from uplift_server.service.context import Listing, ServiceContext
 from uplift_server.service.errors import Invalid
 from uplift_server.service.events import find_event
@@ -89,11 +92,11 @@ class Explanations:
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         read = await self._context.database.read(lambda c: _read(c, found, PageRequest(DELIVERIES_MAX)))
-        about = _about(found)
+        about, filters = _about(found), _evaluation(found)
         by_endpoint = {each.shown.delivery.endpoint_seq: each for each in await self._explain_deliveries(about, read)}
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         explained = [
-            _of_explained(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read)
+            _of_explained(by_endpoint[seq]) if seq in by_endpoint else self._without(about, live[seq], read, filters)
             for seq in sorted({*live, *by_endpoint}, reverse=True)
         ]
         if endpoint is None:
@@ -117,13 +120,14 @@ class Explanations:
         found = await find_event(self._context, caller, event)
         request = self._context.page_request(listing, 1)
         read = await self._context.database.read(lambda c: _read(c, found, request))
-        about = _about(found)
+        about, filters = _about(found), _evaluation(found)
         live = {each.seq: each.record for each in self._context.cache.endpoints_of(found.account_seq)}
         without = sorted(live.keys() - read.endpoints, reverse=True)
         removed_seqs = [seq for seq in without if seq in read.attempted]
         never_seqs = [seq for seq in without if seq not in read.attempted]
         removed, others = (
-            [self._without(about, live[seq], read) for seq in some[:OTHERS_MAX]] for some in (removed_seqs, never_seqs)
+            [self._without(about, live[seq], read, filters) for seq in some[:OTHERS_MAX]]
+            for some in (removed_seqs, never_seqs)
         )
         more = [*_deleted_before(about, read), *map(_of_session, read.sessions)]
         others += more[: OTHERS_MAX - len(others)]
@@ -168,14 +172,17 @@ class Explanations:
             raise Invalid([*problems, Problem("endpoint", "endpoint_unknown", text)])
         record, deleted_at = deleted
         if record.seq in read.attempted:
-            return self._without(about, record, read)
-        return Explained(endpoint, explain_deleted_endpoint(about, _of_endpoint(record), deleted_at), None)
+            return self._without(about, record, read, None)
+        facts = _of_endpoint(record, filters=_evaluation(event))
+        return Explained(endpoint, explain_deleted_endpoint(about, facts, deleted_at), None)
 
-    def _without(self, event: EventFacts, endpoint: Endpoint, read: "_Read") -> Explained:
+    def _without(
+        self, event: EventFacts, endpoint: Endpoint, read: "_Read", filters: FilterEvaluation | None
+    ) -> Explained:
         """Explain why an endpoint has no delivery: there never was one, or retention has already deleted it."""
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
-            explanation = self._explain(event, _of_endpoint(endpoint), None)
+            explanation = self._explain(event, _of_endpoint(endpoint, filters=filters), None)
         else:
             explanation = explain_removed_delivery(delivered=was_delivered)
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), explanation, None)
@@ -239,9 +246,21 @@ def _about(event: Event) -> EventFacts:
     )
 
 
-def _of_endpoint(endpoint: Endpoint, next_probe_at: int | None = None) -> EndpointFacts:
+def _evaluation(event: Event) -> FilterEvaluation | None:
+    """Return the evaluation of filters with the data of an event; None if it was erased."""
+    return None if event.body is None else FilterEvaluation(data_of(event.body))
+
+
+def _of_endpoint(
+    endpoint: Endpoint, next_probe_at: int | None = None, *, filters: FilterEvaluation | None = None
+) -> EndpointFacts:
     return EndpointFacts(
-        endpoint.state.text, endpoint.created_at, endpoint.updated_at, endpoint.event_types, next_probe_at
+        endpoint.state.text,
+        endpoint.created_at,
+        endpoint.updated_at,
+        endpoint.event_types,
+        next_probe_at,
+        None if filters is None or endpoint.filter is None else filters.mismatch(compiled_filter(endpoint.filter)),
     )
 
 

@@ -56,7 +56,7 @@ class Ingest:
         store's Unavailable, which the future can also raise.
         """
         found = list(problems)
-        draft = self._draft(event, "", found)
+        draft = self._draft(account_seq, event, "", found)
         if draft is None or found:
             raise Invalid(found)
         return self._accept([(account_seq, draft)])
@@ -81,8 +81,8 @@ class Ingest:
                 break
             prefix = f"events.{index}."
             account_seq = self._account(caller, event, prefix, found)
-            draft = self._draft(event, prefix, found)
-            if draft is not None and account_seq is not None:
+            draft = self._draft(account_seq, event, prefix, found)
+            if account_seq is not None and draft is not None:
                 drafts.append((account_seq, draft))
         if found:
             raise AccountRequired(found) if all(each.code == AccountRequired.code for each in found) else Invalid(found)
@@ -121,8 +121,8 @@ class Ingest:
             return None
         return account.seq
 
-    def _draft(self, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
-        """Return the valid event, or None after adding all its problems to `problems`."""
+    def _draft(self, account_seq: int | None, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
+        """Return the valid event of an account, or None after adding all its problems to `problems`."""
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
             raise PayloadTooLarge(
@@ -144,9 +144,10 @@ class Ingest:
         if wrong is not None:
             problems.append(wrong)
         expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
-        if len(problems) > count or event_type is None or event.data is None:
+        if len(problems) > count or account_seq is None or event_type is None or event.data is None:
             return None
-        return Draft(event_type, event.data, event_id, key, expires_at)
+        endpoints = self._event_ingest.recipients(account_seq, event_type.name, event.data)
+        return Draft(event_type, event.data, endpoints, event_id, key, expires_at)
 
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
         event_type = self._cache.event_types.get(name)

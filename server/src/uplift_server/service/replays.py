@@ -60,6 +60,8 @@ class Preview:
     oldest_at: int | None
     newest_at: int | None
     complete: bool
+    filtered: bool
+    """Whether the endpoint has a filter, which may reject missing events, so that the counts are upper limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,11 @@ class Replays:
     async def preview(self, caller: Caller, draft: ReplayDraft, *, problems: Sequence[Problem] = ()) -> Preview:
         """Count the deliveries of a replay without creating it. Raises Invalid."""
         caller.require(Scope.DELIVERIES_WRITE)
-        _, selection = self._select(caller, draft, problems)
+        endpoint, selection = self._select(caller, draft, problems)
         found = await self._count(selection)
         counted = found.counted
-        return Preview(counted.count, counted.missing, counted.oldest_at, counted.newest_at, found.complete)
+        filtered = counted.missing > 0 and endpoint.record.filter is not None
+        return Preview(counted.count, counted.missing, counted.oldest_at, counted.newest_at, found.complete, filtered)
 
     async def create(
         self,

@@ -22,6 +22,7 @@ from uplift_server.service.erasures import Erasures
 from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
+from uplift_server.service.filter_previews import FilterPreviews
 from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.members import Members
@@ -60,6 +61,7 @@ class Services:
     endpoint_states: EndpointStates
     endpoint_tests: EndpointTests
     endpoint_problems: ProblemFinder
+    filter_previews: FilterPreviews
     secrets: Secrets
     events: Events
     deliveries: Deliveries
@@ -122,6 +124,7 @@ class Services:
             endpoint_states=EndpointStates(context, endpoints),
             endpoint_tests=EndpointTests(context, endpoints),
             endpoint_problems=ProblemFinder(context, endpoints, backlogs),
+            filter_previews=FilterPreviews(context),
             secrets=Secrets(context, cipher, endpoints),
             events=Events(context),
             deliveries=Deliveries(context),

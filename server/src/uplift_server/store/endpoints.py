@@ -41,6 +41,7 @@ def create(
     settings: EndpointSettings = DEFAULTS,
     uid: str | None = None,
     metadata: str | None = None,
+    filter_text: str | None = None,
     state: EndpointState = EndpointState.ENABLED,
     now: int,
 ) -> Endpoint:
@@ -73,6 +74,7 @@ def create(
         updated_at=now,
         uid=uid,
         metadata=metadata,
+        filter=filter_text,
     )
     return _endpoint(connection.execute(query.returning(*_COLUMNS)).one())
 
@@ -276,6 +278,7 @@ def update(
             verified_at=endpoint.verified_at,
             uid=endpoint.uid,
             metadata=endpoint.metadata,
+            filter=endpoint.filter,
         )
     )
     return endpoint

@@ -234,6 +234,8 @@ class Endpoint:
     """The operator's own ID, unique in the account."""
     metadata: str | None = None
     """A JSON object of strings; None if it is empty."""
+    filter: str | None = None
+    """A JSON object: the pattern that an event's data must match. None for all events."""
     settings: EndpointSettings = DEFAULTS
 
     @property

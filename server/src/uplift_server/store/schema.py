@@ -170,6 +170,7 @@ endpoints = sa.Table(
     sa.Column("metadata", sa.Text, comment="JSON object of strings; NULL if empty"),
     sa.Column("retry_schedule_ms", sa.Text, comment="JSON list of delays"),
     sa.Column("attempt_timeout_ms", sa.Integer),
+    sa.Column("filter", sa.Text, comment="JSON object; NULL to match all events"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(

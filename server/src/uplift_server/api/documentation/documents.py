@@ -46,6 +46,7 @@ NAVIGATION: Final = (
             Document(HOME, "Quickstart", "docs/quickstart.md"),
             Document("/docs/receiving", "Receiving webhooks", "docs/receiving.md"),
             Document("/docs/retries", "Retries and endpoint lifecycle", "docs/retries.md"),
+            Document("/docs/filters", "Filters", "docs/filters.md"),
             Document("/docs/catalog", "Event catalog", "docs/catalog.md"),
             Document("/docs/library", "Python library", "receiver/README.md"),
             Document("/docs/uplift", "`uplift` command", "docs/uplift.md"),

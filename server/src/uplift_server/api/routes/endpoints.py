@@ -4,15 +4,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import EndpointChange, EndpointDeliveriesQuery, EndpointNew, EndpointsQuery
+from uplift_server.api.bodies import (
+    EndpointChange,
+    EndpointDeliveriesQuery,
+    EndpointNew,
+    EndpointsQuery,
+    FilterPreviewRequest,
+)
 from uplift_server.api.object_headers import expected_versions, send_location, send_version
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
-from uplift_server.api.rendering import delivery_view, endpoint_view, listed
+from uplift_server.api.rendering import delivery_view, endpoint_view, filter_preview_view, listed
 from uplift_server.api.repeats import mark_repeated
-from uplift_server.api.views import DeliveryView, EndpointView, Listed
+from uplift_server.api.views import DeliveryView, EndpointView, FilterPreviewView, Listed
 from uplift_server.core import ids
 from uplift_server.service.endpoint_drafts import EndpointDraft
 from uplift_server.service.endpoints import ShownEndpoint
+from uplift_server.service.filter_previews import FilterPreviewDraft
 from uplift_server.service.principals import Caller
 from uplift_server.service.services import Services
 
@@ -50,6 +57,18 @@ async def list_endpoints(
     values: EndpointsQuery = parsed.values
     page = await services.endpoints.page(caller, values.listing(), values.endpoint_query(), problems=parsed.problems)
     return listed(page, lambda shown: _view(services, caller, shown), services.context)
+
+
+@router.post("/v1/endpoints/filter-preview", summary="Preview a filter")
+async def preview_filter(
+    services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(FilterPreviewRequest))]
+) -> FilterPreviewView:
+    """Requires the scopes `endpoints:read` and `events:read`. Evaluates a filter with the newest events.
+
+    The preview has no test events, no registration events and no erased events.
+    """
+    draft = FilterPreviewDraft(**sent.given)
+    return filter_preview_view(await services.filter_previews.preview(caller, draft, problems=sent.problems))
 
 
 @router.get("/v1/endpoints/{endpoint}", summary="Get an endpoint", response_model_exclude_unset=True)

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import Nothing, Paging, ReplayNew
+from uplift_server.api.bodies import Nothing, Paging
 from uplift_server.api.object_headers import send_location
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed, replay_preview, replay_view
 from uplift_server.api.repeats import mark_repeated
+from uplift_server.api.replay_bodies import ReplayNew
 from uplift_server.api.views import Listed, ReplayPreview, ReplayView
 from uplift_server.core import ids
 from uplift_server.core.deliveries.replays import ReplayState

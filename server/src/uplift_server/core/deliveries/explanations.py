@@ -30,6 +30,7 @@ class Reason(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     NOT_SUBSCRIBED = "not_subscribed"
+    FILTERED = "filtered"
     ENDPOINT_NEWER = "endpoint_newer"
     ENDPOINT_DELETED = "endpoint_deleted"
     DEVELOPMENT_ENDPOINT = "development_endpoint"
@@ -60,6 +61,8 @@ class EndpointFacts:
     """Its current subscription."""
     next_probe_at: int | None = None
     """Set while its circuit breaker is open."""
+    mismatch: str | None = None
+    """The path in the event that does not match its current filter."""
 
     def is_subscribed_to(self, event_type: str) -> bool:
         """Whether the current subscription matches an event type."""
@@ -117,8 +120,8 @@ def explain_delivery(
 def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted_at: int) -> DeliveryExplanation:
     """Explain why a deleted endpoint has no delivery of the event. `deleted_at` is Unix ms."""
     newer = endpoint.created_at > event.created_at
-    subscribed = endpoint.is_subscribed_to(event.type)
-    if deleted_at > event.created_at and (event.for_one_endpoint or newer or not subscribed):
+    matches = endpoint.is_subscribed_to(event.type) and endpoint.mismatch is None
+    if deleted_at > event.created_at and (event.for_one_endpoint or newer or not matches):
         found = _no_delivery(event, endpoint)
         return DeliveryExplanation(found.reason, found.text)
     return DeliveryExplanation(
@@ -158,19 +161,27 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
             f" {format_timestamp(event.created_at)}."
         )
         return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, hint)
-    if endpoint.is_subscribed_to(event.type):
-        return DeliveryExplanation(
-            Reason.NOT_SUBSCRIBED,
-            f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
-            f" {format_timestamp(event.created_at)}.",
-            hint,
-        )
-    text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
-    if endpoint.updated_at > event.created_at:
-        text += " The endpoint was updated after the event was accepted, so its subscription may have been different."
+    if not endpoint.is_subscribed_to(event.type):
+        text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
+        then = f"Add {event.type} to the endpoint's event types to receive these events."
+        return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text + _update(event, endpoint, "subscription"), then)
+    if endpoint.mismatch is not None:
+        text = f"The event does not match the endpoint's filter at {endpoint.mismatch}."
+        then = "If the endpoint needs these events, change its filter."
+        return DeliveryExplanation(Reason.FILTERED, text + _update(event, endpoint, "filter"), then)
     return DeliveryExplanation(
-        Reason.NOT_SUBSCRIBED, text, f"Add {event.type} to the endpoint's event types to receive these events."
+        Reason.NOT_SUBSCRIBED,
+        f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
+        f" {format_timestamp(event.created_at)}, or it had a filter that the event did not match.",
+        hint,
     )
+
+
+def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
+    """Note that an endpoint was updated after the event."""
+    if endpoint.updated_at <= event.created_at:
+        return ""
+    return f" The endpoint was updated after the event was accepted, so its {what} may have been different."
 
 
 def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:

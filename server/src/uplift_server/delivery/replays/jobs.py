@@ -6,25 +6,29 @@ outcome.
 
 import asyncio
 import math
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from uplift_server.core.deliveries.replays import BURST_MS, ReplayRate, ReplayState
+from uplift_server.core.events.envelope import data_of
+from uplift_server.core.events.filters import Filter
 from uplift_server.core.ids import REPLAY, prefixed
 from uplift_server.core.limits import LEASE_BATCH_BODY_BYTES_MAX, REPLAY_OUTSTANDING_MAX
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.lane import Lane
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.filters import FilterEvaluation
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.attempts import previous_state, unattempted
 from uplift_server.delivery.sending.settler import Settler
+from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import audit, endpoints, releases, replays
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.errors import Conflict, Unavailable
-from uplift_server.store.hot_records import LeasedDelivery, ReplayBatch, ReplayLease
+from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease
 from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
@@ -38,6 +42,8 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 """Limits of a read ahead: the deliveries that the job sends within AHEAD_MS, at least AHEAD_MIN, and the total size of
 their bodies.
 """
+FILTERED_AHEAD: Final = 200
+"""The number of missing events to read ahead if the endpoint has a filter, because it may reject most of them."""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
 """The time between two releases of a job. Each is a commit that new events wait for."""
@@ -86,6 +92,7 @@ class ReplayJobs:
         settler: Settler,
         dispatcher: Dispatcher,
         clock: Clock,
+        counters: EngineCounters,
         *,
         lease_ms: int,
         retention_ms: int,
@@ -97,6 +104,7 @@ class ReplayJobs:
         self._settler = settler
         self._release_lease = dispatcher.release_lease
         self._clock = clock
+        self._counters = counters
         self._lease_ms = lease_ms
         self._missing_age_ms_max = retention_ms - min(RETENTION_MARGIN_MS, retention_ms // 2)
         self._jobs: dict[int, _Job] = {}
@@ -242,7 +250,7 @@ class ReplayJobs:
         due = job.rate.available(now)
         limit = min(due, self._lanes.replay_room(lane, now)) if endpoint.takes_deliveries else 0
         if limit or job.exhausted:
-            await self._release(job, lane, limit)
+            await self._release(job, endpoint, lane, limit)
         elif due:
             wait_ms = FULL_WAIT_MS if endpoint.takes_deliveries else CHECK_MS
             job.next_at = max(now + wait_ms, lane.breaker.probe_at or 0)
@@ -259,10 +267,10 @@ class ReplayJobs:
         self._update(job, saved)
         job.next_at = now + COUNT_PAUSE_MS
 
-    async def _release(self, job: _Job, lane: Lane[LeasedDelivery], limit: int) -> None:
+    async def _release(self, job: _Job, endpoint: LiveEndpoint, lane: Lane[LeasedDelivery], limit: int) -> None:
         """Release up to `limit` deliveries. With 0, only check whether the job is complete."""
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
-            await self._read_ahead(job)
+            await self._read_ahead(job, endpoint)
         now, replay = self._clock.now_ms(), job.replay
         # The deliveries of two intervals may wait for their outcomes.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
@@ -272,22 +280,41 @@ class ReplayJobs:
         lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX, oldest)
         released = await self._database.release_replay(replay.seq, replay.selection, job.ahead, lease)
         job.rate = job.rate.after_release(now, len(released.leased))
-        job.next_at = max(job.rate.next_ms, now + (RELEASE_EVERY_MS if released.leased else CHECK_MS))
         updated = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._update(job, updated)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
+        wait_ms = RELEASE_EVERY_MS
+        if not released.leased:
+            # If the filter rejected all events, read the next ones.
+            wait_ms = CHECK_MS if job.ahead.candidates or job.exhausted else COUNT_PAUSE_MS
+        job.next_at = max(job.rate.next_ms, now + wait_ms)
         self._hand_over(job, released.leased)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
 
-    async def _read_ahead(self, job: _Job) -> None:
+    async def _read_ahead(self, job: _Job, endpoint: LiveEndpoint) -> None:
         replay = job.replay
         first = max(job.ahead.through + 1, replay.next_event_seq)
         limit = max(AHEAD_MIN, replay.rate_per_second * AHEAD_MS // 1000)
+        pattern = None if replay.selection.missing is None else endpoint.filter
+        if pattern is not None:
+            limit = max(limit, FILTERED_AHEAD)
         more = await self._database.read_replay_batch(
             replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
         )
-        job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
+        found = more.candidates if pattern is None else self._accepted(more.candidates, pattern)
+        job.ahead = ReplayBatch([*job.ahead.candidates, *found], more.through)
+
+    def _accepted(self, candidates: Iterable[Candidate], pattern: Filter) -> list[Candidate]:
+        """Return the candidates without missing events that the endpoint's filter rejects."""
+        found = []
+        for each in candidates:
+            evaluation = None if each.completed_at is not None else FilterEvaluation(data_of(each.delivery.body))
+            if evaluation is None or evaluation.mismatch(pattern) is None:
+                found.append(each)
+            if evaluation is not None:
+                self._counters.filter_budget_exceeded += evaluation.exceeded
+        return found
 
     def _update(self, job: _Job, replay: Replay) -> None:
         """Keep the result of a write, unless the replay has changed since then."""

@@ -1,0 +1,62 @@
+"""Evaluation of the filters of endpoints with the data of one event."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from uplift_server.core.events.filters import Budget, BudgetExceeded, Filter
+from uplift_server.core.limits import FILTER_STEPS_MAX, FILTERS_STEPS_MAX
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.observe.counters import EngineCounters
+
+_NOT_READABLE: Final = object()
+
+
+class FilterEvaluation:
+    """Evaluates filters with the data of one event.
+
+    The number of steps is limited, because the evaluation blocks the event loop. Beyond the limit, and for data that
+    cannot be read, an endpoint receives the event.
+    """
+
+    __slots__ = ("_data", "_mismatches", "_steps", "exceeded")
+
+    def __init__(self, data: bytes) -> None:
+        """Decode the data (JSON)."""
+        self.exceeded = 0
+        """The number of filters that were not evaluated to the end."""
+        self._steps = FILTERS_STEPS_MAX
+        self._mismatches: dict[Filter, str | None] = {}
+        try:
+            self._data = msgspec.json.decode(data)
+        except (ValueError, RecursionError):
+            self._data = _NOT_READABLE
+
+    def mismatch(self, pattern: Filter) -> str | None:
+        """Return the path in the body that does not match, or None if the endpoint receives the event."""
+        # Endpoints with the same filter share its compiled form.
+        if pattern not in self._mismatches:
+            self._mismatches[pattern] = self._first_mismatch(pattern)
+        return self._mismatches[pattern]
+
+    def _first_mismatch(self, pattern: Filter) -> str | None:
+        budget = Budget(min(FILTER_STEPS_MAX, self._steps))
+        before = budget.steps
+        try:
+            if self._data is not _NOT_READABLE:
+                return pattern.first_mismatch(self._data, budget)
+        except BudgetExceeded:
+            pass
+        finally:
+            self._steps -= before - max(0, budget.steps)
+        self.exceeded += 1
+        return None
+
+
+def accepting(endpoints: Iterable[LiveEndpoint], data: bytes, counters: EngineCounters) -> list[LiveEndpoint]:
+    """Return the endpoints whose filter matches an event's data (JSON), and those without a filter."""
+    evaluation = FilterEvaluation(data)
+    found = [each for each in endpoints if each.filter is None or evaluation.mismatch(each.filter) is None]
+    counters.filter_budget_exceeded += evaluation.exceeded
+    return found
