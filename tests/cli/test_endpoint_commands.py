@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.cli.commands import DELIVERY, ENDPOINT, output, page, run
+from tests.cli.commands import DELIVERY, ENDPOINT, failure, output, page, run
 from tests.cli.fake_api import FakeApi
 
 from uplift_webhooks.cli.kit import views
@@ -115,3 +115,18 @@ def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.M
     monkeypatch.setattr(views, "TEST_SECONDS_MAX", 0.0)
     api.responses["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
     assert "has no result yet" in run("endpoint", "test", "ep_0e").stderr
+
+
+def test_filters(api: FakeApi) -> None:
+    api.responses["PATCH /v1/endpoints/ep_0e11"] = {**ENDPOINT, "filter": {"a": [1]}}
+    event = {"id": "e1", "type": "athlete.created", "matches": False, "path": "data.a"}
+    api.responses["POST /v1/endpoints/filter-preview"] = {"total": 1, "matched": 0, "events": [event]}
+    assert output("endpoint", "update", "ep_0e11", "--filter", '{"a": [1]}')["filter"] == {"a": [1]}
+    assert api.requests[-1].body == {"filter": {"a": [1]}}
+    output("endpoint", "create", "https://x.example/", "--account", "Rapids", "--filter", '{"a": [1]}')
+    assert api.requests[-1].body["filter"] == {"a": [1]}
+    shown = output("endpoint", "preview-filter", '{"a": [1]}', "--account", "Rapids", "--type", "athlete.*")
+    assert shown["events"] == [event]
+    assert api.requests[-1].body == {"filter": {"a": [1]}, "event_types": ["athlete.*"], "limit": 20}
+    assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
+    assert failure("endpoint", "preview-filter", "{", "--account", "Rapids")[0] == 2

@@ -17,7 +17,7 @@ COMMANDS_WITHOUT_FIELDS = {
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
-SETTINGS = ["--max-in-flight", "0", "--retry-schedule", "0s", "--attempt-timeout", "x"]
+SETTINGS = ["--max-in-flight", "0", "--retry-schedule", "0s", "--attempt-timeout", "x", "--filter", "{}"]
 COMMANDS_WITH_FIELDS = {
     ("listen",): ["--events", "movement.*", "--since", "x", "--forward-to", "5000"],
     ("trigger",): ["athlete.created", "--session", "lsn_1"],
@@ -45,6 +45,7 @@ COMMANDS_WITH_FIELDS = {
     ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z", "--type", "a"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", *SETTINGS],
     ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", *SETTINGS],
+    ("endpoints", "preview-filter"): ['{"a": [1]}', "--type", "a.*", "--limit", "3"],
     ("endpoints", "enable"): ["ep_1", "--held", "x"],
     ("endpoints", "test"): ["ep_1", "--type", "athlete.created"],
 }

@@ -7,7 +7,7 @@ import typer
 from uplift_webhooks.cli import secrets
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.endpoint_settings import (
-    SETTING_OPTIONS,
+    ENDPOINT_OPTIONS,
     NewDescription,
     NewTypes,
     NewUrl,
@@ -15,8 +15,14 @@ from uplift_webhooks.cli.kit.endpoint_settings import (
     endpoint_changes,
     with_setting_options,
 )
+from uplift_webhooks.cli.kit.filters import (
+    Filter,
+    PreviewedFilter,
+    PreviewedTypes,
+    PreviewLimit,
+    preview_filter,
+)
 from uplift_webhooks.cli.kit.inputs import (
-    OWN_DATA_OPTIONS,
     Cause,
     Description,
     Held,
@@ -68,6 +74,11 @@ def register(app: typer.Typer) -> None:
         "update",
         examples=("uplift endpoints update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
     )(with_setting_options(update))
+    command(
+        group,
+        "preview-filter",
+        examples=("""uplift endpoints preview-filter '{"object": {"status": ["completed"]}}' --type 'movement.*'""",),
+    )(preview)
     command(group, "pause", examples=("uplift endpoints pause ep_0197f0c2",))(pause)
     command(
         group,
@@ -128,6 +139,7 @@ def create(
     description: Description = "",
     uid: Uid = None,
     metadata: Metadata = None,
+    filter_text: Filter = None,
     paused: Paused = False,
     **settings: str | None,
 ) -> None:
@@ -136,10 +148,8 @@ def create(
     The server sends the endpoint a registration event (webhook.created).
     """
     calls = session.calls()
-    body = endpoint_body(url, event_types, description, uid, metadata, paused, settings)
-    with options(
-        url="the URL", event_types="--type", description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS
-    ):
+    body = endpoint_body(url, event_types, description, uid, metadata, filter_text, paused, settings)
+    with options(url="the URL", event_types="--type", **ENDPOINT_OPTIONS):
         show_endpoint(session.output, calls.post(_PATH, body))
     session.output.note("Set UPLIFT_WEBHOOK_SECRET on your server to this secret. The dashboard also shows it.")
 
@@ -152,13 +162,21 @@ def update(
     description: NewDescription = None,
     uid: Uid = None,
     metadata: Metadata = None,
+    filter_text: Filter = None,
     **settings: str | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
-    body = endpoint_changes(url, event_types, description, uid, metadata, settings)
+    body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     calls = session.calls()
-    with options(url="--url", event_types="--type", description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS):
+    with options(url="--url", event_types="--type", **ENDPOINT_OPTIONS):
         show_endpoint(session.output, calls.patch(_place(calls, endpoint), body))
+
+
+def preview(
+    session: Session, pattern: PreviewedFilter, event_types: PreviewedTypes = None, limit: PreviewLimit = 20
+) -> None:
+    """Show which of the newest events match a filter, and the first path that does not match."""
+    preview_filter(session.output, session.calls(), pattern, event_types, limit)
 
 
 def pause(session: Session, endpoint: Endpoint) -> None:

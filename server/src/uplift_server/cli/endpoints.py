@@ -10,7 +10,7 @@ from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.endpoint_settings import (
-    SETTING_OPTIONS,
+    ENDPOINT_OPTIONS,
     NewDescription,
     NewTypes,
     NewUrl,
@@ -19,8 +19,14 @@ from uplift_webhooks.cli.kit.endpoint_settings import (
     with_setting_options,
 )
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
+from uplift_webhooks.cli.kit.filters import (
+    Filter,
+    PreviewedFilter,
+    PreviewedTypes,
+    PreviewLimit,
+    preview_filter,
+)
 from uplift_webhooks.cli.kit.inputs import (
-    OWN_DATA_OPTIONS,
     Cause,
     Description,
     Held,
@@ -122,6 +128,7 @@ def create_endpoint(
     description: Description = "",
     uid: Uid = None,
     metadata: Metadata = None,
+    filter_text: Filter = None,
     paused: Paused = False,
     **settings: str | None,
 ) -> None:
@@ -129,11 +136,11 @@ def create_endpoint(
 
     The server sends the endpoint a registration event (webhook.created) immediately.
     """
-    body = endpoint_body(url, event_types, description, uid, metadata, paused, settings)
+    body = endpoint_body(url, event_types, description, uid, metadata, filter_text, paused, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,
-        options(url="the URL", event_types=types, description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS),
+        options(url="the URL", event_types=types, **ENDPOINT_OPTIONS),
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
@@ -154,18 +161,39 @@ def update_endpoint(
     description: NewDescription = None,
     uid: Uid = None,
     metadata: Metadata = None,
+    filter_text: Filter = None,
     account: AnyAccount = None,
     **settings: str | None,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
-    body = endpoint_changes(url, event_types, description, uid, metadata, settings)
+    body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (
         reach(session.config()) as client,
-        options(url="--url", event_types=types, description="--description", **OWN_DATA_OPTIONS, **SETTING_OPTIONS),
+        options(url="--url", event_types=types, **ENDPOINT_OPTIONS),
     ):
         path, owner = place(client, endpoint, account)
         show_endpoint(session.output, client.patch(path, body, account=owner))
+
+
+@command(
+    endpoint_app,
+    "preview-filter",
+    examples=(
+        """uplift-server endpoint preview-filter '{"object": {"status": ["completed"]}}' --account acc_0197f0c2""",
+    ),
+)
+def preview(
+    session: Session,
+    pattern: PreviewedFilter,
+    account: Account,
+    event_types: PreviewedTypes = None,
+    limit: PreviewLimit = 20,
+) -> None:
+    """Show which of an account's newest events match a filter, and the first path that does not match."""
+    with reach(session.config()) as client:
+        owner = lookup.account(client, account)["id"]
+        preview_filter(session.output, client, pattern, event_types, limit, owner)
 
 
 @command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))

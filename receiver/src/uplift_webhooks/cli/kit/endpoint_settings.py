@@ -8,7 +8,8 @@ import typer
 
 from uplift_webhooks.api.nouns import Endpoints
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.inputs import metadata_of
+from uplift_webhooks.cli.kit.filters import filter_field
+from uplift_webhooks.cli.kit.inputs import OWN_DATA_OPTIONS, metadata_of
 
 _ANNOTATIONS: Final = {
     each.name: each.annotation
@@ -25,6 +26,13 @@ _RESET: Final = "default"
 _EMPTY: Final = "none"
 """The value of an option for an empty list."""
 
+ENDPOINT_OPTIONS: Final = {
+    "description": "--description",
+    **OWN_DATA_OPTIONS,
+    "filter": "--filter",
+    **SETTING_OPTIONS,
+}
+"""The options of an endpoint that commands to create and update it share, by the field of the API."""
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
 NewTypes = Annotated[
@@ -89,6 +97,7 @@ def endpoint_body(
     description: str,
     uid: str | None,
     metadata: list[str] | None,
+    filter_text: str | None,
     paused: bool,
     settings: dict[str, str | None],
 ) -> dict[str, Any]:
@@ -99,7 +108,8 @@ def endpoint_body(
         "metadata": metadata_of(metadata),
         "state": "paused" if paused else None,
     }
-    return {"url": url, "event_types": event_types or [], **_without_omitted(given), **_settings(settings)}
+    body = {**_without_omitted(given), **filter_field(filter_text), **_settings(settings)}
+    return {"url": url, "event_types": event_types or [], **body}
 
 
 def endpoint_changes(
@@ -108,6 +118,7 @@ def endpoint_changes(
     description: str | None,
     uid: str | None,
     metadata: list[str] | None,
+    filter_text: str | None,
     settings: dict[str, str | None],
 ) -> dict[str, Any]:
     """Return the body of a request that updates an endpoint. Raises CliError without options."""
@@ -118,7 +129,7 @@ def endpoint_changes(
         "uid": uid,
         "metadata": metadata_of(metadata),
     }
-    body = {**_without_omitted(given), **_settings(settings)}
+    body = {**_without_omitted(given), **filter_field(filter_text), **_settings(settings)}
     if not body:
         raise CliError("nothing to update", "pass the options to change, such as --url URL", ExitCode.USAGE)
     return body

@@ -1,5 +1,6 @@
 """Output of endpoints, deliveries and tests in both programs."""
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -46,6 +47,8 @@ def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
     shown = {name: value for name, value in endpoint.items() if name != "health"}
     if endpoint.get("retry_schedule") == []:
         shown["retry_schedule"] = "none"
+    pattern = endpoint.get("filter")
+    shown["filter"] = None if pattern is None else json.dumps(pattern, ensure_ascii=False)
     output.fields({**shown, "event_types": endpoint.get("event_types") or "all"})
     output.fields({"health": endpoint.get("health")})
 
