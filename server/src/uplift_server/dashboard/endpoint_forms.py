@@ -10,6 +10,7 @@ from uplift_server.core.events.event_types import GROUP_SUFFIX
 from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.dashboard.filter_forms import filter_input, filter_of, named_paths
 from uplift_server.dashboard.forms import Form
 from uplift_server.dashboard.own_data import metadata_input, own_data
 from uplift_server.service.endpoint_drafts import EndpointDraft
@@ -56,6 +57,7 @@ class Filled:
     url: str = ""
     description: str = ""
     event_types: tuple[str, ...] = ()
+    filter: str = ""
     secret: str = field(default="", repr=False)
     headers: str = field(default="", repr=False)
     uid: str = ""
@@ -75,6 +77,7 @@ def filled_with(shown: ShownEndpoint) -> Filled:
         url=endpoint.url,
         description=endpoint.description,
         event_types=endpoint.event_types,
+        filter=filter_input(endpoint.filter),
         headers="\n".join(f"{name}: {mask(name, value)}" for name, value in shown.headers.items()),
         uid=endpoint.uid or "",
         metadata=metadata_input(endpoint.metadata),
@@ -92,6 +95,7 @@ def as_sent(form: Form) -> Filled:
         url=form.text("url"),
         description=form.text("description"),
         event_types=tuple(form.texts("event_types")),
+        filter=form.raw("filter"),
         secret=form.text("secret"),
         headers=form.raw("headers"),
         uid=form.text("uid"),
@@ -121,6 +125,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         headers=headers,
         uid=own.uid,
         metadata=own.metadata,
+        filter=filter_of(form, problems),
         # A form of an earlier release does not have all settings.
         settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS if form.flag(each.name)},
     )
@@ -128,12 +133,15 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Add the header name to the problem of each header, because the form has one field for all headers."""
+    """Add the header name to the problem of each header, because the form has one field for all headers.
+
+    The same applies to the paths in the filter.
+    """
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
         if each.field.startswith("headers.")
         else each
-        for each in problems
+        for each in named_paths(tuple(problems))
     ]
 
 

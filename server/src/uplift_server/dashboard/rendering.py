@@ -26,6 +26,7 @@ from uplift_server.core.texts import printable
 from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
+from uplift_server.dashboard.filter_forms import filter_input
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 from uplift_server.dashboard.words import OUTCOMES, count, day
 from uplift_server.service.versions import version_of
@@ -106,6 +107,7 @@ def _environment() -> Environment:
         "printable": lambda text: printable(text, lines=True),
         "without_query": without_query,
         "metadata": metadata_of,
+        "filter_text": filter_input,
         "version": version_of,
         "account_id": lambda value: ids.prefixed(ids.ACCOUNT, value),
         "endpoint_id": lambda value: ids.prefixed(ids.ENDPOINT, value),

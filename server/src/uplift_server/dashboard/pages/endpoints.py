@@ -23,7 +23,8 @@ from uplift_server.dashboard.endpoint_forms import (
 )
 from uplift_server.dashboard.endpoint_states import Summary, summary
 from uplift_server.dashboard.figures import attempt_columns, attempt_words, success_share
-from uplift_server.dashboard.forms import CHANGED_SINCE, key_of, seen_versions
+from uplift_server.dashboard.filter_forms import PREVIEW_FIELD, ShownPreview, filter_of, named_paths
+from uplift_server.dashboard.forms import CHANGED_SINCE, Form, key_of, seen_versions
 from uplift_server.dashboard.routes import Door, Page, account_form, account_page
 from uplift_server.dashboard.snippets import all_receivers, variable_line
 from uplift_server.dashboard.visit import Visit, link
@@ -31,6 +32,8 @@ from uplift_server.service.context import Listing
 from uplift_server.service.endpoint_queries import EndpointQuery
 from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from uplift_server.service.fields import Unset
+from uplift_server.service.filter_previews import FilterPreviewDraft
 from uplift_server.store.records import EventType
 
 _NEW: Final = "endpoints/new.html"
@@ -92,8 +95,10 @@ async def new(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Create an endpoint and redirect to its secret."""
+    """Create an endpoint and redirect to its secret, or preview its filter."""
     form = await visit.form()
+    if form.flag(PREVIEW_FIELD):
+        return await _form(visit, _NEW, as_sent(form), preview=await _previewed(visit, form))
     draft, problems = draft_of(form)
     try:
         shown = await visit.services.endpoints.create(
@@ -131,10 +136,12 @@ async def edit(visit: Visit) -> Response:
 
 
 async def update(visit: Visit) -> Response:
-    """Update an endpoint."""
+    """Update an endpoint, or preview its filter."""
     form = await visit.form()
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
+    if form.flag(PREVIEW_FIELD):
+        return await _form(visit, _EDIT, as_sent(form), shown=shown, preview=await _previewed(visit, form))
     draft, problems = draft_of(form, shown)
     try:
         await visit.services.endpoints.update(
@@ -183,6 +190,19 @@ def _account_of(visit: Visit, endpoint: str) -> str:
     )
 
 
+async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
+    """Evaluate the filter of a form with the newest events of its types. Returns None without a filter."""
+    problems: list[Problem] = []
+    pattern = filter_of(form, problems)
+    if pattern is None:
+        return None
+    draft = FilterPreviewDraft(None if isinstance(pattern, Unset) else pattern, form.texts("event_types"))
+    try:
+        return ShownPreview(await visit.services.filter_previews.preview(visit.caller, draft, problems=problems))
+    except Invalid as error:
+        return ShownPreview(problems=named_paths(error.problems))
+
+
 async def catalog(visit: Visit) -> Sequence[EventType]:
     """Return the event types that the form offers."""
     return (await visit.services.event_types.page(Listing(_TYPES_MAX))).items
@@ -196,11 +216,13 @@ async def _form(
     *,
     refusal: str | None = None,
     shown: ShownEndpoint | None = None,
+    preview: ShownPreview | None = None,
 ) -> Response:
     context: dict[str, Any] = {
         "filled": filled,
         "groups": groups(await catalog(visit), filled.event_types),
         "shown": shown,
+        "preview": preview,
     }
     if problems:
         return visit.refuse(template, named_at_fields(problems), **context)

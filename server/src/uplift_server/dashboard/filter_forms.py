@@ -1,0 +1,59 @@
+"""The filter in the form of an endpoint, and its preview."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from uplift_server.core.problems import Problem
+from uplift_server.dashboard.forms import Form
+from uplift_server.service.fields import UNSET, Unset
+from uplift_server.service.filter_previews import PreviewedEvent
+
+PREVIEW_FIELD: Final = "preview"
+"""The field of a form that is submitted only to preview its filter."""
+_EXAMPLE: Final = '{"object": {"status": ["completed"]}}'
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPreview:
+    """The newest events, and whether they match the filter in the form; or its problems."""
+
+    events: Sequence[PreviewedEvent] = ()
+    problems: Sequence[Problem] = ()
+
+    @property
+    def matched(self) -> int:
+        """The number of events that match."""
+        return sum(each.mismatch is None for each in self.events)
+
+
+def filter_input(stored: str | None) -> str:
+    """Return a stored filter as the text of the field."""
+    return "" if stored is None else json.dumps(json.loads(stored), ensure_ascii=False, indent=2)
+
+
+def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset | None:
+    """Return the filter of a form. A form without the field leaves it unchanged. Adds a problem for invalid JSON."""
+    if not form.flag("filter"):
+        return UNSET
+    text = form.text("filter")
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    problems.append(Problem("filter", "type_object", f"Enter a JSON object, such as {_EXAMPLE}."))
+    return UNSET
+
+
+def named_paths(problems: Sequence[Problem]) -> list[Problem]:
+    """Add the path in the filter to the message of each problem, because the form has one field for the filter."""
+    found = []
+    for each in problems:
+        field, _, path = each.field.partition(".")
+        found.append(Problem(field, each.code, f"{path}: {each.message}") if field == "filter" and path else each)
+    return found
