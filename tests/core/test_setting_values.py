@@ -94,4 +94,4 @@ def test_bounds_name_the_limits() -> None:
     assert WholeNumber(10_000, "events").bounds == "1 to 10,000"
     assert COLOR.bounds == "`red`, `dark_blue`"
     assert DURATION.bounds == "1s to 30s"
-    assert DURATIONS.bounds == "up to 3 durations of 1s to 30s, together at most 1m"
+    assert DURATIONS.bounds == "up to 3 durations of 1s to 30s, at most 1m in total"

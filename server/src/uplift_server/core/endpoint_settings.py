@@ -37,7 +37,7 @@ class EndpointSetting:
     default: str
     """The default in words."""
     initial: Any = None
-    """The value without a choice of the owner. None leaves the value to the server."""
+    """The value if the owner sets none. None means the server's setting."""
 
     @property
     def name(self) -> str:
@@ -49,27 +49,27 @@ class EndpointSetting:
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:
-        """Return the value of a JSON value without problems."""
+        """Convert a valid JSON value to the value in the program."""
         return self.initial if sent is None else self.type.read(sent)
 
     def json(self, value: Any) -> Any:
-        """Return the JSON value of a value."""
+        """Convert a value to its JSON form."""
         return None if value is None else self.type.json(value)
 
     def text(self, value: Any) -> str:
-        """Return the text of a value for a form. It is empty for None."""
+        """Return a value as the text of a form field; an empty text for None."""
         return "" if value is None else self.type.text(value)
 
     def words(self, value: Any) -> str:
-        """Return a value for people."""
+        """Return a value as readable text."""
         return self.default if value is None else self.type.words(value)
 
     def stored(self, value: Any) -> Any:
-        """Return the content of the column."""
+        """Convert a value to the form in the database."""
         return None if value is None else self.type.stored(value)
 
     def loaded(self, content: Any) -> Any:
-        """Return the value of the content of the column."""
+        """Convert the form in the database to a value."""
         return self.initial if content is None else self.type.loaded(content)
 
 

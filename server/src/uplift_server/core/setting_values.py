@@ -16,10 +16,10 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.texts import printable
 
 NO_DELAYS: Final = "none"
-"""The text form of an empty list of durations. An empty text stands for the default."""
+"""The text form of an empty list of durations. An empty text means the default."""
 _NUMBER_DIGITS_MAX: Final = 18
 _SHOWN_CHARACTERS_MAX: Final = 32
-"""How much of a value that is not a duration its problem shows."""
+"""Maximum number of characters of an invalid duration in its problem."""
 
 
 class ValueType(ABC):
@@ -44,11 +44,11 @@ class ValueType(ABC):
         """Return the JSON value of a text. Raises ValueError with a message for users."""
 
     def read(self, sent: Any) -> Any:
-        """Return the value of a JSON value without problems."""
+        """Convert a valid JSON value to the value in the program."""
         return sent
 
     def json(self, value: Any) -> Any:
-        """Return the JSON value of a value."""
+        """Convert a value to its JSON form."""
         return value
 
     def text(self, value: Any) -> str:
@@ -56,15 +56,15 @@ class ValueType(ABC):
         return str(self.json(value))
 
     def words(self, value: Any) -> str:
-        """Return a value for people."""
+        """Return a value as readable text."""
         return self.text(value)
 
     def stored(self, value: Any) -> Any:
-        """Return the content of the column."""
+        """Convert a value to the form in the database."""
         return value
 
     def loaded(self, content: Any) -> Any:
-        """Return the value of the content of the column."""
+        """Convert the form in the database to a value."""
         return content
 
 
@@ -157,7 +157,7 @@ class Duration(ValueType):
             duration_ms = parse_duration(sent)
         except ValueError:
             shown = printable(sent[:_SHOWN_CHARACTERS_MAX])
-            text = f"{shown} is not a duration. Use a number with a unit, {self.bounds}."
+            text = f"{shown} is not a duration. Use {self.bounds}, with a unit."
             yield Problem(field, "duration_invalid", text)
             return
         if not self.minimum_ms <= duration_ms <= self.maximum_ms:
@@ -193,7 +193,7 @@ class Durations(ValueType):
     def bounds(self) -> str:
         """The allowed values, in words."""
         total = format_duration(self.total_ms_max)
-        return f"up to {self.count_max} durations of {self.each.bounds}, together at most {total}"
+        return f"up to {self.count_max} durations of {self.each.bounds}, at most {total} in total"
 
     def problems(self, field: str, sent: list[str]) -> Iterator[Problem]:
         """Check each duration, the number of durations and their sum."""
@@ -203,7 +203,7 @@ class Durations(ValueType):
         wrong = [problem for each in sent for problem in self.each.problems(field, each)]
         yield from wrong
         if not wrong and sum(self.read(sent)) > self.total_ms_max:
-            yield Problem(field, "out_of_range", f"The durations are too long together. Use {self.bounds}.")
+            yield Problem(field, "out_of_range", f"The sum of the durations is too large. Use {self.bounds}.")
 
     def parse(self, text: str) -> list[str]:
         """Return the durations of a text with commas."""

@@ -8,8 +8,9 @@ class SenderSettings:
     """Settings of the sender and its resolver."""
 
     attempt_timeout_ms: int = 15_000
-    """Timeout of the whole attempt: DNS lookup, connection, TLS handshake, request and response. A request can have
-    another one.
+    """Timeout of the whole attempt: DNS lookup, connection, TLS handshake, request and response.
+
+    A request can override it.
     """
     connect_timeout_ms: int = 5_000
     """Timeout of TCP, the egress proxy and the TLS handshake together, over all addresses."""
