@@ -268,5 +268,8 @@ def test_parameters_that_exclude_each_other_are_named(mine: Owner) -> None:
     assert problems("since=2020-01-01T00:00:00Z&until=2025-03-01T00:00:00Z&by=day") == {("since", "range_too_long")}
     assert problems("by=week&since=x") == {("by", "value_unknown"), ("since", "instant_invalid")}
     path = f"/v1/endpoints/{mine.endpoint}/stats"
+    for until in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+        assert problems(f"until={until}") == {("until", "instant_invalid")}
+        assert mine.client.get(f"{path}?by=day&until={until}").problems == {("until", "instant_invalid")}
     assert mine.client.get(f"{path}?by=type").problems == {("by", "value_unknown")}
     assert mine.client.get("/v1/stats?since=2025-01-01T00:00:00Z&until=2025-03-01T00:00:00Z&by=day").status == 200

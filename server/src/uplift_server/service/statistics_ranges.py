@@ -18,6 +18,8 @@ from uplift_server.store.records import Page
 DAYS_BY_HOUR_MAX: Final = 31
 """Maximum range of statistics by hour, event type or endpoint, in days."""
 DAYS_BY_DAY_MAX: Final = 366
+_UNTIL_MAX: Final = 253_370_764_800_000
+"""The year 9999 (Unix ms). Later timestamps of buckets cannot be formatted."""
 
 
 class StatisticsQuery(NamedTuple):
@@ -40,7 +42,10 @@ class StatisticsQuery(NamedTuple):
         until = now_ms if self.until is None else self.until
         since = until - DAY_MS if self.since is None else self.since
         days, step = (DAYS_BY_DAY_MAX, DAY_MS) if self.by == "day" else (DAYS_BY_HOUR_MAX, HOUR_MS)
-        if since >= until:
+        if not 0 <= until <= _UNTIL_MAX:
+            text = "The time is out of range. Use a year from 1970 to 9998."
+            problems.append(Problem("until", "instant_invalid", text))
+        elif since >= until:
             text = "The range is empty. Use a time before `until` (default: now)."
             problems.append(Problem("since", "range_empty", text))
         elif until - since > days * DAY_MS:
