@@ -57,7 +57,7 @@ FIELD_CODES: Final = {
     "schema_mismatch": "The data does not match the schema of its event type.",
     "not_checkable": "The server cannot check the data in time, or the data contains a number that is too long.",
     "account_required": "The event of a batch names no account, and the request has no `Uplift-Account` header.",
-    "account_unknown": "The account does not exist.",
+    "account_unknown": "The account does not exist, or the API key belongs to another account.",
     "events_count": "The batch has too few or too many events.",
     "id_invalid": "The ID does not have the form of its kind, such as a UUID for an event.",
     "expires_at_past": "The time is in the past.",

@@ -398,11 +398,33 @@ def test_ingest_requires_permission_and_an_account(port: int, operator: Client) 
         "key"
     ]
     assert Client(port, writer).post("/v1/events", event()).status == 202
-    assert Client(port, writer).post("/v1/events/batch", {"events": [event()]}).status == 403
+    assert Client(port, reader).post("/v1/events/batch", {"events": [event()]}).status == 403
     assert Client(port, None).post("/v1/events", event()).status == 401
     assert Client(port, "sk_none").post("/v1/events", event()).status == 401
     text = operator.post("/v1/events", event(), content_type="text/plain")
     assert (text.status, text.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_a_key_of_an_account_sends_batches_for_its_account_only(port: int, operator: Client) -> None:
+    account, administrator = operator._headers["uplift-account"], Client(port, OPERATOR)
+    other = administrator.post("/v1/accounts", {"name": "Other", "contact_emails": [], "uid": "other"}).json()["id"]
+    key = {"name": "w", "scopes": ["events:write"]}
+    writer = Client(port, administrator.post(f"/v1/accounts/{account}/keys", key).json()["key"])
+    stored = writer.post("/v1/events/batch", {"events": [event(), event(account=account)]})
+    assert stored.status == 202
+    for each in stored.json()["data"]:
+        assert operator.get(f"/v1/events/{each['id']}")["id"] == each["id"]
+    # An account that exists and one that does not have the same error.
+    for foreign in (other, "other", f"acc_{'0' * 32}"):
+        rejected = writer.post("/v1/events/batch", {"events": [event(), event(account=foreign)]})
+        assert problems(rejected) == {("events.1.account", "account_unknown")}
+        assert "only the events of its account" in rejected.json()["errors"][0]["message"]
+    assert Client(port, OPERATOR, other).get("/v1/events")["data"] == []
+    large = {"events": [event(data={"object": {"id": "x" * 200_000}}) for _ in range(25)]}
+    assert (writer.post("/v1/events/batch", large).status, operator.post("/v1/events/batch", large).status) == (
+        413,
+        202,
+    )
 
 
 def test_a_service_key_sends_events_and_batches_for_every_account(port: int, operator: Client) -> None:

@@ -181,15 +181,12 @@ def test_an_error_of_the_block_is_not_hidden(api: ScriptedApi) -> None:
         events.send(TYPE, {})
 
 
-def test_a_key_of_an_account_sends_one_event_per_request(api: ScriptedApi) -> None:
-    api.script = [json_response({"id": f"event {number}"}, 202) for number in range(3)]
+def test_with_a_key_of_an_account_events_need_no_account(api: ScriptedApi) -> None:
     with Emitter(api.url, "sk_secret_of_the_test") as events:
-        futures = [events.send(TYPE, {"number": number}) for number in range(2)]
-        futures.append(events.send(TYPE, {"number": 2}, account="acc_1"))
-        assert [future.result(20)["id"] for future in futures] == ["event 0", "event 1", "event 2"]
-    assert [request.json["data"]["number"] for request in api.requests] == [0, 1, 2]
-    assert {request.target for request in api.requests} == {"/v1/events"}
-    assert [request.headers.get("uplift-account") for request in api.requests] == [None, None, "acc_1"]
+        gathered(api, events, 3, accepted(1, 2))
+        events.flush(20)
+    assert {request.target for request in api.requests} == {"/v1/events/batch"}
+    assert all("account" not in event for request in api.requests for event in request.json["events"])
 
 
 def test_batches_are_bounded(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,8 +262,6 @@ def test_arguments_are_checked(api: ScriptedApi) -> None:
             events.send(TYPE, [], account="acc_1")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="JSON"):
             events.send(TYPE, {"value": float("nan")}, account="acc_1")
-    with Emitter(api.url, "sk_x") as events, pytest.raises(ValueError, match="account must be printable ASCII"):
-        events.send(TYPE, {}, account="Rapids\nAcademy")
 
 
 def test_a_callback_can_send_although_the_queue_is_full(api: ScriptedApi) -> None:

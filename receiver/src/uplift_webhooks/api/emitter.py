@@ -16,7 +16,7 @@ from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Final
 
-from uplift_webhooks.api.client import KEY_VARIABLE, Client, for_header, json_bytes
+from uplift_webhooks.api.client import KEY_VARIABLE, Client, json_bytes
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiMisaddressed, ApiUnreachable, FieldError
 from uplift_webhooks.api.pages import Instant, JsonObject
 
@@ -76,7 +76,6 @@ class _Waiting:
     body: bytes = field(repr=False)
     """The event as JSON."""
     type: str
-    account: str | None
     id: str | None
     idempotency_key: str | None
     future: "Future[JsonObject]" = field(default_factory=Future)
@@ -107,8 +106,7 @@ class Emitter:
     ) -> None:
         """Take the server's URL, a key, and the account of events that do not name one.
 
-        None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`. A key of an account (`sk_…`) cannot send batches: with it, the
-        emitter sends one event per request.
+        None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`. With a key of an account (`sk_…`), events need no account.
 
         Raises:
             ValueError: an argument or an environment variable is not valid.
@@ -116,7 +114,7 @@ class Emitter:
         if waiting_events_max < 1 or waiting_bytes_max < 1:
             raise ValueError("waiting_events_max and waiting_bytes_max must be greater than 0.")
         given = os.environ.get(KEY_VARIABLE, "").strip() if key is None else key
-        self._of_account: Final = given.startswith("sk_")
+        self._needs_account: Final = not given.startswith("sk_")
         self._account: Final = account
         self._client: Final = Client(api_url, key, timeout_seconds=REQUEST_SECONDS_MAX, retries=0)
         self._events_max: Final = waiting_events_max
@@ -244,19 +242,18 @@ class Emitter:
         expires_at: Instant | None,
     ) -> _Waiting:
         account = self._account if account is None else account
-        if account is None and not self._of_account:
+        if account is None and self._needs_account:
             raise ValueError("The event has no account: pass account to send or to the Emitter.")
         if not isinstance(data, Mapping):
             raise ValueError("data must be a dictionary.")
         if id is None and idempotency_key is None:
             idempotency_key = uuid.uuid4().hex
-        fields = {"type": type, "data": data, "id": id, "idempotency_key": idempotency_key, "expires_at": expires_at}
-        if not self._of_account:
-            fields["account"] = account
-        elif account is not None:
-            for_header(account, "account")
+        fields = {
+            "type": type, "data": data, "id": id, "idempotency_key": idempotency_key, "expires_at": expires_at,
+            "account": account,
+        }  # fmt: skip
         body = json_bytes({name: value for name, value in fields.items() if value is not None})
-        return _Waiting(body, type, account, id, idempotency_key)
+        return _Waiting(body, type, id, idempotency_key)
 
     def _put(self, waiting: _Waiting) -> None:
         with self._changed:
@@ -304,12 +301,7 @@ class Emitter:
                 return None
             batch, size = [self._queue.popleft()], 0
             size = len(batch[0].body)
-            while (
-                self._queue
-                and not self._of_account
-                and len(batch) < BATCH_EVENTS_MAX
-                and size + len(self._queue[0].body) < BATCH_BYTES_MAX
-            ):
+            while self._queue and len(batch) < BATCH_EVENTS_MAX and size + len(self._queue[0].body) < BATCH_BYTES_MAX:
                 batch.append(self._queue.popleft())
                 size += len(batch[-1].body)
         return batch
@@ -354,14 +346,9 @@ class Emitter:
 
     def _request(self, batch: Sequence[_Waiting]) -> list[JsonObject]:
         """Make one request. Return the result of each event. Raises ApiFailure."""
-        if self._of_account:
-            [single] = batch
-            headers = None if single.account is None else {"uplift-account": single.account}
-            answers = [self._client.request("POST", "/v1/events", body=single.body, headers=headers)]
-        else:
-            body = b'{"events":[' + b",".join(each.body for each in batch) + b"]}"
-            answer = self._client.request("POST", "/v1/events/batch", body=body)
-            answers = answer.get("data") if isinstance(answer, dict) else None
+        body = b'{"events":[' + b",".join(each.body for each in batch) + b"]}"
+        answer = self._client.request("POST", "/v1/events/batch", body=body)
+        answers = answer.get("data") if isinstance(answer, dict) else None
         if (
             not isinstance(answers, list)
             or len(answers) != len(batch)

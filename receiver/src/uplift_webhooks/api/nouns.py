@@ -364,9 +364,10 @@ class Events(Noun[Way]):
         idempotency_key: str | None = None,
         include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
-        """Send up to 1000 events, all or none, with an operator key. `data` contains the result of each event.
+        """Send up to 1000 events, all or none. `data` contains the result of each event.
 
-        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and `account`.
+        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and, for operator keys
+        and service keys, `account`.
         """
         return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key, include=include)
 

@@ -15,13 +15,11 @@ from uplift_server.api.problems import error_response_of
 from uplift_server.api.single_headers import check_single
 from uplift_server.core.ids import uuid_text
 from uplift_server.core.limits import (
-    BATCH_BODY_BYTES_MAX,
     BATCH_EVENTS_MAX,
     EVENT_BODY_BYTES_MAX,
     PROBLEMS_LISTED_MAX,
 )
 from uplift_server.core.problems import Problem
-from uplift_server.core.security.scopes import Scope as KeyScope
 from uplift_server.core.suggestions import unknown_fields
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
@@ -165,9 +163,10 @@ class IngestRoutes:
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        caller.require_all_accounts(KeyScope.EVENTS_WRITE)
+        # Checked before the body is read, because the body takes memory.
+        bytes_max = self._ingest.batch_bytes_max(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
-        body = await self._read(caller, receive, headers, BATCH_BODY_BYTES_MAX)
+        body = await self._read(caller, receive, headers, bytes_max)
         events, problems = _events_of(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
             raise Invalid([*problems, _wrong_count(len(events))])

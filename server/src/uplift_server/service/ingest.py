@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.events.idempotency import check_key
-from uplift_server.core.limits import BATCH_CHECK_SECONDS_MAX, EVENT_DATA_BYTES_MAX, PROBLEMS_LISTED_MAX
+from uplift_server.core.limits import (
+    BATCH_BODY_BYTES_MAX,
+    BATCH_CHECK_SECONDS_MAX,
+    EVENT_DATA_BYTES_MAX,
+    PROBLEMS_LISTED_MAX,
+    UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX,
+)
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.suggestions import SUGGESTIONS_MAX
@@ -45,9 +51,14 @@ class Ingest:
 
     def sending_account(self, caller: Caller) -> int:
         """Return the account for which the caller sends events. Raises Forbidden and AccountRequired."""
-        if not caller.principal.is_operator:
-            caller.require(Scope.EVENTS_WRITE)
+        caller.require(Scope.EVENTS_WRITE)
         return caller.require_account()
+
+    def batch_bytes_max(self, caller: Caller) -> int:
+        """Return the maximum size of a batch from the caller. Raises Forbidden."""
+        caller.require(Scope.EVENTS_WRITE)
+        is_of_account = caller.principal.account_seq is not None
+        return UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX if is_of_account else BATCH_BODY_BYTES_MAX
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
         """Accept an event for an account. `problems` contains earlier problems of the request.
@@ -66,10 +77,10 @@ class Ingest:
     ) -> AcceptFuture:
         """Accept all events or none, each for the account that it names or the caller's account.
 
-        `problems` contains earlier problems of the request. Raises Forbidden, AccountRequired and the errors of
-        `accept`. Other requests run between checks.
+        A key of an account can name only its account. `problems` contains earlier problems of the request. Other
+        requests run between checks. Raises Forbidden, AccountRequired and the errors of `accept`.
         """
-        caller.require_all_accounts(Scope.EVENTS_WRITE)
+        caller.require(Scope.EVENTS_WRITE)
         found = list(problems)
         drafts: list[tuple[int, Draft]] = []
         began = time.monotonic()
@@ -109,7 +120,11 @@ class Ingest:
                 text = "The event names no account. Send `account`, or name one for all events in `Uplift-Account`."
                 problems.append(Problem(f"{prefix}account", AccountRequired.code, text))
             return caller.account_seq
-        account = self._cache.find_account(event.account)
+        account, own = self._cache.find_account(event.account), caller.principal.account_seq
+        if own is not None and (account is None or account.seq != own):
+            text = "The API key can send only the events of its account. Omit `account`."
+            problems.append(Problem(f"{prefix}account", "account_unknown", text))
+            return None
         if account is None:
             problems.append(
                 Problem(
