@@ -10,17 +10,6 @@ import typer
 from uplift_server.api.documentation.reference_tables import table
 
 _MODULES: Final = {"uplift-server": "uplift_server.cli.main", "uplift": "uplift_webhooks.cli.main"}
-GROUPS: Final = {
-    "uplift-server": (
-        ("Run the server", "serve|demo|config|doctor|fleet|migrate|backup|secret-key|retention|mail"),
-        ("Accounts and keys", "accounts?|keys?"),
-        ("Members and sign-in", "members?|sign-in-link|portal-link"),
-        ("Endpoints", "endpoints?"),
-        ("Events and deliveries", "send|event-types|deliveries|delivery|explain|replay"),
-        ("Erasures and audit log", "erasures|audit-log"),
-    ),
-}
-"""Headings, each with a pattern for the first word of its commands."""
 _NAMES: Final = re.compile(
     r"(?<![\w/.-])(--[a-z][a-z-]*|UPLIFT_[A-Z_]*[A-Z…]|(?:x-uplift|webhook)-[a-z0-9-]+|(?:secret|operator)\.key)(?![\w-])"
 )
@@ -29,31 +18,24 @@ _COMMON: Final = frozenset({"--config", "--json", "--debug", "--help"})
 
 
 def commands(program: str) -> str:
-    """Return every command with its usage, options and examples, below the headings of its group."""
-    root = typer.main.get_command(importlib.import_module(_MODULES[program]).app)
-    found = dict(_leaves(root, ()))
-    groups = {title: re.compile(pattern) for title, pattern in GROUPS[program]}
-    lost = [" ".join(path) for path in found if not any(each.fullmatch(path[0]) for each in groups.values())]
-    if lost:
-        raise SystemExit(f"scripts/docs_commands.py lists no group for: {', '.join(lost)}")
-    parts = []
-    for heading, pattern in groups.items():
-        parts.append(f"## {heading}\n")
-        parts += [
-            _command(f"{program} {' '.join(path)}", each) for path, each in found.items() if pattern.fullmatch(path[0])
-        ]
-    return "\n".join(parts)
+    """Return every command with its usage, options and examples, below the panels of the program's help."""
+    root: Any = typer.main.get_command(importlib.import_module(_MODULES[program]).app)
+    panels: dict[str, list[str]] = {}
+    for path, each in _leaves(root, ()):
+        panels.setdefault(root.commands[path[0]].rich_help_panel, []).append(
+            _command(f"{program} {' '.join(path)}", each)
+        )
+    return "\n".join(part for panel, parts in panels.items() for part in (f"## {panel}\n", *parts))
 
 
-def _leaves(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path of each command that is not a group."""
-    for name, each in group.commands.items():
-        if each.hidden:
-            continue
-        if hasattr(each, "commands"):
+def _leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path of each command that is not a group and not hidden."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, each in command.commands.items():
+        if not each.hidden:
             yield from _leaves(each, (*path, name))
-        else:
-            yield (*path, name), each
 
 
 def _command(name: str, command: Any) -> str:

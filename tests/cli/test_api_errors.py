@@ -19,34 +19,40 @@ COMMANDS_WITHOUT_REQUESTS = {
 }  # fmt: skip
 """Commands without API requests."""
 COMMANDS_WITHOUT_FIELDS = {
-    ("accounts",), ("keys",), ("endpoints",), ("event-types",), ("replay", "list"), ("replay", "show"),
-    ("replay", "pause"), ("replay", "resume"), ("replay", "cancel"), ("account", "delete"), ("key", "revoke"),
-    ("portal-link", "list"), ("portal-link", "revoke"),
-    ("endpoint", "pause"), ("endpoint", "disable"), ("endpoint", "delete"), ("endpoint", "verify"),
-    ("endpoint", "secret", "show"), ("endpoint", "secret", "expire-old"), ("delivery", "resend"),
-    ("delivery", "cancel"), ("members",),
-    ("member", "invitations"), ("member", "withdraw"), ("member", "remove"), ("member", "reset-password"),
+    ("accounts", "list"), ("accounts", "show"), ("keys", "list"), ("endpoints", "list"), ("endpoints", "show"),
+    ("event-types", "list"), ("event-types", "show"), ("events", "show"), ("deliveries", "show"), ("attempts", "show"),
+    ("replays", "list"), ("replays", "show"),
+    ("replays", "pause"), ("replays", "resume"), ("replays", "cancel"), ("accounts", "delete"), ("keys", "revoke"),
+    ("portal-links", "list"), ("portal-links", "revoke"),
+    ("endpoints", "pause"), ("endpoints", "disable"), ("endpoints", "delete"), ("endpoints", "verify"),
+    ("endpoints", "secret", "show"), ("endpoints", "secret", "expire-old"), ("deliveries", "resend"),
+    ("deliveries", "cancel"), ("members", "list"),
+    ("members", "invitations"), ("members", "withdraw"), ("members", "remove"), ("members", "reset-password"),
     ("retention", "resume"), ("fleet",), ("erasures", "list"), ("erasures", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 COMMANDS_WITH_FIELDS = {
-    ("member", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
-    ("member", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
-    ("sign-in-link",): ["--account", "acc_0a11", "--email", "a", "--role", "boss"],
-    ("account", "create"): ["Rapids", "--email", "a@b.example", "--uid", "a/b", "--metadata", "plan=pro"],
-    ("key", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen", "--expires-at", "x"],
-    ("key", "update"): ["key_0b11", "--account", "acc_0a11", "--name", "n", "--expires-at", "x"],
-    ("endpoint", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d",
+    ("members", "invite"): ["a@b.example", "--role", "boss", "--account", "acc_0a11"],
+    ("members", "role"): ["mem_0f11", "--role", "boss", "--account", "acc_0a11"],
+    ("sign-in-links", "create"): ["--account", "acc_0a11", "--email", "a", "--role", "boss"],
+    ("accounts", "create"): ["Rapids", "--email", "a@b.example", "--uid", "a/b", "--metadata", "plan=pro"],
+    ("keys", "create"): ["--account", "acc_0a11", "--name", "n", "--scopes", "listen", "--expires-at", "x"],
+    ("keys", "update"): ["key_0b11", "--account", "acc_0a11", "--name", "n", "--expires-at", "x"],
+    ("endpoints", "create"): ["https://x.example/", "--account", "acc_0a11", "--type", "a.*", "--description", "d",
                              "--max-in-flight", "0", "--uid", "a/b", "--metadata", "plan=pro"],
-    ("endpoint", "update"): ["ep_0e11", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
-    ("endpoint", "enable"): ["ep_0e11", "--held", "keep"],
-    ("endpoint", "test"): ["ep_0e11", "--type", "athlete.created"],
-    ("endpoint", "secret", "rotate"): ["ep_0e11", "--overlap", "8d", "--uplift-header", "new", "--secret-file", "-"],
-    ("send",): ["athlete.created", "--account", "acc_0a11"],
-    ("deliveries",): ["--status", "failed", "--endpoint", "ep_0e11", "--type", "athlete.created"],
-    ("explain",): ["e1", "--endpoint", "ep_" + "0" * 32],
+    ("endpoints", "update"): ["ep_0e11", "--url", "x", "--type", "a.*", "--description", "d", "--max-in-flight", "0"],
+    ("endpoints", "preview-filter"): ["{}", "--account", "acc_0a11", "--type", "a.*"],
+    ("endpoints", "enable"): ["ep_0e11", "--held", "keep"],
+    ("endpoints", "test"): ["ep_0e11", "--type", "athlete.created"],
+    ("endpoints", "secret", "rotate"): ["ep_0e11", "--overlap", "8d", "--uplift-header", "new", "--secret-file", "-"],
+    ("accounts", "update"): ["acc_0a11", "--name", "n", "--email", "a", "--uid", "a/b", "--metadata", "plan=pro"],
+    ("events", "send"): ["athlete.created", "--account", "acc_0a11"],
+    ("events", "list"): ["--type", "athlete.created", "--object-id", "x", "--after", "x", "--before", "y", "--no-test"],
+    ("deliveries", "list"): ["--status", "failed", "--endpoint", "ep_0e11", "--type", "athlete.created"],
+    ("attempts", "list"): ["--endpoint", "ep_0e11", "--delivery", "dlv_0d11", "--outcome", "x", "--status-code", "1"],
+    ("events", "explain"): ["e1", "--endpoint", "ep_" + "0" * 32],
     ("audit-log",): ["--actor", "key", "--action", "key.created", "--after", "x", "--before", "y"],
-    ("replay", "create"): ["ep_0e11", "--status", "failed", "--type", "a.*", "--after", "x", "--before", "y",
+    ("replays", "create"): ["ep_0e11", "--status", "failed", "--type", "a.*", "--after", "x", "--before", "y",
                            "--rate", "0", "--include-missing", "--dry-run"],
     ("erasures", "create"): ["--account", "acc_0a11", "--object-id", "x"],
 }  # fmt: skip
@@ -92,17 +98,17 @@ def test_an_error_names_the_options_of_its_command(path: tuple[str, ...], reject
 def test_a_command_without_fields_sends_none(
     path: tuple[str, ...], api: FakeApi, rejected_fields: list[set[str]]
 ) -> None:
-    names = {"accounts": [], "keys": ["--account", "acc_0a11"], "key": ["key_0b11", "--account", "acc_0a11"],
-             "account": ["acc_0a11", "--yes"], "replay": [] if path[-1] == "list" else ["rpl_0c11"],
-             "members": ["--account", "acc_0a11"],
-             "delivery": ["dlv_0d11"], "endpoint": ["ep_0e11"], "endpoints": [], "event-types": [],
-             "retention": [], "fleet": [],
-             "erasures": [*([] if path[-1] == "list" else ["ers_0b11"]), "--account", "acc_0a11"]}  # fmt: skip
-    names["portal-link"] = [*([] if path[-1] == "list" else ["lnk_0b11"]), "--account", "acc_0a11"]
-    if path[0] == "member":
-        name = {"invitations": [], "withdraw": ["inv_0f11"]}.get(path[-1], ["mem_0f11"])
-        names["member"] = [*name, "--account", "acc_0a11"]
-    run(*path, *names[path[0]])
+    arguments = {"accounts": ["acc_0a11"], "keys": ["key_0b11"], "portal-links": ["lnk_0b11"], "members": ["mem_0f11"],
+                 "endpoints": ["ep_0e11"], "event-types": ["athlete.created"], "events": ["e1"],
+                 "deliveries": ["dlv_0d11"], "attempts": ["att_0b11"], "replays": ["rpl_0c11"],
+                 "erasures": ["ers_0b11"]}.get(path[0], [])  # fmt: skip
+    if path[-1] in {"list", "invitations"}:
+        arguments = []
+    if path[-1] == "withdraw":
+        arguments = ["inv_0f11"]
+    if path[0] in {"keys", "portal-links", "members", "erasures"}:
+        arguments = [*arguments, "--account", "acc_0a11"]
+    run(*path, *arguments, *(["--yes"] if path == ("accounts", "delete") else []))
     assert api.requests
     assert rejected_fields == []
 

@@ -15,31 +15,40 @@ from uplift_webhooks.cli.kit.errors import ExitCode
 def test_accounts(api: FakeApi) -> None:
     assert output("accounts") == ACCOUNT
     assert run("accounts").stdout.splitlines()[1] == "acc_0a11\tRapids\ta@b.example\t2025-11-24T16:00:00Z"
-    assert output("account", "create", "Rapids", "--email", "a@b.example", "--email", "c@d.example") == ACCOUNT
+    assert output("accounts", "create", "Rapids", "--email", "a@b.example", "--email", "c@d.example") == ACCOUNT
     assert api.requests[-1].body == {"name": "Rapids", "contact_emails": ["a@b.example", "c@d.example"]}
     assert api.requests[-1].headers["authorization"] == "Bearer op_the_key_of_this_test"
 
 
 def test_deleting_needs_a_confirmation(api: FakeApi) -> None:
-    result = run("account", "delete", "Rapids")
+    result = run("accounts", "delete", "Rapids")
     assert result.exit_code == 2
     assert result.stderr.endswith("How to fix: to confirm, repeat the command with --yes\n")
     assert all(request.method == "GET" for request in api.requests)
-    assert output("account", "delete", "Rapids", "--yes") == {"id": "acc_0a11", "deleted": True}
+    assert output("accounts", "delete", "Rapids", "--yes") == {"id": "acc_0a11", "deleted": True}
 
 
 def test_keys(api: FakeApi) -> None:
     assert output("keys", "--account", "Rapids")["ends_with"] == "wxyz"
-    arguments = ["key", "create", "--account", "acc_0a11", "--scopes", "events:read,listen", "--scopes", "events:write"]
+    arguments = [
+        "keys",
+        "create",
+        "--account",
+        "acc_0a11",
+        "--scopes",
+        "events:read,listen",
+        "--scopes",
+        "events:write",
+    ]
     assert output(*arguments)["key"] == "sk_shown_once"
     assert api.requests[-1].body == {"name": "command line", "scopes": ["events:read", "listen", "events:write"]}
-    assert "cannot view it again" in run("key", "create", "--account", "acc_0a11").stderr
+    assert "cannot view it again" in run("keys", "create", "--account", "acc_0a11").stderr
     assert api.requests[-1].body == {"name": "command line"}
-    assert output("key", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
+    assert output("keys", "revoke", "key_0b", "--account", "acc_0a11") == {"id": "key_0b11", "revoked": True}
 
 
 def test_keys_are_updated(api: FakeApi) -> None:
-    update = ["key", "update", "key_0b", "--account", "Rapids"]
+    update = ["keys", "update", "key_0b", "--account", "Rapids"]
     assert output(*update, "--name", "n2", "--expires-at", "2027-01-31T00:00:00Z") == {"id": "key_0b11", "name": "n2"}
     assert api.requests[-1].body == {"name": "n2", "expires_at": "2027-01-31T00:00:00Z"}
     output(*update, "--expires-at", "never")
@@ -49,35 +58,35 @@ def test_keys_are_updated(api: FakeApi) -> None:
 
 def test_service_keys(api: FakeApi) -> None:
     assert output("keys", "--service")["id"] == "key_0c11"
-    create = ["key", "create", "--service", "--name", "s", "--scopes", "events:write"]
+    create = ["keys", "create", "--service", "--name", "s", "--scopes", "events:write"]
     assert output(*create, "--expires-at", "2027-01-31T00:00:00Z")["key"] == "svc_shown_once"
     assert (api.requests[-1].path, api.requests[-1].body) == (
         "/v1/keys",
         {"name": "s", "scopes": ["events:write"], "expires_at": "2027-01-31T00:00:00Z"},
     )
-    assert output("key", "update", "key_0c", "--service", "--name", "s2") == {"id": "key_0c11", "name": "s2"}
-    assert output("key", "revoke", "key_0c", "--service") == {"id": "key_0c11", "revoked": True}
+    assert output("keys", "update", "key_0c", "--service", "--name", "s2") == {"id": "key_0c11", "name": "s2"}
+    assert output("keys", "revoke", "key_0c", "--service") == {"id": "key_0c11", "revoked": True}
     count = len(api.requests)
-    for arguments in (["keys"], ["key", "revoke", "key_0c"], [*create, "--account", "Rapids"]):
+    for arguments in (["keys"], ["keys", "revoke", "key_0c"], [*create, "--account", "Rapids"]):
         assert run(*arguments).exit_code == ExitCode.USAGE
     assert len(api.requests) == count
 
 
 def test_portal_links(api: FakeApi) -> None:
-    assert output("portal-link", "list", "--account", "Rapids")["id"] == "lnk_0b11"
-    assert output("portal-link", "revoke", "lnk_0b", "--account", "Rapids") == {"id": "lnk_0b11", "revoked": True}
+    assert output("portal-links", "list", "--account", "Rapids")["id"] == "lnk_0b11"
+    assert output("portal-links", "revoke", "lnk_0b", "--account", "Rapids") == {"id": "lnk_0b11", "revoked": True}
 
 
 def test_an_operator_key_is_created_without_a_server(api: FakeApi) -> None:
-    key = output("key", "create")["key"]
+    key = output("keys", "create")["key"]
     assert load({"UPLIFT_OPERATOR_KEY": key}).operator_key == key
-    assert output("key", "create")["key"] != key
-    assert run("key", "create", "--scopes", "listen").exit_code == 2
+    assert output("keys", "create")["key"] != key
+    assert run("keys", "create", "--scopes", "listen").exit_code == 2
     assert api.requests == []
 
 
 def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_path: Path) -> None:
-    send = ["send", "athlete.created", "--account", "Rapids"]
+    send = ["events", "send", "athlete.created", "--account", "Rapids"]
     assert output(*send) == {"id": "e1", "duplicate": False, "deliveries": 3}
     assert api.requests[-2].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
     (tmp_path / "data.json").write_text('{"object": 1}')
@@ -102,7 +111,7 @@ def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_pat
     ],
 )
 def test_a_wrong_line_of_a_file_is_named(api: FakeApi, line: str, cause: str) -> None:
-    result = run("send", "--file", "-", stdin=f"\n{line}\n")
+    result = run("events", "send", "--file", "-", stdin=f"\n{line}\n")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: line 2 of standard input: {cause}")
     assert not [request for request in api.requests if request.method == "POST"]
@@ -110,23 +119,23 @@ def test_a_wrong_line_of_a_file_is_named(api: FakeApi, line: str, cause: str) ->
 
 def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:
     for arguments, cause in (
-        (("send",), "send takes TYPE or --file"),
-        (("send", "a.b", "--file", "x"), "send takes TYPE or --file"),
-        (("send", "a.b"), "the option --account is missing"),
-        (("send", "--file", "x", "--data", "y"), "--file does not allow"),
-        (("send", "--file", "missing"), "cannot read missing"),
+        (("events", "send"), "send takes TYPE or --file"),
+        (("events", "send", "a.b", "--file", "x"), "send takes TYPE or --file"),
+        (("events", "send", "a.b"), "the option --account is missing"),
+        (("events", "send", "--file", "x", "--data", "y"), "--file does not allow"),
+        (("events", "send", "--file", "missing"), "cannot read missing"),
     ):
         result = run(*arguments)
         assert (result.exit_code, result.stderr.splitlines()[0][: len(cause) + 7]) == (2, f"Error: {cause}")
 
 
 def test_send_reports_an_event_without_deliveries(api: FakeApi) -> None:
-    send = ["send", "athlete.created", "--account", "Rapids"]
+    send = ["events", "send", "athlete.created", "--account", "Rapids"]
     api.responses["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
     assert output(*send)["deliveries"] == 0
     assert run(*send).stderr == (
         "The event is stored without deliveries: no subscription of the account matches it. For details, run:"
-        " uplift-server explain e1\n"
+        " uplift-server events explain e1\n"
     )
     # The event is stored even if the next request fails.
     api.responses["GET /v1/events/e1"] = (503, {}, {})
@@ -135,11 +144,11 @@ def test_send_reports_an_event_without_deliveries(api: FakeApi) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", '{"object": NaN', "[" * 100_000])
 def test_invalid_data_is_rejected_before_a_request(api: FakeApi, content: str) -> None:
-    result = run("send", "athlete.created", "--account", "Rapids", "--data", "-", stdin=content)
+    result = run("events", "send", "athlete.created", "--account", "Rapids", "--data", "-", stdin=content)
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: standard input is not valid JSON")
-    assert run("send", "athlete.created", "--account", "Rapids", "--data", "missing").exit_code == 2
-    assert run("send", "own.type", "--account", "Rapids").exit_code == 2
+    assert run("events", "send", "athlete.created", "--account", "Rapids", "--data", "missing").exit_code == 2
+    assert run("events", "send", "own.type", "--account", "Rapids").exit_code == 2
     assert all(request.method == "GET" for request in api.requests)
 
 
@@ -147,7 +156,7 @@ def test_an_empty_list_shows_the_next_command(api: FakeApi) -> None:
     api.responses["GET /v1/accounts"] = page()
     result = run("accounts")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "uplift-server account create" in result.stderr
+    assert "uplift-server accounts create" in result.stderr
     assert run("accounts", "--json").stderr == ""
 
 
@@ -174,10 +183,10 @@ def test_an_unknown_event_type_suggests_the_nearest(api: FakeApi) -> None:
         "there is no event type athlete.create",
         "did you mean athlete.created? To list all: `uplift-server event-types`",
     )
-    assert failure("send", "athlete.create", "--account", "Rapids") == expected
+    assert failure("events", "send", "athlete.create", "--account", "Rapids") == expected
     unknown = validation_error(("type", "event_type_unknown", "No such type."))
     api.responses |= {"POST /v1/events": unknown, "GET /v1/deliveries": unknown}
-    assert failure("send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == expected
+    assert failure("events", "send", "athlete.create", "--account", "Rapids", "--data", "-", stdin="{}") == expected
     assert failure("deliveries", "--type", "athlete.create") == expected
     assert failure("event-types", "athlete.create") == expected
     assert failure("event-types", "zzz")[2] == "to list all: `uplift-server event-types`"
@@ -191,26 +200,26 @@ def test_event_types(api: FakeApi) -> None:
 
 def test_an_error_names_its_option(api: FakeApi) -> None:
     api.responses["POST /v1/accounts"] = validation_error(("contact_emails.1", "email", "No address."))
-    assert failure("account", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
+    assert failure("accounts", "create", "X", "--email", "a")[1:] == ("--email: No address.", "correct --email")
     api.responses["POST /v1/accounts/acc_0a11/keys"] = validation_error(("scopes", "scope_unknown", "No scope."))
-    assert failure("key", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
+    assert failure("keys", "create", "--account", "Rapids", "--scopes", "x")[2] == "correct --scopes"
     api.responses["POST /v1/endpoints"] = validation_error(
         ("url", "u", "m"), ("event_types", "e", "See GET /v1/event-types.")
     )
-    code, cause, remedy = failure("endpoint", "create", "ftp://x", "--account", "Rapids", "--type", "x")
+    code, cause, remedy = failure("endpoints", "create", "ftp://x", "--account", "Rapids", "--type", "x")
     assert (code, cause) == (2, "the URL: m; --type: See `uplift-server event-types`.")
     assert remedy == "correct the URL and --type (`uplift-server event-types` lists them)"
     api.responses["POST /v1/events"] = validation_error(
         ("data.object.id", "schema", "See GET /v1/event-types/athlete.created.")
     )
-    code, cause, remedy = failure("send", "athlete.created", "--account", "Rapids")
+    code, cause, remedy = failure("events", "send", "athlete.created", "--account", "Rapids")
     assert cause == "the data in --data at object.id: See `uplift-server event-types athlete.created`."
     assert remedy == "correct the data in --data"
 
 
 def test_a_reused_idempotency_key_is_rejected(api: FakeApi) -> None:
     api.responses["POST /v1/events"] = (409, {"code": "idempotency_conflict", "detail": "Used before."}, {})
-    code, _, remedy = failure("send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
+    code, _, remedy = failure("events", "send", "athlete.created", "--account", "Rapids", "--idempotency-key", "k")
     assert (code, remedy) == (
         1,
         "use a new --idempotency-key, or send the same event as before",
@@ -273,3 +282,31 @@ def test_an_invalid_time_names_its_option(api: FakeApi) -> None:
     result = run("audit-log", "--after", "yesterday")
     assert result.exit_code == 2
     assert "--after" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("former", "name"),
+    [
+        ("account create Rapids --email a@b.example", "accounts create Rapids --email a@b.example"),
+        ("key create --account Rapids", "keys create --account Rapids"),
+        ("member invitations --account Rapids", "members invitations --account Rapids"),
+        ("portal-link list --account Rapids", "portal-links list --account Rapids"),
+        ("sign-in-link --account Rapids", "sign-in-links create --account Rapids"),
+        ("endpoint pause ep_0e", "endpoints pause ep_0e"),
+        ("endpoints", "endpoints list"),
+        ("endpoints ep_0e", "endpoints show ep_0e"),
+        ("delivery cancel dlv_0d", "deliveries cancel dlv_0d"),
+        ("deliveries --status pending", "deliveries list --status pending"),
+        ("deliveries dlv_0d --account Rapids", "deliveries show dlv_0d --account Rapids"),
+        ("deliveries --account Rapids dlv_0d", "deliveries show dlv_0d --account Rapids"),
+        ("event-types athlete.created", "event-types show athlete.created"),
+        ("replay show rpl_0c", "replays show rpl_0c"),
+        ("send athlete.created --account Rapids", "events send athlete.created --account Rapids"),
+        ("explain e1", "events explain e1"),
+    ],
+)
+def test_former_names_of_commands_work(former: str, name: str, api: FakeApi) -> None:
+    api.responses["GET /v1/events/e1/explain"] = page({"endpoint": "ep_0e11", "reason": "not_subscribed"})
+    assert output(*former.split()) == output(*name.split())
+    group = former.partition(" ")[0]
+    assert f"│ {group} " not in run("--help").stdout or name.startswith(f"{group} ")

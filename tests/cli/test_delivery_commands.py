@@ -81,13 +81,13 @@ def test_an_event_is_found_by_prefix_and_a_missing_one_is_an_error(api: FakeApi)
 
 
 def test_a_delivery_is_resent_and_cancelled(api: FakeApi) -> None:
-    assert output("delivery", "cancel", "dlv_0d")["status"] == "cancelled"
+    assert output("deliveries", "cancel", "dlv_0d")["status"] == "cancelled"
     assert (api.requests[-1].method, api.requests[-1].path) == ("POST", "/v1/deliveries/dlv_0d11/cancel")
-    assert output("delivery", "resend", "0d11", "--account", "Rapids") == DELIVERY
+    assert output("deliveries", "resend", "0d11", "--account", "Rapids") == DELIVERY
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     in_flight = {"code": "conflict", "detail": "An attempt is in flight."}
     api.responses["POST /v1/deliveries/dlv_0d11/cancel"] = (409, in_flight, {})
-    rejected = run("delivery", "cancel", "dlv_0d")
+    rejected = run("deliveries", "cancel", "dlv_0d")
     assert rejected.exit_code == 1
     assert "An attempt is in flight." in rejected.stderr
 
@@ -97,13 +97,13 @@ def test_matching_deliveries_of_an_account_are_previewed_and_resent(api: FakeApi
     api.responses["POST /v1/deliveries/resend"] = {
         "count": 3, "endpoints": [share], "replays": [{**share, "id": "rpl_1", "total": 3}], "skipped": []
     }  # fmt: skip
-    options = ("delivery", "resend", "--account", "Rapids", "--status-code", "5xx", "--endpoint", "ep_0e")
+    options = ("deliveries", "resend", "--account", "Rapids", "--status-code", "5xx", "--endpoint", "ep_0e")
     body = {"status_code": ["5xx"], "endpoint": ["ep_0e11"]}
     assert "repeat the command with --yes" in run(*options).stderr
     assert api.requests[-1].body == {**body, "dry_run": True}
     assert "rpl_1" in run(*options, "--yes").stdout
     assert (api.requests[-1].body, api.requests[-1].headers["uplift-account"]) == (body, "acc_0a11")
-    both, no_account = ("delivery", "resend", "dlv_0d", "--status", "failed"), (*options[:2], *options[4:])
+    both, no_account = ("deliveries", "resend", "dlv_0d", "--status", "failed"), (*options[:2], *options[4:])
     assert [run(*each).exit_code for each in (options[:2], both, no_account)] == [2, 2, 2]
 
 
@@ -117,21 +117,21 @@ def test_explain_shows_the_cause_and_how_to_fix_it(api: FakeApi) -> None:
     }
     api.responses["GET /v1/events/e1"] = {"id": "e1", "account": "acc_0a11"}
     api.responses["GET /v1/events/e1/explain"] = {"data": [why]}
-    assert run("explain", "e1").stdout.splitlines()[1] == "ep_0e11\tnot_subscribed\tOther types.\tAdd it."
+    assert run("events", "explain", "e1").stdout.splitlines()[1] == "ep_0e11\tnot_subscribed\tOther types.\tAdd it."
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
-    assert output("explain", "e1", "--endpoint", "0e1") == why
+    assert output("events", "explain", "e1", "--endpoint", "0e1") == why
     assert api.requests[-1].query == {"endpoint": "ep_0e11"}
     deleted = f"ep_{'0f' * 16}"
-    output("explain", "e1", "--endpoint", deleted)
+    output("events", "explain", "e1", "--endpoint", deleted)
     assert api.requests[-1].query == {"endpoint": deleted}
 
 
 def test_a_replay_is_created_from_its_options(api: FakeApi) -> None:
-    assert output("replay", "create", "ep_0e") == REPLAY
+    assert output("replays", "create", "ep_0e") == REPLAY
     assert api.requests[-1].body == {"endpoint": "ep_0e11"}
     options = ["--status", "failed", "--status", "cancelled", "--type", "athlete.*", "--after", "2026-01-01T00:00:00Z"]
     options += ["--before", "2026-02-01T00:00:00Z", "--rate", "7", "--account", "Rapids", "--dry-run"]
-    output("replay", "create", "ep_0e11", *options)
+    output("replays", "create", "ep_0e11", *options)
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     assert api.requests[-1].body == {
         "endpoint": "ep_0e11",
@@ -147,22 +147,22 @@ def test_a_replay_is_created_from_its_options(api: FakeApi) -> None:
 def test_an_invalid_replay_names_its_options(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "status", "code": "status_not_replayable", "message": "Held ones are not."}]}
     api.responses["POST /v1/replays"] = (422, {"code": "validation_failed", **wrong}, {})
-    result = run("replay", "create", "ep_0e", "--status", "held")
+    result = run("replays", "create", "ep_0e", "--status", "held")
     assert result.exit_code == 2
     assert "Held ones are not." in result.stderr
     assert "correct --status" in result.stderr
 
 
 def test_replays(api: FakeApi) -> None:
-    assert output("replay", "list") == REPLAY
-    assert run("replay", "list").stdout.splitlines()[1].startswith("rpl_0c11\tep_0e11\trunning\t10\t3\t1\t0\t")
-    assert output("replay", "show", "rpl_0c") == REPLAY
+    assert output("replays", "list") == REPLAY
+    assert run("replays", "list").stdout.splitlines()[1].startswith("rpl_0c11\tep_0e11\trunning\t10\t3\t1\t0\t")
+    assert output("replays", "show", "rpl_0c") == REPLAY
     for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
-        assert output("replay", verb, "rpl_0c", "--account", "Rapids")["state"] == state
+        assert output("replays", verb, "rpl_0c", "--account", "Rapids")["state"] == state
         assert (api.requests[-1].method, api.requests[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")
-    missing = run("replay", "show", "rpl_0f")
+    missing = run("replays", "show", "rpl_0f")
     assert missing.exit_code == 4
-    assert "uplift-server replay list" in missing.stderr
+    assert "uplift-server replays list" in missing.stderr
 
 
 @pytest.mark.parametrize("state", ["completed", "cancelled", "paused"])
@@ -170,6 +170,6 @@ def test_replay_waits_until_the_replay_stops(api: FakeApi, monkeypatch: pytest.M
     monkeypatch.setattr(replays, "LOOK_SECONDS", 0.01)
     states = iter([{**REPLAY, "reason": "counting", "total": None}, REPLAY, {**REPLAY, "state": state, "sent": 10}])
     api.responses["GET /v1/replays/rpl_0c11"] = lambda _: next(states)
-    found = output("replay", "create", "ep_0e", "--wait")
+    found = output("replays", "create", "ep_0e", "--wait")
     assert (found["state"], found["sent"]) == (state, 10)
     assert next(states, None) is None

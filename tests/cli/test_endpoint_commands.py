@@ -18,7 +18,7 @@ def test_endpoints(api: FakeApi) -> None:
     assert api.requests[-1].query == {"limit": "50", "state": "failing", "text": "x.example"}
     assert output("endpoints", "ep_0e")["url"] == "https://x.example/"
     arguments = [
-        "endpoint",
+        "endpoints",
         "create",
         "https://x.example/",
         "--account",
@@ -33,7 +33,7 @@ def test_endpoints(api: FakeApi) -> None:
     assert api.requests[-1].body == body
     output(*arguments, "--max-in-flight", "4")
     assert api.requests[-1].body == {**body, "max_in_flight": 4}
-    assert output("endpoint", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
+    assert output("endpoints", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
 
 
@@ -52,18 +52,18 @@ def test_an_endpoint_is_a_block_that_ends_with_its_health(api: FakeApi) -> None:
 
 def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
     for verb, state in (("pause", "paused"), ("enable", "enabled"), ("disable", "disabled")):
-        assert output("endpoint", verb, "ep_0e")["state"] == state
+        assert output("endpoints", verb, "ep_0e")["state"] == state
         assert (api.requests[-1].path, api.requests[-1].headers["uplift-account"]) == (
             f"/v1/endpoints/ep_0e11/{verb}",
             "acc_0a11",
         )
-    assert "state" in run("endpoint", "pause", "0e11", "--account", "Rapids").stdout
+    assert "state" in run("endpoints", "pause", "0e11", "--account", "Rapids").stdout
     for held in ("send", "drop", "keep"):
-        output("endpoint", "enable", "ep_0e", "--held", held)
+        output("endpoints", "enable", "ep_0e", "--held", held)
         assert api.requests[-1].body == {"held": held}
-    output("endpoint", "enable", "ep_0e")
+    output("endpoints", "enable", "ep_0e")
     assert api.requests[-1].body == {"held": "send"}
-    missing = run("endpoint", "pause", "ep_0f")
+    missing = run("endpoints", "pause", "ep_0f")
     assert missing.exit_code == 4
     assert "uplift-server endpoints" in missing.stderr
 
@@ -71,7 +71,7 @@ def test_an_endpoint_is_paused_enabled_and_disabled(api: FakeApi) -> None:
 def test_an_invalid_held_action_names_its_option(api: FakeApi) -> None:
     wrong = {"errors": [{"field": "held", "code": "value_unknown", "message": "Use one of 'send', 'drop' or 'keep'."}]}
     api.responses["POST /v1/endpoints/ep_0e11/enable"] = (422, {"code": "validation_failed", **wrong}, {})
-    result = run("endpoint", "enable", "ep_0e", "--held", "burn")
+    result = run("endpoints", "enable", "ep_0e", "--held", "burn")
     assert result.exit_code == 2
     assert "Use one of 'send', 'drop' or 'keep'." in result.stderr
     assert "correct --held" in result.stderr
@@ -80,14 +80,14 @@ def test_an_invalid_held_action_names_its_option(api: FakeApi) -> None:
 def test_an_endpoint_is_tested(api: FakeApi) -> None:
     attempt = {"id": "att_1", "delivery": "dlv_0f11", "outcome": "delivered", "hint": None}
     api.responses["POST /v1/endpoints/ep_0e11/test"] = attempt
-    assert output("endpoint", "test", "ep_0e") == attempt
+    assert output("endpoints", "test", "ep_0e") == attempt
     assert api.requests[-1].body == {}
-    output("endpoint", "test", "0e11", "--type", "athlete.created")
+    output("endpoints", "test", "0e11", "--type", "athlete.created")
     assert api.requests[-1].body == {"type": "athlete.created"}
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
     failed = {**attempt, "outcome": "timeout", "hint": "Answer at once."}
     api.responses["POST /v1/endpoints/ep_0e11/test"] = failed
-    result = run("endpoint", "test", "ep_0e", "--json")
+    result = run("endpoints", "test", "ep_0e", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, failed)
     assert json.loads(result.stderr)["error"] == {
         "cause": "the test attempt failed: timeout",
@@ -96,7 +96,7 @@ def test_an_endpoint_is_tested(api: FakeApi) -> None:
     }
     unknown = {"errors": [{"field": "type", "code": "event_type_unknown", "message": "The catalog has none."}]}
     api.responses["POST /v1/endpoints/ep_0e11/test"] = (422, {"code": "validation_failed", **unknown}, {})
-    assert "--type" in run("endpoint", "test", "ep_0e", "--type", "no.such").stderr
+    assert "--type" in run("endpoints", "test", "ep_0e", "--type", "no.such").stderr
 
 
 def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,27 +106,27 @@ def test_a_slow_test_is_polled_until_its_end(api: FakeApi, monkeypatch: pytest.M
     api.responses["POST /v1/endpoints/ep_0e11/test"] = (202, {**DELIVERY, "id": "dlv_0f11"}, {})
     api.responses["GET /v1/deliveries/dlv_0f11"] = lambda _: {**DELIVERY, "status": next(states)}
     api.responses["GET /v1/deliveries/dlv_0f11/attempts"] = page(attempt)
-    assert output("endpoint", "test", "ep_0e") == attempt
+    assert output("endpoints", "test", "ep_0e") == attempt
     api.responses["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "failed"}
     api.responses["GET /v1/deliveries/dlv_0f11/attempts"] = page()
-    unfinished = run("endpoint", "test", "ep_0e")
+    unfinished = run("endpoints", "test", "ep_0e")
     assert unfinished.exit_code == 1
     assert "uplift-server deliveries dlv_0f11" in unfinished.stderr
     monkeypatch.setattr(views, "TEST_SECONDS_MAX", 0.0)
     api.responses["GET /v1/deliveries/dlv_0f11"] = {**DELIVERY, "status": "pending"}
-    assert "has no result yet" in run("endpoint", "test", "ep_0e").stderr
+    assert "has no result yet" in run("endpoints", "test", "ep_0e").stderr
 
 
 def test_filters(api: FakeApi) -> None:
     api.responses["PATCH /v1/endpoints/ep_0e11"] = {**ENDPOINT, "filter": {"a": [1]}}
     event = {"id": "e1", "type": "athlete.created", "matches": False, "path": "data.a"}
     api.responses["POST /v1/endpoints/filter-preview"] = {"total": 1, "matched": 0, "events": [event]}
-    assert output("endpoint", "update", "ep_0e11", "--filter", '{"a": [1]}')["filter"] == {"a": [1]}
+    assert output("endpoints", "update", "ep_0e11", "--filter", '{"a": [1]}')["filter"] == {"a": [1]}
     assert api.requests[-1].body == {"filter": {"a": [1]}}
-    output("endpoint", "create", "https://x.example/", "--account", "Rapids", "--filter", '{"a": [1]}')
+    output("endpoints", "create", "https://x.example/", "--account", "Rapids", "--filter", '{"a": [1]}')
     assert api.requests[-1].body["filter"] == {"a": [1]}
-    shown = output("endpoint", "preview-filter", '{"a": [1]}', "--account", "Rapids", "--type", "athlete.*")
+    shown = output("endpoints", "preview-filter", '{"a": [1]}', "--account", "Rapids", "--type", "athlete.*")
     assert shown["events"] == [event]
     assert api.requests[-1].body == {"filter": {"a": [1]}, "event_types": ["athlete.*"], "limit": 20}
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
-    assert failure("endpoint", "preview-filter", "{", "--account", "Rapids")[0] == 2
+    assert failure("endpoints", "preview-filter", "{", "--account", "Rapids")[0] == 2

@@ -12,7 +12,7 @@ def test_members_are_listed_and_invited(api: FakeApi) -> None:
     assert run("members", "--account", "Rapids").stdout.splitlines()[1].split("\t")[:4] == [
         "mem_0f11", "ann@b.example", "Ann", "manager",
     ]  # fmt: skip
-    arguments = ["member", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
+    arguments = ["members", "invite", "bob@b.example", "--role", "member", "--account", "Rapids"]
     assert output(*arguments) == INVITATION
     assert api.requests[-1].body == {"email": "bob@b.example", "role": "member"}
     assert "Send the link only to the new member" not in run(*arguments).stderr
@@ -24,42 +24,42 @@ def test_members_are_listed_and_invited(api: FakeApi) -> None:
 
 def test_a_member_is_found_by_id_prefix_or_email(api: FakeApi) -> None:
     for name in ("mem_0f11", "0f", "Ann@B.example"):
-        assert output("member", "role", name, "--role", "owner", "--account", "acc_0a11")["role"] == "owner"
+        assert output("members", "role", name, "--role", "owner", "--account", "acc_0a11")["role"] == "owner"
         assert api.requests[-1].body == {"role": "owner"}
-        assert output("member", "remove", name, "--account", "acc_0a11") == {"id": "mem_0f11", "removed": True}
-        assert output("member", "reset-password", name, "--account", "acc_0a11") == LINK
-    result = run("member", "remove", "eve@b.example", "--account", "acc_0a11")
+        assert output("members", "remove", name, "--account", "acc_0a11") == {"id": "mem_0f11", "removed": True}
+        assert output("members", "reset-password", name, "--account", "acc_0a11") == LINK
+    result = run("members", "remove", "eve@b.example", "--account", "acc_0a11")
     assert result.exit_code == 4
     assert "or the full email address; to list them: `uplift-server members --account ACCOUNT`" in result.stderr
 
 
 def test_invitations_are_listed_and_withdrawn(api: FakeApi) -> None:
-    assert output("member", "invitations", "--account", "Rapids") == INVITATION
+    assert output("members", "invitations", "--account", "Rapids") == INVITATION
     for name in ("inv_0f", "bob@b.example"):
-        assert output("member", "withdraw", name, "--account", "Rapids") == {"id": "inv_0f11", "withdrawn": True}
+        assert output("members", "withdraw", name, "--account", "Rapids") == {"id": "inv_0f11", "withdrawn": True}
 
 
 def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
-    assert output("sign-in-link") == LINK
+    assert output("sign-in-links", "create") == LINK
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/sign-in-links", {})
-    assert output("sign-in-link", "--read-only") == LINK
+    assert output("sign-in-links", "create", "--read-only") == LINK
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/sign-in-links", {"read_only": True})
-    assert output("sign-in-link", "--account", "Rapids") == LINK
+    assert output("sign-in-links", "create", "--account", "Rapids") == LINK
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
-    assert output("sign-in-link", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
+    assert output("sign-in-links", "create", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
     assert api.requests[-1].body == {"email": "a@b.example", "role": "owner"}
-    assert "works once, within 5 minutes" in run("sign-in-link").stderr
-    result = run("sign-in-link", "--email", "a@b.example")
+    assert "works once, within 5 minutes" in run("sign-in-links", "create").stderr
+    result = run("sign-in-links", "create", "--email", "a@b.example")
     assert result.exit_code == 2
     assert "add --account" in result.stderr
-    result = run("sign-in-link", "--account", "Rapids", "--read-only")
+    result = run("sign-in-links", "create", "--account", "Rapids", "--read-only")
     assert result.exit_code == 2
     assert "--read-only is for operators" in result.stderr
 
 
 def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members, "server_runs", lambda _config: False)
-    result = run("sign-in-link")
+    result = run("sign-in-links", "create")
     assert result.exit_code == 1
     assert "run `uplift-server serve`" in result.stderr
     assert api.requests == []

@@ -49,7 +49,8 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         yield path, group
         return
     for name, each in inner.items():
-        yield from leaves(each, (*path, name))
+        if not each.hidden:
+            yield from leaves(each, (*path, name))
 
 
 COMMANDS = dict(leaves(typer.main.get_command(app)))
@@ -57,8 +58,8 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 def test_the_list_of_commands() -> None:
     assert {
-        ("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("account", "create"), ("key", "create"),
-        ("send",), ("endpoints",), ("deliveries",),
+        ("serve",), ("demo",), ("migrate",), ("doctor",), ("config",), ("accounts", "create"), ("keys", "create"),
+        ("events", "send"), ("endpoints", "list"), ("deliveries", "list"), ("replays", "create"),
     } <= set(COMMANDS)  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_every_command_has_help_examples_and_the_shared_options(path: tuple[str,
 def test_version_and_wrong_usage() -> None:
     assert run("--version").stdout == f"uplift-server {__version__}\n"
     assert run("nonsense").exit_code == 2
-    assert run("account", "create").exit_code == 2
+    assert run("accounts", "create").exit_code == 2
     assert run("deliveries", "--limit", "0").exit_code == 2
 
 
@@ -96,10 +97,10 @@ def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
 @pytest.mark.parametrize(
     ("arguments", "cause", "place"),
     [
-        (["deliveries", "--limit", "0"], "Invalid value for '--limit': ", "uplift-server deliveries"),
-        (["account", "create", "--nonsense"], "No such option: --nonsense", "uplift-server account create"),
-        (["account", "show"], "No such command 'show'", "uplift-server account"),
-        (["explain"], "Missing argument", "uplift-server explain"),
+        (["deliveries", "--limit", "0"], "Invalid value for '--limit': ", "uplift-server deliveries list"),
+        (["accounts", "create", "--nonsense"], "No such option: --nonsense", "uplift-server accounts create"),
+        (["keys", "show"], "No such command 'show'", "uplift-server keys"),
+        (["events", "explain"], "Missing argument", "uplift-server events explain"),
     ],
 )
 def test_wrong_usage_can_be_json(arguments: list[str], cause: str, place: str) -> None:
@@ -114,7 +115,7 @@ def test_wrong_usage_can_be_json(arguments: list[str], cause: str, place: str) -
 
 def test_help_shows_exit_codes_and_no_unknown_command() -> None:
     assert "130 stopped by" in " ".join(run("--help").stdout.split())
-    assert "show" not in run("account", "--help").stdout
+    assert "show" not in run("keys", "--help").stdout
 
 
 def test_errors_are_json_with_the_json_option() -> None:
@@ -208,7 +209,7 @@ def program(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["config"], ["config", "--json"], ["key", "create"], ["key", "create", "--json"]]
+    "arguments", [["config"], ["config", "--json"], ["keys", "create"], ["keys", "create", "--json"]]
 )
 def test_a_full_disk_is_a_normal_error(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
@@ -218,7 +219,7 @@ def test_a_full_disk_is_a_normal_error(arguments: list[str]) -> None:
     assert len(result.stderr.splitlines()) == (1 if "--json" in arguments else 2)
 
 
-@pytest.mark.parametrize("arguments", [["key", "create"], ["key", "create", "--json"]])
+@pytest.mark.parametrize("arguments", [["keys", "create"], ["keys", "create", "--json"]])
 def test_a_result_into_a_closed_pipe_is_an_error(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -309,6 +310,6 @@ def test_show_completion_prints_the_script_of_a_shell(shell: str, expected: str)
     assert "_UPLIFT_SERVER_COMPLETE" in result.stdout
 
 
-@pytest.mark.parametrize("path", [[], ["endpoint"], ["endpoint", "secret"], ["config"], ["demo"]], ids=" ".join)
+@pytest.mark.parametrize("path", [[], ["endpoints"], ["endpoints", "secret"], ["config"], ["demo"]], ids=" ".join)
 def test_flags_have_no_type(path: list[str]) -> None:
     assert "bool" not in run(*path, "--help").stdout

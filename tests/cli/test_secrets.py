@@ -28,7 +28,7 @@ def api(api: FakeApi) -> FakeApi:
 
 
 def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(app, ["endpoint", "secret", *arguments], input=stdin)
+    return CliRunner().invoke(app, ["endpoints", "secret", *arguments], input=stdin)
 
 
 def sent_body(api: FakeApi) -> Any:

@@ -64,9 +64,9 @@ def test_the_first_start_prints_a_key_once_and_commands_use_it(place: Place) -> 
         assert ready["kind"] == "ready"
         assert ready["url"] == f"http://127.0.0.1:{place[1]['UPLIFT_PORT']}"
         assert ready["operator_key"].startswith("op_")
-        created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
+        created = output(place, "accounts", "create", "Rapids", "--email", "a@b.example")
         assert output(place, "accounts")["id"] == created["id"]
-        key = output(place, "key", "create", "--account", "Rapids")["key"]
+        key = output(place, "keys", "create", "--account", "Rapids")["key"]
         assert key.startswith("sk_")
         assert run(place, "endpoints", "ep_nothing").returncode == 4
         assert '"check": "server", "result": "ok"' in run(place, "doctor", "--json").stdout
@@ -152,9 +152,9 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
     with socket.socket() as silent, serving(allowed) as (process, _):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        output(allowed, "account", "create", "Rapids", "--email", "a@b.example")
+        output(allowed, "accounts", "create", "Rapids", "--email", "a@b.example")
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        output(allowed, "endpoint", "create", url, "--account", "Rapids")
+        output(allowed, "endpoints", "create", url, "--account", "Rapids")
         # The registration event is in flight and gets no response.
         silent.settimeout(20)
         connection, _ = silent.accept()
@@ -169,7 +169,7 @@ def test_a_second_signal_does_not_wait_for_attempts_in_flight(place: Place) -> N
 
 
 def test_a_file_of_events_is_sent_once_even_if_the_command_is_repeated(place: Place) -> None:
-    account = output(place, "account", "create", "Rapids", "--email", "a@b.example")["id"]
+    account = output(place, "accounts", "create", "Rapids", "--email", "a@b.example")["id"]
     good = [
         {"type": "athlete.created", "data": {"object": {"id": f"a{number}", "first_name": "Ana"}}}
         for number in range(700)
@@ -178,7 +178,7 @@ def test_a_file_of_events_is_sent_once_even_if_the_command_is_repeated(place: Pl
     lines = [json.dumps(event) for event in good]
     lines[3:3] = ["", json.dumps({"type": "athlete.creatd", "data": {}})]
     (place[0] / "events.jsonl").write_text("\n".join(lines))
-    send = ("send", "--file", "events.jsonl", "--account", "Rapids")
+    send = ("events", "send", "--file", "events.jsonl", "--account", "Rapids")
 
     first = run(place, *send, "--json")
     assert json.loads(first.stdout) == {"accepted": 700, "duplicates": 0, "rejected": 1}
@@ -191,18 +191,18 @@ def test_a_file_of_events_is_sent_once_even_if_the_command_is_repeated(place: Pl
 
 
 def test_a_command_works_without_a_server(place: Place) -> None:
-    created = output(place, "account", "create", "Rapids", "--email", "a@b.example")
+    created = output(place, "accounts", "create", "Rapids", "--email", "a@b.example")
     assert output(place, "accounts")["id"] == created["id"]
-    sent = output(place, "send", "athlete.created", "--account", "Rapids")
+    sent = output(place, "events", "send", "athlete.created", "--account", "Rapids")
     assert (sent["duplicate"], sent["deliveries"]) == (False, 0)
     assert (
         "no subscription of the account matches it"
-        in run(place, "send", "athlete.created", "--account", "Rapids").stderr
+        in run(place, "events", "send", "athlete.created", "--account", "Rapids").stderr
     )
-    output(place, "endpoint", "create", "https://203.0.114.1/", "--account", "Rapids")
-    sent = run(place, "send", "athlete.created", "--account", "Rapids")
+    output(place, "endpoints", "create", "https://203.0.114.1/", "--account", "Rapids")
+    sent = run(place, "events", "send", "athlete.created", "--account", "Rapids")
     assert "The event is stored. To process it, start the server" in sent.stderr
-    rejected = run(place, "endpoint", "create", "http://10.0.0.1/", "--account", "Rapids")
+    rejected = run(place, "endpoints", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert rejected.returncode == 2
     assert rejected.stderr.startswith("Error: the URL: ")
     assert rejected.stdout == ""
@@ -230,7 +230,7 @@ def test_doctor_finds_a_server_with_another_database(
 @pytest.fixture
 def database(place: Place) -> Path:
     """The database file of a stopped server."""
-    result = run(place, "account", "create", "Rapids", "--email", "a@b.example")
+    result = run(place, "accounts", "create", "Rapids", "--email", "a@b.example")
     assert result.returncode == 0, result.stderr
     return place[0] / "uplift-data/uplift.db"
 

@@ -50,7 +50,7 @@ def commands(html: str) -> set[str]:
     return {line for line in lines if line.partition(" ")[0] in {*PROGRAMS, "curl"} and " " in line}
 
 
-@pytest.mark.parametrize("line", ["uplift endpoints change x", "uplift-server key create name", "uplift nothing"])
+@pytest.mark.parametrize("line", ["uplift endpoints change x", "uplift-server keys create name", "uplift nothing"])
 def test_unknown_commands_fail_to_parse(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|unexpected"):
         parse(line)
@@ -127,8 +127,8 @@ def test_operators_see_their_own_form_of_each_command(server: Server, shared_rec
         for sheet in html.split('class="calls"')[1:]:
             shown |= commands(sheet.partition("</section>")[0])
     endpoint = full_account.ids["endpoint"]
-    assert f"uplift-server endpoints {endpoint} --account {full_account.id}" in shown
-    assert f"uplift-server delivery resend {full_account.ids['delivery']} --account {full_account.id}" in shown
+    assert f"uplift-server endpoints show {endpoint} --account {full_account.id}" in shown
+    assert f"uplift-server deliveries resend {full_account.ids['delivery']} --account {full_account.id}" in shown
     assert not [line for line in shown if line.startswith("uplift ")]
 
 
@@ -143,6 +143,6 @@ def test_a_resend_preview_shows_its_command(server: Server, shared_receiver: Rec
     shown = wait_for(lambda: commands(guest.get(path).html), "the delivery can be resent")
     assert f"uplift deliveries resend {filters}" in shown
     shown = commands(visitors.operator(server).get(path).html)
-    assert f"uplift-server delivery resend {filters} --account {full_account.id}" in shown
+    assert f"uplift-server deliveries resend {filters} --account {full_account.id}" in shown
     pending = guest.get(path.replace("delivered", "pending")).text
     assert "You can resend failed, cancelled and delivered deliveries." in pending

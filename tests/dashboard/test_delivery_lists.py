@@ -67,7 +67,7 @@ def test_operators_find_deliveries_of_all_accounts(server: Server, receiver: Rec
     page = guest.get("/operator/deliveries?object_id=shared_object")
     assert all(each in page.html for each in deliveries)
     assert "Herons 2" in page.text
-    assert "uplift-server deliveries --object-id shared_object" in page.text
+    assert "uplift-server deliveries list --object-id shared_object" in page.text
     for query in ("account=herons%202", f"account={accounts[1][0]}", "endpoint=/herons/1"):
         one = guest.get(f"/operator/deliveries?object_id=shared_object&{query}")
         assert [each in one.html for each in deliveries] == [False, True], query

@@ -46,7 +46,7 @@ def test_a_preview_counts_deliveries_and_starts_a_replay(server: Server, receive
     console = preview(
         operator(server), account, endpoint=endpoint, status="delivered", types=TYPE, rate_per_second="100"
     )
-    assert f"uplift-server replay create {endpoint} --status delivered --type {TYPE} --rate 100" in console.text
+    assert f"uplift-server replays create {endpoint} --status delivered --type {TYPE} --rate 100" in console.text
     assert len(receiver.on("/hook")) == 5
     page = start(guest, account, shown_preview)
     assert "Replay started." in page.text
@@ -79,7 +79,7 @@ def test_a_replay_sends_missing_events(server: Server, receiver: Receiver) -> No
     shown_preview = preview(guest, account, endpoint=late, include_missing="1")
     assert "3 deliveries to" in shown_preview.text
     assert "0 existing, and 3 for events that the endpoint never received" in shown_preview.text
-    assert f"uplift-server replay create {late} --only-missing" in shown_preview.text
+    assert f"uplift-server replays create {late} --only-missing" in shown_preview.text
     assert '"status": [], "include_missing": true' in shown_preview.text
     page = start(guest, account, shown_preview)
     # Several attempts are in flight at once, so the receiver sees them in any order.

@@ -296,7 +296,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         sent = result("send", TYPE, "--account", account, "--data", "data.json", "--json")
         assert sent.returncode == 0, sent
         receiver.wait("/hook", 1)
-        tested = result("endpoint", "test", endpoint)
+        tested = result("endpoints", "test", endpoint)
         assert tested.returncode == 75, tested
         explanation = " ".join(tested.stderr.split())
         assert "set UPLIFT_HOST and UPLIFT_PORT to a server with the role api" in explanation
@@ -316,7 +316,7 @@ def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
         wait_for(lambda: settled(api, delivery)["status"] == "delivered", "the outcome is stored")
         worker.stop()
         environ = {**server.environ, "UPLIFT_OPERATOR_KEY": ""}
-        command = [PROGRAM, "delivery", "resend", delivery]
+        command = [PROGRAM, "deliveries", "resend", delivery]
         subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
         assert api.ok("POST", f"/v1/deliveries/{delivery}/cancel")["status"] == "delivered"
         subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, timeout=60, check=True)
@@ -327,7 +327,7 @@ def test_a_resend_without_a_worker_does_not_wait_for_a_lease(
 def test_a_link_points_to_an_api_server(tmp_path: Path, postgres_url: str) -> None:
     def link(server: Server, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [PROGRAM, "sign-in-link", "--json", *arguments],
+            [PROGRAM, "sign-in-links", "create", "--json", *arguments],
             env=server.environ | environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 

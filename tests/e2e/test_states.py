@@ -157,7 +157,7 @@ def test_a_test_of_a_disabled_endpoint_returns_the_response(server: Server, rece
     )
     assert receiver.on("/tested")[-1].json["type"] == "export.completed"
     receiver.url("/tested", receiving.respond(503))
-    code, attempt = command(server, "endpoint", "test", endpoint, "--type", TYPE)
+    code, attempt = command(server, "endpoints", "test", endpoint, "--type", TYPE)
     assert (code, attempt["outcome"], attempt["status_code"]) == (1, "server_error", 503)
     shown = api.ok("GET", f"/v1/endpoints/{endpoint}")
     assert (shown["state"], shown["health"]["status"], shown["health"]["last_outcome"]) == ("disabled", "unknown", None)
@@ -172,7 +172,7 @@ def test_a_slow_test_returns_early_and_completes_later(server: Server, receiver:
     assert (response.status, response.json["status"]) == (202, "pending")
     assert 3 < response.seconds < 5
     assert settled(api, response.json["id"])["status"] == "delivered"
-    code, attempt = command(server, "endpoint", "test", endpoint)
+    code, attempt = command(server, "endpoints", "test", endpoint)
     assert (code, attempt["outcome"]) == (0, "delivered")
     assert attempt["duration_ms"] > 5000
 

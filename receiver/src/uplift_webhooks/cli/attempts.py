@@ -8,6 +8,7 @@ from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
     Before,
+    Deliveries,
     Endpoints,
     EventTypes,
     Limit,
@@ -15,11 +16,10 @@ from uplift_webhooks.cli.kit.inputs import (
     Outcomes,
     StatusCodes,
 )
-from uplift_webhooks.cli.kit.lookup import event_type as find_type
-from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.lookup import find, matching
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _COLUMNS: Final = [
@@ -32,18 +32,14 @@ _COLUMNS: Final = [
     Column("started_at", "STARTED", dropped=4),
 ]
 _PATH: Final = "/v1/attempts"
-_OPTIONS: Final = {**DELIVERY_OPTIONS, "delivery": "--delivery"}
 
 Attempt = Annotated[str, typer.Argument(metavar="ATTEMPT", help="ID of the attempt, or a unique ID prefix.")]
-Deliveries = Annotated[
-    list[str] | None,
-    typer.Option("--delivery", metavar="DELIVERY", help="Only this delivery: its ID or a unique ID prefix."),
-]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "attempts", "List and show attempts.")
+    group = noun("List and show attempts.")
+    add(app, "attempts", group)
     command(
         group,
         "list",
@@ -73,23 +69,19 @@ def list_attempts(
     An attempt matches one value of each option.
     """
     calls = session.calls()
-    endpoints = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint or ()]
-    deliveries = [find(calls, "/v1/deliveries", "delivery", "dlv_", each)["id"] for each in delivery or ()]
-    with options(**_OPTIONS):
-        for name in event_type or ():
-            find_type(calls, name)
-        found = calls.items(
-            _PATH,
-            limit=limit,
-            endpoint=endpoints,
-            delivery=deliveries,
-            type=event_type,
-            outcome=outcome,
-            status_code=status_code,
-            object_id=object_id,
-            created_after=after,
-            created_before=before,
-        )
+    query = matching(
+        calls,
+        endpoint=endpoint,
+        delivery=delivery,
+        event_type=event_type,
+        outcome=outcome,
+        status_code=status_code,
+        object_id=object_id,
+        after=after,
+        before=before,
+    )
+    with options(**DELIVERY_OPTIONS):
+        found = calls.items(_PATH, limit=limit, **query)
         session.output.rows(found, _COLUMNS, empty="No matching attempts. To list deliveries: uplift deliveries")
 
 

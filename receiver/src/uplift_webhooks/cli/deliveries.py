@@ -21,12 +21,11 @@ from uplift_webhooks.cli.kit.inputs import (
     Yes,
     one_or_matching,
 )
-from uplift_webhooks.cli.kit.lookup import event_type as find_type
-from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.lookup import find, matching
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.kit.views import explain_wait, resend_matching, show_delivery
-from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _COLUMNS: Final = [
@@ -56,7 +55,8 @@ Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the del
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "deliveries", "List, show, resend and cancel deliveries.")
+    group = noun("List, show, resend and cancel deliveries.")
+    add(app, "deliveries", group)
     command(
         group,
         "list",
@@ -99,23 +99,20 @@ def list_deliveries(
     A delivery matches one value of each option.
     """
     calls = session.calls()
-    chosen = [find(calls, "/v1/endpoints", "endpoint", "ep_", each)["id"] for each in endpoint or ()]
+    query = matching(
+        calls,
+        status=status,
+        endpoint=endpoint,
+        event_type=event_type,
+        outcome=outcome,
+        status_code=status_code,
+        object_id=object_id,
+        after=after,
+        before=before,
+        test=test,
+    )
     with options(**DELIVERY_OPTIONS):
-        for name in event_type or ():
-            find_type(calls, name)
-        found = calls.items(
-            _PATH,
-            limit=limit,
-            status=status,
-            endpoint=chosen,
-            type=event_type,
-            outcome=outcome,
-            status_code=status_code,
-            object_id=object_id,
-            created_after=after,
-            created_before=before,
-            test=test,
-        )
+        found = calls.items(_PATH, limit=limit, **query)
         shown = found if session.output.as_json else map(explain_wait, found)
         session.output.rows(
             shown, _COLUMNS, empty="No matching deliveries. To send an event: uplift trigger --endpoint ENDPOINT"

@@ -33,12 +33,11 @@ from uplift_webhooks.cli.kit.inputs import (
     Text,
     Uid,
 )
-from uplift_webhooks.cli.kit.lookup import event_type as find_type
-from uplift_webhooks.cli.kit.lookup import find, known_type
+from uplift_webhooks.cli.kit.lookup import find, find_type, known_type
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.kit.views import endpoint_row, show_check, show_endpoint, show_test
-from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _PATH: Final = "/v1/endpoints"
@@ -59,7 +58,8 @@ TestType = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "endpoints", "List, show, create, update, test, verify, pause, enable and delete endpoints.")
+    group = noun("List, show, create, update, test, verify, pause, enable and delete endpoints.")
+    add(app, "endpoints", group)
     command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --cause dns"))(
         list_endpoints
     )

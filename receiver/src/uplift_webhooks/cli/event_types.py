@@ -6,15 +6,15 @@ import typer
 
 from uplift_webhooks.cli.kit import catalog
 from uplift_webhooks.cli.kit.inputs import Limit
-from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, event_type
-from uplift_webhooks.cli.kit.program import Noun
+from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, find_type
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.session import Session, command
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = typer.Typer(cls=Noun, help="List the event types of the catalog, or show one by its name.")
-    app.add_typer(group, name="event-types")
+    group = noun("List and show the event types of the catalog.")
+    add(app, "event-types", group)
     command(group, "list", examples=("uplift event-types",))(list_types)
     command(group, "show", examples=("uplift event-types athlete.created",))(show)
 
@@ -28,4 +28,4 @@ def show(
     session: Session, name: Annotated[str, typer.Argument(metavar="TYPE", help="Name of the event type.")]
 ) -> None:
     """Show an event type with its schema and example."""
-    catalog.show_event_type(session.output, event_type(session.calls(), name))
+    catalog.show_event_type(session.output, find_type(session.calls(), name))

@@ -19,7 +19,7 @@ from uplift_webhooks.cli import (
     trigger,
     verification,
 )
-from uplift_webhooks.cli.kit.program import program, require_standard_output
+from uplift_webhooks.cli.kit.program import program, register, require_standard_output
 
 app: Final[typer.Typer] = program(
     "uplift",
@@ -37,22 +37,14 @@ app: Final[typer.Typer] = program(
         ),
     ),
 )
-# In the order of the help: develop, inspect, change.
-for _each in (
-    listen,
-    trigger,
-    verification,
-    events,
-    reconcile,
-    deliveries,
-    attempts,
-    replays,
-    stats,
-    endpoints,
-    event_types,
-    ips,
-):
-    _each.register(app)
+register(
+    app,
+    {
+        "Develop": (listen, trigger, verification),
+        "Inspect and change": (events, reconcile, deliveries, attempts, replays, stats, endpoints, event_types),
+        "Server": (ips,),
+    },
+)
 
 
 def start() -> None:

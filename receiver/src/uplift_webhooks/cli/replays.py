@@ -7,6 +7,7 @@ import typer
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.inputs import After, Before, Limit
 from uplift_webhooks.cli.kit.lookup import find
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.replays import (
     REPLAY_OPTIONS,
@@ -20,7 +21,6 @@ from uplift_webhooks.cli.kit.replays import (
     replay_body,
 )
 from uplift_webhooks.cli.kit.tables import Column
-from uplift_webhooks.cli.nouns import noun
 from uplift_webhooks.cli.session import Session, command
 
 _PATH: Final = "/v1/replays"
@@ -40,7 +40,8 @@ Replay = Annotated[str, typer.Argument(metavar="REPLAY", help="ID of the replay,
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    group = noun(app, "replays", "List, show, create, pause, resume and cancel replays.")
+    group = noun("List, show, create, pause, resume and cancel replays.")
+    add(app, "replays", group)
     command(group, "list", examples=("uplift replays",))(list_replays)
     command(group, "show", examples=("uplift replays rpl_0197f0c2",))(show)
     command(

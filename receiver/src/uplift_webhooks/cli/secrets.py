@@ -8,7 +8,7 @@ from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Overlap, SecretFile, UpliftHeader, read_secret
 from uplift_webhooks.cli.kit.lookup import find
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group
 from uplift_webhooks.cli.kit.rejections import Converted, Name, options
 from uplift_webhooks.cli.quantities import duration_seconds
 from uplift_webhooks.cli.session import Session, command
@@ -23,18 +23,18 @@ Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the end
 
 def register(endpoints: typer.Typer) -> None:
     """Add the group `secret` to the commands of endpoints."""
-    group = typer.Typer(cls=Group, help="Show and rotate the secret of an endpoint.", no_args_is_help=True)
-    endpoints.add_typer(group, name="secret")
-    command(group, "show", examples=("uplift endpoints secret show ep_0197f0c2",))(show)
+    commands = group("Show and rotate the secret of an endpoint.")
+    add(endpoints, "secret", commands)
+    command(commands, "show", examples=("uplift endpoints secret show ep_0197f0c2",))(show)
     command(
-        group,
+        commands,
         "rotate",
         examples=(
             "uplift endpoints secret rotate ep_0197f0c2 --overlap 3d",
             "pass show uplift/rapids | uplift endpoints secret rotate ep_0197f0c2 --secret-file -",
         ),
     )(rotate)
-    command(group, "expire-old", examples=("uplift endpoints secret expire-old ep_0197f0c2",))(expire_old)
+    command(commands, "expire-old", examples=("uplift endpoints secret expire-old ep_0197f0c2",))(expire_old)
 
 
 def show(session: Session, endpoint: Endpoint) -> None:

@@ -10,19 +10,16 @@ from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import OWN_DATA_OPTIONS, Limit, Metadata, Uid, metadata_of
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
-account_app: Final = typer.Typer(
-    cls=Group, help="Create and delete accounts. To list them, use `uplift-server accounts`.", no_args_is_help=True
-)
-key_app: Final = typer.Typer(
-    cls=Group,
-    help="Create, update and revoke API keys. To list them, use `uplift-server keys`.",
-    no_args_is_help=True,
-)
+account_app: Final = noun("List, show, create, update and delete accounts.")
+key_app: Final = noun("List, create, update and revoke API keys.")
 
+NamedAccount = Annotated[
+    str, typer.Argument(metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix.")
+]
 Account = Annotated[
     str, typer.Option("--account", metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix.")
 ]
@@ -47,15 +44,12 @@ Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(account_app, name="account")
-    app.add_typer(key_app, name="key")
-    command(app, "accounts", examples=("uplift-server accounts",))(accounts)
-    command(app, "keys", examples=("uplift-server keys --account 'Rapids Academy'", "uplift-server keys --service"))(
-        keys
-    )
+    add(app, "accounts", account_app, former="account")
+    add(app, "keys", key_app, former="key")
 
 
-def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
+@command(account_app, "list", examples=("uplift-server accounts",))
+def list_accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
     """List accounts, newest first."""
     with reach(session.config()) as client:
         session.output.rows(
@@ -66,12 +60,21 @@ def accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> None:
                 Column("contact_emails", "CONTACTS", gives=True),
                 Column("created_at", "CREATED", "timestamp"),
             ],
-            empty="No accounts yet. To create one: uplift-server account create NAME --email ADDRESS",
+            empty="No accounts yet. To create one: uplift-server accounts create NAME --email ADDRESS",
             wide=wide,
         )
 
 
-@command(account_app, "create", examples=("uplift-server account create 'Rapids Academy' --email data@rapids.example",))
+@command(account_app, "show", examples=("uplift-server accounts acc_0197f0c2",))
+def show_account(session: Session, account: NamedAccount) -> None:
+    """Show an account."""
+    with reach(session.config()) as client:
+        session.output.fields(lookup.account(client, account))
+
+
+@command(
+    account_app, "create", examples=("uplift-server accounts create 'Rapids Academy' --email data@rapids.example",)
+)
 def create_account(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the account.")],
@@ -96,12 +99,36 @@ def create_account(
         session.output.fields(client.post("/v1/accounts", body))
 
 
-@command(account_app, "delete", examples=("uplift-server account delete acc_0197f0c2 --yes",))
+@command(
+    account_app,
+    "update",
+    examples=("uplift-server accounts update acc_0197f0c2 --email data@rapids.example --email it@rapids.example",),
+)
+def update_account(
+    session: Session,
+    account: NamedAccount,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="New name.")] = None,
+    email: Annotated[
+        list[str] | None,
+        typer.Option("--email", metavar="ADDRESS", help="New contact. Repeatable. Replaces all contacts."),
+    ] = None,
+    uid: Uid = None,
+    metadata: Metadata = None,
+) -> None:
+    """Update an account. Omitted options stay unchanged."""
+    given = {"name": name, "contact_emails": email, "uid": uid, "metadata": metadata_of(metadata)}
+    body = {field: value for field, value in given.items() if value is not None}
+    if not body:
+        raise CliError("nothing to update", "add at least one option", ExitCode.USAGE)
+    names = {"name": "--name", "contact_emails": "--email", **OWN_DATA_OPTIONS}
+    with reach(session.config()) as client, options(**names):
+        session.output.fields(client.patch(lookup.account_path(client, account), body))
+
+
+@command(account_app, "delete", examples=("uplift-server accounts delete acc_0197f0c2 --yes",))
 def delete_account(
     session: Session,
-    account: Annotated[
-        str, typer.Argument(metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix.")
-    ],
+    account: NamedAccount,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm the deletion.")] = False,
 ) -> None:
     """Delete an account with its endpoints, keys and members.
@@ -120,7 +147,8 @@ def delete_account(
         session.output.fields({"id": found["id"], "deleted": True})
 
 
-def keys(
+@command(key_app, "list", examples=("uplift-server keys --account 'Rapids Academy'", "uplift-server keys --service"))
+def list_keys(
     session: Session, account: KeyOwner = None, service: Service = False, limit: Limit = 50, wide: Wide = False
 ) -> None:
     """List an account's API keys, or the service keys.
@@ -140,7 +168,7 @@ def keys(
                 Column("created_at", "CREATED", "timestamp"),
                 Column("expires_at", "EXPIRES", "timestamp"),
             ],
-            empty=f"No keys yet. To create one: uplift-server key create {owner}",
+            empty=f"No keys yet. To create one: uplift-server keys create {owner}",
             wide=wide,
         )
 
@@ -149,10 +177,10 @@ def keys(
     key_app,
     "create",
     examples=(
-        "uplift-server key create --account acc_0197f0c2",
-        "uplift-server key create --account acc_0197f0c2 --scopes events:read,deliveries:read --name reports",
-        "uplift-server key create --service --name capture --scopes events:write --expires-at 2027-01-31T00:00:00Z",
-        "uplift-server key create",
+        "uplift-server keys create --account acc_0197f0c2",
+        "uplift-server keys create --account acc_0197f0c2 --scopes events:read,deliveries:read --name reports",
+        "uplift-server keys create --service --name capture --scopes events:write --expires-at 2027-01-31T00:00:00Z",
+        "uplift-server keys create",
     ),
 )
 def create_key(
@@ -215,8 +243,8 @@ def create_key(
     key_app,
     "update",
     examples=(
-        "uplift-server key update key_0197f0c2 --account acc_0197f0c2 --name 'old server'",
-        "uplift-server key update key_0197f0c2 --service --expires-at 2027-01-31T00:00:00Z",
+        "uplift-server keys update key_0197f0c2 --account acc_0197f0c2 --name 'old server'",
+        "uplift-server keys update key_0197f0c2 --service --expires-at 2027-01-31T00:00:00Z",
     ),
 )
 def update_key(
@@ -247,8 +275,8 @@ def update_key(
     key_app,
     "revoke",
     examples=(
-        "uplift-server key revoke key_0197f0c2 --account acc_0197f0c2",
-        "uplift-server key revoke key_0197f0c2 --service",
+        "uplift-server keys revoke key_0197f0c2 --account acc_0197f0c2",
+        "uplift-server keys revoke key_0197f0c2 --service",
     ),
 )
 def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Service = False) -> None:

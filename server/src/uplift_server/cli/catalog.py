@@ -1,6 +1,6 @@
-"""The event catalog command."""
+"""Commands for the event catalog."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -9,25 +9,28 @@ from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit import catalog
 from uplift_webhooks.cli.kit.inputs import Limit
-from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, event_type
+from uplift_webhooks.cli.kit.lookup import SEARCHED_MAX, find_type
+from uplift_webhooks.cli.kit.program import add, noun
+
+type_app: Final = noun("List and show the event types of the catalog.")
 
 
 def register(app: typer.Typer) -> None:
     """Register the command of this module."""
-    command(app, "event-types", examples=("uplift-server event-types", "uplift-server event-types athlete.created"))(
-        event_types
-    )
+    add(app, "event-types", type_app)
 
 
-def event_types(
-    session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="TYPE", help="Event type to show.")] = None,
-    limit: Limit = SEARCHED_MAX,
-    wide: Wide = False,
-) -> None:
-    """List the event types of the catalog, or show one with its schema and example."""
+@command(type_app, "list", examples=("uplift-server event-types",))
+def list_types(session: Session, limit: Limit = SEARCHED_MAX, wide: Wide = False) -> None:
+    """List the event types."""
     with reach(session.config()) as client:
-        if name is not None:
-            catalog.show_event_type(session.output, event_type(client, name))
-            return
         catalog.list_event_types(session.output, client, limit, wide=wide)
+
+
+@command(type_app, "show", examples=("uplift-server event-types athlete.created",))
+def show_type(
+    session: Session, name: Annotated[str, typer.Argument(metavar="TYPE", help="Name of the event type.")]
+) -> None:
+    """Show an event type with its schema and example."""
+    with reach(session.config()) as client:
+        catalog.show_event_type(session.output, find_type(client, name))

@@ -1,6 +1,5 @@
-"""Commands for events and deliveries."""
+"""Commands for deliveries and their attempts."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -8,19 +7,18 @@ import typer
 
 from uplift_server.cli import lookup
 from uplift_server.cli.accounts import AnyAccount, Wide
-from uplift_server.cli.event_files import send_file
 from uplift_server.cli.reach import reach, when_sent
 from uplift_server.cli.session import Session, command
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.scheduling.waiting import WaitingFor
-from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
     Before,
+    Deliveries,
     Endpoints,
     EventTypes,
     Limit,
@@ -30,13 +28,10 @@ from uplift_webhooks.cli.kit.inputs import (
     Statuses,
     Test,
     Yes,
-    input_name,
     one_or_matching,
-    read_input,
 )
-from uplift_webhooks.cli.kit.lookup import event_type as find_type
-from uplift_webhooks.cli.kit.lookup import known_type
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.lookup import matching
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column, distance
 from uplift_webhooks.cli.kit.views import resend_matching, show_delivery
@@ -61,20 +56,19 @@ _TERMINAL_COLUMNS: Final = [
     Column("attempts_made", "ATTEMPTS", dropped=1),
     Column("created_at", "CREATED", "timestamp", dropped=2),
 ]
-_EXPLANATION_COLUMNS: Final = [
-    Column("endpoint", "ENDPOINT", "id"),
-    Column("reason", "REASON"),
-    Column("text", "EXPLANATION", folds=True),
-    Column("hint", "HOW TO FIX", folds=True),
+_ALL_ATTEMPTS_COLUMNS: Final = [
+    Column("id", "ATTEMPT", "id"),
+    Column("endpoint", "ENDPOINT", "id", dropped=3),
+    Column("number", "NUMBER", dropped=2),
+    Column("outcome", "OUTCOME"),
+    Column("status_code", "CODE"),
+    Column("duration_ms", "MS", dropped=1),
+    Column("started_at", "STARTED", "timestamp", dropped=4),
 ]
-delivery_app: Final = typer.Typer(
-    cls=Group,
-    help="Resend and cancel deliveries. To list them, use `uplift-server deliveries`.",
-    no_args_is_help=True,
-)
+attempt_app: Final = noun("List and show attempts.")
+delivery_app: Final = noun("List, show, resend and cancel deliveries.")
 
 Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the delivery, or a unique ID prefix.")]
-_ENDPOINT_ID_CHARACTERS: Final = len("ep_") + 32
 _ATTEMPT_COLUMNS: Final = [
     Column("number", "ATTEMPT"),
     Column("started_at", "STARTED", "timestamp"),
@@ -88,181 +82,21 @@ _ATTEMPT_COLUMNS: Final = [
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(delivery_app, name="delivery")
-    command(
-        app,
-        "send",
-        examples=(
-            "uplift-server send movement.analytics.created --account acc_0197f0c2",
-            "uplift-server send movement.analytics.created --account acc_0197f0c2 --data data.json",
-            "uplift-server send movement.analytics.created --account acc_0197f0c2 --data - < data.json",
-            "uplift-server send --file events.jsonl --account acc_0197f0c2",
-        ),
-    )(send)
-    command(
-        app,
-        "deliveries",
-        examples=(
-            "uplift-server deliveries --status failed",
-            "uplift-server deliveries --account acc_0197f0c2 --endpoint ep_0197f0c2 --limit 10",
-            "uplift-server deliveries --status-code 5xx --object-id athlete_4711",
-            "uplift-server deliveries dlv_0197f0c2",
-        ),
-    )(deliveries)
-    command(
-        app,
-        "explain",
-        examples=(
-            "uplift-server explain 0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e",
-            "uplift-server explain 0197f0c2 --endpoint ep_0197f0c2",
-        ),
-    )(explain)
+    add(app, "deliveries", delivery_app, former="delivery")
+    add(app, "attempts", attempt_app)
 
 
-def explain(
+@command(
+    delivery_app,
+    "list",
+    examples=(
+        "uplift-server deliveries --status failed",
+        "uplift-server deliveries list --account acc_0197f0c2 --endpoint ep_0197f0c2 --limit 10",
+        "uplift-server deliveries list --status-code 5xx --object-id athlete_4711",
+    ),
+)
+def list_deliveries(
     session: Session,
-    event: Annotated[str, typer.Argument(metavar="EVENT", help="ID of the event, or a unique ID prefix.")],
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--endpoint",
-            metavar="ENDPOINT",
-            help="ID or uid of an endpoint, or a unique ID prefix. Default: all endpoints of the account.",
-        ),
-    ] = None,
-    account: AnyAccount = None,
-    wide: Wide = False,
-) -> None:
-    """Explain why an event did or did not reach each endpoint of its account.
-
-    The output explains how to fix each problem. For a deleted endpoint, use the full ID.
-    """
-    with reach(session.config()) as client:
-        owner = lookup.owner(client, account)
-        found = lookup.event(client, event, owner)
-        owner = owner or found.get("account")
-        # Lists omit deleted endpoints, so a deleted one requires its full ID.
-        is_full = endpoint is not None and endpoint.startswith("ep_") and len(endpoint) == _ENDPOINT_ID_CHARACTERS
-        chosen = endpoint if endpoint is None or is_full else lookup.endpoint(client, endpoint, owner)["id"]
-        with options(endpoint="--endpoint"):
-            answer = client.get(f"/v1/events/{segment(found['id'])}/explain", account=owner, endpoint=chosen)
-        session.output.rows(
-            answer["data"], _EXPLANATION_COLUMNS, empty="The event's account has no endpoints.", wide=wide
-        )
-
-
-def send(
-    session: Session,
-    event_type: Annotated[
-        str | None, typer.Argument(metavar="TYPE", help="Event type, such as athlete.created.", show_default=False)
-    ] = None,
-    account: Annotated[
-        str | None,
-        typer.Option(
-            "--account",
-            metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. With --file: for events without an account.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="FILE", help="JSON file with the event's data, or - for standard input."
-                     " Default: the example from the catalog."),
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", metavar="FILE", help="Send many events: a file with a JSON object in each line, or - for"
-                     " standard input. Fields: type, data, account, id, idempotency_key, expires_at."),
-    ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(
-            "--idempotency-key",
-            metavar="KEY",
-            help="Idempotency key. If you repeat the command with the same key, the server sends the event once.",
-        ),
-    ] = None,
-) -> None:  # fmt: skip
-    """Send an event to the subscribed endpoints of an account, or all events of a file.
-
-    When the command exits with 0, the events and their deliveries are stored. If no server is running, the deliveries
-    wait until you start one. If you repeat a command with --file, the server does not store the same lines again.
-    """
-    if (event_type is None) == (file is None):
-        raise CliError("send takes TYPE or --file", "pass one of them", ExitCode.USAGE)
-    if file is not None and (data is not None or idempotency_key is not None):
-        raise CliError("--file does not allow --data and --idempotency-key", "omit them", ExitCode.USAGE)
-    if event_type is not None and account is None:
-        raise CliError("the option --account is missing", "list accounts with `uplift-server accounts`", ExitCode.USAGE)
-    content = None if data is None else _read_json(data)
-    with reach(session.config()) as client:
-        owner = None if account is None else lookup.account(client, account)["id"]
-        if event_type is None or owner is None:
-            send_file(client, session.output, file or "-", owner)
-            if not client.sends:
-                session.output.note(f"The events are stored. {when_sent(session.config())}")
-        else:
-            _send_one(session, client, event_type, owner, content, idempotency_key)
-
-
-def _send_one(
-    session: Session, client: Calls, event_type: str, owner: str, content: object, idempotency_key: str | None
-) -> None:
-    """Send one event."""
-    if content is None:
-        content = _example(client, event_type)
-    body = {"type": event_type, "data": content}
-    with (
-        known_type(client, event_type),
-        options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
-    ):
-        sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
-    created = _delivery_count(client, sent["id"], owner)
-    session.output.fields(sent if created is None else {**sent, "deliveries": created})
-    if created == 0:
-        session.output.note(
-            f"The event is stored without deliveries: no subscription of the account matches it. For details, run:"
-            f" uplift-server explain {sent['id']}"
-        )
-    elif not client.sends:
-        session.output.note(f"The event is stored. {when_sent(session.config())}")
-
-
-def _delivery_count(client: Calls, event_id: str, owner: str) -> int | None:
-    """Return the number of deliveries of a stored event; None if that request fails."""
-    try:
-        counts: dict[str, int] = client.get(f"/v1/events/{segment(event_id)}", account=owner)["deliveries"]
-    except (CliError, KeyError):
-        return None
-    return sum(counts.values())
-
-
-def _example(client: Calls, event_type: str) -> object:
-    example = find_type(client, event_type).get("example")
-    if example is None:
-        raise CliError(f"the catalog has no example of {event_type}", "pass the data with --data", ExitCode.USAGE)
-    found: object = example
-    return found
-
-
-def _read_json(source: str) -> object:
-    """Read JSON from a file or standard input. Raises CliError."""
-    raw = read_input(source, EVENT_DATA_BYTES_MAX * 2, "use a readable JSON file")
-    try:
-        content: object = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CliError(
-            f"{input_name(source)} is not valid JSON: {error}", "correct the JSON", ExitCode.USAGE
-        ) from error
-    return content
-
-
-def deliveries(
-    session: Session,
-    delivery: Annotated[
-        str | None,
-        typer.Argument(metavar="DELIVERY", help="ID of the delivery to show, or a unique ID prefix."),
-    ] = None,
     account: AnyAccount = None,
     status: Statuses = None,
     endpoint: Endpoints = None,
@@ -279,9 +113,9 @@ def deliveries(
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List deliveries, newest first, or show one with its attempts.
+    """List deliveries, newest first.
 
-    For each failed attempt, the output shows the cause and how to fix it.
+    A delivery matches one value of each option.
     """
     known = [each.text for each in Status]
     for name in status or ():
@@ -292,53 +126,53 @@ def deliveries(
         raise CliError("--event allows only --status, --endpoint and --type", "omit the other options", ExitCode.USAGE)
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
-        if delivery is not None:
-            found_one = lookup.delivery(client, delivery, owner)
-            show_delivery(session.output, client, found_one, _ATTEMPT_COLUMNS, owner or found_one.get("account"))
-            return
-        path = "/v1/deliveries"
-        if event is not None:
-            path = f"/v1/events/{segment(lookup.event(client, event, owner)['id'])}/deliveries"
-        filters = {
-            "status": status,
-            "endpoint": [lookup.endpoint(client, each, owner)["id"] for each in endpoint or ()],
-            "type": event_type,
-        }
-        if event is not None:
-            found = _filtered(client.items(path, limit=limit, account=owner), filters)
+        query = matching(
+            client,
+            owner,
+            status=status,
+            endpoint=endpoint,
+            event_type=event_type,
+            outcome=outcome,
+            status_code=status_code,
+            object_id=object_id,
+            after=after,
+            before=before,
+            test=test,
+        )
+        if event is None:
+            found = client.items("/v1/deliveries", limit=limit, account=owner, **query)
         else:
-            found = client.items(
-                path,
-                limit=limit,
-                account=owner,
-                **filters,
-                outcome=outcome,
-                status_code=status_code,
-                object_id=object_id,
-                created_after=after,
-                created_before=before,
-                test=test,
-            )
+            path = f"/v1/events/{segment(lookup.event(client, event, owner)['id'])}/deliveries"
+            found = _filtered(client.items(path, limit=limit, account=owner), query)
         for_people = session.output.results.is_terminal and not session.output.as_json
-        with (
-            known_type(client, event_type[0] if event_type and len(event_type) == 1 else None),
-            options(**DELIVERY_OPTIONS),
-        ):
+        with options(**DELIVERY_OPTIONS):
             session.output.rows(
                 map(_for_people, found) if for_people else found,
                 _TERMINAL_COLUMNS if for_people else _COLUMNS,
-                empty="No matching deliveries. To send an event: uplift-server send TYPE --account ACCOUNT",
+                empty="No matching deliveries. To send an event: uplift-server events send TYPE --account ACCOUNT",
                 wide=wide,
             )
+
+
+@command(delivery_app, "show", examples=("uplift-server deliveries dlv_0197f0c2",))
+def show(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
+    """Show a delivery with its attempts.
+
+    For each failed attempt, the output shows the cause and how to fix it.
+    """
+    with reach(session.config()) as client:
+        owner = lookup.owner(client, account)
+        found = lookup.delivery(client, delivery, owner)
+        show_delivery(session.output, client, found, _ATTEMPT_COLUMNS, owner or found.get("account"))
 
 
 @command(
     delivery_app,
     "resend",
     examples=(
-        "uplift-server delivery resend dlv_0197f0c2",
-        "uplift-server delivery resend --account acc_0197f0c2 --status-code 5xx --after 2026-01-31T08:00:00Z",
-        "uplift-server delivery resend --account acc_0197f0c2 --endpoint ep_0197f0c2 --outcome tls_error --yes",
+        "uplift-server deliveries resend dlv_0197f0c2",
+        "uplift-server deliveries resend --account acc_0197f0c2 --status-code 5xx --after 2026-01-31T08:00:00Z",
+        "uplift-server deliveries resend --account acc_0197f0c2 --endpoint ep_0197f0c2 --outcome tls_error --yes",
     ),
 )
 def resend_delivery(
@@ -391,7 +225,7 @@ def resend_delivery(
             session.output.note(f"The replays are stored. {when_sent(session.config())}")
 
 
-@command(delivery_app, "cancel", examples=("uplift-server delivery cancel dlv_0197f0c2",))
+@command(delivery_app, "cancel", examples=("uplift-server deliveries cancel dlv_0197f0c2",))
 def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
     """Cancel a pending or held delivery.
 
@@ -429,6 +263,65 @@ def stands(delivery: dict[str, Any]) -> str:
     elif status == Status.FAILED.text and outcome is None:
         outcome = delivery.get("failed_reason")
     return status if outcome in (None, Outcome.DELIVERED.text) else f"{status}: {outcome}"
+
+
+@command(
+    attempt_app,
+    "list",
+    examples=(
+        "uplift-server attempts --endpoint ep_0197f0c2 --status-code 5xx",
+        "uplift-server attempts list --account acc_0197f0c2 --outcome timeout --after 2026-01-31T08:00:00Z",
+    ),
+)
+def list_attempts(
+    session: Session,
+    account: AnyAccount = None,
+    endpoint: Endpoints = None,
+    delivery: Deliveries = None,
+    event_type: EventTypes = None,
+    outcome: Outcomes = None,
+    status_code: StatusCodes = None,
+    object_id: ObjectId = None,
+    after: After = None,
+    before: Before = None,
+    limit: Limit = 50,
+    wide: Wide = False,
+) -> None:
+    """List attempts of the newest events first.
+
+    An attempt matches one value of each option.
+    """
+    with reach(session.config()) as client, options(**DELIVERY_OPTIONS):
+        owner = lookup.owner(client, account)
+        query = matching(
+            client,
+            owner,
+            endpoint=endpoint,
+            delivery=delivery,
+            event_type=event_type,
+            outcome=outcome,
+            status_code=status_code,
+            object_id=object_id,
+            after=after,
+            before=before,
+        )
+        session.output.rows(
+            client.items("/v1/attempts", limit=limit, account=owner, **query),
+            _ALL_ATTEMPTS_COLUMNS,
+            empty="No matching attempts. To list deliveries: uplift-server deliveries",
+            wide=wide,
+        )
+
+
+@command(attempt_app, "show", examples=("uplift-server attempts att_0197f0c2",))
+def show_attempt(
+    session: Session,
+    attempt: Annotated[str, typer.Argument(metavar="ATTEMPT", help="ID of the attempt, or a unique ID prefix.")],
+    account: AnyAccount = None,
+) -> None:
+    """Show an attempt with its request and response."""
+    with reach(session.config()) as client:
+        session.output.fields(lookup.attempt(client, attempt, lookup.owner(client, account)))
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:

@@ -37,40 +37,32 @@ from uplift_webhooks.cli.kit.inputs import (
     Text,
     Uid,
 )
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.kit.views import endpoint_row, show_check, show_endpoint, show_test
 
-endpoint_app: Final = typer.Typer(
-    cls=Group,
-    help="Create, update, test, pause, enable and delete endpoints. To list them, use `uplift-server endpoints`.",
-    no_args_is_help=True,
-)
+endpoint_app: Final = noun("List, show, create, update, test, verify, pause, enable, disable and delete endpoints.")
 
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint, or a unique ID prefix.")]
 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(endpoint_app, name="endpoint")
-    command(
-        app,
-        "endpoints",
-        examples=(
-            "uplift-server endpoints",
-            "uplift-server endpoints --state failing --text rapids",
-            "uplift-server endpoints --cause dns",
-            "uplift-server endpoints ep_0197f0c2",
-        ),
-    )(endpoints)
+    add(app, "endpoints", endpoint_app, former="endpoint")
 
 
-def endpoints(
+@command(
+    endpoint_app,
+    "list",
+    examples=(
+        "uplift-server endpoints",
+        "uplift-server endpoints list --state failing --text rapids",
+        "uplift-server endpoints list --cause dns",
+    ),
+)
+def list_endpoints(
     session: Session,
-    endpoint: Annotated[
-        str | None, typer.Argument(metavar="ENDPOINT", help="ID or uid of the endpoint to show, or a unique ID prefix.")
-    ] = None,
     state: State = None,
     text: Text = None,
     cause: Cause = None,
@@ -78,12 +70,9 @@ def endpoints(
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List endpoints, newest first, or show one with its health."""
+    """List endpoints, newest first."""
     with reach(session.config()) as client, options(state="--state", text="--text", cause="--cause"):
         owner = lookup.owner(client, account)
-        if endpoint is not None:
-            show_endpoint(session.output, lookup.endpoint(client, endpoint, owner))
-            return
         found = client.items("/v1/endpoints", limit=limit, account=owner, state=state, text=text, cause=cause)
         filtered = "No matching endpoints. To list all: uplift-server endpoints"
         session.output.rows(
@@ -97,17 +86,24 @@ def endpoints(
             ],
             empty=filtered
             if state or text or cause
-            else "No endpoints yet. To create one: uplift-server endpoint create URL --account ACCOUNT",
+            else "No endpoints yet. To create one: uplift-server endpoints create URL --account ACCOUNT",
             wide=wide,
         )
+
+
+@command(endpoint_app, "show", examples=("uplift-server endpoints ep_0197f0c2",))
+def show(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
+    """Show an endpoint with its health."""
+    with reach(session.config()) as client:
+        show_endpoint(session.output, lookup.endpoint(client, endpoint, lookup.owner(client, account)))
 
 
 @command(
     endpoint_app,
     "create",
     examples=(
-        "uplift-server endpoint create https://rapids.example/uplift --account acc_0197f0c2",
-        "uplift-server endpoint create https://rapids.example/uplift --account acc_0197f0c2 --type 'movement.*'",
+        "uplift-server endpoints create https://rapids.example/uplift --account acc_0197f0c2",
+        "uplift-server endpoints create https://rapids.example/uplift --account acc_0197f0c2 --type 'movement.*'",
     ),
 )
 @with_setting_options
@@ -144,13 +140,13 @@ def create_endpoint(
     ):
         owner = lookup.account(client, account)["id"]
         show_endpoint(session.output, client.post("/v1/endpoints", body, account=owner))
-    session.output.note("The receiver needs the secret. To view it again: uplift-server endpoint secret show ENDPOINT")
+    session.output.note("The receiver needs the secret. To view it again: uplift-server endpoints secret show ENDPOINT")
 
 
 @command(
     endpoint_app,
     "update",
-    examples=("uplift-server endpoint update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
+    examples=("uplift-server endpoints update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
 )
 @with_setting_options
 def update_endpoint(
@@ -180,7 +176,7 @@ def update_endpoint(
     endpoint_app,
     "preview-filter",
     examples=(
-        """uplift-server endpoint preview-filter '{"object": {"status": ["completed"]}}' --account acc_0197f0c2""",
+        """uplift-server endpoints preview-filter '{"object": {"status": ["completed"]}}' --account acc_0197f0c2""",
     ),
 )
 def preview(
@@ -196,7 +192,7 @@ def preview(
         preview_filter(session.output, client, pattern, event_types, limit, owner)
 
 
-@command(endpoint_app, "pause", examples=("uplift-server endpoint pause ep_0197f0c2",))
+@command(endpoint_app, "pause", examples=("uplift-server endpoints pause ep_0197f0c2",))
 def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Pause an endpoint.
 
@@ -208,7 +204,7 @@ def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = N
 @command(
     endpoint_app,
     "enable",
-    examples=("uplift-server endpoint enable ep_0197f0c2", "uplift-server endpoint enable ep_0197f0c2 --held drop"),
+    examples=("uplift-server endpoints enable ep_0197f0c2", "uplift-server endpoints enable ep_0197f0c2 --held drop"),
 )
 def enable_endpoint(
     session: Session,
@@ -224,7 +220,7 @@ def enable_endpoint(
     _change(session, endpoint, account, "enable", {"held": held})
 
 
-@command(endpoint_app, "disable", examples=("uplift-server endpoint disable ep_0197f0c2",))
+@command(endpoint_app, "disable", examples=("uplift-server endpoints disable ep_0197f0c2",))
 def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Disable an endpoint as an operator.
 
@@ -237,8 +233,8 @@ def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount =
     endpoint_app,
     "test",
     examples=(
-        "uplift-server endpoint test ep_0197f0c2",
-        "uplift-server endpoint test ep_0197f0c2 --type athlete.created",
+        "uplift-server endpoints test ep_0197f0c2",
+        "uplift-server endpoints test ep_0197f0c2 --type athlete.created",
     ),
 )
 def send_test(
@@ -265,7 +261,7 @@ def send_test(
         show_test(session.output, client, answer, "uplift-server", owner)
 
 
-@command(endpoint_app, "verify", examples=("uplift-server endpoint verify ep_0197f0c2",))
+@command(endpoint_app, "verify", examples=("uplift-server endpoints verify ep_0197f0c2",))
 def verify(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Check that an endpoint's server verifies signatures.
 
@@ -297,7 +293,7 @@ def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str |
     return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")
 
 
-@command(endpoint_app, "delete", examples=("uplift-server endpoint delete ep_0197f0c2",))
+@command(endpoint_app, "delete", examples=("uplift-server endpoints delete ep_0197f0c2",))
 def delete_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Delete an endpoint and cancel its pending deliveries."""
     with reach(session.config()) as client:

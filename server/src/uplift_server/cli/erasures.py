@@ -14,22 +14,20 @@ from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.lookup import find
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
 """The interval between two checks of an erasure."""
 
-erasures_app: Final = typer.Typer(
-    cls=Group, help="Erase personal data: the content of events and of their attempts.", no_args_is_help=True
-)
+erasures_app: Final = noun("Erase personal data: the content of events and of their attempts.")
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the erasure is completed.")]
 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(erasures_app, name="erasures")
+    add(app, "erasures", erasures_app)
 
 
 @command(

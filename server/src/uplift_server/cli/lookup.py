@@ -54,6 +54,11 @@ def delivery(calls: Calls, text: str, account_id: str | None = None) -> dict[str
     return find(calls, "/v1/deliveries", "delivery", "dlv_", text, account_id)
 
 
+def attempt(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
+    """Find an attempt by its ID or a unique ID prefix."""
+    return find(calls, "/v1/attempts", "attempt", "att_", text, account_id)
+
+
 def replay(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
     """Find a replay by its ID or a unique ID prefix."""
     return find(calls, "/v1/replays", "replay", "rpl_", text, account_id)

@@ -12,18 +12,14 @@ from uplift_server.config import Config
 from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group
 
-mail_app: Final = typer.Typer(
-    cls=Group,
-    help="Test the mail server. To check it without sending an email, use `uplift-server doctor`.",
-    no_args_is_help=True,
-)
+mail_app: Final = group("Test the mail server. To check it without sending an email, use `uplift-server doctor`.")
 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(mail_app, name="mail")
+    add(app, "mail", mail_app)
 
 
 @command(mail_app, "test", examples=("uplift-server mail test you@example.com",))

@@ -16,6 +16,7 @@ from uplift_server.cli import (
     doctor,
     endpoints,
     erasures,
+    events,
     fleet,
     mail,
     members,
@@ -27,7 +28,7 @@ from uplift_server.cli import (
     setup,
 )
 from uplift_server.cli.demo import command as demo
-from uplift_webhooks.cli.kit.program import program, require_standard_output
+from uplift_webhooks.cli.kit.program import program, register, require_standard_output
 
 app: Final[typer.Typer] = program(
     "uplift-server",
@@ -47,28 +48,14 @@ app: Final[typer.Typer] = program(
         ),
     ),
 )
-# In the order of `--help`: run the server, set it up, use it.
-for _each in (
-    serve,
-    demo,
-    setup,
-    backup,
-    doctor,
-    fleet,
-    mail,
-    secret_key,
-    retention,
-    accounts,
-    members,
-    endpoints,
-    secrets,
-    catalog,
-    deliveries,
-    replays,
-    erasures,
-    audit,
-):
-    _each.register(app)
+register(
+    app,
+    {
+        "Server": (serve, demo, setup, backup, doctor, fleet, mail, audit, secret_key, retention),
+        "Accounts": (accounts, members),
+        "Endpoints and events": (endpoints, secrets, catalog, events, deliveries, replays, erasures),
+    },
+)
 
 
 def run() -> None:

@@ -14,21 +14,13 @@ from uplift_webhooks.cli.kit.calls import segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Limit
 from uplift_webhooks.cli.kit.lookup import find
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
-member_app: Final = typer.Typer(
-    cls=Group,
-    help="Invite, update and remove members of accounts. To list them, use `uplift-server members`.",
-    no_args_is_help=True,
-)
-
-link_app: Final = typer.Typer(
-    cls=Group,
-    help="List and revoke unused portal links. To create one, use `uplift-server sign-in-link --account ACCOUNT`.",
-    no_args_is_help=True,
-)
+member_app: Final = noun("List, invite, update and remove members of accounts.")
+link_app: Final = group("Create links that sign in to the dashboard.")
+portal_link_app: Final = noun("List and revoke unused portal links, which are sign-in links of an account.")
 
 Member = Annotated[
     str, typer.Argument(metavar="MEMBER", help="ID of the member, a unique ID prefix, or the email address.")
@@ -45,21 +37,20 @@ _INVITATIONS: Final = [
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(member_app, name="member")
-    app.add_typer(link_app, name="portal-link")
-    command(app, "members", examples=("uplift-server members --account 'Rapids Academy'",))(members)
-    command(
-        app,
-        "sign-in-link",
-        examples=(
-            "uplift-server sign-in-link",
-            "uplift-server sign-in-link --read-only",
-            "uplift-server sign-in-link --account 'Rapids Academy' --email coach@rapids.example --role owner",
-        ),
-    )(sign_in_link)
+    add(app, "members", member_app, former="member")
+    add(app, "sign-in-links", link_app)
+    add(app, "portal-links", portal_link_app, former="portal-link")
+    examples = (
+        "uplift-server sign-in-links create",
+        "uplift-server sign-in-links create --read-only",
+        "uplift-server sign-in-links create --account 'Rapids Academy' --email coach@rapids.example --role owner",
+    )
+    command(link_app, "create", examples=examples)(sign_in_link)
+    command(app, "sign-in-link", examples=examples, hidden=True)(sign_in_link)
 
 
-def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
+@command(member_app, "list", examples=("uplift-server members --account 'Rapids Academy'",))
+def list_members(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's members."""
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
@@ -72,7 +63,7 @@ def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = 
                 Column("role", "ROLE"),
                 Column("created_at", "SINCE", "timestamp"),
             ],
-            empty="No members yet. To invite one: uplift-server member invite EMAIL --role owner --account ACCOUNT",
+            empty="No members yet. To invite one: uplift-server members invite EMAIL --role owner --account ACCOUNT",
             wide=wide,
         )
 
@@ -80,7 +71,7 @@ def members(session: Session, account: Account, limit: Limit = 50, wide: Wide = 
 @command(
     member_app,
     "invite",
-    examples=("uplift-server member invite coach@rapids.example --role owner --account 'Rapids Academy'",),
+    examples=("uplift-server members invite coach@rapids.example --role owner --account 'Rapids Academy'",),
 )
 def invite(
     session: Session,
@@ -100,7 +91,7 @@ def invite(
         session.output.note("Send the link only to the new member: anyone with it can join. You cannot view it again.")
 
 
-@command(member_app, "invitations", examples=("uplift-server member invitations --account 'Rapids Academy'",))
+@command(member_app, "invitations", examples=("uplift-server members invitations --account 'Rapids Academy'",))
 def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's pending invitations."""
     with reach(session.config()) as client:
@@ -113,7 +104,7 @@ def invitations(session: Session, account: Account, limit: Limit = 50, wide: Wid
         )
 
 
-@command(member_app, "withdraw", examples=("uplift-server member withdraw inv_0197f0c2 --account acc_0197f0c2",))
+@command(member_app, "withdraw", examples=("uplift-server members withdraw inv_0197f0c2 --account acc_0197f0c2",))
 def withdraw(
     session: Session,
     invitation: Annotated[
@@ -134,7 +125,9 @@ def withdraw(
 
 
 @command(
-    member_app, "role", examples=("uplift-server member role coach@rapids.example --role admin --account acc_0197f0c2",)
+    member_app,
+    "role",
+    examples=("uplift-server members role coach@rapids.example --role admin --account acc_0197f0c2",),
 )
 def change_role(session: Session, member: Member, role: Role, account: Account) -> None:
     """Change a member's role.
@@ -147,7 +140,7 @@ def change_role(session: Session, member: Member, role: Role, account: Account) 
         session.output.fields(client.patch(f"{path}/members/{segment(found['id'])}", {"role": role}))
 
 
-@command(member_app, "remove", examples=("uplift-server member remove coach@rapids.example --account acc_0197f0c2",))
+@command(member_app, "remove", examples=("uplift-server members remove coach@rapids.example --account acc_0197f0c2",))
 def remove(session: Session, member: Member, account: Account) -> None:
     """Remove a member from an account.
 
@@ -163,7 +156,7 @@ def remove(session: Session, member: Member, account: Account) -> None:
 @command(
     member_app,
     "reset-password",
-    examples=("uplift-server member reset-password coach@rapids.example --account acc_0197f0c2",),
+    examples=("uplift-server members reset-password coach@rapids.example --account acc_0197f0c2",),
 )
 def reset_password(session: Session, member: Member, account: Account) -> None:
     """Print a link that resets a member's password.
@@ -179,7 +172,7 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
     )
 
 
-@command(link_app, "list", examples=("uplift-server portal-link list --account 'Rapids Academy'",))
+@command(portal_link_app, "list", examples=("uplift-server portal-links list --account 'Rapids Academy'",))
 def portal_links(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's unused portal links that have not expired."""
     with reach(session.config()) as client:
@@ -197,7 +190,7 @@ def portal_links(session: Session, account: Account, limit: Limit = 50, wide: Wi
         )
 
 
-@command(link_app, "revoke", examples=("uplift-server portal-link revoke lnk_0197f0c2 --account acc_0197f0c2",))
+@command(portal_link_app, "revoke", examples=("uplift-server portal-links revoke lnk_0197f0c2 --account acc_0197f0c2",))
 def revoke_portal_link(
     session: Session,
     link: Annotated[str, typer.Argument(metavar="LINK", help="ID of the link, or a unique ID prefix.")],

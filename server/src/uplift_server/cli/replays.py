@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.calls import Calls, segment
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import After, Before, Limit
 from uplift_webhooks.cli.kit.output import Output
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, noun
 from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.replays import (
     REPLAY_OPTIONS,
@@ -40,11 +40,7 @@ _REASONS: Final = {
     "endpoint_failing": "waiting: the endpoint's circuit breaker is open",
 }
 
-replay_app: Final = typer.Typer(
-    cls=Group,
-    help="Replay completed deliveries of an endpoint.",
-    no_args_is_help=True,
-)
+replay_app: Final = noun("List, show, create, pause, resume and cancel replays of an endpoint's deliveries.")
 
 Chosen = Annotated[str, typer.Argument(metavar="REPLAY", help="ID of the replay, or a unique ID prefix.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the replay ends, and show progress on a terminal.")]
@@ -52,17 +48,17 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until the replay ends, 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(replay_app, name="replay")
+    add(app, "replays", replay_app, former="replay")
 
 
 @command(
     replay_app,
     "create",
     examples=(
-        "uplift-server replay create ep_0197f0c2 --dry-run",
-        "uplift-server replay create ep_0197f0c2 --status failed --status cancelled --wait",
-        "uplift-server replay create ep_0197f0c2 --type 'movement.*' --after 2026-01-01T00:00:00Z --rate 200",
-        "uplift-server replay create ep_0197f0c2 --include-missing --after 2026-01-01T00:00:00Z",
+        "uplift-server replays create ep_0197f0c2 --dry-run",
+        "uplift-server replays create ep_0197f0c2 --status failed --status cancelled --wait",
+        "uplift-server replays create ep_0197f0c2 --type 'movement.*' --after 2026-01-01T00:00:00Z --rate 200",
+        "uplift-server replays create ep_0197f0c2 --include-missing --after 2026-01-01T00:00:00Z",
     ),
 )
 def create_replay(
@@ -104,7 +100,9 @@ def create_replay(
         _show(session, client, made, owner, wait=wait and not dry_run)
 
 
-@command(replay_app, "list", examples=("uplift-server replay list", "uplift-server replay list --account acc_0197f0c2"))
+@command(
+    replay_app, "list", examples=("uplift-server replays list", "uplift-server replays list --account acc_0197f0c2")
+)
 def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50, wide: Wide = False) -> None:
     """List replays, newest first."""
     with reach(session.config()) as client:
@@ -121,12 +119,12 @@ def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50
                 Column("skipped", "SKIPPED", dropped=2),
                 Column("created_at", "CREATED", "timestamp", dropped=1),
             ],
-            empty="No replays yet. To create one: uplift-server replay create ENDPOINT",
+            empty="No replays yet. To create one: uplift-server replays create ENDPOINT",
             wide=wide,
         )
 
 
-@command(replay_app, "show", examples=("uplift-server replay show rpl_0197f0c2 --wait",))
+@command(replay_app, "show", examples=("uplift-server replays show rpl_0197f0c2 --wait",))
 def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wait: Wait = False) -> None:
     """Show a replay and its progress."""
     with reach(session.config()) as client:
@@ -134,22 +132,22 @@ def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wa
         _show(session, client, lookup.replay(client, replay, owner), owner, wait=wait)
 
 
-@command(replay_app, "pause", examples=("uplift-server replay pause rpl_0197f0c2",))
+@command(replay_app, "pause", examples=("uplift-server replays pause rpl_0197f0c2",))
 def pause_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Pause a running replay.
 
-    The server finishes attempts in flight. To continue, use `uplift-server replay resume`.
+    The server finishes attempts in flight. To continue, use `uplift-server replays resume`.
     """
     _change(session, replay, account, "pause")
 
 
-@command(replay_app, "resume", examples=("uplift-server replay resume rpl_0197f0c2",))
+@command(replay_app, "resume", examples=("uplift-server replays resume rpl_0197f0c2",))
 def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Resume a paused replay."""
     _change(session, replay, account, "resume")
 
 
-@command(replay_app, "cancel", examples=("uplift-server replay cancel rpl_0197f0c2",))
+@command(replay_app, "cancel", examples=("uplift-server replays cancel rpl_0197f0c2",))
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Cancel a replay.
 

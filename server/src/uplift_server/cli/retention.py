@@ -6,14 +6,14 @@ import typer
 
 from uplift_server.cli.reach import reach
 from uplift_server.cli.session import Session, command
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group
 
-retention_app: Final = typer.Typer(cls=Group, help="Control the deletion of old events.", no_args_is_help=True)
+retention_app: Final = group("Control the deletion of old events.")
 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(retention_app, name="retention")
+    add(app, "retention", retention_app)
 
 
 @command(retention_app, "resume", examples=("uplift-server retention resume",))

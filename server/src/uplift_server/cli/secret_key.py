@@ -12,19 +12,17 @@ from uplift_server.cli.session import Session, command
 from uplift_server.config import Config
 from uplift_server.config.key_rotation import begin
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group
 
 if TYPE_CHECKING:
     from uplift_server.store.reencryption import Reencrypted
 
-key_app: Final = typer.Typer(
-    cls=Group, help="Rotate the key that encrypts endpoint secrets at rest.", no_args_is_help=True
-)
+key_app: Final = group("Rotate the key that encrypts endpoint secrets at rest.")
 
 
 def register(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    app.add_typer(key_app, name="secret-key")
+    add(app, "secret-key", key_app)
 
 
 @command(

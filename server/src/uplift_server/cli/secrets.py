@@ -12,7 +12,7 @@ from uplift_server.core.durations import format_duration, parse_duration
 from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import Overlap, SecretFile, UpliftHeader, read_secret
-from uplift_webhooks.cli.kit.program import Group
+from uplift_webhooks.cli.kit.program import add, group
 from uplift_webhooks.cli.kit.rejections import Converted, Name, options
 
 _OPTIONS: Final[dict[str, Name]] = {
@@ -21,15 +21,15 @@ _OPTIONS: Final[dict[str, Name]] = {
     "uplift_header": "--uplift-header",
 }
 
-secret_app: Final = typer.Typer(cls=Group, help="Show and rotate endpoint secrets.", no_args_is_help=True)
+secret_app: Final = group("Show and rotate endpoint secrets.")
 
 
 def register(_app: typer.Typer) -> None:
     """Register the commands of this module."""
-    endpoint_app.add_typer(secret_app, name="secret")
+    add(endpoint_app, "secret", secret_app)
 
 
-@command(secret_app, "show", examples=("uplift-server endpoint secret show ep_0197f0c2",))
+@command(secret_app, "show", examples=("uplift-server endpoints secret show ep_0197f0c2",))
 def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Show an endpoint's secret.
 
@@ -44,8 +44,8 @@ def show_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None
     secret_app,
     "rotate",
     examples=(
-        "uplift-server endpoint secret rotate ep_0197f0c2 --overlap 3d",
-        "pass show uplift/rapids | uplift-server endpoint secret rotate ep_0197f0c2 --secret-file -",
+        "uplift-server endpoints secret rotate ep_0197f0c2 --overlap 3d",
+        "pass show uplift/rapids | uplift-server endpoints secret rotate ep_0197f0c2 --secret-file -",
     ),
 )
 def rotate_secret(
@@ -75,7 +75,7 @@ def rotate_secret(
     session.output.note("Update the receiver before the old secret expires.")
 
 
-@command(secret_app, "expire-old", examples=("uplift-server endpoint secret expire-old ep_0197f0c2",))
+@command(secret_app, "expire-old", examples=("uplift-server endpoints secret expire-old ep_0197f0c2",))
 def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Expire an endpoint's old secret immediately.
 

@@ -92,6 +92,8 @@ _OPTIONS: Final[kit.Options] = {
 }
 
 
-def command(app: typer.Typer, name: str, *, examples: tuple[str, ...]) -> Callable[[Callable[..., None]], None]:
-    """Register a command."""
-    return kit.command(app, name, Session, _OPTIONS, examples=examples)
+def command(
+    app: typer.Typer, name: str, *, examples: tuple[str, ...], hidden: bool = False
+) -> Callable[[Callable[..., None]], None]:
+    """Register a command. `hidden`: the help does not show it."""
+    return kit.command(app, name, Session, _OPTIONS, examples=examples, hidden=hidden)

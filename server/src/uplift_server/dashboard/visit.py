@@ -60,18 +60,8 @@ SHOWN: Final = "shown"
 """Query parameter with the ID of the object whose secret a page shows."""
 OPERATOR: Final = "operator"
 """The value of `needs` for calls that only operators can make."""
-OPERATOR_COMMANDS: Final = {
-    "uplift deliveries list": "uplift-server deliveries",
-    "uplift deliveries show": "uplift-server deliveries",
-    "uplift deliveries": "uplift-server delivery",
-    "uplift endpoints list": "uplift-server endpoints",
-    "uplift endpoints show": "uplift-server endpoints",
-    "uplift endpoints": "uplift-server endpoint",
-    "uplift events show": "uplift-server explain",
-    "uplift replays list": "uplift-server replay list",
-    "uplift replays": "uplift-server replay",
-}
-"""The operators' commands that do the same as the members' commands. A command's arguments follow its name."""
+SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "replays"})
+"""The nouns whose commands `uplift-server` also has, with the option `--account`."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
@@ -161,11 +151,12 @@ class Visit:
             return None if is_for_operators else command
         if is_for_operators:
             return command
-        found = next((name for name in OPERATOR_COMMANDS if f"{command} ".startswith(f"{name} ")), None)
-        if found is None:
+        _, noun, *_ = command.split(maxsplit=2)
+        if noun not in SHARED_NOUNS:
             return None
         account = "" if self.account is None else f" --account {ids.prefixed(ids.ACCOUNT, self.account.id)}"
-        return OPERATOR_COMMANDS[found] + command.removeprefix(found) + account
+        # A command of a template is markup, which an f-string would escape again.
+        return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:
         """Act for an account. Raises NotFound if the visitor is not a member."""

@@ -89,6 +89,10 @@ Endpoints = Annotated[
     list[str] | None,
     typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID, uid or a unique ID prefix."),
 ]
+Deliveries = Annotated[
+    list[str] | None,
+    typer.Option("--delivery", metavar="DELIVERY", help="Only this delivery: its ID or a unique ID prefix."),
+]
 ObjectId = Annotated[
     str | None,
     typer.Option("--object-id", metavar="ID", help="Only events about this object: the ID at data.object.id."),
@@ -108,6 +112,7 @@ OWN_DATA_OPTIONS: Final = {"uid": "--uid", "metadata": "--metadata"}
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
+    "delivery": "--delivery",
     "type": "--type",
     "outcome": "--outcome",
     "status_code": "--status-code",
@@ -116,7 +121,7 @@ DELIVERY_OPTIONS: Final = {
     "created_before": "--before",
     "test": "--test",
 }
-"""The options that filter deliveries, by the parameter of the API."""
+"""The options that filter events, deliveries and attempts, by the parameter of the API."""
 
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:

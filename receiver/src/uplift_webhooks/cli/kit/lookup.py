@@ -1,7 +1,7 @@
 """Find objects by ID, unique ID prefix, or name."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -67,7 +67,7 @@ def _ambiguous(noun: str, text: str, matches: list[dict[str, Any]], *, named: bo
     return CliError(f"{text!r} matches {len(matches)} IDs", f"use one of these IDs: {ids}", ExitCode.USAGE)
 
 
-def event_type(calls: Calls, name: str) -> dict[str, Any]:
+def find_type(calls: Calls, name: str) -> dict[str, Any]:
     """Return the event type with this name. Raises CliError with the most similar name if there is none."""
     try:
         found: dict[str, Any] = calls.get(f"/v1/event-types/{segment(name)}")
@@ -76,6 +76,33 @@ def event_type(calls: Calls, name: str) -> dict[str, Any]:
             raise
         raise unknown_type(calls, name) from error
     return found
+
+
+def matching(
+    calls: Calls,
+    account: str | None = None,
+    *,
+    endpoint: Sequence[str] | None = None,
+    delivery: Sequence[str] | None = None,
+    event_type: Sequence[str] | None = None,
+    after: str | None = None,
+    before: str | None = None,
+    **filters: object,
+) -> dict[str, Any]:
+    """Return the query of a list of events, deliveries or attempts from the options of a command, with full IDs.
+
+    Raises CliError for an unknown object or event type.
+    """
+    for name in event_type or ():
+        find_type(calls, name)
+    return {
+        "endpoint": [find(calls, "/v1/endpoints", "endpoint", "ep_", each, account)["id"] for each in endpoint or ()],
+        "delivery": [find(calls, "/v1/deliveries", "delivery", "dlv_", each, account)["id"] for each in delivery or ()],
+        "type": event_type,
+        "created_after": after,
+        "created_before": before,
+        **filters,
+    }
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Programs built on typer. Only this module uses private APIs of typer."""
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 from typer._completion_shared import get_completion_script, install
@@ -16,6 +16,7 @@ _EXIT_CODES: Final = (
     "Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 3 not allowed, 4 not found,"
     " 75 temporary failure (try again later), 130 stopped by Ctrl-C."
 )
+_NOUNS: Final = "Nouns: `{0} deliveries` lists deliveries, and `{0} deliveries ID` shows one."
 _SHELLS: Final = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
 _HELP: Final = frozenset({"-h", "--help"})
 
@@ -37,15 +38,32 @@ class Group(TyperGroup):
 
 
 class Noun(Group):
-    """A group that runs `list` without arguments, and `show` if the first argument is not a subcommand."""
+    """The commands of one noun. Without a subcommand, it lists the objects, or shows one if there is an argument."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the omitted subcommand."""
-        if not args or (args[0].startswith("-") and args[0] not in _HELP):
-            args = ["list", *args]
-        elif args[0] not in self.commands and args[0] not in _HELP:
-            args = ["show", *args]
+        if not args or (args[0] not in self.commands and args[0] not in _HELP):
+            named = "show" in self.commands and self._has_argument(ctx, args)
+            if named or not args or args[0].startswith("-"):
+                args = ["show" if named else "list", *args]
         return super().parse_args(ctx, args)
+
+    def _has_argument(self, ctx: Any, args: list[str]) -> bool:
+        """Whether there is an argument besides the options of `list`."""
+        parser = self.commands["list"].make_parser(ctx)
+        parser.ignore_unknown_options = True
+        try:
+            _, left, _ = parser.parse_args(list(args))
+        except TyperException:
+            return False
+        return any(not each.startswith("-") for each in left)
+
+
+class Commands(Protocol):
+    """A module with commands."""
+
+    def register(self, app: typer.Typer, /) -> None:
+        """Add the commands to a program."""
 
 
 class _Program(Group):
@@ -81,7 +99,7 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
     app = typer.Typer(
         name=name,
         help=about,
-        epilog="\n\n".join((*epilog, _EXIT_CODES)),
+        epilog="\n\n".join((_NOUNS.format(name), *epilog, _EXIT_CODES)),
         cls=_Program,
         no_args_is_help=True,
         # Rich tracebacks show local variables, including keys and secrets.
@@ -103,6 +121,35 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
         pass
 
     return app
+
+
+def noun(about: str) -> typer.Typer:
+    """Return a group for the commands of one noun, such as `list`, `show` and `create`."""
+    return typer.Typer(cls=Noun, help=about)
+
+
+def group(about: str) -> typer.Typer:
+    """Return a group of other commands."""
+    return typer.Typer(cls=Group, help=about, no_args_is_help=True)
+
+
+def add(app: typer.Typer, name: str, commands: typer.Typer, *, former: str | None = None) -> None:
+    """Add a group to a program. Its `former` name keeps working, but the help does not show it."""
+    app.add_typer(commands, name=name)
+    if former is not None:
+        app.add_typer(commands, name=former, hidden=True)
+
+
+def register(app: typer.Typer, panels: Mapping[str, Sequence[Commands]]) -> None:
+    """Add the commands of modules to a program. The help shows them in panels, in this order."""
+    for panel, modules in panels.items():
+        commands, groups = len(app.registered_commands), len(app.registered_groups)
+        for each in modules:
+            each.register(app)
+        for added in app.registered_commands[commands:]:
+            added.rich_help_panel = panel
+        for added_group in app.registered_groups[groups:]:
+            added_group.rich_help_panel = panel
 
 
 def require_standard_output() -> None:

@@ -74,11 +74,18 @@ class Session:
 
 
 def command(
-    app: typer.Typer, name: str, session: type[Session], options: Options, *, examples: tuple[str, ...]
+    app: typer.Typer,
+    name: str,
+    session: type[Session],
+    options: Options,
+    *,
+    examples: tuple[str, ...],
+    hidden: bool = False,
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function as a command. The function receives a session, its arguments and its options.
 
-    The command also has `--json`, `--debug`, and `options`, which become attributes of the session.
+    The command also has `--json`, `--debug`, and `options`, which become attributes of the session. `hidden`: the help
+    does not show it.
     """
 
     def register(body: Callable[..., None]) -> None:
@@ -100,7 +107,8 @@ def command(
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__name__ = body.__name__
         run.__doc__ = _paragraphs(body.__doc__)
-        app.command(name, epilog="\n\n".join(("Examples:", *examples)), no_args_is_help=False, cls=Command)(run)
+        epilog = "\n\n".join(("Examples:", *examples))
+        app.command(name, epilog=epilog, no_args_is_help=False, cls=Command, hidden=hidden)(run)
 
     return register
 

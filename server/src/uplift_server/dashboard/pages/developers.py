@@ -176,7 +176,7 @@ def _about(visit: Visit, key: ApiKey) -> dict[str, Any]:
         "list": visit.path(_PATH),
         "list_title": "Developers",
         "call": f"/v1/accounts/{_account(visit)}/keys/{text}",
-        "command": f"uplift-server key update {text} --account {_account(visit)} --name …",
+        "command": f"uplift-server keys update {text} --account {_account(visit)} --name …",
         "now": visit.services.context.now(),
     }
 

@@ -207,7 +207,7 @@ def _command(draft: ReplayDraft) -> str:
     options = [text for name, values in told.items() for value in values if value for text in (name, str(value))]
     if draft.include_missing:
         options.append("--include-missing" if draft.status else "--only-missing")
-    return shlex.join(["uplift-server", "replay", "create", draft.endpoint or "ENDPOINT", *options])
+    return shlex.join(["uplift-server", "replays", "create", draft.endpoint or "ENDPOINT", *options])
 
 
 PAGES: Final = (

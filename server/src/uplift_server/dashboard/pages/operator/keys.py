@@ -107,7 +107,7 @@ def _about(visit: Visit, key: ServiceKey) -> dict[str, Any]:
         "list": _PATH,
         "list_title": "Service keys",
         "call": f"/v1/keys/{text}",
-        "command": f"uplift-server key update {text} --service --name …",
+        "command": f"uplift-server keys update {text} --service --name …",
         "now": visit.services.context.now(),
     }
 
