@@ -59,7 +59,7 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_list(name: str) -> bool:
-    return _TYPES[name] == Iterable[str]
+    return bool(_TYPES[name] == Iterable[str])
 
 
 def _metavar(name: str) -> str:
