@@ -175,7 +175,7 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         limit: int | None = None,
     ) -> Call[JsonObject]:
-        """Evaluate a filter with the newest events. Return `total`, `matched` and `events`, each with its `path`."""
+        """Evaluate a filter against the newest events. Return `total`, `matched` and `events`, each with its `path`."""
         body = given(event_types=texts(event_types), limit=limit)
         return post(f"{_ENDPOINTS}/filter-preview", {**body, "filter": None if filter is None else {**filter}})
 

@@ -49,14 +49,16 @@ def stats(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME", help="Start of a range (ISO 8601). Default: a day before its end."),
+        typer.Option("--since", metavar="TIME", help="Start of a range (ISO 8601). Default: one day before --until."),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="TIME", help="End of a range (ISO 8601). Default: now.")
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", metavar="hour|day|type|endpoint", help="List the range by hour, day, type or endpoint."),
+        typer.Option(
+            "--by", metavar="hour|day|type|endpoint", help="Group the statistics by hour, day, type or endpoint."
+        ),
     ] = None,
     limit: Limit = 50,
 ) -> None:

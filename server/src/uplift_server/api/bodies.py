@@ -229,7 +229,7 @@ class EndpointChange(Body):
 
 
 class FilterPreviewRequest(Body):
-    """A filter to evaluate with the newest events."""
+    """A filter to evaluate against the newest events."""
 
     filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
     event_types: list[str] | None = Field(default=None, description=PATTERNS)

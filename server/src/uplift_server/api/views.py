@@ -138,7 +138,7 @@ class EndpointView(BaseModel):
 
 
 class PreviewedEventView(BaseModel):
-    """An event with which a filter was evaluated."""
+    """An event that the filter was evaluated against."""
 
     id: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")

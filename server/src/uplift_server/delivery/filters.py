@@ -1,4 +1,4 @@
-"""Evaluation of the filters of endpoints with the data of one event."""
+"""Evaluation of endpoint filters against the data of one event."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -14,7 +14,7 @@ _NOT_READABLE: Final = object()
 
 
 class FilterEvaluation:
-    """Evaluates filters with the data of one event.
+    """Evaluates filters against the data of one event.
 
     The number of steps is limited, because the evaluation blocks the event loop. Beyond the limit, and for data that
     cannot be read, an endpoint receives the event.

@@ -61,7 +61,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
            lambda s: s.engine.accept_durations),
     Metric("uplift_filter_budget_exceeded_total", "counter",
-           "Evaluations of a filter that needed too many steps, so that the endpoint received the event",
+           "Filter evaluations that exceeded the limit of steps, so that the endpoint received the event",
            lambda s: s.engine.filter_budget_exceeded),
     # ---- attempts and deliveries
     Metric("uplift_attempts_total", "counter", "Attempts by outcome, including test deliveries and replays",

@@ -88,7 +88,7 @@ class EndpointDraft:
         return values_after(stored, self.metadata, merges=self.merges)
 
     def filter_after(self, stored: str | None) -> str | None:
-        """Return the filter (JSON text) of an endpoint with this stored filter after the request."""
+        """Return the filter (JSON text) of an endpoint after the request. `stored` is its current filter."""
         if isinstance(self.filter, Unset):
             return stored
         return None if self.filter is None else filter_text(self.filter)

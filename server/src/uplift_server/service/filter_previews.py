@@ -40,7 +40,7 @@ class PreviewedEvent:
 
 
 class FilterPreviews:
-    """Evaluates a filter with stored events."""
+    """Evaluates a filter against stored events."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -48,9 +48,9 @@ class FilterPreviews:
     async def preview(
         self, caller: Caller, draft: FilterPreviewDraft, *, problems: Sequence[Problem] = ()
     ) -> list[PreviewedEvent]:
-        """Evaluate a filter with the account's newest events, newest first. Raises Invalid.
+        """Evaluate a filter against the account's newest events, newest first. Raises Invalid.
 
-        Without tests, registration events and erased events.
+        Excludes test events, registration events and erased events.
         """
         caller.require(Scope.ENDPOINTS_READ)
         caller.require(Scope.EVENTS_READ)
@@ -72,7 +72,7 @@ class FilterPreviews:
 
 
 async def _evaluated(found: Sequence[Event], pattern: Filter | None) -> list[PreviewedEvent]:
-    """Evaluate a filter with events. Other requests run in between."""
+    """Evaluate a filter against events. Other requests run in between."""
     previewed = []
     began = time.monotonic()
     for event in found:

@@ -61,7 +61,7 @@ class Preview:
     newest_at: int | None
     complete: bool
     filtered: bool
-    """Whether the endpoint has a filter, which may reject missing events, so that the counts are upper limits."""
+    """Whether the endpoint has a filter, which may reject missing events, so that the counts are upper bounds."""
 
 
 @dataclass(frozen=True, slots=True)

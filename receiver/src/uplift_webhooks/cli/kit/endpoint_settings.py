@@ -32,7 +32,7 @@ ENDPOINT_OPTIONS: Final = {
     "filter": "--filter",
     **SETTING_OPTIONS,
 }
-"""The options of an endpoint that commands to create and update it share, by the field of the API."""
+"""The options of an endpoint that commands to create and update it share, by API field."""
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
 NewTypes = Annotated[

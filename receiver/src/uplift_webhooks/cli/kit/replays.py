@@ -46,7 +46,7 @@ REPLAY_OPTIONS: Final = {
     "rate_per_second": "--rate",
     "include_missing": "--include-missing",
 }
-"""The options by the field of the API."""
+"""The options by API field."""
 
 
 def replay_body(

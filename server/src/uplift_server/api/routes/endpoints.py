@@ -63,9 +63,9 @@ async def list_endpoints(
 async def preview_filter(
     services: ServicesOf, caller: CallerOf, sent: Annotated[Sent, Depends(BodyReader(FilterPreviewRequest))]
 ) -> FilterPreviewView:
-    """Requires the scopes `endpoints:read` and `events:read`. Evaluates a filter with the newest events.
+    """Requires the scopes `endpoints:read` and `events:read`. Evaluates a filter against the newest events.
 
-    The preview has no test events, no registration events and no erased events.
+    The preview excludes test events, registration events and erased events.
     """
     draft = FilterPreviewDraft(**sent.given)
     return filter_preview_view(await services.filter_previews.preview(caller, draft, problems=sent.problems))

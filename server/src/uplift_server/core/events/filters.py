@@ -151,12 +151,12 @@ class _Check:
             [(name, value)] = alternative.items()
             self._operator(name, value, f"{path}.{name}")
         elif not _is_scalar(alternative):
-            self.add(path, "The alternative is not a text, a finite number, true, false, null or an operator.")
+            self.add(path, "The alternative is not a string, a finite number, true, false, null or an operator.")
 
     def _operator(self, name: str, value: object, path: str) -> None:
         if name in (_PREFIX, _SUFFIX):
             if not isinstance(value, str):
-                self.add(path, f"The value of {name} is not a text. Send a text.")
+                self.add(path, f"The value of {name} is not a string. Send a string.")
         elif name == _EXISTS:
             if not isinstance(value, bool):
                 self.add(path, "The value of exists is not true or false. Send true or false.")

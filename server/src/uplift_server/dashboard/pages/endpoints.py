@@ -191,7 +191,7 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Evaluate the filter of a form with the newest events of its types. Returns None without a filter."""
+    """Evaluate the filter of a form against the newest events of its types. Returns None without a filter."""
     problems: list[Problem] = []
     pattern = filter_of(form, problems)
     if pattern is None:
