@@ -7,14 +7,14 @@ import typer
 from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
+    AttemptOutcomes,
+    AttemptStatusCodes,
     Before,
     Deliveries,
     Endpoints,
     EventTypes,
     Limit,
     ObjectId,
-    Outcomes,
-    StatusCodes,
 )
 from uplift_webhooks.cli.kit.lookup import find, matching
 from uplift_webhooks.cli.kit.program import add, noun
@@ -57,8 +57,8 @@ def list_attempts(
     endpoint: Endpoints = None,
     delivery: Deliveries = None,
     event_type: EventTypes = None,
-    outcome: Outcomes = None,
-    status_code: StatusCodes = None,
+    outcome: AttemptOutcomes = None,
+    status_code: AttemptStatusCodes = None,
     object_id: ObjectId = None,
     after: After = None,
     before: Before = None,

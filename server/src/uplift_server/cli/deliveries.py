@@ -17,6 +17,8 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import (
     DELIVERY_OPTIONS,
     After,
+    AttemptOutcomes,
+    AttemptStatusCodes,
     Before,
     Deliveries,
     Endpoints,
@@ -279,15 +281,15 @@ def list_attempts(
     endpoint: Endpoints = None,
     delivery: Deliveries = None,
     event_type: EventTypes = None,
-    outcome: Outcomes = None,
-    status_code: StatusCodes = None,
+    outcome: AttemptOutcomes = None,
+    status_code: AttemptStatusCodes = None,
     object_id: ObjectId = None,
     after: After = None,
     before: Before = None,
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """List attempts of the newest events first.
+    """List attempts, newest events first.
 
     An attempt matches one value of each option.
     """

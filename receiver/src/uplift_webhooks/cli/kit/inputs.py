@@ -85,6 +85,13 @@ StatusCodes = Annotated[
         help="Only this status code of the last attempt, such as 404, or a class, such as 5xx.",
     ),
 ]
+AttemptOutcomes = Annotated[
+    list[str] | None, typer.Option("--outcome", metavar="OUTCOME", help="Only this outcome, such as tls_error.")
+]
+AttemptStatusCodes = Annotated[
+    list[str] | None,
+    typer.Option("--status-code", metavar="CODE", help="Only this status code, such as 404, or a class, such as 5xx."),
+]
 Endpoints = Annotated[
     list[str] | None,
     typer.Option("--endpoint", metavar="ENDPOINT", help="Only this endpoint: its ID, uid or a unique ID prefix."),
@@ -121,7 +128,7 @@ DELIVERY_OPTIONS: Final = {
     "created_before": "--before",
     "test": "--test",
 }
-"""The options that filter events, deliveries and attempts, by the parameter of the API."""
+"""The options that filter events, deliveries and attempts, by API parameter."""
 
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
