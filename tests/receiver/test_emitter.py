@@ -129,7 +129,9 @@ def test_only_the_named_events_of_a_batch_are_rejected(api: ScriptedApi) -> None
     futures = gathered(
         api, events, 4, problem_response(422, "validation_failed", errors=errors), accepted(2, 3)
     )  # fmt: skip
-    with pytest.raises(EventsRejected, match=r"1 of the events. The first, athlete.updated: No. data.object") as got:
+    with pytest.raises(
+        EventsRejected, match=r"1 of the events. The first, athlete.updated: The event is not valid. data"
+    ) as got:
         events.flush(20)
     events.close()
 

@@ -372,7 +372,9 @@ class Emitter:
             self._deliver(batch[:middle])
             return batch[middle:]
         for index, errors in wrong.items():
-            self._reject([batch[index]], ApiError(failure.status, failure.code, failure.detail, errors))
+            # The detail of an invalid batch counts the fields of all events.
+            detail = "The event is not valid." if failure.status == 422 else failure.detail
+            self._reject([batch[index]], ApiError(failure.status, failure.code, detail, errors))
         return [each for index, each in enumerate(batch) if index not in wrong]
 
     def _reject(self, batch: Sequence[_Waiting], failure: ApiFailure) -> None:
