@@ -117,6 +117,16 @@ def test_a_wrong_line_of_a_file_is_named(api: FakeApi, line: str, cause: str) ->
     assert not [request for request in api.requests if request.method == "POST"]
 
 
+def test_send_counts_the_events_of_a_file_without_a_response(api: FakeApi) -> None:
+    api.responses["POST /v1/events/batch"] = (202, {}, {})
+    result = run("send", "--file", "-", "--json", stdin='{"type": "a.b", "data": {}, "account": "acc_1"}\n' * 2)
+    assert result.exit_code == 75
+    assert json.loads(result.stdout) == {"accepted": 0, "duplicates": 0, "rejected": 0}
+    error = json.loads(result.stderr)["error"]
+    assert error["cause"] == "the server did not respond to 2 of the events"
+    assert "correct" not in error["remedy"]
+
+
 def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:
     for arguments, cause in (
         (("events", "send"), "send takes TYPE or --file"),

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from uplift_server.core.limits import EVENT_BODY_BYTES_MAX
 from uplift_webhooks import Emitter, EventsRejected
-from uplift_webhooks.api import ApiFailure
+from uplift_webhooks.api import ApiFailure, ApiUnreachable
 from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import input_name
@@ -24,7 +25,7 @@ from uplift_webhooks.cli.kit.output import Output
 _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at"})
 _REPORTED_MAX: Final = 10
 """Maximum number of rejected lines in the output."""
-_REPEAT: Final = "correct these lines and repeat the command: it does not send the other lines again"
+_REPEAT: Final = "repeat the command: it does not send the other lines again"
 
 
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
@@ -33,9 +34,7 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
     An event that has neither an ID nor an idempotency key gets a key derived from its content and its line number, so a
     repeat of the command does not store it again.
     """
-    # `results` reports rejected events. Keep only the emitter's warnings about the server.
-    logging.getLogger("uplift_webhooks.emitter").addFilter(lambda record: record.levelno < logging.ERROR)
-    with _opened(source) as file:
+    with _opened(source) as file, _without_emitter_errors():
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)
         with results.drawn():
             try:
@@ -50,6 +49,21 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
             except EventsRejected:
                 pass  # `results` reports them with their lines.
     results.report(source)
+
+
+@contextmanager
+def _without_emitter_errors() -> Iterator[None]:
+    """Hide the emitter's log lines about rejected events, which `_Results` reports. Its warnings stay."""
+    logger = logging.getLogger("uplift_webhooks.emitter")
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)
 
 
 def _opened(source: str) -> BinaryIO:
@@ -100,7 +114,7 @@ class _Results:
         self._lock = threading.Lock()
         self._counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
         self._rejected: list[tuple[int, ApiFailure]] = []
-        self._sent = 0
+        self._unanswered = 0
         self._progress = Progress(
             TextColumn("{task.fields[sent]:,} events sent"),
             BarColumn(),
@@ -123,6 +137,8 @@ class _Results:
             if error is None:
                 self._counts["accepted"] += 1
                 self._counts["duplicates"] += bool(future.result().get("duplicate"))
+            elif isinstance(error, ApiUnreachable):
+                self._unanswered += 1
             else:
                 self._counts["rejected"] += 1
                 if isinstance(error, ApiFailure) and len(self._rejected) < _REPORTED_MAX:
@@ -132,9 +148,12 @@ class _Results:
             )
 
     def report(self, source: str) -> None:
-        """Print the counts. Raises CliError if events were rejected."""
+        """Print the counts. Raises CliError if events were not accepted."""
         self._output.fields(dict(self._counts))
+        for number, error in sorted(self._rejected, key=lambda each: each[0]):
+            self._output.note(f"line {number} of {input_name(source)}: {error}")
+        if self._unanswered:
+            cause = f"the server did not respond to {self._unanswered} of the events"
+            raise CliError(cause, f"check the server and {_REPEAT}", ExitCode.TRY_LATER)
         if rejected := self._counts["rejected"]:
-            for number, error in sorted(self._rejected, key=lambda each: each[0]):
-                self._output.note(f"line {number} of {input_name(source)}: {error}")
-            raise CliError(f"the server did not accept {rejected} of the events", _REPEAT)
+            raise CliError(f"the server did not accept {rejected} of the events", f"correct these lines and {_REPEAT}")
