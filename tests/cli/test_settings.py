@@ -292,6 +292,18 @@ def test_the_file_of_the_system_is_used_if_the_directory_has_none(tmp_path: Path
     assert find_file(tmp_path, system) == path
 
 
+def test_a_file_in_a_directory_without_access_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    file = tmp_path / "uplift.toml"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", denied)
+        patch.setattr(Path, "read_text", denied)
+        assert find_file(tmp_path) == file
+        assert "cannot be read: Permission denied" in problems({}, file)[str(file)]
+
+
 def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "key"
     secret.write_text("op_" + "a" * 32 + "\r\n")

@@ -42,7 +42,18 @@ VALUE_CHARACTERS_MAX: Final = 4096
 
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
     """Return the `uplift.toml` in a directory, or otherwise the one of the system, if any."""
-    return next((path for path in (directory / FILE_NAME, system) if path.is_file()), None)
+    return next((path for path in (directory / FILE_NAME, system) if _is_present(path)), None)
+
+
+def _is_present(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        # `load` reports that it cannot be read. Without it, a command could use another database.
+        return True
+    except OSError:
+        return False
+    return path.is_file()
 
 
 def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
