@@ -56,7 +56,7 @@ async def test_events_keep_their_order_after_the_clock_is_set_back(place: Place)
         machine = Machine()
         world.clock.now_ms = machine.clock.now_ms  # type: ignore[method-assign] - the world's time stands still
         endpoint = await world.endpoint("one.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         stored = [await world.accept(100)]
         stored.append(await accept_in_one_request(world, draft))
         await Owner(world).test(endpoint.seq)

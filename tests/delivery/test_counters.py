@@ -9,7 +9,6 @@ from tests.engines import Place
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.scheduling.waiting import HeldUpBy
-from uplift_server.delivery.ingest import Draft
 from uplift_server.observe.counters import EngineCounters, Histogram, Rejection
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import HeldAction
@@ -66,7 +65,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
         async def full(*_: Any) -> Any:
             raise Unavailable("the disk is full")
 
-        draft = Draft(world.cache.event_types["a.b"], b"{}", ())
+        draft = world.draft()
         world.database.append = full  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             await world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 3)

@@ -12,7 +12,7 @@ from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import LANE_BODY_BYTES_MAX
-from uplift_server.delivery.ingest import BacklogFull, Draft
+from uplift_server.delivery.ingest import BacklogFull
 from uplift_server.store.hot_records import HealthRow, LeasedDelivery, LeaseRequest, Settlement
 
 from .test_engine import Failing, resend
@@ -208,9 +208,8 @@ async def test_events_with_the_same_chosen_id_in_one_request_are_sent_once(place
         other = await world.new_account()
         await world.endpoint("one.test")
         await world.endpoint("two.test", account=other)
-        live = world.cache.event_types["a.b"]
-        same = Draft(live, b'{"n":1}', id=bytes(range(16)))
-        drafts = [(world.account.seq, same), (world.account.seq, same), (other.seq, same), (world.account.seq, same)]
+        own, foreign = (world.draft(b'{"n":1}', account=each, id=bytes(range(16))) for each in (world.account, other))
+        drafts = [(world.account.seq, own), (world.account.seq, own), (other.seq, foreign), (world.account.seq, own)]
         stored = await world.parts.event_ingest.accept_for(drafts)
         assert isinstance(stored, list)
         assert [appended.duplicate for appended in stored] == [False, True, False, True]
@@ -223,7 +222,7 @@ async def test_a_request_with_too_many_deliveries_is_rejected(place: Place) -> N
     async with World(place) as world:
         for number in range(60):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         with pytest.raises(BacklogFull, match="61000 events and deliveries"):
             world.parts.event_ingest.accept_for([(world.account.seq, draft)] * 1000)
         assert world.parts.event_ingest.waiting_events == 0

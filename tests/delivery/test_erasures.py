@@ -12,7 +12,6 @@ from tests.engines import Place
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.singleton_jobs import SingletonJob
-from uplift_server.delivery.ingest import Draft
 from uplift_server.store import erasures
 from uplift_server.store.erased_content import Erased
 from uplift_server.store.erasures import EVENTS_PER_STEP, Erasure, NewErasure
@@ -189,11 +188,10 @@ async def test_an_erasure_continues_after_a_kill(place: Place) -> None:
 async def test_events_without_a_stored_object_id_are_found(place: Place) -> None:
     """Releases before the index of object IDs did not store them."""
     async with World(place) as world:
-        live = world.cache.event_types["a.b"]
         for object_id in (b'"athlete-1"', b'"athlete-2"', b"7", b'"athl\\u0065te-1"', b'"athlete-1"'):
-            await world.parts.event_ingest.accept(world.account.seq, [Draft(live, b'{"object":{"id":%b}}' % object_id)])
+            await world.parts.event_ingest.accept(world.account.seq, [world.draft(b'{"object":{"id":%b}}' % object_id)])
         other = await world.new_account()
-        await world.parts.event_ingest.accept(other.seq, [Draft(live, b'{"object":{"id":"athlete-1"}}')])
+        await world.parts.event_ingest.accept(other.seq, [world.draft(b'{"object":{"id":"athlete-1"}}', account=other)])
 
         def forget(connection: sa.Connection) -> None:
             connection.execute(sa.update(events).where(events.c.seq != 5).values(object_id=None))

@@ -9,7 +9,6 @@ from tests.engines import Place
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import HOST_IN_FLIGHT_MAX, REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
-from uplift_server.delivery.ingest import Draft
 from uplift_server.service import errors
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended
@@ -145,10 +144,10 @@ async def test_many_rows_of_one_account_do_not_block_other_accounts(place: Place
         other = await world.new_account()
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         event_ingest = world.parts.event_ingest
         many = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
-        single = event_ingest.accept(other.seq, [draft])
+        single = event_ingest.accept(other.seq, [world.draft(account=other)])
         await single
         assert sum(each.done() for each in many) <= 30
         stored = [await each for each in many]
@@ -161,7 +160,7 @@ async def test_requests_that_wait_too_long_are_rejected_and_not_stored(place: Pl
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         event_ingest = world.parts.event_ingest
         accepting = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
         await asyncio.sleep(0)
@@ -180,7 +179,7 @@ async def test_queueing_time_counts_toward_the_response_timeout(place: Place) ->
     async with World(place, database=Silent) as world:
         for number in range(300):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         event_ingest = world.parts.event_ingest
         accepting = [event_ingest.accept(world.account.seq, [draft]) for _ in range(10)]
         await asyncio.sleep(0)
@@ -202,13 +201,13 @@ async def test_one_account_cannot_fill_the_ingest_queue(place: Place) -> None:
         other = await world.new_account()
         for number in range(100):
             await world.endpoint(f"r{number}.test")
-        draft = Draft(world.cache.event_types["a.b"], b"{}")
+        draft = world.draft()
         event_ingest = world.parts.event_ingest
         # 1,010 rows each.
         accepting = [event_ingest.accept(world.account.seq, [draft] * 10) for _ in range(70)]
         with pytest.raises(Unavailable):
             event_ingest.accept(world.account.seq, [draft] * 100)
-        single = event_ingest.accept(other.seq, [draft])
+        single = event_ingest.accept(other.seq, [world.draft(account=other)])
         assert isinstance(await single, list)
         await asyncio.gather(*accepting)
         assert event_ingest.waiting_events == 0

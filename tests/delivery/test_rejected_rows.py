@@ -10,7 +10,6 @@ from tests.engines import Place
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
-from uplift_server.delivery.ingest import Draft
 from uplift_server.observe.counters import SetAside
 from uplift_server.store.errors import Rejected, Unavailable
 from uplift_server.store.hot_records import HealthRow, NewEvent, Settlement
@@ -155,8 +154,7 @@ async def test_rejected_health_affects_only_its_endpoint(place: Place) -> None:
 
 async def accept_together(world: World, count: int) -> list[Any]:
     """Accept events in one turn of the event loop. Return the response or error of each."""
-    live = world.cache.event_types["a.b"]
-    drafts = [Draft(live, b'{"n":%d}' % n) for n in range(count)]
+    drafts = [world.draft(b'{"n":%d}' % n) for n in range(count)]
     accepting = [world.parts.event_ingest.accept(world.account.seq, [draft]) for draft in drafts]
     found = await asyncio.gather(*accepting, return_exceptions=True)
     await world.settle()

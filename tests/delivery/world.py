@@ -370,17 +370,21 @@ class World:
         self.cache.put_endpoint(record)
         return self.cache.endpoints[record.seq]
 
+    def draft(
+        self, data: bytes = b"{}", *, account: Account | None = None, event_type: str = "a.b", **fields: Any
+    ) -> Draft:
+        """Return an event for an account, as the service checks it."""
+        owner = account or self.account
+        endpoints = self.parts.event_ingest.recipients(owner.seq, event_type, data)
+        return Draft(self.cache.event_types[event_type], data, endpoints, **fields)
+
     async def accept(
         self, count: int = 1, *, account: Account | None = None, pad: int = 0, event_type: str = "a.b", **fields: Any
     ) -> list[Appended]:
         """Accept single events in one turn of the event loop. `pad` adds bytes to their data."""
-        live = self.cache.event_types[event_type]
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         owner = account or self.account
-        drafts = [
-            Draft(live, each, self.parts.event_ingest.recipients(owner.seq, event_type, each), **fields)
-            for each in (data % n for n in range(count))
-        ]
+        drafts = [self.draft(data % n, account=owner, event_type=event_type, **fields) for n in range(count)]
         accepting = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*accepting)
         stored: list[Appended] = []
