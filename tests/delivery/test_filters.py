@@ -20,7 +20,6 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, FILTER_STEPS_MAX
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
 from uplift_server.delivery.filters import accepting
-from uplift_server.delivery.ingest import Draft
 from uplift_server.observe.counters import EngineCounters
 from uplift_server.store import endpoints
 
@@ -45,10 +44,8 @@ async def set_filter(world: World, endpoint: LiveEndpoint, pattern: object) -> N
 
 async def accept(world: World, data: Any) -> int:
     """Accept an event with data. Return its number."""
-    text = json.dumps(data).encode()
-    ingest, account = world.parts.event_ingest, world.account.seq
-    draft = Draft(world.cache.event_types["a.b"], text, ingest.recipients(account, "a.b", text))
-    [appended] = await ingest.accept(account, [draft])  # type: ignore[misc]
+    draft = world.draft(json.dumps(data).encode())
+    [appended] = await world.parts.event_ingest.accept(world.account.seq, [draft])  # type: ignore[misc]
     return int(appended.seq)
 
 
@@ -85,9 +82,7 @@ async def test_a_changed_filter_applies_to_the_next_event(place: Place) -> None:
 async def test_events_that_wait_to_be_stored_skip_a_deleted_endpoint(place: Place) -> None:
     async with World(place) as world:
         kept, deleted = await world.endpoint(HOST), await world.endpoint("other.test")
-        draft = Draft(
-            world.cache.event_types["a.b"], b"{}", world.parts.event_ingest.recipients(world.account.seq, "a.b", b"{}")
-        )
+        draft = world.draft()
         await world.delete_endpoint(deleted.seq)
         await world.parts.event_ingest.accept(world.account.seq, [draft])
         assert [row.endpoint_seq for row in await world.deliveries()] == [kept.seq]
@@ -194,6 +189,16 @@ async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
         assert received == found[-len(received) :]
         await accept(world, {"a": [{"b": 1}] * 5000})
         assert len(await world.deliveries()) == world.parts.counters.filter_budget_exceeded == 40
+
+
+async def test_a_rejected_evaluation_leaves_the_budget_to_other_filters(place: Place) -> None:
+    async with World(place) as world:
+        large = [await world.endpoint(f"{n}.test", filter_text=filter_text({"a": [n, "x"]})) for n in range(10)]
+        small = await world.endpoint("small.test", filter_text='{"b":[1]}')
+        counters = EngineCounters()
+        data = msgspec.json.encode({"a": [0] * (FILTER_STEPS_MAX + 1), "b": 2})
+        assert accepting([*large, small], data, counters) == large
+        assert counters.filter_budget_exceeded == len(large)
 
 
 async def test_data_that_cannot_be_decoded_matches_every_filter(place: Place) -> None:

@@ -49,7 +49,7 @@ class FilterEvaluation:
         except BudgetExceeded:
             pass
         finally:
-            self._steps -= before - max(0, budget.steps)
+            self._steps -= before - budget.steps
         self.exceeded += 1
         return None
 

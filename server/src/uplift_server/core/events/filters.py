@@ -50,10 +50,10 @@ class Budget:
         self.steps = steps
 
     def spend(self, steps: int) -> None:
-        """Count steps. Raises BudgetExceeded."""
-        self.steps -= steps
-        if self.steps < 0:
+        """Count steps that are about to be taken. Raises BudgetExceeded, and counts none, if they are too many."""
+        if steps > self.steps:
             raise BudgetExceeded
+        self.steps -= steps
 
 
 class Filter:
