@@ -83,6 +83,21 @@ def test_a_pause_through_one_process_applies_to_all_within_a_second(fleet: Fleet
     receiver.wait("/hook", 3)
 
 
+def test_a_filter_set_through_one_process_applies_to_all_within_a_second(fleet: Fleet, receiver: Receiver) -> None:
+    _, apis = account_of(fleet)
+    made = apis[0].endpoint(receiver.url("/filtered"), filter={"number": [{"numeric": ["<", 3]}]})
+    wait_for_propagation()
+    for number in range(6):
+        assert apis[number % len(apis)].send(number).status == 202
+    receiver.wait("/filtered", 3)
+    apis[1].ok("PATCH", f"/v1/endpoints/{made['id']}", {"filter": {"number": [{"numeric": [">=", 8]}]}})
+    time.sleep(1)
+    for number in range(6, 10):
+        assert apis[number % len(apis)].send(number).status == 202
+    receiver.wait("/filtered", 5)
+    assert receiver.numbers("/filtered") == Counter([0, 1, 2, 8, 9])
+
+
 def test_tests_resends_and_cancels_reach_the_worker(fleet: Fleet, receiver: Receiver) -> None:
     _, apis = account_of(fleet)
     made = [apis[0].endpoint(receiver.url(f"/h{n}"), max_in_flight=1) for n in range(4)]

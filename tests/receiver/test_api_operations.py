@@ -20,7 +20,7 @@ from uplift_webhooks.api.everything import Everything
 from uplift_webhooks.cli.kit.endpoint_settings import SETTINGS
 
 DOCUMENT = document()
-BODIES: dict[str, Any] = {"headers": {}, "metadata": {}, "data": {}, "events": []}
+BODIES: dict[str, Any] = {"headers": {}, "metadata": {}, "filter": {}, "data": {}, "events": []}
 """Values of arguments that are not strings."""
 
 
