@@ -70,7 +70,7 @@ def test_a_pattern_as_type_suggests_a_matching_type(api: FakeApi) -> None:
     result = run("trigger", "movement.*")
     assert (result.exit_code, result.stderr.splitlines()[1]) == (
         4,
-        "How to fix: did you mean movement.analytics.created?",
+        "How to fix: did you mean movement.analytics.created? To list all: `uplift event-types`",
     )
 
 
@@ -82,7 +82,7 @@ def test_an_unknown_type_without_a_similar_one_names_the_catalog(api: FakeApi) -
     result = run("trigger", "zzz")
     assert (result.exit_code, result.stderr.splitlines()[1]) == (
         4,
-        "How to fix: see the event catalog in the dashboard, or the types of recent events: `uplift events`",
+        "How to fix: to list all: `uplift event-types`",
     )
 
 
@@ -100,4 +100,4 @@ def test_api_calls_in_messages_become_commands(api: FakeApi) -> None:
     api.responses["POST /v1/listen-sessions/lsn_1/test"] = rejected
 
     result = run("trigger", "athlete.created")
-    assert "TYPE: See the event catalog in the dashboard, `uplift events` or `uplift endpoints`." in result.stderr
+    assert "TYPE: See the event catalog (`uplift event-types`), `uplift events` or `uplift endpoints`." in result.stderr

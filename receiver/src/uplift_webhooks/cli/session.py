@@ -1,7 +1,8 @@
 """Session of the commands of `uplift`: the server and its failures."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -13,7 +14,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.profiles import Access, Asked, find_access
 from uplift_webhooks.errors import WebhookVerificationError
 
-_CALLS: Final = re.compile(r"GET /v1/(endpoints|events|deliveries)\b")
+_CALLS: Final = re.compile(r"GET /v1/(event-types|endpoints|events|deliveries)\b")
 
 
 @dataclass
@@ -32,6 +33,12 @@ class Session(kit.Session):
         calls = Calls(access.api_url, access.api_key, _advice(access))
         self.resources.callback(calls.close)
         return calls
+
+    @contextmanager
+    def reach(self) -> Iterator[Calls]:
+        """Return the calls of the selected server. Raises CliError."""
+        with closing(self.calls()) as calls:
+            yield calls
 
     def failures(self, error: Exception) -> list[CliError]:
         """Return the failures to report, including invalid secrets."""
@@ -55,14 +62,20 @@ def _advice(access: Access) -> Advice:
             429: "try again in a moment",
             503: "try again in a moment",
         },
-        lists={"endpoint": "`uplift endpoints`", "event": "`uplift events`", "delivery": "`uplift deliveries`"},
+        lists={
+            "endpoint": "`uplift endpoints`",
+            "event": "`uplift events`",
+            "event type": "`uplift event-types`",
+            "delivery": "`uplift deliveries`",
+            "replay": "`uplift replays`",
+        },
         rewrite=_with_commands,
     )
 
 
 def _with_commands(text: str) -> str:
     """Replace the API calls in an API message with commands."""
-    return _CALLS.sub(r"`uplift \1`", text.replace(" (GET /v1/event-types)", " in the dashboard"))
+    return _CALLS.sub(r"`uplift \1`", text)
 
 
 _SERVER: Final[kit.Options] = {

@@ -155,7 +155,7 @@ def list_keys(
 
     The list shows only the last characters of each key.
     """
-    _check_owner(account, service=service)
+    _check_owner(session, account, service=service)
     owner = "--service" if service else "--account ACCOUNT"
     with reach(session.config()) as client:
         session.output.rows(
@@ -228,7 +228,7 @@ def create_key(
             {"key": new_operator_key(), "use": "set UPLIFT_OPERATOR_KEY to it and restart the server"}
         )
         return
-    _check_owner(account, service=service)
+    _check_owner(session, account, service=service)
     body: dict[str, object] = {"name": name}
     if scopes:
         body["scopes"] = [each.strip() for text in scopes for each in text.split(",")]
@@ -259,7 +259,7 @@ def update_key(
     ] = None,
 ) -> None:
     """Update the name or the expiry of an API key."""
-    _check_owner(account, service=service)
+    _check_owner(session, account, service=service)
     body: dict[str, object] = {} if name is None else {"name": name}
     if expires_at is not None:
         body["expires_at"] = None if expires_at == "never" else expires_at
@@ -284,7 +284,7 @@ def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Se
 
     The server rejects the next call with this key.
     """
-    _check_owner(account, service=service)
+    _check_owner(session, account, service=service)
     with reach(session.config()) as client:
         path = _keys_path(client, account)
         found = lookup.key(client, key, path)
@@ -292,14 +292,14 @@ def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Se
         session.output.fields({"id": found["id"], "revoked": True})
 
 
-def _check_owner(account: str | None, *, service: bool) -> None:
+def _check_owner(session: Session, account: str | None, *, service: bool) -> None:
     """Raise CliError unless the options name an account or service keys."""
-    if (account is None) != service:
-        raise CliError(
-            "the command needs either --account or --service",
-            "add --account ACCOUNT for the keys of an account, or --service for service keys",
-            ExitCode.USAGE,
-        )
+    if (account is None) == service:
+        return
+    remedy = "add --account ACCOUNT for the keys of an account, or --service for service keys"
+    if account is None and (choices := session.choices("ACCOUNT")):
+        remedy = f"{remedy}. {choices.rstrip('.')}"
+    raise CliError("the command needs either --account or --service", remedy, ExitCode.USAGE)
 
 
 def _keys_path(client: Calls, account: str | None) -> str:

@@ -217,7 +217,7 @@ def resend_delivery(
             session.output.note(f"The delivery is stored. {when_sent(session.config())}")
         return
     if account is None:
-        raise CliError("a resend with filters needs an account", "pass --account ACCOUNT", ExitCode.USAGE)
+        raise session.missing("--account", "ACCOUNT")
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         if endpoint:

@@ -202,7 +202,7 @@ def send(
     if file is not None and (data is not None or idempotency_key is not None):
         raise CliError("--file does not allow --data and --idempotency-key", "omit them", ExitCode.USAGE)
     if event_type is not None and account is None:
-        raise CliError("the option --account is missing", "list accounts with `uplift-server accounts`", ExitCode.USAGE)
+        raise session.missing("--account", "ACCOUNT")
     content = None if data is None else _read_json(data)
     with reach(session.config()) as client:
         owner = None if account is None else lookup.account(client, account)["id"]

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,6 +14,7 @@ import typer
 from uplift_server.config import Config, ConfigError, find_file, load
 from uplift_server.store.errors import Conflict, Misaddressed, Unavailable
 from uplift_webhooks.cli.kit import session as kit
+from uplift_webhooks.cli.kit.calls import Calls
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
@@ -26,6 +28,13 @@ class Session(kit.Session):
         """Load the configuration. Raises ConfigError."""
         file = self.config_file or find_file(Path.cwd())
         return load(os.environ, file, terminal=sys.stderr.isatty())
+
+    def reach(self) -> AbstractContextManager[Calls]:
+        """Return the calls of the running server, or of a temporary one. Raises CliError and ConfigError."""
+        # Imported here because `reach` needs the settings of this module.
+        from uplift_server.cli.reach import reach  # noqa: PLC0415
+
+        return reach(self.config())
 
     def failures(self, error: Exception) -> list[CliError]:
         """Return the failures for an error, including errors of the configuration and the database."""

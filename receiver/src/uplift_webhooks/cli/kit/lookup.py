@@ -13,7 +13,6 @@ SEARCHED_MAX: Final = 5000
 """Maximum number of items to search, newest first."""
 _SHOWN_MAX: Final = 5
 _SIMILARITY_LEAST: Final = 0.5
-_CATALOG_HINT: Final = "see the event catalog in the dashboard, or the types of recent events: `uplift events`"
 
 
 def find(
@@ -119,12 +118,8 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
     """Return the error for an unknown event type. `groups_too`: a group is also accepted."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
-    listing = calls.advice.lists.get("event type")
-    parts = (
-        f"did you mean {nearest}?" if nearest else "",
-        f"{'To' if nearest else 'to'} list all: {listing}" if listing else "",
-    )
-    remedy = " ".join(filter(None, parts)) or _CATALOG_HINT
+    listing = calls.advice.lists["event type"]
+    remedy = f"did you mean {nearest}? To list all: {listing}" if nearest else f"to list all: {listing}"
     return CliError(f"there is no event type {name}", remedy, ExitCode.NOT_FOUND)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 import typer
+from typer._click.exceptions import MissingParameter
 from typer._completion_shared import get_completion_script, install
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
@@ -22,7 +23,16 @@ _HELP: Final = frozenset({"-h", "--help"})
 
 
 class Command(TyperCommand):
-    """A command whose help shows flags without a type."""
+    """A command whose help shows flags without a type, and whose error for a missing parameter lists its choices."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. The callback's `choices` returns the choices for the metavar of a missing parameter."""
+        try:
+            return super().parse_args(ctx, args)
+        except MissingParameter as error:
+            if error.param is not None and error.param.metavar and not ctx.resilient_parsing:
+                error.message = getattr(self.callback, "choices")(error.param.metavar, ctx.params)  # noqa: B009
+            raise
 
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters."""

@@ -5,12 +5,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import typer
 
+from uplift_webhooks.cli.kit.calls import Calls
+from uplift_webhooks.cli.kit.choices import CHOICES
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.output import Output, OutputLost
 from uplift_webhooks.cli.kit.program import Command
@@ -42,6 +44,32 @@ class Session:
                 "repeat the command with --debug, and report the traceback",
             )
         ]
+
+    def reach(self) -> AbstractContextManager[Calls]:
+        """Return the calls of the selected server."""
+        raise NotImplementedError
+
+    def choices(self, metavar: str) -> str:
+        """Return a sentence with the choices for an argument or option, or with the command that lists them.
+
+        Empty if the choices are unknown. It never raises an error, because it only completes another one.
+        """
+        if "|" in metavar:
+            return f"Choose one of: {', '.join(metavar.split('|'))}."
+        known = CHOICES.get(metavar)
+        if known is None:
+            return ""
+        try:
+            with self.reach() as calls:
+                return known.sentence(calls)
+        except Exception:
+            return ""
+
+    def missing(self, option: str, metavar: str) -> CliError:
+        """Return the error for a missing option, with its choices."""
+        choices = self.choices(metavar).rstrip(".")
+        remedy = choices[:1].lower() + choices[1:] if choices else f"add {option} {metavar}"
+        return CliError(f"the option {option} is missing", remedy, ExitCode.USAGE)
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
@@ -102,6 +130,11 @@ def command(
             with current.reporting():
                 body(current, **values)
 
+        def choices(metavar: str, values: Mapping[str, Any]) -> str:
+            given = {each: values[each] for each in ("debug", *options) if each in values}
+            return session(Output(as_json=bool(values.get("as_json"))), **given).choices(metavar)
+
+        run.choices = choices  # type: ignore[attr-defined]
         parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own] + shared
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}

@@ -1,0 +1,46 @@
+"""The choices for missing arguments and options, if they are few."""
+
+import shlex
+from dataclasses import dataclass
+from typing import Any, Final
+
+from uplift_webhooks.cli.kit.calls import Calls
+
+SHOWN_MAX: Final = 10
+"""Maximum number of choices in an error. If there are more, the error names the command that lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The objects that a command accepts."""
+
+    noun: str
+    path: str
+    name: str
+    """The field that commands accept. If two objects have the same value, the error shows IDs."""
+    about: str | None = None
+    """The field that describes an object."""
+
+    def sentence(self, calls: Calls) -> str:
+        """Return the choices, or the command that lists them. Raises CliError."""
+        found = list(calls.items(self.path, limit=SHOWN_MAX + 1))
+        listing = calls.advice.lists.get(self.noun)
+        if not found:
+            return f"There are no {self.noun}s yet."
+        if len(found) > SHOWN_MAX:
+            return f"To list all {self.noun}s: {listing}." if listing else ""
+        name = self.name if len({each[self.name] for each in found}) == len(found) else "id"
+        return f"Choose one of: {', '.join(self._shown(each, name) for each in found)}."
+
+    def _shown(self, item: dict[str, Any], name: str) -> str:
+        text = shlex.quote(str(item[name]))
+        return f"{text} ({item[self.about]})" if self.about else text
+
+
+CHOICES: Final = {
+    "ACCOUNT": Choices("account", "/v1/accounts", "name"),
+    "ENDPOINT": Choices("endpoint", "/v1/endpoints", "id", "url"),
+    "TYPE": Choices("event type", "/v1/event-types", "name"),
+    "REPLAY": Choices("replay", "/v1/replays", "id", "state"),
+}
+"""The choices by the metavar of an argument or option."""
