@@ -320,7 +320,7 @@ def test_a_terminal_shows_lines_with_fixes() -> None:
     assert result.exit_code == 1
     assert "fail egress" in result.stdout
     assert "-> add the address to an interface" in result.stdout
-    assert "1 of 11 checks failed" in result.stderr
+    assert "1 of 12 checks failed" in result.stderr
 
 
 def test_a_postgresql_database_is_checked(postgres_url: str) -> None:
@@ -342,3 +342,42 @@ def test_an_unavailable_postgresql_database_is_reported_once(postgres_url: str) 
     assert found["database"][0] == "fail"
     assert "hidden" not in found["database"][1]
     assert not {"schema", "secret key", "held", "connections"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "result"),
+    [
+        ("UPLIFT_PUBLIC_URL", "https://hooks.example.com", "warn"),
+        ("UPLIFT_OPERATOR_KEY", "op_change-me-change-me-change-me", "fail"),
+        ("UPLIFT_METRICS_TOKEN", "your-metrics-token", "fail"),
+        ("UPLIFT_SECRET_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "warn"),
+    ],
+)
+def test_values_of_examples_are_found(name: str, value: str, result: str) -> None:
+    code, found = examine(**{name: value})
+    assert (code, found["example value"][0]) == (int(result == "fail"), result)
+    assert found["example value"][1].startswith(f"{name} (environment) ")
+    assert result == "warn" or value not in found["example value"][1]
+
+
+def test_a_server_with_another_database_is_found() -> None:
+    """The server has not locked the file that the check examines."""
+    database()
+    with fake_api() as api:
+        api.responses = {"GET /readyz": (200, b"ready\n", {"uplift-database": "another"})}
+        port = api.url.rpartition(":")[2]
+        code, found = examine(UPLIFT_PORT=port)
+        assert (code, found["server"][0]) == (1, "fail")
+        assert (
+            found["server"][1]
+            == f"the server on http://127.0.0.1:{port} uses a different database than this configuration"
+        )
+        assert found["database"][0] == "ok"
+        lock = FileLock(load({}).database_path)
+        lock.acquire()
+        with closing(connect(load({}).database_path, read_only=False)) as raw:
+            raw.execute("INSERT INTO marks VALUES ('database.id', 7)")
+        code, found = examine(UPLIFT_PORT=port)
+        lock.release()
+        assert (code, found["server"][0]) == (1, "fail")
+        assert "uses a different database than this configuration" in found["server"][1]

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from uplift_server.cli.listening import cannot_listen
-from uplift_server.cli.reach import check_ready, local_url, server_runs
+from uplift_server.cli.reach import check_ready, local_url, responds, server_runs
 from uplift_server.cli.session import Session
-from uplift_server.config import Config, ConfigError, check_database, secret_key
+from uplift_server.config import SETTINGS, Config, ConfigError, check_database, secret_key
+from uplift_server.core.operations.example_values import example_in, is_guessable_key, is_placeholder
 from uplift_server.core.operations.findings import Finding
 from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.diagnostics import (
@@ -34,6 +35,11 @@ from uplift_server.store.sqlite.connection import FileLock
 from uplift_webhooks.cli.kit.errors import CliError
 
 INTEGRITY_SECONDS: Final = 10.0
+_HOW_TO_GENERATE: Final = "generate your own: head -c 24 /dev/urandom | base64 | tr +/ -_"
+_HOW_TO_REPLACE_KEY: Final = (
+    "generate your own: head -c 32 /dev/urandom | base64; if the database has secrets, use"
+    " `uplift-server secret-key rotate`"
+)
 READY_SECONDS: Final = 6.0
 """Timeout of the readiness check, longer than the server's response limit of 5 s."""
 
@@ -53,6 +59,7 @@ def examine(session: Session) -> Iterator[Finding]:
         "ok",
         f"{len(config.given)} set; the others use their defaults; a running server may use different settings",
     )
+    yield from _example_values(config)
     if config.on_postgresql:
         yield _server(config) if server_runs(config) else _port(config)
         yield from _postgresql(config)
@@ -83,6 +90,24 @@ def _traces(config: Config) -> Iterator[Finding]:
         yield Finding("traces", "ok", f"enabled by {config.traces_by}; the connection to the collector was not tested")
 
 
+def _example_values(config: Config) -> Iterator[Finding]:
+    """Find settings whose values come from an example of the documentation."""
+    secret = {each.name for each in SETTINGS if each.can_be_file}
+    for name, (source, text) in config.given.items():
+        where = f"{name} ({source})"
+        if name in secret and is_placeholder(text):
+            yield Finding(
+                "example value", "fail", f"{where} contains a placeholder instead of a secret", _HOW_TO_GENERATE
+            )
+        elif name == "UPLIFT_SECRET_KEY" and is_guessable_key(text):
+            yield Finding(
+                "example value", "warn", f"{where} is not a random key, so others can guess it", _HOW_TO_REPLACE_KEY
+            )
+        elif example := example_in(text):
+            remedy = "replace it with your own value"
+            yield Finding("example value", "warn", f"{where} contains {example}, which is only an example", remedy)
+
+
 def _server(config: Config) -> Finding:
     """Check that the server at the configured address is ready and uses the configured database."""
     url = local_url(config)
@@ -94,12 +119,14 @@ def _server(config: Config) -> Finding:
     except Unavailable:
         expected = None
     if found and expected and found != expected:
-        remedy = "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL"
-        return Finding(
-            "server", "fail", f"the server on {url} uses a different database than this configuration", remedy
-        )
+        return _different_database(config)
     more = "" if config.on_postgresql else "; stop it to check its database file"
     return Finding("server", "ok", f"running and ready on {url}{more}")
+
+
+def _different_database(config: Config) -> Finding:
+    text = f"the server on {local_url(config)} uses a different database than this configuration"
+    return Finding("server", "fail", text, "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL")
 
 
 def _database_id(config: Config) -> str | None:
@@ -117,6 +144,9 @@ def _port(config: Config) -> Finding:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
+            # No server has locked the file of this configuration.
+            if not config.on_postgresql and responds(config):
+                return _different_database(config)
             problem = cannot_listen(config, error)
             return Finding("port", "fail", f"{problem.name} {problem.reason}", problem.remedy)
     return Finding("port", "ok", f"{config.host} port {config.port} is free")

@@ -117,7 +117,7 @@ def no_database(config: Config) -> CliError:
             ExitCode.NOT_FOUND,
         )
     url = local_url(config)
-    if _responds(config):
+    if responds(config):
         found = f"the server at {url} uses a different one"
         remedy = "run the command in the directory where you started that server"
     else:
@@ -164,14 +164,14 @@ def server_runs(config: Config) -> bool:
     On PostgreSQL, or if the lock is not readable, check whether a server responds at the configured address.
     """
     if config.on_postgresql:
-        return _responds(config)
+        return responds(config)
     # The store takes half a second to load, which would slow down `--help`.
     from uplift_server.store.sqlite.connection import FileLock  # noqa: PLC0415
 
     try:
         return FileLock(config.database_path).is_held()
     except Unavailable:
-        return _responds(config)
+        return responds(config)
 
 
 def database_is_used(config: Config) -> bool:
@@ -203,7 +203,7 @@ def check_ready(config: Config, seconds: float) -> str | None:
     return response.headers.get("uplift-database")
 
 
-def _responds(config: Config) -> bool:
+def responds(config: Config) -> bool:
     """Whether an Uplift server responds at the configured address, ready or not."""
     with contextlib.suppress(ApiFailure):
         ready = _get(config, "/readyz")

@@ -1,0 +1,34 @@
+"""Values of settings that come from an example: documentation names, placeholders, and keys that are not random."""
+
+import base64
+import re
+from typing import Final
+
+_EXAMPLES: Final = re.compile(
+    # RFC 2606 and RFC 5737 reserve these names and addresses for documentation.
+    r"(?<![\w-])(?:[\w-]+\.)*(?:example\.(?:com|net|org)|[\w-]+\.example)(?![\w-])"
+    r"|(?<![\d.])(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}(?![\d.])|(?<![\w:])2001:db8:[0-9a-f:]*",
+    re.IGNORECASE,
+)
+_PLACEHOLDERS: Final = re.compile(
+    r"change[-_ ]?me|replace[-_ ]?me|placeholder|your[-_]|…|\.\.\.|:password@", re.IGNORECASE
+)
+_RANDOM_BYTES_LEAST: Final = 12
+"""The minimum number of different bytes in a key. 32 random bytes have about 30."""
+
+
+def example_in(text: str) -> str | None:
+    """Return the part of a setting's value that is reserved for documentation, or None."""
+    found = _EXAMPLES.search(text)
+    return None if found is None else found[0]
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether a secret, or a URL with a password, contains a placeholder instead of a secret."""
+    return _PLACEHOLDERS.search(secret) is not None
+
+
+def is_guessable_key(encoded: str) -> bool:
+    """Whether a valid encryption key (base64) is readable text, or repeats a few bytes. Random keys are neither."""
+    key = base64.b64decode(encoded)
+    return all(0x20 <= byte < 0x7F for byte in key) or len(set(key)) < _RANDOM_BYTES_LEAST
