@@ -19,7 +19,13 @@ from uplift_server.api.turn_limit import TurnLimit
 from uplift_server.api.vital_signs import VitalSigns
 from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
-from uplift_server.app.process import permanent_objects, raise_file_limit, return_memory, switch_threads_often
+from uplift_server.app.process import (
+    make_directory,
+    permanent_objects,
+    raise_file_limit,
+    return_memory,
+    switch_threads_often,
+)
 from uplift_server.app.wiring import attempt_timeouts, database, engine_settings, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
@@ -137,7 +143,7 @@ class Application:
             switch_threads_often()
             sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
             if isinstance(self._database, SqliteDatabase):
-                self._make_directory()
+                make_directory(self._config.database_path.parent)
                 self._database.lock()
                 check_database(self._config, new=self._new_database)
             undo.push_async_callback(self._database.close)
@@ -302,18 +308,6 @@ class Application:
 
     def _link_key(self) -> bytes:
         return derived_key(parse_key(secret_key(self._config)), "links")
-
-    def _make_directory(self) -> None:
-        try:
-            self._config.database_path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                ConfigProblem(
-                    "UPLIFT_DATABASE_URL",
-                    f"names a directory that cannot be created ({error.strerror})",
-                    "choose another directory, or create it",
-                )
-            ) from error
 
     async def _open_database(self, undo: contextlib.AsyncExitStack) -> None:
         if self._config.on_postgresql:
