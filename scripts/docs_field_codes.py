@@ -48,6 +48,7 @@ FIELD_CODES: Final = {
     "event_type_invalid": "The name is not a valid event type or `group.*` pattern.",
     "event_type_unknown": "The catalog has no matching event type.",
     "event_type_archived": "The event type is archived.",
+    "event_type_reserved": "Only the server sends events of this type.",
     "schema_invalid": "The schema is not valid JSON Schema 2020-12.",
     "schema_too_large": "The schema is too large.",
     "schema_too_complex": "A check against the schema could take too long.",

@@ -15,6 +15,7 @@ from tests.engines import Engine
 
 from uplift_server.app import Application
 from uplift_server.config import load
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 
 OPERATOR = "op_" + "k" * 40
 PROCESS_KEY = bytes(range(32))
@@ -276,6 +277,14 @@ def test_concurrent_requests_create_one_event(operator: Client) -> None:
         )
     assert len({response["id"] for response in responses}) == 1
     assert sorted(response["duplicate"] for response in responses) == [False] + [True] * 39
+
+
+def test_nobody_can_send_operational_events(operator: Client) -> None:
+    for name in sorted(OPERATIONAL_TYPES):
+        sent = event(type=name, data={"object": {"id": "ep_1", "account": "acc_1"}})
+        assert ("type", "event_type_reserved") in problems(operator.post("/v1/events", sent))
+        batch = operator.post("/v1/events/batch", {"events": [sent]})
+        assert ("events.0.type", "event_type_reserved") in problems(batch)
 
 
 def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client) -> None:

@@ -13,6 +13,7 @@ from uplift_server.core.events.catalog import (
     EventType,
 )
 from uplift_server.core.events.event_types import check_name
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 
 NAMES = [event_type.name for event_type in EVENT_TYPES]
 DOCUMENTED = [event_type for event_type in EVENT_TYPES if event_type.documented]
@@ -37,7 +38,8 @@ def test_extensions_are_marked(event_type: EventType) -> None:
 @every_type
 def test_an_entry_is_complete_and_its_example_matches_its_schema(event_type: EventType) -> None:
     assert check_name(event_type.name) is None
-    assert event_type.group == event_type.name.split(".")[0]
+    is_operational = event_type.name in OPERATIONAL_TYPES
+    assert event_type.group == ("operational" if is_operational else event_type.name.split(".")[0])
     assert event_type.api_version == "01/01/2022"
     assert event_type.schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema_rs.meta.validate(json.loads(json.dumps(event_type.schema)))

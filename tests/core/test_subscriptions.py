@@ -14,6 +14,11 @@ PATTERNS = NAMES | NAMES.map("{}.*".format)
     ("patterns", "event_type", "expected"),
     [
         ([], "anything.at.all", True),
+        ([], "endpoint.warned", False),
+        (["endpoint.warned"], "endpoint.warned", True),
+        (["endpoint.warned"], "endpoint.disabled", False),
+        (["endpoint.*"], "endpoint.disabled", True),
+        (["endpoint.*"], "delivery.failed", False),
         (["webhook.created"], "webhook.created", True),
         (["webhook.created"], "webhook.created.twice", False),
         (["webhook.created"], "webhook", False),

@@ -166,6 +166,7 @@ class Fleet(World):
             self.settings,
             foundation,
             user_agent="Uplift-Webhooks/test",
+            public_url="https://uplift.test",
             on_lines=self.lines.extend,
             on_loop_failure=self.loop_ended,
         )

@@ -219,6 +219,7 @@ class World:
         scan_every_ms: int = SECOND,
         release_rate_per_second: int = 50,
         health_settings: HealthSettings | None = None,
+        operations_account: str | None = None,
         database: type | None = None,
     ) -> None:
         self.clock = VirtualClock()
@@ -236,6 +237,7 @@ class World:
             scan_every_ms=scan_every_ms,
             statistics_every_ms=scan_every_ms,
             tick_ms=scan_every_ms,
+            operations_account=operations_account,
         )
         self._place = place
         self._layers = (Watched,) if database is None else (database, Watched)
@@ -321,6 +323,7 @@ class World:
             self.settings,
             LocalFoundation(self.settings.process_id),
             user_agent="Uplift-Webhooks/test",
+            public_url="https://uplift.test",
             on_lines=self.lines.extend,
             on_loop_failure=self.loop_ended,
         )
@@ -337,10 +340,12 @@ class World:
     def fresh_id(self) -> bytes:
         return uuid7(self.clock.now, next(self._numbers).to_bytes(10, "big"))
 
-    async def new_account(self, contact_emails: Sequence[str] = ()) -> Account:
+    async def new_account(self, contact_emails: Sequence[str] = (), uid: str | None = None) -> Account:
         account_id, contacts = self.fresh_id(), tuple(contact_emails)
         account = await self.database.write(
-            lambda c: accounts.create(c, account_id=account_id, name="a", contact_emails=contacts, now=self.clock.now)
+            lambda c: accounts.create(
+                c, account_id=account_id, name="a", contact_emails=contacts, uid=uid, now=self.clock.now
+            )
         )
         self.cache.put_account(account)
         return account
@@ -352,14 +357,13 @@ class World:
         endpoint_id = self.fresh_id()
         owner = account or self.account
         own = {each.attribute: settings.pop(each.attribute) for each in ENDPOINT_SETTINGS if each.attribute in settings}
-        values = {"headers": None, "event_types": (), "settings": EndpointSettings(**own)} | settings
+        values = {"headers": None, "event_types": (), "description": "", "settings": EndpointSettings(**own)} | settings
         record: Endpoint = await self.database.write(
             lambda c: endpoints.create(
                 c,
                 endpoint_id=endpoint_id,
                 account_seq=owner.seq,
                 url=f"https://{host}/hook",
-                description="",
                 secret=Cipher(b"k" * 32).encrypt(SECRET, endpoint_id, "secret"),
                 now=self.clock.now,
                 **values,

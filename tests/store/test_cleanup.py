@@ -211,7 +211,9 @@ def test_every_growing_table_has_a_retention_rule() -> None:
     deleted_by_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
     deleted_when_counted = {"delivery_changes", "minute_rollups"}  # after 90 minutes
     bounded_by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object
-    bounded_by_endpoints = {"delivery_totals"}  # a row for each endpoint with open deliveries
+    # A row for each endpoint with open deliveries, or with failed ones since the last operational event.
+    bounded_by_endpoints = {"delivery_totals", "failed_deliveries"}
+    deleted_when_sent = {"operational_events"}  # within seconds
     bounded_by_number = {"told_texts"}  # by the process that adds more
     deleted_after_execution = {"commands"}  # a minute after their execution; at most COMMANDS_WAITING_MAX
     deleted_with_partitions = {"event_partitions"}
@@ -220,6 +222,7 @@ def test_every_growing_table_has_a_retention_rule() -> None:
         | deleted_with_partitions
         | bounded_by_number
         | bounded_by_endpoints
+        | deleted_when_sent
         | deleted_after_execution
         | deleted_with_events
         | {event_objects.name}

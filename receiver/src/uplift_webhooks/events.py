@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from uplift_webhooks.errors import WebhookVerificationError
 from uplift_webhooks.event import Data, Event
-from uplift_webhooks.resources import AthleteProfile, Export, FailedCapture, RegisteredEndpoint, Session, read
+from uplift_webhooks.resources import (
+    AthleteProfile,
+    EndpointHealth,
+    Export,
+    FailedCapture,
+    FailedDelivery,
+    RegisteredEndpoint,
+    Session,
+    read,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,46 @@ class ExportCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointWarned(Event):
+    """`endpoint.warned`: an endpoint keeps failing, and the server will disable it."""
+
+    @property
+    def object(self) -> EndpointHealth:
+        """The endpoint, with `disable_at`."""
+        return read(EndpointHealth, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointDisabled(Event):
+    """`endpoint.disabled`: the server disabled a failing endpoint and holds its deliveries."""
+
+    @property
+    def object(self) -> EndpointHealth:
+        """The endpoint, with `disabled_reason`."""
+        return read(EndpointHealth, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecovered(Event):
+    """`endpoint.recovered`: an attempt succeeded after a warning."""
+
+    @property
+    def object(self) -> EndpointHealth:
+        """The endpoint, with `recovered_at`."""
+        return read(EndpointHealth, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFailed(Event):
+    """`delivery.failed`: deliveries to an endpoint failed, and the server does not retry them."""
+
+    @property
+    def object(self) -> FailedDelivery:
+        """The latest failed delivery, and the number of failed deliveries since the previous event."""
+        return read(FailedDelivery, self.data)
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
     """Any other type: a type of your operator, or a type that this version of the library does not know."""
 
@@ -90,6 +139,10 @@ AnyEvent = (
     | AthleteCreated
     | AthleteUpdated
     | ExportCompleted
+    | EndpointWarned
+    | EndpointDisabled
+    | EndpointRecovered
+    | DeliveryFailed
     | UnknownEvent
 )
 """The result of `Webhook.unwrap`. Use `match` or isinstance."""
@@ -101,6 +154,10 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
     "athlete.created": AthleteCreated,
     "athlete.updated": AthleteUpdated,
     "export.completed": ExportCompleted,
+    "endpoint.warned": EndpointWarned,
+    "endpoint.disabled": EndpointDisabled,
+    "endpoint.recovered": EndpointRecovered,
+    "delivery.failed": DeliveryFailed,
 }
 """The class of each type in the catalog."""
 

@@ -221,6 +221,71 @@ class Export(Resource):
     data: Link | None = field(default=None, metadata=_nested(Link))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointHealth(Resource):
+    """An endpoint whose health changed."""
+
+    id: str | None = _text()
+    uid: str | None = _text()
+    """The operator's own ID."""
+    url: str | None = _text(shown=False)
+    description: str | None = _text()
+    account: str | None = _text()
+    """ID of the account that owns the endpoint."""
+    account_uid: str | None = _text()
+    account_name: str | None = _text()
+    state: str | None = _text()
+    """`enabled` or `disabled`."""
+    disabled_reason: str | None = _text()
+    """`failing` or `gone`."""
+    failing_since: str | None = _text()
+    """ISO 8601, like the other times."""
+    disable_at: str | None = _text()
+    """In `endpoint.warned`: when the server will disable the endpoint."""
+    recovered_at: str | None = _text()
+    failed_attempts: int | None = _integer()
+    """Failed attempts in a row."""
+    cause_code: str | None = _text()
+    cause: str | None = _text()
+    """Cause of the last failed attempt."""
+    fix: str | None = _text()
+    dashboard_url: str | None = _text()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedDelivery(Resource):
+    """The latest failed delivery of an endpoint."""
+
+    id: str | None = _text()
+    endpoint: str | None = _text()
+    endpoint_uid: str | None = _text()
+    """The operator's own ID."""
+    url: str | None = _text(shown=False)
+    """URL of the endpoint."""
+    description: str | None = _text()
+    """Description of the endpoint."""
+    account: str | None = _text()
+    """ID of the account that owns the endpoint."""
+    account_uid: str | None = _text()
+    account_name: str | None = _text()
+    event: str | None = _text()
+    event_type: str | None = _text()
+    failed_reason: str | None = _text()
+    """`exhausted` or `expired`."""
+    attempts_made: int | None = _integer()
+    failed_at: str | None = _text()
+    """ISO 8601."""
+    count: int | None = _integer()
+    """Failed deliveries of the endpoint since the previous event."""
+    first_failed_at: str | None = _text()
+    """When the first of them failed, ISO 8601."""
+    cause_code: str | None = _text()
+    cause: str | None = _text()
+    """Cause of the last failed attempt."""
+    fix: str | None = _text()
+    dashboard_url: str | None = _text()
+
+
 def json_names(kind: type[Resource]) -> dict[str, str]:
     """Return the JSON name of each field of a class except `raw`."""
     return {each.name: each.metadata.get(_JSON_NAME) or each.name for each in fields(kind) if _READER in each.metadata}

@@ -62,7 +62,8 @@ def listen(
         typer.Option(
             "--events",
             metavar="TYPES",
-            help="Event types and patterns such as movement.*, separated by commas. Default: all event types.",
+            help="Event types and patterns such as movement.*, separated by commas. Default: all event types except"
+            " operational ones.",
         ),
     ] = None,
     since_when: Annotated[

@@ -51,9 +51,9 @@ _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
 _KEY_EXPIRY = "When the key stops working. Null: it does not expire."
-PATTERNS = (
+ALL_TYPES = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
-    " event types."
+    " event types"
 )
 _FILTER = (
     "Pattern that the `data` of an event must match: see [Filters](/docs/filters). At most"
@@ -61,6 +61,7 @@ _FILTER = (
     " endpoint receives all events of its types."
 )
 _FILTER_EXAMPLE = {"object": {"status": ["completed"]}}
+PATTERNS = f"{ALL_TYPES} except operational ones."
 _SECRET = (
     f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"
     f" followed by the base64 of {SECRET_KEY_BYTES_MIN} to {SECRET_KEY_BYTES_MAX} bytes. Default: a generated secret."

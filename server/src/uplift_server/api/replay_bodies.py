@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from uplift_server.api.bodies import PATTERNS, Body, Timestamp
+from uplift_server.api.bodies import ALL_TYPES, Body, Timestamp
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT, REPLAY_RATE_PER_SECOND_MAX
 
 
@@ -18,7 +18,7 @@ class ReplayNew(Body):
     )
     types: list[str] | None = Field(
         default=None,
-        description=PATTERNS,
+        description=f"{ALL_TYPES}.",
         examples=[["movement.*"]],
     )
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")

@@ -31,7 +31,7 @@ UpdatedAt = Annotated[str, _timestamp("Time of the last update.")]
 ExpiresAt = Annotated[str, _timestamp("Time of expiration.")]
 _ACCOUNT = "Account ID. Present only if the list spans accounts."
 _OBJECT_ID = "String or integer at `data.object.id`, as text. Null if there is none of up to 128 characters."
-_PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types."
+_PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types except operational ones."
 
 
 class Listed(BaseModel, Generic[V]):
@@ -373,7 +373,7 @@ class ReplayView(BaseModel):
     state: ReplayStateName = Field(description="Current state.")
     reason: Wait | None = Field(description="Why a running replay sends nothing now.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
-    types: list[str] = Field(description=_PATTERNS)
+    types: list[str] = Field(description="Event types and `group.*` patterns. An empty list matches all event types.")
     outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all.")
     status_code: list[str] = Field(description="Status codes of the last attempt. An empty list matches all.")
     object_id: str | None = Field(description="Only events about this object. Empty if its events were erased.")

@@ -49,7 +49,7 @@ from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
-from uplift_server.service.startup import ProcessKey, prepare
+from uplift_server.service.startup import ProcessKey, prepare, require_operations_account
 from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import encryption_upgrade, event_times, schema_version
@@ -159,6 +159,8 @@ class Application:
             process_key = ProcessKey(fingerprint(key), self._parts.shards.process_id)
             with permanent_objects():
                 self.new_operator_key = await prepare(self._context, process_key, self._operator_key, self._keep_key)
+                if self._dispatch:
+                    require_operations_account(self._parts.cache, self._config.operations_account)
                 await self._parts.engine.start(dispatch=self._dispatch)
                 if self._traces is not None:
                     self._traces.start()
@@ -364,6 +366,7 @@ class Application:
             engine_settings(config),
             self._foundation(),
             user_agent=f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)",
+            public_url=self._public_url(),
             on_lines=self._note_attempts,
             on_loop_failure=self._stop_after_failure,
         )

@@ -14,6 +14,7 @@ from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.listening.audience import Announcer, Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
 from uplift_server.delivery.maintenance.erasures import ErasedEvents, ErasureJobs
+from uplift_server.delivery.maintenance.operational_events import OperationalEvents
 from uplift_server.delivery.maintenance.retention import Retention
 from uplift_server.delivery.maintenance.secret_expiry import SecretExpiry
 from uplift_server.delivery.maintenance.statistics import StatisticsUpdater
@@ -154,10 +155,15 @@ def build_engine(
     foundation: Foundation,
     *,
     user_agent: str,
+    public_url: str,
     on_lines: Callable[[Sequence[AttemptLine]], None],
     on_loop_failure: Callable[[BaseException | None], None],
 ) -> EngineParts:
-    """Build all parts of an engine. `on_lines` gets the log lines of attempts; see `Engine` for `on_loop_failure`."""
+    """Build all parts of an engine.
+
+    `public_url` is the URL of the dashboard. `on_lines` gets the log lines of attempts; see `Engine` for
+    `on_loop_failure`.
+    """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()
     lanes = DeliveryLanes(
@@ -263,11 +269,24 @@ def build_engine(
     )
     statistics = StatisticsUpdater(database, jobs, clock, every_ms=settings.statistics_every_ms)
     retention = Retention(database, jobs, clock, counters, retention_ms=settings.retention_ms)
+    operational_events = OperationalEvents(
+        database,
+        cache,
+        event_ingest,
+        jobs,
+        clock,
+        counters,
+        new_id=event_ingest.ids.next,
+        every_ms=settings.scan_every_ms,
+        operations_account=settings.operations_account,
+        public_url=public_url,
+    )
     loops = [
         Loop("secret expiry", SecretExpiry(database, cache, jobs, clock).run),
         Loop("held deliveries", held.run),
         Loop("statistics", statistics.run),
         Loop("erasures", erasures.run),
+        Loop("operational events", operational_events.run),
     ]
     if retention.has_work:
         loops.append(Loop("retention", retention.run))

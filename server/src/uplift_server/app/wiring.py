@@ -55,4 +55,5 @@ def engine_settings(config: Config) -> EngineSettings:
             operator_email=config.operator_email,
         ),
         release_rate_per_second=config.release_rate_per_second,
+        operations_account=config.operations_account,
     )

@@ -118,7 +118,8 @@ def create_endpoint(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
+            help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types except operational"
+            " ones.",
         ),
     ] = None,
     description: Description = "",

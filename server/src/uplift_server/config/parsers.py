@@ -16,7 +16,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from uplift_server.core.durations import parse_duration
 from uplift_server.core.http.forwarding import parse_networks
 from uplift_server.core.http.source_addresses import SourceAddress
+from uplift_server.core.ids import ACCOUNT, parse_prefixed
 from uplift_server.core.operations.postgres_urls import split_postgres_url
+from uplift_server.core.own_data import is_uid
 from uplift_server.core.people.accounts import check_email
 from uplift_server.core.people.mail_settings import parse_mail_server, parse_mailbox
 
@@ -369,6 +371,13 @@ def email(text: str) -> str:
     """Check an email address."""
     if check_email(text) is not None:
         raise InvalidValue("is not an email address", "use the form operations@example.com")
+    return text
+
+
+def account(text: str) -> str:
+    """Check the ID or the uid of an account."""
+    if parse_prefixed(ACCOUNT, text) is None and not is_uid(text):
+        raise InvalidValue("is not the ID or the uid of an account", "use an ID of `uplift-server accounts list`")
     return text
 
 

@@ -102,6 +102,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the sender of emails"),
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
             "the recipient of emails about mass failures of endpoints"),
+    Setting("UPLIFT_OPERATIONS_ACCOUNT", "operations_account", "ID or uid", parsers.account, None,
+            "the account whose endpoints receive operational events about every account, if they are subscribed to"
+            " them; the account must exist"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", parsers.published_addresses, "54.245.28.22",
             "the egress IPs that `GET /v1/source-ips` publishes; for an upcoming IP, append the timestamp of its first"
             " use: `192.0.2.11@2026-12-01T00:00:00Z`"),
@@ -168,6 +171,8 @@ class Config:
     smtp_url: str | None = field(repr=False)
     mail_from: str | None
     operator_email: str | None
+    operations_account: str | None
+    """The ID or the uid of an account."""
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
     """One address, or one of each IP version."""

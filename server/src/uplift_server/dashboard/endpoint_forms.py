@@ -7,6 +7,7 @@ from typing import Any, Final
 from uplift_server.core.endpoint_settings import ENDPOINT_SETTINGS, EndpointSetting
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.event_types import GROUP_SUFFIX
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
@@ -18,6 +19,9 @@ from uplift_server.service.endpoints import ShownEndpoint
 from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
+_OPERATIONAL_NOTE: Final = (
+    "The server sends these events only to endpoints that select them. An endpoint receives none about itself."
+)
 _NAMED_MAX: Final = 40
 """Maximum number of characters of user input to quote in an error message."""
 
@@ -33,11 +37,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Event types with the same first word, and the pattern for all of them, including future ones."""
+    """Event types with the same first word, and the pattern for all of them, including future ones; or others."""
 
     title: str
     whole: Choice | None
     types: tuple[Choice, ...]
+    note: str = ""
 
     @property
     def size(self) -> int:
@@ -146,14 +151,18 @@ def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
-    """Return the event types by their first word. Chosen patterns outside the catalog come last."""
+    """Return the event types by their first word, then operational ones, then chosen patterns outside the catalog."""
     wanted = set(chosen)
+    operational: list[EventType] = []
     by_word: dict[str, list[EventType]] = {}
     for each in types:
         # Every new endpoint receives the registration event, regardless of its subscription.
         if each.name in wanted or (each.archived_at is None and each.name != WEBHOOK_CREATED):
-            by_word.setdefault(each.name.partition(".")[0], []).append(each)
+            is_operational = each.name in OPERATIONAL_TYPES
+            (operational if is_operational else by_word.setdefault(each.name.partition(".")[0], [])).append(each)
     found = [_group(word, members, wanted) for word, members in sorted(by_word.items())]
+    if operational:
+        found.append(Group("Operational events", None, _choices(operational, wanted), _OPERATIONAL_NOTE))
     shown = {choice.pattern for group in found for choice in (group.whole, *group.types) if choice is not None}
     others = tuple(Choice(pattern, "", chosen=True) for pattern in chosen if pattern not in shown)
     return [*found, Group("Other patterns", None, others)] if others else found
@@ -163,12 +172,12 @@ def _group(word: str, members: Sequence[EventType], wanted: set[str]) -> Group:
     pattern = word + GROUP_SUFFIX
     dotted = any("." in each.name for each in members)
     whole = Choice(pattern, "All types of this group, including future ones", pattern in wanted) if dotted else None
+    return Group(word, whole, _choices(members, wanted))
+
+
+def _choices(members: Sequence[EventType], wanted: set[str]) -> tuple[Choice, ...]:
     types = sorted(members, key=lambda each: each.name)
-    return Group(
-        word,
-        whole,
-        tuple(Choice(each.name, _first_sentence(each.description), each.name in wanted) for each in types),
-    )
+    return tuple(Choice(each.name, _first_sentence(each.description), each.name in wanted) for each in types)
 
 
 def _first_sentence(text: str) -> str:

@@ -50,6 +50,8 @@ class EngineSettings:
     statistics_every_ms: int = 1000
     tick_ms: int = 100
     """The interval between checks for ingest requests that have waited too long."""
+    operations_account: str | None = None
+    """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1
     """The process ID of a process without a cluster. It must not be 0."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.operational import OperationalKind
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.named_codes import NamedCode
 
@@ -156,6 +157,7 @@ class EngineCounters:
         "ended",
         "filter_budget_exceeded",
         "first_attempt_delays",
+        "operational_events",
         "own_failures",
         "recent_own_failures",
         "rejected",
@@ -191,6 +193,8 @@ class EngineCounters:
         """Stored outcomes by the new status of the delivery."""
         self.set_aside = [0] * len(SetAside)
         """Rows set aside, by kind."""
+        self.operational_events = [0] * len(OperationalKind)
+        """Operational events by kind."""
         self.removed: Counter[str] = Counter()
         """Rows that retention deleted, by table."""
         self.retention_round_at: int | None = None

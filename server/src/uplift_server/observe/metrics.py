@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.events.operational import OperationalKind
 from uplift_server.core.lifecycle import ENDED
 from uplift_server.observe.counters import Histogram, Rejection, SetAside
 from uplift_server.observe.snapshot import DatabaseReading, Disk, Snapshot
@@ -134,6 +135,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_mass_failure", "gauge",
            "1 during a mass failure, while the server neither warns about nor disables endpoints, otherwise 0",
            lambda s: int(s.mass_failure), across_processes="max"),
+    Metric("uplift_operational_events_total", "counter",
+           "Operational events by type. An event for the account and for the operations account counts once",
+           lambda s: {kind.type_name: s.engine.operational_events[kind] for kind in OperationalKind}, "type"),
     # ---- the database
     Metric("uplift_store_up", "gauge", "1 if the latest database reads and writes succeeded in time, otherwise 0",
            lambda s: int(s.store_up), across_processes="each"),

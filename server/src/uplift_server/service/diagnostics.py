@@ -19,6 +19,7 @@ from uplift_server.core.http.source_addresses import SourceAddress, current
 from uplift_server.core.operations.findings import Finding
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.sending.http.proxy import Proxy
+from uplift_server.service.startup import OPERATIONS_ACCOUNT_FIX
 from uplift_server.store import inspection
 from uplift_server.store.errors import Unavailable
 
@@ -42,6 +43,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
     else:
         yield disk_finding(config)
     yield from held_findings(config)
+    yield from operations_findings(config)
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
@@ -102,6 +104,32 @@ def held_findings(config: Config) -> Iterator[Finding]:
         yield Finding("held", "warn", text, fix)
     else:
         yield Finding("held", "ok", text)
+
+
+def operations_findings(config: Config) -> Iterator[Finding]:
+    """Check that the account exists that receives the operational events of all accounts."""
+    account = config.operations_account
+    if account is None:
+        return
+    try:
+        exists = _has_account(config, account)
+    except Unavailable as error:
+        text = f"cannot read the accounts: {error}"
+        yield Finding("operations account", "warn", text, "run the checks again in a moment")
+        return
+    if exists:
+        yield Finding("operations account", "ok", f"{account} receives the operational events of all accounts")
+    else:
+        text = f"UPLIFT_OPERATIONS_ACCOUNT is {account}, but no account has this ID or uid"
+        yield Finding("operations account", "fail", text, OPERATIONS_ACCOUNT_FIX)
+
+
+def _has_account(config: Config, account: str) -> bool:
+    if not config.on_postgresql:
+        return inspection.has_account(config.database_path, account)
+    from uplift_server.store.postgres import inspection as of_postgresql  # noqa: PLC0415 - not beside SQLite
+
+    return asyncio.run(of_postgresql.has_account(config.database_url, account))
 
 
 def egress_findings(config: Config) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.events.subscriptions import matching_patterns
 from uplift_server.core.problems import Problem
 from uplift_server.service.context import ServiceContext
@@ -35,4 +36,5 @@ def endpoint_filter(context: ServiceContext, query: EndpointQuery, problems: lis
         cause=query.cause,
         ids=parsed_ids(partial(ids.parse_prefixed, ids.ENDPOINT), query.id, "id", problems),
         patterns=tuple({each: None for name in query.event_type for each in matching_patterns(name)}),
+        without_patterns=not OPERATIONAL_TYPES.issuperset(query.event_type),
     )

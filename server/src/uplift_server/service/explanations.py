@@ -1,7 +1,7 @@
 """Explanations of why an event did or did not reach each endpoint of its account."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
@@ -20,6 +20,7 @@ from uplift_server.core.deliveries.listening import SESSIONS_PER_ACCOUNT_MAX
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.envelope import data_of
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
@@ -182,7 +183,8 @@ class Explanations:
         """Explain why an endpoint has no delivery: there never was one, or retention has already deleted it."""
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
-            explanation = self._explain(event, _of_endpoint(endpoint, filters=filters), None)
+            facts = replace(_of_endpoint(endpoint, filters=filters), is_subject=_is_subject(event, endpoint))
+            explanation = self._explain(event, facts, None)
         else:
             explanation = explain_removed_delivery(delivered=was_delivered)
         return Explained(ids.prefixed(ids.ENDPOINT, endpoint.id), explanation, None)
@@ -242,13 +244,29 @@ def _deleted_before(event: EventFacts, read: _Read) -> list[Explained]:
 def _about(event: Event) -> EventFacts:
     is_for_one_endpoint = event.is_test or event.type == WEBHOOK_CREATED
     return EventFacts(
-        event.type, event.created_at, event.expires_at, is_for_one_endpoint, event.is_test, event.erased_at is not None
+        event.type,
+        event.created_at,
+        event.expires_at,
+        is_for_one_endpoint,
+        event.is_test,
+        event.erased_at is not None,
+        event.object_id,
     )
 
 
 def _evaluation(event: Event) -> FilterEvaluation | None:
     """Return the evaluation of filters against the data of an event; None if it was erased."""
     return None if event.body is None else FilterEvaluation(data_of(event.body))
+
+
+def _is_subject(event: EventFacts, endpoint: Endpoint) -> bool:
+    """Whether an operational event is about an endpoint or one of its deliveries."""
+    if event.type not in OPERATIONAL_TYPES or event.object_id is None:
+        return False
+    delivery = ids.parse_delivery_id(event.object_id)
+    if delivery is not None:
+        return delivery[1] == ids.endpoint_tail(endpoint.id)
+    return event.object_id == ids.prefixed(ids.ENDPOINT, endpoint.id)
 
 
 def _of_endpoint(

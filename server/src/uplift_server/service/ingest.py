@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.events.idempotency import check_key
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.limits import (
     BATCH_BODY_BYTES_MAX,
     BATCH_CHECK_SECONDS_MAX,
@@ -23,7 +24,7 @@ from uplift_server.delivery.ingest import BacklogFull, Draft, EventIngest
 from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
-from uplift_server.service.rejections import archived_event_type, unknown_event_type
+from uplift_server.service.rejections import archived_event_type, reserved_event_type, unknown_event_type
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
@@ -170,7 +171,9 @@ class Ingest:
             suggested = self._cache.usable_types() if len(problems) < SUGGESTIONS_MAX else ()
             problems.append(unknown_event_type(name, f"{prefix}type", suggested))
             return None
-        if event_type.archived:
+        if name in OPERATIONAL_TYPES:
+            problems.append(reserved_event_type(name, f"{prefix}type"))
+        elif event_type.archived:
             problems.append(archived_event_type(name, f"{prefix}type"))
         return event_type
 

@@ -71,6 +71,12 @@ def archived_event_type(name: str, field: str = "type") -> Problem:
     return Problem(field, "event_type_archived", text)
 
 
+def reserved_event_type(name: str, field: str = "type") -> Problem:
+    """Return the problem with an event type that only the server sends."""
+    text = f"Only the server sends {name} events. Use another event type."
+    return Problem(field, "event_type_reserved", text)
+
+
 def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
     """Return the error for too many streams. `what` names the streams, and `fix` says how to stop one."""
     if limit is Exceeded.ACCOUNT:

@@ -7,6 +7,7 @@ from typing import Final
 from uplift_server.core import ids
 from uplift_server.core.deliveries.replays import STATUSES_DEFAULT, ReplayState, Wait, parse_statuses
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.events.subscriptions import Subscription, pattern_problems
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import REPLAY_RATE_PER_SECOND_DEFAULT
@@ -249,12 +250,15 @@ class Replays:
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
 
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
-        """Return the events of the endpoint's current subscription, deleted types included."""
-        subscription = endpoint.subscription
+        """Return the events of the endpoint's current subscription, deleted types included.
+
+        Excludes events that not every subscribed endpoint receives.
+        """
+        subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (
             seq
             for seq, each in self._context.cache.event_types_by_seq.items()
-            if each.name != WEBHOOK_CREATED and subscription.matches(each.name) and (not type_seqs or seq in type_seqs)
+            if each.name not in excluded and subscription.matches(each.name) and (not type_seqs or seq in type_seqs)
         )
         return MissingEvents(endpoint.record.account_seq, tuple(sorted(matching)))
 

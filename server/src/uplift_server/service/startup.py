@@ -4,10 +4,13 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from uplift_server.config import ConfigError, ConfigProblem
 from uplift_server.core import ids
-from uplift_server.core.events.catalog import EVENT_TYPES
+from uplift_server.core.events.catalog import EVENT_TYPES, EventType
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.operations.cluster import is_heartbeat_expired
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.service.authentication import OPERATOR_PREFIX, digest_of, ending_of
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.keys import KEY_RANDOM_BYTES, new_key_text
@@ -29,6 +32,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import ApiKey
 
 LOAD_ROWS: Final = 1000
+OPERATIONS_ACCOUNT_FIX: Final = "set it to an ID of `uplift-server accounts list`, or remove it"
 FINGERPRINT: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 
@@ -72,6 +76,13 @@ async def prepare(
     return await _ensure_operator(context, configured_operator_key, keep_key)
 
 
+def require_operations_account(cache: EndpointCache, account: str | None) -> None:
+    """Raise ConfigError if the account that receives all operational events does not exist."""
+    if account is not None and cache.find_account(account) is None:
+        reason = f"is {account}, but no account has this ID or uid"
+        raise ConfigError(ConfigProblem("UPLIFT_OPERATIONS_ACCOUNT", reason, OPERATIONS_ACCOUNT_FIX))
+
+
 async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey) -> None:
     """Store the fingerprint of the encryption key after the cache is filled.
 
@@ -103,15 +114,19 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 
 
 async def _seed_catalog(context: ServiceContext) -> None:
-    """Add the built-in event types to a database that has never had any."""
+    """Add the built-in event types to a database that has never had any, and missing operational ones to any database.
+
+    The server itself sends operational events, so the catalog of an earlier release needs their types.
+    """
     now = context.now()
     database = context.database
-    if await database.read(event_types.list_live) or await database.read(event_types.list_deleted):
+    if not await database.read(_missing_types):
         return
 
     def seed(transaction: Transaction) -> None:
         # In one commit, because the next start would treat a partial catalog as the operator's choice.
-        for built_in in EVENT_TYPES:
+        locks.take(transaction, locks.CATALOG)
+        for built_in in _missing_types(transaction):
             event_types.put(
                 transaction,
                 name=built_in.name,
@@ -126,6 +141,12 @@ async def _seed_catalog(context: ServiceContext) -> None:
             )
 
     await database.write(seed)
+
+
+def _missing_types(connection: Transaction) -> list[EventType]:
+    """Return the built-in event types to add. Deleted types are not missing."""
+    known = {each.name for each in (*event_types.list_live(connection), *event_types.list_deleted(connection))}
+    return [each for each in EVENT_TYPES if not known or (each.name in OPERATIONAL_TYPES and each.name not in known)]
 
 
 async def _load(context: ServiceContext) -> None:

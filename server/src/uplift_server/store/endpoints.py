@@ -212,12 +212,10 @@ def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnE
         conditions.append(endpoints.c.failing_since.is_not(None))
     if wanted.patterns:
         names = [json.dumps(pattern) for pattern in wanted.patterns]
-        conditions.append(
-            sa.or_(
-                endpoints.c.event_types == "[]",
-                *(endpoints.c.event_types.contains(name, autoescape=True) for name in names),
-            )
-        )
+        matching = [endpoints.c.event_types.contains(name, autoescape=True) for name in names]
+        if wanted.without_patterns:
+            matching.append(endpoints.c.event_types == "[]")
+        conditions.append(sa.or_(*matching))
     if wanted.text is not None:
         text = wanted.text.lower()
         columns = (_url_without_query(connection), endpoints.c.description)

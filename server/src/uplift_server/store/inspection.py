@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from uplift_server.core.ids import ACCOUNT, parse_prefixed
 from uplift_server.store import database_identity, status_sql
 from uplift_server.store.encryption import COLUMNS, Column
 from uplift_server.store.encryption_upgrade import FIRST_REVISION, VALUE_NAME
@@ -112,6 +113,17 @@ def database_id(path: Path) -> str | None:
         with closing(_open(path)) as raw:
             row = raw.execute("SELECT value FROM marks WHERE name = ?", (database_identity.VALUE_NAME,)).fetchone()
             return None if row is None else database_identity.format_id(row[0])
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def has_account(path: Path, text: str) -> bool:
+    """Whether an account with this ID or uid exists. Raises Unavailable."""
+    account = {"id": parse_prefixed(ACCOUNT, text), "uid": text}
+    query = "SELECT EXISTS (SELECT 1 FROM accounts WHERE deleted_at IS NULL AND (id = :id OR uid = :uid))"
+    try:
+        with closing(_open(path)) as raw:
+            return bool(raw.execute(query, account).fetchone()[0])
     except sqlite3.Error as error:
         raise unavailable(error) from error
 

@@ -356,7 +356,9 @@ class EndpointFilter:
     """Code of the cause of the last failed attempt of failing endpoints."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
-    """List only endpoints with one of these event types or patterns in their subscription, or without any."""
+    """List only endpoints with one of these event types or patterns in their subscription."""
+    without_patterns: bool = True
+    """Whether `patterns` also lists endpoints without patterns in their subscription."""
 
 
 @dataclass(frozen=True, slots=True)

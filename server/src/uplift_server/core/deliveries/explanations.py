@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from uplift_server.core.deliveries.causes import Explanation
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.events.subscriptions import Subscription
 from uplift_server.core.lifecycle import FailedReason, Status
 from uplift_server.core.scheduling.waiting import Waiting, WaitingFor
@@ -47,6 +48,7 @@ class EventFacts:
     """Whether it was created for only one endpoint, like registration events and tests."""
     is_test: bool = False
     is_erased: bool = False
+    object_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class EndpointFacts:
     """Set while its circuit breaker is open."""
     mismatch: str | None = None
     """The path in the event that does not match its current filter."""
+    is_subject: bool = False
+    """Whether the event is an operational event about it."""
 
     def is_subscribed_to(self, event_type: str) -> bool:
         """Whether the current subscription matches an event type."""
@@ -154,7 +158,10 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
     if event.for_one_endpoint:
         text = f"This {event.type} event was sent to only one endpoint, regardless of subscriptions."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text)
-    hint = None if event.is_erased else _BACKFILL
+    is_operational = event.type in OPERATIONAL_TYPES
+    if endpoint.is_subject:
+        return DeliveryExplanation(Reason.NOT_SUBSCRIBED, "An endpoint receives no operational events about itself.")
+    hint = None if event.is_erased or is_operational else _BACKFILL
     if endpoint.created_at > event.created_at:
         text = (
             f"The endpoint was created at {format_timestamp(endpoint.created_at)}, after the event was accepted at"
@@ -162,7 +169,11 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
         )
         return DeliveryExplanation(Reason.ENDPOINT_NEWER, text, hint)
     if not endpoint.is_subscribed_to(event.type):
-        text = f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
+        text = (
+            f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
+            if endpoint.patterns
+            else "The endpoint names no event types. Operational events go only to endpoints that name them."
+        )
         then = f"Add {event.type} to the endpoint's event types to receive these events."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text + _update(event, endpoint, "subscription"), then)
     if endpoint.mismatch is not None:

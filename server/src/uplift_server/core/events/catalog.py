@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from uplift_server.core.events import operational
 from uplift_server.core.events.envelope import API_VERSION_DEFAULT
 from uplift_server.core.events.samples import sample_data
 
@@ -66,6 +67,67 @@ def _event_type(
 
 
 _TEXT_OR_NULL: Final = ["string", "null"]
+_SUBJECT: Final[dict[str, object]] = {
+    "url": _of("string", "The endpoint's URL."),
+    "description": _of("string", "The endpoint's description."),
+    "account": _of("string", "The ID of the account that owns the endpoint."),
+    "account_uid": _of(_TEXT_OR_NULL, "The operator's own ID of the account."),
+    "account_name": _of("string", "The account's name."),
+}
+_CAUSE: Final[dict[str, object]] = {
+    "cause_code": _of(_TEXT_OR_NULL, "The code of the cause, such as status_503."),
+    "cause": _of(_TEXT_OR_NULL, "The cause of the last failed attempt."),
+    "fix": _of(_TEXT_OR_NULL, "How to fix it."),
+    "dashboard_url": _of("string", "Link to the dashboard."),
+}
+_ENDPOINT: Final = _object(
+    {
+        "id": _of("string", "The endpoint's ID."),
+        "uid": _of(_TEXT_OR_NULL, "The operator's own ID of the endpoint."),
+        **_SUBJECT,
+        "state": {"enum": ["enabled", "disabled"], "description": "The endpoint's state."},
+        "disabled_reason": {"enum": ["failing", "gone", None], "description": "Why the server disabled the endpoint."},
+        "failing_since": _of(_TEXT_OR_NULL, "When the endpoint began to fail, ISO 8601."),
+        "disable_at": _of(_TEXT_OR_NULL, "When the server will disable the endpoint if it keeps failing, ISO 8601."),
+        "recovered_at": _of(_TEXT_OR_NULL, "The time of the first success after the warning, ISO 8601."),
+        "failed_attempts": {"type": "integer", "minimum": 0, "description": "The number of failed attempts in a row."},
+        **_CAUSE,
+    },
+    "id",
+    "account",
+    "state",
+)
+_FAILED_DELIVERY: Final = _object(
+    {
+        "id": _of("string", "The ID of the latest failed delivery."),
+        "endpoint": _of("string", "The ID of its endpoint."),
+        "endpoint_uid": _of(_TEXT_OR_NULL, "The operator's own ID of the endpoint."),
+        **_SUBJECT,
+        "event": _of("string", "The ID of its event."),
+        "event_type": _of("string", "The type of its event."),
+        "failed_reason": {
+            "enum": ["exhausted", "expired", None],
+            "description": "Why it failed. Null if it was resent since.",
+        },
+        "attempts_made": {"type": "integer", "minimum": 0, "description": "The number of its attempts."},
+        "failed_at": _of(_TEXT_OR_NULL, "When it failed, ISO 8601."),
+        "count": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "The number of deliveries of the endpoint that failed since the previous event.",
+        },
+        "first_failed_at": _of("string", "When the first of them failed, ISO 8601."),
+        **_CAUSE,
+    },
+    "id",
+    "account",
+    "endpoint",
+    "count",
+)
+_ONLY_NAMED: Final = (
+    "Only endpoints that name this type, or its group, in their subscription receive the event. An endpoint receives"
+    " no events about itself."
+)
 _SESSION_ID: Final = _of("string", "The UUID of the session, an underscore, and the number of the repetition.")
 _ACTIVITY: Final = _of(_TEXT_OR_NULL, "The activity, such as baseball.")
 _MOVEMENT: Final = _of(_TEXT_OR_NULL, "The movement within the activity, such as pitching.")
@@ -231,6 +293,32 @@ EVENT_TYPES: Final = (
             "jobId",
             "status",
         ),
+    ),
+    _event_type(
+        "endpoint.warned",
+        operational.GROUP,
+        "An endpoint has been failing for a long time. If it keeps failing, the server disables it at `disable_at`. "
+        f"{_ONLY_NAMED}",
+        _ENDPOINT,
+    ),
+    _event_type(
+        "endpoint.disabled",
+        operational.GROUP,
+        f"The server disabled a failing endpoint. Its deliveries are held until someone enables it. {_ONLY_NAMED}",
+        _ENDPOINT,
+    ),
+    _event_type(
+        "endpoint.recovered",
+        operational.GROUP,
+        f"An attempt to deliver to an endpoint succeeded after a warning. {_ONLY_NAMED}",
+        _ENDPOINT,
+    ),
+    _event_type(
+        "delivery.failed",
+        operational.GROUP,
+        "Deliveries to an endpoint failed, and the server does not retry them. The event contains the latest one. The"
+        f" server sends at most one event per endpoint and minute, with the number of failed deliveries. {_ONLY_NAMED}",
+        _FAILED_DELIVERY,
     ),
 )
 """The built-in event types. Operators add others."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from uplift_server.core.ids import uuid_text
-from uplift_server.core.timestamps import format_timestamp
+from uplift_server.core.ids import ACCOUNT, ENDPOINT, delivery_id, prefixed, uuid_text
+from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
 """How long the link to a capture's data is valid, as in Uplift's published example."""
@@ -51,6 +51,13 @@ _ERRORS: Final = (
 _LEVELS: Final = ("youth", "high_school", "college", "professional")
 _SIDES: Final = ("left", "right")
 _ATTRIBUTES: Final = ("height", "weight", "level", "positions", "dominant_arm")
+_CAUSE: Final = {
+    "cause_code": "status_503",
+    "cause": "503 Service Unavailable",
+    "fix": "Restore your server; retries continue on schedule, and you can resend failed deliveries.",
+}
+_DASHBOARD: Final = "https://webhooks.uplift.example"
+_DAY_MS: Final = 86_400_000
 _CLOUDFRONT_BASE64: Final = bytes.maketrans(b"+=/", b"-_~")
 _SIGNATURE_BYTES: Final = 256
 
@@ -203,6 +210,68 @@ def _export_completed(draws: _Random, now_ms: int) -> dict[str, object]:
     }
 
 
+def _subject(draws: _Random) -> dict[str, object]:
+    return {
+        "url": "https://lab.example/webhook/submit",
+        "description": draws.of(("Kinematics for our warehouse", "Reports for the coaches", "Athlete profiles")),
+        "account": prefixed(ACCOUNT, draws.bytes(16)),
+        "account_uid": None,
+        "account_name": draws.of(("Riverside Performance Lab", "Northfield Athletics", "Harbor Sports Institute")),
+    }
+
+
+def _endpoint_event(
+    draws: _Random, now_ms: int, *, state: str = "enabled", is_failing: bool = True, **times: int | None
+) -> dict[str, object]:
+    endpoint = prefixed(ENDPOINT, draws.bytes(16))
+    cause = _CAUSE if is_failing else dict.fromkeys(_CAUSE)
+    return {
+        "id": endpoint,
+        "uid": None,
+        **_subject(draws),
+        "state": state,
+        "disabled_reason": "failing" if state == "disabled" else None,
+        "failing_since": format_timestamp(now_ms - draws.number(3, 5) * _DAY_MS),
+        "disable_at": format_optional_timestamp(times.get("disable_at")),
+        "recovered_at": format_optional_timestamp(times.get("recovered_at")),
+        "failed_attempts": draws.number(20, 400) if is_failing else 0,
+        **cause,
+        "dashboard_url": f"{_DASHBOARD}/endpoints/{endpoint}",
+    }
+
+
+def _endpoint_warned(draws: _Random, now_ms: int) -> dict[str, object]:
+    return _endpoint_event(draws, now_ms, disable_at=now_ms + 2 * _DAY_MS)
+
+
+def _endpoint_disabled(draws: _Random, now_ms: int) -> dict[str, object]:
+    return _endpoint_event(draws, now_ms, state="disabled")
+
+
+def _endpoint_recovered(draws: _Random, now_ms: int) -> dict[str, object]:
+    return _endpoint_event(draws, now_ms, is_failing=False, recovered_at=now_ms)
+
+
+def _delivery_failed(draws: _Random, now_ms: int) -> dict[str, object]:
+    event, endpoint = draws.bytes(16), draws.bytes(16)
+    delivery = delivery_id(event, endpoint)
+    return {
+        "id": delivery,
+        "endpoint": prefixed(ENDPOINT, endpoint),
+        "endpoint_uid": None,
+        **_subject(draws),
+        "event": uuid_text(event),
+        "event_type": "movement.analytics.created",
+        "failed_reason": "exhausted",
+        "attempts_made": 10,
+        "failed_at": format_timestamp(now_ms),
+        "count": draws.number(1, 60),
+        "first_failed_at": format_timestamp(now_ms - draws.number(1_000, 50_000)),
+        **_CAUSE,
+        "dashboard_url": f"{_DASHBOARD}/deliveries/{delivery}",
+    }
+
+
 _GENERATORS: Final[dict[str, Callable[[_Random, int], dict[str, object]]]] = {
     "movement.analytics.created": _movement_analytics_created,
     "webhook.created": _webhook_created,
@@ -210,4 +279,8 @@ _GENERATORS: Final[dict[str, Callable[[_Random, int], dict[str, object]]]] = {
     "athlete.created": _athlete_created,
     "athlete.updated": _athlete_updated,
     "export.completed": _export_completed,
+    "endpoint.warned": _endpoint_warned,
+    "endpoint.disabled": _endpoint_disabled,
+    "endpoint.recovered": _endpoint_recovered,
+    "delivery.failed": _delivery_failed,
 }

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from uplift_server.core.events.event_types import GROUP_SUFFIX, check_pattern
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.limits import SUBSCRIPTION_PATTERNS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
@@ -13,7 +14,8 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 class Subscription:
     """Exact names and `group.*` patterns, which match all types of a group at any depth.
 
-    Without patterns, a subscription matches all types. Accepts any sequence and stores a tuple.
+    Without patterns, a subscription matches all types except operational ones. Accepts any sequence and stores a
+    tuple.
     """
 
     patterns: Sequence[str]
@@ -30,7 +32,9 @@ class Subscription:
 
     def matches(self, event_type: str) -> bool:
         """Whether the endpoint receives events of this type."""
-        return not self.patterns or event_type in self._names or event_type.startswith(self._prefixes)
+        if self.patterns:
+            return event_type in self._names or event_type.startswith(self._prefixes)
+        return event_type not in OPERATIONAL_TYPES
 
 
 def matching_patterns(event_type: str) -> list[str]:

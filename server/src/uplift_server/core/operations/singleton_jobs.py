@@ -24,6 +24,8 @@ class SingletonJob(StrEnum):
     """Deletes old data."""
     ERASURE = "erasure"
     """Erases events."""
+    OPERATIONAL_EVENTS = "operational_events"
+    """Sends operational events."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -1,8 +1,8 @@
 """The health transitions of an endpoint: warned, disabled, recovered.
 
-Each transition is one transaction with the endpoint's health, an audit log entry, and an email to each contact of the
-account. Therefore, each notification is sent once, even if the process is killed. Emails wait for further endpoints of
-the account with the same transition, so one dead server causes one email.
+Each transition is one transaction with the endpoint's health, an audit log entry, an operational event, and an email to
+each contact of the account. Therefore, each notification is sent once, even if the process is killed. Emails wait for
+further endpoints of the account with the same transition, so one dead server causes one email.
 """
 
 import os
@@ -15,15 +15,18 @@ import structlog
 from uplift_server.core import ids
 from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.health import Health, HealthRule
+from uplift_server.core.deliveries.operational_events import Subject, endpoint_facts
+from uplift_server.core.events.operational import OperationalKind
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.people.notifications import NotificationKind
 from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row
-from uplift_server.store import accounts, audit, health, outbox, processes
+from uplift_server.store import accounts, audit, health, operational_events, outbox, processes
 from uplift_server.store.contract import Database, Transaction
-from uplift_server.store.records import Account, DisabledReason, Endpoint
+from uplift_server.store.operational_events import OperationalEvent
+from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
 
 GROUP_MS_MAX: Final = 30_000
 """The maximum wait of a warning for further endpoints of its account."""
@@ -44,6 +47,7 @@ class _Subject(NamedTuple):
     account: Account
     facts: dict[str, object]
     """The facts in every notification."""
+    event_subject: Subject
 
 
 class Disabling(Protocol):
@@ -88,6 +92,7 @@ class Transitions:
             "disable_at": format_optional_timestamp(disable_at),
         }
         facts = subject.facts | _failing_facts(endpoint.health) | {"disable_at": disable_at}
+        event = self._event(OperationalKind.ENDPOINT_WARNED, subject, endpoint.health, now, disable_at=disable_at)
 
         def warn(connection: Transaction) -> int | None:
             self._lock_emails(connection, subject)
@@ -100,6 +105,7 @@ class Transitions:
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.warned", details, now)
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_WARNED, facts, now)
+            operational_events.add(connection, event)
             return now
 
         warned_at = await self._write(warn)
@@ -114,6 +120,7 @@ class Transitions:
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at
         details = {"reason": reason.text, "failing_since": format_optional_timestamp(failing_since)}
         facts = subject.facts | _failing_facts(endpoint.health) | {"reason": reason.text}
+        event = self._event(OperationalKind.ENDPOINT_DISABLED, subject, endpoint.health, now, reason=reason)
 
         def disable(connection: Transaction) -> Endpoint | bool:
             self._lock_emails(connection, subject)
@@ -129,6 +136,7 @@ class Transitions:
             health.save(connection, [row])
             self._add_audit_entry(connection, subject, "endpoint.disabled", details, now)
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_DISABLED, facts, now)
+            operational_events.add(connection, event)
             return record
 
         done = await self._write(disable)
@@ -148,6 +156,8 @@ class Transitions:
             "failed_since": format_optional_timestamp(failed_since),
             "recovered_at": format_optional_timestamp(recovered_at),
         }
+        was_failing = replace(endpoint.health, failing_since=failed_since)
+        event = self._event(OperationalKind.ENDPOINT_RECOVERED, subject, was_failing, now, recovered_at=recovered_at)
 
         def recover(connection: Transaction) -> bool:
             self._lock_emails(connection, subject)
@@ -159,6 +169,7 @@ class Transitions:
             self._add_audit_entry(connection, subject, "endpoint.recovered", details, now)
             facts = subject.facts | {"failed_since": failed_since, "recovered_at": recovered_at}
             self._add_emails(connection, subject, NotificationKind.ENDPOINT_RECOVERED, facts, now)
+            operational_events.add(connection, event)
             return True
 
         if await self._write(recover):
@@ -178,7 +189,39 @@ class Transitions:
             "description": record.description,
             "account": account.name,
         }
-        return _Subject(endpoint.seq, endpoint.id_text, account, facts)
+        about = Subject(
+            endpoint.id_text,
+            record.uid,
+            record.url,
+            record.description,
+            endpoint.account_text,
+            account.uid,
+            account.name,
+        )
+        return _Subject(endpoint.seq, endpoint.id_text, account, facts, about)
+
+    def _event(
+        self,
+        kind: OperationalKind,
+        subject: _Subject,
+        health: Health,
+        now: int,
+        *,
+        reason: DisabledReason | None = None,
+        disable_at: int | None = None,
+        recovered_at: int | None = None,
+    ) -> OperationalEvent:
+        facts = endpoint_facts(
+            subject.event_subject,
+            state=(EndpointState.ENABLED if reason is None else EndpointState.DISABLED).text,
+            disabled_reason=None if reason is None else reason.text,
+            failing_since=health.failing_since,
+            failed_attempts=health.consecutive_failures,
+            cause=cause_of(health),
+            disable_at=disable_at,
+            recovered_at=recovered_at,
+        )
+        return OperationalEvent(self._new_id(now), kind, subject.account.seq, subject.endpoint_seq, facts)
 
     def _add_audit_entry(
         self, connection: Transaction, subject: _Subject, action: str, details: Mapping[str, object], now: int

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from uplift_server.core.ids import ACCOUNT, parse_prefixed
 from uplift_server.core.operations.clock_offset import ClockReading, best_reading
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import database_identity, status_sql
@@ -164,6 +165,13 @@ async def held(url: str, *, limit: int) -> Held:
         count = await raw.fetchval(f"SELECT count(*) FROM (SELECT 1 {_HELD} LIMIT $1) held", limit)  # noqa: S608 - as above
         [(endpoints, oldest)] = await raw.fetch(_FIRSTS, limit)
         return Held(count, endpoints, await raw.fetchval("SELECT created_at FROM events WHERE seq = $1", oldest))
+
+
+async def has_account(url: str, text: str) -> bool:
+    """Whether an account with this ID or uid exists. Raises Unavailable."""
+    query = "SELECT EXISTS (SELECT 1 FROM accounts WHERE deleted_at IS NULL AND (id = $1::bytea OR uid = $2))"
+    async with _connected(url) as pair:
+        return bool(await pair.raw.fetchval(query, parse_prefixed(ACCOUNT, text), text))
 
 
 @contextlib.asynccontextmanager

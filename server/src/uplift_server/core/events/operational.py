@@ -1,0 +1,28 @@
+"""Operational events: the server's own events about endpoints and failed deliveries."""
+
+from typing import Final
+
+from uplift_server.core.named_codes import NamedCode
+
+GROUP: Final = "operational"
+"""The group of the types in the event catalog."""
+FAILED_DELIVERIES_EVERY_MS: Final = 60_000
+"""The minimum time between two `delivery.failed` events about an endpoint."""
+
+
+class OperationalKind(NamedCode):
+    """The kind of an operational event. The database stores the number."""
+
+    ENDPOINT_WARNED = 0
+    ENDPOINT_DISABLED = 1
+    ENDPOINT_RECOVERED = 2
+    DELIVERY_FAILED = 3
+
+    @property
+    def type_name(self) -> str:
+        """The name of the event type."""
+        return self.text.replace("_", ".")
+
+
+OPERATIONAL_TYPES: Final = frozenset(kind.type_name for kind in OperationalKind)
+"""The names of the event types. Only endpoints that name them receive the events."""

@@ -1,0 +1,164 @@
+"""Operational events: turns the rows that transactions added into events of the subscribed accounts.
+
+The ingest stores each event under an idempotency key. Therefore, a restart between the commit of an event and the
+deletion of its row sends no second event.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from uplift_server.core.deliveries.operational_events import event_data
+from uplift_server.core.events.operational import OperationalKind
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.ingest import BacklogFull, Draft
+from uplift_server.delivery.ports import Clock, SingletonJobs
+from uplift_server.observe.counters import EngineCounters
+from uplift_server.store import operational_events
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Appended, IdempotencyConflict
+from uplift_server.store.operational_events import DueCount, OperationalEvent
+
+ROWS_PER_ROUND: Final = 200
+"""The maximum number of events, and of counts, that one round reads."""
+ROUND_PAUSE_MS: Final = 20
+"""The pause after a round that read as many rows as possible."""
+DEFECT_WAIT_MS: Final = 60_000
+_log = structlog.get_logger()
+
+
+class Ingest(Protocol):
+    """Stores events with their deliveries."""
+
+    def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
+        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+
+    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Store events of accounts, all or none. Raises BacklogFull and Unavailable, which the future also raises."""
+
+
+class OperationalEvents:
+    """Sends the operational events of all accounts."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: EndpointCache,
+        ingest: Ingest,
+        jobs: SingletonJobs,
+        clock: Clock,
+        counters: EngineCounters,
+        *,
+        new_id: Callable[[int], bytes],
+        every_ms: int,
+        operations_account: str | None,
+        public_url: str,
+    ) -> None:
+        """`operations_account` is the ID or uid of the account that receives the events of every account.
+
+        `new_id` creates an ID from the time (Unix ms).
+        """
+        self._database = database
+        self._cache = cache
+        self._ingest = ingest
+        self._jobs = jobs
+        self._clock = clock
+        self._counters = counters
+        self._new_id = new_id
+        self._every_ms = every_ms
+        self._operations_account = operations_account
+        self._public_url = public_url
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send events until stopped or cancelled."""
+        wait_ms = self._every_ms
+        while not stopping.is_set():
+            await self._clock.wait(stopping, wait_ms)
+            wait_ms = self._every_ms
+            if not self._jobs.holds(SingletonJob.OPERATIONAL_EVENTS):
+                continue
+            try:
+                if await self._round():
+                    wait_ms = ROUND_PAUSE_MS
+            except Unavailable:
+                continue
+            except Exception:
+                # A defect must not stop deliveries.
+                _log.exception("operational events failed")
+                wait_ms = DEFECT_WAIT_MS
+
+    async def _round(self) -> bool:
+        """Send the waiting events. Return whether there may be more."""
+        now = self._clock.now_ms()
+        counts = await self._database.read(lambda c: operational_events.due_counts(c, now=now, limit=ROWS_PER_ROUND))
+        if counts:
+            await self._report_failed(counts, now)
+        events = await self._database.read(lambda c: operational_events.waiting(c, limit=ROWS_PER_ROUND))
+        if events:
+            done = [event.id for event in await asyncio.gather(*map(self._send, events)) if event is not None]
+            await self._database.write(lambda c: operational_events.delete(c, done))
+        return ROWS_PER_ROUND in (len(counts), len(events))
+
+    async def _report_failed(self, counts: Sequence[DueCount], now: int) -> None:
+        reported = {each.endpoint_seq for each in counts if self._has_subscriber(each)}
+        await self._database.write(
+            lambda c: operational_events.report_failed(
+                c, [each.endpoint_seq for each in counts], reported, new_id=lambda: self._new_id(now), now=now
+            )
+        )
+
+    async def _send(self, event: OperationalEvent) -> OperationalEvent | None:
+        """Store an event in every account with a recipient. Return it when it is stored, or without any recipient."""
+        event_type = self._type(event.kind)
+        if event_type is None:
+            return event
+        facts = event_data(event.kind, event.facts, public_url=self._public_url)
+        data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
+        key = f"operational-{event.id.hex()}"
+        drafts = []
+        for account_seq in self._accounts(event.account_seq):
+            found = self._ingest.recipients(account_seq, event_type.name, data)
+            recipients = [each for each in found if each.seq != event.endpoint_seq]
+            if recipients:
+                drafts.append((account_seq, Draft(event_type, data, recipients, idempotency_key=key)))
+        if not drafts:
+            return event
+        try:
+            stored = await self._ingest.accept_for(drafts)
+        except Unavailable:
+            return None
+        except BacklogFull as error:
+            _log.error("operational event dropped", type=event_type.name, object=event.facts["id"], cause=str(error))
+            return event
+        # A conflict means that an earlier run stored the event with another URL of the dashboard.
+        if isinstance(stored, list) and not all(each.duplicate for each in stored):
+            self._counters.operational_events[event.kind] += 1
+        return event
+
+    def _type(self, kind: OperationalKind) -> LiveEventType | None:
+        """Return the event type, unless an operator deleted or archived it."""
+        event_type = self._cache.event_types.get(kind.type_name)
+        return None if event_type is None or event_type.archived else event_type
+
+    def _accounts(self, account_seq: int) -> Iterator[int]:
+        """Yield the account of an endpoint, and the operations account."""
+        yield account_seq
+        if self._operations_account is not None:
+            # The account may have been deleted since the start.
+            operations = self._cache.find_account(self._operations_account)
+            if operations is not None and operations.seq != account_seq:
+                yield operations.seq
+
+    def _has_subscriber(self, count: DueCount) -> bool:
+        """Return whether an endpoint may receive an event about failed deliveries, if its filter matches."""
+        event_type = self._type(OperationalKind.DELIVERY_FAILED)
+        return event_type is not None and any(
+            endpoint.seq != count.endpoint_seq
+            for account_seq in self._accounts(count.account_seq)
+            for endpoint in self._cache.subscribers(account_seq, event_type.name).endpoints
+        )

@@ -1,0 +1,150 @@
+"""Operational events that are not stored as events yet, and the counts of failed deliveries.
+
+Add an event in the transaction of the change that it reports.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core import ids
+from uplift_server.core.deliveries.causes import explain_attempt
+from uplift_server.core.deliveries.operational_events import Subject, delivery_facts
+from uplift_server.core.events.operational import FAILED_DELIVERIES_EVERY_MS, OperationalKind
+from uplift_server.core.lifecycle import FailedReason, Status
+from uplift_server.store import attempts
+from uplift_server.store.pages import PageRequest
+from uplift_server.store.schema import accounts, deliveries, endpoints, event_types, events
+from uplift_server.store.schema_operational import failed_deliveries, operational_events
+
+
+class OperationalEvent(NamedTuple):
+    """An operational event to send."""
+
+    id: bytes
+    kind: OperationalKind
+    account_seq: int
+    endpoint_seq: int
+    """The endpoint that does not receive the event."""
+    facts: Mapping[str, object]
+
+
+class DueCount(NamedTuple):
+    """Failed deliveries of an endpoint whose event is due."""
+
+    endpoint_seq: int
+    account_seq: int
+
+
+def add(connection: Connection, event: OperationalEvent) -> None:
+    """Add an event."""
+    values = {**event._asdict(), "kind": int(event.kind), "facts": json.dumps(dict(event.facts))}
+    connection.execute(sa.insert(operational_events).values(values))
+
+
+def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
+    """Return the oldest events."""
+    query = sa.select(operational_events).order_by(operational_events.c.seq).limit(limit)
+    return [
+        OperationalEvent(row.id, OperationalKind(row.kind), row.account_seq, row.endpoint_seq, json.loads(row.facts))
+        for row in connection.execute(query)
+    ]
+
+
+def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
+    """Delete events."""
+    connection.execute(sa.delete(operational_events).where(operational_events.c.id.in_(event_ids)))
+
+
+def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
+    """Return the counts that are due at `now` (Unix ms), longest overdue first."""
+    columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
+    query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
+    rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))
+    return [DueCount(*row) for row in rows]
+
+
+def report_failed(
+    connection: Connection,
+    endpoint_seqs: Collection[int],
+    reported: Collection[int],
+    *,
+    new_id: Callable[[], bytes],
+    now: int,
+) -> None:
+    """Turn the due counts of endpoints into events, and delete those without failures or outside of `reported`.
+
+    A reported count restarts. It stays until the next event may be sent, to limit the number of events.
+    """
+    own = failed_deliveries.c.endpoint_seq
+    query = sa.select(failed_deliveries).where(own.in_(endpoint_seqs), failed_deliveries.c.due_at <= now)
+    ended = []
+    for row in connection.execute(query.order_by(own).with_for_update()).all():
+        facts = _facts(connection, row) if row.failed and row.endpoint_seq in reported else None
+        if facts is None:
+            ended.append(row.endpoint_seq)
+            continue
+        kind = OperationalKind.DELIVERY_FAILED
+        add(connection, OperationalEvent(new_id(), kind, row.account_seq, row.endpoint_seq, facts))
+        restart = sa.update(failed_deliveries).where(own == row.endpoint_seq)
+        connection.execute(restart.values(failed=0, due_at=now + FAILED_DELIVERIES_EVERY_MS))
+    if ended:
+        connection.execute(sa.delete(failed_deliveries).where(own.in_(ended)))
+
+
+def _facts(connection: Connection, count: sa.Row[Any]) -> dict[str, object] | None:
+    """Return the facts of failed deliveries; None if the endpoint or its latest failed delivery was deleted."""
+    query = (
+        sa.select(
+            events.c.id.label("event_id"),
+            event_types.c.name.label("event_type"),
+            deliveries.c.status,
+            deliveries.c.failed_reason,
+            deliveries.c.completed_at,
+            deliveries.c.attempts_made,
+            endpoints.c.id,
+            endpoints.c.uid,
+            endpoints.c.url,
+            endpoints.c.description,
+            accounts.c.id.label("account_id"),
+            accounts.c.uid.label("account_uid"),
+            accounts.c.name.label("account_name"),
+        )
+        .join_from(deliveries, events, events.c.seq == deliveries.c.event_seq)
+        .join(event_types, event_types.c.seq == events.c.type_seq)
+        .join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
+        .join(accounts, accounts.c.seq == endpoints.c.account_seq)
+        .where(
+            deliveries.c.event_seq == count.last_event_seq,
+            deliveries.c.endpoint_seq == count.endpoint_seq,
+            endpoints.c.deleted_at.is_(None),
+        )
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    has_failed = row.status == Status.FAILED
+    last = attempts.page_of_delivery(connection, count.last_event_seq, count.endpoint_seq, PageRequest(1)).items
+    return delivery_facts(
+        Subject(
+            ids.prefixed(ids.ENDPOINT, row.id),
+            row.uid,
+            row.url,
+            row.description,
+            ids.prefixed(ids.ACCOUNT, row.account_id),
+            row.account_uid,
+            row.account_name,
+        ),
+        delivery=ids.delivery_id(row.event_id, row.id),
+        event=ids.uuid_text(row.event_id),
+        event_type=row.event_type,
+        failed_reason=FailedReason(row.failed_reason).text if has_failed else None,
+        attempts_made=row.attempts_made,
+        failed_at=row.completed_at if has_failed else None,
+        count=count.failed,
+        first_failed_at=count.first_failed_at,
+        cause=explain_attempt(last[0]) if last else None,
+    )
