@@ -90,7 +90,7 @@ class NameServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        _, self._server = asyncio.run_coroutine_threadsafe(
+        self._transport, self._server = asyncio.run_coroutine_threadsafe(
             self._loop.create_datagram_endpoint(HostileNameServer, local_addr=("127.0.0.1", 0)), self._loop
         ).result(10)
         self.names = names
@@ -107,8 +107,14 @@ class NameServer:
 
     def close(self) -> None:
         """Stop."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
+
+    async def _close(self) -> None:
+        self._transport.close()
+        await asyncio.sleep(0)  # the transport closes its socket in the next turn of the loop
 
     def _answer(self, reply: Any) -> None:
         self._server.zone = dict.fromkeys(self.names, (reply,))
