@@ -289,6 +289,7 @@ def test_a_filter_that_does_not_match_is_reported_with_the_path() -> None:
         (replace(ENDPOINT, patterns=("export.*",)), EVENT, NOW, Reason.NOT_SUBSCRIBED),
         (replace(ENDPOINT, created_at=NOW - 1), EVENT, NOW, Reason.ENDPOINT_NEWER),
         (replace(ENDPOINT, mismatch="data.a"), EVENT, NOW, Reason.FILTERED),
+        (replace(ENDPOINT, mismatch="data.a"), EVENT, EVENT.created_at, Reason.FILTERED),
         (replace(ENDPOINT, mismatch="data.a"), EVENT, NOW - 2 * HOUR, Reason.ENDPOINT_DELETED),
         (ENDPOINT, replace(EVENT, for_one_endpoint=True), NOW, Reason.NOT_SUBSCRIBED),
     ],

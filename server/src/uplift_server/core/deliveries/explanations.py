@@ -125,7 +125,7 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
     """Explain why a deleted endpoint has no delivery of the event. `deleted_at` is Unix ms."""
     newer = endpoint.created_at > event.created_at
     matches = endpoint.is_subscribed_to(event.type) and endpoint.mismatch is None
-    if deleted_at > event.created_at and (event.for_one_endpoint or newer or not matches):
+    if deleted_at >= event.created_at and (event.for_one_endpoint or newer or not matches):
         found = _no_delivery(event, endpoint)
         return DeliveryExplanation(found.reason, found.text)
     return DeliveryExplanation(
