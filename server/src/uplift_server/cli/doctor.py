@@ -22,9 +22,10 @@ def register(app: typer.Typer) -> None:
 def doctor(session: Session) -> None:
     """Check settings, database, keys, disk, network, mail and clock.
 
-    The command shows how to fix each problem. It does not change anything or send email. On PostgreSQL, it also checks
-    the connection's encryption, the database's clock and durability settings, free connections, dead rows, and running
-    API servers and workers. If a check fails, the exit code is 1.
+    The command shows how to fix each problem. It does not change anything or send email. It also finds settings that
+    still have the value of an example. On PostgreSQL, it checks the connection's encryption, the database's clock and
+    durability settings, free connections, dead rows, and running API servers and workers. If a check fails, the exit
+    code is 1.
     """
     # Imported here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415
