@@ -6,6 +6,7 @@ from bench.row import Row
 from bench.rows import (
     attack,
     batch,
+    emitter_kill,
     end_to_end,
     filters,
     half_load,
@@ -45,5 +46,6 @@ ROWS: Final[tuple[Row, ...]] = (
     memory.ROW,
     kill.ROW,
     kill_fleet.ROW,
+    emitter_kill.ROW,
     start.ROW,
 )
