@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -252,6 +253,25 @@ def test_closing_gives_up_after_the_timeout(api: ScriptedApi) -> None:
     with pytest.raises(EventsRejected, match="did not accept 200"):
         events.close(0.05)
     assert all(isinstance(future.exception(20), ApiUnreachable) for future in futures)
+
+
+def test_an_interrupt_ends_the_wait_of_closing(api: ScriptedApi) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    events = emitter(api)
+    api.close()
+    future = events.send(TYPE, {})
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            events.close(60)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert isinstance(future.exception(20), ApiUnreachable)
+    with pytest.raises(EventsRejected):
+        events.close()
 
 
 def test_arguments_are_checked(api: ScriptedApi) -> None:

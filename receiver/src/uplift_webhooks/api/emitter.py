@@ -199,8 +199,10 @@ class Emitter:
             self._notify()
             thread = self._thread
         if thread is not None:
-            thread.join(timeout_seconds)
-            self._abandon.set()
+            try:
+                thread.join(timeout_seconds)
+            finally:  # An interrupt also ends the wait at the end of the process.
+                self._abandon.set()
             thread.join(REQUEST_SECONDS_MAX)
         self._client.close()
         atexit.unregister(self._exit)
