@@ -51,6 +51,7 @@ def snapshot(**changes: Any) -> Snapshot:
         processes={"all": 0, "api": 2, "worker": 3},
         failing={"tls_error": 3},
         pending_failing=40,
+        certificates_expiring=4,
         at_limit=1,
         probed=2,
         mass_failure=True,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
+from uplift_server.api.endpoint_auth import Auth
 from uplift_server.api.setting_fields import takes_settings
 from uplift_server.core.limits import (
     CONTACT_EMAILS_MAX,
@@ -204,6 +205,7 @@ class EndpointNew(Body):
     )
     secret: str | None = Field(default=None, description=f"Signing secret: {_SECRET}")
     headers: dict[str, str] | None = Field(default=None, description="Custom headers for every request.")
+    auth: Auth = None
     uid: Uid = None
     metadata: dict[str, str] | None = Field(default=None, description=_METADATA, examples=[{"team": "analytics"}])
     filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
@@ -224,6 +226,7 @@ class EndpointChange(Body):
     headers: dict[str, str | None] | None = Field(
         default=None, description="Custom headers. Omitted headers stay unchanged, and null removes a header."
     )
+    auth: Auth = None
     uid: Uid = None
     metadata: dict[str, str | None] | None = Field(default=None, description=_METADATA_CHANGE)
     filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])

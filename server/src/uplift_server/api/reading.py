@@ -156,11 +156,29 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(known, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
+        # A variant of an object is only readable as a whole.
+        variants = {detail["loc"][0] for detail in details if _variant(detail, known)}
+        details = [_without_variant(detail, known) for detail in details]
         # The models use only JSON types, so valid values equal the sent values.
-        bad = endless | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
+        bad = endless | variants | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
         given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
         return given, [*problems, *map(_problem, details)]
     return {name: each for name, each in known.items() if name not in endless}, problems
+
+
+def _variant(detail: ErrorDetails, known: dict[str, Any]) -> bool:
+    """Whether the location of a problem contains the `type` of an object after the name of the field."""
+    field, *rest = detail["loc"]
+    value = known.get(str(field))
+    return len(rest) > 1 and isinstance(value, dict) and value.get("type") == rest[0]
+
+
+def _without_variant(detail: ErrorDetails, known: dict[str, Any]) -> ErrorDetails:
+    """Return a problem with the location in the body."""
+    if not _variant(detail, known):
+        return detail
+    field, _, *rest = detail["loc"]
+    return {**detail, "loc": (field, *rest)}
 
 
 def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -222,6 +240,9 @@ def _decoded(body: bytes) -> Any:
 
 _TEXTS: Final[dict[str, tuple[str, str]]] = {
     "missing": ("required", "The field is required."),
+    "extra_forbidden": ("unknown_field", "The field does not exist. Check its spelling, or omit it."),
+    "union_tag_not_found": ("required", "The object has no type. Add the field `type`."),
+    "model_attributes_type": ("type_object", "The field must be an object."),
     "string_type": ("type_text", "The field must be a string."),
     "bool_type": ("type_boolean", "The field must be true or false."),
     "int_type": ("type_number", "The field must be a whole number."),
@@ -245,6 +266,10 @@ _FORMS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     ),
     "string_pattern_mismatch": ("characters_invalid", lambda ctx: f"The text must match {ctx['pattern']}."),
     "too_long": ("too_many", lambda ctx: f"The list is too long. Use at most {ctx['max_length']} entries."),
+    "union_tag_invalid": (
+        "value_unknown",
+        lambda ctx: f"The type is not known. Use {ctx['expected_tags'].replace(', ', ' or ')}.",
+    ),
     "literal_error": ("value_unknown", lambda ctx: f"The value is not allowed. Use {ctx['expected']}."),
     "value_error": ("instant_invalid", lambda ctx: str(ctx["error"])),
 }

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from uplift_server.api.endpoint_auth import auth_view
 from uplift_server.api.views import (
     AccountView,
     ActorName,
@@ -158,6 +159,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
         description=endpoint.description,
         event_types=list(endpoint.event_types),
         headers={name: mask(name, value) for name, value in shown.headers.items()},
+        auth=auth_view(shown.auth),
         metadata=metadata_of(endpoint.metadata),
         filter=_decoded(endpoint.filter),
         **endpoint.settings.as_json(),

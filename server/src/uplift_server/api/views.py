@@ -4,6 +4,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from uplift_server.api.endpoint_auth import AuthView
 from uplift_server.api.setting_fields import shows_settings
 from uplift_server.core.deliveries.explanations import Reason
 from uplift_server.core.deliveries.replays import SkipReason, Wait
@@ -113,6 +114,7 @@ class EndpointView(BaseModel):
     headers: dict[str, str] = Field(
         description="Custom request headers. Values are masked, except for some standard headers."
     )
+    auth: AuthView | None = Field(description="How the server authenticates to the endpoint, without secrets.")
     metadata: dict[str, str] = Field(description="Your own strings.")
     filter: dict[str, Any] | None = Field(
         description="Pattern that the `data` of an event must match. Null: no filter."
@@ -234,7 +236,8 @@ class RequestView(BaseModel):
     """The request of an attempt."""
 
     headers: dict[str, str] = Field(
-        description="Request headers. Values of custom headers are masked. Empty if the event was erased."
+        description="Request headers. Values of custom headers are masked. Empty if the event was erased or"
+        " there was no access token."
     )
 
 

@@ -24,6 +24,7 @@ from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.held import HeldDeliveries
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
+from uplift_server.delivery.sending.access_tokens import AccessTokens
 from uplift_server.delivery.sending.attempts import Attempts
 from uplift_server.delivery.sending.commands import Commands, LocalCommands
 from uplift_server.delivery.sending.settler import Settler
@@ -232,6 +233,7 @@ def build_engine(
         shards,
         lanes,
         sender,
+        AccessTokens(sender, clock, counters, user_agent),
         settler,
         dispatcher,
         replays,

@@ -93,6 +93,16 @@ SECRET_KEY_BYTES_GENERATED = 32
 # How long the previous secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
+# Authentication of the server to an endpoint. The certificate can be a chain. A longer RSA key would delay the event
+# loop in every TLS handshake.
+CLIENT_ID_CHARACTERS_MAX = 512
+CLIENT_SECRET_CHARACTERS_MAX = 1024
+OAUTH_SCOPE_CHARACTERS_MAX = 1024
+CLIENT_CERTIFICATE_CHARACTERS_MAX = 32 * 1024
+CLIENT_KEY_CHARACTERS_MAX = 16 * 1024
+CLIENT_KEY_RSA_BITS_MAX = 4096
+# TLS contexts with client certificates in memory. Each has about 1 MiB.
+CLIENT_TLS_CONTEXTS_MAX = 64
 
 # Counts of an endpoint's held deliveries stop at this number.
 HELD_COUNTED_MAX = 1_000

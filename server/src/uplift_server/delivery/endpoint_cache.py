@@ -20,29 +20,19 @@ from uplift_server.core.events.filters import Filter
 from uplift_server.core.events.schema_cost import SchemaCost
 from uplift_server.core.events.schema_graph import SchemaGraph
 from uplift_server.core.events.subscriptions import Subscription
-from uplift_server.core.http.request_headers import RequestHeadersTemplate, request_headers_template
-from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.ids import ACCOUNT, ENDPOINT, parse_prefixed, prefixed
 from uplift_server.core.limits import PATTERN_BACKTRACKS_MAX, SCHEMA_PROBLEMS_MAX
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
-from uplift_server.core.security.secrets import SecretPair
-from uplift_server.core.security.signing import Signer
+from uplift_server.core.security.access_tokens import AccessToken
 from uplift_server.delivery.key_cache import KeyCache
 from uplift_server.delivery.ports import Shards
-from uplift_server.delivery.targets import Target, to_ascii
+from uplift_server.delivery.request_parts import RequestParts, create_request_parts
 from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
-NEVER: Final = 2**63 - 1
-"""The latest time (Unix ms)."""
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
 """The maximum number of compiled subscriptions that endpoints share, and of filters."""
-
-_UNREACHABLE: Final = EndpointUrl(
-    "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
-)
-"""Replaces a stored URL that is not valid, so that its attempts fail. No name under `.invalid` resolves (RFC 2606)."""
 
 _DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")
@@ -139,27 +129,14 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
         return compile_schema(schema, may_backtrack=True), True
 
 
-class RequestParts:
-    """The constant parts of an endpoint's requests: target, request headers and signer."""
+class EndpointToken(NamedTuple):
+    """An access token of an endpoint in memory."""
 
-    __slots__ = ("_next_signer", "head", "signer", "signer_until", "target", "url")
-
-    def __init__(
-        self, url: EndpointUrl, account_seq: int, head: RequestHeadersTemplate, secrets: SecretPair[str]
-    ) -> None:
-        """Create the parts from decrypted `secrets`."""
-        self.url = url
-        self.target = Target(url.host, url.port, url.encrypted, account_seq)
-        self.head = head
-        self.signer = Signer(secrets.live, secrets.uplift)
-        self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
-        """From this time on (Unix ms), call `end_overlap` before signing."""
-        # Created now, so that the text of the secret is not kept until the overlap ends.
-        self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
-
-    def end_overlap(self) -> None:
-        """Sign with the current secret only."""
-        self.signer, self.signer_until = self._next_signer, NEVER
+    token: AccessToken
+    auth: bytes | None
+    """The encrypted authentication that it belongs to."""
+    received_at: int
+    """Unix ms."""
 
 
 class LiveEndpoint:
@@ -178,6 +155,7 @@ class LiveEndpoint:
         "record",
         "seq",
         "subscription",
+        "token",
     )
 
     id_text: str
@@ -193,6 +171,7 @@ class LiveEndpoint:
         self._parts: RequestParts | None = None
         self._filter: Filter | None = None
         self.deleted = False
+        self.token: EndpointToken | None = None
         self.health_saved_at = 0
         self.health_saved_failing = False
 
@@ -375,6 +354,8 @@ class EndpointCache(KeyCache):
             self.cipher.decrypt(record.previous_secret, record.id, "previous_secret")
         if record.headers is not None:
             self.cipher.decrypt(record.headers, record.id, "headers")
+        if record.auth is not None:
+            self.cipher.decrypt(record.auth, record.id, "auth")
         live = self._new_endpoint(record)
         live.put(record)
         self._index(live)
@@ -388,14 +369,6 @@ class EndpointCache(KeyCache):
         self._shards.add(record.seq)
         return live
 
-    def _decrypt_secrets(self, record: Endpoint) -> tuple[SecretPair[str], dict[str, str]]:
-        secrets = record.secrets.mapped(
-            lambda current: self.cipher.decrypt(current, record.id, "secret"),
-            lambda previous: self.cipher.decrypt(previous, record.id, "previous_secret"),
-        )
-        headers = None if record.headers is None else self.cipher.decrypt(record.headers, record.id, "headers")
-        return secrets, {} if headers is None else json.loads(headers)
-
     def create_unbound_parts(self) -> Iterator[None]:
         """Create request parts one by one from encrypted values that are not bound to their column.
 
@@ -408,21 +381,7 @@ class EndpointCache(KeyCache):
                 yield
 
     def _create_parts(self, record: Endpoint) -> RequestParts:
-        secrets, headers = self._decrypt_secrets(record)
-        # The address policy does not apply here: registration and every connection check it.
-        url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
-        if isinstance(url, Problem):
-            endpoint = prefixed(ENDPOINT, record.id)
-            _log.error("stored endpoint URL invalid", endpoint=endpoint, cause=url.message)
-            url = _UNREACHABLE
-        head = request_headers_template(
-            path=url.path,
-            host_header=url.host_header,
-            user_agent=self._user_agent,
-            custom=headers,
-            endpoint_id=record.id,
-        )
-        return RequestParts(url, record.account_seq, head, secrets)
+        return create_request_parts(record, self.cipher, self._user_agent)
 
     def _index(self, live: LiveEndpoint) -> None:
         record = live.record

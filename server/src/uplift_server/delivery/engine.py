@@ -18,7 +18,8 @@ from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.replays.jobs import ReplayJobs
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.delivery.sending.attempts import Attempts, RequestSender
+from uplift_server.delivery.sending.attempts import Attempts
+from uplift_server.delivery.sending.http.request import RequestSender
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Rejected, StoreError

@@ -7,6 +7,8 @@ from typing import Final, Protocol
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.store.processes import Process
 
+NEVER: Final = 2**63 - 1
+"""The latest time (Unix ms)."""
 SEEN_WITHIN_MS: Final = 1_000
 """The time within which every process sees a change to an endpoint."""
 

@@ -1,8 +1,17 @@
 """Targets of requests, and the DNS form of their host names."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import idna
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """The certificate (chain) and the private key that the client presents in TLS, in PEM."""
+
+    certificate: str = field(repr=False)
+    private_key: str = field(repr=False)
 
 
 class Target(NamedTuple):
@@ -17,6 +26,8 @@ class Target(NamedTuple):
     encrypted: bool
     account: int = 0
     """Accounts do not share connections, so that bytes after a response never become another account's response."""
+    identity: ClientIdentity | None = None
+    """For mutual TLS."""
 
 
 def to_ascii(host: str) -> str:

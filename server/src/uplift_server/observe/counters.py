@@ -165,6 +165,8 @@ class EngineCounters:
         "requests_repeated",
         "retention_round_at",
         "set_aside",
+        "token_requests_failed",
+        "tokens_received",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -189,6 +191,9 @@ class EngineCounters:
         """Time from acceptance to the start of the first attempt."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """Time from acceptance to a successful attempt of the retry schedule, which excludes resends and replays."""
+        self.tokens_received = 0
+        """Access tokens that endpoints' token URLs issued."""
+        self.token_requests_failed = 0
         self.ended = [0] * len(Status)
         """Stored outcomes by the new status of the delivery."""
         self.set_aside = [0] * len(SetAside)

@@ -59,6 +59,8 @@ class Snapshot:
     """Failing endpoints by the outcome of their last attempt."""
     pending_failing: int | None
     """Pending deliveries of failing endpoints. None if they are unknown."""
+    certificates_expiring: int
+    """Client certificates that expire soon or have expired."""
     at_limit: int
     """Endpoints of this process whose limit has delayed a due delivery for more than a minute."""
     probed: int

@@ -10,6 +10,7 @@ from uplift_server.core.http.headers import MASKED, check_headers, merge_headers
 from uplift_server.core.http.urls import with_lower_case_host
 from uplift_server.core.own_data import check_metadata, check_uid
 from uplift_server.core.problems import Problem
+from uplift_server.core.security.endpoint_auth import EndpointAuth, auth_of
 from uplift_server.core.security.signing import check_secret
 from uplift_server.service.fields import UNSET, Unset, given_or_none, values_after
 from uplift_server.store.records import EndpointState
@@ -27,6 +28,7 @@ class EndpointDraft:
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     filter: Mapping[str, object] | Unset | None = UNSET
+    auth: EndpointAuth | Unset | None = UNSET
     settings: Mapping[str, Any] = field(default_factory=dict)
     """JSON values of the settings that the request contains, by name."""
     merges: bool = False
@@ -37,8 +39,11 @@ class EndpointDraft:
     @classmethod
     def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
         """Return the draft with these request fields."""
+        own = {name: value for name, value in sent.items() if name not in (*SETTING_NAMES, "state", "auth")}
+        auth = sent.get("auth", UNSET)
         return cls(
-            **{name: value for name, value in sent.items() if name not in (*SETTING_NAMES, "state")},
+            **own,
+            auth=auth_of(auth) if isinstance(auth, Mapping) else auth,
             settings={name: sent[name] for name in SETTING_NAMES if name in sent},
             merges=merges,
             is_paused=sent.get("state") == EndpointState.PAUSED.text,

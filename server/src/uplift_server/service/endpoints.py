@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 
 from uplift_server.core import ids
 from uplift_server.core.endpoint_settings import DEFAULTS, SETTING_NAMES, AttemptTimeouts
@@ -14,10 +14,12 @@ from uplift_server.core.limits import HELD_COUNTED_MAX, SECRET_KEY_BYTES_GENERAT
 from uplift_server.core.own_data import check_metadata, metadata_of, metadata_text
 from uplift_server.core.people.audit import difference, without_query
 from uplift_server.core.problems import Problem
+from uplift_server.core.security.endpoint_auth import audited_auth, auth_secrets, check_auth_with, shown_auth
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.security.signing import generate_secret
 from uplift_server.service.backlogs import UNKNOWN, Backlogs, EndpointBacklog
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.endpoint_auth import StoredAuth, auth_problems
 from uplift_server.service.endpoint_drafts import EndpointDraft
 from uplift_server.service.endpoint_queries import EndpointQuery, endpoint_filter
 from uplift_server.service.fields import Unset, given, given_or, given_or_none
@@ -40,7 +42,7 @@ _FIELDS: Final = ("url", "description", "event_types", "uid", "filter")
 _OTHER_SECRET: Final = Problem(
     "secret", "secret_differs", "The endpoint has another secret. Omit it, or rotate the secret of the endpoint."
 )
-_AUDITED: Final = (*_FIELDS, *SETTING_NAMES)
+_AUDITED: Final = (*_FIELDS, *SETTING_NAMES, "auth")
 """The fields whose values the audit log shows. Headers and metadata are excluded: they may contain secrets."""
 
 
@@ -60,6 +62,8 @@ class ShownEndpoint:
     warn_at: int | None = None
     """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
     backlog: EndpointBacklog = UNKNOWN
+    auth: Mapping[str, Any] | None = None
+    """The authentication without its secrets, by API field."""
     secret: str | None = field(default=None, repr=False)
     """Set only in the response that created the endpoint."""
     repeated: bool = False
@@ -80,6 +84,7 @@ class Endpoints:
         self._context = context
         self._backlogs = backlogs
         self._cipher = cipher
+        self._auth = StoredAuth(cipher)
         self._url_checker = url_checker
         self._registration_events = registration_events
         self.timeouts = timeouts
@@ -206,6 +211,10 @@ class Endpoints:
         found = draft.problems(self.timeouts)
         if not isinstance(draft.url, Unset):
             found.insert(0, await self._url_checker.check(draft.url))
+        found.extend(await auth_problems(draft.auth, self._url_checker, self._context.now()))
+        if not isinstance(draft.url, Unset):
+            auth = None if isinstance(draft.auth, Unset) else draft.auth
+            found.append(check_auth_with(auth, draft.url, draft.headers_after({})))
         _, unknown = pattern_problems(given_or_none(draft.event_types) or (), self._context.cache.event_types)
         found.extend(unknown)
         return found
@@ -235,6 +244,7 @@ class Endpoints:
                 self._context.engine.status.disable_at(endpoint.seq),
                 self._context.engine.status.warn_at(endpoint.seq),
                 backlogs[endpoint.seq],
+                shown_auth(self._auth.of(endpoint)),
             )
             for endpoint in found
         ]
@@ -285,6 +295,7 @@ class Endpoints:
         now: int,
     ) -> Endpoint:
         bound = must_bind(connection, self._cipher)
+        auth = self._auth.columns(draft.auth, endpoint_id)
         endpoint = endpoints.create(
             connection,
             endpoint_id=endpoint_id,
@@ -298,12 +309,16 @@ class Endpoints:
             uid=given_or_none(draft.uid),
             metadata=metadata_text(draft.metadata_after({})),
             filter_text=draft.filter_after(None),
+            auth=auth.encrypted,
+            certificate_expires_at=auth.certificate_expires_at,
             state=EndpointState.PAUSED if draft.is_paused else EndpointState.ENABLED,
             now=now,
         )
         details: dict[str, object] = {"url": without_query(endpoint.url), "event_types": list(endpoint.event_types)}
         if endpoint.filter is not None:
             details["filter"] = endpoint.filter
+        if endpoint.auth is not None:
+            details["auth"] = audited_auth(self._auth.of(endpoint))
         if draft.is_paused:
             details["state"] = endpoint.state.text
         self._audit(connection, caller, "endpoint.created", endpoint, details)
@@ -353,10 +368,13 @@ class Endpoints:
             headers = draft.headers_after(self._decrypted_headers(stored))
             metadata = draft.metadata_after(metadata_of(stored.metadata))
             same_secret = self._check_same_secret(draft, stored)
-            require_valid([check_header_count(headers), *check_metadata(metadata), same_secret])
+            changed = self._auth.changed(stored, draft.auth)
+            url = given_or(draft.url, stored.url)
+            conflict = check_auth_with(self._auth.of(changed), url, headers)
+            require_valid([check_header_count(headers), *check_metadata(metadata), same_secret, conflict])
             changed = replace(
-                stored,
-                url=given_or(draft.url, stored.url),
+                changed,
+                url=url,
                 description=given_or(draft.description, stored.description) or "",
                 event_types=stored.event_types
                 if isinstance(draft.event_types, Unset)
@@ -425,10 +443,15 @@ class Endpoints:
         self._context.engine.endpoints.deleted(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
-        """Return the fields to compare. Headers are decrypted, because each encryption differs."""
+        """Return the fields to compare. Encrypted ones are decrypted, because each encryption differs."""
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
-        hidden = {"headers": self._decrypted_headers(endpoint), "metadata": endpoint.metadata}
-        return {**fields, **endpoint.settings.as_json(), **hidden}
+        auth = self._auth.of(endpoint)
+        hidden = {
+            "headers": self._decrypted_headers(endpoint),
+            "metadata": endpoint.metadata,
+            "auth_secret": auth_secrets(auth),
+        }
+        return {**fields, **endpoint.settings.as_json(), "auth": audited_auth(auth), **hidden}
 
     def _audit(
         self, connection: Transaction, caller: Caller, action: str, endpoint: Endpoint, details: Mapping[str, object]

@@ -15,6 +15,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.fleet import LATE_MS
 from uplift_server.core.scheduling.waiting import HeldUpBy
+from uplift_server.core.security.endpoint_auth import CERTIFICATE_WARNINGS_MS
 from uplift_server.observe.snapshot import Disk, Snapshot
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.backlogs import Backlogs, Reading
@@ -35,6 +36,7 @@ class _EndpointCounts(NamedTuple):
     states: Mapping[str, int]
     failing: Mapping[str, int]
     pending_failing: int | None
+    certificates_expiring: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Metrics:
             endpoints=counts.states,
             failing=counts.failing,
             pending_failing=counts.pending_failing,
+            certificates_expiring=counts.certificates_expiring,
             at_limit=self._at_limit(reading),
             processes=_by_role(context.engine.status.processes()),
             probed=len(status.load().probes),
@@ -106,10 +109,13 @@ class Metrics:
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
-        """Count the endpoints by state, and the failing ones by outcome with their pending deliveries."""
+        """Count the endpoints by state and expiring certificate, and the failing ones with their pending deliveries."""
         states, failing, pending = dict.fromkeys(_STATES, 0), dict.fromkeys(_OUTCOMES, 0), 0
+        expiring, expires_before = 0, self._context.now() + CERTIFICATE_WARNINGS_MS[-1]
         for number, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
+            expires_at = live.record.certificate_expires_at
+            expiring += expires_at is not None and expires_at <= expires_before
             if live.is_broken:
                 outcome = live.health.last_outcome
                 if outcome is not None and outcome.text in failing:
@@ -118,7 +124,7 @@ class Metrics:
             if number % COUNT_SLICE == 0:
                 await asyncio.sleep(0)
         is_known = reading is not None and reading.open is not None
-        return _EndpointCounts(states, failing, pending if is_known else None)
+        return _EndpointCounts(states, failing, pending if is_known else None, expiring)
 
     def _at_limit(self, reading: Reading | None) -> int:
         """Count the endpoints of this process whose limit has delayed a due delivery for more than LATE_MS."""

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES
 
-Column = Literal["secret", "previous_secret", "headers"]
-COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers")
+Column = Literal["secret", "previous_secret", "headers", "auth"]
+COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers", "auth")
 """The columns of `endpoints` with encrypted values. Other tables have none."""
-ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType({"secret": b"", "previous_secret": None, "headers": None})
+ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
+    {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
+)
 """The values of these columns in a deleted endpoint."""
 UNBOUND: Final = b"\x01"
 """The version byte of values that are bound only to their endpoint, not to their column."""

@@ -42,6 +42,8 @@ def create(
     uid: str | None = None,
     metadata: str | None = None,
     filter_text: str | None = None,
+    auth: bytes | None = None,
+    certificate_expires_at: int | None = None,
     state: EndpointState = EndpointState.ENABLED,
     now: int,
 ) -> Endpoint:
@@ -75,6 +77,8 @@ def create(
         uid=uid,
         metadata=metadata,
         filter=filter_text,
+        auth=auth,
+        certificate_expires_at=certificate_expires_at,
     )
     return _endpoint(connection.execute(query.returning(*_COLUMNS)).one())
 
@@ -277,6 +281,9 @@ def update(
             uid=endpoint.uid,
             metadata=endpoint.metadata,
             filter=endpoint.filter,
+            auth=endpoint.auth,
+            certificate_expires_at=endpoint.certificate_expires_at,
+            certificate_warned_at=endpoint.certificate_warned_at,
         )
     )
     return endpoint

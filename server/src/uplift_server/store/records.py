@@ -236,6 +236,11 @@ class Endpoint:
     """A JSON object of strings; None if it is empty."""
     filter: str | None = None
     """A JSON object: the pattern that an event's data must match. None for all events."""
+    auth: bytes | None = field(default=None, repr=False)
+    """The encrypted authentication. Each write of another one has other bytes."""
+    certificate_expires_at: int | None = None
+    certificate_warned_at: int | None = None
+    """Time of the last warning about the expiry of the client certificate. The cache does not follow it."""
     settings: EndpointSettings = DEFAULTS
 
     @property

@@ -171,6 +171,9 @@ endpoints = sa.Table(
     sa.Column("retry_schedule_ms", sa.Text, comment="JSON list of delays"),
     sa.Column("attempt_timeout_ms", sa.Integer),
     sa.Column("filter", sa.Text, comment="JSON object; NULL to match all events"),
+    sa.Column("auth", sa.LargeBinary, comment="encrypted JSON object; NULL without authentication"),
+    sa.Column("certificate_expires_at", sa.BigInteger, comment="of the client certificate in `auth`"),
+    sa.Column("certificate_warned_at", sa.BigInteger, comment="time of the last warning about its expiry"),
 )
 sa.Index("endpoints_by_account", endpoints.c.account_seq, endpoints.c.seq)
 sa.Index(

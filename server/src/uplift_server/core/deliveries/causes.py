@@ -10,6 +10,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from uplift_server.core.deliveries.auth_causes import CLIENT_CERTIFICATE, NO_TOKEN, TOKEN_URL_UNREACHABLE, Cause
 from uplift_server.core.deliveries.health import Health
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.responses import REASONS, first_line, reason_in
@@ -127,6 +128,11 @@ _DNS: Final = Explanation(
     "Check the spelling of the name, and check that its DNS records are public.",
 )
 
+
+def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]:
+    return tuple((pattern, Explanation(*texts)) for pattern, *texts in causes)
+
+
 # If an outcome has several texts, the first pattern that matches the attempt's error decides. The patterns are
 # phrases of the sender or the system with at least two words, so that no host name in the error can match.
 _OWN_FAULTS: Final = (
@@ -135,6 +141,7 @@ _OWN_FAULTS: Final = (
 )
 BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
+        *_explained(TOKEN_URL_UNREACHABLE),
         ("still resolving", _DNS),
         (
             "did not accept a connection|still connecting|tls handshake|not open a tunnel|no tunnel to|proxy to reach",
@@ -155,7 +162,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             ),
         ),
     ),
-    Outcome.DNS_ERROR: (("", _DNS),),
+    Outcome.DNS_ERROR: (*_explained(TOKEN_URL_UNREACHABLE), ("", _DNS)),
     Outcome.CONNECT_ERROR: (
         (
             _OWN_FAULTS,
@@ -167,6 +174,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "retries the delivery.",
             ),
         ),
+        *_explained(TOKEN_URL_UNREACHABLE),
         (
             "connection refused",
             Explanation(
@@ -197,6 +205,8 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.TLS_ERROR: (
+        *_explained(TOKEN_URL_UNREACHABLE),
+        *_explained(CLIENT_CERTIFICATE),
         (
             "has expired",
             Explanation(
@@ -263,6 +273,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.PROTOCOL_ERROR: (
+        *_explained(NO_TOKEN),
         ("(closed|dropped|broke|ended) the connection", _CONNECTION_CUT),
         (
             "longer than [0-9]+ bytes",
@@ -284,6 +295,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
         ),
     ),
     Outcome.BLOCKED: (
+        *_explained(TOKEN_URL_UNREACHABLE),
         (
             "no egress address",
             Explanation(

@@ -9,10 +9,10 @@ from typing import Final
 
 from uplift_server.core.deliveries.health import FAILURES_MIN, HealthAction, HealthRule
 from uplift_server.core.deliveries.outage_guard import ENDPOINTS_MIN
-from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache, LiveEndpoint
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.health.outage_guard import Outage, OutageGuard
 from uplift_server.delivery.health.transitions import Transitions
-from uplift_server.delivery.ports import Clock, Shards
+from uplift_server.delivery.ports import NEVER, Clock, Shards
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 

@@ -12,10 +12,10 @@ import structlog
 
 from uplift_server.core.deliveries.listening import UNUSED_EXPIRES_AFTER_MS
 from uplift_server.core.deliveries.stream_limits import Exceeded, exceeded
-from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
+from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.listening.audience import Announcer, Audience
 from uplift_server.delivery.listening.streams import UNAVAILABLE_WAIT_MS, EndReason, Stream
-from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.ports import NEVER, Clock
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import (

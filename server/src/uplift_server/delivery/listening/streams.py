@@ -15,8 +15,8 @@ from uplift_server.core.deliveries.listening import (
 )
 from uplift_server.core.events.catalog import WEBHOOK_CREATED
 from uplift_server.core.events.subscriptions import Subscription
-from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
-from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import NEVER, Clock
 from uplift_server.store import event_types
 from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable

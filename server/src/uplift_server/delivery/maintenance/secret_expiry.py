@@ -7,8 +7,8 @@ import asyncio
 from typing import Final
 
 from uplift_server.core.operations.singleton_jobs import SingletonJob
-from uplift_server.delivery.endpoint_cache import NEVER, EndpointCache
-from uplift_server.delivery.ports import Clock, SingletonJobs
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ports import NEVER, Clock, SingletonJobs
 from uplift_server.store.contract import Database
 from uplift_server.store.endpoints import erase_previous_secrets
 from uplift_server.store.errors import Unavailable

@@ -33,7 +33,8 @@ from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, L
 from uplift_server.delivery.health.circuit_breaker import update_breaker
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
-from uplift_server.delivery.sending.http.request import Done, Request
+from uplift_server.delivery.sending.access_tokens import AUTHORIZATION_MASKED, AccessTokens
+from uplift_server.delivery.sending.http.request import Request, RequestSender
 from uplift_server.delivery.sending.settler import Settler
 from uplift_server.observe.attempt_log import AttemptLine
 from uplift_server.observe.counters import EngineCounters
@@ -45,6 +46,7 @@ EGRESS_WAIT_MS_MIN: Final = 60_000
 _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
 """The schedule after such a failure if the endpoint's schedule has no delays."""
 GONE: Final = 410
+UNAUTHORIZED: Final = 401
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _TEST: Final = Trigger.TEST
@@ -52,13 +54,6 @@ _DELIVERED: Final = Outcome.DELIVERED
 _REDIRECT: Final = Outcome.REDIRECT
 # Other outcomes show that the receiver responds, and leave the lane's window unchanged.
 _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
-
-
-class RequestSender(Protocol):
-    """Sends requests."""
-
-    def send(self, request: Request, done: Done) -> None:
-        """Send a request, and call `done` once with its exchange."""
 
 
 class LeaseReleases(Protocol):
@@ -94,7 +89,7 @@ class _InFlight(NamedTuple):
     event_type: LiveEventType
     number: int
     head: bytes
-    """The request line and headers, with the values of custom headers masked."""
+    """The request line and headers, with masked values of custom headers. Empty without an access token."""
 
 
 class Attempts:
@@ -106,6 +101,7 @@ class Attempts:
         shards: Shards,
         lanes: DeliveryLanes,
         sender: RequestSender,
+        tokens: AccessTokens,
         settler: Settler,
         dispatcher: LeaseReleases,
         replays: RunningReplays,
@@ -121,6 +117,7 @@ class Attempts:
         self._shards = shards
         self._lanes = lanes
         self._sender = sender
+        self._tokens = tokens
         self._settler = settler
         self._clock = clock
         self._counters = counters
@@ -173,10 +170,37 @@ class Attempts:
             self._release_lease(delivery)
             self._lanes.attempt_ended(lane, now)
             return
+        oauth, authorization = endpoint.parts.oauth, None
+        number = delivery.attempts_made + 1
+        if oauth is not None:
+            authorization = self._tokens.header_of(endpoint)
+            if authorization is None:
+                flight = _InFlight(lane, delivery, endpoint, event_type, number, b"")
+                self._tokens.request(endpoint, oauth, lambda failed: self._resume(flight, failed))
+                return
+        self._send(lane, delivery, endpoint, event_type, number, authorization, timeout_ms, now)
+
+    def _resume(self, flight: _InFlight, failed: Exchange | None) -> None:
+        """Continue an attempt that waited for an access token."""
+        if failed is None:
+            self.start(flight.lane, flight.delivery)
+        else:
+            self._done(Request(flight.endpoint.parts.target, b"", b"", flight), failed)
+
+    def _send(
+        self,
+        lane: Lane[LeasedDelivery],
+        delivery: LeasedDelivery,
+        endpoint: LiveEndpoint,
+        event_type: LiveEventType,
+        number: int,
+        authorization: bytes | None,
+        timeout_ms: int,
+        now: int,
+    ) -> None:
         body = delivery.body
         event_id = event_id_of(body)
         timestamp = b"%d" % (self._clock.wall_ms() // 1000)
-        number = delivery.attempts_made + 1
         parts = endpoint.parts
         if now >= parts.signer_until:
             parts.end_overlap()
@@ -192,12 +216,15 @@ class Attempts:
         )
         if delivery.trigger is _TEST:
             head += request_headers.TEST
+        shown = head
+        if authorization is not None:
+            head, shown = head + authorization, head + AUTHORIZATION_MASKED
         self._sender.send(
             Request(
                 parts.target,
                 head + parts.head.custom,
                 body,
-                _InFlight(lane, delivery, endpoint, event_type, number, head + parts.head.custom_masked),
+                _InFlight(lane, delivery, endpoint, event_type, number, shown + parts.head.custom_masked),
                 timeout_ms,
             ),
             self._done,
@@ -239,6 +266,8 @@ class Attempts:
         if outcome is _DELIVERED:
             verdict = DELIVERED
         else:
+            if exchange.status_code == UNAUTHORIZED:
+                self._tokens.discard(endpoint, exchange.started_at)
             verdict = self._after_failure(delivery, endpoint, exchange, scheduled, now)
         settlement = Settlement(
             delivery.event_seq,

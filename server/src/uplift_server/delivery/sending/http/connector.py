@@ -6,11 +6,13 @@ The socket connects to the checked address itself, so a second DNS lookup cannot
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
 from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_resolved, parse_literal
 from uplift_server.core.http.exchange import Failure
+from uplift_server.core.limits import CLIENT_TLS_CONTEXTS_MAX
 from uplift_server.delivery.sending.http.attempt import Opening
 from uplift_server.delivery.sending.http.connection import Connection
 from uplift_server.delivery.sending.http.failures import (
@@ -25,8 +27,8 @@ from uplift_server.delivery.sending.http.failures import (
 from uplift_server.delivery.sending.http.proxy import Proxy
 from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
-from uplift_server.delivery.sending.http.tls import TlsContext, explain
-from uplift_server.delivery.targets import Target
+from uplift_server.delivery.sending.http.tls import TlsContext, error_text, explain
+from uplift_server.delivery.targets import ClientIdentity, Target
 
 # More addresses would leave too little time for each.
 _ADDRESSES_TRIED_MAX: Final = 6
@@ -58,6 +60,9 @@ class Connector:
         self._proxy_responded_at = 0.0
         self._sources = {_family(address): address for address in settings.egress_addresses}
         self._tls = TlsContext.create(settings.ca_file, monotonic)
+        # By identity, the least recently used first.
+        self._identified: dict[ClientIdentity, TlsContext] = {}
+        self._identifying = asyncio.Lock()
 
     async def open(self, target: Target, opening: Opening) -> Connection:
         """Open a connection to `target`, and record the progress in `opening`. Raises AttemptFailed."""
@@ -78,9 +83,30 @@ class Connector:
 
     def remember_session(self, connection: Connection) -> None:
         """Keep the TLS session of a connection that got its first response."""
-        encrypted = connection.encryption()
-        if encrypted is not None:
-            self._tls.remember(_certificate_name(connection.target.host), encrypted)
+        target, encrypted = connection.target, connection.encryption()
+        tls = self._tls if target.identity is None else self._identified.get(target.identity)
+        if encrypted is not None and tls is not None:
+            tls.remember(_certificate_name(target.host), encrypted)
+
+    async def _tls_of(self, target: Target) -> TlsContext:
+        """Return the context of a target. Creating one takes about 20 ms, so a thread does it. Raises AttemptFailed."""
+        identity = target.identity
+        if identity is None:
+            return self._tls
+        async with self._identifying:
+            found = self._identified.pop(identity, None)
+            if found is None:
+                found = await self._identify(identity)
+            self._identified[identity] = found
+        if len(self._identified) > CLIENT_TLS_CONTEXTS_MAX:
+            del self._identified[next(iter(self._identified))]
+        return found
+
+    async def _identify(self, identity: ClientIdentity) -> TlsContext:
+        try:
+            return await asyncio.to_thread(TlsContext.create, self._settings.ca_file, self._monotonic, identity)
+        except ssl.SSLError as error:
+            raise AttemptFailed(Failure.TLS, f"the client certificate is not usable: {error_text(error)}") from None
 
     async def _resolve_allowed(self, target: Target, opening: Opening) -> list[str]:
         host = target.host
@@ -229,11 +255,16 @@ class Connector:
         opening.stage = f"in the TLS handshake with {opening.remote_address}"
         loop = asyncio.get_running_loop()
         try:
+            tls = await self._tls_of(target)
+        except BaseException:
+            sock.close()
+            raise
+        try:
             async with asyncio.timeout(until - self._monotonic()):
                 _, connection = await loop.create_connection(
                     lambda: self._create_connection(target, opening),
                     sock=sock,
-                    ssl=self._tls,
+                    ssl=tls,
                     server_hostname=_certificate_name(target.host),
                     ssl_shutdown_timeout=_TLS_CLOSE_SECONDS,
                 )
@@ -242,7 +273,7 @@ class Connector:
             text = f"the TLS handshake with {opening.remote_address} took longer than the {limit} allowed to connect"
             raise AttemptFailed(Failure.TIMEOUT, text) from None
         except OSError as error:
-            self._tls.remove(_certificate_name(target.host))
+            tls.remove(_certificate_name(target.host))
             raise AttemptFailed(Failure.TLS, explain(error, target.host)) from None
         return connection
 

@@ -1,7 +1,7 @@
 """Interface between the engine and the sender: the engine passes a request and gets an exchange back."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.delivery.targets import Target
@@ -22,3 +22,10 @@ class Request(NamedTuple):
 
 Done = Callable[[Request, Exchange], None]
 """Called once for each request, on the event loop, after `send` has returned."""
+
+
+class RequestSender(Protocol):
+    """Sends requests."""
+
+    def send(self, request: Request, done: Done) -> None:
+        """Send a request, and call `done` once with its exchange."""

@@ -1,9 +1,14 @@
 """TLS connections to receivers, and the texts of their errors."""
 
+import os
 import re
 import ssl
+import tempfile
 from collections.abc import Callable
-from typing import Final, Self
+from contextlib import ExitStack
+from typing import IO, Final, Self
+
+from uplift_server.delivery.targets import ClientIdentity
 
 _SESSIONS_MAX: Final = 1000
 _SESSION_SECONDS_MAX: Final = 600.0
@@ -37,10 +42,12 @@ class TlsContext(ssl.SSLContext):
     _monotonic: Callable[[], float]
 
     @classmethod
-    def create(cls, ca_file: str | None, monotonic: Callable[[], float]) -> Self:
+    def create(
+        cls, ca_file: str | None, monotonic: Callable[[], float], identity: ClientIdentity | None = None
+    ) -> Self:
         """Create a context that trusts the system's authorities, or only those in `ca_file`.
 
-        Raises OSError or ssl.SSLError if `ca_file` cannot be read.
+        Raises OSError or ssl.SSLError if `ca_file` or the identity cannot be read.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context._sessions = {}
@@ -51,6 +58,8 @@ class TlsContext(ssl.SSLContext):
             context.load_default_certs()
         else:
             context.load_verify_locations(cafile=ca_file)
+        if identity is not None:
+            load_identity(context, identity)
         return context
 
     def wrap_bio(
@@ -89,6 +98,31 @@ class TlsContext(ssl.SSLContext):
         # ticket each.
         session, expires_at = self._sessions.get(host, (None, 0.0))
         return session if self._monotonic() < expires_at else None
+
+
+def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
+    """Load a certificate and its private key. Neither is written to a disk. Raises ssl.SSLError."""
+    with ExitStack() as files:
+        paths = []
+        for text in (identity.certificate, identity.private_key):
+            file = files.enter_context(_memory_file())
+            file.write(text.encode())
+            file.seek(0)
+            paths.append(f"/dev/fd/{file.fileno()}")
+        certificate, private_key = paths
+        context.load_cert_chain(certificate, private_key, _reject_encrypted)
+
+
+def _memory_file() -> IO[bytes]:
+    """Return an open file without a name: in memory on Linux, else a deleted file."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("identity"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _reject_encrypted() -> str:
+    """Prevent OpenSSL from asking on the terminal for the password of an encrypted key."""
+    return ""
 
 
 def explain(error: Exception, host: str) -> str:

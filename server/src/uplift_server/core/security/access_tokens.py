@@ -1,0 +1,113 @@
+"""Access tokens of OAuth 2.0 (RFC 6749): the request for a token, and its response."""
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from uplift_server.core.http.exchange import Exchange, Failure
+from uplift_server.core.limits import ERROR_CHARACTERS_MAX, RESPONSE_BODY_BYTES_STORED_MAX
+from uplift_server.core.security.endpoint_auth import OAuthClient
+
+FAILED: Final = "token request: "
+"""The beginning of the error of an attempt that got no token. Causes depend on it."""
+LIFETIME_MS_DEFAULT: Final = 300_000
+"""The lifetime of a token whose response does not contain one."""
+LIFETIME_MS_MIN: Final = 1_000
+LIFETIME_MS_MAX: Final = 86_400_000
+MARGIN_MS_MAX: Final = 60_000
+"""A token is not used in the last tenth of its lifetime, or in the last minute if that is shorter."""
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+# The codes of section 5.2. Other values could contain a secret.
+_CODES: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token in memory. It is never stored or logged."""
+
+    header: bytes = field(repr=False)
+    """The line of the request header, with its line break."""
+    expires_at: int
+    """From this time on (Unix ms), get a new token."""
+
+
+def token_request(client: OAuthClient, *, path: str, host_header: str, user_agent: str) -> tuple[bytes, bytes]:
+    """Return the headers and the body of a token request. It authenticates with `client_secret_basic`."""
+    form = {"grant_type": "client_credentials"} | ({} if client.scope is None else {"scope": client.scope})
+    body = urlencode(form).encode()
+    # Percent-encoding is valid form encoding, and also works with servers that do not read `+` as a space.
+    credentials = ":".join(quote(each, safe="") for each in (client.client_id, client.client_secret))
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+        f"accept: application/json\r\nuser-agent: {user_agent}\r\n"
+        f"authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("latin-1"), body
+
+
+def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
+    """Return the token in the response to a token request, or the reason why there is none."""
+    if exchange.failure is not None:
+        return exchange.error or ""
+    values = _object(exchange.response_body)
+    if exchange.status_code != 200:
+        code = values.get("error")
+        redirect = ", a redirect, which is not followed" if 300 <= (exchange.status_code or 0) < 400 else ""
+        error = f" and the error {code}" if isinstance(code, str) and code in _CODES else ""
+        return f"the server responded with {exchange.status_code}{redirect}{error}"
+    if exchange.body_truncated:
+        return f"the response has more than {RESPONSE_BODY_BYTES_STORED_MAX} bytes"
+    token, kind = values.get("access_token"), values.get("token_type")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        return "the response has no valid access_token"
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        return "the token_type of the response is not Bearer"
+    return AccessToken(f"authorization: Bearer {token}\r\n".encode(), now_ms + _usable_ms(values.get("expires_in")))
+
+
+def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
+    """Return the exchange of an attempt that waited for a token since `started_at` and got none.
+
+    It does not contain the response of the token URL, which can contain secrets.
+    """
+    return Exchange(
+        started_at,
+        max(0, now_ms - started_at) * 1000,
+        failure=Failure.PROTOCOL if exchange.failure is None else exchange.failure,
+        error=f"{FAILED}{reason}"[:ERROR_CHARACTERS_MAX],
+        remote_address=exchange.remote_address,
+        dns_ms=exchange.dns_ms,
+        connect_ms=exchange.connect_ms,
+        tls_ms=exchange.tls_ms,
+        retry_after=exchange.retry_after,
+        bytes_sent=False,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body; an empty one if there is none."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _usable_ms(expires_in: object) -> int:
+    """Return how long to use a token. Some servers send the lifetime as a string."""
+    text = str(expires_in)
+    seconds = int(text) if text.isascii() and text.isdigit() else None
+    lifetime = LIFETIME_MS_DEFAULT if seconds is None else min(seconds * 1000, LIFETIME_MS_MAX)
+    return max(LIFETIME_MS_MIN, lifetime - min(lifetime // 10, MARGIN_MS_MAX))

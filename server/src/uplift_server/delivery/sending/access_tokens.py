@@ -1,0 +1,88 @@
+"""Access tokens of endpoints with OAuth 2.0 client credentials. They are only in memory."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
+from uplift_server.core.security.access_tokens import AccessToken, failed_attempt, read_token, token_request
+from uplift_server.core.security.endpoint_auth import OAuthClient
+from uplift_server.delivery.endpoint_cache import EndpointToken, LiveEndpoint
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.sending.http.request import Request, RequestSender
+from uplift_server.delivery.targets import Target, to_ascii
+from uplift_server.observe.counters import EngineCounters
+
+AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
+"""The request header of an access token, for storage."""
+
+Waiter = Callable[[Exchange | None], None]
+"""Gets None if there is a token, else the exchange of the failed attempt."""
+
+
+class _Pending(NamedTuple):
+    """A token request in flight, with the attempts that wait for it."""
+
+    endpoint: LiveEndpoint
+    auth: bytes | None
+    waiters: list[tuple[int, Waiter]]
+    """Each with the time since which it waits (Unix ms)."""
+
+
+class AccessTokens:
+    """Gets and keeps one token for each endpoint. An update of the authentication takes effect at once."""
+
+    def __init__(self, sender: RequestSender, clock: Clock, counters: EngineCounters, user_agent: str) -> None:
+        self._sender = sender
+        self._clock = clock
+        self._counters = counters
+        self._user_agent = user_agent
+        self._pending: dict[tuple[int, bytes | None], _Pending] = {}
+        """At most one request for each endpoint and version of its authentication."""
+
+    def header_of(self, endpoint: LiveEndpoint) -> bytes | None:
+        """Return the request header with the valid token of an endpoint, if there is one."""
+        held = endpoint.token
+        if held is None or held.auth != endpoint.record.auth or self._clock.now_ms() >= held.token.expires_at:
+            return None
+        return held.token.header
+
+    def request(self, endpoint: LiveEndpoint, client: OAuthClient, waiter: Waiter) -> None:
+        """Get a token for an endpoint, and call the waiter once, later on the event loop."""
+        now, key = self._clock.now_ms(), (endpoint.seq, endpoint.record.auth)
+        pending = self._pending.get(key)
+        if pending is not None:
+            pending.waiters.append((now, waiter))
+            return
+        # The sender checks the address, as for endpoints. The URL was checked when it was stored.
+        url = parse_endpoint_url(client.token_url, None, to_ascii=to_ascii)
+        assert isinstance(url, EndpointUrl)
+        head, body = token_request(client, path=url.path, host_header=url.host_header, user_agent=self._user_agent)
+        target = Target(url.host, url.port, url.encrypted, endpoint.record.account_seq)
+        pending = _Pending(endpoint, endpoint.record.auth, [(now, waiter)])
+        self._sender.send(Request(target, head, body, pending), self._done)
+        self._pending[key] = pending
+
+    def discard(self, endpoint: LiveEndpoint, sent_at: int) -> None:
+        """Discard the token of an endpoint that responded with 401 to an attempt that started at `sent_at`."""
+        if endpoint.token is not None and endpoint.token.received_at <= sent_at:
+            endpoint.token = None
+
+    def _done(self, request: Request, exchange: Exchange) -> None:
+        pending: _Pending = request.context
+        endpoint, auth, waiters = pending
+        del self._pending[endpoint.seq, auth]
+        now = self._clock.now_ms()
+        found = read_token(exchange, now)
+        if isinstance(found, AccessToken):
+            self._counters.tokens_received += 1
+            if auth == endpoint.record.auth:
+                endpoint.token = EndpointToken(found, auth, now)
+        else:
+            self._counters.token_requests_failed += 1
+        for since, waiter in waiters:
+            waiter(
+                None
+                if isinstance(found, AccessToken)
+                else failed_attempt(exchange, found, started_at=since, now_ms=now)
+            )
