@@ -44,6 +44,7 @@ _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
     NotificationKind.PASSWORD_RESET: {
         "person": bytes(range(16)).hex(), "expires_at": AT + 3_600_000, "mark": "ab" * 32,
     },
+    NotificationKind.CERTIFICATE_EXPIRING: _ENDPOINT | {"expires_at": AT + 30 * DAY},
 }  # fmt: skip
 
 

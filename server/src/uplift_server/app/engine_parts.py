@@ -13,6 +13,7 @@ from uplift_server.delivery.health.transitions import Transitions
 from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.listening.audience import Announcer, Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
+from uplift_server.delivery.maintenance.certificate_expiry import CertificateExpiry
 from uplift_server.delivery.maintenance.erasures import ErasedEvents, ErasureJobs
 from uplift_server.delivery.maintenance.operational_events import OperationalEvents
 from uplift_server.delivery.maintenance.retention import Retention
@@ -285,6 +286,7 @@ def build_engine(
     )
     loops = [
         Loop("secret expiry", SecretExpiry(database, cache, jobs, clock).run),
+        Loop("certificate expiry", CertificateExpiry(cache, jobs, transitions, clock).run),
         Loop("held deliveries", held.run),
         Loop("statistics", statistics.run),
         Loop("erasures", erasures.run),

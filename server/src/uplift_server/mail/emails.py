@@ -335,6 +335,46 @@ def _password_reset(values: EmailValues) -> Email:
     )
 
 
+def _certificate_expiring(values: EmailValues) -> Email:
+    if values.endpoint_count > 1:
+        return _certificates_expiring(values)
+    at = values.time("expires_at")
+    return Email(
+        subject=f"The client certificate for {values.name} expires on {at.partition(' at ')[0]}",
+        title=f"The client certificate for {values.name} expires",
+        opening=(
+            f"Uplift Webhooks authenticates to your endpoint with a client certificate, which expires on {at}.",
+            "Your server will then probably reject all deliveries.",
+        ),
+        details=values.endpoint_details(("Certificate expires", at)),
+        steps=_RENEW,
+        link=values.endpoint_link,
+        closing=values.contact_closing,
+    )
+
+
+def _certificates_expiring(values: EmailValues) -> Email:
+    first = min((each.number("expires_at"), each.time("expires_at")) for each in values.endpoints)[1]
+    return Email(
+        subject=f"Client certificates for {counted(values.endpoint_count, 'endpoint')} expire from "
+        f"{first.partition(' at ')[0]}",
+        title=f"The client certificates for {_endpoints_of_account(values)} expire",
+        opening=(
+            f"Uplift Webhooks authenticates to these endpoints with client certificates. The first expires on {first}.",
+            "Your servers will then probably reject all deliveries.",
+        ),
+        details=_endpoint_rows(values, ("certificate expires", "expires_at")),
+        steps=_RENEW,
+        link=values.home_link,
+        closing=values.contact_closing,
+    )
+
+
+_RENEW: Final = (
+    "Issue a new certificate from an authority that your server trusts.",
+    "Edit the endpoint, and replace the certificate and its private key. The next attempt uses them.",
+    "Send a test event from the endpoint's page to check your server.",
+)
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,
     NotificationKind.ENDPOINT_DISABLED: _disabled,
@@ -343,6 +383,7 @@ _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.MASS_FAILURE_ENDED: _mass_failure_ended,
     NotificationKind.MEMBER_INVITED: _member_invited,
     NotificationKind.PASSWORD_RESET: _password_reset,
+    NotificationKind.CERTIFICATE_EXPIRING: _certificate_expiring,
 }
 
 

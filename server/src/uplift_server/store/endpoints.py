@@ -13,6 +13,7 @@ from uplift_server.core.deliveries.causes import cause_of
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.endpoint_settings import DEFAULTS, EndpointSettings, from_columns
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
+from uplift_server.core.security.endpoint_auth import certificate_warning_at
 from uplift_server.core.security.secrets import SecretPair
 from uplift_server.store import accounts
 from uplift_server.store.encryption import ERASED
@@ -293,6 +294,19 @@ def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> boo
     """Note that the URL of an endpoint verifies signatures. Return False if the endpoint has another URL now."""
     change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq, endpoints.c.url == endpoint.url, _LIVE)
     return connection.execute(change.values(verified_at=now)).rowcount > 0
+
+
+def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: int) -> tuple[Endpoint | None, bool]:
+    """Note a warning about the client certificate of an endpoint if one is due. Return the endpoint, and whether."""
+    query = sa.select(*_COLUMNS).where(endpoints.c.seq == endpoint_seq, _LIVE).with_for_update()
+    row = connection.execute(query).first()
+    stored = None if row is None else _endpoint(row)
+    if stored is None or stored.certificate_expires_at is None:
+        return stored, False
+    due_at = certificate_warning_at(stored.certificate_expires_at, stored.certificate_warned_at)
+    if due_at is None or due_at > now:
+        return stored, False
+    return _changed(connection, endpoint_seq, certificate_warned_at=now), True
 
 
 def is_in_use(connection: Connection, account_seq: int) -> bool:

@@ -19,6 +19,7 @@ class NotificationKind(NamedCode):
     MASS_FAILURE_ENDED = 4
     MEMBER_INVITED = 5
     PASSWORD_RESET = 6
+    CERTIFICATE_EXPIRING = 7
 
 
 class NotificationState(StrEnum):
@@ -44,6 +45,7 @@ FACTS: Final = {
     NotificationKind.MASS_FAILURE_ENDED: ("since", "ended_at", "endpoints", "still_failing"),
     NotificationKind.MEMBER_INVITED: ("invitation", "account", "role", "invited_by", "expires_at"),
     NotificationKind.PASSWORD_RESET: ("person", "expires_at", "mark"),
+    NotificationKind.CERTIFICATE_EXPIRING: ("endpoint", "url", "description", "account", "expires_at"),
 }  # fmt: skip
 """The values of each kind of notification.
 

@@ -1,4 +1,4 @@
-"""The health transitions of an endpoint: warned, disabled, recovered.
+"""The health transitions of an endpoint: warned, disabled, recovered; and warnings about its client certificate.
 
 Each transition is one transaction with the endpoint's health, an audit log entry, an operational event, and an email to
 each contact of the account. Therefore, each notification is sent once, even if the process is killed. Emails wait for
@@ -23,7 +23,7 @@ from uplift_server.core.timestamps import format_optional_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.sending.settler import health_row
-from uplift_server.store import accounts, audit, health, operational_events, outbox, processes
+from uplift_server.store import accounts, audit, endpoints, health, operational_events, outbox, processes
 from uplift_server.store.contract import Database, Transaction
 from uplift_server.store.operational_events import OperationalEvent
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
@@ -175,6 +175,28 @@ class Transitions:
         if await self._write(recover):
             endpoint.health = replace(endpoint.health, warned_at=None)
             self._log(endpoint, "endpoint recovered", details)
+
+    async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
+        """Warn the contacts of an endpoint's account that its client certificate expires, if this is due."""
+        now, subject = self._clock.now_ms(), self._subject(endpoint)
+
+        def warn(connection: Transaction) -> tuple[Endpoint | None, bool]:
+            self._lock_emails(connection, subject)
+            record, is_due = endpoints.note_certificate_warning(connection, subject.endpoint_seq, now=now)
+            if record is not None and is_due:
+                expires_at = record.certificate_expires_at
+                details = {"expires_at": format_optional_timestamp(expires_at)}
+                self._add_audit_entry(connection, subject, "endpoint.certificate_expiring", details, now)
+                facts = subject.facts | {"expires_at": expires_at}
+                self._add_emails(connection, subject, NotificationKind.CERTIFICATE_EXPIRING, facts, now)
+            return record, is_due
+
+        record, is_due = await self._write(warn)
+        if record is not None:
+            endpoint.record = replace(endpoint.record, certificate_warned_at=record.certificate_warned_at)
+            if is_due:
+                expires_at = format_optional_timestamp(record.certificate_expires_at)
+                self._log(endpoint, "client certificate expiring", {"expires_at": expires_at})
 
     async def _write(self, body: Callable[[Transaction], R]) -> R:
         # An evicted process must not act on its outdated view of an endpoint.

@@ -1,0 +1,55 @@
+"""Certificate expiry: warns the contacts of accounts before a client certificate of an endpoint expires."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final, Protocol
+
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.core.security.endpoint_auth import certificate_warning_at
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ports import Clock, SingletonJobs
+from uplift_server.store.errors import Unavailable
+
+CHECK_EVERY_MS: Final = 600_000
+SLICE_ENDPOINTS: Final = 1_000
+"""How many endpoints a check reads before other tasks run."""
+
+
+class CertificateWarnings(Protocol):
+    """Sends warnings about certificates."""
+
+    async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
+        """Warn about the certificate of an endpoint, unless another process did. Raises Unavailable."""
+
+
+class CertificateExpiry:
+    """Checks the certificates in the cache every 10 minutes."""
+
+    def __init__(self, cache: EndpointCache, jobs: SingletonJobs, warnings: CertificateWarnings, clock: Clock) -> None:
+        self._cache = cache
+        self._jobs = jobs
+        self._warnings = warnings
+        self._clock = clock
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Warn about certificates until stopped or cancelled."""
+        while not stopping.is_set():
+            if self._jobs.holds(SingletonJob.SECRET_EXPIRY):
+                # The next check tries again.
+                with suppress(Unavailable):
+                    await self._check(stopping)
+            await self._clock.wait(stopping, CHECK_EVERY_MS)
+
+    async def _check(self, stopping: asyncio.Event) -> None:
+        for number, endpoint in enumerate(list(self._cache.endpoints.values()), 1):
+            if self._is_due(endpoint) and not stopping.is_set():
+                await self._warnings.warn_about_certificate(endpoint)
+            if number % SLICE_ENDPOINTS == 0:
+                await asyncio.sleep(0)
+
+    def _is_due(self, endpoint: LiveEndpoint) -> bool:
+        record = endpoint.record
+        if endpoint.deleted or record.certificate_expires_at is None:
+            return False
+        due_at = certificate_warning_at(record.certificate_expires_at, record.certificate_warned_at)
+        return due_at is not None and due_at <= self._clock.now_ms()
