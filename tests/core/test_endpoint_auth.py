@@ -48,7 +48,8 @@ def test_secrets_are_not_shown() -> None:
     }  # fmt: skip
     assert audited_auth(OAUTH) == {**(shown_auth(OAUTH) or {}), "token_url": "https://login.example/token"}
     assert auth_secrets(OAUTH) == ("s3cret",)
-    assert shown_auth(CERTIFICATE) == audited_auth(CERTIFICATE) == {
+    assert audited_auth(CERTIFICATE) == {**(shown_auth(CERTIFICATE) or {}), "expires_at": "2027-01-15T08:00:00.000Z"}
+    assert shown_auth(CERTIFICATE) == {
         "type": "mtls", "subject": "CN=uplift", "fingerprint": "ab12", "expires_at": 1_800_000_000_000,
     }  # fmt: skip
     assert auth_secrets(CERTIFICATE) == ("-----CERTIFICATE", "-----KEY")

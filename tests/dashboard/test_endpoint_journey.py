@@ -38,10 +38,10 @@ def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
     enter(page, server, account)
     page.goto(f"/accounts/{account}/endpoints")
     page.get_by_role("link", name="Create endpoint").first.click()
-    page.get_by_label("URL").fill("ftp://example.com")
+    page.get_by_label("URL", exact=True).fill("ftp://example.com")
     page.get_by_role("button", name="Create endpoint").click()
     expect(page.locator("#url-problem")).to_contain_text("http")
-    page.get_by_label("URL").fill(receiver.url("/hook"))
+    page.get_by_label("URL", exact=True).fill(receiver.url("/hook"))
     page.get_by_label("athlete.created").check()
     page.get_by_role("button", name="Create endpoint").click()
 

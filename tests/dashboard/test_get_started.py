@@ -22,7 +22,7 @@ def test_each_step_is_ticked_by_its_own_proof(server: Server, page: Page) -> Non
         expect(page).to_have_url(re.compile("/get-started$"))
         expect(page.get_by_text("Create an endpoint first.").first).to_be_visible()
 
-        page.get_by_label("URL").fill(url)
+        page.get_by_label("URL", exact=True).fill(url)
         page.get_by_role("button", name="Create endpoint").click()
         [endpoint] = api.ok("GET", "/v1/endpoints")["data"]
         secret = api.ok("GET", f"/v1/endpoints/{endpoint['id']}/secret")["secret"]
@@ -66,7 +66,7 @@ def test_the_page_works_without_scripts(server: Server, open_page: OpenPage) -> 
         page = open_page(WITHOUT_SCRIPTS)
         open_overview(page, member(server, account, "manager"))
         page.goto(f"/accounts/{account}/get-started?framework=django")
-        page.get_by_label("URL").fill(receiver.url("/plain", respond(500)))
+        page.get_by_label("URL", exact=True).fill(receiver.url("/plain", respond(500)))
         page.get_by_role("button", name="Create endpoint").click()
         expect(page.get_by_text("export UPLIFT_WEBHOOK_SECRET=whsec_")).to_be_visible()
         expect(page.get_by_text("def receive_with_django")).to_be_visible()

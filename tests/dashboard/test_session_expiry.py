@@ -22,7 +22,7 @@ from uplift_server.store.schema_people import sessions
 DOORS = {page.path: page.door for page in PAGES if page.method == "POST"}
 SIGNED_IN = [case for case in CASES if DOORS[case.path] is not Door.ANYBODY]
 PASSWORDS = {"password", "present", "key"}
-SECRETS = {"secret", "headers"}
+SECRETS = {"secret", "headers", "client_secret", "private_key"}
 """Fields that the page does not keep, but asks for again."""
 OWN_FIELDS = {"csrf", "sign_in.csrf", "sign_in.email", "sign_in.password", "sign_in.key", "sign_in.link"}
 
@@ -230,7 +230,7 @@ def test_a_sign_in_form_of_an_earlier_session_can_be_submitted_again(server: Ser
 def _fill_and_sign_in(page: Page, server: Server, guest: Guest, account: str, *, checks: bool) -> None:
     guest.share_session(page)
     page.goto(f"/accounts/{account}/endpoints/new")
-    page.get_by_label("URL").fill("http://127.0.0.1:9/browser")
+    page.get_by_label("URL", exact=True).fill("http://127.0.0.1:9/browser")
     page.get_by_role("textbox", name="Description").fill("Ana's <laptop>\u2026")
     end_session(server, guest)
     page.get_by_role("button", name="Create endpoint").click()

@@ -11,6 +11,7 @@ from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.http.headers import MASKED, mask
 from uplift_server.core.limits import CUSTOM_HEADERS_MAX, DESCRIPTION_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
+from uplift_server.dashboard.auth_forms import FilledAuth, at_auth_fields, auth_in, filled_auth, sent_auth
 from uplift_server.dashboard.filter_forms import filter_input, filter_of, named_paths
 from uplift_server.dashboard.forms import Form
 from uplift_server.dashboard.own_data import metadata_input, own_data
@@ -68,6 +69,7 @@ class Filled:
     uid: str = ""
     metadata: str = field(default="", repr=False)
     settings: Mapping[str, str] = field(default_factory=dict)
+    auth: FilledAuth = field(default_factory=FilledAuth)
 
     @property
     def has_more(self) -> bool:
@@ -91,6 +93,7 @@ def filled_with(shown: ShownEndpoint) -> Filled:
             for each in ENDPOINT_SETTINGS
             if (value := getattr(endpoint.settings, each.attribute)) != each.initial
         },
+        auth=filled_auth(shown.auth),
     )
 
 
@@ -106,6 +109,7 @@ def as_sent(form: Form) -> Filled:
         uid=form.text("uid"),
         metadata=form.raw("metadata"),
         settings={each.name: form.text(each.name) for each in ENDPOINT_SETTINGS},
+        auth=sent_auth(form),
     )
 
 
@@ -130,6 +134,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
         headers=headers,
         uid=own.uid,
         metadata=own.metadata,
+        auth=auth_in(form, stored, problems),
         filter=filter_of(form, problems),
         # A form of an earlier release does not have all settings.
         settings={each.name: _setting(form, each, problems) for each in ENDPOINT_SETTINGS if form.flag(each.name)},
@@ -138,15 +143,12 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Add the header name to the problem of each header, because the form has one field for all headers.
-
-    The same applies to the paths in the filter.
-    """
+    """Name the fields of the form. It has one field for all headers and one for the filter, so add their parts."""
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
         if each.field.startswith("headers.")
         else each
-        for each in named_paths(tuple(problems))
+        for each in named_paths(at_auth_fields(problems))
     ]
 
 

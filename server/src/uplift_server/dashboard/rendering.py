@@ -26,6 +26,7 @@ from uplift_server.core.texts import printable
 from uplift_server.core.timestamps import format_timestamp, parse_timestamp
 from uplift_server.dashboard import charts
 from uplift_server.dashboard.assets import url_of
+from uplift_server.dashboard.auth_forms import AUTH_TYPES
 from uplift_server.dashboard.filter_forms import filter_input
 from uplift_server.dashboard.forms import ONCE_BYTES, ONCE_FIELD
 from uplift_server.dashboard.words import OUTCOMES, count, day
@@ -119,6 +120,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}
     environment.globals["endpoint_settings"] = ENDPOINT_SETTINGS
+    environment.globals["auth_types"] = AUTH_TYPES
     environment.globals |= {"once_field": ONCE_FIELD, "once_text": lambda: secrets.token_hex(ONCE_BYTES)}
     environment.globals["p"] = environment.get_template("parts.html").module
     return environment

@@ -14,7 +14,12 @@ NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _PREFIX: Final = "sign_in."
 _NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key"})
 """Fields that the page does not contain: passwords, and the token of the previous session."""
-_SECRET: Final = {"secret": "Custom secret", "headers": "Custom headers"}
+_SECRET: Final = {
+    "secret": "Custom secret",
+    "headers": "Custom headers",
+    "client_secret": "Client secret",
+    "private_key": "Private key",
+}
 """Fields that may contain secrets, with their labels. The page asks for their values again."""
 _STATUS: Final = {Unauthorized: 401, RateLimited: 429, Busy: 503}
 _ENTER_AGAIN: Final = "Enter the secret values again. This page does not keep them."

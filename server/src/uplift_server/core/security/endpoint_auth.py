@@ -15,6 +15,7 @@ from uplift_server.core.limits import (
 )
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.problems import Problem
+from uplift_server.core.timestamps import format_timestamp
 
 AUTHORIZATION: Final = "authorization"
 """The header that carries an access token."""
@@ -87,10 +88,13 @@ def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
     """Return an authentication for the audit log: without its secrets and without the query of its URL."""
-    shown = shown_auth(auth)
+    if auth is None:
+        return None
     if isinstance(auth, OAuthClient):
-        return {**(shown or {}), "token_url": without_query(auth.token_url)}
-    return shown
+        changed: dict[str, Any] = {"token_url": without_query(auth.token_url)}
+    else:
+        changed = {"expires_at": format_timestamp(auth.expires_at)}
+    return {**(shown_auth(auth) or {}), **changed}
 
 
 def auth_secrets(auth: EndpointAuth | None) -> tuple[str, ...]:

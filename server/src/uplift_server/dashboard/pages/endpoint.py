@@ -13,6 +13,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard.audit_words import details_words
+from uplift_server.dashboard.auth_forms import expiring_certificate
 from uplift_server.dashboard.endpoint_states import held_text, state_card
 from uplift_server.dashboard.figures import (
     PERIODS,
@@ -54,9 +55,10 @@ async def tab(
     if shown is None:
         shown = await visit.services.endpoints.get(visit.caller, endpoint)
     assert visit.account is not None
+    now = visit.services.context.now()
     card = state_card(
         shown,
-        now=visit.services.context.now(),
+        now=now,
         contacts=len(visit.account.contact_emails),
         sends_mail=visit.dashboard.sends_mail,
     )
@@ -76,6 +78,8 @@ async def tab(
         writes=visit.caller.principal.allows(Scope.ENDPOINTS_WRITE),
         tests=visit.caller.principal.has_right(Right.ENDPOINTS_TEST),
         is_enabled=shown.endpoint.state is EndpointState.ENABLED,
+        certificate_expires_at=expiring_certificate(shown, now),
+        now=now,
         **context,
     )
 

@@ -1,0 +1,86 @@
+"""The fields for the authentication of an endpoint, in the form that creates or edits the endpoint."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from uplift_server.core.problems import Problem
+from uplift_server.core.security.endpoint_auth import (
+    CERTIFICATE_WARNINGS_MS,
+    ClientCertificate,
+    EndpointAuth,
+    OAuthClient,
+)
+from uplift_server.dashboard.forms import Form
+from uplift_server.service.endpoints import ShownEndpoint
+from uplift_server.service.fields import UNSET, Unset
+
+AUTH_TYPES: Final = (
+    ("", "None"),
+    (OAuthClient.type, "OAuth 2.0 client credentials"),
+    (ClientCertificate.type, "Client certificate (mutual TLS)"),
+)
+"""The choices of the form, and their labels."""
+_SHOWN: Final = ("token_url", "client_id", "scope")
+_AGAIN: Final = "Enter the client secret. To change the authentication, enter it again."
+_BOTH: Final = "Enter the certificate and its private key."
+
+
+@dataclass(frozen=True, slots=True)
+class FilledAuth:
+    """The values of the fields."""
+
+    auth_type: str = ""
+    token_url: str = ""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    scope: str = ""
+    certificate: str = field(default="", repr=False)
+    private_key: str = field(default="", repr=False)
+
+
+def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
+    """Return the values of a stored authentication. The secrets are empty, and stay unchanged."""
+    if shown is None:
+        return FilledAuth()
+    return FilledAuth(auth_type=shown["type"], **{name: shown.get(name) or "" for name in _SHOWN})
+
+
+def sent_auth(form: Form) -> FilledAuth:
+    """Return the submitted values, to show the form again."""
+    return FilledAuth(**{name: form.text(name) for name in FilledAuth.__dataclass_fields__})
+
+
+def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
+    """Return the authentication in a form, or UNSET if it is unchanged. Add problems for missing secrets."""
+    sent, shown = sent_auth(form), None if stored is None else stored.auth
+    if sent.auth_type == OAuthClient.type:
+        if sent.client_secret:
+            return OAuthClient(sent.token_url, sent.client_id, sent.client_secret, sent.scope or None)
+        if shown is None or any((shown.get(name) or "") != getattr(sent, name) for name in _SHOWN):
+            problems.append(Problem("auth.client_secret", "required", _AGAIN))
+        return UNSET
+    if sent.auth_type == ClientCertificate.type:
+        if sent.certificate and sent.private_key:
+            return ClientCertificate(sent.certificate, sent.private_key)
+        is_stored = shown is not None and shown["type"] == ClientCertificate.type
+        if sent.certificate or sent.private_key or not is_stored:
+            missing = "private_key" if sent.certificate else "certificate"
+            problems.append(Problem(f"auth.{missing}", "required", _BOTH))
+        return UNSET
+    # A page of an earlier release does not have the field.
+    return None if shown is not None and form.flag("auth_type") else UNSET
+
+
+def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems with the names of the form's fields instead of `auth.<name>`."""
+    return [
+        Problem(each.field.removeprefix("auth."), each.code, each.message) if each.field.startswith("auth.") else each
+        for each in problems
+    ]
+
+
+def expiring_certificate(shown: ShownEndpoint, now: int) -> int | None:
+    """Return when the client certificate expires (Unix ms), if the server warns about it now."""
+    expires_at = shown.endpoint.certificate_expires_at
+    return expires_at if expires_at is not None and expires_at - now <= CERTIFICATE_WARNINGS_MS[0] else None
