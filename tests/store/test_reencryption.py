@@ -25,7 +25,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
-    """Store an endpoint with a secret. Every third has a previous secret, every fifth has custom headers."""
+    """Store an endpoint with a secret. Every third has a previous secret, every fifth headers and an authentication."""
     endpoint_id = number.to_bytes(16, "big")
     created = endpoints.create(
         connection,
@@ -38,6 +38,7 @@ def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> An
         headers=cipher.encrypt(json.dumps({"x-team": str(number)}), endpoint_id, "headers")
         if number % 5 == 0
         else None,
+        auth=cipher.encrypt(f"auth {number}", endpoint_id, "auth") if number % 5 == 0 else None,
         now=1,
     )
     if number % 3 == 0:
@@ -66,7 +67,7 @@ def test_values_are_decrypted_with_the_new_key_only(connection: sa.Connection, m
     # The values of an endpoint are erased with it.
     endpoints.delete(connection, None, (15).to_bytes(16, "big"), now=3)
     before = decrypt_all(connection, OLD)
-    assert len(before) == count + len(range(0, count, 3)) + len(range(0, count, 5)) - 3
+    assert len(before) == count + len(range(0, count, 3)) + 2 * len(range(0, count, 5)) - 4
     assert reencrypt(connection, OLD, NEW) == Reencrypted(len(before), len(before))
     assert decrypt_all(connection, NEW) == before
     for each in encrypted_values(connection):
@@ -82,10 +83,10 @@ def test_values_encrypted_with_the_new_key_stay(connection: sa.Connection) -> No
     endpoint(connection, 0)
     reencrypt(connection, OLD, NEW)
     endpoint(connection, 15)
-    before = encrypted_values(connection)[:3]
-    assert reencrypt(connection, OLD, NEW) == Reencrypted(6, 3)
-    assert encrypted_values(connection)[:3] == before
-    assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(6, 0)
+    before = encrypted_values(connection)[:4]
+    assert reencrypt(connection, OLD, NEW) == Reencrypted(8, 4)
+    assert encrypted_values(connection)[:4] == before
+    assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(8, 0)
 
 
 def test_a_value_that_neither_key_decrypts_is_an_error(connection: sa.Connection) -> None:

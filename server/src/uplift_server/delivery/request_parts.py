@@ -17,7 +17,7 @@ from uplift_server.delivery.targets import ClientIdentity, Target, to_ascii
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.records import Endpoint
 
-_UNREACHABLE: Final = EndpointUrl(
+UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
 )
 """Replaces a stored URL that is not valid, so that its attempts fail. No name under `.invalid` resolves (RFC 2606)."""
@@ -68,7 +68,7 @@ def create_request_parts(record: Endpoint, cipher: Cipher, user_agent: str) -> R
     url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
     if isinstance(url, Problem):
         _log.error("stored endpoint URL invalid", endpoint=prefixed(ENDPOINT, record.id), cause=url.message)
-        url = _UNREACHABLE
+        url = UNREACHABLE
     head = request_headers_template(
         path=url.path,
         host_header=url.host_header,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from uplift_server.core.http.exchange import Exchange
-from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
+from uplift_server.core.http.urls import parse_endpoint_url
+from uplift_server.core.problems import Problem
 from uplift_server.core.security.access_tokens import AccessToken, failed_attempt, read_token, token_request
 from uplift_server.core.security.endpoint_auth import OAuthClient
 from uplift_server.delivery.endpoint_cache import EndpointToken, LiveEndpoint
 from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.request_parts import UNREACHABLE
 from uplift_server.delivery.sending.http.request import Request, RequestSender
 from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.observe.counters import EngineCounters
@@ -54,9 +56,10 @@ class AccessTokens:
         if pending is not None:
             pending.waiters.append((now, waiter))
             return
-        # The sender checks the address, as for endpoints. The URL was checked when it was stored.
+        # The sender checks the address, as for endpoints.
         url = parse_endpoint_url(client.token_url, None, to_ascii=to_ascii)
-        assert isinstance(url, EndpointUrl)
+        if isinstance(url, Problem):
+            url = UNREACHABLE
         head, body = token_request(client, path=url.path, host_header=url.host_header, user_agent=self._user_agent)
         target = Target(url.host, url.port, url.encrypted, endpoint.record.account_seq)
         pending = _Pending(endpoint, endpoint.record.auth, [(now, waiter)])

@@ -184,6 +184,7 @@ class Attempts:
         """Continue an attempt that waited for an access token."""
         if failed is None:
             self.start(flight.lane, flight.delivery)
+            self._lanes.pump()
         else:
             self._done(Request(flight.endpoint.parts.target, b"", b"", flight), failed)
 
