@@ -18,9 +18,10 @@ _ANNOTATIONS: Final = {
 }
 SETTINGS: Final[dict[str, str]] = {name: each.__metadata__[0] for name, each in _ANNOTATIONS.items()}
 """The help of each setting, by its name."""
-_TYPES: Final[dict[str, Any]] = {name: get_args(each.__origin__)[0] for name, each in _ANNOTATIONS.items()}
+_TYPES: Final[dict[str, object]] = {name: get_args(each.__origin__)[0] for name, each in _ANNOTATIONS.items()}
 """The type of each setting: int, str, a literal type, or a list of texts."""
 SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
+_METAVARS: Final[dict[object, str]] = {int: "N", str: "DURATION", Iterable[str]: "DURATIONS"}
 _RESET: Final = "default"
 """The value of an option that resets a setting."""
 _EMPTY: Final = "none"
@@ -59,12 +60,12 @@ def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_list(name: str) -> bool:
-    return bool(_TYPES[name] == Iterable[str])
+    return _TYPES[name] == Iterable[str]
 
 
 def _metavar(name: str) -> str:
     choices = "|".join(map(str, get_args(_TYPES[name])))
-    return {int: "N", str: "DURATION", Iterable[str]: "DURATIONS"}.get(_TYPES[name], choices)
+    return _METAVARS.get(_TYPES[name], choices)
 
 
 def _help(name: str) -> str:
