@@ -33,6 +33,10 @@ def test_endpoints(api: FakeApi) -> None:
     assert api.requests[-1].body == body
     output(*arguments, "--max-in-flight", "4")
     assert api.requests[-1].body == {**body, "max_in_flight": 4}
+    oauth = ("--oauth-token-url", "https://t.example/", "--oauth-client-id", "c", "--oauth-client-secret-file", "-")
+    assert run(*arguments, *oauth, stdin="s3cret\n").exit_code == 0
+    auth = {"token_url": "https://t.example/", "client_id": "c", "client_secret": "s3cret"}
+    assert api.requests[-1].body == {**body, "auth": {"type": "oauth2_client_credentials", **auth}}
     assert output("endpoints", "delete", "ep_0e") == {"id": "ep_0e11", "deleted": True}
     assert api.requests[-1].headers["uplift-account"] == "acc_0a11"
 

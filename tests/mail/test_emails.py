@@ -202,7 +202,7 @@ def test_endpoints_of_one_host_have_different_subjects(kind: NotificationKind) -
     assert " a.example/rides " in other.subject
     assert "a.example/runs" in one.title
     described = wording(kind, url="https://a.example/", description="Test\r\nBcc: x@y.example")
-    assert "to a.example (Test Bcc: x@y.example) " in described.subject
+    assert " a.example (Test Bcc: x@y.example) " in described.subject
     assert "a.example (Test" in described.title
 
 

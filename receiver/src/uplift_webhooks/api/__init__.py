@@ -7,6 +7,7 @@
 
 from uplift_webhooks.api.asynchronous import AsyncClient, AsyncReconciliation
 from uplift_webhooks.api.client import KEY_VARIABLE, URL_VARIABLE, Client
+from uplift_webhooks.api.endpoint_auth import ClientCertificate, EndpointAuth, OAuthClient
 from uplift_webhooks.api.failures import ApiError, ApiFailure, ApiUnreachable, FieldError
 from uplift_webhooks.api.pages import Instant, JsonObject, Page
 from uplift_webhooks.api.reconciliation import Reconciliation
@@ -21,6 +22,9 @@ __all__ = [
     "Page",
     "JsonObject",
     "Instant",
+    "EndpointAuth",
+    "OAuthClient",
+    "ClientCertificate",
     "Reconciliation",
     "AsyncReconciliation",
     "URL_VARIABLE",

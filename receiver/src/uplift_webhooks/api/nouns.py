@@ -18,6 +18,7 @@ from uplift_webhooks.api.calls import (
     texts,
     verb,
 )
+from uplift_webhooks.api.endpoint_auth import EndpointAuth
 from uplift_webhooks.api.failures import ApiError, ApiUnreachable
 from uplift_webhooks.api.pages import Instant, JsonObject, Order, Page, segment
 from uplift_webhooks.errors import WebhookVerificationError
@@ -80,6 +81,7 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
+        auth: EndpointAuth | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
         filter: Mapping[str, Any] | None = None,
@@ -95,9 +97,9 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
 
-        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings. `filter`
-        is a pattern that the data of an event must match. With the `state` "paused", the server holds the deliveries
-        until you enable the endpoint.
+        `auth` is the authentication to your server; the API never returns its secrets. `uid` is your own ID, which you
+        can use instead of the ID. `metadata` has up to 50 of your own strings. `filter` is a pattern that the data of
+        an event must match. With the `state` "paused", the server holds the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -105,6 +107,7 @@ class Endpoints(Noun[Way]):
             event_types=texts(event_types),
             secret=secret,
             headers=None if headers is None else {**headers},
+            auth=auth,
             uid=uid,
             metadata=None if metadata is None else {**metadata},
             filter=None if filter is None else {**filter},
@@ -126,6 +129,7 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         secret: str | None = None,
         headers: Mapping[str, str] | None = None,
+        auth: EndpointAuth | None = None,
         uid: str | None = None,
         metadata: Mapping[str, str] | None = None,
         filter: Mapping[str, Any] | None = None,
@@ -147,6 +151,7 @@ class Endpoints(Noun[Way]):
             event_types=texts(event_types),
             secret=secret,
             headers=None if headers is None else {**headers},
+            auth=auth,
             uid=uid,
             metadata=None if metadata is None else {**metadata},
             filter=None if filter is None else {**filter},

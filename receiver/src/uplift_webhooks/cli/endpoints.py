@@ -1,11 +1,12 @@
 """`uplift endpoints`: endpoints and their health."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from uplift_webhooks.cli import secrets
 from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.endpoint_auth import with_auth_changes, with_auth_options
 from uplift_webhooks.cli.kit.endpoint_settings import (
     ENDPOINT_OPTIONS,
     NewDescription,
@@ -68,12 +69,12 @@ def register(app: typer.Typer) -> None:
         group,
         "create",
         examples=("uplift endpoints create https://rapids.example/uplift --type 'movement.*'",),
-    )(with_setting_options(create))
+    )(with_setting_options(with_auth_options(create)))
     command(
         group,
         "update",
         examples=("uplift endpoints update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
-    )(with_setting_options(update))
+    )(with_setting_options(with_auth_changes(update)))
     command(
         group,
         "preview-filter",
@@ -142,7 +143,7 @@ def create(
     metadata: Metadata = None,
     filter_text: Filter = None,
     paused: Paused = False,
-    **settings: str | None,
+    **settings: Any,
 ) -> None:
     """Create an endpoint and print its secret.
 
@@ -164,7 +165,7 @@ def update(
     uid: Uid = None,
     metadata: Metadata = None,
     filter_text: Filter = None,
-    **settings: str | None,
+    **settings: Any,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)

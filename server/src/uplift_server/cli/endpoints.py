@@ -1,6 +1,6 @@
 """Commands for endpoints."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -9,6 +9,7 @@ from uplift_server.cli.accounts import Account, AnyAccount, Wide
 from uplift_server.cli.reach import reach, remedy_to_send
 from uplift_server.cli.session import Session, command
 from uplift_webhooks.cli.kit.calls import Calls, segment
+from uplift_webhooks.cli.kit.endpoint_auth import with_auth_changes, with_auth_options
 from uplift_webhooks.cli.kit.endpoint_settings import (
     ENDPOINT_OPTIONS,
     NewDescription,
@@ -107,6 +108,7 @@ def show(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> No
     ),
 )
 @with_setting_options
+@with_auth_options
 def create_endpoint(
     session: Session,
     url: Annotated[
@@ -127,7 +129,7 @@ def create_endpoint(
     metadata: Metadata = None,
     filter_text: Filter = None,
     paused: Paused = False,
-    **settings: str | None,
+    **settings: Any,
 ) -> None:
     """Create an endpoint and print its secret.
 
@@ -150,6 +152,7 @@ def create_endpoint(
     examples=("uplift-server endpoints update ep_0197f0c2 --url https://rapids.example/hooks --max-in-flight 4",),
 )
 @with_setting_options
+@with_auth_changes
 def update_endpoint(
     session: Session,
     endpoint: Endpoint,
@@ -160,7 +163,7 @@ def update_endpoint(
     metadata: Metadata = None,
     filter_text: Filter = None,
     account: AnyAccount = None,
-    **settings: str | None,
+    **settings: Any,
 ) -> None:
     """Update an endpoint. Omitted options stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)

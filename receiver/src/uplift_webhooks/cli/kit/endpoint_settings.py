@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import typer
 
 from uplift_webhooks.api.nouns import Endpoints
+from uplift_webhooks.cli.kit.endpoint_auth import AUTH_OPTIONS, take_auth
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.filters import filter_field
 from uplift_webhooks.cli.kit.inputs import OWN_DATA_OPTIONS, metadata_of
@@ -31,6 +32,7 @@ ENDPOINT_OPTIONS: Final = {
     "description": "--description",
     **OWN_DATA_OPTIONS,
     "filter": "--filter",
+    **AUTH_OPTIONS,
     **SETTING_OPTIONS,
 }
 """The options of an endpoint that commands to create and update it share, by API field."""
@@ -100,16 +102,20 @@ def endpoint_body(
     metadata: list[str] | None,
     filter_text: str | None,
     paused: bool,
-    settings: dict[str, str | None],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request that creates an endpoint, without omitted options. Raises CliError."""
+    """Return the body of a request that creates an endpoint, without omitted options. Raises CliError.
+
+    `settings` also contains the options of the authentication.
+    """
+    auth = take_auth(settings)
     given = {
         "description": description or None,
         "uid": uid,
         "metadata": metadata_of(metadata),
         "state": "paused" if paused else None,
     }
-    body = {**_without_omitted(given), **filter_field(filter_text), **_settings(settings)}
+    body = {**_without_omitted(given), **filter_field(filter_text), **auth, **_settings(settings)}
     return {"url": url, "event_types": event_types or [], **body}
 
 
@@ -120,9 +126,13 @@ def endpoint_changes(
     uid: str | None,
     metadata: list[str] | None,
     filter_text: str | None,
-    settings: dict[str, str | None],
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request that updates an endpoint. Raises CliError without options."""
+    """Return the body of a request that updates an endpoint. Raises CliError without options.
+
+    `settings` also contains the options of the authentication.
+    """
+    auth = take_auth(settings)
     given = {
         "url": url,
         "event_types": event_types,
@@ -130,7 +140,7 @@ def endpoint_changes(
         "uid": uid,
         "metadata": metadata_of(metadata),
     }
-    body = {**_without_omitted(given), **filter_field(filter_text), **_settings(settings)}
+    body = {**_without_omitted(given), **filter_field(filter_text), **auth, **_settings(settings)}
     if not body:
         raise CliError("nothing to update", "pass the options to change, such as --url URL", ExitCode.USAGE)
     return body

@@ -43,12 +43,14 @@ def options(**names: Name) -> Iterator[None]:
 
 
 def _name(field: str, names: dict[str, Name]) -> str:
-    found = names.get(field.partition(".")[0], field)
+    found = names.get(field) or names.get(field.partition(".")[0], field)
     return found.name if isinstance(found, Converted) else found
 
 
 def _place(field: str, names: dict[str, Name]) -> str:
     """Return the option with the error, and the path in its value if there is one."""
+    if field in names:
+        return _name(field, names).partition(" (")[0]
     top, _, rest = field.partition(".")
     return f"{_name(top, names).partition(' (')[0]}{f' at {rest}' if rest and not rest.isdigit() else ''}"
 

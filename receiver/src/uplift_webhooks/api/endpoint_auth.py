@@ -1,0 +1,27 @@
+"""Types of the authentication of an endpoint."""
+
+from typing import Literal, TypedDict
+
+
+class _OAuthScope(TypedDict, total=False):
+    scope: str | None
+
+
+class OAuthClient(_OAuthScope):
+    """OAuth 2.0 client credentials. `scope` is optional: scopes separated by spaces."""
+
+    type: Literal["oauth2_client_credentials"]
+    token_url: str
+    client_id: str
+    client_secret: str
+
+
+class ClientCertificate(TypedDict):
+    """A client certificate (chain) for mutual TLS and its private key, in PEM."""
+
+    type: Literal["mtls"]
+    certificate: str
+    private_key: str
+
+
+EndpointAuth = OAuthClient | ClientCertificate
