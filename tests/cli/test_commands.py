@@ -145,7 +145,7 @@ def test_send_reports_an_event_without_deliveries(api: FakeApi) -> None:
     api.responses["GET /v1/events/e1"] = {"id": "e1", "deliveries": {"pending": 0}}
     assert output(*send)["deliveries"] == 0
     assert run(*send).stderr == (
-        "The event is stored without deliveries: no subscription of the account matches it. For details, run:"
+        "The event is stored without deliveries: no endpoint of the account matches it. For details, run:"
         " uplift-server events explain e1\n"
     )
     # The event is stored even if the next request fails.

@@ -196,7 +196,7 @@ def test_a_command_works_without_a_server(place: Place) -> None:
     sent = output(place, "events", "send", "athlete.created", "--account", "Rapids")
     assert (sent["duplicate"], sent["deliveries"]) == (False, 0)
     assert (
-        "no subscription of the account matches it"
+        "no endpoint of the account matches it"
         in run(place, "events", "send", "athlete.created", "--account", "Rapids").stderr
     )
     output(place, "endpoints", "create", "https://203.0.114.1/", "--account", "Rapids")

@@ -230,7 +230,7 @@ def _send_one(
     session.output.fields(sent if created is None else {**sent, "deliveries": created})
     if created == 0:
         session.output.note(
-            f"The event is stored without deliveries: no subscription of the account matches it. For details, run:"
+            f"The event is stored without deliveries: no endpoint of the account matches it. For details, run:"
             f" uplift-server events explain {sent['id']}"
         )
     elif not client.sends:
