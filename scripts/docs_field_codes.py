@@ -66,6 +66,7 @@ FIELD_CODES: Final = {
     "events_count": "The batch has too few or too many events.",
     "id_invalid": "The ID does not have the form of its kind, such as a UUID for an event.",
     "expires_at_past": "The time is in the past.",
+    "ordering_key_invalid": "The ordering key does not have 1 to 128 printable characters.",
     "idempotency_conflict": "The key or ID belongs to an event with different content.",
     "idempotency_key_ambiguous": "The header and the field have different keys.",
     # ---- filters and replays

@@ -178,6 +178,7 @@ class Server:
         idempotency_key: str | None = None,
         object_id: str | None = None,
         data: bytes = b'{"object":{"n":1.0}}',
+        order_group: int | None = None,
     ) -> str:
         """Store an event with a delivery in the given status for each endpoint, and return its ID."""
         cache = self.services.context.cache
@@ -186,7 +187,7 @@ class Server:
         number = event_id or self.services.context.new_id()
         body = envelope.build(ids.uuid_text(number), type_name, "01/01/2022", now, data)
         deliveries = [
-            NewDelivery(cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now)
+            NewDelivery(cache.endpoints_by_id[parse(ids.ENDPOINT, endpoint)].seq, status, now, order_group=order_group)
             for endpoint, status in (endpoints or {}).items()
         ]
         type_seq = cache.event_types[type_name].seq

@@ -62,6 +62,7 @@ def test_a_delivery_shows_its_current_status(server: Any, owner: Owner) -> None:
         "status": "pending",
         "attempts_made": 0,
         "waiting_for": "turn",
+        "blocked_by": None,
         "next_attempt_at": waiting["created_at"],
         "last_outcome": None,
         "created_at": waiting["created_at"],

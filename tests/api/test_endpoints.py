@@ -66,6 +66,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
         "max_in_flight": 2,
         "retry_schedule": ["5s", "1h"],
         "attempt_timeout": "10s",
+        "ordering": "none",
         "state": "enabled",
         "disabled_reason": None,
         "held_deliveries": 0,

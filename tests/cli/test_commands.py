@@ -91,8 +91,8 @@ def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_pat
     assert output(*send) == {"id": "e1", "duplicate": False, "deliveries": 3}
     assert api.requests[-2].body == {"type": "athlete.created", "data": {"object": {"id": "a"}}}
     (tmp_path / "data.json").write_text('{"object": 1}')
-    output(*send, "--data", "data.json", "--idempotency-key", "k1")
-    assert api.requests[-2].body["data"] == {"object": 1}
+    output(*send, "--data", "data.json", "--idempotency-key", "k1", "--ordering-key", "athlete_1")
+    assert (api.requests[-2].body["data"], api.requests[-2].body["ordering_key"]) == ({"object": 1}, "athlete_1")
     assert api.requests[-2].headers["idempotency-key"] == "k1"
     output(*send, "--data", "-", stdin='{"object": 2}')
     assert api.requests[-2].body["data"] == {"object": 2}

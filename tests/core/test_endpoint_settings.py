@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.endpoint_settings import (
     DEFAULTS,
     ENDPOINT_SETTINGS,
@@ -18,12 +19,15 @@ from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.setting_values import Choice
 
 DAY_MS = 86_400_000
-SETTINGS = EndpointSettings(max_in_flight=4, retry_schedule_ms=(5000, 7 * DAY_MS), attempt_timeout_ms=10_000)
+SETTINGS = EndpointSettings(
+    max_in_flight=4, retry_schedule_ms=(5000, 7 * DAY_MS), attempt_timeout_ms=10_000, ordering=Ordering.KEY
+)
 JSON = {
     "rate_limit_per_second": None,
     "max_in_flight": 4,
     "retry_schedule": ["5s", "7d"],
     "attempt_timeout": "10s",
+    "ordering": "key",
 }
 
 
@@ -36,7 +40,7 @@ class Pace(NamedCode):
 
 def test_settings_are_in_the_order_of_their_definitions() -> None:
     assert list(SETTINGS.as_json().items()) == list(JSON.items())
-    assert list(DEFAULTS.as_json().items()) == [(each.name, None) for each in ENDPOINT_SETTINGS]
+    assert list(DEFAULTS.as_json().items()) == [(each.name, each.json(each.initial)) for each in ENDPOINT_SETTINGS]
 
 
 def test_columns_are_named_with_units_and_read_back() -> None:
@@ -46,6 +50,7 @@ def test_columns_are_named_with_units_and_read_back() -> None:
         "max_in_flight": 4,
         "retry_schedule_ms": "[5000, 604800000]",
         "attempt_timeout_ms": 10_000,
+        "ordering": 1,
     }
     assert from_columns(columns.values()) == SETTINGS
     assert from_columns(DEFAULTS.columns().values()) == DEFAULTS
@@ -53,7 +58,7 @@ def test_columns_are_named_with_units_and_read_back() -> None:
 
 def test_a_request_updates_the_settings_it_contains() -> None:
     assert DEFAULTS.updated(JSON) == SETTINGS
-    changed = SETTINGS.updated({"retry_schedule": [], "attempt_timeout": None})
+    changed = SETTINGS.updated({"retry_schedule": [], "attempt_timeout": None, "ordering": None})
     assert changed == EndpointSettings(max_in_flight=4, retry_schedule_ms=())
 
 

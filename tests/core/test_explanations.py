@@ -111,6 +111,15 @@ def test_a_pending_delivery_has_a_reason_to_wait(endpoint: EndpointFacts, delive
     assert found.hint == (FAILURE.remedy if delivery.failure else None)
 
 
+@pytest.mark.parametrize(("blocked_by", "named"), [("dlv_1", "dlv_1"), (None, "another delivery")])
+def test_a_blocked_delivery_names_the_one_it_waits_for(blocked_by: str | None, named: str) -> None:
+    found = explain(delivery=replace(DELIVERY, waiting=Waiting(WaitingFor.ORDER, None), blocked_by=blocked_by))
+    assert found.reason is Reason.PENDING
+    assert f"waits for {named}" in found.text
+    assert found.hint is not None
+    assert "cancel it" in found.hint
+
+
 def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 

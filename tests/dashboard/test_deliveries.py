@@ -92,6 +92,37 @@ def test_a_pending_delivery_shows_its_wait_and_can_be_cancelled(server: Server, 
     assert "cancelled" in again.problem
 
 
+def test_a_blocked_delivery_leads_to_the_one_it_waits_for(server: Server, receiver: Receiver) -> None:
+    """Skipping that one sends the next."""
+    account, api = server.account()
+    api.endpoint(receiver.url("/stuck"), ordering="endpoint", retry_schedule=["1h"])
+    wait_for(lambda: receiver.count("/stuck") == 1, "the registration event")
+    receiver.url("/stuck", receiving.respond(500))
+    event = api.send(1).json["id"]
+    [sent] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    first = sent["id"]
+    wait_for(lambda: api.ok("GET", f"/v1/deliveries/{first}")["waiting_for"] == "schedule", "the first one failed")
+    event = api.send(2).json["id"]
+    [blocked] = api.ok("GET", f"/v1/events/{event}/deliveries")["data"]
+    assert blocked["blocked_by"] == first
+    guest = member(server, account)
+    page = shown(guest, account, blocked["id"])
+    assert f"The delivery waits for {first}, because its endpoint is ordered." in page.text
+    assert "Waiting for another delivery, to keep the order" in page.text
+    path = f"/accounts/{account}/deliveries"
+    assert f'href="{path}/{first}"' in page.html
+    assert f'action="{path}/{blocked["id"]}/resend"' not in page.html
+    assert "Skip that delivery" in page.text
+    assert f'action="{path}/{first}/cancel"' in page.html
+    of_first = shown(guest, account, first)
+    assert "1 delivery waits for this delivery" in of_first.text
+    assert "Skip this delivery" in of_first.text
+
+    receiver.url("/stuck", receiving.respond())
+    assert "Delivery cancelled" in guest.post(f"{path}/{first}/cancel", page=f"{path}/{blocked['id']}").text
+    assert settled(api, blocked["id"])["status"] == "delivered"
+
+
 def test_the_page_explains_why_a_resend_is_not_possible(server: Server, receiver: Receiver) -> None:
     account, api = server.account()
     delivery = delivery_of(api, receiver.url("/a"))

@@ -100,13 +100,16 @@ def test_ids_keys_accounts_and_expiry_of_the_caller_are_sent(api: ScriptedApi) -
     with emitter(api) as events:
         api.script = [accepted(1), accepted(2)]
         events.send(TYPE, {}, account="acc_2", id="0197f0c2-0000-7000-8000-000000000001").result(20)
-        events.send(TYPE, {}, idempotency_key="k", expires_at="2100-01-01T00:00:00Z").result(20)
+        events.send(TYPE, {}, idempotency_key="k", ordering_key="athlete_1", expires_at="2100-01-01T00:00:00Z").result(
+            20
+        )
 
     with_id, with_key = (request.json["events"][0] for request in api.requests)
     assert with_id == {
         "type": TYPE, "data": {}, "account": "acc_2", "id": "0197f0c2-0000-7000-8000-000000000001",
     }  # fmt: skip
     assert with_key["idempotency_key"] == "k"
+    assert with_key["ordering_key"] == "athlete_1"
     assert with_key["expires_at"] == "2100-01-01T00:00:00Z"
 
 

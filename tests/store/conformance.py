@@ -20,6 +20,7 @@ from uplift_server.store.schema_statistics import delivery_changes
 from .append_conformance import APPEND_CHECKS
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, Check, due, settled
 from .lease_conformance import LEASE_CHECKS
+from .order_conformance import ORDER_CHECKS
 from .settle_conformance import SETTLE_CHECKS
 
 
@@ -130,6 +131,7 @@ CHECKS: Sequence[Check] = [
     *APPEND_CHECKS,
     *LEASE_CHECKS,
     *SETTLE_CHECKS,
+    *ORDER_CHECKS,
     a_rejected_write_rolls_back_alone,
     an_error_in_one_write_does_not_affect_others,
     events_of_a_write_are_stored_with_it_or_not_at_all,

@@ -35,11 +35,12 @@ class Row:
     failed_reason: FailedReason | None = None
     completed_at: int | None = None
     replay_seq: int | None = None
+    order_group: int | None = None
 
     @property
     def state(self) -> State:
         """The row's state in the table."""
-        return State.NEW if self.status is None else STATES[self.status, self.lease_owner != 0]
+        return State.NEW if self.status is None else STATES[self.status, self.lease_owner != 0, self.due_at is not None]
 
     def remembered_facts(self) -> set[Fact]:
         """Return the facts that the delivery remembers about its state and trigger."""
@@ -96,7 +97,7 @@ def changed(row: Row, step: Transition, call: Call) -> Row:
             resume_due_at=call.now if row.state is State.LEASED else row.due_at,
             replay_seq=call.replay_seq,
         )
-    if step.event in (Event.LEASE, Event.RETURN_LEASE, Event.EXPIRE_LEASE):
+    if step.event in (Event.UNBLOCK, Event.LEASE, Event.RETURN_LEASE, Event.EXPIRE_LEASE):
         return new
     reason, completed_at = step.reason, call.now if status in ENDED else None
     if row.resume_status is status and status in ENDED:

@@ -313,7 +313,35 @@ class CreatesDeliveriesOfOldEvents:
         return super().release_replay(replay_seq, choice, ahead, lease._replace(missing_after=0))
 
 
+class IgnoresOrder:
+    def append(self, groups: Groups) -> Awaitable[Results]:
+        def unordered(event: NewEvent) -> NewEvent:
+            return event._replace(deliveries=[each._replace(order_group=None) for each in event.deliveries])
+
+        return super().append([[unordered(event) for event in group] for group in groups])
+
+
+class HidesBlockedDeliveries:
+    async def append(self, groups: Groups) -> Results:  # type: ignore[override]
+        results = await super().append(groups)
+        return [
+            result if isinstance(result, IdempotencyConflict) else [each._replace(blocked=()) for each in result]
+            for result in results
+        ]
+
+
+class ForgetsOrderGroupsOfLeases:
+    async def lease_due(self, *arguments: Any, **named: Any) -> list[LeasedDelivery]:
+        leased = await super().lease_due(*arguments, **named)
+        for each in leased:
+            each.order_group = None
+        return leased
+
+
 DEFECTS = [
+    IgnoresOrder,
+    HidesBlockedDeliveries,
+    ForgetsOrderGroupsOfLeases,
     ForgetsMissingEvents,
     CreatesDeliveriesOfOldEvents,
     ReadsAheadTooFar,

@@ -1,6 +1,7 @@
 """A random walk through the table of transitions, compared with a model after each step.
 
-The walk includes lost leases, late and repeated settlements, commands with a wrong fence, and restarts.
+The walk includes lost leases, late and repeated settlements, commands with a wrong fence, ordered deliveries, and
+restarts.
 """
 
 import random
@@ -9,11 +10,13 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.ordering import WHOLE_ENDPOINT, Ordering
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import (
     DELIVERED,
     ENDED,
+    OPEN,
     TRANSITIONS,
     Event,
     Fact,
@@ -72,12 +75,36 @@ class Walk:
 
     async def step(self) -> None:
         self.now += self.random.choice((0, 1, 1000, 4000, 10_000))
+        before = dict(self.rows)
         await self.random.choice(self.steps)()
+        await self.unblock(before)
         await self.compare()
 
     async def compare(self) -> None:
         stored = await self.bench.rows(deliveries)
         assert {(row.event_seq, row.endpoint_seq): row_of(row) for row in stored} == self.rows
+
+    def open_in_group(self, key: Key, group: int | None) -> list[Key]:
+        """Return the open deliveries of an order group of the same endpoint, in order."""
+        found = ((each, row) for each, row in sorted(self.rows.items()) if each[1] == key[1] and each != key)
+        return [each for each, row in found if row.status in OPEN and row.order_group == group is not None]
+
+    async def unblock(self, before: dict[Key, Row]) -> None:
+        """Apply the rule of order: when a delivery ends or is held, the first open one of its group is not blocked."""
+        for key, row in before.items():
+            left = row.status in OPEN and self.rows[key].status is not Status.PENDING
+            if left and row.order_group is not None:
+                group = self.open_in_group((0, key[1]), row.order_group)
+                is_next = group and all(self.rows[each].due_at is None for each in group)
+                if is_next and self.rows[group[0]].state is State.BLOCKED:
+                    self.expect(group[0], Event.UNBLOCK, set(), Call(self.now))
+                    # The due time depends on the order of the changes within the step.
+                    await self.adopt_due([group[0]], 0)
+
+    def is_behind(self, key: Key, group: int | None) -> bool:
+        """Whether a delivery that is released or replayed waits for another one of its order group."""
+        others = [(each, self.rows[each]) for each in self.open_in_group(key, group)]
+        return any(row.due_at is not None or each < key for each, row in others)
 
     def expect(self, key: Key, event: Event, facts: set[Fact], call: Call) -> Transition | None:
         """Apply the transition of the table to the model. Return the transition."""
@@ -138,13 +165,19 @@ class Walk:
         expires_at = self.random.choice((None, None, None, self.now + 10_000, self.now + 30_000))
         model = changed(Row(), found, call) if (found := transition(State.NEW, Event.ACCEPT, facts)) else Row()
         assert model.status is not None
-        owed = NewDelivery(endpoint, model.status, model.due_at, model.lease_owner)
+        group = self.random.choice((None, None, 5, 6))
+        owed = NewDelivery(endpoint, model.status, model.due_at, model.lease_owner, group)
         event = self.bench.event(owed, account=ACCOUNT_OF[endpoint], created_at=self.now, expires_at=expires_at)
         [stored] = await self.bench.append(event)
         key = (stored.seq, endpoint)
         self.expires_at[key] = expires_at
+        if self.open_in_group(key, group):
+            facts = facts | {Fact.BEHIND}
         self.expect(key, Event.ACCEPT, facts, call)
-        if model.lease_owner:
+        self.rows[key] = replace(self.rows[key], order_group=group)
+        is_blocked = self.rows[key].state is State.BLOCKED
+        assert list(stored.blocked) == ([endpoint] if is_blocked else [])
+        if model.lease_owner and not is_blocked:
             self.record_lease(
                 LeasedDelivery(
                     stored.seq, endpoint, 1, self.now + LEASE_MS, 0, 0, Trigger.SCHEDULE, event.id, 1, self.now,
@@ -175,7 +208,7 @@ class Walk:
             endpoint_store.enable(connection, endpoint, HeldAction.SEND, now=self.now)
 
         await self.bench.database.write(hold)
-        self.expect_all(Event.HOLD, self.in_state(State.WAITING, endpoint=endpoint))
+        self.expect_all(Event.HOLD, self.in_state(State.WAITING, State.BLOCKED, endpoint=endpoint))
 
     async def release(self) -> None:
         endpoint, limit = self.random.choice(list(ACCOUNT_OF)), self.random.choice((1, 3, 9))
@@ -187,7 +220,9 @@ class Walk:
         assert released.is_blocked == waits
         if not waits:
             assert (released.released, released.expired) == (len(held) - expired, expired)
-            self.expect_all(Event.RELEASE, held)
+            for key in held:
+                behind = {Fact.BEHIND} if self.is_behind(key, self.rows[key].order_group) else set()
+                self.expect(key, Event.RELEASE, self.facts(key) | behind, Call(self.now))
 
     async def drop(self) -> None:
         endpoint = self.random.choice(list(ACCOUNT_OF))
@@ -201,20 +236,22 @@ class Walk:
         """Erase an event. An ended delivery keeps its state, but earlier reads of it become invalid."""
         if not self.rows:
             return
-        state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.FAILED))
+        state = self.random.choice((State.WAITING, State.BLOCKED, State.LEASED, State.HELD, State.FAILED))
         event, _ = self.random.choice(self.in_state(state) or sorted(self.rows))
         await self.bench.database.write(lambda c: endpoint_backlog.cancel_of_events(c, [event], now=self.now))
         for key in [key for key in self.rows if key[0] == event]:
             if self.expect(key, Event.ERASE, self.facts(key), Call(self.now)) is None:
                 row = self.rows[key]
                 self.rows[key] = replace(row, fence=row.fence + 1, replay_seq=None)
+            self.rows[key] = replace(self.rows[key], order_group=None)
 
     async def delete_endpoint(self) -> None:
         await self.end_process()
         await self.bench.database.write(
             lambda c: endpoint_backlog.cancel_waiting(c, DELETED_ENDPOINT, now=self.now, limit=ALL)
         )
-        self.expect_all(Event.DELETE_ENDPOINT, self.in_state(State.WAITING, State.HELD, endpoint=DELETED_ENDPOINT))
+        states = (State.WAITING, State.BLOCKED, State.HELD)
+        self.expect_all(Event.DELETE_ENDPOINT, self.in_state(*states, endpoint=DELETED_ENDPOINT))
 
     def expect_all(self, event: Event, keys: list[Key]) -> None:
         for key in keys:
@@ -261,7 +298,8 @@ class Walk:
 
     def random_command(self) -> tuple[Key, int, set[Fact]]:
         """Return any delivery, and a fence that may be wrong."""
-        state = self.random.choice((State.WAITING, State.LEASED, State.HELD, State.CANCELLED, State.FAILED))
+        states = (State.WAITING, State.BLOCKED, State.LEASED, State.HELD, State.CANCELLED, State.FAILED)
+        state = self.random.choice(states)
         key = self.random.choice(self.in_state(state) or sorted(self.rows))
         fence = self.rows[key].fence - self.random.choice((0, 0, 0, 1))
         in_flight = self.rows[key].state is State.LEASED and fence != self.rows[key].fence
@@ -390,8 +428,9 @@ class Walk:
                 job, first=job.next_event_seq, rows=20, limit=5, body_bytes_max=9999
             )
             lease = ReplayLease(
-                self.now, self.now + LEASE_MS, call.process_id, limit=3, outstanding_max=9, body_bytes_max=9999
-            )
+                self.now, self.now + LEASE_MS, call.process_id, limit=3, outstanding_max=9, body_bytes_max=9999,
+                ordering=self.random.choice((Ordering.NONE, Ordering.ENDPOINT)),
+            )  # fmt: skip
             released = await self.bench.database.release_replay(job.seq, job.selection, ahead, lease)
             for leased in released.leased:
                 key = (leased.event_seq, leased.endpoint_seq)
@@ -399,7 +438,27 @@ class Walk:
                     self.rows[key], self.expires_at[key] = Row(), leased.expires_at
                 assert self.expect(key, Event.REPLAY, self.facts(key), call) is not None
                 self.record_lease(leased)
+            assert released.ordered == await self.expect_ordered(job, call)
         await self.adopt_replays()
+
+    async def expect_ordered(self, job: Replay, call: Call) -> int:
+        """Expect the ordered deliveries that a replay has just stored without a lease. Return how many."""
+        count = 0
+        for stored in await self.bench.rows(deliveries):
+            key = (stored.event_seq, stored.endpoint_seq)
+            row = self.rows.get(key, Row())
+            if stored.replay_seq != job.seq or stored.status != Status.PENDING or stored.fence == row.fence:
+                continue
+            if key not in self.rows:
+                self.rows[key], self.expires_at[key] = Row(), None
+                row = replace(row, order_group=WHOLE_ENDPOINT)
+            assert row.order_group is not None
+            facts = self.facts(key) | {Fact.ORDERED}
+            facts |= {Fact.BEHIND} if self.is_behind(key, row.order_group) else set()
+            assert self.expect(key, Event.REPLAY, facts, call) is not None
+            self.rows[key] = replace(self.rows[key], order_group=row.order_group)
+            count += 1
+        return count
 
     async def stop_replay(self) -> None:
         await self.end_process()
@@ -408,7 +467,8 @@ class Walk:
             if state is job.state:
                 continue
             await self.change_state(job, state)
-            waiting = [key for key in self.in_state(State.WAITING) if self.rows[key].replay_seq == job.seq]
+            unleased = self.in_state(State.WAITING, State.BLOCKED)
+            waiting = [key for key in unleased if self.rows[key].replay_seq == job.seq]
             self.expect_all(Event.STOP_REPLAY, waiting)
         await self.adopt_replays()
 

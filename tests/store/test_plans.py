@@ -247,7 +247,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection
         raw.execute("INSERT INTO event_types VALUES (1, 't', '', '', NULL, NULL, '1', 0, 1, 1, NULL, NULL)")
         for seq in range(1, 9):
             raw.execute(
-                "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?, 'o', NULL)",
+                "INSERT INTO events VALUES (?, ?, 1, 1, ?, NULL, ?, 'o', NULL, NULL)",
                 (seq, bytes([seq]), seq * 10_000_000, body),
             )
             raw.execute("INSERT INTO event_objects VALUES (0, ?, ?)", (event_objects.object_key(1, "o"), seq))

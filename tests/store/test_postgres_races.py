@@ -1,6 +1,7 @@
 """Concurrent hot operations of two processes on one PostgreSQL database."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -8,9 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from uplift_server.core.lifecycle import Status
+from uplift_server.core.lifecycle import OPEN, Status
 from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob
-from uplift_server.store import singleton_jobs
+from uplift_server.store import endpoint_backlog, singleton_jobs
+from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import (
     Appended,
     HeldRequest,
@@ -27,6 +29,7 @@ from uplift_server.store.schema import attempts, deliveries, events, idempotency
 
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 from .lease_conformance import held
+from .order_conformance import ordered
 
 
 @pytest.fixture
@@ -359,3 +362,40 @@ async def test_a_concurrent_release_releases_nothing(benches: tuple[Bench, Bench
     assert await releasing == [Released(5, 0, False)]
     assert await behind == [Released(0, 0, True)]
     assert [each.event_seq for each in await two.lease(1)] == [1, 2, 3, 4, 5]
+
+
+async def test_order_groups_keep_one_due_delivery_under_races(benches: tuple[Bench, Bench]) -> None:
+    """Two processes accept, settle, cancel and release deliveries of the same groups. None has two due, none stalls."""
+    draws = random.Random(7)
+    groups = (0, 0, 5, 6)
+    left = 200
+
+    async def accept(bench: Bench) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            status = Status.HELD if draws.random() < 0.05 else Status.PENDING
+            await bench.append(bench.event(ordered(1, draws.choice(groups), status=status)))
+            # Groups become empty again and again.
+            await asyncio.sleep(draws.uniform(0, 0.02))
+
+    async def is_open(bench: Bench) -> bool:
+        return left > 0 or any(row.status in OPEN for row in await bench.rows(deliveries))
+
+    async def settle_all(bench: Bench) -> None:
+        while await is_open(bench):
+            leased = await bench.lease(1)
+            assert len({each.order_group for each in leased}) == len(leased), "two due deliveries of a group"
+            await bench.database.settle([settled(each) for each in leased])
+            if draws.random() < 0.5:
+                await bench.database.release_held([HeldRequest(1, 0, 3)], now=NOW)
+            rows = [row for row in await bench.rows(deliveries) if row.status == Status.PENDING and not row.lease_owner]
+            if rows and draws.random() < 0.3:
+                row = draws.choice(rows)
+                with contextlib.suppress(Conflict):
+                    await bench.database.write(
+                        lambda c: endpoint_backlog.cancel(c, row.event_seq, 1, fence=None, now=NOW)  # noqa: B023
+                    )
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work(bench) for bench in benches for work in (accept, accept, settle_all, settle_all)))

@@ -41,13 +41,14 @@ class AsyncEmitter:
         account: str | None = None,
         id: str | None = None,
         idempotency_key: str | None = None,
+        ordering_key: str | None = None,
         expires_at: Instant | None = None,
     ) -> "asyncio.Future[JsonObject]":
         """Queue an event, like `Emitter.send`. Await the returned future to get the server's response.
 
         If the call is cancelled while it waits for room, the event is not sent.
         """
-        waiting = self._emitter._event(type, data, account, id, idempotency_key, expires_at)  # noqa: SLF001 - same package
+        waiting = self._emitter._event(type, data, account, id, idempotency_key, ordering_key, expires_at)  # noqa: SLF001 - same package
         async with self._turns:
             await self._wait_until(lambda: self._emitter._put_now(waiting))  # noqa: SLF001 - same package
         found = asyncio.wrap_future(waiting.future)

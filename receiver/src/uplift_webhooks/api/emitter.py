@@ -150,18 +150,20 @@ class Emitter:
         account: str | None = None,
         id: str | None = None,
         idempotency_key: str | None = None,
+        ordering_key: str | None = None,
         expires_at: Instant | None = None,
     ) -> "Future[JsonObject]":
         """Queue an event. Return a future of the server's response: `id`, `created_at` and `duplicate`.
 
         Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore it:
         `flush` and the end of the block also report rejected events. A cancelled future prevents the request if the
-        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key.
+        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key. Endpoints ordered by
+        key get the events with the same `ordering_key` in order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.
         """
-        waiting = self._event(type, data, account, id, idempotency_key, expires_at)
+        waiting = self._event(type, data, account, id, idempotency_key, ordering_key, expires_at)
         self._put(waiting)
         return waiting.future
 
@@ -241,6 +243,7 @@ class Emitter:
         account: str | None,
         id: str | None,
         idempotency_key: str | None,
+        ordering_key: str | None,
         expires_at: Instant | None,
     ) -> _Waiting:
         account = self._account if account is None else account
@@ -252,7 +255,7 @@ class Emitter:
             idempotency_key = uuid.uuid4().hex
         fields = {
             "type": type, "data": data, "id": id, "idempotency_key": idempotency_key, "expires_at": expires_at,
-            "account": account,
+            "account": account, "ordering_key": ordering_key,
         }  # fmt: skip
         body = json_bytes({name: value for name, value in fields.items() if value is not None})
         return _Waiting(body, type, id, idempotency_key)

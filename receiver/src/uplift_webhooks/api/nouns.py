@@ -31,6 +31,7 @@ Outcome = Literal[
 ]  # fmt: skip
 State = Literal["enabled", "paused", "disabled", "failing"]
 Held = Literal["send", "drop", "keep"]
+Ordering = Literal["none", "key", "endpoint"]
 Period = Literal["1h", "24h", "7d", "30d"]
 _ENDPOINTS: Final = "/v1/endpoints"
 _EVENTS: Final = "/v1/events"
@@ -93,6 +94,11 @@ class Endpoints(Noun[Way]):
             "Delays before the retries, such as 5s, 5m and 2h. Without delays, a delivery has one attempt.",
         ] = None,
         attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
+        ordering: Annotated[
+            Ordering | None,
+            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each waits"
+            " until the one before it is delivered, failed or cancelled.",
+        ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
@@ -116,6 +122,7 @@ class Endpoints(Noun[Way]):
             max_in_flight=max_in_flight,
             retry_schedule=texts(retry_schedule),
             attempt_timeout=attempt_timeout,
+            ordering=ordering,
         )
         return post(_ENDPOINTS, body, idempotency_key=idempotency_key)
 
@@ -138,6 +145,7 @@ class Endpoints(Noun[Way]):
         max_in_flight: int | None = None,
         retry_schedule: Iterable[str] | None = None,
         attempt_timeout: str | None = None,
+        ordering: Ordering | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
         """Update the endpoint with this uid, or create it. Omitted fields do not change.
@@ -160,6 +168,7 @@ class Endpoints(Noun[Way]):
             max_in_flight=max_in_flight,
             retry_schedule=texts(retry_schedule),
             attempt_timeout=attempt_timeout,
+            ordering=ordering,
         )
         return change("PUT", path_of(_ENDPOINTS, endpoint), body, if_match)
 
@@ -351,14 +360,16 @@ class Events(Noun[Way]):
         *,
         id: str | None = None,
         idempotency_key: str | None = None,
+        ordering_key: str | None = None,
         expires_at: Instant | None = None,
         include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
         """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`.
 
-        `include="endpoints"` adds the IDs of the endpoints that the event matched.
+        `include="endpoints"` adds the IDs of the endpoints that the event matched. Endpoints ordered by key get the
+        events with the same `ordering_key` in order.
         """
-        body = given(type=type, data=data, id=id, expires_at=expires_at)
+        body = given(type=type, data=data, id=id, ordering_key=ordering_key, expires_at=expires_at)
         return post(_EVENTS, body, idempotency_key=idempotency_key, include=include)
 
     @verb
@@ -371,8 +382,8 @@ class Events(Noun[Way]):
     ) -> Call[JsonObject]:
         """Send up to 1000 events, all or none. `data` contains the result of each event.
 
-        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `expires_at` and, for operator keys
-        and service keys, `account`.
+        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `ordering_key`, `expires_at` and,
+        for operator keys and service keys, `account`.
         """
         return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key, include=include)
 

@@ -55,6 +55,7 @@ class _Event(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
     idempotency_key: str | None = None
     expires_at: str | None = None
+    ordering_key: str | None = None
 
 
 class _BatchEvent(_Event, forbid_unknown_fields=True):
@@ -71,8 +72,8 @@ _batch = msgspec.json.Decoder(_Batch)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
-_TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "account")
-_FIELDS: Final = frozenset({"type", "data", "id", "idempotency_key", "expires_at"})
+_TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "ordering_key", "account")
+_FIELDS: Final = frozenset({"type", "data", "id", "idempotency_key", "expires_at", "ordering_key"})
 _BATCH_FIELDS: Final = _FIELDS | {"account"}
 _BATCH_BODY_FIELDS: Final = frozenset({"events"})
 _ACCOUNT_TEXTS: Final = dict.fromkeys(
@@ -151,7 +152,7 @@ class IngestRoutes:
                 problems.append(Problem("idempotency_key", "idempotency_key_ambiguous", text))
             key = headers.idempotency_key
         data = None if event.data is None else bytes(event.data)
-        incoming = Incoming(event.type, data, event.id, key, event.expires_at)
+        incoming = Incoming(event.type, data, event.id, key, event.expires_at, event.ordering_key)
         result = await self._ingest.accept(account_seq, incoming, problems)
         if isinstance(result, hot_records.IdempotencyConflict):
             raise IdempotencyConflict(_conflict_text(result, incoming))
@@ -177,6 +178,7 @@ class IngestRoutes:
                 event.id,
                 event.idempotency_key or _key_of(headers.idempotency_key, index),
                 event.expires_at,
+                event.ordering_key,
                 event.account,
             )
             for index, event in enumerate(events)

@@ -16,7 +16,7 @@ from uplift_server.api.openapi_webhooks import WEBHOOK_PARAMETERS, event_schemas
 from uplift_server.api.reading import BodyReader, QueryReader, key_of
 from uplift_server.api.routes.system import PUBLIC
 from uplift_server.api.views import AccountView, EndpointView, EventTypeView
-from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX
+from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_DATA_BYTES_MAX, ORDERING_KEY_CHARACTERS_MAX
 
 _DESCRIPTION: Final = (
     "Manage endpoints, inspect deliveries, and send events. All bodies are JSON. "
@@ -96,6 +96,12 @@ _EVENT_FIELDS: Final = {
     "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
     "idempotency_key": {"type": "string", "description": "Key that makes the request safe to repeat."},
     "expires_at": {**_TIMESTAMP, "description": "The server does not start attempts at or after this time."},
+    "ordering_key": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": ORDERING_KEY_CHARACTERS_MAX,
+        "description": "Endpoints ordered by key get the events with the same key in order.",
+    },
 }
 _ACCEPTED: Final = {
     "type": "object",

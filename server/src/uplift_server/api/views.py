@@ -182,6 +182,7 @@ class EventView(BaseModel):
     api_version: str = Field(description="The `api_version` of the envelope.")
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     object_id: str | None = Field(description=_OBJECT_ID)
+    ordering_key: str | None = Field(description="Key that orders the event's deliveries to endpoints ordered by key.")
     test: bool = Field(description="Whether it is a test event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
@@ -212,10 +213,15 @@ class DeliveryView(BaseModel):
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
         description="Why a pending delivery waits: its due time (`schedule`), a probe of the open circuit breaker "
-        "(`probe`), the queue (`turn`), or another worker (`worker`). Null while an attempt is in flight."
+        "(`probe`), the queue (`turn`), another delivery (`order`), or another worker (`worker`). "
+        "Null while an attempt is in flight."
+    )
+    blocked_by: str | None = Field(
+        description="ID of the delivery that has to end first, because the endpoint's deliveries are ordered."
     )
     next_attempt_at: Timestamp | None = Field(
-        description="Earliest time of the next attempt. Null while an attempt is in flight."
+        description="Earliest time of the next attempt. Null while an attempt is in flight or another delivery has to "
+        "end first."
     )
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     created_at: CreatedAt

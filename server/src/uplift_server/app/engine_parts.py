@@ -207,6 +207,7 @@ def build_engine(
         cache,
         shards,
         lanes,
+        due,
         settler,
         dispatcher,
         clock,

@@ -261,6 +261,8 @@ def stands(delivery: dict[str, Any]) -> str:
         # A due delivery waits briefly, or until a server is running.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"
+        if waiting_for == WaitingFor.ORDER:
+            return "blocked"
         status = "in flight" if waiting_for is None else "due" if is_past else due
     elif status == Status.FAILED.text and outcome is None:
         outcome = delivery.get("failed_reason")

@@ -22,7 +22,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.inputs import input_name
 from uplift_webhooks.cli.kit.output import Output
 
-_FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at"})
+_FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at", "ordering_key"})
 _REPORTED_MAX: Final = 10
 """Maximum number of rejected lines in the output."""
 _REPEAT: Final = "repeat the command: it does not send the other lines again"

@@ -1,7 +1,7 @@
 """Commands for events."""
 
 import json
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -181,7 +181,7 @@ def send(
     file: Annotated[
         str | None,
         typer.Option("--file", metavar="FILE", help="Send many events: a file with a JSON object in each line, or - for"
-                     " standard input. Fields: type, data, account, id, idempotency_key, expires_at."),
+                     " standard input. Fields: type, data, account, id, idempotency_key, expires_at, ordering_key."),
     ] = None,
     idempotency_key: Annotated[
         str | None,
@@ -189,6 +189,14 @@ def send(
             "--idempotency-key",
             metavar="KEY",
             help="Idempotency key. If you repeat the command with the same key, the server sends the event once.",
+        ),
+    ] = None,
+    ordering_key: Annotated[
+        str | None,
+        typer.Option(
+            "--ordering-key",
+            metavar="KEY",
+            help="Ordering key. Endpoints ordered by key get the events with the same key in order.",
         ),
     ] = None,
 ) -> None:  # fmt: skip
@@ -199,8 +207,9 @@ def send(
     """
     if (event_type is None) == (file is None):
         raise CliError("send takes TYPE or --file", "pass one of them", ExitCode.USAGE)
-    if file is not None and (data is not None or idempotency_key is not None):
-        raise CliError("--file does not allow --data and --idempotency-key", "omit them", ExitCode.USAGE)
+    if file is not None and any(each is not None for each in (data, idempotency_key, ordering_key)):
+        text = "--file does not allow --data, --idempotency-key and --ordering-key"
+        raise CliError(text, "omit them", ExitCode.USAGE)
     if event_type is not None and account is None:
         raise session.missing("--account", "ACCOUNT")
     content = None if data is None else _read_json(data)
@@ -211,19 +220,22 @@ def send(
             if not client.sends:
                 session.output.note(f"The events are stored. {when_sent(session.config())}")
         else:
-            _send_one(session, client, event_type, owner, content, idempotency_key)
+            body = {"type": event_type, "data": _example(client, event_type) if content is None else content}
+            if ordering_key is not None:
+                body["ordering_key"] = ordering_key
+            _send_one(session, client, body, owner, idempotency_key)
 
 
-def _send_one(
-    session: Session, client: Calls, event_type: str, owner: str, content: object, idempotency_key: str | None
-) -> None:
+def _send_one(session: Session, client: Calls, body: dict[str, Any], owner: str, idempotency_key: str | None) -> None:
     """Send one event."""
-    if content is None:
-        content = _example(client, event_type)
-    body = {"type": event_type, "data": content}
     with (
-        known_type(client, event_type),
-        options(type="TYPE", data="the data in --data", idempotency_key="--idempotency-key"),
+        known_type(client, body["type"]),
+        options(
+            type="TYPE",
+            data="the data in --data",
+            idempotency_key="--idempotency-key",
+            ordering_key="--ordering-key",
+        ),
     ):
         sent = client.post("/v1/events", body, account=owner, idempotency_key=idempotency_key)
     created = _delivery_count(client, sent["id"], owner)

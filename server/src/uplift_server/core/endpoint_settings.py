@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.limits import (
     ENDPOINT_IN_FLIGHT_MAX,
     ENDPOINT_RETRIES_MAX,
@@ -19,7 +20,7 @@ from uplift_server.core.limits import (
     RATE_LIMIT_PER_SECOND_MAX,
 )
 from uplift_server.core.problems import Problem
-from uplift_server.core.setting_values import Duration, Durations, ValueType, WholeNumber
+from uplift_server.core.setting_values import Choice, Duration, Durations, ValueType, WholeNumber
 
 _UNIT: Final = "_ms"
 
@@ -108,6 +109,16 @@ class EndpointSettings:
         help="Timeout of an attempt, such as 10s.",
         type=Duration(ENDPOINT_TIMEOUT_MS_MIN, ENDPOINT_TIMEOUT_MS_MAX),
         default="server default",
+    )
+    ordering: Ordering = _setting(  # noqa: RUF009 - a field, like the others
+        label="Ordering",
+        help=(
+            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each waits"
+            " until the one before it is delivered, failed or cancelled."
+        ),
+        type=Choice(Ordering),
+        default="none",
+        initial=Ordering.NONE,
     )
 
     def columns(self) -> dict[str, Any]:

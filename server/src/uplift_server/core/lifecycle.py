@@ -40,15 +40,16 @@ class FailedReason(NamedCode):
 
 
 class State(Enum):
-    """The state of a delivery: its status, and whether a process has leased it."""
+    """The state of a delivery: its status, whether a process has leased it, and whether it has a due time."""
 
     NEW = None
-    WAITING = (Status.PENDING, False)
-    LEASED = (Status.PENDING, True)
-    HELD = (Status.HELD, False)
-    DELIVERED = (Status.DELIVERED, False)
-    FAILED = (Status.FAILED, False)
-    CANCELLED = (Status.CANCELLED, False)
+    WAITING = (Status.PENDING, False, True)
+    BLOCKED = (Status.PENDING, False, False)
+    LEASED = (Status.PENDING, True, True)
+    HELD = (Status.HELD, False, False)
+    DELIVERED = (Status.DELIVERED, False, False)
+    FAILED = (Status.FAILED, False, False)
+    CANCELLED = (Status.CANCELLED, False, False)
 
 
 class Event(Enum):
@@ -56,6 +57,7 @@ class Event(Enum):
 
     ACCEPT = "event accepted"
     TEST = "test event sent"
+    UNBLOCK = "earlier delivery ended"
     LEASE = "leased"
     RETURN_LEASE = "lease returned"
     EXPIRE_LEASE = "lease expired"
@@ -78,6 +80,8 @@ class Fact(Enum):
 
     CAPACITY = "endpoint enabled, with capacity"
     ENABLED = "endpoint enabled"
+    ORDERED = "ordered"
+    BEHIND = "ordered, behind an open delivery"
     OWNER = "by the endpoint's worker"
     OFF = "endpoint paused or disabled"
     DELETED = "endpoint deleted"
@@ -125,9 +129,11 @@ class Transition:
     effects: tuple[Effect, ...] = ()
 
 
-_NEW, _WAITING, _LEASED, _HELD = (State.NEW,), (State.WAITING,), (State.LEASED,), (State.HELD,)
+_NEW, _LEASED, _HELD = (State.NEW,), (State.LEASED,), (State.HELD,)
+_WAITING, _BLOCKED = (State.WAITING,), (State.BLOCKED,)
 # A settlement after the end of its lease still counts, until the delivery is leased again.
-_OPEN: Final = (State.LEASED, State.WAITING, State.HELD)
+_OPEN: Final = (State.LEASED, State.WAITING, State.BLOCKED, State.HELD)
+_PENDING_STATES: Final = _LEASED + _WAITING + _BLOCKED
 _ENDED: Final = (State.DELIVERED, State.FAILED, State.CANCELLED)
 _LEASE: Final = (Effect.NEW_FENCE, Effect.REMEMBER)
 _COUNT: Final = (Effect.COUNT,)
@@ -135,12 +141,15 @@ _CANCEL: Final = (Effect.NEW_FENCE, Effect.LEAVE_REPLAY)
 _LEAVE: Final = (Effect.LEAVE_REPLAY,)
 _RESEND: Final = (*_LEASE, Effect.LEAVE_REPLAY)
 _NO_RESEND: Final = (Fact.IN_FLIGHT, Fact.REMEMBERS, Fact.TEST, Fact.EXPIRED)
+_NO_REPLAY: Final = (Fact.TEST, Fact.EXPIRED)
 
 TRANSITIONS: Final = (
+    Transition(_NEW, Event.ACCEPT, State.BLOCKED, (Fact.BEHIND, Fact.ENABLED)),
     Transition(_NEW, Event.ACCEPT, State.LEASED, (Fact.CAPACITY,), due=Due.LEASE_END, effects=(Effect.NEW_FENCE,)),
     Transition(_NEW, Event.ACCEPT, State.WAITING, (Fact.ENABLED,), due=Due.NOW),
     Transition(_NEW, Event.ACCEPT, State.HELD),
     Transition(_NEW, Event.TEST, State.LEASED, due=Due.LEASE_END, effects=_LEASE),
+    Transition(_BLOCKED, Event.UNBLOCK, State.WAITING, due=Due.NOW),
     Transition(_WAITING, Event.LEASE, State.LEASED, (Fact.DUE,), due=Due.LEASE_END, effects=(Effect.NEW_FENCE,)),
     Transition(_LEASED, Event.RETURN_LEASE, State.WAITING, due=Due.FIRST),
     Transition(_LEASED, Event.EXPIRE_LEASE, State.WAITING, due=Due.FIRST),
@@ -157,25 +166,27 @@ TRANSITIONS: Final = (
     Transition(_OPEN, Event.SKIP, State.FAILED, (Fact.EXPIRED,), reason=FailedReason.EXPIRED),
     Transition(_OPEN, Event.SKIP, State.HELD, (Fact.OFF,)),
     Transition(_OPEN, Event.SKIP, State.WAITING, due=Due.NOW),
-    Transition(_WAITING, Event.HOLD, None, (Fact.REMEMBERS_ENDED,)),
-    Transition(_WAITING, Event.HOLD, State.HELD),
+    Transition(_WAITING + _BLOCKED, Event.HOLD, None, (Fact.REMEMBERS_ENDED,)),
+    Transition(_WAITING + _BLOCKED, Event.HOLD, State.HELD),
     Transition(_HELD, Event.RELEASE, State.FAILED, (Fact.EXPIRED,), reason=FailedReason.EXPIRED),
+    Transition(_HELD, Event.RELEASE, State.BLOCKED, (Fact.BEHIND,)),
     Transition(_HELD, Event.RELEASE, State.WAITING, due=Due.NOW),
     Transition(_HELD, Event.DROP, State.CANCELLED, effects=_LEAVE),
-    Transition(_WAITING, Event.DELETE_ENDPOINT, None, (Fact.REMEMBERS_ENDED,), effects=_LEAVE),
-    Transition(_WAITING + _HELD, Event.DELETE_ENDPOINT, State.CANCELLED, effects=_LEAVE),
-    Transition(_LEASED + _WAITING, Event.CANCEL, None, (Fact.REMEMBERS_ENDED,), (Fact.IN_FLIGHT,), effects=_CANCEL),
+    Transition(_WAITING + _BLOCKED, Event.DELETE_ENDPOINT, None, (Fact.REMEMBERS_ENDED,), effects=_LEAVE),
+    Transition(_WAITING + _BLOCKED + _HELD, Event.DELETE_ENDPOINT, State.CANCELLED, effects=_LEAVE),
+    Transition(_PENDING_STATES, Event.CANCEL, None, (Fact.REMEMBERS_ENDED,), (Fact.IN_FLIGHT,), effects=_CANCEL),
     Transition(_OPEN, Event.CANCEL, State.CANCELLED, (), (Fact.IN_FLIGHT,), effects=_CANCEL),
-    Transition(_LEASED + _WAITING, Event.ERASE, None, (Fact.REMEMBERS_ENDED,), effects=_CANCEL),
+    Transition(_PENDING_STATES, Event.ERASE, None, (Fact.REMEMBERS_ENDED,), effects=_CANCEL),
     Transition(_OPEN, Event.ERASE, State.CANCELLED, effects=_CANCEL),
     Transition(
-        _OPEN + _ENDED, Event.RESEND, State.LEASED, (Fact.OWNER,), _NO_RESEND, Due.LEASE_END, effects=_RESEND,
+        _LEASED + _WAITING + _HELD + _ENDED, Event.RESEND, State.LEASED, (Fact.OWNER,), _NO_RESEND, Due.LEASE_END,
+        effects=_RESEND,
     ),
     Transition(_WAITING + _HELD + _ENDED, Event.RESEND, State.WAITING, (), _NO_RESEND, Due.NOW, effects=_RESEND),
-    Transition(
-        _NEW + _ENDED, Event.REPLAY, State.LEASED, (), (Fact.TEST, Fact.EXPIRED), Due.LEASE_END, effects=_LEASE,
-    ),
-    Transition(_WAITING, Event.STOP_REPLAY, None),
+    Transition(_NEW + _ENDED, Event.REPLAY, State.BLOCKED, (Fact.BEHIND,), _NO_REPLAY, effects=_LEASE),
+    Transition(_NEW + _ENDED, Event.REPLAY, State.WAITING, (Fact.ORDERED,), _NO_REPLAY, Due.NOW, effects=_LEASE),
+    Transition(_NEW + _ENDED, Event.REPLAY, State.LEASED, (), _NO_REPLAY, Due.LEASE_END, effects=_LEASE),
+    Transition(_WAITING + _BLOCKED, Event.STOP_REPLAY, None),
 )  # fmt: skip
 
 

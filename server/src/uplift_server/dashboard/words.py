@@ -45,6 +45,7 @@ REASONS: Final[Mapping[Reason, str]] = {
 WAITS: Final[Mapping[WaitingFor, str]] = {
     WaitingFor.SCHEDULE: "Waiting for its scheduled time",
     WaitingFor.PROBE: "Waiting for the next probe, because the endpoint's circuit breaker is open",
+    WaitingFor.ORDER: "Waiting for another delivery, to keep the order",
     WaitingFor.TURN: "Waiting for earlier deliveries",
     WaitingFor.WORKER: "In flight, or queued in a worker",
 }

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from uplift_server.core.deliveries.ordering import order_group
 from uplift_server.core.events import envelope
 from uplift_server.core.ids import IdSequence, uuid_text
 from uplift_server.core.lifecycle import Status, Trigger
@@ -61,6 +62,7 @@ class Draft:
     id: bytes | None = None
     idempotency_key: str | None = None
     expires_at: int | None = None
+    ordering_key: str | None = None
 
 
 class _Backlog:
@@ -94,8 +96,8 @@ class _Group(NamedTuple):
     drafts: Sequence[tuple[int, Draft]]
     events: list[NewEvent]
     """Empty until the group enters the store's queue."""
-    reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int]]
-    """Deliveries that are stored with a lease: index of the event, endpoint, lane, end of the lease (Unix ms)."""
+    reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int, int | None]]
+    """Deliveries to store with a lease: index of the event, endpoint, lane, end of the lease (Unix ms), order group."""
     foreign: list[int]
     """Endpoints of other processes that match an event."""
     overflow: list[LiveEndpoint]
@@ -279,22 +281,24 @@ class EventIngest:
         for endpoint in draft.endpoints:
             if endpoint.deleted:
                 continue
+            group_number = order_group(endpoint.record.settings.ordering, draft.ordering_key)
             if endpoint.record.state is not EndpointState.ENABLED:
-                deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None))
+                deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None, 0, group_number))
                 continue
             if not self._shards.owns(endpoint.seq):
                 group.foreign.append(endpoint.seq)
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now, 0, group_number))
                 continue
             lane = self._lanes.of(endpoint)
             if self._lanes.room(lane, now) > 0:
                 self._lanes.reserve(lane, len(body))
                 lease_until = now + self._lease_ms
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, self._shards.process_id))
-                group.reserved.append((len(group.events), endpoint, lane, lease_until))
+                process_id = self._shards.process_id
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, process_id, group_number))
+                group.reserved.append((len(group.events), endpoint, lane, lease_until, group_number))
             else:
                 group.overflow.append(endpoint)
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now))
+                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now, 0, group_number))
         return NewEvent(
             event_id,
             account_seq,
@@ -307,6 +311,7 @@ class EventIngest:
             draft.id is not None,
             draft.data,
             object_id_of(draft.data),
+            draft.ordering_key,
         )
 
     def _flush(self) -> None:
@@ -422,16 +427,16 @@ class EventIngest:
         self._failing = error is not None
 
     def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
-        """Queue leased deliveries in their lanes, or release the room reserved for events that were not stored."""
+        """Queue leased deliveries in their lanes, or release the room reserved for those without a lease."""
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:
             for account_seq in {event.account_seq for event in group.events}:
                 if account_seq in listened:
                     self._listeners.note_stored(account_seq)
-        for index, endpoint, lane, lease_until in group.reserved:
+        for index, endpoint, lane, lease_until, group_number in group.reserved:
             event = group.events[index]
-            if stored is None or stored[index].duplicate:
+            if stored is None or stored[index].duplicate or endpoint.seq in stored[index].blocked:
                 self._lanes.end_reservation(lane, len(event.body))
                 continue
             seq = stored[index].seq
@@ -448,5 +453,6 @@ class EventIngest:
                 event.created_at,
                 event.expires_at,
                 event.body,
+                order_group=group_number,
             )
             self._lanes.push_reserved(lane, leased, AttemptKind.FIRST)

@@ -132,7 +132,7 @@ class Backlogs:
         now, database = self._context.now(), self._context.database
         try:
             found = await database.read(lambda c: totals.read(c, endpoint_seqs))
-            due = {each.endpoint_seq: each.due_at for each in await database.next_due(list(endpoint_seqs))}
+            due = {each.endpoint_seq: each.due_at or now for each in await database.next_due(list(endpoint_seqs))}
         except Unavailable:
             # Endpoints come from the cache, so they can be shown without their backlogs.
             return dict.fromkeys(endpoint_seqs, UNKNOWN)
@@ -176,7 +176,9 @@ class Backlogs:
         after = 0
         while True:
             found = await self._context.database.due_endpoints(after=after, limit=DUE_ENDPOINTS_PER_READ)
-            due.update((endpoint_seq, due_at) for endpoint_seq, due_at in found if due_at <= now)
+            due.update(
+                (each.endpoint_seq, each.due_at) for each in found if each.due_at is not None and each.due_at <= now
+            )
             if len(found) < DUE_ENDPOINTS_PER_READ:
                 return due
             after = found[-1].endpoint_seq

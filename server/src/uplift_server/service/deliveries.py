@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.lifecycle import OPEN
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
@@ -22,6 +23,7 @@ from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Endpo
 
 SEARCH_MS: Final = 60
 """How long a search for a page of rare deliveries continues. Each of its reads scans one window."""
+BLOCKED_COUNTED_MAX: Final = 1000
 _KIND = "delivery"
 
 
@@ -130,10 +132,20 @@ class Deliveries:
             raise not_found("attempt", attempt)
         return ListedAttempt(found, delivery)
 
+    async def count_blocked(self, caller: Caller, found: Delivery) -> int:
+        """Count the deliveries that wait for an ordered one, up to BLOCKED_COUNTED_MAX."""
+        caller.require(Scope.DELIVERIES_READ)
+        group = found.order_group
+        if group is None or found.is_blocked or found.status not in OPEN:
+            return 0
+        return await self._context.database.read(
+            lambda c: deliveries.count_blocked(c, found.endpoint_seq, group, limit=BLOCKED_COUNTED_MAX)
+        )
+
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, regardless of its status. If its worker does not respond, attempt it later.
 
-        Raises NotFound, and Conflict if it is in flight or expired, or its endpoint is not enabled.
+        Raises NotFound, and Conflict if it is in flight, blocked or expired, or its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

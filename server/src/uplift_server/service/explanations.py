@@ -300,4 +300,5 @@ def _of_delivery(found: ShownDelivery, failure: Attempt | None) -> DeliveryFacts
         delivery.completed_at,
         delivery.failed_reason,
         None if failure is None else explain_attempt(failure),
+        delivery.blocked_by,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from uplift_server.core import ids
+from uplift_server.core.deliveries.ordering import check_ordering_key
 from uplift_server.core.events.idempotency import check_key
 from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.core.limits import (
@@ -39,6 +40,7 @@ class Incoming(NamedTuple):
     id: str | None = None
     idempotency_key: str | None = None
     expires_at: str | None = None
+    ordering_key: str | None = None
     account: str | None = None
 
 
@@ -159,11 +161,15 @@ class Ingest:
         wrong = None if key is None else check_key(key, f"{prefix}idempotency_key")
         if wrong is not None:
             problems.append(wrong)
+        ordering_key = event.ordering_key
+        wrong = None if ordering_key is None else check_ordering_key(ordering_key, f"{prefix}ordering_key")
+        if wrong is not None:
+            problems.append(wrong)
         expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
         if len(problems) > count or account_seq is None or event_type is None or event.data is None:
             return None
         endpoints = self._event_ingest.recipients(account_seq, event_type.name, event.data)
-        return Draft(event_type, event.data, endpoints, event_id, key, expires_at)
+        return Draft(event_type, event.data, endpoints, event_id, key, expires_at, ordering_key)
 
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
         event_type = self._cache.event_types.get(name)

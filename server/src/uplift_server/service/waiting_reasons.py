@@ -26,6 +26,8 @@ def show_deliveries(context: ServiceContext, found: Sequence[Delivery]) -> list[
         if delivery.status is not Status.PENDING:
             return ShownDelivery(delivery)
         probe_at = engine.status.next_probe_at(delivery.endpoint_seq)
+        if delivery.is_blocked:
+            return ShownDelivery(delivery, Waiting(WaitingFor.ORDER, None), probe_at)
         if not delivery.leased:
             waiting = waiting_for(due_at=delivery.due_at, next_probe_at=probe_at, now_ms=now_ms)
             return ShownDelivery(delivery, waiting, probe_at)

@@ -1,14 +1,16 @@
 """Deliveries and attempts: lists, and the start of a resend. The engines write everything else."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.ids import delivery_id
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
-from uplift_server.store import event_times
+from uplift_server.store import event_times, status_sql
 from uplift_server.store.delivery_search import (
     ENDPOINT_TAIL,
     in_range,
@@ -24,7 +26,37 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Delivery, DeliveryFilter, Page
 from uplift_server.store.schema import accounts, attempts, deliveries, endpoints, event_types, events
 
+_BLOCKED: Final = sa.text(status_sql.blocked("deliveries"))
+_ORDERED: Final = sa.text(status_sql.ordered("deliveries"))
+_OTHERS: Final = deliveries.alias("others")
+
+
+def _first_other(condition: str) -> sa.ScalarSelect[int]:
+    """Select the first event of the order group whose delivery is open and meets the condition."""
+    own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
+    query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))
+    return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
+
+
+# A blocked delivery waits for the one with a due time, or for a held one.
+_BLOCKER: Final = sa.func.coalesce(_first_other("others.due_at IS NOT NULL"), _first_other("others.due_at IS NULL"))
+_BLOCKERS: Final = (
+    sa.select(
+        deliveries.c.event_seq,
+        deliveries.c.endpoint_seq,
+        events.c.id.label("event_id"),
+        endpoints.c.id.label("endpoint_id"),
+    )
+    .select_from(
+        deliveries.join(events, events.c.seq == _BLOCKER).join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
+    )
+    .where(_BLOCKED)
+)
 ERASED: Final = "You cannot resend this delivery, because the event was erased. Send a new event."
+BLOCKED: Final = (
+    "You cannot resend this delivery yet, because it waits for {} to keep the order. Cancel that delivery to skip it,"
+    " or wait until it ends."
+)
 IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try again."
 
 
@@ -36,7 +68,7 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
         query = query.where(events.c.account_seq == account_seq)
-    return [_delivery(row) for row in connection.execute(query.limit(2))]
+    return _with_blockers(connection, [_delivery(row) for row in connection.execute(query.limit(2))])
 
 
 def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
@@ -46,7 +78,7 @@ def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> d
     query = _details(deliveries).where(
         deliveries.c.event_seq.in_(event_seqs), deliveries.c.endpoint_seq.in_(endpoint_seqs)
     )
-    found = [_delivery(row) for row in connection.execute(query)]
+    found = _with_blockers(connection, [_delivery(row) for row in connection.execute(query)])
     return {(each.event_seq, each.endpoint_seq): each for each in found}
 
 
@@ -100,6 +132,13 @@ def page(
     return request.page(rows, lambda delivery: (delivery.event_seq, delivery.endpoint_seq), window.read_to)
 
 
+def count_blocked(connection: Connection, endpoint_seq: int, order_group: int, *, limit: int) -> int:
+    """Count the blocked deliveries of an order group, up to a limit."""
+    own = (deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.order_group == order_group)
+    found = sa.select(deliveries.c.event_seq).where(*own, _ORDERED, _BLOCKED).limit(limit).subquery("blocked")
+    return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
+
+
 class Matching(NamedTuple):
     """The number of matching deliveries of an endpoint, and the oldest and newest timestamps of their events."""
 
@@ -150,8 +189,8 @@ def start_resend(
     """Lease a delivery with any status for one attempt outside its schedule. Without a process, it becomes due now.
 
     `fence` is the fence of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
-    earlier status. Raises InFlight if the delivery is leased with another fence, Conflict if it is already being
-    resent, has expired, or is a test, and Missing if retention has deleted it.
+    earlier status. Raises InFlight if the delivery is leased with another fence, Conflict if it is blocked, is already
+    being resent, has expired, or is a test, and Missing if retention has deleted it.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (
@@ -173,6 +212,10 @@ def start_resend(
         raise Conflict("You cannot resend a test delivery. Send another test event.")
     if row.resume_status is not None:
         raise Conflict("The delivery is already being resent. Wait for the outcome of the attempt.")
+    if row.status == Status.PENDING and row.due_at is None:
+        blocker = connection.execute(_BLOCKERS.where(own)).first()
+        other = "another delivery" if blocker is None else delivery_id(blocker.event_id, blocker.endpoint_id)
+        raise Conflict(BLOCKED.format(other))
     if row.erased_at is not None:
         raise Conflict(ERASED)
     if row.expires_at is not None and row.expires_at <= now:
@@ -214,6 +257,22 @@ def lease_resend(
     return _leased({**row._mapping, **event._mapping, "event_id": event.id}, lease_until)  # noqa: SLF001 - as above
 
 
+def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
+    """Name the deliveries that block some of these."""
+    blocked = [each for each in found if each.is_blocked]
+    if not blocked:
+        return found
+    query = _BLOCKERS.where(
+        deliveries.c.event_seq.in_({each.event_seq for each in blocked}),
+        deliveries.c.endpoint_seq.in_({each.endpoint_seq for each in blocked}),
+    )
+    blockers = {
+        (row.event_seq, row.endpoint_seq): delivery_id(row.event_id, row.endpoint_id)
+        for row in connection.execute(query)
+    }
+    return [replace(each, blocked_by=blockers.get((each.event_seq, each.endpoint_seq))) for each in found]
+
+
 def _own(event_seq: int, endpoint_seq: int) -> sa.ColumnElement[bool]:
     return sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
 
@@ -235,6 +294,7 @@ def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
         body=row["body"],
         resume_status=Status(row["resume_status"]),
         resume_due_at=row["resume_due_at"],
+        order_group=row["order_group"],
     )
 
 
@@ -247,7 +307,7 @@ def _detailed(connection: Connection, keys: sa.Select[Any], request: PageRequest
             sa.and_(deliveries.c.event_seq == key.c.event_seq, deliveries.c.endpoint_seq == key.c.endpoint_seq),
         )
     ).order_by(request.ordered(deliveries.c.event_seq), request.ordered(deliveries.c.endpoint_seq))
-    return [_delivery(row) for row in connection.execute(query)]
+    return _with_blockers(connection, [_delivery(row) for row in connection.execute(query)])
 
 
 def _details(tables: sa.FromClause) -> sa.Select[Any]:
@@ -291,4 +351,5 @@ def _delivery(row: sa.Row[Any]) -> Delivery:
         object_id=row.object_id,
         erased_at=row.erased_at,
         is_test=row.trigger == Trigger.TEST,
+        order_group=row.order_group,
     )

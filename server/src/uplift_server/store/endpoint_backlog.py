@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.lifecycle import ENDED, OPEN, FailedReason, Status, Trigger
-from uplift_server.store import status_sql
+from uplift_server.store import locks, status_sql
 from uplift_server.store.deliveries import IN_FLIGHT
 from uplift_server.store.endpoints import exists
 from uplift_server.store.errors import Conflict, InFlight, Missing
@@ -86,6 +86,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     A resent delivery returns to its earlier status. A replay takes its deliveries again when the endpoint is enabled.
     Does nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
+    locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
     query = sa.select(endpoints.c.state, endpoints.c.held_action).where(there)
     # One batch at a time, because a concurrent one would find its rows changed and report that none is left.
@@ -111,6 +112,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
     The last batch clears the action.
     """
+    locks.take_order(connection, [endpoint_seq])
     own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
     through = connection.scalar(sa.select(endpoints.c.held_through).where(own).with_for_update(key_share=True))
     if through is None:
@@ -137,6 +139,7 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 
     Does nothing if the endpoint exists, because a new endpoint may be missing from the caller's cache.
     """
+    locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
         return 0
     count = 0
@@ -151,6 +154,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     Raises InFlight if it is leased with another fence, Conflict if it has ended, and Missing if retention has deleted
     it.
     """
+    locks.take_order(connection, [endpoint_seq])
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
     row = connection.execute(sa.select(deliveries).where(own).with_for_update()).first()
     if row is None:
@@ -167,7 +171,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now: int) -> None:
     """Cancel the open deliveries of events, also leased ones. All their deliveries get a new fence."""
     own = deliveries.c.event_seq.in_(event_seqs)
-    ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1}
+    ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
     # Two statements, because a new fence does not change the status.
     connection.execute(sa.update(deliveries).where(own, deliveries.c.status.not_in(OPEN)).values(_ended(ended)))
     connection.execute(

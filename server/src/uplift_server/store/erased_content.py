@@ -20,7 +20,7 @@ from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import CONTENT_FACTS
-from uplift_server.store import endpoint_backlog, event_objects
+from uplift_server.store import endpoint_backlog, event_objects, locks
 from uplift_server.store.erasures import Erasure
 from uplift_server.store.schema import (
     attempts,
@@ -128,9 +128,12 @@ def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int)
 
     Returns the end of the last lease of each event with leased deliveries.
     """
+    of_events = deliveries.c.event_seq.in_(event_seqs)
+    ordered = sa.select(deliveries.c.endpoint_seq).where(of_events, deliveries.c.order_group.is_not(None)).distinct()
+    locks.take_order(connection, list(connection.scalars(ordered)))
     locked = (
         sa.select(deliveries.c.event_seq, deliveries.c.status, deliveries.c.lease_owner, deliveries.c.due_at)
-        .where(deliveries.c.event_seq.in_(event_seqs))
+        .where(of_events)
         .order_by(*deliveries.primary_key.columns)
         .with_for_update()
     )
@@ -146,9 +149,14 @@ def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int)
 def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
     body = envelope.without_data(row.body)
     # Not even a process whose clock is late sends an event that expired when it was created.
-    values: dict[str, Any] = {"object_id": None, "expires_at": row.created_at, "erased_at": now}
+    values: dict[str, Any] = {
+        "object_id": None,
+        "expires_at": row.created_at,
+        "erased_at": now,
+        "ordering_key": None,
+    }
     if connection.dialect.name == "sqlite":
-        before = [row.body, row.object_id, row.expires_at, row.erased_at]
+        before = [row.body, row.object_id, row.expires_at, row.erased_at, row.ordering_key]
         size = _padded_size(before, list(values.values()))
         body += b" " * max(0, size - len(body))
     connection.execute(sa.update(events).where(events.c.seq == row.seq).values(body=body, **values))

@@ -218,6 +218,7 @@ def _select(head: sa.ColumnElement[bytes]) -> sa.Select[Any]:
         events.c.created_at,
         events.c.expires_at,
         events.c.object_id,
+        events.c.ordering_key,
         events.c.erased_at,
         accounts.c.id.label("account_id"),
         event_types.c.name.label("type"),
@@ -267,6 +268,7 @@ def _with_counts(connection: Connection, rows: Sequence[sa.Row[Any]]) -> list[Ev
             api_version=envelope.api_version_of(row.head),
             deliveries=counts[row.seq],
             object_id=row.object_id,
+            ordering_key=row.ordering_key,
             erased_at=row.erased_at,
             is_test=row.seq in tests,
         )

@@ -1,23 +1,33 @@
 """Records of the hot path. They are tuples or have slots, because every event creates several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
+
+
+class OrderGroup(NamedTuple):
+    """An endpoint, and an order group of its deliveries."""
+
+    endpoint_seq: int
+    order_group: int
 
 
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1.
+    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1. In an order group with an
+    open delivery, a pending delivery is stored as blocked instead.
     """
 
     endpoint_seq: int
     status: int
     due_at: int | None
     lease_owner: int = 0
+    order_group: int | None = None
 
 
 class NewEvent(NamedTuple):
@@ -35,6 +45,7 @@ class NewEvent(NamedTuple):
     data: bytes = b""
     """The caller's `data` within the body, to compare with repeats."""
     object_id: str | None = None
+    ordering_key: str | None = None
 
 
 class Appended(NamedTuple):
@@ -44,6 +55,20 @@ class Appended(NamedTuple):
     id: bytes
     created_at: int
     duplicate: bool = False
+    blocked: Sequence[int] = ()
+    """The endpoints whose delivery was stored as blocked."""
+
+
+def with_blocked(
+    results: "Sequence[list[Appended] | IdempotencyConflict]", blocked: Mapping[int, Sequence[int]]
+) -> "list[list[Appended] | IdempotencyConflict]":
+    """Return the results of groups with the endpoints of blocked deliveries by event."""
+    return [
+        [each if each.duplicate else each._replace(blocked=blocked.get(each.seq, ())) for each in result]
+        if isinstance(result, list)
+        else result
+        for result in results
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,7 @@ class LeasedDelivery:
     resume_due_at: int | None = None
     replay_seq: int | None = None
     """The replay of the delivery, if any."""
+    order_group: int | None = None
     wrong_signature: bool = False
     """Whether to sign the request with a wrong key on purpose, for a test."""
 
@@ -108,6 +134,7 @@ class Settlement(NamedTuple):
     attempt: "AttemptRow | None"
     replay_seq: int | None = None
     """The replay that counts this attempt, if any."""
+    order_group: int | None = None
 
 
 class AttemptRow(NamedTuple):
@@ -151,10 +178,10 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries, and its earliest due time."""
+    """An endpoint with waiting deliveries, and their earliest due time, which is None if all are blocked."""
 
     endpoint_seq: int
-    due_at: int
+    due_at: int | None
 
 
 class HeldRequest(NamedTuple):
@@ -189,6 +216,7 @@ class Candidate(NamedTuple):
     """The delivery after its lease, without `lease_until` and `replay_seq`."""
     completed_at: int | None
     """None for an event without a delivery. The replay then creates the delivery."""
+    ordering_key: str | None = None
 
 
 class ReplayBatch(NamedTuple):
@@ -216,13 +244,18 @@ class ReplayLease(NamedTuple):
     """The limit for deliveries returned to the replay. The read of the batch already limited the others."""
     missing_after: int = 0
     """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
+    ordering: Ordering = Ordering.NONE
+    """The ordering of the deliveries that the replay creates."""
 
 
 class ReplayRelease(NamedTuple):
-    """The deliveries that a replay has leased, and its progress."""
+    """The deliveries that a replay has released, and its progress."""
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
+    """The deliveries that are not ordered."""
+    ordered: int
+    """The number of ordered deliveries. The dispatcher leases them in order."""
     outstanding: int
     """Deliveries that are waiting or in flight."""
     next_event_seq: int

@@ -10,11 +10,17 @@ A transaction takes its locks in this order, so that two transactions do not wai
 3. the uids of accounts (`take`);
 4. the account (`accounts.lock`): its limits, the uids of its endpoints, members, invitations and replays;
 5. the email (`take`), then people by number: their sessions and password;
-6. endpoints by number, before their deliveries by event and endpoint.
+6. the order of deliveries (`take_order`), by endpoint;
+7. endpoints by number, before their deliveries by event and endpoint.
+
+A transaction that stores ordered deliveries, or that ends deliveries of an endpoint, takes lock 6 before it reads them.
+Otherwise, one could store a delivery as blocked while the other ends the delivery that blocks it. The trigger that
+unblocks the next delivery also takes it.
 
 If a statement that locks several rows causes a deadlock, PostgreSQL aborts one transaction, and the engine retries it.
 """
 
+from collections.abc import Iterable
 from typing import Final
 from zlib import crc32
 
@@ -27,6 +33,14 @@ PARTITIONS: Final = "partitions"
 ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
 """The first of the two numbers of these advisory locks ("uplf")."""
+ORDER_CLASS: Final = 0x6F726465
+"""The first of the two numbers of the advisory locks of order ("orde")."""
+ORDER_SLOTS: Final = 1024
+"""The number of these locks, which endpoints share. Without a limit, a large batch could use up PostgreSQL's memory for
+locks.
+"""
+TAKE_ORDER: Final = f"SELECT pg_advisory_xact_lock({ORDER_CLASS}, slot) FROM unnest($1::int[]) slot"  # noqa: S608 - contains only constants
+"""Takes the locks of `order_slots`."""
 
 
 def statement(name: str) -> str:
@@ -38,3 +52,15 @@ def take(connection: Connection, name: str) -> None:
     """Take a named lock until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(statement(name)))
+
+
+def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
+    """Return the locks of the order of endpoints' deliveries, in the order in which they are taken."""
+    return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
+
+
+def take_order(connection: Connection, endpoint_seqs: Iterable[int]) -> None:
+    """Lock the order of endpoints' deliveries until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        for slot in order_slots(endpoint_seqs):
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ORDER_CLASS, slot)))

@@ -291,6 +291,7 @@ class Event:
     body: bytes | None = None
     """None in lists, and if the event is erased."""
     erased_at: int | None = None
+    ordering_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +319,15 @@ class Delivery:
     erased_at: int | None = None
     """When the event was erased."""
     is_test: bool = False
+    order_group: int | None = None
+    """Deliveries of the same group to an endpoint are ordered; None if this one is not."""
+    blocked_by: str | None = None
+    """If it is blocked, the ID of the delivery that it waits for."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for another delivery of its order group."""
+        return self.status is Status.PENDING and self.due_at is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.core.deliveries.ordering import order_group
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.store.delivery_search import responded
@@ -115,6 +116,8 @@ class CandidateRow(NamedTuple):
     created_at: int
     expires_at: int | None
     body: bytes
+    order_group: int | None
+    ordering_key: str | None
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
@@ -137,8 +140,9 @@ def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[
             expires_at=row.expires_at,
             body=row.body,
             resume_status=Status(row.status),
+            order_group=row.order_group,
         )
-        found.append(Candidate(delivery, row.completed_at))
+        found.append(Candidate(delivery, row.completed_at, row.ordering_key))
         body_bytes += len(row.body)
         if body_bytes > body_bytes_max:
             return found, True
@@ -181,19 +185,26 @@ class ReplayProgress(NamedTuple):
 
 
 def unexpired(candidates: Iterable[Candidate], lease: ReplayLease) -> list[Candidate]:
-    """Return the candidates whose event has not expired and will not be deleted soon."""
-    return [
+    """Return the candidates whose event has not expired and will not be deleted soon.
+
+    Set the order group of the deliveries to create.
+    """
+    found = [
         each
         for each in candidates
         if (each.delivery.expires_at is None or each.delivery.expires_at > lease.now)
         and (each.completed_at is not None or each.delivery.created_at > lease.missing_after)
     ]
+    for delivery, completed_at, ordering_key in found:
+        if completed_at is None:
+            delivery.order_group = order_group(lease.ordering, ordering_key)
+    return found
 
 
 def leased(candidates: Iterable[Candidate], replay_seq: int, lease: ReplayLease) -> list[LeasedDelivery]:
     """Return the deliveries of candidates that a replay has leased."""
     deliveries_leased = []
-    for delivery, _ in candidates:
+    for delivery, _, _ in candidates:
         delivery.lease_until = lease.until
         delivery.replay_seq = replay_seq
         deliveries_leased.append(delivery)

@@ -10,23 +10,32 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEv
 class StoredEvent:
     """An event that was stored before, or earlier in this transaction."""
 
-    __slots__ = ("body", "created_at", "expires_at", "id", "seq", "type_seq")
+    __slots__ = ("body", "created_at", "expires_at", "id", "ordering_key", "seq", "type_seq")
 
     def __init__(
-        self, seq: int, event_id: bytes, created_at: int, type_seq: int, expires_at: int | None, body: bytes
+        self,
+        seq: int,
+        event_id: bytes,
+        created_at: int,
+        type_seq: int,
+        expires_at: int | None,
+        ordering_key: str | None,
+        body: bytes,
     ) -> None:
         self.seq = seq
         self.id = event_id
         self.created_at = created_at
         self.type_seq = type_seq
         self.expires_at = expires_at
+        self.ordering_key = ordering_key
         self.body = body
 
     def has_same_content(self, event: NewEvent) -> bool:
-        """Whether a repeat has the same type, expiry and data, byte for byte."""
+        """Whether a repeat has the same type, expiry, ordering key and data, byte for byte."""
         return (
             self.type_seq == event.type_seq
             and self.expires_at == event.expires_at
+            and self.ordering_key == event.ordering_key
             and envelope.data_of(self.body) == event.data
         )
 
@@ -48,7 +57,9 @@ class KnownEvents:
 
     def add(self, event: NewEvent, seq: int) -> None:
         """Add an event, so that `find` finds it for later events of the transaction."""
-        stored = StoredEvent(seq, event.id, event.created_at, event.type_seq, event.expires_at, event.body)
+        stored = StoredEvent(
+            seq, event.id, event.created_at, event.type_seq, event.expires_at, event.ordering_key, event.body
+        )
         if event.idempotency_key is not None:
             self.by_key[event.account_seq, event.idempotency_key] = stored
         self.by_id[event.account_seq, event.id] = stored

@@ -20,6 +20,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState, can_change_to
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
+from uplift_server.store import locks
 from uplift_server.store.accounts import require
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
@@ -226,6 +227,7 @@ def change_state(
     found = get(connection, account_seq, replay_id)
     if found is None:
         return None
+    locks.take_order(connection, [found.selection.endpoint_seq])
     found = one(connection, replays.c.seq == found.seq, lock=True)
     if not can_change_to(found.state, wanted):
         raise Conflict(f"The replay is {found.state.text}, so you cannot change it. Create a new replay.")
@@ -244,6 +246,8 @@ def return_unattempted(connection: Connection, replay_seq: int) -> bool:
 
     Returns whether other deliveries of the replay are leased.
     """
+    endpoint_seq = sa.select(replays.c.endpoint_seq).where(replays.c.seq == replay_seq)
+    locks.take_order(connection, [connection.scalars(endpoint_seq).one()])
     own = (deliveries.c.replay_seq == replay_seq, deliveries.c.status == int(Status.PENDING))
     connection.execute(
         sa.update(deliveries)

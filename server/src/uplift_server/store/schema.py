@@ -170,6 +170,7 @@ endpoints = sa.Table(
     sa.Column("metadata", sa.Text, comment="JSON object of strings; NULL if empty"),
     sa.Column("retry_schedule_ms", sa.Text, comment="JSON list of delays"),
     sa.Column("attempt_timeout_ms", sa.Integer),
+    sa.Column("ordering", sa.SmallInteger),
     sa.Column("filter", sa.Text, comment="JSON object; NULL to match all events"),
     sa.Column("auth", sa.LargeBinary, comment="encrypted JSON object; NULL without authentication"),
     sa.Column("certificate_expires_at", sa.BigInteger, comment="of the client certificate in `auth`"),
@@ -203,6 +204,7 @@ events = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False, comment="envelope, as signed and sent"),
     sa.Column("object_id", sa.Text, comment="string or integer at `data.object.id`"),
     sa.Column("erased_at", sa.BigInteger, comment="of an erased event, whose body has no data"),
+    sa.Column("ordering_key", sa.Text, comment="events with the same key can be delivered in order"),
 )
 # Callers can choose event IDs, so they are unique only within an account.
 sa.Index("events_by_id", events.c.id, events.c.account_seq, unique=True)
@@ -243,6 +245,7 @@ deliveries = sa.Table(
     sa.Column("failed_reason", sa.SmallInteger),
     sa.Column("completed_at", sa.BigInteger),
     sa.Column("replay_seq", sa.BigInteger, comment="replay that released the delivery and has not counted it"),
+    sa.Column("order_group", sa.BigInteger, comment="0: the endpoint; otherwise a hash of the ordering key"),
     sqlite_with_rowid=False,
     # Every row is updated at least once: leave room for the new version on its page, and vacuum long before a fifth of
     # the table is dead.

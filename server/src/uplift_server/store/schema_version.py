@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 import uplift_server.store.schema_erasures
 import uplift_server.store.schema_objects
 import uplift_server.store.schema_operational
+import uplift_server.store.schema_ordering
 import uplift_server.store.schema_partitions
 import uplift_server.store.schema_people
 import uplift_server.store.schema_processes

@@ -39,6 +39,17 @@ def held(alias: str = "") -> str:
     return f"{_prefix(alias)}status = {HELD}"
 
 
+def blocked(alias: str = "") -> str:
+    """Return the condition of a delivery that waits for an earlier one of its order group."""
+    return f"{waiting(alias)} AND {_prefix(alias)}due_at IS NULL"
+
+
+def ordered(alias: str = "") -> str:
+    """Return the condition of the index `deliveries_ordered`: open and in an order group."""
+    d = _prefix(alias)
+    return f"{d}order_group IS NOT NULL AND {d}status IN ({OPEN})"
+
+
 def unsuccessful(alias: str = "") -> str:
     """Return the condition of the index `deliveries_unsuccessful`: failed, held, or cancelled."""
     return f"{_prefix(alias)}status > {DELIVERED}"

@@ -20,6 +20,10 @@ _NO_WORKER_HINT: Final = (
     " `uplift-server doctor` to find the cause."
 )
 
+_SKIP_HINT: Final = (
+    "The server sends it when that delivery is delivered, failed or cancelled. To skip that delivery, cancel it."
+)
+
 
 class Reason(StrEnum):
     """Reason codes of the API."""
@@ -85,6 +89,8 @@ class DeliveryFacts:
     failed_reason: FailedReason | None
     failure: Explanation | None = None
     """The explanation of the last attempt, if it failed."""
+    blocked_by: str | None = None
+    """The ID of the delivery that a blocked one waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +262,9 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     then = None
     if waiting is None:
         text = f"Attempt {number} is in flight."
+    elif waiting.what is WaitingFor.ORDER:
+        text = f"The delivery waits for {delivery.blocked_by or 'another delivery'}, because its endpoint is ordered."
+        then = _SKIP_HINT
     elif waiting.what is WaitingFor.WORKER:
         text = f"A worker has the delivery: attempt {number} is in flight or queued."
     elif waiting.what is WaitingFor.PROBE:

@@ -11,6 +11,8 @@ class WaitingFor(StrEnum):
     """The due time."""
     PROBE = "probe"
     """The delivery is due, but the endpoint's circuit breaker is open."""
+    ORDER = "order"
+    """Another delivery of its order group, which has to end first."""
     TURN = "turn"
     """The delivery is due, but others come first."""
     WORKER = "worker"

@@ -14,6 +14,9 @@ from uplift_server.dashboard.visit import PART, Visit, link
 from uplift_server.service.waiting_reasons import ShownDelivery
 from uplift_server.store.records import Endpoint, EndpointState
 
+_IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome before you resend the delivery."
+_BLOCKED: Final = "You cannot resend this delivery yet, because it waits for another one to keep the order."
+
 
 async def shown(visit: Visit) -> Response:
     """Show a delivery."""
@@ -31,6 +34,7 @@ async def shown(visit: Visit) -> Response:
     whole = not visit.query.flag(PART)
     by_id = {each.id: each for each in services.endpoints.all(caller)}
     endpoint = by_id.get(delivery.endpoint_id)
+    blocked = await services.deliveries.count_blocked(caller, delivery)
     may_write = caller.principal.allows(Scope.DELIVERIES_WRITE)
     return visit.render(
         "deliveries/delivery.html",
@@ -38,6 +42,8 @@ async def shown(visit: Visit) -> Response:
         waiting=found.waiting,
         waits=words.WAITS,
         why=why,
+        blocked=f"{blocked:,} deliveries wait" if blocked != 1 else "1 delivery waits",
+        blocks=blocked > 0,
         event=event,
         endpoint=endpoint,
         attempts=attempts,
@@ -80,8 +86,9 @@ def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | Non
         return f"You cannot resend this delivery, because the event {cause}."
     if endpoint.state is not EndpointState.ENABLED:
         return f"The endpoint is {endpoint.state.text}. Enable the endpoint to resend this delivery."
-    if delivery.status is Status.PENDING and found.waiting is None:
-        return "An attempt is in flight. Wait for its outcome before you resend the delivery."
+    is_in_flight = delivery.status is Status.PENDING and found.waiting is None
+    if is_in_flight or delivery.is_blocked:
+        return _IN_FLIGHT if is_in_flight else _BLOCKED
     return None
 
 

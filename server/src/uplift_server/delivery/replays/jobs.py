@@ -21,6 +21,7 @@ from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.filters import FilterEvaluation
 from uplift_server.delivery.ports import Clock, Shards
 from uplift_server.delivery.scheduling.dispatcher import Dispatcher
+from uplift_server.delivery.scheduling.due import DueEndpoints
 from uplift_server.delivery.scheduling.lanes import DeliveryLanes
 from uplift_server.delivery.sending.attempts import previous_state, unattempted
 from uplift_server.delivery.sending.settler import Settler
@@ -89,6 +90,7 @@ class ReplayJobs:
         cache: EndpointCache,
         shards: Shards,
         lanes: DeliveryLanes,
+        due: DueEndpoints,
         settler: Settler,
         dispatcher: Dispatcher,
         clock: Clock,
@@ -101,6 +103,7 @@ class ReplayJobs:
         self._cache = cache
         self._shards = shards
         self._lanes = lanes
+        self._due = due
         self._settler = settler
         self._release_lease = dispatcher.release_lease
         self._clock = clock
@@ -277,18 +280,22 @@ class ReplayJobs:
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms
         oldest = now - self._missing_age_ms_max if self._missing_age_ms_max else 0
-        lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX, oldest)
+        ordering = endpoint.record.settings.ordering
+        lease = ReplayLease(now, until, own, limit, outstanding_max, LEASE_BATCH_BODY_BYTES_MAX, oldest, ordering)
         released = await self._database.release_replay(replay.seq, replay.selection, job.ahead, lease)
-        job.rate = job.rate.after_release(now, len(released.leased))
+        count = len(released.leased) + released.ordered
+        job.rate = job.rate.after_release(now, count)
         updated = replace(job.replay, state=released.state, next_event_seq=released.next_event_seq, updated_at=now)
         self._update(job, updated)
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         wait_ms = RELEASE_EVERY_MS
-        if not released.leased:
+        if not count:
             # If the filter rejected all events, read the next ones.
             wait_ms = CHECK_MS if job.ahead.candidates or job.exhausted else COUNT_PAUSE_MS
         job.next_at = max(job.rate.next_ms, now + wait_ms)
         self._hand_over(job, released.leased)
+        if released.ordered:
+            self._due.note_due(replay.selection.endpoint_seq)
         if released.state is ReplayState.COMPLETED:
             self._jobs.pop(replay.seq, None)
 

@@ -61,6 +61,10 @@ class Dispatcher:
         self._due.note_backlog(delivery.endpoint_seq)
         self._due.wake()
 
+    def note_due(self, endpoint_seq: int) -> None:
+        """Lease due deliveries of an endpoint now."""
+        self._due.note_due(endpoint_seq)
+
     def stop(self) -> None:
         """Stop leasing. `run` ends soon."""
         self._stopping = True
@@ -130,6 +134,8 @@ class Dispatcher:
                     continue
                 if not self._is_on(endpoint_seq):
                     self._held.enqueue(endpoint_seq)
+                elif due_at is None:
+                    continue  # all blocked
                 elif due_at <= now:
                     self._due.note_backlog(endpoint_seq)
                 else:
@@ -181,7 +187,7 @@ class Dispatcher:
         self._lanes.pump()
         if drained:
             for endpoint_seq, due_at in await self._database.next_due(drained):
-                self._due.note_due(endpoint_seq, max(due_at, now + 1))
+                self._due.note_due(endpoint_seq, max(due_at or 0, now + 1))
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:

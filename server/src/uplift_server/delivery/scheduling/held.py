@@ -232,7 +232,7 @@ class HeldDeliveries:
                 self._stop_releasing(request.endpoint_seq)
                 continue
             self._work[request.endpoint_seq] = None
-            if result.released:
+            if removed:
                 self._due.note_due(request.endpoint_seq)
             bucket = self._buckets.get(request.endpoint_seq)
             if bucket is None:

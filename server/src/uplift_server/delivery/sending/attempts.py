@@ -283,6 +283,7 @@ class Attempts:
             None if verdict.status in OPEN else now,
             _row(flight, outcome, exchange),
             delivery.replay_seq,
+            delivery.order_group,
         )
         self._settler.add(settlement, _line(flight, outcome, exchange, verdict))
         self._lanes.attempt_ended(lane, now, exchange.duration_us, succeeded=_SUCCESS.get(outcome) if counts else None)
@@ -385,6 +386,7 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
         verdict.failed_reason,
         None if verdict.status in OPEN else now,
         None,
+        order_group=delivery.order_group,
     )
 
 

@@ -96,6 +96,9 @@ class LocalCommands:
             if withdrawn is not None:
                 self._dispatcher.release_lease(withdrawn)
             raise
+        if command.kind is CommandKind.CANCEL:
+            # The next delivery of its order group may be due now.
+            self._dispatcher.note_due(command.endpoint_seq)
         self._attempt_now(leased)
         return result
 

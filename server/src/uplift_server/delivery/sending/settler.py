@@ -190,11 +190,7 @@ class Settler:
                 self._split(batch, health, error)
         else:
             self._discount_lost(batch, written.result())
-            ended = self._counters.ended
-            for settlement in batch:
-                ended[settlement.status] += 1
-                if settlement.due_at is not None:
-                    self._due.note_due(settlement.endpoint_seq, settlement.due_at)
+            self._note_due(batch)
             self._notify_written(batch)
         if self._is_failing:
             _log.warning("outcome storage recovered")
@@ -206,6 +202,17 @@ class Settler:
             self._idle.set()
         if self._lanes.blocked and len(self._gathered) < SETTLEMENTS_WAITING_MAX // 2:
             self._lanes.unblock()
+
+    def _note_due(self, batch: list[Settlement]) -> None:
+        """Count settlements that are written, and note when deliveries are due."""
+        ended = self._counters.ended
+        for settlement in batch:
+            ended[settlement.status] += 1
+            if settlement.due_at is not None:
+                self._due.note_due(settlement.endpoint_seq, settlement.due_at)
+            elif settlement.order_group is not None:
+                # The next delivery of the order group is due now.
+                self._due.note_due(settlement.endpoint_seq)
 
     def _keep(
         self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable

@@ -7,14 +7,25 @@ from typing import Any, Final
 import asyncpg
 
 from uplift_server.core.ids import is_uuid7
+from uplift_server.core.lifecycle import Status
 from uplift_server.store import repeated_events
 from uplift_server.store.event_objects import object_key
-from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+from uplift_server.store.hot_records import (
+    Appended,
+    IdempotencyConflict,
+    NewDelivery,
+    NewEvent,
+    OrderGroup,
+    with_blocked,
+)
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.order_groups import lock_order, open_groups
 from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 Results = list[list[Appended] | IdempotencyConflict]
+_Placed = tuple[int, NewEvent, NewDelivery]
+"""A delivery with its event and the position of the event in the batch, from 1."""
 
 RETRIES_MAX: Final = 8
 """How many times a batch is repeated after another transaction stored one of its keys or IDs."""
@@ -68,6 +79,8 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
         for result in results:
             if isinstance(result, list):
                 result[:] = [each._replace(seq=seqs[~each.seq]) if each.seq < 0 else each for each in result]
+        if batch.blocked:
+            return with_blocked(results, {seqs[~number]: found for number, found in batch.blocked.items()})
     return results
 
 
@@ -89,7 +102,15 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents
 
 
 def _stored_event(row: asyncpg.Record) -> StoredEvent:
-    return StoredEvent(row["seq"], row["id"], row["created_at"], row["type_seq"], row["expires_at"], row["body"])
+    return StoredEvent(
+        row["seq"],
+        row["id"],
+        row["created_at"],
+        row["type_seq"],
+        row["expires_at"],
+        row["ordering_key"],
+        row["body"],
+    )
 
 
 class _Batch:
@@ -98,6 +119,8 @@ class _Batch:
     def __init__(self) -> None:
         self.events: list[NewEvent] = []
         self.known = KnownEvents()
+        self.blocked: dict[int, list[int]] = {}
+        """The endpoints of blocked deliveries by provisional number."""
 
     def next_numbers(self, count: int) -> Sequence[int]:
         """Return provisional numbers for the next events."""
@@ -116,6 +139,32 @@ class _Batch:
         """Insert all events and return their numbers, in order."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
+        if any(delivery.order_group is not None for _, _, delivery in deliveries):
+            async with raw.transaction():
+                return await self._insert(raw, placed, await self._with_blocked(raw, deliveries))
+        return await self._insert(raw, placed, deliveries)
+
+    async def _with_blocked(self, raw: Raw, deliveries: Sequence[_Placed]) -> Sequence[_Placed]:
+        """Block the pending deliveries behind an open one of their order group, and lock the groups."""
+        ordered = [
+            OrderGroup(each.endpoint_seq, each.order_group) for _, _, each in deliveries if each.order_group is not None
+        ]
+        await lock_order(raw, (endpoint_seq for endpoint_seq, _ in ordered))
+        is_open = await open_groups(raw, ordered)
+        result: list[_Placed] = []
+        for place, event, delivery in deliveries:
+            if delivery.order_group is not None:
+                group = OrderGroup(delivery.endpoint_seq, delivery.order_group)
+                if group in is_open and delivery.status == Status.PENDING:
+                    delivery = delivery._replace(due_at=None, lease_owner=0)  # noqa: PLW2901
+                    self.blocked.setdefault(-place, []).append(delivery.endpoint_seq)
+                is_open.add(group)
+            result.append((place, event, delivery))
+        return result
+
+    async def _insert(
+        self, raw: Raw, placed: list[tuple[int, NewEvent]], deliveries: Sequence[_Placed]
+    ) -> Sequence[int]:
         # Transactions store keys and IDs in the same order, so that they cannot deadlock.
         keyed = sorted((e.account_seq, e.idempotency_key, p, e) for p, e in placed if e.idempotency_key is not None)
         chosen = sorted((e.account_seq, e.id, place) for place, e in placed if e.caller_chose_id)
@@ -131,12 +180,14 @@ class _Batch:
             [event.expires_at for _, event in placed],
             [event.body for _, event in placed],
             [event.object_id for _, event in placed],
+            [event.ordering_key for _, event in placed],
             [place for place, _, _ in deliveries],
             [delivery.endpoint_seq for _, _, delivery in deliveries],
             [event.account_seq for _, event, _ in deliveries],
             [delivery.status for _, _, delivery in deliveries],
             [delivery.due_at for _, _, delivery in deliveries],
             [delivery.lease_owner for _, _, delivery in deliveries],
+            [delivery.order_group for _, _, delivery in deliveries],
         ]
         if keyed:
             parameters += [

@@ -6,6 +6,7 @@ from typing import Final
 from uplift_server.store.hot_records import HeldRequest, Released
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.order_groups import lock_order, unblock_first
 
 _INT_MAX: Final = 0x7FFFFFFF
 
@@ -15,6 +16,10 @@ async def release_held(raw: Raw, requests: Sequence[HeldRequest], *, now: int) -
     if not requests:
         return []
     async with raw.transaction():
+        await lock_order(raw, (request.endpoint_seq for request in requests))
         await raw.execute(statements.LOCK_HELD, sorted({request.endpoint_seq & _INT_MAX for request in requests}))
         rows = await raw.fetch(statements.RELEASE_HELD, *zip(*requests, strict=True), now)
-        return [Released(*row) for row in rows]
+        for request, row in zip(requests, rows, strict=True):
+            if row["ordered"]:
+                await unblock_first(raw, request.endpoint_seq, row["ordered"], now=now)
+        return [Released(row["released"], row["expired"], row["waits"]) for row in rows]

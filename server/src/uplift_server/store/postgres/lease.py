@@ -31,6 +31,7 @@ async def lease_due(
             resume_status=None if row["resume_status"] is None else Status(row["resume_status"]),
             resume_due_at=row["resume_due_at"],
             replay_seq=row["replay_seq"],
+            order_group=row["order_group"],
         )
         for row in rows
     ]

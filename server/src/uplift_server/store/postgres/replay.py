@@ -8,6 +8,7 @@ from uplift_server.store import releases
 from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease, ReplayRelease
 from uplift_server.store.postgres import replay_statements as statements
 from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.order_groups import lock_order, unblock_first
 from uplift_server.store.releases import CandidateRow, ReplayProgress
 from uplift_server.store.replays import Replay, ReplaySelection
 
@@ -49,6 +50,7 @@ async def release_replay(
 ) -> ReplayRelease:
     """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
     async with raw.transaction():
+        await lock_order(raw, [choice.endpoint_seq])
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
         return await _release(raw, replay_seq, choice, ahead, lease)
 
@@ -59,7 +61,7 @@ async def _release(
     [row] = await raw.fetch(statements.REPLAY_PROGRESS, replay_seq)
     progress = ReplayProgress(*row)
     if progress.state != ReplayState.RUNNING:
-        return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
+        return ReplayRelease(ReplayState(progress.state), [], 0, progress.outstanding, progress.next_event_seq)
     # A repeated call finds a replay with more progress.
     ahead = ahead.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
@@ -74,6 +76,9 @@ async def _release(
         left = [seq for seq in again if seq not in taken]
         await raw.execute(statements.LEAVE_REPLAY, left, choice.endpoint_seq)
     leased += await _leased(raw, replay_seq, choice, fresh, lease)
+    ordered = [delivery.event_seq for delivery in leased if delivery.order_group is not None]
+    if ordered:
+        await unblock_first(raw, choice.endpoint_seq, ordered, now=lease.now)
     progress = progress.after(ahead, again=len(again), fresh=len(fresh), leased=len(leased))
     await raw.execute(
         statements.UPDATE_REPLAY,
@@ -85,7 +90,9 @@ async def _release(
         progress.next_event_seq,
         lease.now,
     )
-    return ReplayRelease(ReplayState(progress.state), leased, progress.outstanding, progress.next_event_seq)
+    leased = [delivery for delivery in leased if delivery.order_group is None]
+    state = ReplayState(progress.state)
+    return ReplayRelease(state, leased, len(ordered), progress.outstanding, progress.next_event_seq)
 
 
 async def _leased(
@@ -113,7 +120,7 @@ async def _lease(raw: Raw, replay_seq: int, candidates: Sequence[Candidate], lea
     """Lease the candidates that have not changed and return their events."""
     rows = [
         (d.event_seq, d.endpoint_seq, d.fence - 1, d.resume_status, completed_at)
-        for d, completed_at in candidates
+        for d, completed_at, _ in candidates
         if completed_at is not None
     ]
     if not rows:
@@ -128,13 +135,14 @@ async def _create_leased(
     raw: Raw, replay_seq: int, account_seq: int, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> set[int]:
     """Create the missing deliveries with a lease and return their events."""
-    missing = {d.event_seq: d for d, completed_at in candidates if completed_at is None}
+    missing = {d.event_seq: d for d, completed_at, _ in candidates if completed_at is None}
     if not missing:
         return set()
     endpoint_seq = next(iter(missing.values())).endpoint_seq
     created = await raw.fetch(
         statements.LEASE_MISSING,
         list(missing),
+        [delivery.order_group for delivery in missing.values()],
         endpoint_seq,
         account_seq,
         lease.until,

@@ -8,12 +8,12 @@ from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TES
 # `store.releases` counts by the same conditions. It reads at most the first delivery whose body exceeds the limit.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
-    id, type_seq, created_at, expires_at, body
+    id, type_seq, created_at, expires_at, body, order_group, ordering_key
 FROM (
     SELECT *, sum(octet_length(body)) OVER (ORDER BY event_seq) - octet_length(body) AS bytes_before
     FROM (
         SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
-            e.id, e.type_seq, e.created_at, e.expires_at, e.body
+            e.id, e.type_seq, e.created_at, e.expires_at, e.body, d.order_group, e.ordering_key
         FROM {deliveries} d JOIN events e ON e.seq = d.event_seq
         WHERE {events}                   -- $1: endpoint_seq
           AND {ended}
@@ -61,14 +61,14 @@ REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
 # Because of the OFFSET clauses, PostgreSQL searches an index for each event.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
-    id, type_seq, created_at, expires_at, body
+    id, type_seq, created_at, expires_at, body, order_group, ordering_key
 FROM (
     SELECT *, sum(octet_length(body)) OVER (ORDER BY event_seq) - octet_length(body) AS bytes_before
     FROM (
         SELECT e.seq AS event_seq, $1::bigint AS endpoint_seq, coalesce(d.fence, 0) AS fence,
             coalesce(d.attempts_made, 0) AS attempts_made, coalesce(d.scheduled_attempts, 0) AS scheduled_attempts,
             coalesce(d.status, {FAILED}) AS status, d.completed_at,
-            e.id, e.type_seq, e.created_at, e.expires_at, e.body
+            e.id, e.type_seq, e.created_at, e.expires_at, e.body, d.order_group, e.ordering_key
         FROM events e LEFT JOIN LATERAL (
             SELECT * FROM deliveries WHERE event_seq = e.seq AND endpoint_seq = $1 OFFSET 0) d ON TRUE
         WHERE e.account_seq = $11
@@ -124,11 +124,12 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays r
 WHERE seq = $1
 """  # noqa: S608
+# An ordered delivery is stored as blocked instead of leased.
 LEASE_REPLAYED: Final = f"""\
 UPDATE deliveries d
 SET status = {PENDING},
-    due_at = $6,                         -- end of the lease
-    lease_owner = $7,                    -- the process
+    due_at = CASE WHEN d.order_group IS NULL THEN $6::bigint END,  -- end of the lease
+    lease_owner = CASE WHEN d.order_group IS NULL THEN $7::bigint ELSE 0 END,  -- the process
     fence = d.fence + 1,
     trigger = {REPLAY},
     resume_status = d.status,
@@ -147,14 +148,15 @@ RETURNING d.event_seq
 """  # noqa: S608
 LEASE_MISSING: Final = f"""\
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, trigger,
-    resume_status, failed_reason, completed_at, replay_seq)
-SELECT event_seq, $2::bigint, $3::bigint, {PENDING},
-    $4::bigint,                          -- end of the lease
-    $5::bigint,                          -- the process
+    resume_status, failed_reason, completed_at, replay_seq, order_group)
+SELECT event_seq, $3::bigint, $4::bigint, {PENDING},
+    CASE WHEN order_group IS NULL THEN $5::bigint END,  -- end of the lease
+    CASE WHEN order_group IS NULL THEN $6::bigint ELSE 0 END,  -- the process
     1, {REPLAY}, {FAILED}, {int(FailedReason.EXHAUSTED)},
-    $6::bigint,                          -- now
-    $7::bigint                           -- the replay
-FROM unnest($1::bigint[]) AS m(event_seq) JOIN events e ON e.seq = m.event_seq
+    $7::bigint,                          -- now
+    $8::bigint,                          -- the replay
+    order_group
+FROM unnest($1::bigint[], $2::bigint[]) AS m(event_seq, order_group) JOIN events e ON e.seq = m.event_seq
 WHERE e.erased_at IS NULL
 FOR SHARE OF e                           -- an erasure waits, and then finds the delivery
 ON CONFLICT DO NOTHING

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uplift_server.store.hot_records import AttemptRow, HealthRow, Settlement
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw, storable_texts
+from uplift_server.store.postgres.order_groups import lock_order
 
 Column = Sequence[Any]
 
@@ -38,8 +39,14 @@ async def settle(
         for name in _HEALTH_TEXTS:
             noted[name] = storable_texts(noted[name])
         parameters += [*noted.values(), process_id]
-    is_counted = any(replay is not None for replay in settled["replay_seq"])
-    places = await raw.fetchval(statements.SETTLE[is_counted, bool(health)], *parameters) or ()
+    statement = statements.SETTLE[any(replay is not None for replay in settled["replay_seq"]), bool(health)]
+    ordered = [s.endpoint_seq for s in settlements if s.order_group is not None]
+    if ordered:
+        async with raw.transaction():
+            await lock_order(raw, ordered)
+            places = await raw.fetchval(statement, *parameters) or ()
+    else:
+        places = await raw.fetchval(statement, *parameters) or ()
     if len(places) == len(settlements):
         return frozenset()
     written = set(places)

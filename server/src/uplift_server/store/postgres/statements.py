@@ -24,25 +24,26 @@ numbered AS MATERIALIZED (
     FROM (SELECT pg_current_xact_id() AS id OFFSET 0) began, generate_series(1, $1::int)
     WHERE began.id IS NOT NULL
 )"""
-# $2-$9: one column each. `place` is the position of the event in the batch, from 1.
+# $2-$10: one column each. `place` is the position of the event in the batch, from 1.
 _EVENTS: Final = """\
 inserted_events AS (
-    INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id)
+    INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id, ordering_key)
     SELECT n.seqs[e.place], e.id, e.account_seq, e.type_seq, e.created_at, e.expires_at, e.body,
-        e.object_id
+        e.object_id, e.ordering_key
     FROM numbered n,
-        unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[])
-        AS e(place, id, account_seq, type_seq, created_at, expires_at, body, object_id)
+        unnest($2::int[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[],
+            $10::text[])
+        AS e(place, id, account_seq, type_seq, created_at, expires_at, body, object_id, ordering_key)
 )"""
-# $10-$15: one column each. A delivery with an owner is inserted as leased, with fence 1.
+# $11-$17: one column each. A delivery with an owner is inserted as leased, with fence 1.
 _DELIVERIES: Final = """\
 inserted_deliveries AS (
-    INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
+    INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, order_group)
     SELECT n.seqs[d.place], d.endpoint_seq, d.account_seq, d.status, d.due_at, d.lease_owner,
-        CASE d.lease_owner WHEN 0 THEN 0 ELSE 1 END
+        CASE d.lease_owner WHEN 0 THEN 0 ELSE 1 END, d.order_group
     FROM numbered n,
-        unnest($10::int[], $11::bigint[], $12::bigint[], $13::smallint[], $14::bigint[], $15::bigint[])
-        AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner)
+        unnest($11::int[], $12::bigint[], $13::bigint[], $14::smallint[], $15::bigint[], $16::bigint[], $17::bigint[])
+        AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner, order_group)
 )"""
 # The following parts take the next parameters: one column each.
 _IDEMPOTENCY_KEYS: Final = (
@@ -78,7 +79,7 @@ inserted_objects AS (
 
 
 def _insert(*present: bool) -> str:
-    parts, first = [_NUMBERED], 16
+    parts, first = [_NUMBERED], 18
     for is_present, (part, parameters) in zip(present, (_IDEMPOTENCY_KEYS, _CHOSEN_IDS, _OBJECTS), strict=True):
         if is_present:
             parts.append(part.format(*range(first, first + parameters)))
@@ -93,7 +94,7 @@ APPEND: Final = {present: _insert(*present) for present in product((False, True)
 They return the numbers of the events in order.
 """
 EVENTS_BY_KEY: Final = """\
-SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
         $1::bigint[],                -- account_seq
         $2::text[]                   -- idempotency key
@@ -103,7 +104,7 @@ JOIN events e ON e.seq = k.event_seq
 """
 # An event can be found twice. DISTINCT would need a sort, for which the planner reads all chosen IDs.
 _EVENTS_BY_ID: Final = """\
-SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
         $1::bigint[],                -- account_seq
         $2::bytea[]                  -- the ID that the caller chose
@@ -169,10 +170,11 @@ WITH locked AS MATERIALIZED (
     FROM fitting f
     WHERE d.event_seq = f.event_seq AND d.endpoint_seq = f.endpoint_seq
     RETURNING f.place, f.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts,
-        d.trigger, d.resume_status, d.resume_due_at, d.replay_seq, f.id, f.type_seq, f.created_at, f.expires_at, f.body
+        d.trigger, d.resume_status, d.resume_due_at, d.replay_seq, d.order_group,
+        f.id, f.type_seq, f.created_at, f.expires_at, f.body
 )
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, trigger, resume_status, resume_due_at,
-    replay_seq, id, type_seq, created_at, expires_at, body
+    replay_seq, order_group, id, type_seq, created_at, expires_at, body
 FROM leased
 ORDER BY place, due_at, event_seq
 """  # noqa: S608
@@ -200,7 +202,7 @@ FROM unnest(
     ) AS wanted(endpoint_seq)
 CROSS JOIN LATERAL (
     SELECT d.due_at FROM deliveries d
-    WHERE d.endpoint_seq = wanted.endpoint_seq AND {waiting("d")}
+    WHERE d.endpoint_seq = wanted.endpoint_seq AND {waiting("d")} AND d.due_at IS NOT NULL
     ORDER BY d.due_at LIMIT 1
 ) d
 """  # noqa: S608
@@ -370,7 +372,8 @@ FROM unnest(
         $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
     ) endpoint
 """  # noqa: S608
-# Rows are locked without their events, like those of LEASE_DUE.
+# Rows are locked without their events, like those of LEASE_DUE. Ordered deliveries are
+# blocked at first.
 RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (
@@ -395,19 +398,19 @@ WITH requested AS MATERIALIZED (
 ), released AS (
     UPDATE deliveries d
     SET status = CASE WHEN o.expired THEN {FAILED} ELSE {PENDING} END,
-        due_at = CASE WHEN o.expired THEN d.due_at ELSE $4 END,  -- $4: now
+        due_at = CASE WHEN NOT o.expired AND d.order_group IS NULL THEN $4 END,  -- $4: now
         failed_reason = CASE WHEN o.expired THEN {int(FailedReason.EXPIRED)} ELSE d.failed_reason END,
         completed_at = CASE WHEN o.expired THEN $4 ELSE d.completed_at END
     FROM oldest o
     WHERE d.event_seq = o.event_seq AND d.endpoint_seq = o.endpoint_seq
-    RETURNING o.place, o.expired
+    RETURNING o.place, o.expired, CASE WHEN d.order_group IS NOT NULL THEN d.event_seq END AS ordered
 )
 SELECT count(*) FILTER (WHERE NOT expired) AS released, count(*) FILTER (WHERE expired) AS expired,
-    bool_or(waits) AS waits
+    bool_or(waits) AS waits, array_agg(ordered) FILTER (WHERE ordered IS NOT NULL) AS ordered
 FROM (
-    SELECT place, waits, NULL::boolean AS expired FROM requested
+    SELECT place, waits, NULL::boolean AS expired, NULL::bigint AS ordered FROM requested
     UNION ALL
-    SELECT place, false, expired FROM released
+    SELECT place, false, expired, ordered FROM released
 ) r
 GROUP BY place ORDER BY place
 """  # noqa: S608

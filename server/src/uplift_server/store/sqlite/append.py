@@ -3,11 +3,13 @@
 import sqlite3
 from collections.abc import Sequence
 
+from uplift_server.core.lifecycle import Status
 from uplift_server.store import repeated_events
 from uplift_server.store.event_objects import SQLITE_BUCKET, object_key
-from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent
+from uplift_server.store.hot_records import Appended, IdempotencyConflict, NewEvent, OrderGroup, with_blocked
 from uplift_server.store.repeated_events import KnownEvents, Match, StoredEvent
 from uplift_server.store.sqlite import statements
+from uplift_server.store.sqlite.order_groups import open_groups
 from uplift_server.store.sqlite.statements import DeliveryRow, EventObjectRow, EventRow, IdempotencyKeyRow
 
 
@@ -43,9 +45,9 @@ class Appender:
                     appended.append(Appended(seq, event.id, event.created_at))
                     seq += 1
             results.append(appended)
-        batch.write()
+        blocked = batch.write()
         self.next_seq = seq
-        return results
+        return with_blocked(results, blocked) if blocked else results
 
 
 class _Batch:
@@ -56,6 +58,8 @@ class _Batch:
         self._events: list[EventRow] = []
         self._objects: list[EventObjectRow] = []
         self._deliveries: list[DeliveryRow] = []
+        self._ordered: list[int] = []
+        """The positions of the ordered deliveries."""
         self._keys: list[IdempotencyKeyRow] = []
         self.known = KnownEvents()
 
@@ -63,13 +67,18 @@ class _Batch:
         """Add an event's rows."""
         account, object_id = event.account_seq, event.object_id
         self._events.append(
-            EventRow(seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body, object_id)
-        )
+            EventRow(
+                seq, event.id, account, event.type_seq, event.created_at, event.expires_at, event.body, object_id,
+                event.ordering_key,
+            )
+        )  # fmt: skip
         if object_id is not None:
             self._objects.append(EventObjectRow(seq - seq % SQLITE_BUCKET, object_key(account, object_id), seq))
-        for endpoint, status, due_at, process_id in event.deliveries:
+        for endpoint, status, due_at, process_id, order_group in event.deliveries:
+            if order_group is not None:
+                self._ordered.append(len(self._deliveries))
             self._deliveries.append(
-                DeliveryRow(seq, endpoint, account, status, due_at, process_id, 1 if process_id else 0)
+                DeliveryRow(seq, endpoint, account, status, due_at, process_id, 1 if process_id else 0, order_group)
             )
         if event.idempotency_key is not None:
             self._keys.append(IdempotencyKeyRow(account, event.idempotency_key, seq, event.created_at))
@@ -90,9 +99,26 @@ class _Batch:
                 return Match("id", StoredEvent(*row))
         return None
 
-    def write(self) -> None:
-        """Insert all rows."""
+    def write(self) -> dict[int, list[int]]:
+        """Insert all rows. Return the endpoints of blocked deliveries by event."""
+        blocked = self._block()
         statements.INSERT_EVENTS.run(self._connection, self._events)
         statements.INSERT_EVENT_OBJECTS.run(self._connection, self._objects)
         statements.INSERT_DELIVERIES.run(self._connection, self._deliveries)
         statements.INSERT_IDEMPOTENCY_KEYS.run(self._connection, self._keys)
+        return blocked
+
+    def _block(self) -> dict[int, list[int]]:
+        """Block the pending deliveries behind an open one of their order group."""
+        blocked: dict[int, list[int]] = {}
+        if not self._ordered:
+            return blocked
+        ordered = [self._deliveries[at] for at in self._ordered]
+        groups = [OrderGroup(row.endpoint_seq, row.order_group or 0) for row in ordered]
+        is_open = open_groups(self._connection, groups)
+        for at, row, group in zip(self._ordered, ordered, groups, strict=True):
+            if group in is_open and row.status == Status.PENDING:
+                self._deliveries[at] = row._replace(due_at=None, lease_owner=0, fence=0)
+                blocked.setdefault(row.event_seq, []).append(row.endpoint_seq)
+            is_open.add(group)
+        return blocked

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from uplift_server.store.hot_records import HeldRequest, Released
 from uplift_server.store.sqlite import statements
+from uplift_server.store.sqlite.order_groups import unblock_first
 
 
 def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest], *, now: int) -> list[Released]:
@@ -23,5 +24,6 @@ def release_held(connection: sqlite3.Connection, requests: Sequence[HeldRequest]
         for statement, event_seqs in ((statements.RELEASE_HELD, due), (statements.EXPIRE_HELD, expired)):
             if event_seqs:
                 connection.execute(statement, {**of_endpoint, "event_seqs": json.dumps(event_seqs)})
+        unblock_first(connection, endpoint, due, now=now)
         results.append(Released(len(due), len(expired), is_blocked=False))
     return results

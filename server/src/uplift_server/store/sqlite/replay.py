@@ -15,6 +15,7 @@ from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBat
 from uplift_server.store.releases import CandidateRow, ReplayProgress
 from uplift_server.store.replays import Replay, ReplaySelection
 from uplift_server.store.sqlite import replay_statements as statements
+from uplift_server.store.sqlite.order_groups import unblock_first
 from uplift_server.store.sqlite.replay_statements import DeliveryKey, MissingRow, ReplayedRow
 
 
@@ -56,7 +57,7 @@ def release_replay(
     row = raw.execute(statements.REPLAY_PROGRESS, of_replay).fetchone()
     progress = ReplayProgress._make([*row, sorted(json.loads(returned))])
     if progress.state != ReplayState.RUNNING:
-        return ReplayRelease(ReplayState(progress.state), [], progress.outstanding, progress.next_event_seq)
+        return ReplayRelease(ReplayState(progress.state), [], 0, progress.outstanding, progress.next_event_seq)
     # A repeated call finds a replay with more progress.
     batch = batch.after(progress.next_event_seq - 1)
     room = max(0, min(lease.limit, lease.outstanding_max - progress.outstanding))
@@ -71,6 +72,9 @@ def release_replay(
         left = [DeliveryKey(seq, choice.endpoint_seq) for seq in again if seq not in taken]
         statements.LEAVE_REPLAY.run(raw, left)
     leased += _lease(raw, replay_seq, choice, fresh, lease)
+    ordered = [delivery.event_seq for delivery in leased if delivery.order_group is not None]
+    if ordered:
+        unblock_first(raw, choice.endpoint_seq, ordered, now=lease.now)
     progress = progress.after(batch, again=len(again), fresh=len(fresh), leased=len(leased))
     raw.execute(
         statements.UPDATE_REPLAY,
@@ -84,7 +88,9 @@ def release_replay(
             "now": lease.now,
         },
     )
-    return ReplayRelease(ReplayState(progress.state), leased, progress.outstanding, progress.next_event_seq)
+    leased = [delivery for delivery in leased if delivery.order_group is None]
+    state = ReplayState(progress.state)
+    return ReplayRelease(state, leased, len(ordered), progress.outstanding, progress.next_event_seq)
 
 
 def _lease(
@@ -155,7 +161,7 @@ def _rows(replay_seq: int, candidates: Sequence[Candidate], lease: ReplayLease) 
             process_id=lease.process_id,
             replay_seq=replay_seq,
         )
-        for d, completed_at in candidates
+        for d, completed_at, _ in candidates
         if completed_at is not None
     ]
 
@@ -165,8 +171,9 @@ def _missing_rows(
 ) -> list[MissingRow]:
     return [
         MissingRow(
-            d.event_seq, d.endpoint_seq, account_seq, d.created_at, lease.now, lease.until, lease.process_id, replay_seq
+            d.event_seq, d.endpoint_seq, account_seq, d.created_at, lease.now, lease.until, lease.process_id,
+            replay_seq, d.order_group,
         )
-        for d, completed_at in candidates
+        for d, completed_at, _ in candidates
         if completed_at is None
-    ]
+    ]  # fmt: skip

@@ -32,6 +32,7 @@ class MissingRow(NamedTuple):
     lease_until: int
     process_id: int
     replay_seq: int
+    order_group: int | None
 
 
 class DeliveryKey(NamedTuple):
@@ -44,7 +45,7 @@ class DeliveryKey(NamedTuple):
 # `store.releases` counts by the same conditions.
 _REPLAYABLE: Final = """\
 SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
-    e.id, e.type_seq, e.created_at, e.expires_at, e.body
+    e.id, e.type_seq, e.created_at, e.expires_at, e.body, d.order_group, e.ordering_key
 FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq
 WHERE d.endpoint_seq = :endpoint_seq
   AND {events}
@@ -79,7 +80,8 @@ REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
 # Like REPLAYABLE_NEXT, and also the events without a delivery. Retention deletes old deliveries before their attempts.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT e.seq, :endpoint_seq, coalesce(d.fence, 0), coalesce(d.attempts_made, 0), coalesce(d.scheduled_attempts, 0),
-    coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body
+    coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body,
+    d.order_group, e.ordering_key
 FROM events e INDEXED BY events_by_account
     LEFT JOIN deliveries d ON d.event_seq = e.seq AND d.endpoint_seq = :endpoint_seq
 WHERE e.account_seq = :account_seq
@@ -118,12 +120,13 @@ WHERE seq = :replay_seq
 RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608
+# An ordered delivery is stored as blocked instead of leased.
 LEASE_REPLAYED: Final = ManyRows(
     f"""\
 UPDATE deliveries
 SET status = {PENDING},
-    due_at = r.lease_until,
-    lease_owner = r.process_id,
+    due_at = CASE WHEN deliveries.order_group IS NULL THEN r.lease_until END,
+    lease_owner = CASE WHEN deliveries.order_group IS NULL THEN r.process_id ELSE 0 END,
     fence = r.fence + 1,
     trigger = {REPLAY},
     resume_status = deliveries.status,
@@ -148,9 +151,11 @@ WHERE NOT EXISTS (
 LEASE_MISSING: Final = ManyRows(
     f"""\
 INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, trigger,
-    resume_status, failed_reason, completed_at, replay_seq)
-SELECT event_seq, endpoint_seq, account_seq, {PENDING}, lease_until, process_id, 1, {REPLAY},
-    {FAILED}, {int(FailedReason.EXHAUSTED)}, now, replay_seq
+    resume_status, failed_reason, completed_at, replay_seq, order_group)
+SELECT event_seq, endpoint_seq, account_seq, {PENDING},
+    CASE WHEN order_group IS NULL THEN lease_until END,
+    CASE WHEN order_group IS NULL THEN process_id ELSE 0 END,
+    1, {REPLAY}, {FAILED}, {int(FailedReason.EXHAUSTED)}, now, replay_seq, order_group
 FROM (:rows) m
 WHERE EXISTS (SELECT 1 FROM events e WHERE e.seq = m.event_seq AND e.erased_at IS NULL)
 ON CONFLICT DO NOTHING""",  # noqa: S608

@@ -26,6 +26,7 @@ class EventRow(NamedTuple):
     expires_at: int | None
     body: bytes
     object_id: str | None
+    ordering_key: str | None
 
 
 class EventObjectRow(NamedTuple):
@@ -47,6 +48,7 @@ class DeliveryRow(NamedTuple):
     lease_owner: int
     fence: int
     """1 if it is inserted as leased, otherwise 0."""
+    order_group: int | None
 
 
 class IdempotencyKeyRow(NamedTuple):
@@ -59,14 +61,17 @@ class IdempotencyKeyRow(NamedTuple):
 
 
 INSERT_EVENTS: Final = ManyRows(
-    "INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id) :values", EventRow
+    """\
+INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id, ordering_key)
+:values""",
+    EventRow,
 )
 INSERT_EVENT_OBJECTS: Final = ManyRows(
     "INSERT INTO event_objects (first_seq, object_key, event_seq) :values", EventObjectRow
 )
 INSERT_DELIVERIES: Final = ManyRows(
     """\
-INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence)
+INSERT INTO deliveries (event_seq, endpoint_seq, account_seq, status, due_at, lease_owner, fence, order_group)
 :values""",
     DeliveryRow,
 )
@@ -75,13 +80,13 @@ INSERT_IDEMPOTENCY_KEYS: Final = ManyRows(
 )
 HIGHEST_EVENT: Final = "SELECT coalesce(max(seq), 0) FROM events"
 EVENT_BY_KEY: Final = """\
-SELECT e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.body
+SELECT e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM idempotency_keys k JOIN events e ON e.seq = k.event_seq
 WHERE k.account_seq = :account_seq
   AND k.key = :key                   -- the event's idempotency key
 """
 EVENT_BY_ID: Final = """\
-SELECT seq, id, created_at, type_seq, expires_at, body
+SELECT seq, id, created_at, type_seq, expires_at, ordering_key, body
 FROM events
 WHERE id = :id                       -- the ID that the caller chose
   AND account_seq = :account_seq
@@ -103,6 +108,7 @@ class DueRow(NamedTuple):
     resume_status: int | None
     resume_due_at: int | None
     replay_seq: int | None
+    order_group: int | None
     event_id_hex: str
     type_seq: int
     created_at: int
@@ -126,8 +132,8 @@ DUE_DELIVERIES: Final = f"""\
 SELECT json_group_array(json((
     SELECT json_group_array(json_array(
         d.due_at, d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.trigger,
-        d.resume_status, d.resume_due_at, d.replay_seq, hex(e.id), e.type_seq, e.created_at, e.expires_at,
-        length(e.body)))
+        d.resume_status, d.resume_due_at, d.replay_seq, d.order_group, hex(e.id), e.type_seq, e.created_at,
+        e.expires_at, length(e.body)))
     FROM (SELECT * FROM deliveries
           WHERE endpoint_seq = request.value AND {waiting()} AND due_at <= :now
           ORDER BY due_at, event_seq
@@ -322,8 +328,11 @@ WHERE d.endpoint_seq = :endpoint_seq AND {held("d")}
 ORDER BY d.event_seq
 LIMIT :limit                         -- deliveries
 """  # noqa: S608
+# Ordered deliveries are blocked at first.
 RELEASE_HELD: Final = f"""\
-UPDATE deliveries SET status = {PENDING}, due_at = :now
+UPDATE deliveries
+SET status = {PENDING},
+    due_at = CASE WHEN order_group IS NULL THEN :now END
 WHERE endpoint_seq = :endpoint_seq
   AND event_seq IN (SELECT value FROM json_each(:event_seqs))  -- JSON list
 """  # noqa: S608

@@ -1,0 +1,45 @@
+"""Ordered delivery: an endpoint gets the deliveries of an order group one at a time, in the order of their events."""
+
+import hashlib
+from typing import Final
+
+from uplift_server.core.limits import ORDERING_KEY_CHARACTERS_MAX
+from uplift_server.core.named_codes import NamedCode
+from uplift_server.core.problems import Problem
+
+WHOLE_ENDPOINT: Final = 0
+"""The order group of all deliveries of an endpoint."""
+_HASH_BITS: Final = 63
+
+
+class Ordering(NamedCode):
+    """Which deliveries of an endpoint keep the order of their events. The database stores the number."""
+
+    NONE = 0
+    KEY = 1
+    """Those whose events have the same ordering key."""
+    ENDPOINT = 2
+    """All."""
+
+
+def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
+    """Return the order group of a delivery, or None if it is not ordered.
+
+    The group of a key is a hash, equal in all processes and releases. Two keys with the same hash share a group.
+    """
+    if ordering is Ordering.NONE:
+        return None
+    if ordering is Ordering.ENDPOINT:
+        return WHOLE_ENDPOINT
+    if ordering_key is None:
+        return None
+    digest = hashlib.sha256(ordering_key.encode()).digest()
+    return int.from_bytes(digest[:8]) >> (64 - _HASH_BITS) or 1
+
+
+def check_ordering_key(text: str, field: str) -> Problem | None:
+    """Return the problem with an ordering key, if any."""
+    if 1 <= len(text) <= ORDERING_KEY_CHARACTERS_MAX and text.isprintable():
+        return None
+    message = f"The ordering key is not valid. Use 1 to {ORDERING_KEY_CHARACTERS_MAX} printable characters."
+    return Problem(field, "ordering_key_invalid", message)

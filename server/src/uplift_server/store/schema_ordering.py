@@ -1,0 +1,61 @@
+"""The index of ordered deliveries, and the trigger that unblocks the next one of an order group.
+
+One delivery of an order group is due, scheduled or leased: it has a due time. The other pending ones are blocked: they
+have no due time. When a delivery ends or is held, the trigger gives the first other one a due time, unless that one is
+held. Therefore, every statement that ends a delivery unblocks the next one, also a statement of an earlier release.
+
+Resends are an exception, because a person requests them: they are due beside others of their group.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from uplift_server.store import locks, status_sql
+from uplift_server.store.schema import deliveries, metadata
+
+_ORDERED: Final = status_sql.ordered()
+sa.Index(
+    "deliveries_ordered",
+    deliveries.c.endpoint_seq,
+    deliveries.c.order_group,
+    deliveries.c.due_at,
+    deliveries.c.event_seq,
+    sqlite_where=sa.text(_ORDERED),
+    postgresql_where=sa.text(_ORDERED),
+)
+
+_LEAVES: Final = (
+    f"OLD.order_group IS NOT NULL AND OLD.status IN ({status_sql.OPEN}) AND NEW.status <> {status_sql.PENDING}"
+)
+_OF_GROUP: Final = (
+    f"d.endpoint_seq = NEW.endpoint_seq AND d.order_group = OLD.order_group AND {status_sql.ordered('d')}"
+)
+_UNBLOCK: Final = (
+    "UPDATE deliveries SET due_at = coalesce(NEW.completed_at, 0)"  # noqa: S608 - contains only constants
+    " WHERE endpoint_seq = NEW.endpoint_seq AND event_seq = (SELECT d.event_seq FROM deliveries d"
+    f" WHERE {_OF_GROUP} AND d.due_at IS NULL ORDER BY d.event_seq LIMIT 1)"
+    f" AND {status_sql.blocked()}"
+    f" AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE {_OF_GROUP} AND d.due_at IS NOT NULL);"
+)
+_ON_SQLITE: Final = (
+    f"CREATE TRIGGER deliveries_unblock AFTER UPDATE OF status ON deliveries WHEN {_LEAVES} BEGIN {_UNBLOCK} END"
+)
+# The lock and the update are separate statements, so that the update sees the deliveries of the earlier lock holder.
+_FUNCTION_ON_POSTGRESQL: Final = (
+    "CREATE FUNCTION deliveries_unblock() RETURNS trigger LANGUAGE plpgsql AS"
+    f" $$ BEGIN PERFORM pg_advisory_xact_lock({locks.ORDER_CLASS}, (NEW.endpoint_seq % {locks.ORDER_SLOTS})::int);"
+    f" {_UNBLOCK} RETURN NULL; END $$"
+)
+_ON_POSTGRESQL: Final = (
+    "CREATE TRIGGER deliveries_unblock AFTER UPDATE OF status ON deliveries FOR EACH ROW"
+    f" WHEN ({_LEAVES}) EXECUTE FUNCTION deliveries_unblock()"
+)
+UNBLOCK: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
+"""The statements that create the trigger, by database."""
+
+
+@sa.event.listens_for(metadata, "after_create")
+def _create_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+    for statement in UNBLOCK[connection.dialect.name]:
+        connection.exec_driver_sql(statement)

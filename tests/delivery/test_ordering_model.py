@@ -1,0 +1,264 @@
+"""Seeded episodes of ordered delivery, compared with a reference model of the order.
+
+Each seed is one endpoint with a few events, and random outcomes, pauses, cancellations, resends, replays, expiries,
+kills and restarts. To run more seeds, set UPLIFT_TEST_ORDERING_EPISODES to the number of seeds per test.
+"""
+
+import contextlib
+import os
+import random
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from tests.engines import Place
+
+from uplift_server.core.deliveries.ordering import Ordering
+from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.ids import parse_uuid
+from uplift_server.core.lifecycle import ENDED, OPEN, Status, Trigger
+from uplift_server.delivery.endpoint_cache import LiveEndpoint
+from uplift_server.delivery.sending.http.request import Request
+from uplift_server.service import errors
+from uplift_server.store import endpoints
+from uplift_server.store.errors import Conflict
+from uplift_server.store.records import HeldAction
+from uplift_server.store.schema import deliveries
+
+from .owner import Owner
+from .test_engine import header
+from .test_replays import change_state, replay, stored
+from .world import MINUTE, SECOND, World, respond
+
+EPISODES = int(os.environ.get("UPLIFT_TEST_ORDERING_EPISODES", "20"))
+WORLDS = 10
+STEPS = 14
+DELAYS_MS = (2 * SECOND, 6 * SECOND)
+ATTEMPTS_MAX = len(DELAYS_MS) + 1
+RETRY_MS_MAX = 8 * SECOND
+KEYS = (None, "a", "b")
+
+
+@dataclass
+class Sent:
+    """An attempt, as the receiver sees it."""
+
+    event_id: bytes
+    began_at: int
+    ended_at: int
+    succeeded: bool
+
+
+@dataclass
+class Accepted:
+    """An accepted event, in the order of acceptance."""
+
+    event_id: bytes
+    seq: int
+    group: str | None
+    """The order group by the reference model; None if the delivery is not ordered."""
+    expires_at: int | None
+
+
+class Episode:
+    """One endpoint with its own account."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.random = random.Random(seed)
+        self.host = f"r{seed}.test"
+        self.success_rate = self.random.choice((1.0, 0.7, 0.3))
+        self.accepted: list[Accepted] = []
+        self.sent: list[Sent] = []
+        self.ends: dict[bytes, int] = {}
+        """When a delivery was cancelled or dropped, by event."""
+        self.resent: set[bytes] = set()
+        self.is_paused = False
+        self.replays: list[int] = []
+        self.seq = 0
+
+    async def run(self) -> None:
+        self.world.account = await self.world.new_account()
+        ordering = self.random.choice((Ordering.KEY, Ordering.ENDPOINT))
+        endpoint = await self.world.endpoint(self.host, self.receive, ordering=ordering)
+        self.seq = endpoint.seq
+        self.world.sender.latency_ms[self.host] = self.random.choice((0, 0, 700))
+        for _ in range(self.random.randrange(4, STEPS)):
+            with contextlib.suppress(Conflict, errors.ServiceError):
+                await self.step()
+            await self.world.run_for(self.random.choice((0, 0, 300, SECOND, 4 * SECOND)))
+            await self.check_rows()
+        await self.finish()
+        self.check_order()
+
+    @property
+    def endpoint(self) -> LiveEndpoint:
+        return self.world.cache.endpoints[self.seq]
+
+    def receive(self, request: Request) -> Exchange | None:
+        event_id = parse_uuid(header(request, "webhook-id"))
+        assert event_id is not None
+        assert not self.is_paused, "an attempt to a paused endpoint"
+        succeeded = self.random.random() < self.success_rate
+        now = self.world.clock.now
+        self.sent.append(Sent(event_id, now, now + self.world.sender.latency_ms[self.host], succeeded))
+        return respond(200 if succeeded else 503)
+
+    # ---- steps
+
+    async def step(self) -> None:
+        steps = (
+            *(self.accept,) * 6, *(self.pause,) * 2, *(self.enable,) * 3, *(self.cancel,) * 2, *(self.resend,) * 2,
+            *(self.replay,) * 2, self.stop_replay, self.change_ordering, *(self.kill,) * 2, self.restart,
+        )  # fmt: skip
+        await self.random.choice(steps)()
+
+    async def accept(self) -> None:
+        expires_in = self.random.choice((None, None, None, None, 1, 3 * SECOND))
+        expires_at = None if expires_in is None else self.world.clock.now + expires_in
+        for _ in range(self.random.randrange(1, 3)):
+            key, ordering = self.random.choice(KEYS), self.endpoint.record.settings.ordering
+            group = {Ordering.NONE: None, Ordering.KEY: key, Ordering.ENDPOINT: "the endpoint"}[ordering]
+            stored = await self.world.accept(
+                self.random.randrange(1, 4), account=self.world.account, ordering_key=key, expires_at=expires_at
+            )
+            self.accepted += [Accepted(each.id, each.seq, group, expires_at) for each in stored]
+
+    async def pause(self) -> None:
+        await Owner(self.world).pause(self.seq)
+        self.is_paused = True
+
+    async def enable(self) -> None:
+        action = self.random.choice((HeldAction.SEND, HeldAction.SEND, HeldAction.DROP, HeldAction.KEEP))
+        if action is HeldAction.DROP:
+            self.ends |= {each.event_id: self.world.clock.now for each in self.accepted}
+        self.is_paused = False
+        await Owner(self.world).enable(self.seq, action)
+
+    async def cancel(self) -> None:
+        event_id = self.any_event()
+        at = self.world.clock.now
+        await Owner(self.world).cancel(event_id, self.seq)
+        self.ends[event_id] = at
+
+    async def resend(self) -> None:
+        event_id = self.any_event()
+        self.resent.add(event_id)
+        await Owner(self.world).resend(event_id, self.seq)
+
+    async def replay(self) -> None:
+        self.replays.append(await replay(self.world, self.endpoint, statuses=ENDED, missing=self.random.random() < 0.2))
+
+    async def stop_replay(self) -> None:
+        if self.replays:
+            state = self.random.choice((ReplayState.PAUSED, ReplayState.RUNNING, ReplayState.CANCELLED))
+            await change_state(self.world, self.random.choice(self.replays), state)
+
+    async def change_ordering(self) -> None:
+        ordering = self.random.choice(list(Ordering))
+        record = await self.world.database.write(
+            lambda c: endpoints.update(
+                c,
+                None,
+                self.endpoint.record.id,
+                lambda old: replace(old, settings=replace(old.settings, ordering=ordering)),
+            )
+        )
+        assert record is not None
+        self.world.cache.put_endpoint(record)
+
+    async def kill(self) -> None:
+        now = self.world.clock.now
+        self.sent = [
+            each if each.ended_at <= now else replace(each, ended_at=now, succeeded=False) for each in self.sent
+        ]
+        await self.world.kill()
+
+    async def restart(self) -> None:
+        await self.world.restart()
+
+    def any_event(self) -> bytes:
+        if not self.accepted:
+            raise Conflict("no event")
+        return self.random.choice(self.accepted).event_id
+
+    # ---- checks
+
+    async def rows(self) -> list[sa.Row[Any]]:
+        own = sa.select(deliveries).where(deliveries.c.endpoint_seq == self.seq).order_by(deliveries.c.event_seq)
+        return await self.world.database.read(lambda c: list(c.execute(own).all()))
+
+    async def check_rows(self) -> None:
+        """Of each group, one delivery is due or leased, except resends. No group stalls."""
+        groups = defaultdict(list)
+        for row in await self.rows():
+            if row.order_group is not None and row.status in OPEN:
+                groups[row.order_group].append(row)
+            else:
+                assert row.status != Status.PENDING or row.due_at is not None, "an unordered delivery is blocked"
+        for group in groups.values():
+            ready = [row for row in group if row.status == Status.PENDING and row.due_at is not None]
+            assert len([row for row in ready if row.trigger != Trigger.RESEND]) <= 1, "two deliveries of a group"
+            assert ready or group[0].status == Status.HELD, "a group stalls"
+
+    async def finish(self) -> None:
+        """Let all deliveries end."""
+        self.success_rate = 1.0
+        for seq in self.replays:
+            if (await stored(self.world, seq)).state is ReplayState.PAUSED:
+                await change_state(self.world, seq, ReplayState.RUNNING)
+        self.is_paused = False
+        await Owner(self.world).enable(self.seq, HeldAction.SEND)
+        for _ in range(20):
+            await self.world.run_for(10 * SECOND)
+            await self.check_rows()
+            if not {Status.PENDING, Status.HELD} & {Status(row.status) for row in await self.rows()}:
+                break
+        statuses = {row.event_seq: Status(row.status) for row in await self.rows()}
+        for each in self.accepted:
+            status = statuses[each.seq]
+            if status is Status.CANCELLED:
+                assert each.event_id in self.ends
+            elif status is Status.FAILED:
+                assert each.expires_at is not None or len(self.attempts_of(each)) >= ATTEMPTS_MAX
+            else:
+                assert status is Status.DELIVERED, f"{each} has not ended"
+
+    def attempts_of(self, of: Accepted) -> list[Sent]:
+        return [each for each in self.sent if each.event_id == of.event_id]
+
+    def may_have_ended(self, of: Accepted, at: int) -> bool:
+        """Whether a delivery may have ended at a time, by what its receiver and its owner know."""
+        if self.ends.get(of.event_id, at + 1) <= at or (of.expires_at or at + MINUTE) <= at + RETRY_MS_MAX:
+            return True
+        past = [each for each in self.attempts_of(of) if each.ended_at <= at]
+        return any(each.succeeded for each in past) or len(past) >= ATTEMPTS_MAX
+
+    def check_order(self) -> None:
+        groups = defaultdict(list)
+        for each in self.accepted:
+            if each.group is not None and each.event_id not in self.resent:
+                groups[each.group].append(each)
+        for group in groups.values():
+            places = {each.event_id: place for place, each in enumerate(group)}
+            own = [each for each in self.sent if each.event_id in places]
+            for one, other in pairwise(own):
+                assert one.ended_at <= other.began_at, "two attempts of a group at the same time"
+            for each in own:
+                for earlier in group[: places[each.event_id]]:
+                    assert self.may_have_ended(earlier, each.began_at), f"{each} overtook {earlier}"
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS * EPISODES, EPISODES))
+async def test_order_groups_keep_their_order(first: int, place: Place) -> None:
+    async with World(place, delays_ms=DELAYS_MS) as world:
+        for seed in range(first, first + EPISODES):
+            try:
+                await Episode(world, seed).run()
+            except BaseException as error:
+                error.add_note(f"seed {seed}")
+                raise
