@@ -51,6 +51,8 @@ class Plan:
     first_seq: int = FIRST_SEQ
     body_bytes: int = 1024
     """Body size of an event."""
+    keys: int = 0
+    """The number of ordering keys; 0: events have no key."""
     accepted_file: str = ""
     """The file for accepted sequence numbers, eight bytes each."""
 
@@ -88,8 +90,9 @@ class Writer:
         # 10 and 19 are the digits of a number and a timestamp.
         room = plan.body_bytes - len(self._starts[0] + start + b'","seq":,"t":,"pad":""}}}') - 2 * 10 - 19
         self._starts = [head + start for head in self._starts]
-        self._end = b',"pad":"%b"}}}' % (b"x" * max(0, room))
-        length = len(self._starts[0]) + 10 + len(b'","seq":') + 10 + len(b',"t":') + 19 + len(self._end)
+        end = b',"pad":"%b"}}' % (b"x" * max(0, room))
+        self._ends = [end + b',"ordering_key":"%04d"}' % key for key in range(plan.keys)] or [end + b"}"]
+        length = len(self._starts[0]) + 10 + len(b'","seq":') + 10 + len(b',"t":') + 19 + len(self._ends[0])
         assert len({len(head) for head in self._starts}) == 1, "account IDs have different lengths"
         if plan.batch > 1:
             length = len(b'{"events":[]}') + plan.batch * length + plan.batch - 1
@@ -118,10 +121,11 @@ class Writer:
                 seq,
                 seq,
                 sent_at,
-                self._end,
+                self._ends[seq % len(self._ends)],
             )
         events = [
-            b'%b%d","seq":%d,"t":%d%b' % (self._starts[number % count], number, number, sent_at, self._end)
+            b'%b%d","seq":%d,"t":%d%b'
+            % (self._starts[number % count], number, number, sent_at, self._ends[number % len(self._ends)])
             for number in range(seq, seq + self._plan.batch)
         ]
         return b'%b{"events":[%b]}' % (self._heads[0], b",".join(events))

@@ -136,10 +136,11 @@ class Scene(AbstractContextManager["Scene"]):
         connections: int | None = None,
         rate: float = 0.0,
         batch: int = 1,
+        keys: int = 0,
         drain_s: float = DRAIN_S,
     ) -> Measurement:
         """Run the load for `secs`, wait for all deliveries, and return the counts."""
-        load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch)
+        load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch, keys=keys)
         self.receiver.reset()
         roots = [server.pid for server in self.servers]
         cpu, others, began = sum(map(cpu_s, roots)), Others(*self.others), time.monotonic()
@@ -179,7 +180,7 @@ class Scene(AbstractContextManager["Scene"]):
     # ---- the parts of a run, for rows that interfere with it
 
     def begin(
-        self, *, secs: float, connections: int | None = None, rate: float = 0.0, batch: int = 1
+        self, *, secs: float, connections: int | None = None, rate: float = 0.0, batch: int = 1, keys: int = 0
     ) -> subprocess.Popen[bytes]:
         """Start the generator. It connects before it sends."""
         plan = Plan(
@@ -192,6 +193,7 @@ class Scene(AbstractContextManager["Scene"]):
             batch=batch,
             first_seq=self._seq,
             body_bytes=BODY_BYTES,
+            keys=keys,
             accepted_file=str(self.directory / "accepted"),
         )
         file = self.directory / "plan.json"
