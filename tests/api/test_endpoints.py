@@ -61,6 +61,7 @@ def test_an_endpoint_is_created_updated_and_deleted(server: Any) -> None:
         "description": "Pitching",
         "event_types": ["movement.*", "athlete.updated"],
         "headers": {"X-Jwt": "********", "Accept": "text/plain"},
+        "filter": None,
         "auth": None,
         "rate_limit_per_second": 5,
         "max_in_flight": 2,

@@ -80,7 +80,7 @@ async def create_sign_in_link(
     caller: CallerOf,
     sent: Annotated[Sent, Depends(BodyReader(SignInLinkNew, required=False))],
 ) -> LinkView:
-    """Requires an operator key. The link works once, and signs an operator in.
+    """Requires an operator key. The link signs an operator in, once and within 5 minutes.
 
     With `read_only`, the operator can only read. Revoking the key ends the link and the session.
     """
