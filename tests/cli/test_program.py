@@ -100,6 +100,7 @@ def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
         (["deliveries", "--limit", "0"], "Invalid value for '--limit': ", "uplift-server deliveries list"),
         (["accounts", "create", "--nonsense"], "No such option: --nonsense", "uplift-server accounts create"),
         (["keys", "show"], "No such command 'show'", "uplift-server keys"),
+        (["accounts", "updat", "x"], "No such command 'updat'. Did you mean 'update'?", "uplift-server accounts"),
         (["events", "explain"], "Missing argument", "uplift-server events explain"),
     ],
 )

@@ -69,7 +69,9 @@ def list_accounts(session: Session, limit: Limit = 50, wide: Wide = False) -> No
 def show_account(session: Session, account: NamedAccount) -> None:
     """Show an account."""
     with reach(session.config()) as client:
-        session.output.fields(lookup.account(client, account))
+        found = lookup.account(client, account)
+    session.output.streams = True
+    session.output.fields(found)
 
 
 @command(

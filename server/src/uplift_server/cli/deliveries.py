@@ -325,7 +325,9 @@ def show_attempt(
 ) -> None:
     """Show an attempt with its request and response."""
     with reach(session.config()) as client:
-        session.output.fields(lookup.attempt(client, attempt, lookup.owner(client, account)))
+        found = lookup.attempt(client, attempt, lookup.owner(client, account))
+    session.output.streams = True
+    session.output.fields(found)
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:

@@ -96,7 +96,9 @@ def list_endpoints(
 def show(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Show an endpoint with its health."""
     with reach(session.config()) as client:
-        show_endpoint(session.output, lookup.endpoint(client, endpoint, lookup.owner(client, account)))
+        found = lookup.endpoint(client, endpoint, lookup.owner(client, account))
+    session.output.streams = True
+    show_endpoint(session.output, found)
 
 
 @command(

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Protocol
 
 import typer
@@ -18,6 +19,7 @@ _EXIT_CODES: Final = (
     " 75 temporary failure (try again later), 130 stopped by Ctrl-C."
 )
 _NOUNS: Final = "Nouns: `{0} deliveries` lists deliveries, and `{0} deliveries ID` shows one."
+_SIMILARITY_LEAST: Final = 0.8
 _SHELLS: Final = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
 _HELP: Final = frozenset({"-h", "--help"})
 
@@ -53,7 +55,9 @@ class Noun(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the omitted subcommand."""
         if not args or (args[0] not in self.commands and args[0] not in _HELP):
-            named = "show" in self.commands and self._has_argument(ctx, args)
+            # A mistyped subcommand is not an ID: typer then suggests the right one.
+            mistyped = args and get_close_matches(args[0], self.commands, cutoff=_SIMILARITY_LEAST)
+            named = "show" in self.commands and not mistyped and self._has_argument(ctx, args)
             if named or not args or args[0].startswith("-"):
                 args = ["show" if named else "list", *args]
         return super().parse_args(ctx, args)
