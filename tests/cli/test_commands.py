@@ -1,6 +1,11 @@
 """Basic commands: their requests and output."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +131,26 @@ def test_send_counts_the_events_of_a_file_without_a_response(api: FakeApi) -> No
     error = json.loads(result.stderr)["error"]
     assert error["cause"] == "the server did not respond to 2 of the events"
     assert "correct" not in error["remedy"]
+
+
+def test_an_interrupted_send_does_not_wait_for_the_server(api: FakeApi) -> None:
+    reached = threading.Event()
+
+    def busy(_: object) -> tuple[int, object, dict[str, str]]:
+        reached.set()
+        return 503, {}, {}
+
+    api.responses["POST /v1/events/batch"] = busy
+    program = str(Path(sys.executable).with_name("uplift-server"))
+    with subprocess.Popen([program, "send", "--file", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"type": "a.b", "data": {}, "account": "acc_1"}\n')
+        process.stdin.flush()
+        assert reached.wait(60)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert time.monotonic() - began < 20
 
 
 def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:

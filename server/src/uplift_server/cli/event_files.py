@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -23,6 +23,8 @@ from uplift_webhooks.cli.kit.inputs import input_name
 from uplift_webhooks.cli.kit.output import Output
 
 _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at", "ordering_key"})
+INTERRUPTED_SECONDS_MAX: Final = 1.0
+"""How long an interrupted command waits for the events that it has read."""
 _REPORTED_MAX: Final = 10
 """Maximum number of rejected lines in the output."""
 _REPEAT: Final = "repeat the command: it does not send the other lines again"
@@ -39,16 +41,26 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
         with results.drawn():
             try:
                 with Emitter(client.api_url, client.api_key, account) as emitter:
-                    for number, line in _lines(file, source):
-                        event = _event(source, number, line)
-                        try:
-                            future = emitter.send(event.pop("type"), event.pop("data"), **event)
-                        except ValueError as error:
-                            raise _wrong(source, number, str(error).rstrip(".")) from error
-                        future.add_done_callback(partial(results.note, number, len(line)))
+                    try:
+                        _send_lines(emitter, file, source, results)
+                    except KeyboardInterrupt:
+                        # The repeated command sends the rest.
+                        with suppress(EventsRejected, TimeoutError):
+                            emitter.close(INTERRUPTED_SECONDS_MAX)
+                        raise
             except EventsRejected:
                 pass  # `results` reports them with their lines.
     results.report(source)
+
+
+def _send_lines(emitter: Emitter, file: BinaryIO, source: str, results: "_Results") -> None:
+    for number, line in _lines(file, source):
+        event = _event(source, number, line)
+        try:
+            future = emitter.send(event.pop("type"), event.pop("data"), **event)
+        except ValueError as error:
+            raise _wrong(source, number, str(error).rstrip(".")) from error
+        future.add_done_callback(partial(results.note, number, len(line)))
 
 
 @contextmanager
