@@ -55,6 +55,21 @@ def test_an_erasure_is_audited_without_the_object_id(owner: Owner) -> None:
     assert "athlete-1" not in str(entry)
 
 
+def test_operators_erase_events_of_deleted_accounts(owner: Owner) -> None:
+    """The events stay until retention."""
+    operator = owner.server.operator
+    owner.server.event(owner.account, {owner.endpoint: Status.PENDING}, object_id="athlete-1")
+    assert operator.delete(f"/v1/accounts/{owner.account}").status == 204
+    counted = operator.post(path(owner), {"object_id": "athlete-1", "dry_run": True})
+    assert counted.json["events"] == 1
+    made = operator.post(path(owner), {"object_id": "athlete-1"})
+    assert made.status == 202
+    assert operator.get(f"{path(owner)}/{made.json['id']}").json == made.json
+    assert operator.get(path(owner)).json["data"] == [made.json]
+    unknown = f"/v1/accounts/acc_{'0' * 32}/erasures"
+    assert operator.post(unknown, {"object_id": "athlete-1"}).code == "not_found"
+
+
 @pytest.mark.parametrize(
     ("body", "problems"),
     [

@@ -14,7 +14,7 @@ from uplift_server.service.events import object_id_problems
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
 from uplift_server.service.rejections import as_conflict, not_found, require_valid
-from uplift_server.store import audit, erasures
+from uplift_server.store import accounts, audit, erasures
 from uplift_server.store.contract import Transaction
 from uplift_server.store.erasures import Erasure, Found, NewErasure
 from uplift_server.store.errors import Conflict
@@ -96,13 +96,13 @@ class Erasures:
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Erasure]:
         """Return the account's erasures, newest first."""
-        account_seq = self._account(caller, account).seq
+        account_seq = (await self._account(caller, account)).seq
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: erasures.page(c, account_seq, request))
 
     async def get(self, caller: Caller, account: str, erasure: str) -> Erasure:
         """Return an erasure. Raises NotFound."""
-        account_seq = self._account(caller, account).seq
+        account_seq = (await self._account(caller, account)).seq
         erasure_id = ids.parse_prefixed(ids.ERASURE, erasure)
         if erasure_id is not None:
             found = await self._context.database.read(lambda c: erasures.get(c, account_seq, erasure_id))
@@ -153,7 +153,7 @@ class Erasures:
 
     async def _choose(self, caller: Caller, account: str, draft: ErasureDraft, problems: Sequence[Problem]) -> _Chosen:
         """Return the account and the events of a draft. Raises Invalid with all problems."""
-        found = self._account(caller, account)
+        found = await self._account(caller, account)
         object_id, given = draft.object_id, draft.event_ids
         is_unreadable = any(each.field.partition(".")[0] in {"object_id", "event_ids"} for each in problems)
         wrong = [*problems, *([] if is_unreadable else _draft_problems(draft))]
@@ -167,8 +167,14 @@ class Erasures:
         numbers = tuple(sorted(seqs.values()))
         return _Chosen(found, None, None, numbers, len(wanted) - len(seqs), max(numbers, default=0))
 
-    def _account(self, caller: Caller, account: str) -> Account:
+    async def _account(self, caller: Caller, account: str) -> Account:
+        """Return an account. Operators also find a deleted one by its ID, because its events stay until retention."""
         caller.require_right(Right.DATA_ERASE)
+        account_id = ids.parse_prefixed(ids.ACCOUNT, account)
+        if account_id is not None and caller.principal.is_operator:
+            found = await self._context.database.read(lambda c: accounts.get_including_deleted(c, account_id))
+            if found is not None:
+                return found
         return self._context.find_account(caller, account)
 
     def _digest(self, account: Account, object_id: str) -> str:

@@ -16,7 +16,6 @@ from uplift_server.core.ids import ERASURE, prefixed
 from uplift_server.core.limits import ERASURES_UNFINISHED_PER_ACCOUNT_MAX
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.store import audit, event_objects
-from uplift_server.store.accounts import require
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
@@ -99,8 +98,9 @@ class Step(NamedTuple):
 
 
 def create(connection: Connection, new: NewErasure) -> Erasure:
-    """Store an erasure. Raises Conflict if the account was deleted or has too many unfinished erasures."""
-    require(connection, new.account_seq)
+    """Store an erasure. Raises Conflict if the account, which may be deleted, has too many unfinished erasures."""
+    # The lock keeps the count valid.
+    connection.execute(sa.select(accounts.c.seq).where(accounts.c.seq == new.account_seq).with_for_update())
     own = (erasures.c.account_seq == new.account_seq, sa.text(_UNFINISHED))
     running = connection.scalar(sa.select(sa.func.count()).select_from(erasures).where(*own)) or 0
     if running >= ERASURES_UNFINISHED_PER_ACCOUNT_MAX:
