@@ -232,6 +232,14 @@ def test_steps_grow_with_the_elements_and_the_alternatives() -> None:
     assert steps({"a": [2]}, {"a": [[] for _ in range(1000)]}) >= 1000
 
 
+@pytest.mark.parametrize("name", ["prefix", "suffix"])
+def test_steps_grow_with_the_length_of_prefixes_and_suffixes(name: str) -> None:
+    """A comparison of texts with characters of different width takes a time per character."""
+    long = [{name: "x" * 1000 + str(number)} for number in range(7)]
+    assert steps({"a": long}, {"a": ["x"] * 100}) > 1000
+    assert steps({"a": [{name: str(number)} for number in range(7)]}, {"a": ["x"] * 100}) < 300
+
+
 def test_an_expensive_evaluation_ends() -> None:
     expensive = Filter(filter_text({"a": {"$or": [{"b": [number]} for number in range(60)]}}))
     budget = Budget(10_000)

@@ -191,6 +191,22 @@ async def test_many_expensive_filters_do_not_take_long(place: Place) -> None:
         assert len(await world.deliveries()) == world.parts.counters.filter_budget_exceeded == 40
 
 
+@pytest.mark.timing
+async def test_many_filters_with_long_prefixes_do_not_take_long(place: Place) -> None:
+    async with World(place) as world:
+        common = "a" * 1100
+        found = []
+        for number in range(300):
+            prefixes = [{"prefix": f"{common}{number}-{n}"} for n in range(7)]
+            found.append(await world.endpoint(f"{number}.test", filter_text=filter_text({"a": prefixes})))
+        # The comparison with wider characters is the slowest.
+        data = json.dumps({"a": [common + "€"] * 220}, ensure_ascii=False).encode()
+        assert len(data) <= EVENT_DATA_BYTES_MAX
+        began = time.perf_counter()
+        accepting(found, data, EngineCounters())
+        assert time.perf_counter() - began < 2 * EVENT_SECONDS_MAX
+
+
 async def test_a_rejected_evaluation_leaves_the_budget_to_other_filters(place: Place) -> None:
     async with World(place) as world:
         large = [await world.endpoint(f"{n}.test", filter_text=filter_text({"a": [n, "x"]})) for n in range(10)]

@@ -33,8 +33,10 @@ _BOUNDS_MAX: Final = 2
 """The maximum number of comparisons in `numeric`."""
 _MISSING: Final = object()
 """The value of a field that the data does not have."""
-_TEXTS_PER_STEP: Final = 8
-"""How many prefixes or suffixes take as long as one step."""
+_CHARACTERS_PER_STEP: Final = 512
+"""How many characters of prefixes or suffixes take as long as one step. Worst case: the value has wider characters."""
+_CHARACTERS_PER_TEXT: Final = 64
+"""The characters that take as long as one more prefix or suffix."""
 
 
 class BudgetExceeded(Exception):
@@ -228,7 +230,8 @@ class _Alternatives:
         self._exists = any(each.get(_EXISTS) is True for each in operators)
         self._is_missing = any(each.get(_EXISTS) is False for each in operators)
         self._has_only_values = not operators
-        self.cost = 1 + (len(self._prefixes) + len(self._suffixes)) // _TEXTS_PER_STEP + 2 * len(self._bounds)
+        characters = sum(_CHARACTERS_PER_TEXT + len(text) for text in self._prefixes + self._suffixes)
+        self.cost = 1 + characters // _CHARACTERS_PER_STEP + 2 * len(self._bounds)
         """The steps for one value."""
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
