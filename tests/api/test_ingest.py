@@ -255,7 +255,7 @@ def test_messages_suggest_types_fields_and_the_header_of_the_account(operator: C
 @pytest.mark.parametrize("data", [{}, {"object": {}}])
 def test_built_in_types_reject_an_empty_object(operator: Client, data: Any) -> None:
     for event_type in operator.get("/v1/event-types")["data"]:
-        if not event_type["name"].startswith("test."):
+        if not event_type["name"].startswith("test.") and event_type["group"] != "operational":
             rejected = operator.post("/v1/events", {"type": event_type["name"], "data": data})
             assert {code for _, code in problems(rejected)} == {"schema_mismatch"}, event_type["name"]
 
@@ -282,9 +282,9 @@ def test_concurrent_requests_create_one_event(operator: Client) -> None:
 def test_nobody_can_send_operational_events(operator: Client) -> None:
     for name in sorted(OPERATIONAL_TYPES):
         sent = event(type=name, data={"object": {"id": "ep_1", "account": "acc_1"}})
-        assert ("type", "event_type_reserved") in problems(operator.post("/v1/events", sent))
+        assert problems(operator.post("/v1/events", sent)) == {("type", "event_type_reserved")}
         batch = operator.post("/v1/events/batch", {"events": [sent]})
-        assert ("events.0.type", "event_type_reserved") in problems(batch)
+        assert problems(batch) == {("events.0.type", "event_type_reserved")}
 
 
 def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client) -> None:

@@ -179,7 +179,8 @@ class Ingest:
             return None
         if name in OPERATIONAL_TYPES:
             problems.append(reserved_event_type(name, f"{prefix}type"))
-        elif event_type.archived:
+            return None
+        if event_type.archived:
             problems.append(archived_event_type(name, f"{prefix}type"))
         return event_type
 
