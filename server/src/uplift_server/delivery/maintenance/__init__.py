@@ -1,1 +1,1 @@
-"""Periodic work: retention, statistics, expiry of old secrets."""
+"""Periodic work: retention, erasures, statistics, expiry of old secrets, operational events."""
