@@ -73,6 +73,23 @@ def test_a_healthy_database_passes() -> None:
     assert found["secret key"][1] == "decrypts all 1 encrypted secrets and headers"
 
 
+def test_a_missing_operations_account_is_found() -> None:
+    with closing(connect(database(), read_only=False)) as raw:
+        raw.execute(
+            "INSERT INTO accounts (id, name, contact_emails, created_at, updated_at, uid)"
+            " VALUES (?, 'Operations', '[]', 0, 0, 'operations')",
+            (b"o" * 16,),
+        )
+    for account in ("operations", "acc_" + (b"o" * 16).hex()):
+        assert examine(UPLIFT_OPERATIONS_ACCOUNT=account)[1]["operations account"][0] == "ok"
+    for account in ("operation", "acc_" + "00" * 16):
+        code, found = examine(UPLIFT_OPERATIONS_ACCOUNT=account)
+        assert code == 1
+        result, text = found["operations account"]
+        assert result == "fail"
+        assert account in text
+
+
 def test_a_wrong_encryption_key_is_found() -> None:
     database(encrypted_with="d3JvbmcgICAgICAgICAgICAgICAgICAgICAgICAgICE=")
     assert examine()[1]["secret key"] == ("fail", "cannot decrypt 1 of 1 encrypted secrets and headers")

@@ -23,9 +23,9 @@ from uplift_server.service.diagnostics import (
     disk_finding,
     dns_finding,
     egress_findings,
-    held_findings,
     mail_findings,
     nearest_existing,
+    stored_findings,
 )
 from uplift_server.store import inspection, schema_version
 from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key
@@ -66,7 +66,7 @@ def examine(session: Session) -> Iterator[Finding]:
     elif server_runs(config):
         yield disk_finding(config)
         yield _server(config)
-        yield from held_findings(config)
+        yield from stored_findings(config)
     else:
         yield disk_finding(config)
         yield _port(config)
@@ -205,7 +205,7 @@ def _postgresql(config: Config) -> Iterator[Finding]:
             remedy = "set UPLIFT_SECRET_KEY to the same key as on the other servers"
             unbound = asyncio.run(accepts_unbound(config.database_url))
             yield _opening(config, asyncio.run(encrypted_values(config.database_url)), remedy, unbound=unbound)
-            yield from held_findings(config)
+            yield from stored_findings(config)
     except Unavailable as error:
         remedy = "check pg_stat_activity for locks and long queries"
         yield Finding("database", "fail", str(error), remedy)
@@ -238,7 +238,7 @@ def _contents(config: Config, path: Path) -> Iterator[Finding]:
     if revision != schema_version.HEAD:
         return
     yield _key(config, path)
-    yield from held_findings(config)
+    yield from stored_findings(config)
 
 
 def _key(config: Config, path: Path) -> Finding:

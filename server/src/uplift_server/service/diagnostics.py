@@ -21,7 +21,7 @@ from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.sending.http.proxy import Proxy
 from uplift_server.service.startup import OPERATIONS_ACCOUNT_FIX
 from uplift_server.store import inspection
-from uplift_server.store.errors import Unavailable
+from uplift_server.store.errors import Rejected, Unavailable
 
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
@@ -42,8 +42,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
         yield from database_findings(config.database_url, config.shown_database)
     else:
         yield disk_finding(config)
-    yield from held_findings(config)
-    yield from operations_findings(config)
+    yield from stored_findings(config)
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
@@ -82,6 +81,12 @@ def _held(config: Config) -> inspection.Held:
     return asyncio.run(of_postgresql.held(config.database_url, limit=HELD_COUNTED_MAX))
 
 
+def stored_findings(config: Config) -> Iterator[Finding]:
+    """Check the content of the database: held deliveries, and the operations account."""
+    yield from held_findings(config)
+    yield from operations_findings(config)
+
+
 def held_findings(config: Config) -> Iterator[Finding]:
     """Count the held deliveries, which retention never removes."""
     try:
@@ -113,7 +118,7 @@ def operations_findings(config: Config) -> Iterator[Finding]:
         return
     try:
         exists = _has_account(config, account)
-    except Unavailable as error:
+    except (Unavailable, Rejected) as error:
         text = f"cannot read the accounts: {error}"
         yield Finding("operations account", "warn", text, "run the checks again in a moment")
         return
