@@ -6,6 +6,7 @@ from tests.engines import Place
 
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.events.catalog import EVENT_TYPES
+from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.listening.audience import Audience, NoAnnouncer
 from uplift_server.delivery.listening.relay import Relay
@@ -62,6 +63,37 @@ async def test_the_next_start_completes_the_catalog(
             await start_server(place, [])
     context = await start_server(place, [])
     assert set(context.cache.event_types) == {each.name for each in EVENT_TYPES}
+
+
+async def test_a_catalog_of_an_earlier_release_gets_the_operational_types(place: Place) -> None:
+    """A type with one of these names stays as it is. Other built-in types that are missing were deleted on purpose."""
+    place.prepare()
+    database = place.database()
+    await database.open()
+    for name, archived in (("stadium.opened", False), ("delivery.failed", True)):
+        await database.write(
+            lambda c, name=name, archived=archived: event_types.put(
+                c, name=name, group="own", description="Own.", schema=None, example=None, api_version="1",
+                archived=archived, now=1,
+            )
+        )  # fmt: skip
+    await database.close()
+    for _ in range(2):
+        found = (await start_server(place, [])).cache.event_types
+        assert set(found) == {"stadium.opened", *OPERATIONAL_TYPES}
+        assert found["delivery.failed"].record.group == "own"
+        assert found["delivery.failed"].archived
+        assert found["endpoint.warned"].record.group == "operational"
+
+
+async def test_a_deleted_operational_type_is_not_added_again(place: Place) -> None:
+    await start_server(place, [])
+    database = place.database()
+    await database.open()
+    assert await database.write(lambda c: event_types.delete(c, "endpoint.warned", now=1))
+    await database.close()
+    found = (await start_server(place, [])).cache.event_types
+    assert set(found) == {each.name for each in EVENT_TYPES} - {"endpoint.warned"}
 
 
 async def test_the_next_start_creates_an_operator_key_that_is_kept(

@@ -195,6 +195,21 @@ def test_the_form_groups_event_types_and_keeps_other_patterns() -> None:
     assert found[1].types[0].text == "First."
 
 
+def test_the_form_lists_operational_events_separately_with_a_note() -> None:
+    names = ["delivery.failed", "delivery.planned", "a.one", "endpoint.warned"]
+    found = groups([event_type(each) for each in names], ["endpoint.warned", "endpoint.*"])
+    assert [group.title for group in found] == ["a", "delivery", "Operational events", "Other patterns"]
+    assert [(each.pattern, each.chosen) for each in found[2].types] == [
+        ("delivery.failed", False),
+        ("endpoint.warned", True),
+    ]
+    assert found[2].whole is None
+    assert found[2].note
+    assert not found[0].note
+    assert [each.pattern for each in found[1].types] == ["delivery.planned"]
+    assert [each.pattern for each in found[3].types] == ["endpoint.*"]
+
+
 def test_types_of_a_selected_group_are_not_stored_twice() -> None:
     form = Form([("event_types", each) for each in ("a.one", "a.*", "ab.one", "a.one.*", "c")])
     draft, problems = draft_of(form)
