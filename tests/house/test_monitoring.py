@@ -37,7 +37,7 @@ VALUES = {
     "status": {each.text for each in Status},
     "held_up_by": {*HeldUpBy},
     "role": {*ProcessRole},
-    "kind": {"due", "later", "leased", "held"},
+    "kind": {"due", "later", "leased", "held", "blocked"},
     "state": {"unknown", "healthy", "failing", "warned", "paused", "disabled", "running"},
 }
 PROMETHEUS_LABELS = {"job", "instance", "le"}

@@ -19,7 +19,7 @@ AT = 1_764_000_000_000
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 STORED = DatabaseReading(
     read_at=AT - 500,
-    waiting={"due": 1, "later": 2, "leased": 3, "held": 4},
+    waiting={"due": 1, "later": 2, "leased": 3, "held": 4, "blocked": 5},
     pending=6,
     oldest_due_at={"server": AT - 1_500, "endpoint": None, "probe": AT + 1},
     emails_waiting=5,

@@ -373,7 +373,7 @@ def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None
         row = {"event_seq": event, "endpoint_seq": endpoint, "account_seq": 1, "status": status}
         connection.execute(sa.insert(tables.deliveries).values(**row, due_at=due_at, lease_owner=process_id))
 
-    assert backlog.count(connection, now=10, limit=9) == (0, 0, 0)
+    assert backlog.count(connection, now=10, limit=9) == (0, 0, 0, 0)
     for event, endpoint in ((1, 1), (2, 1), (3, 7)):
         add_delivery(event, endpoint, Status.PENDING, 10)
     for event, endpoint in ((4, 1), (5, 8)):
@@ -382,9 +382,10 @@ def test_the_backlog_is_counted_up_to_a_limit(connection: sa.Connection) -> None
         add_delivery(event, endpoint, Status.HELD, None)
     add_delivery(10, 1, Status.PENDING, 10, process_id=1)
     add_delivery(11, 1, Status.DELIVERED, None)
-    assert backlog.count(connection, now=10, limit=9) == (3, 2, 4)
-    assert backlog.count(connection, now=9, limit=9) == (0, 5, 4)
-    assert backlog.count(connection, now=11, limit=3) == (3, 0, 3)
+    add_delivery(12, 1, Status.PENDING, None)
+    assert backlog.count(connection, now=10, limit=9) == (3, 2, 4, 1)
+    assert backlog.count(connection, now=9, limit=9) == (0, 5, 4, 1)
+    assert backlog.count(connection, now=11, limit=3) == (3, 0, 3, 1)
     assert database_state.read(connection, now=10, limit=9).leased == 1
 
 

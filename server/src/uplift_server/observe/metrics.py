@@ -107,7 +107,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     # ---- backlog
     Metric("uplift_deliveries_waiting", "gauge",
            "Deliveries in the database by kind: due (due), scheduled for later (later), leased by a process (leased),"
-           " or held for a paused or disabled endpoint (held). Each count stops at 100,000",
+           " held for a paused or disabled endpoint (held), or waiting for another delivery of an ordered endpoint"
+           " (blocked). Each count stops at 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker is running",

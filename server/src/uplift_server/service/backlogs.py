@@ -151,7 +151,13 @@ class Backlogs:
             self._last = Reading(
                 DatabaseReading(
                     read_at=began,
-                    waiting={"due": backlog.due, "later": backlog.later, "leased": found.leased, "held": backlog.held},
+                    waiting={
+                        "due": backlog.due,
+                        "later": backlog.later,
+                        "leased": found.leased,
+                        "held": backlog.held,
+                        "blocked": backlog.blocked,
+                    },
                     pending=None if found.totals is None else sum(each.pending for each in found.totals.values()),
                     oldest_due_at=self._own_oldest_due(due),
                     emails_waiting=found.mails,

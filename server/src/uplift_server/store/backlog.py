@@ -1,4 +1,4 @@
-"""The number of due, scheduled and held deliveries of all accounts, counted up to a limit."""
+"""The number of due, scheduled, held and blocked deliveries of all accounts, counted up to a limit."""
 
 from typing import Final, NamedTuple
 
@@ -36,6 +36,8 @@ class Backlog(NamedTuple):
     later: int
     """Scheduled for later."""
     held: int
+    blocked: int
+    """Waiting for another delivery of their order group."""
 
 
 def leased(connection: Connection, *, limit: int) -> dict[int, int]:
@@ -53,11 +55,12 @@ def count(connection: Connection, *, now: int, limit: int) -> Backlog:
         # Without table statistics, SQLite scans all deliveries of the endpoints.
         named = f"deliveries d INDEXED BY {index}" if connection.dialect.name == "sqlite" else "deliveries d"
         query = sa.text(_COUNT.format(table=named, part=part, more=more))
-        values = {"limit": limit} | ({"now": now} if more else {})
+        values = {"limit": limit} | ({"now": now} if ":now" in more else {})
         return int(connection.scalars(query, values).one())
 
     return Backlog(
         count_rows("deliveries_due", _WAITING, " AND d.due_at <= :now"),
         count_rows("deliveries_due", _WAITING, " AND d.due_at > :now"),
         count_rows("deliveries_held", _HELD),
+        count_rows("deliveries_due", _WAITING, " AND d.due_at IS NULL"),
     )
