@@ -1,11 +1,13 @@
 """Filters of endpoints in the engine: only matching events have deliveries, and no filter blocks the process."""
 
+import asyncio
 import contextlib
 import json
 import random
 import re
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,28 @@ async def test_a_replay_skips_rejected_events_quickly(place: Place) -> None:
         assert len(sent_events(world)) == 1
         done = await stored(world, job)
         assert (done.state, counts(done)) == (ReplayState.COMPLETED, (1500, 1, 0, 1499))
+
+
+@pytest.mark.timing
+async def test_a_replay_with_an_expensive_filter_does_not_hold_the_event_loop(place: Place) -> None:
+    async with World(place, delays_ms=()) as world:
+        for _ in range(200):
+            await accept(world, {"a": [{}] * 240})
+        pattern = {"a": {"$or": [{"b": [n]} for n in range(60)]}}
+        endpoint = await world.endpoint(HOST, filter_text=filter_text(pattern))
+        turns: list[float] = []
+
+        async def note_turns() -> None:
+            while True:
+                turns.append(time.perf_counter())
+                await asyncio.sleep(0.001)
+
+        noting = asyncio.create_task(note_turns())
+        job = await replay(world, endpoint, statuses=(), missing=True)
+        await world.run_for(4 * SECOND)
+        noting.cancel()
+        assert counts(await stored(world, job)) == (200, 0, 0, 200)
+        assert max(later - earlier for earlier, later in pairwise(turns)) < SLACK * EVENT_SECONDS_MAX
 
 
 def filled(item: str, *, before: str = '{"a":[', after: str = "]}") -> bytes:

@@ -33,6 +33,11 @@ class FilterEvaluation:
         except (ValueError, RecursionError):
             self._data = _NOT_READABLE
 
+    @property
+    def steps_taken(self) -> int:
+        """The number of steps of all evaluated filters."""
+        return FILTERS_STEPS_MAX - self._steps
+
     def mismatch(self, pattern: Filter) -> str | None:
         """Return the path in the body that does not match, or None if the endpoint receives the event."""
         # Endpoints with the same filter share its compiled form.

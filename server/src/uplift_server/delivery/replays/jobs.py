@@ -6,7 +6,7 @@ outcome.
 
 import asyncio
 import math
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -45,6 +45,8 @@ their bodies.
 """
 FILTERED_AHEAD: Final = 200
 """The number of missing events to read ahead if the endpoint has a filter, because it may reject most of them."""
+FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
+"""The steps of filters in a round, because they block the event loop. One evaluation may exceed them."""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
 """The time between two releases of a job. Each is a commit that new events wait for."""
@@ -113,6 +115,8 @@ class ReplayJobs:
         self._jobs: dict[int, _Job] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+        self._filter_steps = 0
+        """The steps of filters that this round may still take."""
         self.stepping = 0
         """The number of jobs in the current round."""
 
@@ -184,6 +188,7 @@ class ReplayJobs:
             due = sorted((job for job in self._jobs.values() if job.next_at <= now), key=_next_at)[:JOBS_PER_ROUND_MAX]
             if due:
                 self.stepping = len(due)
+                self._filter_steps = FILTER_STEPS_PER_ROUND_MAX
                 await asyncio.gather(*map(self._step, due))
                 self.stepping = 0
             else:
@@ -309,19 +314,30 @@ class ReplayJobs:
         more = await self._database.read_replay_batch(
             replay, first=first, rows=AHEAD_ROWS, limit=limit, body_bytes_max=AHEAD_BODY_BYTES_MAX
         )
-        found = more.candidates if pattern is None else self._accepted(more.candidates, pattern)
-        job.ahead = ReplayBatch([*job.ahead.candidates, *found], more.through)
+        if pattern is not None:
+            more = self._accepted(more, first, pattern)
+        job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
-    def _accepted(self, candidates: Iterable[Candidate], pattern: Filter) -> list[Candidate]:
-        """Return the candidates without missing events that the endpoint's filter rejects."""
-        found = []
-        for each in candidates:
-            evaluation = None if each.completed_at is not None else FilterEvaluation(data_of(each.delivery.body))
-            if evaluation is None or evaluation.mismatch(pattern) is None:
+    def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
+        """Return the batch from the event `first` without missing events that the endpoint's filter rejects.
+
+        It ends early if the round has taken its steps.
+        """
+        found: list[Candidate] = []
+        through = first - 1
+        for each in batch.candidates:
+            if self._filter_steps <= 0:
+                return ReplayBatch(found, through)
+            through = each.delivery.event_seq
+            if each.completed_at is not None:
                 found.append(each)
-            if evaluation is not None:
-                self._counters.filter_budget_exceeded += evaluation.exceeded
-        return found
+                continue
+            evaluation = FilterEvaluation(data_of(each.delivery.body))
+            if evaluation.mismatch(pattern) is None:
+                found.append(each)
+            self._filter_steps -= evaluation.steps_taken
+            self._counters.filter_budget_exceeded += evaluation.exceeded
+        return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
         """Keep the result of a write, unless the replay has changed since then."""
