@@ -124,3 +124,25 @@ async def test_many_certificates_use_bounded_memory(client: Client, receiver: Re
         assert (await client.post(target(receiver, own))).response_body == b"one"
     connector = client.sender._connector
     assert len(connector._identified) == CLIENT_TLS_CONTEXTS_MAX
+
+
+async def test_new_certificates_of_an_account_do_not_delay_another_account(
+    connect: Connect, receiver: Receiver, ca_file: str
+) -> None:
+    client = await connect(ca_file=ca_file, idle_connections_max=0)
+    one, others, finished = identity("one"), range(60), []
+
+    async def post(name: str, own: ClientIdentity, account: int) -> None:
+        assert (await client.post(target(receiver, own)._replace(account=account))).failure is None
+        finished.append(name)
+
+    await post("known", one, 2)
+    many = [
+        asyncio.create_task(post("other", ClientIdentity(one.certificate + "\n" * number, one.private_key), 1))
+        for number in others[1:]
+    ]
+    await asyncio.sleep(0)
+    known = asyncio.create_task(post("known", one, 2))
+    new = asyncio.create_task(post("new", identity("two"), 2))
+    await asyncio.gather(known, new, *many)
+    assert max(finished.index("known", 1), finished.index("new")) < len(others) // 2

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from uplift_server.core.http.addresses import HTTPS_REQUIRED, AddressPolicy, describe, describe_resolved, parse_literal
 from uplift_server.core.http.exchange import Failure
@@ -62,7 +63,8 @@ class Connector:
         self._tls = TlsContext.create(settings.ca_file, monotonic)
         # By identity, the least recently used first.
         self._identified: dict[ClientIdentity, TlsContext] = {}
-        self._identifying = asyncio.Lock()
+        # By account, so that an account with many certificates does not delay the others.
+        self._identifying: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, target: Target, opening: Opening) -> Connection:
         """Open a connection to `target`, and record the progress in `opening`. Raises AttemptFailed."""
@@ -93,11 +95,11 @@ class Connector:
         identity = target.identity
         if identity is None:
             return self._tls
-        async with self._identifying:
-            found = self._identified.pop(identity, None)
-            if found is None:
-                found = await self._identify(identity)
-            self._identified[identity] = found
+        found = self._identified.pop(identity, None)
+        if found is None:
+            async with self._identifying.setdefault(target.account, asyncio.Lock()):
+                found = self._identified.pop(identity, None) or await self._identify(identity)
+        self._identified[identity] = found
         if len(self._identified) > CLIENT_TLS_CONTEXTS_MAX:
             del self._identified[next(iter(self._identified))]
         return found
