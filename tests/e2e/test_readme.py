@@ -122,6 +122,8 @@ def test_every_command_of_the_pages_exists() -> None:
                         break
                     assert word in inner, (page.name, line)
                     command = inner[word]
+                # Without a subcommand, a noun lists its objects.
+                command = getattr(command, "commands", {}).get("list", command)
                 options = {option for each in command.params for option in [*each.opts, *each.secondary_opts]}
                 used = set(re.findall(r"(?:^|\s)(--[a-z-]+)", found[1]))
                 assert used <= options | {"--help", "--version"}, (page.name, line)

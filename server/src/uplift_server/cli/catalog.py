@@ -27,7 +27,7 @@ def list_types(session: Session, limit: Limit = SEARCHED_MAX, wide: Wide = False
         catalog.list_event_types(session.output, client, limit, wide=wide)
 
 
-@command(type_app, "show", examples=("uplift-server event-types athlete.created",))
+@command(type_app, "show", examples=("uplift-server event-types show athlete.created",))
 def show_type(
     session: Session, name: Annotated[str, typer.Argument(metavar="TYPE", help="Name of the event type.")]
 ) -> None:
