@@ -33,15 +33,19 @@ async def with_certificates(world: World, *expiries: int) -> tuple[Account, list
 
 async def test_contacts_are_warned_30_and_7_days_before(place: Place) -> None:
     async with long_world(place) as world:
-        expires_at = world.clock.now + 100 * DAY
+        expires_at = world.clock.now + 30 * DAY + 5 * SLACK
         account, _ = await with_certificates(world, expires_at)
-        await world.run_for(70 * DAY - SLACK)
+        await world.run_for(4 * SLACK)
         assert await kinds(world) == []
         await world.run_for(2 * SLACK)
         assert await kinds(world) == EXPIRING
-        await world.run_for(23 * DAY - 2 * SLACK)
+        world.clock.now += 23 * DAY - 4 * SLACK
+        await world.run_for(2 * SLACK)
         assert await kinds(world) == EXPIRING
-        await world.run_for(20 * DAY)
+        await world.run_for(3 * SLACK)
+        assert await kinds(world) == EXPIRING * 2
+        world.clock.now += 10 * DAY
+        await world.run_for(2 * SLACK)
         assert await kinds(world) == EXPIRING * 2
         assert {facts["expires_at"] for _, _, facts in await read_emails(world)} == {expires_at}
         assert [action for action, _ in await actions(world, account)] == ["endpoint.certificate_expiring"] * 2
@@ -50,7 +54,7 @@ async def test_contacts_are_warned_30_and_7_days_before(place: Place) -> None:
 async def test_one_email_lists_all_certificates_of_an_account(place: Place) -> None:
     async with long_world(place) as world:
         await with_certificates(world, *[world.clock.now + 20 * DAY] * 3)
-        await world.run_for(DAY)
+        await world.run_for(2 * SLACK)
         assert await kinds(world) == EXPIRING
         assert [len(facts["others"]) for _, _, facts in await read_emails(world)] == [2, 2]
 
@@ -61,7 +65,7 @@ async def test_a_restart_repeats_no_warning(place: Place) -> None:
         await world.run_for(SLACK)
         assert await kinds(world) == EXPIRING
         await world.restart()
-        await world.run_for(20 * DAY)
+        await world.run_for(3 * SLACK)
         assert await kinds(world) == EXPIRING
 
 
@@ -69,18 +73,18 @@ async def test_a_new_certificate_is_warned_about_again(place: Place) -> None:
     async with long_world(place) as world:
         _, [endpoint] = await with_certificates(world, world.clock.now + 5 * DAY)
         await world.run_for(SLACK)
-        await set_certificate(world, endpoint, world.clock.now + 60 * DAY)
-        await world.run_for(20 * DAY)
+        await set_certificate(world, endpoint, world.clock.now + 30 * DAY + 4 * SLACK)
+        await world.run_for(3 * SLACK)
         assert await kinds(world) == EXPIRING
-        await world.run_for(40 * DAY)
-        assert await kinds(world) == EXPIRING * 3
+        await world.run_for(2 * SLACK)
+        assert await kinds(world) == EXPIRING * 2
 
 
 async def test_a_deleted_endpoint_has_no_warnings(place: Place) -> None:
     async with long_world(place) as world:
-        account, [kept, deleted] = await with_certificates(world, *[world.clock.now + 40 * DAY] * 2)
+        account, [kept, deleted] = await with_certificates(world, *[world.clock.now + 30 * DAY + 4 * SLACK] * 2)
         await world.database.write(lambda c: endpoints.delete(c, account.seq, deleted.record.id, now=world.clock.now))
-        await world.run_for(11 * DAY)
+        await world.run_for(6 * SLACK)
         emails = await read_emails(world)
         assert [facts["endpoint"] for _, _, facts in emails] == [kept.id_text] * 2
         assert "others" not in emails[0][2]

@@ -10,7 +10,7 @@ from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.store.errors import Unavailable
 
-CHECK_EVERY_MS: Final = 600_000
+CHECK_EVERY_MS: Final = 3_600_000
 SLICE_ENDPOINTS: Final = 1_000
 """How many endpoints a check reads before other tasks run."""
 
@@ -23,7 +23,7 @@ class CertificateWarnings(Protocol):
 
 
 class CertificateExpiry:
-    """Checks the certificates in the cache every 10 minutes."""
+    """Checks the certificates in the cache every hour."""
 
     def __init__(self, cache: EndpointCache, jobs: SingletonJobs, warnings: CertificateWarnings, clock: Clock) -> None:
         self._cache = cache
