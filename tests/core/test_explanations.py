@@ -259,6 +259,20 @@ def test_a_subscription_to_other_types_is_named() -> None:
     )
 
 
+def test_operational_events_go_only_to_other_endpoints_that_name_them() -> None:
+    """A replay cannot send them to an endpoint that was subscribed later."""
+    event = replace(EVENT, type="endpoint.warned")
+    unnamed = explain(event, replace(ENDPOINT, patterns=()), None)
+    named = replace(ENDPOINT, patterns=("endpoint.*",))
+    itself, newer = explain(event, replace(named, is_subject=True), None), explain(event, named, None)
+    assert {each.reason for each in (unnamed, itself, newer)} == {Reason.NOT_SUBSCRIBED}
+    assert "names no event types" in unnamed.text
+    assert unnamed.hint == "Add endpoint.warned to the endpoint's event types to receive these events."
+    assert "about itself" in itself.text
+    assert "but was not when" in newer.text
+    assert itself.hint is newer.hint is None
+
+
 def test_a_long_subscription_is_truncated() -> None:
     found = explain(endpoint=replace(ENDPOINT, patterns=tuple(f"a.t{n}" for n in range(7))), delivery=None)
 
