@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Final, Protocol
 
 import typer
-from typer._click.exceptions import MissingParameter
+from typer._click.exceptions import MissingParameter, UsageError
 from typer._completion_shared import get_completion_script, install
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
@@ -57,10 +57,31 @@ class Noun(Group):
         if not args or (args[0] not in self.commands and args[0] not in _HELP):
             # A mistyped subcommand is not an ID: typer then suggests the right one.
             mistyped = args and get_close_matches(args[0], self.commands, cutoff=_SIMILARITY_LEAST)
-            named = "show" in self.commands and not mistyped and self._has_argument(ctx, args)
+            unknown = mistyped or self._has_unknown_command(ctx, args)
+            named = "show" in self.commands and not unknown and self._has_argument(ctx, args)
             if named or not args or args[0].startswith("-"):
                 args = ["show" if named else "list", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the subcommand. If there is none, and no similar one, the error lists the subcommands."""
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            if error.message.endswith("."):
+                shown = [name for name, each in self.commands.items() if not each.hidden]
+                error.message += f" Use one of: {', '.join(shown)}."
+            raise
+
+    def _has_unknown_command(self, ctx: Any, args: list[str]) -> bool:
+        """Whether there is a word before the only argument of `show`, such as `retry` in `deliveries retry ID`."""
+        if "show" not in self.commands or not args or not (args[0].isalpha() and args[0].islower()):
+            return False
+        try:
+            _, left, _ = self.commands["show"].make_parser(ctx).parse_args(list(args))
+        except TyperException:
+            return False
+        return bool(left)
 
     def _has_argument(self, ctx: Any, args: list[str]) -> bool:
         """Whether there is an argument besides the options of `list`."""
