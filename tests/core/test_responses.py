@@ -103,7 +103,7 @@ def test_any_response_has_a_bounded_and_printable_line(body: bytes) -> None:
 
 def cached_texts() -> list[str]:
     """Return the texts that the caches of all loaded modules keep."""
-    found, waiting, seen = [], [each for each in gc.get_objects() if isinstance(each, _lru_cache_wrapper)], set[int]()
+    found, waiting, seen = [], [each for each in gc.get_objects() if type(each) is _lru_cache_wrapper], set[int]()
     while waiting:
         each = waiting.pop()
         if isinstance(each, str | bytes):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import trustme
 import urllib3
 from tests.e2e.harness import OPERATOR_KEY, Server, deliveries_of, free_port, serving, settled, wait_for
 from tests.e2e.receiving import Receiver
@@ -48,7 +49,7 @@ PYTHON = {
         "client.reconcile",
         "def rotate",
     ),
-    "sending": ("client.events.send", "def relay"),
+    "sending": ("Emitter(", "def relay"),
 }
 SHELL = {"quickstart", "receiving", "retries", "sending", "troubleshooting"}
 OTHERS = {
@@ -191,7 +192,14 @@ def test_the_quickstart_leads_to_a_verified_event(account: Account, tmp_path: Pa
 def test_local_development_forwards_an_event(account: Account, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(_snippet("receiving", "def receive_with_flask"), encoding="utf-8")
 
-    account.shell("receiving", **{"whsec_…": "whsec_" + "A" * 43 + "="})
+    # The authentication of an endpoint requires https.
+    encrypted = account.api.ok("POST", "/v1/endpoints", {"url": "https://receiver.example/webhook"})["id"]
+    (tmp_path / "secret.txt").write_text("client secret\n")
+    certificate = trustme.CA().issue_cert("client.example")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "client.key")
+
+    account.shell("receiving", **{"whsec_…": "whsec_" + "A" * 43 + "=", "ep_…": encrypted})
 
     assert re.search(
         r"^movement\.analytics\.created [0-9a-f-]{36}$", (tmp_path / "flask.txt").read_text(), re.MULTILINE
@@ -215,7 +223,7 @@ def test_the_commands_about_sending_work(account: Account, tmp_path: Path) -> No
     responses = [json.loads(line) for line in account.shell("sending").splitlines() if line]
 
     first, batch, expiring, event_type = responses
-    [documented] = map(json.loads, _blocks("sending", "json"))
+    documented, _ = map(json.loads, _blocks("sending", "json"))
     assert {name: type(value) for name, value in first.items()} == {
         name: type(value) for name, value in documented.items()
     }
@@ -239,9 +247,9 @@ def test_the_library_sends_an_event(account: Account, monkeypatch: pytest.Monkey
     for name, value in {"KEY": OPERATOR_KEY, "ACCOUNT": account.id, **account.environ}.items():
         monkeypatch.setenv(name, value)
 
-    _run("sending", "client.events.send")
+    _run("sending", "Emitter(")
 
-    assert re.fullmatch(r"[0-9a-f-]{36} False\n", capsys.readouterr().out)
+    assert capsys.readouterr().out == "1 event accepted\n"
 
 
 def test_the_program_retries_events_and_keeps_rejected_ones(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
