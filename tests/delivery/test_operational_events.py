@@ -87,6 +87,12 @@ async def stored_events(world: World) -> int:
     return count
 
 
+async def ordering_keys(world: World) -> set[str]:
+    """Return the ordering keys of all events that have one."""
+    query = sa.select(events_table.c.ordering_key).where(events_table.c.ordering_key.is_not(None))
+    return set(await world.database.read(lambda c: c.scalars(query).all()))
+
+
 async def test_each_transition_is_reported_once_and_not_to_the_endpoint_itself(place: Place) -> None:
     async with world_of(place) as world:
         failing, _ = await prepare(world)
@@ -112,6 +118,7 @@ async def test_each_transition_is_reported_once_and_not_to_the_endpoint_itself(p
         await world.run_for(HOUR)
         assert received.types == ["endpoint.warned", "endpoint.disabled"]
         assert Received(world, FAILING).types == []
+        assert await ordering_keys(world) == {failing.id_text}
         assert await rows(world) == 0
 
 
@@ -233,6 +240,7 @@ async def test_failed_deliveries_are_reported_at_most_once_a_minute_with_their_n
         assert [each["count"] for each in received.objects] == [1, 110]
         assert received.objects[1]["id"] == delivery_id(last.id, failing.record.id)
         assert received.objects[1]["first_failed_at"] == "2025-11-24T16:00:05.000Z"
+        assert await ordering_keys(world) == {failing.id_text}
         await world.run_for(5 * MINUTE)
         assert len(received.all) == 2
         assert await rows(world) == 0

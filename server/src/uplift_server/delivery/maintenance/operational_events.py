@@ -120,12 +120,15 @@ class OperationalEvents:
         facts = event_data(event.kind, event.facts, public_url=self._public_url)
         data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
         key = f"operational-{event.id.hex()}"
+        # The ID of the endpoint, also for a failed delivery.
+        ordering_key = str(event.facts.get("endpoint", event.facts["id"]))
         drafts = []
         for account_seq in self._accounts(event.account_seq):
             found = self._ingest.recipients(account_seq, event_type.name, data)
             recipients = [each for each in found if each.seq != event.endpoint_seq]
             if recipients:
-                drafts.append((account_seq, Draft(event_type, data, recipients, idempotency_key=key)))
+                draft = Draft(event_type, data, recipients, idempotency_key=key, ordering_key=ordering_key)
+                drafts.append((account_seq, draft))
         if not drafts:
             return event
         try:
