@@ -48,7 +48,7 @@ BATCHES_COUNTED: Final = f"{PREFIX}turn"
 """The server value with the number of batches. It also grows when rows move, which invalidates a batch in progress."""
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
 """The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
-_VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
+VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
 _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
 """The age of a minute after which its row is deleted. The longest period in minutes is one hour."""
@@ -134,7 +134,7 @@ def count(
 
     Only reads: `save` writes the result. `now` is Unix ms. Returns None if there is nothing new.
     """
-    stored = server_values.get(connection, _VALUES)
+    stored = server_values.get(connection, VALUES)
     batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)
     if batch is None:
         return None
@@ -164,7 +164,7 @@ def count(
 def save(connection: Connection, counted: Counted) -> bool:
     """Write a batch. Return False without any changes if another batch was written since it was read."""
     server_values.lock(connection, PREFIX)
-    if server_values.get(connection, _VALUES) != counted.positions:
+    if server_values.get(connection, VALUES) != counted.positions:
         return False
     server_values.replace(connection, PREFIX, counted.next_positions)
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))

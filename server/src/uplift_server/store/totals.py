@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from uplift_server.store import server_values
 from uplift_server.store.schema_statistics import delivery_totals
-from uplift_server.store.statistics import PREFIX, TOTALS_COUNTED
+from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 
 
 class OpenCounts(NamedTuple):
@@ -26,7 +26,7 @@ def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -
 
     Endpoints without open deliveries are absent. Returns None until the first count after an upgrade.
     """
-    counted = server_values.get_all(connection, PREFIX)
+    counted = server_values.get(connection, VALUES)
     # A new database has no values of statistics. After an upgrade, it has the position from which to count.
     if counted and TOTALS_COUNTED not in counted:
         return None
