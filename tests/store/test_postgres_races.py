@@ -11,7 +11,7 @@ import pytest
 
 from uplift_server.core.lifecycle import OPEN, Status
 from uplift_server.core.operations.singleton_jobs import LEASE_MS, SingletonJob
-from uplift_server.store import endpoint_backlog, singleton_jobs
+from uplift_server.store import endpoint_backlog, operational_events, singleton_jobs
 from uplift_server.store.errors import Conflict
 from uplift_server.store.hot_records import (
     Appended,
@@ -30,6 +30,8 @@ from uplift_server.store.schema import attempts, deliveries, events, idempotency
 from .bench import ENOUGH_BYTES, LEASE_UNTIL, NOW, OWNER, Bench, due, settled
 from .lease_conformance import held
 from .order_conformance import ordered
+from .slow_statements import slow_statements
+from .test_store_functions import new_type
 
 
 @pytest.fixture
@@ -265,6 +267,39 @@ async def test_operations_are_repeated_after_a_deadlock(benches: tuple[Bench, Be
         await raw.execute("UPDATE deliveries SET account_seq = 1 WHERE event_seq = 1")
     assert await settling == frozenset()
     assert await benches[0].count(attempts) == 2
+
+
+@pytest.fixture
+async def deadlocking_benches(
+    benches: tuple[Bench, Bench], postgres_url: str, raw: Raw
+) -> AsyncIterator[tuple[Bench, Bench]]:
+    """The engines of two processes. A deadlock lasts as long as the timeout of a test."""
+    database = await raw.fetchval("SELECT quote_ident(current_database())")
+    await raw.execute(f"ALTER DATABASE {database} SET deadlock_timeout = '1h'")
+    try:
+        for bench in benches:
+            await bench.database.close()
+            bench.database = PostgresDatabase(postgres_url)
+            await bench.database.open()
+        yield benches
+    finally:
+        await raw.execute(f"ALTER DATABASE {database} RESET deadlock_timeout")
+
+
+async def test_concurrent_failures_of_the_same_endpoints_do_not_deadlock(
+    deadlocking_benches: tuple[Bench, Bench], postgres_url: str
+) -> None:
+    one, two = deadlocking_benches
+    await one.database.write(new_type)
+    await one.append(*(one.event(due(endpoint)) for endpoint in (1, 2, 2, 1)))
+    leased = {each.event_seq: settled(each, Status.FAILED) for n in (1, 2) for each in await one.lease(n)}
+    async with slow_statements(postgres_url, "INSERT ON failed_deliveries"), asyncio.timeout(10):
+        # Each transaction counts the failures of the two endpoints in another order.
+        batches = ([leased[1], leased[2]], [leased[3], leased[4]])
+        settling = [bench.database.settle(batch) for bench, batch in zip((one, two), batches, strict=True)]
+        assert await asyncio.gather(*settling) == [frozenset()] * 2
+    counts = await one.database.read(lambda c: operational_events.due_counts(c, now=NOW, limit=10))
+    assert sorted(each.endpoint_seq for each in counts) == [1, 2]
 
 
 @pytest.mark.parametrize("known", [[], list(SingletonJob)])

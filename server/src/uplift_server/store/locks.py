@@ -15,7 +15,8 @@ A transaction takes its locks in this order, so that two transactions do not wai
 
 A transaction that stores ordered deliveries, or that ends deliveries of an endpoint, takes lock 6 before it reads them.
 Otherwise, one could store a delivery as blocked while the other ends the delivery that blocks it. The trigger that
-unblocks the next delivery also takes it.
+unblocks the next delivery also takes it. A transaction with failed deliveries of several endpoints takes it before the
+trigger that counts them locks the counts in another order.
 
 If a statement that locks several rows causes a deadlock, PostgreSQL aborts one transaction, and the engine retries it.
 """

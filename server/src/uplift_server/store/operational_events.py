@@ -15,7 +15,7 @@ from uplift_server.core.deliveries.causes import explain_attempt
 from uplift_server.core.deliveries.operational_events import Subject, delivery_facts
 from uplift_server.core.events.operational import FAILED_DELIVERIES_EVERY_MS, OperationalKind
 from uplift_server.core.lifecycle import FailedReason, Status
-from uplift_server.store import attempts
+from uplift_server.store import attempts, locks
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.schema import accounts, deliveries, endpoints, event_types, events
 from uplift_server.store.schema_operational import failed_deliveries, operational_events
@@ -79,6 +79,7 @@ def report_failed(
 
     A reported count restarts. It stays until the next event may be sent, to limit the number of events.
     """
+    locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq
     query = sa.select(failed_deliveries).where(own.in_(endpoint_seqs), failed_deliveries.c.due_at <= now)
     ended = []

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final
 
+from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import AttemptRow, HealthRow, Settlement
 from uplift_server.store.postgres import statements
 from uplift_server.store.postgres.connection import Raw, storable_texts
@@ -40,10 +41,11 @@ async def settle(
             noted[name] = storable_texts(noted[name])
         parameters += [*noted.values(), process_id]
     statement = statements.SETTLE[any(replay is not None for replay in settled["replay_seq"]), bool(health)]
-    ordered = [s.endpoint_seq for s in settlements if s.order_group is not None]
-    if ordered:
+    # Triggers unblock deliveries of an order group, and count failed deliveries of an endpoint.
+    locked = [s.endpoint_seq for s in settlements if s.order_group is not None or s.status is Status.FAILED]
+    if locked:
         async with raw.transaction():
-            await lock_order(raw, ordered)
+            await lock_order(raw, locked)
             places = await raw.fetchval(statement, *parameters) or ()
     else:
         places = await raw.fetchval(statement, *parameters) or ()
