@@ -75,7 +75,7 @@ class Episode:
         self.accepted: list[Accepted] = []
         self.sent: list[Sent] = []
         self.ends: dict[bytes, int] = {}
-        """When a delivery was cancelled or dropped, by event."""
+        """When a delivery was first cancelled or dropped, by event."""
         self.resent: set[bytes] = set()
         self.is_paused = False
         self.replays: list[int] = []
@@ -135,7 +135,7 @@ class Episode:
     async def enable(self) -> None:
         action = self.random.choice((HeldAction.SEND, HeldAction.SEND, HeldAction.DROP, HeldAction.KEEP))
         if action is HeldAction.DROP:
-            self.ends |= {each.event_id: self.world.clock.now for each in self.accepted}
+            self.ends = {each.event_id: self.world.clock.now for each in self.accepted} | self.ends
         self.is_paused = False
         await Owner(self.world).enable(self.seq, action)
 
@@ -143,7 +143,7 @@ class Episode:
         event_id = self.any_event()
         at = self.world.clock.now
         await Owner(self.world).cancel(event_id, self.seq)
-        self.ends[event_id] = at
+        self.ends.setdefault(event_id, at)
 
     async def resend(self) -> None:
         event_id = self.any_event()
