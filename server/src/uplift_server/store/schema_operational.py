@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from uplift_server.core.events.operational import OPERATIONAL_TYPES
 from uplift_server.store import status_sql
 from uplift_server.store.schema import Seq, Uuid, metadata
+from uplift_server.store.status_triggers import create_status_trigger
 
 operational_events = sa.Table(
     "operational_events",
@@ -51,22 +52,4 @@ ON CONFLICT (endpoint_seq) DO UPDATE SET
     first_failed_at = CASE WHEN failed_deliveries.failed = 0
         THEN EXCLUDED.first_failed_at ELSE failed_deliveries.first_failed_at END,
     last_event_seq = EXCLUDED.last_event_seq;"""  # noqa: S608 - contains only constants
-_ON_SQLITE: Final = (
-    f"CREATE TRIGGER deliveries_count_failed AFTER UPDATE OF status ON deliveries WHEN {_IS_COUNTED} BEGIN {_COUNT} END"
-)
-_FUNCTION_ON_POSTGRESQL: Final = (
-    "CREATE FUNCTION deliveries_count_failed() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN {_COUNT} RETURN NULL; END $$"
-)
-_ON_POSTGRESQL: Final = (
-    "CREATE TRIGGER deliveries_count_failed AFTER UPDATE OF status ON deliveries FOR EACH ROW"
-    f" WHEN ({_IS_COUNTED}) EXECUTE FUNCTION deliveries_count_failed()"
-)
-COUNT_FAILED: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
-"""The statements that create the trigger, by database."""
-
-
-@sa.event.listens_for(metadata, "after_create")
-def _create_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
-    for statement in COUNT_FAILED[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
+create_status_trigger("deliveries_count_failed", condition=_IS_COUNTED, statement=_COUNT)

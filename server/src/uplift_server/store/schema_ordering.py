@@ -12,7 +12,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from uplift_server.store import locks, status_sql
-from uplift_server.store.schema import deliveries, metadata
+from uplift_server.store.schema import deliveries
+from uplift_server.store.status_triggers import create_status_trigger
 
 _ORDERED: Final = status_sql.ordered()
 sa.Index(
@@ -38,24 +39,7 @@ _UNBLOCK: Final = (
     f" AND {status_sql.blocked()}"
     f" AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE {_OF_GROUP} AND d.due_at IS NOT NULL);"
 )
-_ON_SQLITE: Final = (
-    f"CREATE TRIGGER deliveries_unblock AFTER UPDATE OF status ON deliveries WHEN {_LEAVES} BEGIN {_UNBLOCK} END"
-)
 # The lock and the update are separate statements, so that the update sees the deliveries of the earlier lock holder.
-_FUNCTION_ON_POSTGRESQL: Final = (
-    "CREATE FUNCTION deliveries_unblock() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN PERFORM pg_advisory_xact_lock({locks.ORDER_CLASS}, (NEW.endpoint_seq % {locks.ORDER_SLOTS})::int);"
-    f" {_UNBLOCK} RETURN NULL; END $$"
-)
-_ON_POSTGRESQL: Final = (
-    "CREATE TRIGGER deliveries_unblock AFTER UPDATE OF status ON deliveries FOR EACH ROW"
-    f" WHEN ({_LEAVES}) EXECUTE FUNCTION deliveries_unblock()"
-)
-UNBLOCK: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
-"""The statements that create the trigger, by database."""
+_LOCK: Final = f"PERFORM pg_advisory_xact_lock({locks.ORDER_CLASS}, (NEW.endpoint_seq % {locks.ORDER_SLOTS})::int); "
 
-
-@sa.event.listens_for(metadata, "after_create")
-def _create_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
-    for statement in UNBLOCK[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
+create_status_trigger("deliveries_unblock", condition=_LEAVES, statement=_UNBLOCK, lock=_LOCK)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.store import status_sql
 from uplift_server.store.schema import Seq, metadata
+from uplift_server.store.status_triggers import create_status_trigger
 
 
 def _statistics(name: str, bucket: str) -> sa.Table:
@@ -82,23 +83,4 @@ _RECORD: Final = (
     f" SELECT NEW.event_seq, NEW.endpoint_seq, NEW.account_seq, created_at, OLD.status, {_NEW_STATUS}"
     " FROM events WHERE seq = NEW.event_seq;"
 )
-_ON_SQLITE: Final = (
-    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries"
-    f" WHEN {_IS_RECORDED} BEGIN {_RECORD} END"
-)
-_FUNCTION_ON_POSTGRESQL: Final = (
-    "CREATE FUNCTION deliveries_note_changes() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN {_RECORD} RETURN NULL; END $$"
-)
-_ON_POSTGRESQL: Final = (
-    "CREATE TRIGGER deliveries_note_changes AFTER UPDATE OF status ON deliveries FOR EACH ROW"
-    f" WHEN ({_IS_RECORDED}) EXECUTE FUNCTION deliveries_note_changes()"
-)
-RECORD_CHANGES: Final = {"sqlite": (_ON_SQLITE,), "postgresql": (_FUNCTION_ON_POSTGRESQL, _ON_POSTGRESQL)}
-"""The statements that create the trigger, by database."""
-
-
-@sa.event.listens_for(metadata, "after_create")
-def _create_trigger(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
-    for statement in RECORD_CHANGES[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
+create_status_trigger("deliveries_note_changes", condition=_IS_RECORDED, statement=_RECORD)

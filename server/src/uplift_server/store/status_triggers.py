@@ -1,0 +1,25 @@
+"""Triggers that run after the status of a delivery changes, also on statements of an earlier release."""
+
+import sqlalchemy as sa
+
+from uplift_server.store.schema import metadata
+
+
+def create_status_trigger(name: str, *, condition: str, statement: str, lock: str = "") -> None:
+    """Create a trigger after the tables. On PostgreSQL, the statement `lock` runs first."""
+    event = "AFTER UPDATE OF status ON deliveries"
+    function = (
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {lock}{statement} RETURN NULL; END $$"
+    )
+    by_database = {
+        "sqlite": (f"CREATE TRIGGER {name} {event} WHEN {condition} BEGIN {statement} END",),
+        "postgresql": (
+            function,
+            f"CREATE TRIGGER {name} {event} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION {name}()",
+        ),
+    }
+
+    @sa.event.listens_for(metadata, "after_create")
+    def create(_metadata: sa.MetaData, connection: sa.Connection, **_options: object) -> None:
+        for each in by_database[connection.dialect.name]:
+            connection.exec_driver_sql(each)
