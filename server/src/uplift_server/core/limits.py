@@ -105,8 +105,9 @@ CLIENT_KEY_RSA_BITS_MAX = 4096
 # TLS contexts with client certificates in memory. Each has about 1 MiB.
 CLIENT_TLS_CONTEXTS_MAX = 64
 
-# Counts of an endpoint's held deliveries stop at this number.
+# Counts of an endpoint's held deliveries, and of the deliveries that wait for another one, stop at these numbers.
 HELD_COUNTED_MAX = 1_000
+BLOCKED_COUNTED_MAX = 1_000
 
 # Accounts
 NAME_CHARACTERS_MAX = 200

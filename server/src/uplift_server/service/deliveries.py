@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core import ids
 from uplift_server.core.lifecycle import OPEN
+from uplift_server.core.limits import BLOCKED_COUNTED_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.service import errors
@@ -23,7 +24,6 @@ from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, Endpo
 
 SEARCH_MS: Final = 60
 """How long a search for a page of rare deliveries continues. Each of its reads scans one window."""
-BLOCKED_COUNTED_MAX: Final = 1000
 _KIND = "delivery"
 
 

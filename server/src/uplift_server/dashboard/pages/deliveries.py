@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.core.lifecycle import OPEN, Status, Trigger
+from uplift_server.core.limits import BLOCKED_COUNTED_MAX
 from uplift_server.core.security.scopes import Scope
 from uplift_server.dashboard import words
 from uplift_server.dashboard.exchanges import Told, curl, told
@@ -42,8 +43,7 @@ async def shown(visit: Visit) -> Response:
         waiting=found.waiting,
         waits=words.WAITS,
         why=why,
-        blocked=f"{blocked:,} deliveries wait" if blocked != 1 else "1 delivery waits",
-        blocks=blocked > 0,
+        blocked=_blocked_text(blocked),
         event=event,
         endpoint=endpoint,
         attempts=attempts,
@@ -71,6 +71,13 @@ async def cancel(visit: Visit) -> Response:
     _, is_cancelled = await visit.services.deliveries.cancel(visit.caller, delivery)
     said = "Delivery cancelled." if is_cancelled else "Cancellation requested. A worker will cancel the delivery."
     return visit.leave(visit.path("deliveries", delivery), said)
+
+
+def _blocked_text(count: int) -> str | None:
+    """Return the number of deliveries that wait for an ordered one; None if there are none."""
+    if count < 2:
+        return "1 delivery waits" if count else None
+    return f"{count:,}{' or more' if count == BLOCKED_COUNTED_MAX else ''} deliveries wait"
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
