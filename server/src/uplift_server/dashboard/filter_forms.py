@@ -37,17 +37,11 @@ def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset 
     """Return the filter of a form. A form without the field leaves it unchanged. Adds a problem for invalid JSON."""
     if not form.flag("filter"):
         return UNSET
-    text = form.text("filter")
-    if not text:
-        return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    problems.append(Problem("filter", "type_object", f"Enter a JSON object, such as {_EXAMPLE}."))
-    return UNSET
+        return form.json_object("filter")
+    except ValueError:
+        problems.append(Problem("filter", "type_object", f"Enter a JSON object, such as {_EXAMPLE}."))
+        return UNSET
 
 
 def named_paths(problems: Sequence[Problem]) -> list[Problem]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -51,6 +51,19 @@ class Form:
     def optional(self, name: str) -> str | None:
         """Return a field without surrounding white space, or None if it is empty."""
         return self.text(name) or None
+
+    def json_object(self, name: str) -> dict[str, Any] | None:
+        """Return the JSON object in a field, or None if it is empty. Raises ValueError for other text."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            found = json.loads(text)
+        except RecursionError as error:
+            raise ValueError(f"{name} has too many levels") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{name} is not an object")
+        return found
 
     def texts(self, name: str) -> list[str]:
         """Return the non-empty values of a repeated field."""

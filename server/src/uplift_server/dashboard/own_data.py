@@ -1,6 +1,7 @@
 """The form fields `uid` and `metadata`."""
 
 import json
+from contextlib import suppress
 from typing import NamedTuple
 
 from uplift_server.core.own_data import metadata_of
@@ -29,15 +30,10 @@ def metadata_input(stored: str | None) -> str:
 def _metadata(form: Form, problems: list[Problem]) -> dict[str, str] | Unset | None:
     if not form.flag("metadata"):
         return UNSET
-    text = form.text("metadata")
-    if not text:
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict) and all(isinstance(each, str) for each in found.values()):
-        return found
+    with suppress(ValueError):
+        found = form.json_object("metadata")
+        if found is None or all(isinstance(each, str) for each in found.values()):
+            return found
     example = '{"plan": "club"}'
     problems.append(Problem("metadata", "type_object", f"Enter a JSON object of strings, such as {example}."))
     return UNSET
