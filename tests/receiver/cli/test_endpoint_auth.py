@@ -85,7 +85,7 @@ def test_an_authentication_is_removed(sent: list[Any]) -> None:
         (("--oauth-scope", "a"), "also needs --oauth-token-url and --oauth-client-id and --oauth-client-secret-file"),
         (("--client-key-file", "k"), "--client-key-file also needs --client-certificate-file"),
         ((*OAUTH, "--client-key-file", "k"), "an endpoint has one kind of authentication"),
-        ((*OAUTH, "--no-auth"), "--no-auth excludes --oauth-token-url"),
+        ((*OAUTH, "--no-auth"), "--no-auth does not allow --oauth-token-url"),
         (("--client-key-file", "missing", "--client-certificate-file", "missing"), "cannot read missing"),
     ],
 )

@@ -16,11 +16,7 @@ _FIELDS: Final = {
     "oauth_client_secret_file": ("client_secret", "FILE", "File with the client secret, or - for standard input."),
     "oauth_scope": ("scope", "SCOPES", "Scopes of the token, separated by spaces."),
     "client_certificate_file": ("certificate", "FILE", "Client certificate (chain) for mutual TLS in PEM."),
-    "client_key_file": (
-        "private_key",
-        "FILE",
-        "Private key of the certificate in PEM, or - for standard input.",
-    ),
+    "client_key_file": ("private_key", "FILE", "Private key of the certificate in PEM, or - for standard input."),
 }
 _OAUTH: Final = ("oauth_token_url", "oauth_client_id", "oauth_client_secret_file")
 _MTLS: Final = ("client_certificate_file", "client_key_file")
@@ -55,7 +51,7 @@ def take_auth(options: dict[str, Any]) -> dict[str, Any]:
     given = [name for name, value in taken.items() if value is not None]
     if options.pop("no_auth", False):
         if given:
-            raise CliError(f"--no-auth excludes {_option(given[0])}", "use one of them", ExitCode.USAGE)
+            raise CliError(f"--no-auth does not allow {_option(given[0])}", "omit one of them", ExitCode.USAGE)
         return {"auth": None}
     if not given:
         return {}
