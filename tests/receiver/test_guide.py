@@ -103,6 +103,8 @@ class Account:
         self.id, self.operator = server.account()
         self.key = self.operator.ok("POST", f"/v1/accounts/{self.id}/keys", {"name": "guide"})["key"]
         self.api = server.api(self.key)
+        service_key = {"name": "guide", "scopes": ["events:write"]}
+        self.service_key = server.api().ok("POST", "/v1/keys", service_key)["key"]
         self.endpoint = self.operator.endpoint(receiver.url("/guide"))["id"]
         self._url, self._home = server.url, home
         self.port = free_port()
@@ -125,6 +127,7 @@ class Account:
             "5000": str(self.port),
             "sk_…": self.key,
             "op_…": OPERATOR_KEY,
+            "svc_…": self.service_key,
             "acc_…": self.id,
             **placeholders,
         }
@@ -223,15 +226,16 @@ def test_the_commands_about_sending_work(account: Account, tmp_path: Path) -> No
     responses = [json.loads(line) for line in account.shell("sending").splitlines() if line]
 
     first, batch, expiring, event_type = responses
-    documented, _ = map(json.loads, _blocks("sending", "json"))
+    documented, with_ordering_key = map(json.loads, _blocks("sending", "json"))
     assert {name: type(value) for name, value in first.items()} == {
         name: type(value) for name, value in documented.items()
     }
+    account.operator.ok("POST", "/v1/events", with_ordering_key)
     assert [each["type"] for each in batch["data"]] == ["athlete.created", "athlete.updated"]
     assert account.operator.ok("GET", f"/v1/events/{expiring['id']}")["expires_at"] == "2100-01-01T00:00:00.000Z"
     assert event_type["name"] == "session.scheduled"
-    # The registration event, the four events above, and one from the program.
-    assert len(account.api.list_all("/v1/events")) == 6
+    # The registration event, the five events above, and one from the program.
+    assert len(account.api.list_all("/v1/events")) == 7
 
 
 def test_a_recorded_request_is_verified(account: Account, tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_a_recorded_request_is_verified(account: Account, tmp_path: Path) -> Non
 
 
 def test_the_library_sends_an_event(account: Account, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    for name, value in {"KEY": OPERATOR_KEY, "ACCOUNT": account.id, **account.environ}.items():
+    for name, value in {"KEY": account.service_key, "ACCOUNT": account.id, **account.environ}.items():
         monkeypatch.setenv(name, value)
 
     _run("sending", "Emitter(")
