@@ -78,7 +78,7 @@ def register(app: typer.Typer) -> None:
     command(
         group,
         "preview-filter",
-        examples=("""uplift endpoints preview-filter '{"object": {"status": ["completed"]}}' --type 'movement.*'""",),
+        examples=("""uplift endpoints preview-filter '{"object": {"movement": ["pitching"]}}' --type 'movement.*'""",),
     )(preview)
     command(group, "pause", examples=("uplift endpoints pause ep_0197f0c2",))(pause)
     command(

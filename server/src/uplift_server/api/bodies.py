@@ -61,7 +61,7 @@ _FILTER = (
     f" {FILTER_LEVELS_MAX} levels, {FILTER_ALTERNATIVES_MAX} alternatives and {FILTER_BYTES_MAX // 1024} KiB. Null: the"
     " endpoint receives all events of its types."
 )
-_FILTER_EXAMPLE = {"object": {"status": ["completed"]}}
+_FILTER_EXAMPLE = {"object": {"movement": ["pitching"]}}
 PATTERNS = f"{ALL_TYPES} except operational ones."
 _SECRET = (
     f"{SECRET_CHARACTERS_MIN} to {SECRET_CHARACTERS_MAX} printable ASCII characters without spaces. `whsec_` must be"

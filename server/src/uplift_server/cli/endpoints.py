@@ -182,7 +182,7 @@ def update_endpoint(
     endpoint_app,
     "preview-filter",
     examples=(
-        """uplift-server endpoints preview-filter '{"object": {"status": ["completed"]}}' --account acc_0197f0c2""",
+        """uplift-server endpoints preview-filter '{"object": {"movement": ["pitching"]}}' --account acc_0197f0c2""",
     ),
 )
 def preview(

@@ -12,7 +12,7 @@ from uplift_server.service.filter_previews import PreviewedEvent
 
 PREVIEW_FIELD: Final = "preview"
 """The field of a form that is submitted only to preview its filter."""
-_EXAMPLE: Final = '{"object": {"status": ["completed"]}}'
+_EXAMPLE: Final = '{"object": {"movement": ["pitching"]}}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from uplift_webhooks.cli.kit.tables import Column
 
 FILE_BYTES_MAX: Final = 64 * 1024
 NONE: Final = "none"
-_REMEDY: Final = 'use a JSON object, such as \'{"object": {"status": ["completed"]}}\', or @FILE'
+_REMEDY: Final = 'use a JSON object, such as \'{"object": {"movement": ["pitching"]}}\', or @FILE'
 _METAVAR: Final = "JSON|@FILE|none"
 _COLUMNS: Final = [
     Column("id", "EVENT"),
