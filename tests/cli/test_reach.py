@@ -87,6 +87,17 @@ def test_a_server_is_found_by_a_link_to_its_file(tmp_path: Path) -> None:
     assert not reach.server_runs(by_link)
 
 
+def test_a_server_that_is_starting_is_reported(tmp_path: Path, unused_tcp_port: int) -> None:
+    """The lock exists before the operator key does."""
+    config = replace(database_in(tmp_path), operator_key=None, port=unused_tcp_port)
+    lock = FileLock(config.database_path)
+    lock.acquire()
+    with pytest.raises(CliError, match=f"does not respond at http://127.0.0.1:{unused_tcp_port}") as caught:
+        reach.reach(config).__enter__()
+    lock.release()
+    assert caught.value.code == ExitCode.TRY_LATER
+
+
 def test_an_unreadable_lock_does_not_mean_a_running_server(
     tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,13 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
 
 def _running_client(config: Config) -> Calls:
     key = config.operator_key or stored_operator_key(config)
+    if key is None and not responds(config):
+        # The first `serve` stores the key shortly before it is ready.
+        raise CliError(
+            f"a server uses the database, but does not respond at {local_url(config)}",
+            "if it is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to its address",
+            ExitCode.TRY_LATER,
+        )
     if key is None:
         raise CliError(
             "the running server requires an operator key",
