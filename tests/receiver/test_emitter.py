@@ -256,6 +256,7 @@ def test_closing_gives_up_after_the_timeout(api: ScriptedApi) -> None:
     with pytest.raises(EventsRejected, match="did not accept 200"):
         events.close(0.05)
     assert all(isinstance(future.exception(20), ApiUnreachable) for future in futures)
+    assert f"{api.url} does not respond" in str(futures[0].exception())
 
 
 def test_an_interrupt_ends_the_wait_of_closing(api: ScriptedApi) -> None:

@@ -323,10 +323,11 @@ class Emitter:
 
     def _deliver(self, batch: Sequence[_Waiting]) -> None:
         """Repeat the request until the server accepts or rejects each event."""
-        failures = 0
+        failures, reason = 0, ""
         while batch:
             if self._abandon.is_set():
-                self._reject(batch, ApiUnreachable("The emitter was closed before the server accepted the event."))
+                text = f"The emitter was closed before the server accepted the event. {reason}"
+                self._reject(batch, ApiUnreachable(text.rstrip()))
                 return
             try:
                 answers = self._request(batch)
@@ -337,8 +338,9 @@ class Emitter:
                 if _is_final(failure):
                     self._reject(batch, failure)
                     return
+                reason = str(failure)
                 if not failures:
-                    _log.warning("%d events are waiting for the server: %s", self.waiting, failure)
+                    _log.warning("events are waiting for the server (%d): %s", self.waiting, failure)
                 self._abandon.wait(_wait_seconds(failure, failures))
                 failures += 1
                 continue
