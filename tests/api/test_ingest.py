@@ -347,7 +347,9 @@ def test_events_name_their_account_by_its_uid(port: int) -> None:
     assert [each["id"] for each in of_one] == [sent[0], first]
     assert [each["id"] for each in of_two] == [sent[2], sent[1]]
     assert operators.delete(f"/v1/accounts/{one}").status == 204
-    assert problems(operators.post("/v1/events/batch", batch)) == {("events.0.account", "account_unknown")}
+    rejected = operators.post("/v1/events/batch", batch)
+    assert problems(rejected) == {("events.0.account", "account_unknown")}
+    assert "The account club-17 does not exist." in rejected.json()["errors"][0]["message"]
     assert by_uid.post("/v1/events", event()).json()["code"] == "not_found"
     three = operators.post("/v1/accounts", {"name": "Three", "uid": "club-17"}).json()["id"]
     moved = by_uid.post("/v1/events", event()).json()["id"]

@@ -133,7 +133,7 @@ class Ingest:
                 Problem(
                     f"{prefix}account",
                     "account_unknown",
-                    "The account does not exist. See GET /v1/accounts.",
+                    f"The account {event.account[:64]} does not exist. Check the ID or uid.",
                 )
             )
             return None
