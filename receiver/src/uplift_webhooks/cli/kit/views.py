@@ -26,7 +26,7 @@ _REPLAY_COLUMNS: Final = [
 _WAITS: Final = {
     "schedule": "its scheduled time",
     "probe": "the next probe of its endpoint, whose circuit breaker is open",
-    "order": "the delivery in blocked_by, to keep the order",
+    "order": "an earlier delivery, to keep the order",
     "turn": "earlier deliveries in the queue",
     "worker": "its worker; whether an attempt is in flight is unknown",
     None: "nothing: an attempt is in flight",
