@@ -157,6 +157,9 @@ def test_replays(api: FakeApi) -> None:
     assert output("replays", "list") == REPLAY
     assert run("replays", "list").stdout.splitlines()[1].startswith("rpl_0c11\tep_0e11\trunning\t10\t3\t1\t0\t")
     assert output("replays", "show", "rpl_0c") == REPLAY
+    api.responses["GET /v1/replays/rpl_0c11"] = (200, {**REPLAY, "status": "failed"}, {})
+    assert re.search(r"^delivery_status +failed$", run("replays", "show", "rpl_0c11").stdout, re.MULTILINE)
+    del api.responses["GET /v1/replays/rpl_0c11"]
     for verb, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
         assert output("replays", verb, "rpl_0c", "--account", "Rapids")["state"] == state
         assert (api.requests[-1].method, api.requests[-1].path) == ("POST", f"/v1/replays/rpl_0c11/{verb}")

@@ -21,6 +21,7 @@ from uplift_webhooks.cli.kit.replays import (
     replay_body,
 )
 from uplift_webhooks.cli.kit.tables import Column
+from uplift_webhooks.cli.kit.views import print_replay
 from uplift_webhooks.cli.session import Session, command
 
 _PATH: Final = "/v1/replays"
@@ -69,7 +70,7 @@ def list_replays(session: Session, limit: Limit = 50) -> None:
 
 def show(session: Session, replay: Replay) -> None:
     """Show a replay and its progress."""
-    session.output.fields(_find(session.calls(), replay))
+    print_replay(session.output, _find(session.calls(), replay))
 
 
 def create(
@@ -103,7 +104,7 @@ def create(
     body["endpoint"] = find(calls, "/v1/endpoints", "endpoint", "ep_", endpoint)["id"]
     with options(**REPLAY_OPTIONS):
         made = calls.post(_PATH, body)
-    session.output.fields(made)
+    print_replay(session.output, made)
     if not dry_run:
         session.output.note(f"To see the progress: uplift replays show {made['id']}")
 
@@ -128,7 +129,7 @@ def cancel(session: Session, replay: Replay) -> None:
 
 def _change(session: Session, replay: str, verb: str) -> None:
     calls = session.calls()
-    session.output.fields(calls.post(f"{_PATH}/{segment(_find(calls, replay)['id'])}/{verb}"))
+    print_replay(session.output, calls.post(f"{_PATH}/{segment(_find(calls, replay)['id'])}/{verb}"))
 
 
 def _find(calls: Calls, replay: str) -> dict[str, Any]:

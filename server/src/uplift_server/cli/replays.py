@@ -29,6 +29,7 @@ from uplift_webhooks.cli.kit.replays import (
     replay_body,
 )
 from uplift_webhooks.cli.kit.tables import Column
+from uplift_webhooks.cli.kit.views import print_replay
 
 LOOK_SECONDS: Final = 0.5
 """The interval between two updates of a replay's progress."""
@@ -160,7 +161,7 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.replay(client, replay, owner)
-        session.output.fields(client.post(f"/v1/replays/{segment(found['id'])}/{verb}", account=owner))
+        print_replay(session.output, client.post(f"/v1/replays/{segment(found['id'])}/{verb}", account=owner))
 
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
@@ -174,7 +175,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
                 bar.draw(replay)
                 time.sleep(LOOK_SECONDS)
                 replay = client.get(f"/v1/replays/{segment(replay['id'])}", account=owner)
-    session.output.fields(replay)
+    print_replay(session.output, replay)
 
 
 class _Bar:

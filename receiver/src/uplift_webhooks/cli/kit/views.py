@@ -54,6 +54,14 @@ def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
     output.fields({"health": endpoint.get("health")})
 
 
+def print_replay(output: Output, replay: dict[str, Any]) -> None:
+    """Print a replay. The text output calls the status of its deliveries `delivery_status`, beside its own `state`."""
+    if output.as_json:
+        output.json(replay)
+        return
+    output.fields({"delivery_status" if name == "status" else name: value for name, value in replay.items()})
+
+
 def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, account: str | None = None) -> None:
     """Print the attempt of a test when it ends. Raises CliError if it failed."""
     attempt = _attempt(calls, test, program, account)
