@@ -154,7 +154,7 @@ RETENTION_RULES: Final = (
     EVENTS,
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
-    # Receipts are kept as long as their account.
+    # Receipts are kept while their account exists.
     RetentionRule(
         erasures,
         erasures.c.completed_at,

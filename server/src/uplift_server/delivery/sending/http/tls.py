@@ -101,7 +101,7 @@ class TlsContext(ssl.SSLContext):
 
 
 def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
-    """Load a certificate and its private key. Neither is written to a disk. Raises ssl.SSLError."""
+    """Load a certificate and its private key. On Linux, neither is written to a disk. Raises ssl.SSLError."""
     with ExitStack() as files:
         paths = []
         for text in (identity.certificate, identity.private_key):
