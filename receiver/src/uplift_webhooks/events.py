@@ -99,7 +99,7 @@ class EndpointWarned(Event):
 
 @dataclass(frozen=True, slots=True)
 class EndpointDisabled(Event):
-    """`endpoint.disabled`: the server disabled a failing endpoint and holds its deliveries."""
+    """`endpoint.disabled`: the server disabled an endpoint and holds its deliveries."""
 
     @property
     def object(self) -> EndpointHealth:

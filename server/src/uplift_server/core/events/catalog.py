@@ -304,7 +304,7 @@ EVENT_TYPES: Final = (
     _event_type(
         "endpoint.disabled",
         operational.GROUP,
-        f"The server disabled a failing endpoint. Its deliveries are held until someone enables it. {_ONLY_NAMED}",
+        f"The server disabled an endpoint. Its deliveries are held until someone enables it. {_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(
