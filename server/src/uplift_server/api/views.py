@@ -182,7 +182,9 @@ class EventView(BaseModel):
     api_version: str = Field(description="The `api_version` of the envelope.")
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     object_id: str | None = Field(description=_OBJECT_ID)
-    ordering_key: str | None = Field(description="Key that orders the event's deliveries to endpoints ordered by key.")
+    ordering_key: str | None = Field(
+        description="Key of events that endpoints with the `ordering` `key` receive in order."
+    )
     test: bool = Field(description="Whether it is a test event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
