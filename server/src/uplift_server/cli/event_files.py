@@ -126,7 +126,7 @@ class _Results:
         self._lock = threading.Lock()
         self._counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
         self._rejected: list[tuple[int, ApiFailure]] = []
-        self._unanswered = 0
+        self._without_response = 0
         self._progress = Progress(
             TextColumn("{task.fields[sent]:,} events sent"),
             BarColumn(),
@@ -150,7 +150,7 @@ class _Results:
                 self._counts["accepted"] += 1
                 self._counts["duplicates"] += bool(future.result().get("duplicate"))
             elif isinstance(error, ApiUnreachable):
-                self._unanswered += 1
+                self._without_response += 1
             else:
                 self._counts["rejected"] += 1
                 if isinstance(error, ApiFailure) and len(self._rejected) < _REPORTED_MAX:
@@ -164,8 +164,8 @@ class _Results:
         self._output.fields(dict(self._counts))
         for number, error in sorted(self._rejected, key=lambda each: each[0]):
             self._output.note(f"line {number} of {input_name(source)}: {error}")
-        if self._unanswered:
-            cause = f"the server did not respond to {self._unanswered} of the events"
+        if self._without_response:
+            cause = f"the server did not respond to {self._without_response} of the events"
             raise CliError(cause, f"check the server and {_REPEAT}", ExitCode.TRY_LATER)
         if rejected := self._counts["rejected"]:
             raise CliError(f"the server did not accept {rejected} of the events", f"correct these lines and {_REPEAT}")

@@ -19,7 +19,7 @@ DAYS_BY_HOUR_MAX: Final = 31
 """Maximum range of statistics by hour, event type or endpoint, in days."""
 DAYS_BY_DAY_MAX: Final = 366
 _UNTIL_MAX: Final = 253_370_764_800_000
-"""The year 9999 (Unix ms). Later timestamps of buckets cannot be formatted."""
+"""The start of the year 9999 (Unix ms). Timestamps after that year cannot be formatted."""
 
 
 class StatisticsQuery(NamedTuple):

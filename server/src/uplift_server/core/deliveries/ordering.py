@@ -1,4 +1,4 @@
-"""Ordered delivery: an endpoint gets the deliveries of an order group one at a time, in the order of their events."""
+"""Ordered delivery: the server sends the deliveries of an order group one at a time, in the order of their events."""
 
 import hashlib
 from typing import Final

@@ -27,7 +27,7 @@ ACTIONS: Final = {
     "event_type.published": "An event type was added to the event catalog or updated.",
     "event_type.deleted": "An event type was deleted from the event catalog.",
     "endpoint.created": "An endpoint was created.",
-    "endpoint.changed": "An endpoint's URL, subscription, filter, headers, `auth`, settings or own data were updated.",
+    "endpoint.changed": "An endpoint was updated. The details contain the changed fields.",
     "endpoint.deleted": "An endpoint was deleted.",
     "endpoint.paused": "An endpoint was paused.",
     "endpoint.enabled": "An endpoint was enabled. The details contain the action on its held deliveries.",

@@ -60,7 +60,6 @@ class ClientCertificate:
 
 EndpointAuth = OAuthClient | ClientCertificate
 _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAuthClient, ClientCertificate)}
-AUTH_TYPES: Final = tuple(_KINDS)
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:

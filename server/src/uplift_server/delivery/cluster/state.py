@@ -65,7 +65,7 @@ class ClusterState:
         return job in self._jobs and self._clock.now_ms() < self._jobs_until
 
     def living(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, with this one; None outside a cluster."""
+        """Return all live processes at the last heartbeat, with this one."""
         return self.members
 
     def others(self) -> Sequence[Process]:
