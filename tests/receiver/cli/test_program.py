@@ -295,6 +295,8 @@ def _run_with_closed_output(*arguments: str) -> "subprocess.CompletedProcess[str
     with fake_api() as api:
         environ = {**os.environ, "UPLIFT_API_URL": api.url, "UPLIFT_API_KEY": "sk_1"}
         api.responses["GET /v1/endpoints/ep_1"] = {"id": "ep_1", "url": "https://x"}
+        api.responses["GET /v1/replays"] = {"data": [{"id": "rpl_1"}]}
+        api.responses["GET /v1/event-types/a.b"] = {"name": "a.b", "schema": {}, "example": {}}
         api.responses["POST /v1/endpoints"] = {"id": "ep_1", "secret": "whsec_x"}
         api.responses["GET /v1/listen-sessions"] = {"data": [{"id": "lsn_1", "connected": True}]}
         api.responses["POST /v1/listen-sessions/lsn_1/test"] = {"event": "e", "answer": {"status_code": 200}}
@@ -305,7 +307,10 @@ def _run_with_closed_output(*arguments: str) -> "subprocess.CompletedProcess[str
     return done
 
 
-@pytest.mark.parametrize("arguments", [["trigger"], ["endpoints", "show", "ep_1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["trigger"], ["endpoints", "show", "ep_1"], ["replays", "show", "rpl_1"], ["event-types", "show", "a.b"]],
+)
 def test_a_closed_pipe_exits_with_0(arguments: list[str]) -> None:
     done = _run_with_closed_output(*arguments)
     assert (done.returncode, done.stderr) == (0, "")

@@ -70,6 +70,7 @@ def list_replays(session: Session, limit: Limit = 50) -> None:
 
 def show(session: Session, replay: Replay) -> None:
     """Show a replay and its progress."""
+    session.output.streams = True
     print_replay(session.output, _find(session.calls(), replay))
 
 

@@ -109,6 +109,7 @@ def show(
     wait: Wait = False,
 ) -> None:
     """Show an erasure. A completed erasure is the receipt."""
+    session.output.streams = True
     with reach(session.config()) as client:
         path = f"{lookup.account_path(client, account)}/erasures"
         _show(session, client, find(client, path, "erasure", "ers_", erasure), path, wait=wait)

@@ -128,6 +128,7 @@ def list_replays(session: Session, account: AnyAccount = None, limit: Limit = 50
 @command(replay_app, "show", examples=("uplift-server replays show rpl_0197f0c2 --wait",))
 def show_replay(session: Session, replay: Chosen, account: AnyAccount = None, wait: Wait = False) -> None:
     """Show a replay and its progress."""
+    session.output.streams = True
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         _show(session, client, lookup.replay(client, replay, owner), owner, wait=wait)

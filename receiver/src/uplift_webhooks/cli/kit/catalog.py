@@ -20,6 +20,7 @@ def list_event_types(output: Output, calls: Calls, limit: int, *, wide: bool = F
 
 def show_event_type(output: Output, found: dict[str, Any]) -> None:
     """Print an event type with its schema and example."""
+    output.streams = True
     if output.as_json:
         output.json(found)
         return
