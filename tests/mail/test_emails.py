@@ -346,5 +346,5 @@ def test_an_expiring_certificate_has_a_time_and_steps() -> None:
         assert "expires on December 24, 2025 at 16:00 UTC" in body
         assert "replace the certificate and its private key" in body
     several = together(NotificationKind.CERTIFICATE_EXPIRING, 3, expires_at=AT + 7 * DAY)
-    assert "3 endpoints expire from December 1, 2025" in several.subject
+    assert "3 endpoints begin to expire on December 1, 2025" in several.subject
     assert "The first expires on December 1, 2025 at 16:00 UTC" in plain(several).replace("\n", " ")

@@ -341,7 +341,7 @@ def _certificate_expiring(values: EmailValues) -> Email:
     at = values.time("expires_at")
     return Email(
         subject=f"The client certificate for {values.name} expires on {at.partition(' at ')[0]}",
-        title=f"The client certificate for {values.name} expires",
+        title=f"The client certificate for {values.name} expires soon",
         opening=(
             f"Uplift Webhooks authenticates to your endpoint with a client certificate, which expires on {at}.",
             "Your server will then probably reject all deliveries.",
@@ -356,9 +356,9 @@ def _certificate_expiring(values: EmailValues) -> Email:
 def _certificates_expiring(values: EmailValues) -> Email:
     first = min((each.number("expires_at"), each.time("expires_at")) for each in values.endpoints)[1]
     return Email(
-        subject=f"Client certificates for {counted(values.endpoint_count, 'endpoint')} expire from "
+        subject=f"Client certificates for {counted(values.endpoint_count, 'endpoint')} begin to expire on "
         f"{first.partition(' at ')[0]}",
-        title=f"The client certificates for {_endpoints_of_account(values)} expire",
+        title=f"The client certificates for {_endpoints_of_account(values)} expire soon",
         opening=(
             f"Uplift Webhooks authenticates to these endpoints with client certificates. The first expires on {first}.",
             "Your servers will then probably reject all deliveries.",

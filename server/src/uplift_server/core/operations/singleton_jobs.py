@@ -19,7 +19,7 @@ class SingletonJob(StrEnum):
     OUTBOX = "outbox"
     """Sends emails."""
     SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
-    """Deletes replaced secrets, and warns about client certificates that expire."""
+    """Deletes replaced secrets, and warns about client certificates that expire soon."""
     RETENTION = "retention"
     """Deletes old data."""
     ERASURE = "erasure"

@@ -36,7 +36,7 @@ ACTIONS: Final = {
     "endpoint.warned": "The account's contacts were warned about a failing endpoint.",
     "endpoint.disabled": "An endpoint was disabled. The details contain the reason.",
     "endpoint.recovered": "An endpoint recovered after a warning.",
-    "endpoint.certificate_expiring": "The account's contacts were warned that a client certificate expires.",
+    "endpoint.certificate_expiring": "The account's contacts were warned that a client certificate expires soon.",
     "secret.revealed": "An endpoint's secret was revealed.",
     "secret.rotated": "An endpoint's secret was rotated.",
     "secret.old_expired": "An endpoint's old secret was expired early.",

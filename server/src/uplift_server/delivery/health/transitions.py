@@ -177,7 +177,7 @@ class Transitions:
             self._log(endpoint, "endpoint recovered", details)
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an endpoint's account that its client certificate expires, if this is due."""
+        """Warn the contacts of an endpoint's account that its client certificate expires soon, if this is due."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
 
         def warn(connection: Transaction) -> tuple[Endpoint | None, bool]:
