@@ -191,7 +191,7 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
             "database_slow",
             Severity.ATTENTION,
             f"The database is slow: commits take up to {span(state.commit_p99_ms)}",
-            f"99% of {number(state.commits)} commits of this process in the last minutes took no longer.",
+            f"99% of {number(state.commits)} commits of this process in the last minutes took at most this long.",
             "Check the load and the latency of the disk or of the database server.",
         )
 
