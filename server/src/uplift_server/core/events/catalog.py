@@ -71,19 +71,19 @@ _SUBJECT: Final[dict[str, object]] = {
     "url": _of("string", "The endpoint's URL."),
     "description": _of("string", "The endpoint's description."),
     "account": _of("string", "The ID of the account that owns the endpoint."),
-    "account_uid": _of(_TEXT_OR_NULL, "The operator's own ID of the account."),
+    "account_uid": _of(_TEXT_OR_NULL, "The `uid` of the account."),
     "account_name": _of("string", "The account's name."),
 }
 _CAUSE: Final[dict[str, object]] = {
     "cause_code": _of(_TEXT_OR_NULL, "The code of the cause, such as status_503."),
     "cause": _of(_TEXT_OR_NULL, "The cause of the last failed attempt."),
     "fix": _of(_TEXT_OR_NULL, "How to fix it."),
-    "dashboard_url": _of("string", "Link to the dashboard."),
+    "dashboard_url": _of("string", "Link to its page in the dashboard."),
 }
 _ENDPOINT: Final = _object(
     {
         "id": _of("string", "The endpoint's ID."),
-        "uid": _of(_TEXT_OR_NULL, "The operator's own ID of the endpoint."),
+        "uid": _of(_TEXT_OR_NULL, "The `uid` of the endpoint."),
         **_SUBJECT,
         "state": {"enum": ["enabled", "disabled"], "description": "The endpoint's state."},
         "disabled_reason": {"enum": ["failing", "gone", None], "description": "Why the server disabled the endpoint."},
@@ -101,13 +101,13 @@ _FAILED_DELIVERY: Final = _object(
     {
         "id": _of("string", "The ID of the latest failed delivery."),
         "endpoint": _of("string", "The ID of its endpoint."),
-        "endpoint_uid": _of(_TEXT_OR_NULL, "The operator's own ID of the endpoint."),
+        "endpoint_uid": _of(_TEXT_OR_NULL, "The `uid` of the endpoint."),
         **_SUBJECT,
         "event": _of("string", "The ID of its event."),
         "event_type": _of("string", "The type of its event."),
         "failed_reason": {
             "enum": ["exhausted", "expired", None],
-            "description": "Why it failed. Null if it was resent since.",
+            "description": "Why it failed. Null if it has been resent since then.",
         },
         "attempts_made": {"type": "integer", "minimum": 0, "description": "The number of its attempts."},
         "failed_at": _of(_TEXT_OR_NULL, "When it failed, ISO 8601."),
