@@ -46,7 +46,7 @@ FIELD_CODES: Final = {
     "headers_too_many": "The endpoint has too many custom headers.",
     "certificate_invalid": "The certificate is not valid PEM, or the server cannot use it.",
     "certificate_expired": "The certificate, or one in its chain, has expired.",
-    "private_key_invalid": "The private key is not valid PEM, is encrypted, or is of a kind that is not supported.",
+    "private_key_invalid": "The private key is not valid PEM, has a password, or is not of a supported kind.",
     "private_key_mismatch": "The private key does not belong to the certificate.",
     # ---- event types and events
     "event_type_invalid": "The name is not a valid event type or `group.*` pattern.",

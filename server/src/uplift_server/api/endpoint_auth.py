@@ -40,7 +40,7 @@ class CertificateNew(_Credentials):
 
 Auth = Annotated[
     Annotated[OAuthNew | CertificateNew, Field(discriminator="type")] | None,
-    Field(description="How the server authenticates to the endpoint, in addition to the signature. Null: not at all."),
+    Field(description="Authentication to the endpoint, in addition to the signature. Null: none."),
 ]
 
 
