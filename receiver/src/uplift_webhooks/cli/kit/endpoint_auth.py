@@ -15,8 +15,8 @@ _FIELDS: Final = {
     "oauth_client_id": ("client_id", "ID", "Client ID at the token URL."),
     "oauth_client_secret_file": ("client_secret", "FILE", "File with the client secret, or - for standard input."),
     "oauth_scope": ("scope", "SCOPES", "Scopes of the token, separated by spaces."),
-    "client_certificate_file": ("certificate", "FILE", "Client certificate (chain) for mutual TLS in PEM."),
-    "client_key_file": ("private_key", "FILE", "Private key of the certificate in PEM, or - for standard input."),
+    "client_certificate_file": ("certificate", "FILE", "PEM file with the client certificate and its chain."),
+    "client_key_file": ("private_key", "FILE", "PEM file with the certificate's key, or - for standard input."),
 }
 _OAUTH: Final = ("oauth_token_url", "oauth_client_id", "oauth_client_secret_file")
 _MTLS: Final = ("client_certificate_file", "client_key_file")
