@@ -62,7 +62,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
            lambda s: s.engine.accept_durations),
     Metric("uplift_filter_budget_exceeded_total", "counter",
-           "Filter evaluations that exceeded the limit of steps, so that the endpoint received the event",
+           "Filter evaluations that exceeded the step limit. The endpoint received these events",
            lambda s: s.engine.filter_budget_exceeded),
     # ---- attempts and deliveries
     Metric("uplift_attempts_total", "counter", "Attempts by outcome, including test deliveries and replays",
