@@ -1,4 +1,4 @@
-"""Events per second to one endpoint that is ordered by key, and to the same endpoint without an order."""
+"""Events per second to one endpoint that is ordered by key, and to the same endpoint without ordering."""
 
 from typing import Final
 

@@ -26,7 +26,7 @@ _ROLE_NAMES: Final[dict[Role, RoleName]] = {
 
 
 def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
-    """Return a key of an account (public ID) for a response. `text` is only for the response that creates it."""
+    """Return a key of an account (public ID) for a response. Set `text`, the key itself, only when you create it."""
     return KeyView(
         id=ids.prefixed(ids.KEY, key.id),
         account=account,
@@ -40,7 +40,7 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
 
 
 def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView:
-    """Return a service key for a response. `text` is only for the response that creates it."""
+    """Return a service key for a response. Set `text`, the key itself, only when you create it."""
     return ServiceKeyView(
         id=ids.prefixed(ids.KEY, key.id),
         name=key.name,
@@ -66,7 +66,7 @@ def member_view(member: Member, account: str) -> MemberView:
 
 
 def invitation_view(invitation: Invitation, account: str, url: str | None = None) -> InvitationView:
-    """Return an invitation for a response. `url` is only for the response that creates it, without email."""
+    """Return an invitation for a response. Set `url` only when you create it and email is not configured."""
     return InvitationView(
         id=ids.prefixed(ids.INVITATION, invitation.id),
         account=account,
@@ -80,7 +80,7 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
 
 
 def portal_link_view(link: Link, account: str, url: str | None = None) -> PortalLinkView:
-    """Return an account's portal link for a response. `url` is only for the response that creates it."""
+    """Return an account's portal link for a response. Set `url` only when you create it."""
     return PortalLinkView(
         id=ids.prefixed(ids.LINK, link.id),
         account=account,

@@ -130,7 +130,7 @@ class EndpointSettings:
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":
-        """Return the settings after a request with these JSON values, by name, without problems."""
+        """Return the settings after a request. `sent` contains valid JSON values by name."""
         named = ((each, sent[each.name]) for each in ENDPOINT_SETTINGS if each.name in sent)
         return replace(self, **{each.attribute: each.read(value) for each, value in named})
 

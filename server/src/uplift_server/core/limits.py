@@ -66,7 +66,7 @@ FILTER_ALTERNATIVES_MAX = 64
 # Comparisons of one filter with one event, and of all filters with one event. A step takes about 0.2 µs.
 FILTER_STEPS_MAX = 30_000
 FILTERS_STEPS_MAX = 150_000
-# The newest events with which a preview evaluates a filter.
+# The number of newest events that a preview evaluates a filter against.
 FILTER_PREVIEW_EVENTS_DEFAULT = 20
 FILTER_PREVIEW_EVENTS_MAX = 100
 CUSTOM_HEADERS_MAX = 20

@@ -82,7 +82,7 @@ class Shards(Protocol):
         """Report a successful attempt at `at` (Unix ms) to the owner of a failing endpoint."""
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Let other processes forget leased deliveries of erased events, and last errors of endpoints."""
+        """Notify other processes to drop leased deliveries of erased events, and last errors of endpoints."""
 
 
 class SingletonJobs(Protocol):
@@ -96,10 +96,10 @@ class Peers(Protocol):
     """The other processes on the database."""
 
     def living(self) -> Sequence[Process] | None:
-        """Return all live processes at the last heartbeat, with this one; None outside a cluster."""
+        """Return all live processes at the last heartbeat, including this one. Return None outside a cluster."""
 
     def others(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, without this one."""
+        """Return all live processes at the last heartbeat, except this one."""
 
     def heartbeat_age_ms(self) -> int | None:
         """Return the time since the last heartbeat if it has expired, else None."""

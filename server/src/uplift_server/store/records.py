@@ -320,7 +320,7 @@ class Delivery:
     """When the event was erased."""
     is_test: bool = False
     order_group: int | None = None
-    """Deliveries of the same group to an endpoint are ordered; None if this one is not."""
+    """The server sends the deliveries of a group to an endpoint in order. None if the delivery is not ordered."""
     blocked_by: str | None = None
     """If it is blocked, the ID of the delivery that it waits for."""
 

@@ -65,11 +65,11 @@ class ClusterState:
         return job in self._jobs and self._clock.now_ms() < self._jobs_until
 
     def living(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, with this one."""
+        """Return all live processes at the last heartbeat, including this one."""
         return self.members
 
     def others(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, without this one."""
+        """Return all live processes at the last heartbeat, except this one."""
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:

@@ -319,9 +319,9 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Return the batch from the event `first` without missing events that the endpoint's filter rejects.
+        """Remove missing events that the endpoint's filter rejects from the batch, which begins at event `first`.
 
-        It ends early if the round has taken its steps.
+        The result ends early if the round has no filter steps left.
         """
         found: list[Candidate] = []
         through = first - 1
