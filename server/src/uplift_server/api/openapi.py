@@ -100,7 +100,7 @@ _EVENT_FIELDS: Final = {
         "type": "string",
         "minLength": 1,
         "maxLength": ORDERING_KEY_CHARACTERS_MAX,
-        "description": "Endpoints with the `ordering` `key` receive events with the same key in order.",
+        "description": "Endpoints ordered by key receive the events with the same key in order.",
     },
 }
 _ACCEPTED: Final = {
