@@ -100,7 +100,7 @@ _EVENT_FIELDS: Final = {
         "type": "string",
         "minLength": 1,
         "maxLength": ORDERING_KEY_CHARACTERS_MAX,
-        "description": "Endpoints ordered by key receive the events with the same key in order.",
+        "description": "Endpoints whose `ordering` is `key` receive events with the same ordering key in order.",
     },
 }
 _ACCEPTED: Final = {
