@@ -297,7 +297,7 @@ def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> boo
 
 
 def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: int) -> tuple[Endpoint | None, bool]:
-    """Note a warning about the client certificate of an endpoint if one is due. Return the endpoint, and whether."""
+    """Note a due warning about an endpoint's client certificate. Return the endpoint, and whether one was due."""
     query = sa.select(*_COLUMNS).where(endpoints.c.seq == endpoint_seq, _LIVE).with_for_update()
     row = connection.execute(query).first()
     stored = None if row is None else _endpoint(row)

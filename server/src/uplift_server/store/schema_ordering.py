@@ -2,9 +2,9 @@
 
 One delivery of an order group is due, scheduled or leased: it has a due time. The other pending ones are blocked: they
 have no due time. When a delivery ends or is held, the trigger gives the first other one a due time, unless that one is
-held. Therefore, every statement that ends a delivery unblocks the next one, also a statement of an earlier release.
+held. Therefore, every statement that ends a delivery unblocks the next one, even in an earlier release.
 
-Resends are an exception, because a person requests them: they are due beside others of their group.
+Resends are an exception, because a person requests them: they can be due together with others of their group.
 """
 
 from typing import Final

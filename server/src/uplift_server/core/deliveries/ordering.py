@@ -17,9 +17,9 @@ class Ordering(NamedCode):
 
     NONE = 0
     KEY = 1
-    """Those whose events have the same ordering key."""
+    """Deliveries whose events have the same ordering key."""
     ENDPOINT = 2
-    """All."""
+    """All deliveries."""
 
 
 def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
