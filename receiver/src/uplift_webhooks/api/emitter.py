@@ -157,8 +157,8 @@ class Emitter:
 
         Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore it:
         `flush` and the end of the block also report rejected events. A cancelled future prevents the request if the
-        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key. Endpoints ordered by
-        key receive the events with the same `ordering_key` in order.
+        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key. Endpoints whose
+        `ordering` is "key" receive events with the same `ordering_key` in order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.

@@ -366,8 +366,8 @@ class Events(Noun[Way]):
     ) -> Call[JsonObject]:
         """Send an event. Return its `id`, `created_at` and `duplicate`. The key needs the scope `events:write`.
 
-        `include="endpoints"` adds the IDs of the endpoints that the event matched. Endpoints ordered by key receive
-        the events with the same `ordering_key` in order.
+        `include="endpoints"` adds the IDs of the endpoints that the event matched. Endpoints whose `ordering`
+        is "key" receive events with the same `ordering_key` in order.
         """
         body = given(type=type, data=data, id=id, ordering_key=ordering_key, expires_at=expires_at)
         return post(_EVENTS, body, idempotency_key=idempotency_key, include=include)
