@@ -56,8 +56,18 @@ def encrypt_as_0_1_1(place: Place) -> None:
     place.run(run)
 
 
-LATER_TABLES = ("commands", "minute_rollups", "delivery_totals", "event_objects", "service_keys", "erasures")
-LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid")
+LATER_TRIGGERS = ("deliveries_unblock", "deliveries_count_failed")
+LATER_TABLES = (
+    "commands",
+    "minute_rollups",
+    "delivery_totals",
+    "event_objects",
+    "service_keys",
+    "erasures",
+    "operational_events",
+    "failed_deliveries",
+)
+LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid", "deliveries_ordered")
 LATER_COLUMNS = {
     "accounts": ("uid", "metadata"),
     "api_keys": ("expires_at",),
@@ -70,8 +80,16 @@ LATER_COLUMNS = {
         "verified_at",
         "uid",
         "metadata",
+        "retry_schedule_ms",
+        "attempt_timeout_ms",
+        "ordering",
+        "filter",
+        "auth",
+        "certificate_expires_at",
+        "certificate_warned_at",
     ),
-    "events": ("object_id", "erased_at"),
+    "events": ("object_id", "erased_at", "ordering_key"),
+    "deliveries": ("order_group",),
     "sessions": ("reader_key_digest",),
     "links": ("reader_key_digest",),
     "replays": ("outcomes", "status_codes", "object_id", "batch_id", "missing_type_seqs"),
@@ -81,6 +99,10 @@ LATER_COLUMNS = {
 def make_earlier(place: Place) -> None:
     """Convert a database to the state of release 0.1.1."""
     encrypt_as_0_1_1(place)
+    on_postgresql = place.environ["UPLIFT_DATABASE_URL"].startswith("postgresql")
+    for trigger in LATER_TRIGGERS:
+        drop = f"DROP FUNCTION {trigger} CASCADE" if on_postgresql else f"DROP TRIGGER {trigger}"
+        place.run(lambda c, drop=drop: c.execute(sa.text(drop)))
     for table in LATER_TABLES:
         place.run(lambda c, table=table: c.execute(sa.text(f"DROP TABLE {table}")))
     for index in LATER_INDEXES:  # SQLite does not drop an indexed column

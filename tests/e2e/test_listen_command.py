@@ -207,8 +207,12 @@ def test_exit_codes_and_final_messages(own_server: Server, receiver: Receiver, s
 
     assert run_rejected("--forward-to", "ftp://x")[0] == 2
     assert run_rejected("--events", "test.numberd") == (
-        4, "Error: there is no event type test.numberd\nHow to fix: did you mean test.numbered?\n",
-    )  # fmt: skip
+        4,
+        (
+            "Error: there is no event type test.numberd\n"
+            "How to fix: did you mean test.numbered? To list all: `uplift event-types`\n"
+        ),
+    )
     assert run_rejected("--since", "yesterday")[0] == 2
     assert run_rejected("--duplicate")[0] == 2
     assert run_rejected("--nonsense")[0] == 2

@@ -55,7 +55,12 @@ def test_trigger_sends_to_the_listener_and_shows_the_response(
     code, _, err = integrator("trigger", "--session", tested["session"][:16])
     assert (code, err.splitlines()[0]) == (1, "Error: your server responded with 500")
     assert integrator("trigger", "export.complete") == (
-        4, "", "Error: there is no event type export.complete\nHow to fix: did you mean export.completed?\n",
+        4,
+        "",
+        (
+            "Error: there is no event type export.complete\n"
+            "How to fix: did you mean export.completed? To list all: `uplift event-types`\n"
+        ),
     )  # fmt: skip
     assert integrator("trigger", "--session", "lsn_0", "--endpoint", "ep_0")[0] == 2
     assert listening.stop() == 0
@@ -93,7 +98,10 @@ def test_endpoints_are_created_tested_paused_and_enabled(integrator: Integrator,
     code, out, err = integrator("endpoints", "test", made["id"])
     assert (code, err.splitlines()[0]) == (1, "Error: the test attempt failed: client_error")
     code, _, err = integrator("endpoints", "test", made["id"], "--type", "test.numberd")
-    assert (code, err.splitlines()[1]) == (4, "How to fix: did you mean test.numbered?")
+    assert (code, err.splitlines()[1]) == (
+        4,
+        "How to fix: did you mean test.numbered? To list all: `uplift event-types`",
+    )
     [paused] = integrator.json("endpoints", "pause", made["id"])
     assert paused["state"] == "paused"
     assert integrator("endpoints", "enable", made["id"], "--held", "nonsense")[0] == 2
