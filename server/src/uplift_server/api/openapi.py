@@ -207,6 +207,10 @@ def public_name(name: str) -> str:
     return f"{public_name(listed[1])}List" if listed else _NAMES.get(name, name.removesuffix("View"))
 
 
+def _public_ref(ref: str) -> str:
+    return _REF.format(model=public_name(ref.rpartition("/")[2]))
+
+
 def _public(value: Any) -> Any:
     """Return a part of the document with the public names of schemas, and without pydantic's titles and defaults.
 
@@ -219,7 +223,9 @@ def _public(value: Any) -> Any:
     found: dict[str, Any] = {}
     for keyword, each in value.items():
         if keyword == "$ref":
-            found[keyword] = _REF.format(model=public_name(each.rpartition("/")[2]))
+            found[keyword] = _public_ref(each)
+        elif keyword == "discriminator":
+            found[keyword] = {**each, "mapping": {name: _public_ref(ref) for name, ref in each["mapping"].items()}}
         elif keyword == "properties":
             found[keyword] = {name: _public(schema) for name, schema in each.items()}
         elif keyword != "default" and not (keyword == "title" and isinstance(each, str)):
