@@ -37,6 +37,7 @@ def test_an_event_shows_its_envelope_and_counts(server: Any) -> None:
         "api_version": "01/01/2022",
         "expires_at": "2027-01-15T08:00:00.005Z",
         "object_id": None,
+        "ordering_key": None,
         "test": False,
         "deliveries": {"pending": 1, "delivered": 0, "failed": 0, "held": 1, "cancelled": 0},
         "erased_at": None,
