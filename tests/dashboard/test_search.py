@@ -159,6 +159,8 @@ def test_the_slash_key_focuses_the_search_box(page: Page, server: Server, mine: 
     page.locator("h1").click()
     for screen in (DESKTOP, PHONE):
         set_screen(page, screen)
+        # The menu with the field closes after the screen has become narrow.
+        expect(field).to_be_visible(visible=screen is DESKTOP)
         page.evaluate("document.activeElement.blur()")
         page.keyboard.press("/")
         expect(field).to_be_focused()
