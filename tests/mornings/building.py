@@ -279,19 +279,20 @@ def dns_broken(stack: contextlib.ExitStack, data: Path) -> World:
     names.fail()
     disconnect(receiver)
     # Until their records expire, names still resolve.
-    wait_for(lambda: _resolves(world, receiver), "no name resolves", 30, every=0.5)
-    # Attempts of the last event may have opened connections meanwhile.
-    disconnect(receiver)
+    wait_for(lambda: not _resolving(world, receiver), "no name resolves", 30, every=0.5)
     _break(world, range(ACCOUNTS))
     return world
 
 
-def _resolves(world: World, receiver: Receiver) -> bool:
-    before = len(receiver.requests)
-    world.send(0, 1)
-    wait_for(lambda: world.failing() or len(receiver.requests) > before, "an attempt has ended", 20, every=0.1)
+def _resolving(world: World, receiver: Receiver) -> set[int]:
+    """Return the accounts with endpoints that are not failing, after an event to each of them."""
+    health = world.health()
+    accounts = {account for account, each in world.endpoints if health[each]["health"]["failing_since"] is None}
+    for account in accounts:
+        world.send(account, 1)
+    # The attempts may have opened connections.
     disconnect(receiver)
-    return world.failing() > 0
+    return accounts
 
 
 def hot_endpoint(stack: contextlib.ExitStack, data: Path) -> World:
