@@ -42,7 +42,8 @@ def port_of(server: PostgresServer) -> str:
 
 def survives(folder: Path, url: str, receiver: Receiver, break_it: Callable[[], None]) -> None:
     """Check that a failure under load loses no accepted event, and that events are accepted again in time."""
-    with Fleet(folder, url) as fleet:
+    # A delivery whose commit had no response is sent when its lease ends.
+    with Fleet(folder, url, UPLIFT_LEASE="20s", UPLIFT_ATTEMPT_TIMEOUT="5s") as fleet:
         fleet.add("api")
         fleet.add("worker")
         _, apis = account_of(fleet)
