@@ -141,8 +141,9 @@ def test_an_interrupted_send_does_not_wait_for_the_server(api: FakeApi) -> None:
         return 503, {}, {}
 
     api.responses["POST /v1/events/batch"] = busy
-    program = str(Path(sys.executable).with_name("uplift-server"))
-    with subprocess.Popen([program, "send", "--file", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A background job of a shell ignores SIGINT, and so do the processes that it starts.
+    command = ["env", "--default-signal=INT", str(Path(sys.executable).with_name("uplift-server"))]
+    with subprocess.Popen([*command, "send", "--file", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(b'{"type": "a.b", "data": {}, "account": "acc_1"}\n')
         process.stdin.flush()
@@ -198,6 +199,7 @@ def test_an_empty_list_shows_the_next_command(api: FakeApi) -> None:
 
 def test_the_saved_operator_key_is_used_by_default(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPLIFT_OPERATOR_KEY")
+    api.responses["GET /readyz"] = (200, b"ready\n", {})
     result = run("accounts")
     assert result.exit_code == 3
     assert "set UPLIFT_OPERATOR_KEY" in result.stderr

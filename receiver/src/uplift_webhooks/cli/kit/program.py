@@ -81,7 +81,7 @@ class Noun(Group):
             _, left, _ = self.commands["show"].make_parser(ctx).parse_args(list(args))
         except TyperException:
             return False
-        return bool(left)
+        return any(not each.startswith("-") for each in left)
 
     def _has_argument(self, ctx: Any, args: list[str]) -> bool:
         """Whether there is an argument besides the options of `list`."""
