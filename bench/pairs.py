@@ -1,9 +1,46 @@
 """Pairs of runs with and without the measured effect. Changes in machine speed cancel out within a pair."""
 
-from bench.scene import Measurement
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bench.options import Options
+from bench.scene import Measurement, Scene
+
+Pair = tuple[Measurement, Measurement]
+
+_PAIRS: Final = 12
+_USUAL_S: Final = 3.0
 
 
-def p99_times(pair: tuple[Measurement, Measurement]) -> float:
+def paired(options: Options) -> str:
+    """Describe the pairs of `alternate`."""
+    return f"{1 if options.smoke else _PAIRS} pairs of {options.duration(_USUAL_S):g} s"
+
+
+def alternate(options: Options, without: Scene, beside: Scene) -> list[Pair]:
+    """Run the load on two scenes in turn; each begins every second pair."""
+    secs, found = options.duration(_USUAL_S), []
+    for number in range(1 if options.smoke else _PAIRS):
+        scenes = [(0, "without", without), (1, "with", beside)]
+        if number % 2:
+            scenes.reverse()
+        runs = {index: scene.run(f"pair {number + 1}, {label}", secs=secs) for index, label, scene in scenes}
+        found.append((runs[0], runs[1]))
+    return found
+
+
+def ratios(pairs: Sequence[Pair], figure: Callable[[Measurement], float]) -> list[float]:
+    """Return a figure of the second run, divided by the figure of the first, for each pair."""
+    return [figure(beside) / max(figure(without), 1e-9) for without, beside in pairs]
+
+
+def error_of_median(values: Sequence[float]) -> float:
+    """Estimate the standard error of a median. It is 25% larger than the error of a mean."""
+    return 1.25 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def p99_times(pair: Pair) -> float:
     """Return the p99 of the second run, divided by the p99 of the first."""
     alone, beside = (run.received_ms.get("p99", 0.0) for run in pair)
     return beside / max(alone, 1e-9)

@@ -6,6 +6,7 @@ from bench.row import Row
 from bench.rows import (
     attack,
     batch,
+    compare,
     emitter_kill,
     end_to_end,
     filters,
@@ -29,6 +30,7 @@ from bench.rows import (
 
 ROWS: Final[tuple[Row, ...]] = (
     end_to_end.ROW,
+    compare.ROW,
     postgres.ROW,
     postgres.POOLED_ROW,
     postgres_month.ROW,
