@@ -19,9 +19,17 @@ def paired(options: Options) -> str:
 
 
 def alternate(options: Options, without: Scene, beside: Scene) -> list[Pair]:
-    """Run the load on two scenes in turn; each begins every second pair."""
+    """Run the load on two scenes in turn; each begins every second pair.
+
+    The servers start anew for each pair: the same build differs by several percent from one process to the next.
+    """
     secs, found = options.duration(_USUAL_S), []
     for number in range(1 if options.smoke else _PAIRS):
+        for scene in (without, beside):
+            if number:
+                scene.server.stop()
+                scene.server.start()
+            scene.warm_up()
         scenes = [(0, "without", without), (1, "with", beside)]
         if number % 2:
             scenes.reverse()

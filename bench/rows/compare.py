@@ -19,7 +19,6 @@ def _measure(row: Row, options: Options) -> Report:
         for scene in (other, this):
             scene.server.start()
             scene.add([f"ok/{number}" for number in range(options.endpoints)])
-            scene.warm_up()
         pairs = alternate(options, other, this)
         notes = other.trouble() + this.trouble()
     cpu, speed = ratios(pairs, lambda run: run.cpu_us), ratios(pairs, lambda run: run.per_s)
@@ -43,4 +42,4 @@ def _measure(row: Row, options: Options) -> Report:
     )
 
 
-ROW: Final = Row("compare", "this build compared with another one, in turn", _measure, 150)
+ROW: Final = Row("compare", "this build compared with another one, in turn", _measure, 230)
