@@ -9,6 +9,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 from tests import engines
 from tests.engines import Engine, Place
+from tests.nats import NatsCluster
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer
 from tests.unreliable_network import UnreliableNetwork
@@ -139,3 +140,13 @@ def network(postgres_url: str) -> Iterator[UnreliableNetwork]:
     unreliable = UnreliableNetwork(postgres_url)
     yield unreliable
     unreliable.close()
+
+
+@pytest.fixture(scope="module")
+def nats_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    """Three NATS servers with JetStream, for the tests of a module."""
+    cluster = NatsCluster(tmp_path_factory.mktemp("nats"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.close()

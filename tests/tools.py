@@ -12,9 +12,14 @@ LOCAL_TOOLS: Final = Path(__file__).parents[1] / ".tools"
 NOT_IN_DEBIAN: Final = frozenset({"dotnet"})
 
 
+def find(name: str) -> str | None:
+    """Return the path of a program, or None."""
+    return shutil.which(name) or shutil.which(name, path=str(LOCAL_TOOLS))
+
+
 def tool(name: str) -> str:
     """Return the path of a program. Without it, skip the test. In CI, fail the test if Debian has a package."""
-    path = shutil.which(name) or shutil.which(name, path=str(LOCAL_TOOLS))
+    path = find(name)
     if path is None:
         missing(f"{name} is not installed", required=name not in NOT_IN_DEBIAN)
     return path

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +16,7 @@ from typing import Any, TypeVar
 import urllib3
 from tests import engines
 from tests.engines import PostgresPlace
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -37,20 +36,6 @@ def wait_for(condition: Callable[[], T], what: str, within: float = 20, every: f
             return found
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         time.sleep(every)
-
-
-def free_port() -> int:
-    """Return an unused port below the range for outgoing connections, so that it stays free between two starts.
-
-    Each parallel test process has its own range.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
-    for _ in range(100):
-        port = 15_000 + 4_000 * worker + random.randrange(4_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 @dataclass

@@ -1,0 +1,217 @@
+"""A cluster of NATS servers with JetStream, which tests can kill, suspend and restart."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import urllib3
+from tests.ports import free_port
+from tests.tools import tool
+
+T = TypeVar("T")
+
+READY_WITHIN_S: Final = 20.0
+# The file limit must exceed the reservation of the service's streams, on disks of any size.
+SETTINGS: Final = """
+server_name: node{number}
+listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitoring_port}"
+lame_duck_duration: 1s
+lame_duck_grace_period: 0s
+jetstream {{
+  store_dir: "{store}"
+  max_file_store: 64GB
+  sync_interval: {sync_interval}
+}}
+"""
+CLUSTER: Final = """
+cluster {{
+  name: uplift
+  listen: "127.0.0.1:{port}"
+  routes: [{routes}]
+}}
+"""
+
+
+class NatsCluster:
+    """NATS servers on free ports of 127.0.0.1, with their files in a directory. Nodes have the numbers 0, 1, …"""
+
+    def __init__(
+        self, folder: Path, nodes: int = 3, *, sync_interval: str = "2m", settings: str = "", scheme: str = "nats"
+    ) -> None:
+        """Prepare the nodes. `start` starts them.
+
+        `sync_interval` determines when JetStream calls fsync: after each message with `always`. A killed process loses
+        nothing without it, only a machine does. `settings` are more lines of every node's configuration.
+        """
+        self._program = tool("nats-server")
+        self.folder = folder
+        ports = [free_port() for _ in range(3 * nodes)]
+        self._ports, self._monitoring_ports, route_ports = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+        self._suspended: set[int] = set()
+        self._http = urllib3.PoolManager(retries=False, timeout=1)
+        self.urls = [f"{scheme}://127.0.0.1:{port}" for port in self._ports]
+        """The URL of each node."""
+        for number in range(nodes):
+            node = self.node_folder(number)
+            (node / "jetstream").mkdir(parents=True, exist_ok=True)
+            text = SETTINGS.format(
+                number=number,
+                port=self._ports[number],
+                monitoring_port=self._monitoring_ports[number],
+                store=node / "jetstream",
+                sync_interval=sync_interval,
+            )
+            if nodes > 1:
+                routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in route_ports)
+                text += CLUSTER.format(port=route_ports[number], routes=routes)
+            (node / "nats.conf").write_text(text + settings)
+
+    @property
+    def url(self) -> str:
+        """All URLs, as the setting UPLIFT_NATS_URL has them."""
+        return ",".join(self.urls)
+
+    @property
+    def nodes(self) -> range:
+        """The numbers of all nodes."""
+        return range(len(self._processes))
+
+    @property
+    def live_nodes(self) -> list[int]:
+        """The nodes that are running and not suspended."""
+        return [node for node, process in enumerate(self._processes) if process and node not in self._suspended]
+
+    def node_folder(self, node: int) -> Path:
+        """Return the directory of a node: its configuration, log and messages."""
+        return self.folder / f"node{node}"
+
+    def pid(self, node: int) -> int:
+        """Return the process ID of a node."""
+        return self._running(node).pid
+
+    def start(self) -> "NatsCluster":
+        """Start all nodes that are not running, and wait until they are ready."""
+        for node, process in enumerate(self._processes):
+            if process is None:
+                self._launch(node)
+        self.wait_until_ready()
+        return self
+
+    def restart(self, node: int) -> None:
+        """Start a node on its old data. If it is running, stop it first. Do not wait until it is ready."""
+        self.stop(node)
+        self._launch(node)
+
+    def kill(self, node: int) -> None:
+        """Send `kill -9`."""
+        process = self._running(node)
+        process.kill()
+        process.wait()
+        self._processes[node] = None
+        self._suspended.discard(node)
+
+    def stop(self, node: int | None = None) -> None:
+        """Stop a node, or all nodes, with SIGTERM."""
+        stopped = [each for each in (self.nodes if node is None else [node]) if self._processes[each] is not None]
+        for each in stopped:
+            self.resume(each)
+            self._running(each).terminate()
+        for each in stopped:
+            self._running(each).wait(30)
+            self._processes[each] = None
+
+    def pause(self, node: int) -> None:
+        """Suspend a node. Its connections stay open, as in a network partition."""
+        self._running(node).send_signal(signal.SIGSTOP)
+        self._suspended.add(node)
+
+    def resume(self, node: int) -> None:
+        """Continue a suspended node."""
+        if node in self._suspended:
+            self._running(node).send_signal(signal.SIGCONT)
+            self._suspended.discard(node)
+
+    def wait_until_ready(self) -> None:
+        """Wait until every live node has its data and knows the leader of the cluster."""
+        for node in self.live_nodes:
+            self._wait(lambda node=node: self._is_ready(node), f"node {node} is ready")  # type: ignore[misc]
+
+    def leader(self, stream: str) -> int:
+        """Return the node that leads a stream, once there is one among the live nodes."""
+        return self._wait(
+            # Other nodes name the old leader until they notice that it is gone.
+            lambda: [node for node in self.live_nodes if self._leads(node, stream)],
+            f"{stream} has a leader",
+        )[0]
+
+    def messages(self, stream: str) -> int:
+        """Return the number of messages that a stream has, as its leader knows it."""
+        found = self._stream(self.leader(stream), stream)
+        return int(found["state"]["messages"]) if found else 0
+
+    def close(self) -> None:
+        """Kill all nodes."""
+        for node, process in enumerate(self._processes):
+            if process is not None:
+                self.kill(node)
+        self._http.clear()
+
+    def monitoring(self, node: int, path: str) -> dict[str, Any]:
+        """Return a response of the monitoring port, or an empty object if the node does not respond with 200."""
+        try:
+            response = self._http.request("GET", f"http://127.0.0.1:{self._monitoring_ports[node]}{path}")
+        except urllib3.exceptions.HTTPError:
+            return {}
+        found: dict[str, Any] = json.loads(response.data) if response.status == 200 else {}
+        return found
+
+    def _running(self, node: int) -> subprocess.Popen[bytes]:
+        process = self._processes[node]
+        assert process is not None, f"node {node} is not running"
+        return process
+
+    def _launch(self, node: int) -> None:
+        folder = self.node_folder(node)
+        with (folder / "log").open("ab") as log:
+            self._processes[node] = subprocess.Popen(
+                [self._program, "--config", folder / "nats.conf"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _is_ready(self, node: int) -> bool:
+        if not self.monitoring(node, "/healthz"):
+            return False
+        return len(self.nodes) == 1 or bool(self.monitoring(node, "/jsz").get("meta_cluster", {}).get("leader"))
+
+    def _leads(self, node: int, stream: str) -> bool:
+        found = self._stream(node, stream)
+        return found is not None and found.get("cluster", {}).get("leader", f"node{node}") == f"node{node}"
+
+    def _stream(self, node: int, stream: str) -> dict[str, Any] | None:
+        """Return the state of a stream on a node."""
+        accounts = self.monitoring(node, "/jsz?streams=true").get("account_details", [])
+        streams = [each for account in accounts for each in account.get("stream_detail", [])]
+        return next((each for each in streams if each["name"] == stream), None)
+
+    def _wait(self, condition: Callable[[], T], what: str) -> T:
+        end = time.monotonic() + READY_WITHIN_S
+        while not (found := condition()):
+            assert time.monotonic() < end, f"not within {READY_WITHIN_S:g} s: {what}\n{self._logs()}"
+            time.sleep(0.02)
+        return found
+
+    def _logs(self) -> str:
+        ends = []
+        for node in self.nodes:
+            log = self.node_folder(node) / "log"
+            ends += log.read_text("utf-8", "replace").splitlines()[-10:] if log.exists() else []
+        return "\n".join(ends)
