@@ -1,16 +1,22 @@
-"""A cluster of NATS servers with JetStream, which tests can kill, suspend and restart."""
+"""A cluster of NATS servers with JetStream, which tests can kill, suspend, isolate and restart."""
 
+import itertools
 import json
+import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import urllib3
 from tests.ports import free_port
 from tests.tools import tool
+from tests.unreliable_network import UnreliableProxy
 
 T = TypeVar("T")
 
@@ -18,59 +24,79 @@ READY_WITHIN_S: Final = 20.0
 # The file limit must exceed the reservation of the service's streams, on disks of any size.
 SETTINGS: Final = """
 server_name: node{number}
-listen: "127.0.0.1:{port}"
-http: "127.0.0.1:{monitoring_port}"
-lame_duck_duration: 1s
-lame_duck_grace_period: 0s
+listen: "127.0.0.1:{ports.client}"
+http: "127.0.0.1:{ports.monitoring}"
 jetstream {{
   store_dir: "{store}"
   max_file_store: 64GB
-  sync_interval: {sync_interval}
+  sync_interval: "{sync_interval}"
 }}
 """
 CLUSTER: Final = """
 cluster {{
   name: uplift
-  listen: "127.0.0.1:{port}"
+  listen: "127.0.0.1:{ports.routes}"
   routes: [{routes}]
+  {advertised}
 }}
 """
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of a node."""
+
+    client: int
+    monitoring: int
+    routes: int
 
 
 class NatsCluster:
     """NATS servers on free ports of 127.0.0.1, with their files in a directory. Nodes have the numbers 0, 1, …"""
 
     def __init__(
-        self, folder: Path, nodes: int = 3, *, sync_interval: str = "2m", settings: str = "", scheme: str = "nats"
+        self,
+        folder: Path,
+        nodes: int = 3,
+        *,
+        sync_interval: str = "2m",
+        scheme: str = "nats",
+        environ: Mapping[str, str] | None = None,
+        can_isolate: bool = False,
     ) -> None:
         """Prepare the nodes. `start` starts them.
 
         `sync_interval` determines when JetStream calls fsync: after each message with `always`. A killed process loses
-        nothing without it, only a machine does. `settings` are more lines of every node's configuration.
+        nothing without it, only a machine does. The configuration of a node is `nats.conf` in its directory. It can use
+        the variables of `environ`. With `can_isolate`, the nodes reach each other through a network that can fail.
         """
         self._program = tool("nats-server")
         self.folder = folder
-        ports = [free_port() for _ in range(3 * nodes)]
-        self._ports, self._monitoring_ports, route_ports = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
+        self._ports = [Ports(free_port(), free_port(), free_port()) for _ in range(nodes)]
+        self._environ = environ or {}
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
         self._suspended: set[int] = set()
+        self._isolated: set[int] = set()
+        self._links: dict[tuple[int, int], UnreliableProxy] = {}
+        """The networks from one node to another."""
         self._http = urllib3.PoolManager(retries=False, timeout=1)
-        self.urls = [f"{scheme}://127.0.0.1:{port}" for port in self._ports]
+        self.urls = [f"{scheme}://127.0.0.1:{ports.client}" for ports in self._ports]
         """The URL of each node."""
-        for number in range(nodes):
+        if can_isolate:
+            for pair in itertools.permutations(self.nodes, 2):
+                address = ("127.0.0.1", self._ports[pair[1]].routes)
+                self._links[pair] = UnreliableProxy(partial(socket.create_connection, address))
+        for number, ports in enumerate(self._ports):
             node = self.node_folder(number)
-            (node / "jetstream").mkdir(parents=True, exist_ok=True)
-            text = SETTINGS.format(
-                number=number,
-                port=self._ports[number],
-                monitoring_port=self._monitoring_ports[number],
-                store=node / "jetstream",
-                sync_interval=sync_interval,
-            )
+            (node / "jetstream").mkdir(parents=True)
+            text = SETTINGS.format(number=number, ports=ports, store=node / "jetstream", sync_interval=sync_interval)
             if nodes > 1:
-                routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in route_ports)
-                text += CLUSTER.format(port=route_ports[number], routes=routes)
-            (node / "nats.conf").write_text(text + settings)
+                others = [each for each in self.nodes if each != number]
+                routes = ", ".join(f'"nats://127.0.0.1:{self._route_port(number, other)}"' for other in others)
+                # Nodes would connect directly to the addresses that they learn from each other.
+                advertised = f'advertise: "127.0.0.1:{free_port()}"' if can_isolate else ""
+                text += CLUSTER.format(ports=ports, routes=routes, advertised=advertised)
+            (node / "nats.conf").write_text(text)
 
     @property
     def url(self) -> str:
@@ -84,12 +110,17 @@ class NatsCluster:
 
     @property
     def live_nodes(self) -> list[int]:
-        """The nodes that are running and not suspended."""
-        return [node for node, process in enumerate(self._processes) if process and node not in self._suspended]
+        """The nodes that are running, and neither suspended nor isolated."""
+        away = self._suspended | self._isolated
+        return [node for node, process in enumerate(self._processes) if process and node not in away]
 
     def node_folder(self, node: int) -> Path:
         """Return the directory of a node: its configuration, log and messages."""
         return self.folder / f"node{node}"
+
+    def ports(self, node: int) -> Ports:
+        """Return the ports of a node."""
+        return self._ports[node]
 
     def pid(self, node: int) -> int:
         """Return the process ID of a node."""
@@ -127,7 +158,7 @@ class NatsCluster:
             self._processes[each] = None
 
     def pause(self, node: int) -> None:
-        """Suspend a node. Its connections stay open, as in a network partition."""
+        """Suspend a node. Its connections stay open."""
         self._running(node).send_signal(signal.SIGSTOP)
         self._suspended.add(node)
 
@@ -137,6 +168,20 @@ class NatsCluster:
             self._running(node).send_signal(signal.SIGCONT)
             self._suspended.discard(node)
 
+    def isolate(self, node: int) -> None:
+        """Separate a node from the other nodes, but not from its clients."""
+        assert self._links, "the cluster needs can_isolate"
+        self._isolated.add(node)
+        for pair, link in self._links.items():
+            if node in pair:
+                link.hold()
+
+    def rejoin(self) -> None:
+        """Connect all isolated nodes with the others."""
+        self._isolated.clear()
+        for link in self._links.values():
+            link.restore()
+
     def wait_until_ready(self) -> None:
         """Wait until every live node has its data and knows the leader of the cluster."""
         for node in self.live_nodes:
@@ -144,11 +189,13 @@ class NatsCluster:
 
     def leader(self, stream: str) -> int:
         """Return the node that leads a stream, once there is one among the live nodes."""
-        return self._wait(
-            # Other nodes name the old leader until they notice that it is gone.
-            lambda: [node for node in self.live_nodes if self._leads(node, stream)],
-            f"{stream} has a leader",
-        )[0]
+
+        def only_leader() -> list[int]:
+            # Followers name the old leader until they notice that it is gone, and an old leader names itself.
+            leaders = [node for node in self.live_nodes if self._leads(node, stream)]
+            return leaders if len(leaders) == 1 else []
+
+        return self._wait(only_leader, f"{stream} has a leader")[0]
 
     def messages(self, stream: str) -> int:
         """Return the number of messages that a stream has, as its leader knows it."""
@@ -160,16 +207,23 @@ class NatsCluster:
         for node, process in enumerate(self._processes):
             if process is not None:
                 self.kill(node)
+        for link in self._links.values():
+            link.close()
         self._http.clear()
 
     def monitoring(self, node: int, path: str) -> dict[str, Any]:
         """Return a response of the monitoring port, or an empty object if the node does not respond with 200."""
         try:
-            response = self._http.request("GET", f"http://127.0.0.1:{self._monitoring_ports[node]}{path}")
+            response = self._http.request("GET", f"http://127.0.0.1:{self._ports[node].monitoring}{path}")
         except urllib3.exceptions.HTTPError:
             return {}
         found: dict[str, Any] = json.loads(response.data) if response.status == 200 else {}
         return found
+
+    def _route_port(self, node: int, other: int) -> int:
+        """Return the port at which a node reaches another one."""
+        link = self._links.get((node, other))
+        return self._ports[other].routes if link is None else link.port
 
     def _running(self, node: int) -> subprocess.Popen[bytes]:
         process = self._processes[node]
@@ -181,6 +235,7 @@ class NatsCluster:
         with (folder / "log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 [self._program, "--config", folder / "nats.conf"],
+                env={**os.environ, **self._environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -188,6 +243,7 @@ class NatsCluster:
             )
 
     def _is_ready(self, node: int) -> bool:
+        assert self._running(node).poll() is None, f"node {node} ended\n{self._logs()}"
         if not self.monitoring(node, "/healthz"):
             return False
         return len(self.nodes) == 1 or bool(self.monitoring(node, "/jsz").get("meta_cluster", {}).get("leader"))

@@ -1,9 +1,10 @@
-"""A network between a process and its PostgreSQL server that can delay or lose bytes."""
+"""Networks between processes that can delay or lose bytes."""
 
 import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,7 +12,7 @@ CHUNK_BYTES = 65_536
 
 
 class Link:
-    """A connection through the network: the sockets to the process and to the database."""
+    """A connection through the network: the sockets to the client and to the server."""
 
     def __init__(self, near: socket.socket, far: socket.socket) -> None:
         self.near = near
@@ -28,16 +29,13 @@ class Link:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-class UnreliableNetwork:
-    """Forwards TCP connections on 127.0.0.1 to the socket of a PostgreSQL server. `url` is the URL through it."""
+class UnreliableProxy:
+    """Forwards TCP connections to `port` on 127.0.0.1. `connect` opens a connection to the server."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        [directory] = parse_qs(parts.query)["host"]
-        self._upstream = str(Path(directory) / ".s.PGSQL.5432")
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        port = self._listener.getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{port}{parts.path}"
+        self.port: int = self._listener.getsockname()[1]
         self._flows = threading.Event()
         self._flows.set()
         self._losing = False
@@ -78,12 +76,10 @@ class UnreliableNetwork:
             except OSError:
                 return
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            far = socket.socket(socket.AF_UNIX)
             try:
-                far.connect(self._upstream)
+                far = self._connect()
             except OSError:
                 near.close()
-                far.close()
                 continue
             link = Link(near, far)
             link.lost = self._losing
@@ -97,10 +93,31 @@ class UnreliableNetwork:
                 self._flows.wait()
                 if not link.lost:
                     target.sendall(data)
-        # The end of one direction ends both, because PostgreSQL does not support half-closed connections.
+        # The end of one direction ends both, because the servers do not support half-closed connections.
         self._flows.wait()
         if not link.lost:
             link.reset()
         with contextlib.suppress(OSError):
             source.close()
         self._links.discard(link)
+
+
+class UnreliableNetwork(UnreliableProxy):
+    """Forwards connections to the socket of a PostgreSQL server. `url` is the URL through it."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        [directory] = parse_qs(parts.query)["host"]
+        path = str(Path(directory) / ".s.PGSQL.5432")
+
+        def connect() -> socket.socket:
+            far = socket.socket(socket.AF_UNIX)
+            try:
+                far.connect(path)
+            except OSError:
+                far.close()
+                raise
+            return far
+
+        super().__init__(connect)
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}{parts.path}"
