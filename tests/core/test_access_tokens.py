@@ -82,7 +82,7 @@ def test_a_token_is_replaced_before_it_expires(expires_in: object, usable_ms: in
         (response(503, b"no"), "the server responded with 503"),
         (response(201), "the server responded with 201"),
         (response(302, b""), "the server responded with 302, a redirect, which is not followed"),
-        (response()._replace(body_truncated=True), "the response has more than 4096 bytes"),
+        (response()._replace(body_truncated=True), "the response has more than 16384 bytes"),
         (response(body=b"<html>"), "the response has no valid access_token"),
         (response(body=b"[1]"), "the response has no valid access_token"),
         (response(body=b"[" * 4096), "the response has no valid access_token"),

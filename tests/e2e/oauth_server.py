@@ -114,7 +114,7 @@ def _app() -> Flask:
     server = AuthorizationServer(app, lambda _id: _Client(state["secret"]), save)
     server.register_grant(grants.ClientCredentialsGrant)
     server.register_token_generator("default", lambda *_, scope=None, **__: {
-        "token_type": "Bearer", "access_token": "tok." + secrets.token_urlsafe(300),
+        "token_type": "Bearer", "access_token": "tok." + secrets.token_urlsafe(7_500),
         "expires_in": state["expires_in"], "scope": scope,
     })  # fmt: skip
     grants.ClientCredentialsGrant.TOKEN_ENDPOINT_AUTH_METHODS = ["client_secret_basic"]

@@ -79,7 +79,7 @@ def test_a_401_response_discards_the_token(server: Server, oauth: OAuthServer) -
     [
         ("down", "the server responded with 503", "token_missing"),
         ("redirect", "the server responded with 307, a redirect, which is not followed", "token_missing"),
-        ("huge", "the response has more than 4096 bytes", "token_missing"),
+        ("huge", "the response has more than 16384 bytes", "token_missing"),
         ("page", "the response has no valid access_token", "token_missing"),
     ],
 )

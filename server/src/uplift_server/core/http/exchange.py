@@ -43,7 +43,7 @@ class Exchange(NamedTuple):
     response_head: bytes = b""
     """Status line and headers as received, truncated to RESPONSE_HEADERS_BYTES_STORED_MAX."""
     response_body: bytes = b""
-    """Truncated to RESPONSE_BODY_BYTES_STORED_MAX."""
+    """Truncated to the limit of the request, by default RESPONSE_BODY_BYTES_STORED_MAX."""
     body_truncated: bool = False
     retry_after: str | None = None
     """Value of the Retry-After header."""

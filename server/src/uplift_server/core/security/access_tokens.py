@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from uplift_server.core.http.exchange import Exchange, Failure
-from uplift_server.core.limits import ERROR_CHARACTERS_MAX, RESPONSE_BODY_BYTES_STORED_MAX
+from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES_MAX
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
@@ -68,7 +68,7 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
         error = f" and the error {code}" if isinstance(code, str) and code in _CODES else ""
         return f"the server responded with {exchange.status_code}{redirect}{error}"
     if exchange.body_truncated:
-        return f"the response has more than {RESPONSE_BODY_BYTES_STORED_MAX} bytes"
+        return f"the response has more than {TOKEN_RESPONSE_BYTES_MAX} bytes"
     token, kind = values.get("access_token"), values.get("token_type")
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
         return "the response has no valid access_token"

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.http.urls import parse_endpoint_url
+from uplift_server.core.limits import TOKEN_RESPONSE_BYTES_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.access_tokens import AccessToken, failed_attempt, read_token, token_request
 from uplift_server.core.security.endpoint_auth import OAuthClient
@@ -63,7 +64,8 @@ class AccessTokens:
         head, body = token_request(client, path=url.path, host_header=url.host_header, user_agent=self._user_agent)
         target = Target(url.host, url.port, url.encrypted, endpoint.record.account_seq)
         pending = _Pending(endpoint, endpoint.record.auth, [(now, waiter)])
-        self._sender.send(Request(target, head, body, pending), self._done)
+        request = Request(target, head, body, pending, response_bytes_max=TOKEN_RESPONSE_BYTES_MAX)
+        self._sender.send(request, self._done)
         self._pending[key] = pending
 
     def discard(self, endpoint: LiveEndpoint, sent_at: int) -> None:

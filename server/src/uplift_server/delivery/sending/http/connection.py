@@ -15,7 +15,6 @@ import httptools
 from uplift_server.core.http.exchange import Exchange, Failure
 from uplift_server.core.limits import (
     RESPONSE_BODY_BYTES_READ_MAX,
-    RESPONSE_BODY_BYTES_STORED_MAX,
     RESPONSE_HEADERS_BYTES_MAX,
     RESPONSE_HEADERS_BYTES_STORED_MAX,
 )
@@ -64,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_attempt",
         "_body",
         "_body_bytes",
+        "_body_bytes_max",
         "_complete",
         "_first_byte_at",
         "_interim",
@@ -118,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._keep = False
         self._body = b""
         self._body_bytes = 0
+        self._body_bytes_max = attempt.request.response_bytes_max
         self._wire_bytes = 0
         self._complete = False
         attempt.repeated = attempt.bytes_sent
@@ -183,7 +184,7 @@ class Connection(asyncio.Protocol):
         """Store a part of the decoded body. The parser calls this."""
         if self._complete:
             return
-        if self._body_bytes < RESPONSE_BODY_BYTES_STORED_MAX:
+        if self._body_bytes < self._body_bytes_max:
             self._body += data
         self._body_bytes += len(data)
 
@@ -293,8 +294,8 @@ class Connection(asyncio.Protocol):
                 None if reused else opening.tls_ms,
                 int((self._first_byte_at - started) * 1e3) if self._raw else None,
                 head[:RESPONSE_HEADERS_BYTES_STORED_MAX],
-                body[:RESPONSE_BODY_BYTES_STORED_MAX],
-                self._body_bytes > RESPONSE_BODY_BYTES_STORED_MAX or (failure is None and not self._complete),
+                body[: self._body_bytes_max],
+                self._body_bytes > self._body_bytes_max or (failure is None and not self._complete),
                 retry_after(head) if unusual else None,
                 location(head) if unusual else None,
                 attempt.bytes_sent,

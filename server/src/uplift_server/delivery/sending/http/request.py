@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from uplift_server.core.http.exchange import Exchange
+from uplift_server.core.limits import RESPONSE_BODY_BYTES_STORED_MAX
 from uplift_server.delivery.targets import Target
 
 
@@ -18,6 +19,8 @@ class Request(NamedTuple):
     """Value for the caller's `done`. The sender ignores it."""
     timeout_ms: int | None = None
     """Timeout of the attempt. None: the sender's."""
+    response_bytes_max: int = RESPONSE_BODY_BYTES_STORED_MAX
+    """The exchange has at most this many bytes of the response's body."""
 
 
 Done = Callable[[Request, Exchange], None]
