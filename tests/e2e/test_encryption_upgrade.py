@@ -66,6 +66,7 @@ LATER_TABLES = (
     "erasures",
     "operational_events",
     "failed_deliveries",
+    "rejected_events",
 )
 LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid", "deliveries_ordered")
 LATER_COLUMNS = {

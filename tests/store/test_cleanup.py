@@ -31,6 +31,7 @@ from uplift_server.store.schema import (
 from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_objects import event_objects
 from uplift_server.store.schema_people import invitations, links, sessions
+from uplift_server.store.schema_rejected_events import rejected_events
 from uplift_server.store.schema_statistics import rollups
 from uplift_server.store.statistics import ATTEMPTS_COUNTED, EVENTS_COUNTED
 
@@ -366,6 +367,7 @@ REFERENCES = {
         (replays, {"account_seq": 1}),
         (audit_log, {"account_seq": 1, "at": NEW}),
         (erasures, {"account_seq": 1}),
+        (rejected_events, {"account_seq": 1, "rejected_at": NEW}),
         (idempotency_keys, {"account_seq": 1, "event_seq": 1, "created_at": NEW}),
         (idempotent_creates, {"account_seq": 1, "created_at": NEW}),
     ],
@@ -415,6 +417,7 @@ def test_references_are_deleted_first(connection: sa.Connection) -> None:
         insert(connection, replays, number, account_seq=number, endpoint_seq=number, completed_at=at)
         insert(connection, audit_log, number, account_seq=number, at=at or NEW)
         insert(connection, erasures, number, account_seq=number, completed_at=at)
+        insert(connection, rejected_events, number, account_seq=number, rejected_at=at or NEW)
         insert(connection, idempotency_keys, number, account_seq=number, event_seq=number, created_at=at or NEW)
         insert(connection, idempotent_creates, number, account_seq=number, created_at=at or NEW)
         insert(connection, notices, number, account_seq=number, created_at=at or NEW)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.rejected_events import rejected_event
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status, Trigger
@@ -38,6 +39,7 @@ from uplift_server.store import (
     members,
     outbox,
     people,
+    rejected_events,
     releases,
     replays,
     schema_version,
@@ -166,6 +168,19 @@ LIST_VERBS: dict[str, Verb] = {
     "outbox": lambda c: outbox.page(c, None, limit=50, before=(9,)),
     "outbox, failed": lambda c: outbox.page(c, NotificationState.GIVEN_UP, limit=50, before=(9,)),
     "outbox, waiting": lambda c: outbox.page(c, NotificationState.WAITING, limit=50, before=(9, 9)),
+    "rejected events": lambda c: rejected_events.page(
+        c, 1, rejected_events.RejectedEventFilter(), PageRequest(50, (9,))
+    ),
+    "rejected events of all accounts": lambda c: rejected_events.page(
+        c, None, rejected_events.RejectedEventFilter(["x"], 5, 90_000_000), PageRequest(50, (9,))
+    ),
+    "rejected event": lambda c: rejected_events.get(c, 1, b"e"),
+    "rejected events, counted": lambda c: rejected_events.count_since(c, 9),
+    "rejected events of an account, any": lambda c: rejected_events.has_any(c, 1),
+    "rejected events, any": lambda c: rejected_events.has_any(c, None),
+    "rejected events, added": lambda c: rejected_events.add(c, rejected_event(1), rejected_event(None)),
+    "rejected events, key erased": lambda c: rejected_events.erase_keys(c, 1, ["x"]),
+    "rejected events, object ID erased": lambda c: rejected_events.erase_object_id(c, 1, "x"),
     "erasures": lambda c: erasures.page(c, 1, PageRequest(50, (9,))),
     "erasure": lambda c: erasures.get(c, 1, b"e"),
     "erasures unfinished": lambda c: erasures.unfinished(c, limit=9),
@@ -375,6 +390,7 @@ OLD_BY = {
     "rollups": "rollups_by_age",
     "audit_log": "audit_log_by_age",
     "notices": "notices_done",
+    "rejected_events": "rejected_events_by_age",
     "erasures": "erasures_completed",
     "replays": "replays_completed",
     "endpoints": "endpoints_deleted",

@@ -58,6 +58,9 @@ FROM generate_series(1, 5000) n;
 INSERT INTO erasures (id, account_seq, missing, position, scanned_through, last_event_seq, created_at, completed_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 0, 0, 0, 8, n, CASE WHEN n % 500 > 0 THEN n END
 FROM generate_series(1, 5000) n;
+INSERT INTO rejected_events (id, account_seq, subject, problem, size_bytes, stream_seq, published_at, rejected_at)
+SELECT decode(md5(n::text), 'hex'), CASE WHEN n % 20 > 0 THEN 1 + n % 500 END, '', '{{}}', 1, n, n, n * 10000::bigint
+FROM generate_series(1, 20000) n;
 INSERT INTO replays (id, account_seq, endpoint_seq, statuses, types, type_seqs, rate_per_second, state, total,
 counted_through, next_event_seq, last_event_seq, created_at, updated_at, completed_at)
 SELECT decode(md5(n::text), 'hex'), 1 + n % 500, 1 + n % 500, '[2]', '[]', '[]', 50, 0, 8, 8, 1, 8, n, n,

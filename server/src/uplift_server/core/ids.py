@@ -19,6 +19,7 @@ MEMBER: Final = "mem"
 INVITATION: Final = "inv"
 LINK: Final = "lnk"
 ERASURE: Final = "ers"
+REJECTED_EVENT: Final = "rej"
 
 RANDOM_BYTES: Final = 10
 """The number of random bytes for one ID."""

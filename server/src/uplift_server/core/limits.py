@@ -130,6 +130,15 @@ REPLAY_OUTSTANDING_MAX = 200
 ERASURE_EVENT_IDS_MAX = 1_000
 ERASURES_UNFINISHED_PER_ACCOUNT_MAX = 20
 
+# Rejected events: per account, of which the oldest are deleted first, and in a count. The texts of each, and the errors
+# of its problem.
+REJECTED_EVENTS_PER_ACCOUNT_MAX = 10_000
+REJECTED_EVENTS_COUNTED_MAX = 10_000
+REJECTED_EVENT_SUBJECT_CHARACTERS_MAX = 256
+REJECTED_EVENT_TEXT_CHARACTERS_MAX = 128
+REJECTED_EVENT_MESSAGE_CHARACTERS_MAX = 300
+REJECTED_EVENT_ERRORS_MAX = 20
+
 # Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM streams on, the limit per
 # account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
 STREAMS_MAX = 200

@@ -8,14 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
-from uplift_server.store.event_times import DISORDER_MS
-from uplift_server.store.pages import PageRequest, window_end
+from uplift_server.store.pages import PageRequest, numbers_between, window_end
 from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
 """Number of entries that one page scans. If few of them match, the page ends early."""
-_NUMBER_MAX: Final = 2**62
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 
@@ -53,7 +51,8 @@ def page(
     connection: Connection, account_seq: int | None, wanted: AuditFilter, request: PageRequest
 ) -> Page[AuditEntry]:
     """List the entries of an account, or of all accounts."""
-    low, high = request.narrowed(*_bounds(connection, wanted))
+    bounds = numbers_between(connection, audit_log.c.at, after=wanted.created_after, before=wanted.created_before)
+    low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
     seq, up = audit_log.c.seq, request.reads_up
     # Actor, action and subject have no index.
@@ -78,28 +77,6 @@ def page(
     )
     read_to = None if end is None else (end,)
     return request.page([_entry(row) for row in connection.execute(query)], lambda entry: (entry.seq,), read_to)
-
-
-def _bounds(connection: Connection, wanted: AuditFilter) -> tuple[int, int]:
-    """Return the lowest and highest possible number of an entry between the filter's timestamps."""
-    low, high = 1, _NUMBER_MAX
-    if wanted.created_after is not None:
-        last_before = (
-            sa.select(audit_log.c.seq)
-            .where(audit_log.c.at <= wanted.created_after - DISORDER_MS)
-            .order_by(audit_log.c.at.desc(), audit_log.c.seq.desc())
-            .limit(1)
-        )
-        low = (connection.scalar(last_before) or 0) + 1
-    if wanted.created_before is not None:
-        first_after = (
-            sa.select(audit_log.c.seq)
-            .where(audit_log.c.at >= wanted.created_before + DISORDER_MS)
-            .order_by(audit_log.c.at, audit_log.c.seq)
-            .limit(1)
-        )
-        high = connection.scalar(first_after) or high
-    return low, high
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:

@@ -36,6 +36,7 @@ from uplift_server.store.schema import (
 from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_partitions import chosen_event_ids
 from uplift_server.store.schema_people import invitations, links, sessions
+from uplift_server.store.schema_rejected_events import rejected_events
 from uplift_server.store.schema_statistics import rollups
 from uplift_server.store.schema_traces import trace_parents
 from uplift_server.store.statistics import ATTEMPTS_COUNTED, EVENTS_COUNTED
@@ -154,6 +155,7 @@ RETENTION_RULES: Final = (
     EVENTS,
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
+    RetentionRule(rejected_events, rejected_events.c.rejected_at),
     # Receipts are kept while their account exists.
     RetentionRule(
         erasures,
@@ -192,6 +194,7 @@ RETENTION_RULES: Final = (
                 replays,
                 audit_log,
                 erasures,
+                rejected_events,
                 idempotency_keys,
                 idempotent_creates,
             )

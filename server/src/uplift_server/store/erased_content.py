@@ -20,7 +20,7 @@ from uplift_server.core.deliveries.responses import first_line
 from uplift_server.core.events import envelope
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.people.notifications import CONTENT_FACTS
-from uplift_server.store import endpoint_backlog, event_objects, locks
+from uplift_server.store import endpoint_backlog, event_objects, locks, rejected_events
 from uplift_server.store.erasures import Erasure
 from uplift_server.store.schema import (
     attempts,
@@ -74,7 +74,7 @@ def erase(
     for row in found:
         _erase_event(connection, row, now)
     cleared = _erase_attempts(connection, seqs)
-    _erase_keys(connection, found)
+    _erase_keys(connection, erasure.account_seq, found)
     connection.execute(sa.delete(trace_parents).where(trace_parents.c.event_seq.in_(seqs)))
     sessions = sa.select(listen_sessions.c.seq).where(listen_sessions.c.account_seq == erasure.account_seq)
     connection.execute(
@@ -189,15 +189,18 @@ def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[i
     return list(cleared)
 
 
-def _erase_keys(connection: Connection, found: Sequence[sa.Row[Any]]) -> None:
+def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row[Any]]) -> None:
     """Delete the idempotency keys of events, because a key can contain the object ID."""
-    connection.execute(
-        sa.delete(idempotency_keys).where(
+    deleted = connection.scalars(
+        sa.delete(idempotency_keys)
+        .where(
             # The index begins with this timestamp. A key has the timestamp of its event.
             idempotency_keys.c.created_at.in_({row.created_at for row in found}),
             idempotency_keys.c.event_seq.in_([row.seq for row in found]),
         )
+        .returning(idempotency_keys.c.key)
     )
+    rejected_events.erase_keys(connection, account_seq, list(deleted))
 
 
 def _has_events(connection: Connection, account_seq: int, object_id: str) -> bool:
@@ -208,7 +211,8 @@ def _has_events(connection: Connection, account_seq: int, object_id: str) -> boo
 
 
 def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
-    """Erase an object ID in the filters of replays, and in their audit log entries."""
+    """Erase an object ID in rejected events, in the filters of replays, and in their audit log entries."""
+    rejected_events.erase_object_id(connection, account_seq, object_id)
     own = sa.and_(replays.c.account_seq == account_seq, replays.c.object_id == object_id)
     connection.execute(sa.update(replays).where(own).values(object_id=ERASED_OBJECT_ID))
     entries = sa.select(audit_log.c.seq, audit_log.c.details).where(

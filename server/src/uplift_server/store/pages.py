@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store.event_times import DISORDER_MS
 from uplift_server.store.records import Page
 
 T = TypeVar("T")
@@ -85,6 +86,25 @@ class PageRequest:
         # The page in the other direction begins with the row at the requested key.
         back = None if self.key is None else (*self.key[:-1], self.key[-1] + (1 if self.reads_up else -1))
         return Page(items[::-1], back, onward) if self.backward else Page(items, onward, back)
+
+
+def numbers_between(
+    connection: Connection, at: sa.Column[int], *, after: int | None, before: int | None
+) -> tuple[int, int]:
+    """Return the lowest and highest number that a row between two timestamps (exclusive, Unix ms) can have.
+
+    `at` is an indexed timestamp, which grows with the numbers of the rows. The range can contain other rows, so also
+    compare the timestamps.
+    """
+    seq = at.table.c.seq
+    low, high = 1, KEY_MAX
+    if after is not None:
+        last_before = sa.select(seq).where(at <= after - DISORDER_MS).order_by(at.desc(), seq.desc()).limit(1)
+        low = (connection.scalar(last_before) or 0) + 1
+    if before is not None:
+        first_after = sa.select(seq).where(at >= before + DISORDER_MS).order_by(at, seq).limit(1)
+        high = connection.scalar(first_after) or high
+    return low, high
 
 
 def window_end(

@@ -18,6 +18,7 @@ import uplift_server.store.schema_ordering
 import uplift_server.store.schema_partitions
 import uplift_server.store.schema_people
 import uplift_server.store.schema_processes
+import uplift_server.store.schema_rejected_events
 import uplift_server.store.schema_statistics
 import uplift_server.store.schema_traces  # noqa: F401 - their tables are among those of `metadata`
 from uplift_server.store.schema import metadata

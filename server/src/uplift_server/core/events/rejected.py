@@ -1,0 +1,46 @@
+"""Rejected events: the texts that the server stores about a message that is not a valid event.
+
+They have no values from the data of the event. Otherwise, an erasure would have to search them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from uplift_server.core.limits import (
+    REJECTED_EVENT_ERRORS_MAX,
+    REJECTED_EVENT_MESSAGE_CHARACTERS_MAX,
+    REJECTED_EVENT_TEXT_CHARACTERS_MAX,
+)
+from uplift_server.core.texts import printable
+
+VALUE_OMITTED: Final = "The data is not valid. The copy of the event in the stream UPLIFT_REJECTED has the value."
+_MEMBERS: Final = ("type", "title", "status", "detail", "code")
+_DATA: Final = "data"
+_CODES_WITHOUT_VALUE: Final = frozenset({"required", "type_object"})
+
+
+def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTERS_MAX) -> str:
+    """Return the beginning of an untrusted text, with printable characters only."""
+    return printable(text[:characters_max])
+
+
+def stored_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Return problem details (RFC 9457) with bounded texts and without values from the data of the event."""
+    stored = {name: _stored(problem[name]) for name in _MEMBERS if name in problem}
+    errors: Sequence[Mapping[str, Any]] = problem.get("errors", ())
+    if errors:
+        stored["errors"] = [_stored_error(each) for each in errors[:REJECTED_EVENT_ERRORS_MAX]]
+    return stored
+
+
+def _stored_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    stored = {name: _stored(value) for name, value in error.items()}
+    if str(error.get("field")).partition(".")[0] == _DATA and error.get("code") not in _CODES_WITHOUT_VALUE:
+        stored["message"] = VALUE_OMITTED
+    return stored
+
+
+def _stored(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return stored_text(value, characters_max=REJECTED_EVENT_MESSAGE_CHARACTERS_MAX)

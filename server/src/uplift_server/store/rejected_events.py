@@ -1,0 +1,202 @@
+"""Rejected events: messages of the stream that are not valid events, without their data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from uplift_server.core import ids
+from uplift_server.core.events.rejected import stored_problem, stored_text
+from uplift_server.core.limits import (
+    REJECTED_EVENT_SUBJECT_CHARACTERS_MAX,
+    REJECTED_EVENTS_COUNTED_MAX,
+    REJECTED_EVENTS_PER_ACCOUNT_MAX,
+)
+from uplift_server.store.pages import PageRequest, numbers_between, window_end
+from uplift_server.store.records import Page
+from uplift_server.store.schema import accounts
+from uplift_server.store.schema_rejected_events import rejected_events
+
+WINDOW_ROWS: Final = 10_000
+"""Number of rejected events that one page scans. If few of them match, the page ends early."""
+_ADD: Final = sa.text(
+    "INSERT INTO rejected_events (id, account_seq, subject, event_type, event_id, idempotency_key, problem, size_bytes,"
+    " stream_seq, published_at, rejected_at)"
+    " VALUES (:id, :account_seq, :subject, :event_type, :event_id, :idempotency_key, :problem, :size_bytes,"
+    " :stream_seq, :published_at, :rejected_at) ON CONFLICT DO NOTHING"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEvent:
+    """A rejected event. Timestamps are Unix ms."""
+
+    account_seq: int | None
+    """None if the account is unknown."""
+    subject: str
+    event_type: str | None
+    """As given in the message, like the event ID and the idempotency key."""
+    event_id: str | None
+    idempotency_key: str | None
+    problem: Mapping[str, Any]
+    """The problem details (RFC 9457) that `POST /v1/events` would have returned."""
+    size_bytes: int
+    stream_seq: int
+    published_at: int
+    rejected_at: int
+    seq: int = 0
+    account_id: bytes | None = None
+
+    @property
+    def id(self) -> bytes:
+        """The ID, which is the same if the stream delivers the message again.
+
+        It also depends on the timestamp, because the numbers of a new stream start at 1.
+        """
+        digest = blake2b(self.stream_seq.to_bytes(8, "big"), digest_size=ids.RANDOM_BYTES).digest()
+        return ids.uuid7(self.published_at, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEventFilter:
+    """Filter for rejected events. Timestamps are Unix ms."""
+
+    event_types: Sequence[str] = ()
+    since: int | None = None
+    """Rejected at this time or later."""
+    until: int | None = None
+    """Rejected before this time."""
+
+
+def add(connection: Connection, *rejected: RejectedEvent) -> None:
+    """Store rejected events without their data, and delete the oldest ones beyond the limit of each account.
+
+    Skips stored messages, so it can be repeated.
+    """
+    if not rejected:
+        return
+    connection.execute(_ADD, [_row(each) for each in rejected])
+    for account_seq in {each.account_seq for each in rejected}:
+        _delete_excess(connection, account_seq)
+
+
+def page(
+    connection: Connection, account_seq: int | None, wanted: RejectedEventFilter, request: PageRequest
+) -> Page[RejectedEvent]:
+    """List the rejected events of an account, or of all accounts and unknown ones."""
+    after = None if wanted.since is None else wanted.since - 1
+    bounds = numbers_between(connection, rejected_events.c.rejected_at, after=after, before=wanted.until)
+    low, high = request.narrowed(*bounds)
+    own = [] if account_seq is None else [rejected_events.c.account_seq == account_seq]
+    seq, up = rejected_events.c.seq, request.reads_up
+    # Event types have no index.
+    end = window_end(connection, seq, rejected_events, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
+    if end is not None:
+        low, high = (low, end) if up else (end, high)
+    query = request.of(_details().where(seq.between(low, high), *own, *_conditions(wanted)), seq)
+    read_to = None if end is None else (end,)
+    return request.page([_rejected(row) for row in connection.execute(query)], lambda each: (each.seq,), read_to)
+
+
+def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> RejectedEvent | None:
+    """Return the rejected event with this ID of an account, or of any."""
+    query = _details().where(rejected_events.c.id == rejected_id)
+    if account_seq is not None:
+        query = query.where(rejected_events.c.account_seq == account_seq)
+    row = connection.execute(query).first()
+    return None if row is None else _rejected(row)
+
+
+def count_since(connection: Connection, since: int) -> int:
+    """Count the events that were rejected at a time (Unix ms) or later, up to REJECTED_EVENTS_COUNTED_MAX."""
+    # The order makes PostgreSQL use the index.
+    at = rejected_events.c.rejected_at
+    query = sa.select(at).where(at >= since).order_by(at.desc()).limit(REJECTED_EVENTS_COUNTED_MAX)
+    return connection.scalar(sa.select(sa.func.count()).select_from(query.subquery("page"))) or 0
+
+
+def has_any(connection: Connection, account_seq: int | None) -> bool:
+    """Whether an account, or any, has rejected events."""
+    query = sa.select(rejected_events.c.seq).order_by(rejected_events.c.seq.desc()).limit(1)
+    if account_seq is not None:
+        query = query.where(rejected_events.c.account_seq == account_seq)
+    return connection.execute(query).first() is not None
+
+
+def erase_keys(connection: Connection, account_seq: int, keys: Sequence[str]) -> None:
+    """Erase the idempotency keys of erased events in an account's rejected events."""
+    stored = [stored_text(key) for key in keys]
+    own = (rejected_events.c.account_seq == account_seq, rejected_events.c.idempotency_key.in_(stored))
+    connection.execute(sa.update(rejected_events).where(*own).values(idempotency_key=None))
+
+
+def erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
+    """Erase the keys and IDs of an account's rejected events that contain an object ID."""
+    for column in (rejected_events.c.idempotency_key, rejected_events.c.event_id):
+        own = (rejected_events.c.account_seq == account_seq, column.contains(object_id, autoescape=True))
+        connection.execute(sa.update(rejected_events).where(*own).values({column: None}))
+
+
+def _delete_excess(connection: Connection, account_seq: int | None) -> None:
+    seq, account = rejected_events.c.seq, rejected_events.c.account_seq
+    own = account.is_(None) if account_seq is None else account == account_seq
+    excess = sa.select(seq).where(own).order_by(seq.desc()).offset(REJECTED_EVENTS_PER_ACCOUNT_MAX).limit(1)
+    connection.execute(sa.delete(rejected_events).where(own, seq <= excess.scalar_subquery()))
+
+
+def _conditions(wanted: RejectedEventFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.event_types:
+        conditions.append(rejected_events.c.event_type.in_(wanted.event_types))
+    if wanted.since is not None:
+        conditions.append(rejected_events.c.rejected_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(rejected_events.c.rejected_at < wanted.until)
+    return conditions
+
+
+def _details() -> sa.Select[Any]:
+    return sa.select(rejected_events, accounts.c.id.label("account_id")).outerjoin(
+        accounts, accounts.c.seq == rejected_events.c.account_seq
+    )
+
+
+def _row(rejected: RejectedEvent) -> dict[str, Any]:
+    return {
+        "id": rejected.id,
+        "account_seq": rejected.account_seq,
+        "subject": stored_text(rejected.subject, characters_max=REJECTED_EVENT_SUBJECT_CHARACTERS_MAX),
+        "event_type": _optional(rejected.event_type),
+        "event_id": _optional(rejected.event_id),
+        "idempotency_key": _optional(rejected.idempotency_key),
+        "problem": json.dumps(stored_problem(rejected.problem)),
+        "size_bytes": rejected.size_bytes,
+        "stream_seq": rejected.stream_seq,
+        "published_at": rejected.published_at,
+        "rejected_at": rejected.rejected_at,
+    }
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text is None else stored_text(text)
+
+
+def _rejected(row: sa.Row[Any]) -> RejectedEvent:
+    return RejectedEvent(
+        account_seq=row.account_seq,
+        subject=row.subject,
+        event_type=row.event_type,
+        event_id=row.event_id,
+        idempotency_key=row.idempotency_key,
+        problem=json.loads(row.problem),
+        size_bytes=row.size_bytes,
+        stream_seq=row.stream_seq,
+        published_at=row.published_at,
+        rejected_at=row.rejected_at,
+        seq=row.seq,
+        account_id=row.account_id,
+    )
