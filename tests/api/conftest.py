@@ -12,6 +12,7 @@ import urllib3
 import uvicorn
 from tests.caches import endpoint_cache
 from tests.engines import Engine, Place
+from tests.rejected_events import rejected_event
 
 from uplift_server.api.app import create_api
 from uplift_server.api.guard import ANSWER_SECONDS_MAX
@@ -39,6 +40,7 @@ from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.startup import ProcessKey, prepare
+from uplift_server.store import rejected_events
 from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, LeaseRequest, NewDelivery, NewEvent, Settlement
@@ -197,6 +199,13 @@ class Server:
         )  # fmt: skip
         self.run(lambda: self.database.append([[event]]))
         return ids.uuid_text(number)
+
+    def reject(self, account: str | None, **fields: Any) -> str:
+        """Store a rejected event of an account, or of an unknown one. Return its ID."""
+        found = None if account is None else self.services.context.cache.find_account(account)
+        rejected = rejected_event(found and found.seq, at=self.services.context.now(), **fields)
+        self.run(lambda: self.database.write(lambda c: rejected_events.add(c, rejected)))
+        return ids.prefixed(ids.REJECTED_EVENT, rejected.id)
 
     def lease(self, endpoint: str) -> list[Any]:
         """Lease the due deliveries of an endpoint."""

@@ -186,6 +186,7 @@ QUERIES = [
     ("/v1/events", {"type": "no.such", "created_after": "x", "limit": "x", "order": "x"}),
     ("/v1/deliveries", {"status": "x", "type": "no.such", "outcome": "x", "status_code": "9", "endpoint": "ep_x"}),
     ("/v1/audit-log", {"action": "no.such", "created_after": "x", "cursor": "x"}),
+    ("/v1/rejected-events", {"since": "x", "until": "x", "limit": "0"}),
     ("/v1/stats", {"period": "x"}),
 ]
 

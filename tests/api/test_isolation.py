@@ -30,6 +30,8 @@ SCOPED = {
     ("POST", "/v1/endpoints/{endpoint}/secret/expire-old"): Scope.SECRETS_WRITE,
     ("GET", "/v1/events"): Scope.EVENTS_READ,
     ("GET", "/v1/events/{event}"): Scope.EVENTS_READ,
+    ("GET", "/v1/rejected-events"): Scope.EVENTS_READ,
+    ("GET", "/v1/rejected-events/{rejected_event}"): Scope.EVENTS_READ,
     ("GET", "/v1/events/{event}/deliveries"): Scope.DELIVERIES_READ,
     ("GET", "/v1/events/{event}/explain"): Scope.DELIVERIES_READ,
     ("GET", "/v1/deliveries"): Scope.DELIVERIES_READ,
@@ -144,6 +146,7 @@ class Owned:
             "held": self.client.get(f"/v1/events/{held}/deliveries").json["data"][0]["id"],
             "key": key,
             "link": server.operator.post(f"/v1/accounts/{self.id}/portal-links").json["id"],
+            "rejected_event": server.reject(self.id),
             "replay": self.client.post("/v1/replays", {"endpoint": endpoint}).json["id"],
             "erasure": server.operator.post(f"/v1/accounts/{self.id}/erasures", {"object_id": "athlete-1"}).json["id"],
             "session": self.client.post("/v1/listen-sessions").json["id"],
@@ -197,7 +200,7 @@ def test_objects_of_other_accounts_are_not_found(mine: Owned, theirs: Owned, ser
     """Covers each route with IDs of another account, for a key and for an operator who selects the wrong account."""
     acting = server.client(server.operator_key, mine.id)
     object_routes = [route for route in SCOPED if "{" in route[1]]
-    assert len(object_routes) == 29
+    assert len(object_routes) == 30
     for method, path in object_routes:
         for client in (mine.client, acting):
             response = theirs.call(client, method, path)

@@ -144,6 +144,8 @@ def test_responses_match_their_schemas(server: Any, document: Any) -> None:
     names["name"] = "webhook.created"
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint.json["id"]}).json["id"]
     names["erasure"] = operator.post(f"/v1/accounts/{account}/erasures", {"object_id": "x"}).json["id"]
+    names["rejected_event"] = server.reject(account)
+    server.reject(None)
     names["session"] = owner.post("/v1/listen-sessions").json["id"]
     checked = 0
     for method, path, operation in operations(document):

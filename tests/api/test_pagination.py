@@ -13,7 +13,7 @@ LISTS = (
     "/v1/accounts", "/v1/accounts/{account}/invitations", "/v1/accounts/{account}/keys",
     "/v1/accounts/{account}/portal-links", "/v1/audit-log",
     "/v1/deliveries", "/v1/endpoints", "/v1/endpoints/{endpoint}/deliveries", "/v1/event-types", "/v1/events",
-    "/v1/events/{event}/deliveries", "/v1/listen-sessions", "/v1/replays",
+    "/v1/events/{event}/deliveries", "/v1/listen-sessions", "/v1/rejected-events", "/v1/replays",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def owner(server: Any) -> Owner:
         server.account()
         server.owner(owner.account)
         owner.failed()
+        server.reject(owner.account)
         owner.client.post("/v1/listen-sessions", {})
         owner.client.post("/v1/replays", {"endpoint": owner.new_endpoint()})
     return owner

@@ -256,6 +256,7 @@ def test_the_server_accepts_every_sample_request(server: Any, document: Any) -> 
     names["delivery"] = owner.get(f"/v1/events/{event}/deliveries").json["data"][0]["id"]
     names["replay"] = owner.post("/v1/replays", {"endpoint": endpoint}).json["id"]
     names["erasure"] = operator.post(f"/v1/accounts/{account}/erasures", {"object_id": "x"}).json["id"]
+    names["rejected_event"] = server.reject(account)
     names["session"] = owner.post("/v1/listen-sessions").json["id"]
     names["key"] = operator.post(f"/v1/accounts/{account}/keys", {"name": "spare"}).json["id"]
     names["member"] = join(server, account, "ana@example.com")

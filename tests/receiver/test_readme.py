@@ -193,7 +193,7 @@ def test_the_reconciliation_snippet_continues_where_it_stopped(
 def test_every_client_method_is_documented() -> None:
     client = Client("https://webhooks.example")
     nouns = [name for name, value in vars(client).items() if not name.startswith("_") and isinstance(value, Noun)]
-    assert len(nouns) == 16
+    assert len(nouns) == 17
     for noun in nouns:
         [row] = [line for line in README.splitlines() if line.startswith(f"| `client.{noun}` |")]
         calls = {name for name in dir(getattr(client, noun)) if not name.startswith("_")}

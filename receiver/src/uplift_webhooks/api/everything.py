@@ -20,6 +20,7 @@ from uplift_webhooks.api.deliveries import Deliveries
 from uplift_webhooks.api.listen_sessions import ListenSessions
 from uplift_webhooks.api.nouns import Endpoints, Events, Period
 from uplift_webhooks.api.pages import Instant, JsonObject, Order, Request
+from uplift_webhooks.api.rejected_events import RejectedEvents
 from uplift_webhooks.api.replays import Replays
 
 
@@ -31,6 +32,7 @@ class Everything(Noun[Way]):
         super().__init__(request, way)
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)
+        self.rejected_events = RejectedEvents(request, way)
         self.deliveries = Deliveries(request, way)
         self.attempts = Attempts(request, way)
         self.replays = Replays(request, way)

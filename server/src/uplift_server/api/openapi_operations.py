@@ -83,6 +83,8 @@ OPERATIONS: Final = {
     "GET /v1/events/{event}": Operation("events_get", _ACCOUNT),
     "GET /v1/events/{event}/explain": Operation("events_explain", _ACCOUNT),
     "GET /v1/events/{event}/deliveries": Operation("events_deliveries", _ACCOUNT),
+    "GET /v1/rejected-events": Operation("rejected_events_list"),
+    "GET /v1/rejected-events/{rejected_event}": Operation("rejected_events_get"),
     "GET /v1/deliveries": Operation("deliveries_list"),
     "POST /v1/deliveries/resend": Operation("deliveries_resend_matching", _CONFLICT_AND_ACCOUNT),
     "GET /v1/deliveries/{delivery}": Operation("deliveries_get", _ACCOUNT),

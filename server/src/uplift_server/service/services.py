@@ -33,6 +33,7 @@ from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import PortalLinks
 from uplift_server.service.readiness import Readiness
 from uplift_server.service.registration import RegistrationEvents, Resolver, UrlChecker
+from uplift_server.service.rejected_events import RejectedEvents
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
 from uplift_server.service.search import Search
@@ -64,6 +65,7 @@ class Services:
     filter_previews: FilterPreviews
     secrets: Secrets
     events: Events
+    rejected_events: RejectedEvents
     deliveries: Deliveries
     audit_log: AuditLog
     explanations: Explanations
@@ -127,6 +129,7 @@ class Services:
             filter_previews=FilterPreviews(context),
             secrets=Secrets(context, cipher, endpoints),
             events=Events(context),
+            rejected_events=RejectedEvents(context),
             deliveries=Deliveries(context),
             audit_log=AuditLog(context),
             explanations=explanations,

@@ -28,7 +28,7 @@ from uplift_server.api.problems import STATUS, TITLES
 VERBS: Final = ("get", "post", "put", "patch", "delete")
 NOUNS: Final = (
     ("Endpoints", r"/v1/endpoints(?!/{endpoint}/stats)"),
-    ("Events", "/v1/events"),
+    ("Events", "/v1/(events|rejected-events)"),
     ("Deliveries", "/v1/(deliveries|attempts)"),
     ("Replays", "/v1/replays"),
     ("Statistics", "/v1/stats|/v1/endpoints/{endpoint}/stats"),

@@ -25,6 +25,7 @@ PATH_PARAMETERS: Final = {
     "link": "Portal link ID.",
     "member": "Member ID.",
     "name": "Name of the event type.",
+    "rejected_event": "Rejected event ID.",
     "replay": "Replay ID.",
     "session": "Listen session ID.",
 }
@@ -37,7 +38,7 @@ _TITLES: Final = {
     "SourceIps": "Source IPs",
 }
 _SCOPES: Final[Mapping[Scope | AccountsScope | Right, str]] = {
-    Scope.EVENTS_READ: "Read events",
+    Scope.EVENTS_READ: "Read events and rejected events",
     Scope.EVENTS_WRITE: "Send events",
     Scope.ENDPOINTS_READ: "Read endpoints and the audit log",
     Scope.ENDPOINTS_WRITE: "Create, update, test, pause, enable and delete endpoints",
@@ -70,6 +71,7 @@ _IDS: Final = (
     ("Delivery", prefixes.DELIVERY),
     ("Attempt", prefixes.ATTEMPT),
     ("Replay", prefixes.REPLAY),
+    ("Rejected event", prefixes.REJECTED_EVENT),
     ("Erasure", prefixes.ERASURE),
     ("Listen session", prefixes.LISTEN_SESSION),
     ("Key", prefixes.KEY),

@@ -1,0 +1,64 @@
+"""Models of rejected events: query parameters and responses."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from uplift_server.api.bodies import Paging
+from uplift_server.api.bodies import Timestamp as TimestampParameter
+from uplift_server.api.views import Timestamp
+from uplift_server.core import ids
+from uplift_server.core.limits import FILTER_VALUES_MAX
+from uplift_server.core.timestamps import format_timestamp
+from uplift_server.store.rejected_events import RejectedEvent
+
+
+class RejectedEventsQuery(Paging):
+    """Filters of rejected events."""
+
+    event_type: list[str] = Field(
+        default=[],
+        max_length=FILTER_VALUES_MAX,
+        description="Only events with this type in the message. Can be repeated.",
+    )
+    since: TimestampParameter | None = Field(default=None, description="Only events rejected at this time or later.")
+    until: TimestampParameter | None = Field(default=None, description="Only events rejected before this time.")
+
+
+class RejectedEventView(BaseModel):
+    """A message in the stream that is not a valid event."""
+
+    id: str = Field(description="Rejected event ID (`rej_…`).")
+    account: str | None = Field(
+        default=None,
+        description="Account ID. Present only if the list spans accounts. Null if the subject names no account.",
+    )
+    subject: str = Field(description="Subject of the message.")
+    type: str | None = Field(description="Event type in the message. Null if it has none.")
+    event_id: str | None = Field(description="Event ID in the message. Null if it has none.")
+    idempotency_key: str | None = Field(
+        description="Idempotency key in the message. Null if it has none, and after an erasure of its object."
+    )
+    problem: dict[str, Any] = Field(
+        description="The cause: the error that `POST /v1/events` returns for this event, without values of `data`."
+    )
+    size_bytes: int = Field(description="Size of the message.")
+    published_at: Timestamp = Field(description="When the stream stored the message.")
+    rejected_at: Timestamp = Field(description="When the server rejected the event.")
+
+
+def rejected_event_view(rejected: RejectedEvent, *, spans: bool) -> RejectedEventView:
+    """Return a rejected event for a response."""
+    account = None if rejected.account_id is None else ids.prefixed(ids.ACCOUNT, rejected.account_id)
+    return RejectedEventView(
+        id=ids.prefixed(ids.REJECTED_EVENT, rejected.id),
+        **({"account": account} if spans else {}),
+        subject=rejected.subject,
+        type=rejected.event_type,
+        event_id=rejected.event_id,
+        idempotency_key=rejected.idempotency_key,
+        problem=dict(rejected.problem),
+        size_bytes=rejected.size_bytes,
+        published_at=format_timestamp(rejected.published_at),
+        rejected_at=format_timestamp(rejected.rejected_at),
+    )
