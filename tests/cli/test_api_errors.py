@@ -29,6 +29,7 @@ COMMANDS_WITHOUT_FIELDS = {
     ("deliveries", "cancel"), ("members", "list"),
     ("members", "invitations"), ("members", "withdraw"), ("members", "remove"), ("members", "reset-password"),
     ("retention", "resume"), ("fleet",), ("erasures", "list"), ("erasures", "show"),
+    ("rejected-events", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 COMMANDS_WITH_FIELDS = {
@@ -50,6 +51,7 @@ COMMANDS_WITH_FIELDS = {
     ("events", "list"): ["--type", "athlete.created", "--object-id", "x", "--after", "x", "--before", "y", "--no-test"],
     ("deliveries", "list"): ["--status", "failed", "--endpoint", "ep_0e11", "--type", "athlete.created"],
     ("attempts", "list"): ["--endpoint", "ep_0e11", "--delivery", "dlv_0d11", "--outcome", "x", "--status-code", "1"],
+    ("rejected-events", "list"): ["--type", "a.b", "--since", "x", "--until", "y"],
     ("events", "explain"): ["e1", "--endpoint", "ep_" + "0" * 32],
     ("audit-log",): ["--actor", "key", "--action", "key.created", "--after", "x", "--before", "y"],
     ("replays", "create"): ["ep_0e11", "--status", "failed", "--type", "a.*", "--after", "x", "--before", "y",
@@ -101,7 +103,7 @@ def test_a_command_without_fields_sends_none(
     arguments = {"accounts": ["acc_0a11"], "keys": ["key_0b11"], "portal-links": ["lnk_0b11"], "members": ["mem_0f11"],
                  "endpoints": ["ep_0e11"], "event-types": ["athlete.created"], "events": ["e1"],
                  "deliveries": ["dlv_0d11"], "attempts": ["att_0b11"], "replays": ["rpl_0c11"],
-                 "erasures": ["ers_0b11"]}.get(path[0], [])  # fmt: skip
+                 "erasures": ["ers_0b11"], "rejected-events": ["rej_0b11"]}.get(path[0], [])  # fmt: skip
     if path[-1] in {"list", "invitations"}:
         arguments = []
     if path[-1] == "withdraw":

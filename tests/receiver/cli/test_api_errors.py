@@ -13,7 +13,7 @@ COMMANDS_WITHOUT_FIELDS = {
     ("endpoints", "verify"), ("ips",), ("endpoints", "delete"), ("endpoints", "secret", "show"),
     ("endpoints", "secret", "expire-old"), ("event-types", "list"), ("event-types", "show"),
     ("deliveries", "cancel"), ("replays", "list"), ("replays", "show"), ("replays", "pause"), ("replays", "resume"),
-    ("replays", "cancel"), ("attempts", "show"),
+    ("replays", "cancel"), ("attempts", "show"), ("rejected-events", "show"),
 }  # fmt: skip
 """Commands whose requests have no fields."""
 DELIVERY_FILTERS = ["--status", "x", "--type", "a", "--outcome", "z", "--status-code", "1", "--object-id", "o"]
@@ -42,6 +42,7 @@ COMMANDS_WITH_FIELDS = {
     ],
     ("stats",): ["--period", "1h", "--since", "a", "--until", "b", "--by", "type"],
     ("attempts", "list"): [*DELIVERY_FILTERS[2:], "--endpoint", "ep_1", "--delivery", "dlv_1", "--after", "a"],
+    ("rejected-events", "list"): ["--type", "a.b", "--since", "x", "--until", "y"],
     ("endpoints", "list"): ["--state", "x", "--text", "y", "--cause", "z", "--type", "a"],
     ("endpoints", "create"): ["https://x.example/", "--type", "a.*", "--description", "d", *SETTINGS],
     ("endpoints", "update"): ["ep_1", "--url", "x", "--type", "a.*", "--description", "d", *SETTINGS],

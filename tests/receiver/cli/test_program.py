@@ -51,7 +51,7 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 def test_the_list_of_commands() -> None:
     assert {path[0] for path in COMMANDS} == {
         "listen", "trigger", "verify", "sign", "events", "reconcile", "deliveries", "attempts", "replays", "stats",
-        "endpoints", "event-types", "ips",
+        "endpoints", "event-types", "ips", "rejected-events",
     }  # fmt: skip
 
 

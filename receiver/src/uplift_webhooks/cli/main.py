@@ -14,6 +14,7 @@ from uplift_webhooks.cli import (
     ips,
     listen,
     reconcile,
+    rejected_events,
     replays,
     stats,
     trigger,
@@ -41,7 +42,17 @@ register(
     app,
     {
         "Develop": (listen, trigger, verification),
-        "Inspect and change": (events, reconcile, deliveries, attempts, replays, stats, endpoints, event_types),
+        "Inspect and change": (
+            events,
+            reconcile,
+            rejected_events,
+            deliveries,
+            attempts,
+            replays,
+            stats,
+            endpoints,
+            event_types,
+        ),
         "Server": (ips,),
     },
 )

@@ -67,6 +67,7 @@ def _advice(access: Access) -> Advice:
             "event": "`uplift events`",
             "event type": "`uplift event-types`",
             "delivery": "`uplift deliveries`",
+            "rejected event": "`uplift rejected-events`",
             "replay": "`uplift replays`",
         },
         rewrite=_with_commands,

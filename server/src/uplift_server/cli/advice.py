@@ -38,6 +38,7 @@ ADVICE: Final = Advice(
         "delivery": "`uplift-server deliveries`",
         "event": "`uplift-server deliveries --json`",
         "event type": "`uplift-server event-types`",
+        "rejected event": "`uplift-server rejected-events`",
         "replay": "`uplift-server replays list`",
     },
     rewrite=_with_commands,

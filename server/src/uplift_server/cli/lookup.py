@@ -64,6 +64,11 @@ def replay(calls: Calls, text: str, account_id: str | None = None) -> dict[str, 
     return find(calls, "/v1/replays", "replay", "rpl_", text, account_id)
 
 
+def rejected_event(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
+    """Find a rejected event by its ID or a unique ID prefix."""
+    return find(calls, "/v1/rejected-events", "rejected event", "rej_", text, account_id)
+
+
 def event(calls: Calls, text: str, account_id: str | None = None) -> dict[str, Any]:
     """Find an event by its ID or a unique ID prefix."""
     return find(calls, "/v1/events", "event", "", text, account_id)

@@ -1,0 +1,47 @@
+"""Options and output of rejected events in both programs."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from uplift_webhooks.cli.kit.output import Output
+from uplift_webhooks.cli.kit.tables import Column
+
+REJECTED_EVENTS_PATH: Final = "/v1/rejected-events"
+REJECTED_EVENT_OPTIONS: Final = {"event_type": "--type", "since": "--since", "until": "--until"}
+"""The options that filter rejected events, by API parameter."""
+RejectedTypes = Annotated[
+    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only this event type, as in the message.")
+]
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="Only events rejected at this time or later (ISO 8601).")
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="Only events rejected before this time (ISO 8601).")
+]
+RejectedEventId = Annotated[
+    str, typer.Argument(metavar="REJECTED_EVENT", help="ID of the rejected event, or a unique ID prefix.")
+]
+NO_REJECTED_EVENTS: Final = "No matching rejected events."
+_ERRORS: Final = [Column("field", "FIELD"), Column("code", "CODE"), Column("message", "MESSAGE", folds=True)]
+
+
+def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
+    """Return a rejected event as a row of a table, with the first cause."""
+    problem = rejected["problem"]
+    errors = problem.get("errors")
+    cause = f"{errors[0]['field']}: {errors[0]['message']}" if errors else problem["detail"]
+    return {**rejected, "cause": cause}
+
+
+def show_rejected_event(output: Output, rejected: dict[str, Any]) -> None:
+    """Print a rejected event. The text output ends with the errors of its fields."""
+    output.streams = True
+    if output.as_json:
+        output.json(rejected)
+        return
+    problem = dict(rejected["problem"])
+    errors = problem.pop("errors", [])
+    output.fields({**rejected, "problem": problem})
+    if errors:
+        output.rows(errors, _ERRORS, empty="")
