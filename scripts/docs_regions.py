@@ -15,7 +15,7 @@ from docs_field_codes import FIELD_CODES
 from docs_lifecycle import lifecycle
 
 from uplift_server.api.documentation.reference_tables import table
-from uplift_server.api.problems import STATUS, TITLES
+from uplift_server.service.problem_documents import STATUS, TITLES
 from uplift_server.config import SETTINGS, Setting
 from uplift_server.core.deliveries.causes import BY_ERROR, BY_REASON, BY_STATUS, Explanation, explain
 from uplift_server.core.deliveries.outcomes import Outcome

@@ -16,8 +16,8 @@ import pytest
 from uplift_server.api.documentation.documents import ADDRESSES, FILES, NAVIGATION, PAGES, is_image, served
 from uplift_server.api.documentation.markdown import article, code_block
 from uplift_server.api.documentation.search import QUERY_CHARACTERS_MAX, RESULTS_MAX, Section, find, sections
-from uplift_server.api.problems import STATUS
 from uplift_server.core.limits import SEARCHES_WAITING_MAX
+from uplift_server.service.problem_documents import STATUS
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "wbr", "input", "img", "hr"}

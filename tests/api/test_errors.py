@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.api.problems import STATUS, TITLES
 from uplift_server.core import ids
 from uplift_server.core.limits import ENDPOINTS_PER_ACCOUNT_MAX
 from uplift_server.service import errors as service_errors
 from uplift_server.service.errors import ServiceError
+from uplift_server.service.problem_documents import STATUS, TITLES
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema import endpoints
 

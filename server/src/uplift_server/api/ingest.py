@@ -5,7 +5,7 @@ receiver. FastAPI serves all other routes.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -14,13 +14,8 @@ from uplift_server.api import repeats
 from uplift_server.api.problems import error_response_of
 from uplift_server.api.single_headers import check_single
 from uplift_server.core.ids import uuid_text
-from uplift_server.core.limits import (
-    BATCH_EVENTS_MAX,
-    EVENT_BODY_BYTES_MAX,
-    PROBLEMS_LISTED_MAX,
-)
+from uplift_server.core.limits import BATCH_EVENTS_MAX, EVENT_BODY_BYTES_MAX
 from uplift_server.core.problems import Problem
-from uplift_server.core.suggestions import unknown_fields
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.service.authentication import Authenticator
 from uplift_server.service.errors import (
@@ -30,6 +25,7 @@ from uplift_server.service.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
+from uplift_server.service.event_bodies import conflict_text, decode_batch, decode_event, wrong_count
 from uplift_server.service.ingest import Incoming, Ingest
 from uplift_server.service.principals import Caller
 from uplift_server.service.unfinished_bodies import UnfinishedBodies
@@ -40,7 +36,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-T = TypeVar("T")
 
 _ENDPOINTS: Final = "endpoints"
 SINGLE: Final = "/v1/events"
@@ -49,33 +44,6 @@ _JSON: Final = (b"content-type", b"application/json")
 _REPLAYED: Final = (repeats.HEADER.encode(), b"true")
 
 
-class _Event(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    data: msgspec.Raw
-    id: str | None = None
-    idempotency_key: str | None = None
-    expires_at: str | None = None
-    ordering_key: str | None = None
-
-
-class _BatchEvent(_Event, forbid_unknown_fields=True):
-    account: str | None = None
-
-
-class _Batch(msgspec.Struct, forbid_unknown_fields=True):
-    events: list[_BatchEvent]
-
-
-_single = msgspec.json.Decoder(_Event)
-_batch = msgspec.json.Decoder(_Batch)
-# For bodies of the wrong shape. The fields stay undecoded, so a large body costs little.
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_list = msgspec.json.Decoder(list[msgspec.Raw])
-_text = msgspec.json.Decoder(str)
-_TEXT_FIELDS: Final = ("id", "idempotency_key", "expires_at", "ordering_key", "account")
-_FIELDS: Final = frozenset({"type", "data", "id", "idempotency_key", "expires_at", "ordering_key"})
-_BATCH_FIELDS: Final = _FIELDS | {"account"}
-_BATCH_BODY_FIELDS: Final = frozenset({"events"})
 _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
     "Only the events of a batch name an account. Send its ID in the header `Uplift-Account: acc_…`.",
@@ -141,10 +109,7 @@ class IngestRoutes:
         account_seq = self._ingest.sending_account(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
-        event: _Event | Incoming | None = _decode(_single, body)
-        problems: list[Problem] = []
-        if event is None:
-            event, problems = _readable_one(body)
+        event, problems = decode_event(body, _ACCOUNT_TEXTS)
         key = event.idempotency_key
         if headers.idempotency_key is not None:
             if key is not None and key != headers.idempotency_key:
@@ -155,7 +120,7 @@ class IngestRoutes:
         incoming = Incoming(event.type, data, event.id, key, event.expires_at, event.ordering_key)
         result = await self._ingest.accept(account_seq, incoming, problems)
         if isinstance(result, hot_records.IdempotencyConflict):
-            raise IdempotencyConflict(_conflict_text(result, incoming))
+            raise IdempotencyConflict(conflict_text(result, key, incoming.id))
         (stored,) = result
         body = _rendered(stored, incoming.type)
         if with_endpoints:
@@ -168,9 +133,9 @@ class IngestRoutes:
         bytes_max = self._ingest.batch_bytes_max(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, bytes_max)
-        events, problems = _events_of(body)
+        events, problems = decode_batch(body)
         if not 1 <= len(events) <= BATCH_EVENTS_MAX:
-            raise Invalid([*problems, _wrong_count(len(events))])
+            raise Invalid([*problems, wrong_count(len(events))])
         incoming = [
             Incoming(
                 event.type,
@@ -272,124 +237,13 @@ def _too_large(bytes_max: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The request body has more than {bytes_max} bytes. Send a smaller body.")
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
-    """Return the decoded body; None if its shape is wrong. Raises Malformed."""
-    try:
-        # The decoder does not read `data`, so only this check finds bytes that are not UTF-8.
-        body.decode()
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        return None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from error
-
-
-def _events_of(body: bytes) -> tuple[Sequence[_BatchEvent | Incoming], list[Problem]]:
-    """Return the events of a batch. If its shape is wrong, return its readable fields and its problems."""
-    batch = _decode(_batch, body)
-    return (batch.events, []) if batch is not None else _readable_batch(body)
-
-
-def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
-    """Return the undecoded fields of an object; None for any other JSON.
-
-    Called after the first decoder stopped at an invalid field. Raises Malformed if the rest is not JSON.
-    """
-    try:
-        return _fields.decode(body)
-    except msgspec.ValidationError:
-        return None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _malformed(error) from error
-
-
-def _malformed(error: Exception) -> Malformed:
-    return Malformed(f"The request body is not valid JSON in UTF-8: {error}. Correct the body.")
-
-
-def _readable_one(body: bytes) -> tuple[Incoming, list[Problem]]:
-    """Return the readable fields of an event with invalid fields, and the problems of the others."""
-    problems: list[Problem] = []
-    event = _readable(body, "", _FIELDS, problems)
-    if event is None:
-        raise Invalid(problems)
-    return event, problems
-
-
-def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
-    """Return the readable fields of the events of a batch with invalid fields, and the problems of the others."""
-    fields = _fields_of(body)
-    try:
-        events = None if fields is None else _list.decode(fields["events"])
-    except (KeyError, msgspec.ValidationError):
-        events = None
-    if fields is None or events is None:
-        unknown = unknown_fields(fields or {}, _BATCH_BODY_FIELDS)
-        text = 'The body must be an object with a list of events. Send {"events": […]}.'
-        raise Invalid([*unknown, Problem("events", "required", text)])
-    problems = unknown_fields(fields, _BATCH_BODY_FIELDS)
-    if not 1 <= len(events) <= BATCH_EVENTS_MAX:
-        raise Invalid([*problems, _wrong_count(len(events))])
-    found = []
-    for index, raw in enumerate(events):
-        if len(problems) > PROBLEMS_LISTED_MAX:
-            raise Invalid(problems)
-        event = _readable(bytes(raw), f"events.{index}.", _BATCH_FIELDS, problems)
-        found.append(Incoming(None, None) if event is None else event)
-    return found, problems
-
-
-def _readable(body: bytes, prefix: str, known: frozenset[str], problems: list[Problem]) -> Incoming | None:
-    """Return the readable fields of one event; None if it is not an object."""
-    fields = _fields_of(body)
-    if fields is None:
-        text = "The event must be a JSON object with `type` and `data`."
-        problems.append(Problem(prefix.rstrip("."), "type_object", text))
-        return None
-    problems += unknown_fields(fields, known, prefix, {} if "account" in known else _ACCOUNT_TEXTS)
-    texts: dict[str, str] = {}
-    for name in ("type", *(each for each in _TEXT_FIELDS if each in known)):
-        raw = fields.get(name)
-        if raw is None or (name != "type" and bytes(raw) == b"null"):
-            continue
-        try:
-            texts[name] = _text.decode(raw)
-        except msgspec.ValidationError:
-            text = (
-                "The event type must be a string."
-                if name == "type"
-                else "The field must be a string. Correct or omit it."
-            )
-            problems.append(Problem(prefix + name, "type_text", text))
-    if "type" not in fields:
-        problems.append(Problem(f"{prefix}type", "required", "The event type is missing. See GET /v1/event-types."))
-    data = fields.get("data")
-    if data is None:
-        problems.append(Problem(f"{prefix}data", "required", "The event's data is missing. Send a JSON object."))
-    return Incoming(texts.pop("type", None), None if data is None else bytes(data), **texts)
-
-
-def _wrong_count(count: int) -> Problem:
-    return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX}.")
-
-
 def _batch_conflict(conflict: hot_records.IdempotencyConflict, event: Incoming) -> IdempotencyConflict:
     """Return the error for the first event of a batch whose key or ID belongs to another event."""
-    text = _conflict_text(conflict, event)
+    text = conflict_text(conflict, event.idempotency_key, event.id)
     field = f"events.{conflict.index}.{conflict.field}"
     return IdempotencyConflict(
         f"The batch was rejected because of event {conflict.index}. {text}",
         [Problem(field, IdempotencyConflict.code, text)],
-    )
-
-
-def _conflict_text(conflict: hot_records.IdempotencyConflict, event: Incoming) -> str:
-    what, used = "idempotency key", event.idempotency_key
-    if conflict.field == "id":
-        what, used = "event ID", event.id
-    return (
-        f"The {what} {used} was already used for event {uuid_text(conflict.event_id)} with different content. Use a new"
-        " one for a new event."
     )
 
 

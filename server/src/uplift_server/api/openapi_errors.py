@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from uplift_server.api.openapi_operations import Operation
-from uplift_server.api.problems import MEDIA_TYPE, STATUS, TITLES
+from uplift_server.api.problems import MEDIA_TYPE
 from uplift_server.api.repeats import HEADER as REPLAYED
+from uplift_server.service.problem_documents import STATUS, TITLES
 
 PROBLEM: Final = {
     "type": "object",

@@ -1,5 +1,7 @@
 """Errors of the store."""
 
+from typing import ClassVar
+
 
 class StoreError(Exception):
     """Base class of expected errors."""
@@ -19,6 +21,9 @@ class Missing(StoreError):
 
 class Unavailable(StoreError):
     """The database cannot do this now: full disk, read-only file, lost connection, long queue. Try again later."""
+
+    advice: ClassVar[str] = "The database is temporarily unavailable. Try again in a moment."
+    """The text for API callers."""
 
 
 class InUse(Unavailable):

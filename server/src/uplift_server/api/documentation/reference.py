@@ -23,7 +23,7 @@ from uplift_server.api.documentation.reference_samples import (
     written,
 )
 from uplift_server.api.openapi_operations import OPERATIONS
-from uplift_server.api.problems import STATUS, TITLES
+from uplift_server.service.problem_documents import STATUS, TITLES
 
 VERBS: Final = ("get", "post", "put", "patch", "delete")
 NOUNS: Final = (
