@@ -1,16 +1,51 @@
 """The event numbers of a time range. Numbers grow with time."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from uplift_server.store import server_values
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
 """Maximum delay between the timestamp of an event, set on arrival, and its number, assigned when it is stored. The two
 orders can differ by this much.
 """
+_LATE: Final = "events.late."
+
+
+class LateEvents(NamedTuple):
+    """Events that were stored more than DISORDER_MS after their timestamp, such as after an outage of the database."""
+
+    since: int
+    """The earliest timestamp of such an event (Unix ms)."""
+    until: int
+    """The latest time at which one was stored (Unix ms)."""
+    delay_ms: int
+    """The longest delay."""
+
+    def covers(self, other: "LateEvents") -> bool:
+        """Whether these include other late events."""
+        return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
+
+
+def late_events(connection: Connection) -> LateEvents | None:
+    """Return the noted late events."""
+    found = server_values.get(connection, [_LATE + name for name in LateEvents._fields])
+    return LateEvents(*(found[_LATE + name] for name in LateEvents._fields)) if found else None
+
+
+def note_late(connection: Connection, late: LateEvents) -> LateEvents:
+    """Note late events before they are stored, so that searches by time find them. Return all noted ones."""
+    server_values.lock(connection, _LATE)
+    noted = late_events(connection)
+    if noted is not None:
+        late = LateEvents(
+            min(noted.since, late.since), max(noted.until, late.until), max(noted.delay_ms, late.delay_ms)
+        )
+    server_values.replace(connection, _LATE, {_LATE + name: value for name, value in late._asdict().items()})
+    return late
 
 
 def bounds(connection: Connection, *, after: int | None, before: int | None) -> tuple[int, int]:
@@ -18,9 +53,18 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
     The range can contain other events, so also compare the timestamps.
     """
-    low = 1 if after is None else _first_seq(connection, after - DISORDER_MS)
+    late = None if after is None and before is None else late_events(connection)
+    low = 1 if after is None else _first_seq(connection, after - _disorder_ms(late, after))
     highest = connection.scalars(sa.select(sa.func.max(events.c.seq))).one() or 0
-    return low, highest if before is None else min(highest, _first_seq(connection, before + DISORDER_MS) - 1)
+    if before is None:
+        return low, highest
+    return low, min(highest, _first_seq(connection, before + _disorder_ms(late, before)) - 1)
+
+
+def _disorder_ms(late: LateEvents | None, at: int) -> int:
+    """Return how much timestamps and numbers can differ around a time (Unix ms)."""
+    is_near = late is not None and late.since - DISORDER_MS <= at <= late.until + DISORDER_MS
+    return DISORDER_MS + late.delay_ms if late is not None and is_near else DISORDER_MS
 
 
 def newest(connection: Connection) -> int | None:
