@@ -150,6 +150,14 @@ def test_valid_values(environ: dict[str, str], attribute: str, value: object) ->
         ("UPLIFT_DATABASE_URL", ""),
         ("UPLIFT_DATABASE_DIRECT_URL", "sqlite:///data/x.db"),
         ("UPLIFT_DATABASE_DIRECT_URL", "postgresql://localhost/uplift?pooler=transaction"),
+        ("UPLIFT_NATS_URL", "http://localhost:4222"),
+        ("UPLIFT_NATS_URL", "nats://localhost/path"),
+        ("UPLIFT_NATS_URL", "nats://one,,nats://two"),
+        ("UPLIFT_NATS_URL", "nats://one,tls://two"),
+        ("UPLIFT_NATS_URL", "nats://token@one"),
+        ("UPLIFT_NATS_URL", "nats://one:99999"),
+        ("UPLIFT_NATS_REPLICAS", "2"),
+        ("UPLIFT_NATS_CREDENTIALS_FILE", "/no/such/file.creds"),
         ("UPLIFT_HOST", "a host"),
         ("UPLIFT_HOST", "fe80::1%eth0"),
         ("UPLIFT_HOST", "a..b"),
@@ -229,6 +237,8 @@ def test_contradictory_values_are_rejected() -> None:
     assert set(problems({"UPLIFT_LEASE": "34s", "UPLIFT_ENDPOINT_TIMEOUT_MAX": "30s"})) == {
         "UPLIFT_ENDPOINT_TIMEOUT_MAX"
     }
+    assert set(problems({"UPLIFT_NATS_URL": "nats://localhost"})) == {"UPLIFT_NATS_URL"}
+    assert set(problems({"UPLIFT_NATS_CREDENTIALS_FILE": __file__})) == {"UPLIFT_NATS_CREDENTIALS_FILE"}
     assert set(problems({"UPLIFT_WARN_AFTER": "5d"})) == {"UPLIFT_DISABLE_AFTER"}
     assert set(problems({"UPLIFT_DISABLE_AFTER": "3d"})) == {"UPLIFT_DISABLE_AFTER"}
     assert load({"UPLIFT_WARN_AFTER": "1s", "UPLIFT_DISABLE_AFTER": "2s"}).disable_after_ms == 2_000
@@ -402,6 +412,17 @@ def test_the_password_of_a_database_is_hidden(url: str, shown: str) -> None:
     assert {each.value for each in describe(config) if each.setting.name == "UPLIFT_DATABASE_URL"} == {shown}
     assert "pass@" not in repr(config)
     assert "=pass" not in repr(config)
+
+
+def test_the_passwords_of_nats_are_hidden(tmp_path: Path) -> None:
+    url = "nats://a:pass@one:4222,nats://b:word@two:4222,nats://three"
+    secret = tmp_path / "nats-url"
+    secret.write_text(f"{url}\n")
+    config = load({"UPLIFT_DATABASE_URL": "postgresql://db/uplift", "UPLIFT_NATS_URL_FILE": str(secret)})
+    assert config.nats_url == url
+    (shown,) = [each.value for each in describe(config) if each.setting.name == "UPLIFT_NATS_URL"]
+    assert shown == "nats://a:••••••••@one:4222,nats://b:••••••••@two:4222,nats://three"
+    assert "pass@" not in repr(config)
 
 
 @pytest.mark.parametrize(

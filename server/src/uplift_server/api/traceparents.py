@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from uplift_server.service.traced_ingest import TRACEPARENT
+from uplift_server.observe.trace_records import TRACEPARENT
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -22,22 +21,20 @@ from uplift_server.app.http_server import HttpServer, duplicate_listener, http_s
 from uplift_server.app.process import (
     make_directory,
     permanent_objects,
-    raise_file_limit,
     return_memory,
+    share_files,
     switch_threads_often,
 )
-from uplift_server.app.wiring import attempt_timeouts, database, engine_settings, sender_settings
+from uplift_server.app.wiring import attempt_timeouts, database, engine_settings, outbox, sender, sender_settings
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
 from uplift_server.core.http.forwarding import parse_networks
-from uplift_server.core.limits import EVENT_INTEGER_DIGITS_MAX
+from uplift_server.core.limits import DRAIN_MS_MAX, EVENT_INTEGER_DIGITS_MAX
 from uplift_server.core.operations.cluster import ProcessRole
-from uplift_server.core.operations.open_files import FILES_MIN, divide_files, files_needed
-from uplift_server.core.people.mail_settings import parse_mailbox
+from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
-from uplift_server.delivery.sending.http.client import Sender
 from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
 from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
@@ -60,6 +57,8 @@ from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.file_watch import FILE_CHECK_SECONDS, DatabaseLost, FileChange
 
 if TYPE_CHECKING:
+    from uplift_server.app.cluster_parts import ClusteredFoundation
+    from uplift_server.app.stream_parts import StreamParts
     from uplift_server.mail.outbox import Outbox
     from uplift_server.store.contract import MessageBus
 
@@ -114,6 +113,8 @@ class Application:
         self._resolver: Resolver
         self._parts: EngineParts
         self._outbox: Outbox | None = None
+        self._stream: StreamParts | None = None
+        self._clustered: ClusteredFoundation | None = None
         self._traces: Traces | None = None
         self._context: ServiceContext
         self._gate: gate.Gate
@@ -139,7 +140,7 @@ class Application:
     async def start(self) -> None:
         """Start all parts and listen. Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey."""
         async with contextlib.AsyncExitStack() as undo:
-            self._share_files()
+            self._config, self._settings, self._callers_max = share_files(self._config, self._settings)
             switch_threads_often()
             sys.set_int_max_str_digits(EVENT_INTEGER_DIGITS_MAX)
             if isinstance(self._database, SqliteDatabase):
@@ -164,6 +165,9 @@ class Application:
                 await self._parts.engine.start(dispatch=self._dispatch)
                 if self._traces is not None:
                     self._traces.start()
+                if self._stream is not None:
+                    undo.push_async_callback(self._stream.stop)
+                    await self._stream.start()
                 if self._dispatch:
                     self._start_outbox(undo)
                 self._serving = asyncio.create_task(
@@ -194,7 +198,7 @@ class Application:
 
     async def stop(self) -> None:
         """Drain within 20 s: reject requests, settle or release deliveries in flight, and close the database."""
-        self._parts.event_ingest.close()
+        self._close_ingest()
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
@@ -202,7 +206,7 @@ class Application:
             outbox = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # The last responses are sent while attempts in flight finish.
-            await asyncio.gather(self._serving, self._parts.engine.drain(), outbox)
+            await asyncio.gather(self._serving, self._drain(), outbox)
         await self._rescue()
         for part, close in (
             ("traces", self._stop_traces),
@@ -218,6 +222,17 @@ class Application:
                 self._log.error("close timed out", part=part)
         self._stopped.set()
 
+    def _close_ingest(self) -> None:
+        self._parts.event_ingest.close()
+        if self._stream is not None:
+            self._stream.close()
+
+    async def _drain(self) -> None:
+        until = self._clock.now_ms() + DRAIN_MS_MAX
+        if self._stream is not None:
+            await self._stream.stop()
+        await self._parts.engine.drain(until - self._clock.now_ms())
+
     async def _watch(self, database: SqliteDatabase) -> None:
         """Stop the server when the database file is replaced or missing."""
         while (change := await self._change(database)) is None:
@@ -226,7 +241,7 @@ class Application:
             if self._stopped.is_set():
                 return
         self._note_lost(change)
-        self._parts.event_ingest.close()
+        self._close_ingest()
         self.request_stop()
 
     def _note_lost(self, change: FileChange) -> None:
@@ -281,28 +296,6 @@ class Application:
         if self._given_writer is None:
             await asyncio.get_running_loop().run_in_executor(None, self._log_writer.close)
 
-    def _share_files(self) -> None:
-        """Divide the file descriptors between callers and receivers. Raises ConfigError if there are too few."""
-        wanted, idle = self._config.max_in_flight, self._settings.idle_connections_max
-        needed = files_needed(wanted, idle)
-        limit = raise_file_limit(needed)
-        remedy = f"raise the limit to {needed} (LimitNOFILE of systemd, ulimit -n), or lower UPLIFT_MAX_IN_FLIGHT"
-        if limit < FILES_MIN:
-            raise ConfigError(ConfigProblem("the file descriptor limit", f"is {limit}, below {FILES_MIN}", remedy))
-        shares = divide_files(limit, wanted, idle)
-        self._callers_max = shares.callers
-        self._config = replace(self._config, max_in_flight=shares.in_flight)
-        self._settings = replace(self._settings, connections_max=shares.receivers)
-        if limit < needed:
-            self._log.warning(
-                "file descriptor limit too low for the settings",
-                limit=limit,
-                needed=needed,
-                in_flight_max=shares.in_flight,
-                connections_max=shares.callers,
-                remedy=remedy,
-            )
-
     def _public_url(self) -> str:
         """Return the configured public URL, with the real port in place of port 0."""
         url = self._config.public_url
@@ -343,14 +336,7 @@ class Application:
         policy = AddressPolicy(config.allow_private_networks)
         self._resolver = Resolver(self._settings)
         undo.push_async_callback(self._resolver.close)
-        try:
-            sender = Sender(self._settings, policy, self._resolver, clock_ms=self._clock.now_ms)
-        except OSError as error:
-            raise ConfigError(
-                ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "set it to a PEM file")
-            ) from error
-        except ValueError as error:
-            raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct or remove it")) from error
+        http_sender = sender(self._settings, policy, self._resolver, self._clock)
         if self._given_writer is None:
             self._log_writer = LogWriter(raw_stream(sys.stderr))
             undo.callback(self._log_writer.close)
@@ -361,7 +347,7 @@ class Application:
         self._parts = build_engine(
             self._database,
             cipher,
-            sender,
+            http_sender,
             self._clock,
             engine_settings(config),
             self._foundation(),
@@ -372,6 +358,7 @@ class Application:
         )
         cache, event_ingest = self._parts.cache, self._parts.event_ingest
         undo.push_async_callback(self._parts.engine.drain)
+        self._stream = self._make_stream()
         self._context = ServiceContext(
             self._database,
             cache,
@@ -379,6 +366,8 @@ class Application:
             self._parts.link(),
             Cursors(derived_key(parse_key(secret_key(config)), "cursors")),
             id_sequence=event_ingest.ids,
+            stream=None if self._stream is None else self._stream.stream,
+            accepts_through_stream=self._stream is not None and self._role.serves,
         )
         services = Services.build(
             self._context,
@@ -401,9 +390,12 @@ class Application:
                 lambda: self._log_writer.dropped,
             ),
         )
-        ingest = Ingest(cache, event_ingest, self._clock)
+        acceptance = event_ingest if self._stream is None else self._stream.ingest
+        ingest = Ingest(cache, acceptance, self._clock)
+        if self._stream is not None and self._dispatch:
+            self._stream.consume(ingest, self._traces)
         if self._traces is not None:
-            ingest = TracedIngest(cache, event_ingest, self._clock, self._traces.note_event)
+            ingest = TracedIngest(cache, acceptance, self._clock, self._traces.note_event)
         api = create_api(services, public_url=self._public_url())
         self._gate = gate.Gate(api, lambda: self._dashboard(services, api))
         pages_and_api = TurnLimit(SingleHeaders(self._behind_proxies(self._gate)))
@@ -417,7 +409,21 @@ class Application:
             return LocalFoundation(engine_settings(self._config).process_id)
         from uplift_server.app.cluster_parts import ClusteredFoundation  # noqa: PLC0415 - see `database`
 
-        return ClusteredFoundation(self._database, self._bus, self._clock, self._time, self._role)
+        self._clustered = ClusteredFoundation(self._database, self._bus, self._clock, self._time, self._role)
+        return self._clustered
+
+    def _make_stream(self) -> "StreamParts | None":
+        """Create the parts of the event stream if one is configured."""
+        if self._clustered is None:
+            return None
+        if self._config.nats_url is None:
+            self._clustered.jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=False)
+            return None
+        # Imported only with a stream, to save memory.
+        from uplift_server.app.stream_parts import StreamParts  # noqa: PLC0415
+
+        clustered, stop = self._clustered, self._stop_after_failure
+        return StreamParts(self._config, self._database, self._parts, clustered, self._clock, stop)
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
         """Create the trace exporter if one is configured."""
@@ -470,16 +476,11 @@ class Application:
         """Start sending emails if a mail server is configured."""
         if not self._config.sends_mail:
             return
-        # Imported only on servers that send email, to save memory.
-        from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
-        from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
-
-        self._outbox = Outbox(
+        self._outbox = outbox(
+            self._config,
             self._database,
             self._parts.jobs,
             self._clock,
-            SmtpServer.from_config(self._config),
-            sender=parse_mailbox(self._config.mail_from or ""),
             public_url=self._public_url(),
             link_key=self._link_key(),
         )

@@ -1,15 +1,25 @@
 """The settings of the parts, from the configuration."""
 
-from uplift_server.config import Config
+from typing import TYPE_CHECKING
+
+from uplift_server.config import Config, ConfigError, ConfigProblem
 from uplift_server.core.deliveries.health import HealthRule
 from uplift_server.core.endpoint_settings import AttemptTimeouts
+from uplift_server.core.http.addresses import AddressPolicy
+from uplift_server.core.people.mail_settings import parse_mailbox
 from uplift_server.core.scheduling.circuit_breaker import BreakerRule
 from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 from uplift_server.delivery.engine import EngineSettings
 from uplift_server.delivery.health.monitor import HealthSettings
+from uplift_server.delivery.ports import Clock, SingletonJobs
+from uplift_server.delivery.sending.http.client import Sender
+from uplift_server.delivery.sending.http.resolver import Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.store.contract import Database
 from uplift_server.store.sqlite import SqliteDatabase
+
+if TYPE_CHECKING:
+    from uplift_server.mail.outbox import Outbox
 
 
 def database(config: Config) -> Database:
@@ -30,6 +40,37 @@ def sender_settings(config: Config) -> SenderSettings:
         egress_addresses=config.egress_address or (),
         egress_proxy=config.egress_proxy,
         ca_file=config.egress_ca_file,
+    )
+
+
+def sender(settings: SenderSettings, policy: AddressPolicy, resolver: Resolver, clock: Clock) -> Sender:
+    """Create the HTTP sender. Raises ConfigError."""
+    try:
+        return Sender(settings, policy, resolver, clock_ms=clock.now_ms)
+    except OSError as error:
+        raise ConfigError(
+            ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "set it to a PEM file")
+        ) from error
+    except ValueError as error:
+        raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct or remove it")) from error
+
+
+def outbox(
+    config: Config, database: Database, jobs: SingletonJobs, clock: Clock, *, public_url: str, link_key: bytes
+) -> "Outbox":
+    """Create the outbox, which sends emails through the configured mail server."""
+    # Imported only on servers that send email, to save memory.
+    from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
+    from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
+
+    return Outbox(
+        database,
+        jobs,
+        clock,
+        SmtpServer.from_config(config),
+        sender=parse_mailbox(config.mail_from or ""),
+        public_url=public_url,
+        link_key=link_key,
     )
 
 

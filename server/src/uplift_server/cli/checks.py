@@ -24,6 +24,7 @@ from uplift_server.service.diagnostics import (
     dns_finding,
     egress_findings,
     mail_findings,
+    nats_findings,
     nearest_existing,
     stored_findings,
 )
@@ -63,6 +64,7 @@ def examine(session: Session) -> Iterator[Finding]:
     if config.on_postgresql:
         yield _server(config) if server_runs(config) else _port(config)
         yield from _postgresql(config)
+        yield from nats_findings(config)
     elif server_runs(config):
         yield disk_finding(config)
         yield _server(config)

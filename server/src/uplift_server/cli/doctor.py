@@ -24,8 +24,8 @@ def doctor(session: Session) -> None:
 
     The command shows how to fix each problem. It does not change anything or send email. It also finds settings that
     still have the value of an example. On PostgreSQL, it checks the connection's encryption, the database's clock and
-    durability settings, free connections, dead rows, and running API servers and workers. If a check fails, the exit
-    code is 1.
+    durability settings, free connections, dead rows, and running API servers and workers. With NATS, it checks each
+    NATS server, and the replicas and the size of the event stream. If a check fails, the exit code is 1.
     """
     # Imported here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415

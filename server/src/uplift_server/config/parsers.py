@@ -412,6 +412,36 @@ def secret_key(text: str) -> str:
     return text
 
 
+def nats_urls(text: str) -> str:
+    """Check a list of NATS URLs, separated by commas."""
+    remedy = "use nats://[user:password@]host[:port] or tls://host[:port], and separate several with commas"
+    parse = url("nats", "tls", userinfo=True)
+    try:
+        urls = [parse(each) for each in text.split(",")]
+    except InvalidValue as wrong:
+        raise InvalidValue(wrong.reason, remedy) from None
+    found = [urlsplit(each) for each in urls]
+    if any("@" in each.netloc and not (each.username and each.password) for each in found):
+        raise InvalidValue("has a user name without a password", remedy)
+    if len({each.scheme for each in found}) > 1:
+        raise InvalidValue("has both nats:// and tls:// URLs", "use tls:// for all of them")
+    return ",".join(urls)
+
+
+def stream_replicas(text: str) -> int:
+    """Check the number of NATS servers that store each event: an odd one has a majority after a failure."""
+    if text not in ("1", "3", "5"):
+        raise InvalidValue("is not 1, 3 or 5", "use 3, or 1 for a single NATS server")
+    return int(text)
+
+
+def credentials_file(text: str) -> str:
+    """Check the path of a NATS credentials file."""
+    if not _is_file(text):
+        raise InvalidValue("is not a readable file", "use the path of a credentials file of NATS (.creds)")
+    return text
+
+
 def file(text: str) -> str:
     """Check the path of an existing file."""
     if not _is_file(text):

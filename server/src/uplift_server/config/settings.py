@@ -37,7 +37,12 @@ class Setting:
     @property
     def can_be_file(self) -> bool:
         """Whether the environment can name a file with the value: it is a secret, or a URL with a password."""
-        return self.secret or self.attribute in ("database_url", "database_direct_url")
+        return self.secret or self.is_url_with_password
+
+    @property
+    def is_url_with_password(self) -> bool:
+        """Whether the value can contain passwords, which are masked when the value is shown."""
+        return self.attribute in ("database_url", "database_direct_url", "nats_url")
 
     @property
     def key(self) -> str:
@@ -53,6 +58,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_DATABASE_DIRECT_URL", "database_direct_url", "PostgreSQL URL", parsers.direct_database_url, None,
             "a direct connection to the same PostgreSQL database without a pooler; each process uses one for heartbeats"
             " and notifications", derived="`UPLIFT_DATABASE_URL`"),
+    Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
+            "the NATS servers whose JetStream accepts events in front of a PostgreSQL database, separated by commas;"
+            " `nats://user:password@host:port`, or `tls://` for TLS; without a value, the database accepts events"),
+    Setting("UPLIFT_NATS_REPLICAS", "nats_replicas", "1, 3 or 5", parsers.stream_replicas, "3",
+            "the number of NATS servers that store each event, for streams that the server creates"),
+    Setting("UPLIFT_NATS_CREDENTIALS_FILE", "nats_credentials_file", "path", parsers.credentials_file, None,
+            "a NATS credentials file, with the JWT and the seed of the server's NATS user"),
     Setting("UPLIFT_HOST", "host", "address or name", parsers.host, "127.0.0.1", "the address to listen on"),
     Setting("UPLIFT_PORT", "port", "0 to 65535", parsers.integer(0, 65535), "8420",
             "the port to listen on; 0 selects a free port"),
@@ -149,6 +161,10 @@ class Config:
 
     database_url: str = field(repr=False)
     database_direct_url: str | None = field(repr=False)
+    nats_url: str | None = field(repr=False)
+    """One or more URLs, separated by commas."""
+    nats_replicas: int
+    nats_credentials_file: str | None
     host: str
     port: int
     public_url: str

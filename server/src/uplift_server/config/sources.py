@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from uplift_server.config.parsers import InvalidValue, published_addresses, schedule, without_password
+from uplift_server.config.parsers import (
+    POSTGRESQL,
+    InvalidValue,
+    published_addresses,
+    schedule,
+    without_password,
+)
 from uplift_server.config.problems import ConfigError, ConfigProblem
 from uplift_server.config.settings import (
     BY_KEY,
@@ -148,6 +154,14 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
             "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
             "increase it; both periods start at the first failure",
         )  # fmt: skip
+    if values["nats_url"] is not None and not values["database_url"].startswith(POSTGRESQL):
+        yield ConfigProblem(
+            "UPLIFT_NATS_URL", "is set, but the database is SQLite", "use a PostgreSQL database, or remove the setting",
+        )  # fmt: skip
+    if values["nats_credentials_file"] is not None and values["nats_url"] is None:
+        yield ConfigProblem(
+            "UPLIFT_NATS_CREDENTIALS_FILE", "is set, but UPLIFT_NATS_URL is not", "set UPLIFT_NATS_URL, or remove it",
+        )  # fmt: skip
     if values["smtp_url"] is not None and values["mail_from"] is None:
         yield ConfigProblem(
             "UPLIFT_MAIL_FROM", "is missing, but UPLIFT_SMTP_URL is set",
@@ -245,6 +259,6 @@ def _described(config: Config, setting: Setting) -> DescribedSetting:
             text = format_duration(value)
     elif setting.secret and text:
         text = "•" * 8
-    elif setting.attribute in ("database_url", "database_direct_url"):
+    elif setting.is_url_with_password:
         text = without_password(text)
     return DescribedSetting(setting, text, source)

@@ -194,6 +194,16 @@ ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
 ACCEPTS_TURN_ROWS_MAX = 500
 # The same for batches with events of several accounts, which only operators send.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
+# The NATS stream: its size, how long it recognizes repeated messages, and the same for rejected events.
+STREAM_BYTES_MAX = 8 * 1024**3
+STREAM_DUPLICATES_SECONDS = 120
+REJECTED_STREAM_BYTES_MAX = 1024**3
+REJECTED_STREAM_SECONDS = 7 * 86_400
+# Messages that a process takes from the stream at once. It also takes the next ones while it stores them.
+STREAM_BATCH_MESSAGES_MAX = 500
+STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
+# The maximum size of a message that every NATS server must allow: an event, and the numbers of 1,000 endpoints.
+STREAM_MESSAGE_BYTES_MAX = 384 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 RELEASE_BATCH_MAX = 1_000

@@ -18,17 +18,12 @@ from uplift_server.core.events import envelope
 from uplift_server.core.ids import IdSequence, uuid_text
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.limits import (
-    ACCEPTS_BODY_BYTES_MAX,
     ACCEPTS_TURN_ROWS_MAX,
-    ACCEPTS_WAITING_MAX,
-    ACCEPTS_WAITING_ROWS_MAX,
-    ACCOUNT_ACCEPTS_BODY_BYTES_MAX,
-    ACCOUNT_ACCEPTS_WAITING_MAX,
-    ACCOUNT_ACCEPTS_WAITING_ROWS_MAX,
     BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
 )
 from uplift_server.core.scheduling.lane import AttemptKind, Lane
+from uplift_server.delivery.backlog import Backlog, full_queue
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
 from uplift_server.delivery.filters import accepting
 from uplift_server.delivery.listening.audience import Audience
@@ -63,18 +58,11 @@ class Draft:
     idempotency_key: str | None = None
     expires_at: int | None = None
     ordering_key: str | None = None
+    created_at: int | None = None
+    """When the event was accepted (Unix ms), if that was before it is stored."""
 
 
-class _Backlog:
-    """Size of the requests that are not stored yet."""
-
-    __slots__ = ("body_bytes", "events", "rows")
-
-    def __init__(self) -> None:
-        self.events = self.body_bytes = self.rows = 0
-
-
-class _Account(_Backlog):
+class _Account(Backlog):
     """Requests of one account that are not stored yet."""
 
     __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
@@ -107,6 +95,8 @@ class _Group(NamedTuple):
     body_bytes: int
     rows: int
     """The number of events and deliveries."""
+    rejectable: int
+    """The number of events that count as rejected if they are not stored."""
 
 
 class StoredEvents(Protocol):
@@ -121,6 +111,10 @@ class BacklogFull(Exception):
 
     def __init__(self, rows: int) -> None:
         super().__init__(f"{rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")
+
+
+class Unstorable(Unavailable):
+    """The database cannot store the events of a request, now or later."""
 
 
 class EventIngest:
@@ -152,7 +146,7 @@ class EventIngest:
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
         """Requests to store at the end of this turn of the event loop."""
-        self._backlog = _Backlog()
+        self._backlog = Backlog()
         self._accounts: dict[int, _Account] = {}
         """Accounts with requests that are not stored yet. The key 0 is for requests with events of several accounts."""
         self._storing: dict[int, list[_Group]] = {}
@@ -185,10 +179,16 @@ class EventIngest:
         """
         return self.accept_for([(account_seq, draft) for draft in drafts])
 
-    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store drafts of one or more accounts. See `accept`."""
+    def accept_for(
+        self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool = True
+    ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Store drafts of one or more accounts. See `accept`.
+
+        Only events of a request count as rejected. Events from elsewhere are repeated until they are stored.
+        """
+        rejectable = len(drafts) if is_request else 0
         if self._closed:
-            raise self._rejected(len(drafts), Rejection.STOPPING, "the server is shutting down")
+            raise self._rejected(rejectable, Rejection.STOPPING, "the server is shutting down")
         seq, rows, body_bytes = drafts[0][0], len(drafts), 0
         for account_seq, draft in drafts:
             rows += len(draft.endpoints)
@@ -201,15 +201,13 @@ class EventIngest:
         if account is None:
             account = _Account(seq)
         events = len(drafts)
-        self._check_room(account, events, rows)
+        self._check_room(account, events, rows, rejectable)
         self._accounts[seq] = account
         result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
         now = self._clock.now_ms()
-        group = _Group(account, drafts, [], [], [], [], result, now, body_bytes, rows)
+        group = _Group(account, drafts, [], [], [], [], result, now, body_bytes, rows, rejectable)
         for backlog in (self._backlog, account):
-            backlog.events += events
-            backlog.body_bytes += body_bytes
-            backlog.rows += rows
+            backlog.add(events, body_bytes, rows)
         if account.queue or account.storing_rows >= account.turn_rows:
             account.queue.append(group)
         else:
@@ -220,23 +218,11 @@ class EventIngest:
         """Return the IDs of the endpoints with a delivery of each stored event. Raises Unavailable."""
         return await self._database.read(lambda c: deliveries.endpoint_ids_of_events(c, event_seqs))
 
-    def _check_room(self, account: _Account, events: int, rows: int) -> None:
+    def _check_room(self, account: _Account, events: int, rows: int, rejectable: int) -> None:
         """Raise Unavailable if the backlog of all accounts or of this one is too large."""
-        total = self._backlog
-        if (
-            total.events + events > ACCEPTS_WAITING_MAX
-            or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX
-            or (total.rows and total.rows + rows > ACCEPTS_WAITING_ROWS_MAX)
-        ):
-            text = "the queue for storing events and deliveries is full"
-            raise self._rejected(events, Rejection.FULL, text)
-        if (
-            account.events + events > ACCOUNT_ACCEPTS_WAITING_MAX
-            or account.body_bytes >= ACCOUNT_ACCEPTS_BODY_BYTES_MAX
-            or account.rows + rows > ACCOUNT_ACCEPTS_WAITING_ROWS_MAX
-        ):
-            text = "the account has used its share of the queue for storing events and deliveries"
-            raise self._rejected(events, Rejection.FULL, text)
+        text = full_queue(self._backlog, account, events, rows)
+        if text is not None:
+            raise self._rejected(rejectable, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:
         """Create the events of a request, and store them in the next turn of the event loop."""
@@ -266,7 +252,7 @@ class EventIngest:
 
     def _time_out(self, group: _Group) -> None:
         if not group.result.done():
-            error = self._rejected(len(group.drafts), Rejection.STORE, "the database does not respond")
+            error = self._rejected(group.rejectable, Rejection.STORE, "the database does not respond")
             group.result.set_exception(error)
 
     def _rejected(self, events: int, why: Rejection, text: str) -> Unavailable:
@@ -276,7 +262,10 @@ class EventIngest:
     def _event(self, account_seq: int, draft: Draft, now: int, group: _Group) -> NewEvent:
         event_type = draft.event_type
         event_id = draft.id or self.ids.next(now)
-        body = envelope.build(uuid_text(event_id), event_type.name, event_type.record.api_version, now, draft.data)
+        created_at = now if draft.created_at is None else draft.created_at
+        body = envelope.build(
+            uuid_text(event_id), event_type.name, event_type.record.api_version, created_at, draft.data
+        )
         deliveries = []
         for endpoint in draft.endpoints:
             if endpoint.deleted:
@@ -303,7 +292,7 @@ class EventIngest:
             event_id,
             account_seq,
             event_type.seq,
-            now,
+            created_at,
             draft.expires_at,
             body,
             deliveries,
@@ -367,9 +356,9 @@ class EventIngest:
                 group.result.set_result(result)
             else:
                 assert error is not None
-                self._counters.rejected[Rejection.STORE] += len(group.events)
+                self._counters.rejected[Rejection.STORE] += group.rejectable
                 group.result.set_exception(
-                    error if isinstance(error, StoreError) else Unavailable("the server could not store the events")
+                    error if isinstance(error, StoreError) else Unstorable("the server could not store the events")
                 )
         foreign = {seq: None for group in groups for seq in group.foreign}
         if foreign and error is None:
@@ -390,11 +379,9 @@ class EventIngest:
 
     def _finish_group(self, group: _Group) -> None:
         """Subtract a stored or rejected request from the backlog, and gather the account's next requests."""
-        account, events = group.account, len(group.drafts)
+        account = group.account
         for backlog in (self._backlog, account):
-            backlog.events -= events
-            backlog.body_bytes -= group.body_bytes
-            backlog.rows -= group.rows
+            backlog.add(-len(group.drafts), -group.body_bytes, -group.rows)
         while account.queue and account.storing_rows < account.turn_rows:
             self._gather(account.queue.popleft(), self._clock.now_ms())
         if not account.events:

@@ -81,14 +81,21 @@ class Traces:
             closing.set()
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
-        """Queue a stored event, or a repeated one."""
+        """Queue an accepted event, or a repeated one. `seq` is 0 if the event is not in the database yet."""
         if not self._has_room("events", len(self._events)):
             return
         self._events.append(event)
         if not event.repeated:
             self._cache(event.id, event.sender_span)
-            if event.sender_span is not None and traceparent is not None:
+            if event.sender_span is not None and traceparent is not None and seq:
                 self._to_store[seq] = traceparent
+
+    def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
+        """Keep the sender's span of an event that another process accepted."""
+        sender_span = parse_traceparent(traceparent)
+        if sender_span is not None and len(self._to_store) < KNOWN_MAX:
+            self._cache(event_id, sender_span)
+            self._to_store[seq] = traceparent
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
         """Queue ended attempts whose outcomes are stored."""

@@ -40,6 +40,8 @@ class Rejection(NamedCode):
     """The database failed or was too slow."""
     STOPPING = 2
     """The server is stopping."""
+    STREAM = 3
+    """The NATS stream is full, failed or was too slow."""
 
 
 class SetAside(NamedCode):
@@ -161,10 +163,12 @@ class EngineCounters:
         "own_failures",
         "recent_own_failures",
         "rejected",
+        "rejected_events",
         "removed",
         "requests_repeated",
         "retention_round_at",
         "set_aside",
+        "stream_durations",
         "token_requests_failed",
         "tokens_received",
     )  # fmt: skip
@@ -175,6 +179,10 @@ class EngineCounters:
         """Events that the server had already accepted."""
         self.rejected = [0] * len(Rejection)
         """Rejected events by reason."""
+        self.rejected_events = 0
+        """Events in the NATS stream that did not pass the checks after they were published."""
+        self.stream_durations = Histogram(_COMMIT_BOUNDS_US, _US)
+        """Time from a request to the acknowledgment of its events by the NATS stream."""
         self.filter_budget_exceeded = 0
         """Evaluations of a filter that were too expensive, so that the endpoint received the event."""
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from uplift_server.observe.counters import EngineCounters, StoreCounters
 
@@ -31,6 +32,22 @@ class Disk:
     database: int
     free: int
     size: int
+
+
+class StreamReading(NamedTuple):
+    """The state of the event stream. Times are Unix ms."""
+
+    read_at: int
+    messages: int
+    oldest_at: int | None
+    """When the oldest message was published; None if the stream is empty."""
+    replicas: int
+    """The number of servers that store each event."""
+    current_replicas: int
+    """Those of them that are up to date."""
+    bytes: int
+    bytes_max: int
+    """-1 means that only the disk limits the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +89,7 @@ class Snapshot:
     """None if the database does not respond."""
     store_up: bool
     """Whether the latest database reads and writes succeeded in time."""
+    stream_up: bool | None
+    """Whether the event stream can be used. None without one."""
+    stream: StreamReading | None
+    """The latest reading of the event stream."""

@@ -1,6 +1,7 @@
 """Records of traces. Only `observe.tracing` imports OpenTelemetry."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.http.trace_context import TraceContext
@@ -8,6 +9,8 @@ from uplift_server.observe.attempt_log import AttemptLine
 
 REMEDY_WITHOUT_PACKAGES: Final = "install the extra `otel` (uplift-webhooks-server[otel]), or remove the setting"
 """How to fix a missing OpenTelemetry package."""
+TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
+"""The `traceparent` header of the current request."""
 
 
 class AcceptedEvent(NamedTuple):

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -16,6 +16,7 @@ from uplift_server.core.people.audit import AuditEntry
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
 from uplift_server.delivery.ports import Clock
+from uplift_server.observe.snapshot import StreamReading
 from uplift_server.service import errors
 from uplift_server.service.engine_link import EngineLink
 from uplift_server.service.principals import Caller
@@ -36,6 +37,17 @@ _CURSOR_INVALID: Final = (
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
 """The last number of a cursor for the previous page. No key contains it."""
+
+
+class StreamStatus(Protocol):
+    """The state of the event stream in front of the database."""
+
+    @property
+    def reading(self) -> StreamReading | None:
+        """The latest reading of the stream."""
+
+    def trouble(self) -> str | None:
+        """Return why the stream cannot be used; None if it can."""
 
 
 class Listing(NamedTuple):
@@ -65,6 +77,10 @@ class ServiceContext:
     cursors: Cursors
     random_bytes: Callable[[int], bytes] = os.urandom
     id_sequence: IdSequence = field(default_factory=lambda: IdSequence(os.urandom))
+    stream: StreamStatus | None = None
+    """The event stream in front of the database. None without one."""
+    accepts_through_stream: bool = False
+    """Whether requests to this process need the event stream, not the database."""
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:

@@ -43,6 +43,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
     else:
         yield disk_finding(config)
     yield from stored_findings(config)
+    yield from nats_findings(config)
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
@@ -79,6 +80,14 @@ def _held(config: Config) -> inspection.Held:
     from uplift_server.store.postgres import inspection as of_postgresql  # noqa: PLC0415 - not beside SQLite
 
     return asyncio.run(of_postgresql.held(config.database_url, limit=HELD_COUNTED_MAX))
+
+
+def nats_findings(config: Config) -> Iterator[Finding]:
+    """Check the event stream, if there is one."""
+    if config.nats_url is not None:
+        from uplift_server.service.stream_diagnostics import stream_findings  # noqa: PLC0415 - not without NATS
+
+        yield from stream_findings(config)
 
 
 def stored_findings(config: Config) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.ordering import check_ordering_key
@@ -20,8 +20,8 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.security.scopes import Scope
 from uplift_server.core.suggestions import SUGGESTIONS_MAX
 from uplift_server.core.timestamps import parse_timestamp
-from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEventType
-from uplift_server.delivery.ingest import BacklogFull, Draft, EventIngest
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint, LiveEventType
+from uplift_server.delivery.ingest import BacklogFull, Draft
 from uplift_server.delivery.ports import Clock
 from uplift_server.service.errors import AccountRequired, Invalid, PayloadTooLarge
 from uplift_server.service.principals import Caller
@@ -44,12 +44,28 @@ class Incoming(NamedTuple):
     account: str | None = None
 
 
+class Acceptance(Protocol):
+    """Makes valid events durable: in the database, or in the event stream in front of it."""
+
+    def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
+        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+
+    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
+        """Store the events of one request. The future resolves when they are durable.
+
+        Raises BacklogFull, and Unavailable, which the future can also raise.
+        """
+
+    async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
+        """Return the IDs of the endpoints with a delivery of each event in the database. Raises Unavailable."""
+
+
 class Ingest:
     """Validates events and passes them to the engine."""
 
-    def __init__(self, cache: EndpointCache, event_ingest: EventIngest, clock: Clock) -> None:
+    def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock) -> None:
         self._cache = cache
-        self._event_ingest = event_ingest
+        self._acceptance = acceptance
         self._clock = clock
 
     def sending_account(self, caller: Caller) -> int:
@@ -69,11 +85,17 @@ class Ingest:
         The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge, and the
         store's Unavailable, which the future can also raise.
         """
+        return self._accept([(account_seq, self.draft(account_seq, event, problems))])
+
+    def draft(
+        self, account_seq: int, event: Incoming, problems: Sequence[Problem] = (), *, sent_at: int | None = None
+    ) -> Draft:
+        """Check an event, sent at a timestamp (Unix ms) or now. Raises Invalid and PayloadTooLarge."""
         found = list(problems)
-        draft = self._draft(account_seq, event, "", found)
+        draft = self._draft(account_seq, event, "", found, sent_at)
         if draft is None or found:
             raise Invalid(found)
-        return self._accept([(account_seq, draft)])
+        return draft
 
     async def accept_batch(
         self, caller: Caller, events: Sequence[Incoming], problems: Sequence[Problem] = ()
@@ -105,7 +127,7 @@ class Ingest:
     async def endpoints_of(self, stored: Sequence[Appended]) -> list[list[str]] | None:
         """Return the IDs of the endpoints that each event matched. None if the database does not respond."""
         try:
-            found = await self._event_ingest.endpoints_of({each.seq for each in stored})
+            found = await self._acceptance.endpoints_of({each.seq for each in stored})
         except Unavailable:
             # The events are stored, so the request must not fail.
             return None
@@ -113,7 +135,7 @@ class Ingest:
 
     def _accept(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         try:
-            return self._event_ingest.accept_for(drafts)
+            return self._acceptance.accept_for(drafts)
         except BacklogFull as error:
             raise PayloadTooLarge(f"The request creates {error}. Send fewer events per request.") from error
 
@@ -139,7 +161,14 @@ class Ingest:
             return None
         return account.seq
 
-    def _draft(self, account_seq: int | None, event: Incoming, prefix: str, problems: list[Problem]) -> Draft | None:
+    def _draft(
+        self,
+        account_seq: int | None,
+        event: Incoming,
+        prefix: str,
+        problems: list[Problem],
+        sent_at: int | None = None,
+    ) -> Draft | None:
         """Return the valid event of an account, or None after adding all its problems to `problems`."""
         count = len(problems)
         if event.data is not None and len(event.data) > EVENT_DATA_BYTES_MAX:
@@ -165,10 +194,10 @@ class Ingest:
         wrong = None if ordering_key is None else check_ordering_key(ordering_key, f"{prefix}ordering_key")
         if wrong is not None:
             problems.append(wrong)
-        expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems)
+        expires_at = None if event.expires_at is None else self._expires_at(event.expires_at, prefix, problems, sent_at)
         if len(problems) > count or account_seq is None or event_type is None or event.data is None:
             return None
-        endpoints = self._event_ingest.recipients(account_seq, event_type.name, event.data)
+        endpoints = self._acceptance.recipients(account_seq, event_type.name, event.data)
         return Draft(event_type, event.data, endpoints, event_id, key, expires_at, ordering_key)
 
     def _event_type(self, name: str, prefix: str, problems: list[Problem]) -> LiveEventType | None:
@@ -184,14 +213,14 @@ class Ingest:
             problems.append(archived_event_type(name, f"{prefix}type"))
         return event_type
 
-    def _expires_at(self, text: str, prefix: str, problems: list[Problem]) -> int | None:
+    def _expires_at(self, text: str, prefix: str, problems: list[Problem], sent_at: int | None) -> int | None:
         field = f"{prefix}expires_at"
         try:
             at_ms = parse_timestamp(text)
         except ValueError as error:
             problems.append(Problem(field, "instant_invalid", str(error)))
             return None
-        if at_ms <= self._clock.now_ms():
+        if at_ms <= (self._clock.now_ms() if sent_at is None else sent_at):
             problems.append(
                 Problem(
                     field, "expires_at_past", "The timestamp is in the past. Use a future timestamp, or omit the field."

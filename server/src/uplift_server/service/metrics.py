@@ -106,6 +106,8 @@ class Metrics:
             disk=None if self._settings.database is None else await asyncio.to_thread(_disk, self._settings.database),
             stored=None if reading is None else reading.stored,
             store_up=self._backlogs.is_responding and self._readiness.failure_cause() is None,
+            stream_up=None if context.stream is None else context.stream.trouble() is None,
+            stream=None if context.stream is None else context.stream.reading,
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:

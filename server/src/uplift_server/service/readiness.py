@@ -1,8 +1,8 @@
-"""Readiness of the server: whether reads and writes of its database succeed."""
+"""Readiness of the server: whether reads and writes of its database succeed, or its event stream can be used."""
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.errors import NotReady
@@ -15,7 +15,18 @@ PROBE_AFTER_S: Final = 5.0
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""
+DATABASE_BEHIND_STREAM_S: Final = 0.5
+"""How long a request waits for the database if the event stream can accept events without it."""
 _MARK: Final = "readiness.probed_at"
+
+
+class Ready(NamedTuple):
+    """The state of a server that can accept events."""
+
+    database_id: str | None
+    """None while the database cannot be used."""
+    database_problem: str | None = None
+    """Why the database behind the event stream cannot be used."""
 
 
 def _read(connection: Transaction) -> str:
@@ -34,7 +45,26 @@ class Readiness:
         """Set at the end of the current probe."""
         self._probe_error: str | None = None
 
-    async def check(self) -> str:
+    async def check(self) -> Ready:
+        """Return the state of a server that can accept events.
+
+        Raises NotReady if it cannot. Without an event stream, raises the store's Unavailable if a read fails.
+        """
+        stream = self._context.stream
+        if stream is None or not self._context.accepts_through_stream:
+            return Ready(await self._check_database())
+        trouble = stream.trouble()
+        if trouble is not None:
+            raise NotReady(f"The event stream cannot be used: {trouble}.")
+        try:
+            async with asyncio.timeout(DATABASE_BEHIND_STREAM_S):
+                return Ready(await self._check_database())
+        except NotReady as error:
+            return Ready(None, error.detail)
+        except (Unavailable, TimeoutError):
+            return Ready(None, "The database does not respond. Check the connection and the database.")
+
+    async def _check_database(self) -> str:
         """Return the ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
         heartbeat_age_ms = self._context.engine.status.heartbeat_age_ms()
         if heartbeat_age_ms is not None:

@@ -1,7 +1,6 @@
 """Ingest of events with tracing."""
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
@@ -9,14 +8,11 @@ from uplift_server.core import ids
 from uplift_server.core.http.trace_context import parse_traceparent
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.endpoint_cache import EndpointCache
-from uplift_server.delivery.ingest import EventIngest
 from uplift_server.delivery.ports import Clock
-from uplift_server.observe.trace_records import AcceptedEvent
-from uplift_server.service.ingest import AcceptFuture, Incoming, Ingest
+from uplift_server.observe.trace_records import TRACEPARENT, AcceptedEvent
+from uplift_server.service.ingest import Acceptance, AcceptFuture, Incoming, Ingest
 from uplift_server.service.principals import Caller
 
-TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
-"""The `traceparent` header of the current request."""
 Record = Callable[[int, AcceptedEvent, str | None], None]
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
@@ -25,8 +21,8 @@ _NS_PER_US: Final = 1_000
 class TracedIngest(Ingest):
     """Ingest that calls `record` for each stored event, with the event's number, its trace data and the header."""
 
-    def __init__(self, cache: EndpointCache, event_ingest: EventIngest, clock: Clock, record: Record) -> None:
-        super().__init__(cache, event_ingest, clock)
+    def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock, record: Record) -> None:
+        super().__init__(cache, acceptance, clock)
         self._record = record
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:

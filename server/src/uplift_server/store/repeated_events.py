@@ -32,11 +32,15 @@ class StoredEvent:
 
     def has_same_content(self, event: NewEvent) -> bool:
         """Whether a repeat has the same type, expiry, ordering key and data, byte for byte."""
+        return self.matches(event.type_seq, event.expires_at, event.ordering_key, event.data)
+
+    def matches(self, type_seq: int, expires_at: int | None, ordering_key: str | None, data: bytes) -> bool:
+        """Whether the event has this content."""
         return (
-            self.type_seq == event.type_seq
-            and self.expires_at == event.expires_at
-            and self.ordering_key == event.ordering_key
-            and envelope.data_of(self.body) == event.data
+            self.type_seq == type_seq
+            and self.expires_at == expires_at
+            and self.ordering_key == ordering_key
+            and envelope.data_of(self.body) == data
         )
 
 

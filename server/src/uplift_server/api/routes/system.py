@@ -56,5 +56,12 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Check that the server is ready", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. Returns 503 while database reads or writes fail or hang. `detail` names the cause."""
-    return PlainTextResponse("ready\n", headers={"uplift-database": await services.readiness.check()})
+    """Public. Returns 503 while the server cannot accept events. `detail` names the cause.
+
+    The cause is the database, or the event stream in front of it. With a stream, the second line names a problem of the
+    database.
+    """
+    ready = await services.readiness.check()
+    headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}
+    limitation = "" if ready.database_problem is None else f"{ready.database_problem}\n"
+    return PlainTextResponse(f"ready\n{limitation}", headers=headers)

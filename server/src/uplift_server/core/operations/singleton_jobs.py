@@ -26,6 +26,8 @@ class SingletonJob(StrEnum):
     """Erases events."""
     OPERATIONAL_EVENTS = "operational_events"
     """Sends operational events."""
+    EVENT_STREAM = "event_stream"
+    """Stores the events of the NATS stream. Only processes with the stream take it."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -114,6 +114,8 @@ class CacheSync:
         self._missed = 0
         """`change_log.pruned_before` at the last full read."""
         self._wake = asyncio.Event()
+        self.synced_at = 0
+        """The time (Unix ms) up to which all changes are in the cache."""
 
     async def begin(self) -> None:
         """Follow changes from now on. Call this before the cache is loaded. Raises Unavailable."""
@@ -138,6 +140,7 @@ class CacheSync:
 
     async def sync(self) -> None:
         """Read and apply all new changes. Raises Unavailable; the next call continues."""
+        began = self._clock.now_ms()
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
@@ -164,6 +167,7 @@ class CacheSync:
                     self._reread_at.pop(subject, None)
         self._next_xid = changes.next_xid
         self._seen = {subject: xid for subject, xid in self._seen.items() if xid >= changes.next_xid}
+        self.synced_at = began
         if now - self._health_at >= HEALTH_SYNC_EVERY_MS:
             await self._sync_health(now)
 

@@ -151,7 +151,7 @@ class Membership:
         async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()
-            jobs_to_take = list(SingletonJob) if state.delivers else []
+            jobs_to_take = [job for job in SingletonJob if state.can_do(job)] if state.delivers else []
             heartbeat = Heartbeat(state.delivers, state.view, load.in_flight, load.in_flight_max, load.waiting)
             readings = []
 

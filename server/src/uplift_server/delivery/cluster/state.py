@@ -27,6 +27,7 @@ class ClusterState:
         """The live processes at the last heartbeat, including this one."""
         self._jobs: frozenset[SingletonJob] = frozenset()
         self._jobs_until = 0
+        self._impossible: set[SingletonJob] = set()
         self.heartbeat_due = asyncio.Event()
 
     def join(self, process_id: int, now: int) -> None:
@@ -54,6 +55,17 @@ class ClusterState:
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
         """Hold these jobs, and no others, until `until`."""
         self._jobs, self._jobs_until = jobs, until
+
+    def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
+        """Set whether this process can do a job. If not, it leaves the job to others with the next heartbeats."""
+        if is_possible:
+            self._impossible.discard(job)
+        else:
+            self._impossible.add(job)
+
+    def can_do(self, job: SingletonJob) -> bool:
+        """Return whether this process may take a job."""
+        return job not in self._impossible
 
     def mark_evicted(self) -> None:
         """Drop all jobs and the right to send: the other processes evicted this one."""

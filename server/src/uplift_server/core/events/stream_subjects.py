@@ -1,0 +1,42 @@
+"""Subjects of the event stream in NATS.
+
+Emitters publish to `uplift.events.` and the ID or uid of the account. The server publishes the events that it has
+accepted to `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so permissions in NATS can
+keep emitters away from these subjects.
+"""
+
+from typing import Final, NamedTuple
+
+EVENTS_STREAM: Final = "UPLIFT_EVENTS"
+REJECTED_STREAM: Final = "UPLIFT_REJECTED"
+EVENTS_SUBJECTS: Final = "uplift.events.>"
+REJECTED_SUBJECTS: Final = "uplift.rejected.>"
+_EVENTS: Final = "uplift.events."
+_ACCEPTED: Final = "uplift.events.$accepted."
+_REJECTED: Final = "uplift.rejected."
+
+
+class EventSubject(NamedTuple):
+    """The meaning of a subject in the event stream."""
+
+    account: str
+    """The ID or uid of the account, as the subject has it."""
+    is_accepted: bool
+    """Whether the server has already accepted the event."""
+
+
+def accepted_subject(account: str) -> str:
+    """Return the subject for events that the server has accepted, from the account's ID."""
+    return _ACCEPTED + account
+
+
+def parse_subject(subject: str) -> EventSubject:
+    """Return the account that a subject names. A uid may contain dots."""
+    if subject.startswith(_ACCEPTED):
+        return EventSubject(subject.removeprefix(_ACCEPTED), is_accepted=True)
+    return EventSubject(subject.removeprefix(_EVENTS), is_accepted=False)
+
+
+def rejected_subject(account: str) -> str:
+    """Return the subject for rejected events of an account."""
+    return _REJECTED + account

@@ -1,0 +1,396 @@
+"""The consumer of the event stream: stores its events in the database, in order, and rejects those that do not pass.
+
+A message is acknowledged after its event is committed, or after its rejection is. A repeated message has the same event
+ID, so the database recognizes it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from uplift_server.core.events.stream_subjects import parse_subject, rejected_subject
+from uplift_server.core.ids import RANDOM_BYTES, parse_uuid, uuid7
+from uplift_server.core.limits import ACCEPTS_TURN_ROWS_MAX, BATCH_CHECK_SECONDS_MAX
+from uplift_server.core.operations.singleton_jobs import SingletonJob
+from uplift_server.core.timestamps import format_timestamp
+from uplift_server.delivery.endpoint_cache import EndpointCache
+from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
+from uplift_server.delivery.streams.ports import CacheFreshness, PublishedEvents, Rejection, StreamJobs, TraceSink
+from uplift_server.delivery.streams.pull import Pull, StreamMessage
+from uplift_server.delivery.streams.stream import EventStream
+from uplift_server.observe.counters import EngineCounters, SetAside
+from uplift_server.store import event_times, rejected_events
+from uplift_server.store.contract import Database
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.event_times import DISORDER_MS, LateEvents
+from uplift_server.store.hot_records import Appended, IdempotencyConflict
+from uplift_server.store.rejected_events import RejectedEvent
+
+IDLE_WAIT_MS: Final = 100
+NEXT_WITHIN_MS: Final = 1_000
+SYNC_WAIT_MS: Final = 20
+RETRY_MS_MIN: Final = 100
+RETRY_MS_MAX: Final = 2_000
+DEFECT_WAIT_MS: Final = 5_000
+LOG_EVERY_MS: Final = 10_000
+LATE_MS: Final = DISORDER_MS // 2
+"""The delay from which an event is noted as late: below DISORDER_MS, because its commit also takes time."""
+CLOCKS_DIFFER_MS_MAX: Final = 5_000
+"""Changes that are older than a message by more than this are in the cache after any read since."""
+_log = structlog.get_logger()
+
+
+class Ingest(Protocol):
+    """Stores events with their deliveries."""
+
+    def accept_for(
+        self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool
+    ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Store events of accounts, all or none. Raises BacklogFull and Unavailable, which the future also raises."""
+
+
+@dataclass(slots=True)
+class _Event:
+    """A message, and its valid event or the problem of it."""
+
+    message: StreamMessage
+    account: str
+    """The account that the subject names."""
+    account_seq: int | None = None
+    draft: Draft | None = None
+    rejection: Rejection | None = None
+    accepted: AcceptedMessage | None = None
+    """The content, if the server had accepted the event."""
+    is_done: bool = False
+    """Whether the message can be acknowledged."""
+
+
+class StreamConsumer:
+    """Stores the events of the stream while this process has the job."""
+
+    def __init__(
+        self,
+        stream: EventStream,
+        cache: EndpointCache,
+        freshness: CacheFreshness,
+        ingest: Ingest,
+        published: PublishedEvents,
+        database: Database,
+        jobs: StreamJobs,
+        clock: Clock,
+        counters: EngineCounters,
+        traces: TraceSink | None,
+    ) -> None:
+        self._stream = stream
+        self._cache = cache
+        self._freshness = freshness
+        self._ingest = ingest
+        self._published = published
+        self._database = database
+        self._jobs = jobs
+        self._clock = clock
+        self._counters = counters
+        self._traces = traces
+        self._pull: Pull | None = None
+        self._logged_at = 0
+        self._late: LateEvents | None = None
+        """The noted late events."""
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Store events until stopped or cancelled."""
+        while not stopping.is_set():
+            link = self._stream.link
+            self._jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=self._stream.trouble() is None)
+            if link is None or not self._has_job:
+                self._pull = None
+                await self._clock.wait(stopping, IDLE_WAIT_MS)
+                continue
+            try:
+                if self._pull is None or self._pull.link is not link:
+                    self._pull = await Pull.begin(link, self._clock)
+                    _log.info("event stream taken over")
+                await self._pull.renew()
+                await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
+            except (StreamUnavailable, StreamError) as error:
+                self._note_interrupted(error)
+                self._pull = None
+                await self._clock.wait(stopping, RETRY_MS_MAX if isinstance(error, StreamError) else RETRY_MS_MIN)
+            except Exception:
+                # A defect must not stop deliveries. NATS delivers the messages again.
+                _log.exception("event stream failed")
+                self._pull = None
+                await self._clock.wait(stopping, DEFECT_WAIT_MS)
+
+    def _note_interrupted(self, error: Exception) -> None:
+        now = self._clock.now_ms()
+        if now - self._logged_at >= LOG_EVERY_MS:
+            _log.warning("event stream interrupted", cause=str(error))
+            self._logged_at = now
+
+    @property
+    def _has_job(self) -> bool:
+        return self._jobs.holds(SingletonJob.EVENT_STREAM)
+
+    async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
+        """Store messages in order. Messages that are left when the job ends are delivered again."""
+        todo, wait_ms = list(messages), RETRY_MS_MIN
+        while todo and not stopping.is_set() and self._has_job:
+            await pull.renew()
+            events = await self._next_events(todo)
+            if not events:
+                # The message names something that another process has just created.
+                self._freshness.wake()
+                await self._clock.wait(stopping, SYNC_WAIT_MS)
+                continue
+            if await self._note_late(events):
+                await self._commit(events)
+                await self._reject(pull.link, [each for each in events if each.rejection is not None])
+            for each in events:
+                if each.is_done:
+                    await pull.acknowledge(each.message)
+            done = {each.message.seq for each in events if each.is_done}
+            todo = [each for each in todo if each.seq not in done]
+            if len(done) == len(events):
+                wait_ms = RETRY_MS_MIN
+            else:
+                await self._clock.wait(stopping, wait_ms)
+                wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
+
+    async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
+        """Return the events of the next messages, as many as one commit stores. Other tasks run between checks."""
+        events: list[_Event] = []
+        rows, began = 0, self._clock.monotonic_us()
+        for message in messages:
+            if self._clock.monotonic_us() - began > BATCH_CHECK_SECONDS_MAX * 1_000_000:
+                await asyncio.sleep(0)
+                began = self._clock.monotonic_us()
+            event = self._checked(message)
+            if event is None:
+                break
+            events.append(event)
+            rows += 1 if event.draft is None else 1 + len(event.draft.endpoints)
+            if rows >= ACCEPTS_TURN_ROWS_MAX:
+                break
+        return events
+
+    # ---- checks
+
+    def _checked(self, message: StreamMessage) -> _Event | None:
+        """Return a message's event, or its problem. None if the cache must first be read again."""
+        subject = parse_subject(message.subject)
+        event = _Event(message, subject.account)
+        try:
+            is_current = self._check_accepted(event) if subject.is_accepted else self._check_published(event)
+        except Exception as error:
+            self._set_aside(event, error)
+            return event
+        return event if is_current or self._is_fresh(message) else None
+
+    def _check_published(self, event: _Event) -> bool:
+        """Check an event of an emitter. Return whether the result cannot depend on recent changes."""
+        message = event.message
+        account = self._cache.find_account(event.account)
+        if account is None:
+            event.rejection = self._published.unknown_account(event.account)
+            return False
+        event.account_seq = account.seq
+        checked = self._published.check(account.seq, message.data, sent_at=message.published_at)
+        if isinstance(checked, Rejection):
+            event.rejection = checked
+            return False
+        created_at = min(message.published_at, self._clock.now_ms())
+        event.draft = replace(checked, id=checked.id or _derived_id(message), created_at=created_at)
+        return True
+
+    def _check_accepted(self, event: _Event) -> bool:
+        """Restore an event that the server has accepted. Return whether everything that it names is in the cache."""
+        event.accepted = accepted = parse_accepted(event.message.data)
+        event_id = None if accepted is None else parse_uuid(accepted.id)
+        if accepted is None or event_id is None:
+            raise ValueError("the message is not an accepted event")
+        account = self._cache.find_account(event.account)
+        if account is None:
+            event.rejection = self._published.unknown_account(event.account)
+            return False
+        event.account_seq = account.seq
+        event_type = self._cache.event_types_by_seq.get(accepted.type_number)
+        if event_type is None:
+            if self._is_fresh(event.message):
+                raise ValueError(f"the event type {accepted.type_number} does not exist")
+            return False
+        found = [self._cache.endpoints.get(seq) for seq in accepted.endpoints]
+        event.draft = Draft(
+            event_type,
+            bytes(accepted.data),
+            [each for each in found if each is not None],
+            event_id,
+            accepted.idempotency_key,
+            accepted.expires_at,
+            accepted.ordering_key,
+            accepted.created_at,
+        )
+        return None not in found
+
+    def _is_fresh(self, message: StreamMessage) -> bool:
+        """Whether the cache has all changes from before the message. Something that is missing then was deleted."""
+        return self._freshness.synced_at > min(message.received_at, message.published_at + CLOCKS_DIFFER_MS_MAX)
+
+    # ---- commits
+
+    async def _note_late(self, events: Sequence[_Event]) -> bool:
+        """Note events that are stored long after their timestamp. Return False if the database is unavailable."""
+        now = self._clock.now_ms()
+        since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
+        if now - since <= LATE_MS:
+            return True
+        late = LateEvents(since, now, now - since)
+        if self._late is None or not self._late.covers(late):
+            # With a margin, so that the next messages need no other write.
+            wide = LateEvents(since - DISORDER_MS, now + DISORDER_MS, now - since + DISORDER_MS)
+            try:
+                self._late = await self._database.write(lambda c: event_times.note_late(c, wide))
+            except Unavailable:
+                return False
+        return True
+
+    async def _commit(self, events: Sequence[_Event]) -> None:
+        """Store the valid events in one commit."""
+        stored: list[tuple[_Event, asyncio.Future[list[Appended] | IdempotencyConflict]]] = []
+        for event in events:
+            if event.draft is None or event.account_seq is None:
+                continue
+            try:
+                stored.append((event, self._ingest.accept_for([(event.account_seq, event.draft)], is_request=False)))
+            except BacklogFull as error:
+                self._set_aside(event, error)
+            except Unavailable:
+                break  # In order: the following events wait, too.
+        results = await asyncio.gather(*(future for _, future in stored), return_exceptions=True)
+        for (event, _), result in zip(stored, results, strict=True):
+            self._note_result(event, result)
+
+    def _note_result(self, event: _Event, result: list[Appended] | IdempotencyConflict | BaseException) -> None:
+        draft = event.draft
+        assert draft is not None
+        if isinstance(result, list):
+            event.is_done = True
+            if self._traces is not None and event.accepted is not None and event.accepted.traceparent is not None:
+                self._traces.note_sender(result[0].seq, result[0].id, event.accepted.traceparent)
+        elif isinstance(result, IdempotencyConflict):
+            if result.field == "id" and not _chose_id(event):
+                # Only this event can have the ID. It is stored, and was changed since: erased, for example.
+                event.is_done = True
+            else:
+                event.rejection = self._published.conflict(_as_sent(event), result)
+        elif isinstance(result, Unstorable):  # The ingest has logged and counted it.
+            event.rejection = self._published.defect(_as_sent(event))
+        elif not isinstance(result, Unavailable):
+            self._set_aside(event, result)
+
+    def _set_aside(self, event: _Event, error: BaseException) -> None:
+        self._counters.set_aside[SetAside.EVENT] += 1
+        _log.error(
+            "row set aside",
+            kind=SetAside.EVENT.text,
+            subject=event.message.subject,
+            stream_seq=event.message.seq,
+            cause=str(error),
+            exc_info=None if isinstance(error, BacklogFull | ValueError) else error,
+        )
+        event.rejection = self._published.defect(event.draft if event.draft is None else _as_sent(event))
+
+    async def _reject(self, link: Link, events: Sequence[_Event]) -> None:
+        """Store rejections, and publish the events with their problems. Raises StreamUnavailable and StreamError."""
+        if not events:
+            return
+        now = self._clock.now_ms()
+        rows = [_row(each, now) for each in events]
+        try:
+            await self._database.write(lambda c: rejected_events.add(c, *rows))
+        except Unavailable:
+            return
+        await asyncio.gather(*(_publish(event, link) for event in events))
+        for event in events:
+            event.is_done = True
+            self._counters.rejected_events += 1
+
+
+def _chose_id(event: _Event) -> bool:
+    """Whether the emitter chose the ID of an event."""
+    if event.accepted is not None:
+        return event.accepted.chose_id
+    return event.draft is not None and event.draft.id != _derived_id(event.message)
+
+
+def _as_sent(event: _Event) -> Draft:
+    """Return the event without an ID that the server created."""
+    assert event.draft is not None
+    return event.draft if _chose_id(event) else replace(event.draft, id=None)
+
+
+def _derived_id(message: StreamMessage) -> bytes:
+    """Return the ID of an event without one. A repeated message has the same."""
+    random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
+    return uuid7(message.published_at, random)
+
+
+def _row(event: _Event, now: int) -> RejectedEvent:
+    message, rejection = event.message, event.rejection
+    assert rejection is not None
+    return RejectedEvent(
+        account_seq=event.account_seq,
+        subject=message.subject,
+        event_type=rejection.event_type,
+        event_id=rejection.event_id,
+        idempotency_key=rejection.idempotency_key,
+        problem=rejection.problem,
+        size_bytes=len(message.data),
+        stream_seq=message.seq,
+        published_at=message.published_at,
+        rejected_at=now,
+    )
+
+
+async def _publish(event: _Event, link: Link) -> None:
+    """Publish a rejected event. A repeat has the same message ID."""
+    message = event.message
+    message_id = f"{message.seq}-{message.published_ns}"
+    await link.store(rejected_subject(event.account), _rejected_message(event, link), message_id)
+
+
+def _rejected_message(event: _Event, link: Link) -> bytes:
+    """Return the message for a rejected event: the event, unless it is too large, and the problem."""
+    assert event.rejection is not None
+    problem = event.rejection.problem
+    payload = msgspec.json.encode({"event": _content(event), "problem": problem})
+    return (
+        payload if len(payload) <= link.message_bytes_max else msgspec.json.encode({"event": None, "problem": problem})
+    )
+
+
+def _content(event: _Event) -> object:
+    """Return an event as its emitter sent it. Text that is not JSON is a string."""
+    accepted, data = event.accepted, event.message.data
+    if accepted is not None:
+        fields = {
+            "type": accepted.type,
+            "data": accepted.data,
+            "id": accepted.id if accepted.chose_id else None,
+            "idempotency_key": accepted.idempotency_key,
+            "ordering_key": accepted.ordering_key,
+            "expires_at": None if accepted.expires_at is None else format_timestamp(accepted.expires_at),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return data.decode("utf-8", "replace")
+    return msgspec.Raw(data)

@@ -1,0 +1,406 @@
+"""Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
+
+The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier ones. It
+repeats a message with the same ID, so that NATS stores it once, until the timeout of its request.
+"""
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from uplift_server.core import ids
+from uplift_server.core.events.stream_subjects import EVENTS_STREAM, accepted_subject
+from uplift_server.core.ids import IdSequence
+from uplift_server.core.limits import GROUP_ROWS_MAX
+from uplift_server.delivery.backlog import Backlog, full_queue
+from uplift_server.delivery.endpoint_cache import EndpointCache, LiveEndpoint
+from uplift_server.delivery.ingest import COMMIT_TIMEOUT_MS, BacklogFull, Draft
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.streams.known_events import KnownEventFinder
+from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.messages import (
+    MESSAGE_ID,
+    accepted_message,
+    may_repeat,
+    message_id,
+    parse_accepted,
+)
+from uplift_server.delivery.streams.stream import EventStream
+from uplift_server.observe.counters import EngineCounters, Rejection
+from uplift_server.observe.trace_records import TRACEPARENT
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.hot_records import Appended, IdempotencyConflict
+from uplift_server.store.repeated_events import StoredEvent
+
+TICK_MS: Final = 100
+RESEND_AFTER_MS: Final = 800
+"""How long the publisher waits for an acknowledgment before it repeats a message: longer than a slow fsync, and short
+enough for several attempts during the election of a leader.
+"""
+ORIGINALS_AT_ONCE: Final = 20
+"""The maximum number of earlier messages that the requests of a process read concurrently."""
+_FULL: Final = "maximum"
+"""JetStream rejects messages beyond the limits of a stream with "maximum bytes exceeded" or "maximum messages …"."""
+_log = structlog.get_logger()
+
+
+class EventStreamUnavailable(Unavailable):
+    """The event stream has not stored an event. It may still do so."""
+
+    advice = "The event stream is full or temporarily unavailable. Try again in a moment."
+
+
+class Recipients(Protocol):
+    """Finds the recipients of events."""
+
+    def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
+        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+
+
+class _Ack(msgspec.Struct):
+    """The response of JetStream to a message."""
+
+    seq: int = 0
+    duplicate: bool = False
+    error: dict[str, object] | None = None
+
+
+_ack_decoder: Final = msgspec.json.Decoder(_Ack)
+
+
+class _Account(Backlog):
+    """The events of an account that the stream has not acknowledged."""
+
+    __slots__ = ("seq",)
+
+    def __init__(self, seq: int) -> None:
+        super().__init__()
+        self.seq = seq
+
+
+class _Publication:
+    """A message until its acknowledgment."""
+
+    __slots__ = (
+        "duplicate_of",
+        "event",
+        "event_id",
+        "headers",
+        "known",
+        "payload",
+        "request",
+        "sent_at",
+        "subject",
+        "token",
+    )
+
+    def __init__(
+        self,
+        request: "_Request",
+        event: tuple[int, Draft],
+        token: str,
+        subject: str,
+        payload: bytes,
+        event_id: bytes,
+        message: str,
+    ) -> None:
+        self.request = request
+        self.event = event
+        """The account and its event."""
+        self.token = token
+        self.subject = subject
+        self.payload = payload
+        self.event_id = event_id
+        self.headers = {MESSAGE_ID: message}
+        self.sent_at: int | None = None
+        """When the message was sent (Unix ms). None while it waits for the connection."""
+        self.duplicate_of: int | None = None
+        """The number of the earlier message that NATS kept instead of this one."""
+        self.known: asyncio.Future[StoredEvent | None] | None = None
+        """The event in the database that this one repeats. None if the caller did not name the event."""
+
+
+class _Request:
+    """The events of one request."""
+
+    __slots__ = ("accepted_at", "account", "began_us", "body_bytes", "drafts", "publications", "result", "waiting")
+
+    def __init__(
+        self, account: _Account, drafts: Sequence[tuple[int, Draft]], body_bytes: int, now: int, began_us: int
+    ) -> None:
+        self.account = account
+        self.drafts = drafts
+        self.body_bytes = body_bytes
+        self.accepted_at = now
+        self.began_us = began_us
+        self.publications: list[_Publication] = []
+        self.waiting = len(drafts)
+        """The number of messages without an acknowledgment."""
+        self.result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
+
+
+class StreamIngest:
+    """Accepts events through the event stream. It implements the port `Acceptance` of the service."""
+
+    def __init__(
+        self,
+        stream: EventStream,
+        cache: EndpointCache,
+        recipients: Recipients,
+        known: KnownEventFinder,
+        event_ids: IdSequence,
+        clock: Clock,
+        counters: EngineCounters,
+    ) -> None:
+        self._stream = stream
+        self._cache = cache
+        self._recipients = recipients
+        self._known = known
+        self._ids = event_ids
+        self._clock = clock
+        self._counters = counters
+        self._backlog = Backlog()
+        self._accounts: dict[int, _Account] = {}
+        """Accounts with unacknowledged events. The key 0 is for requests with events of several accounts."""
+        self._unacknowledged: dict[str, _Publication] = {}
+        self._to_send: deque[_Publication] = deque()
+        self._wake = asyncio.Event()
+        self._tokens = 0
+        self._link: Link | None = None
+        self._inbox = ""
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._originals = asyncio.Semaphore(ORIGINALS_AT_ONCE)
+        self._closed = False
+        stream.add_listener(self)
+
+    @property
+    def waiting_events(self) -> int:
+        """Number of events whose request has no response yet."""
+        return self._backlog.events
+
+    def close(self) -> None:
+        """Reject new requests. The publisher continues with the others."""
+        self._closed = True
+
+    def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
+        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        return self._recipients.recipients(account_seq, event_type, data)
+
+    async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
+        """Raise Unavailable, because the events are not in the database yet."""
+        del event_seqs
+        raise Unavailable("the events are not in the database yet")
+
+    def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
+        """Publish the events of one request. The future resolves when the stream has stored all of them.
+
+        Raises BacklogFull, and Unavailable if the queue is full or the stream is down. The future raises Unavailable if
+        the stream fails. It may then have stored some of the events.
+        """
+        events = len(drafts)
+        if self._closed:
+            raise self._rejected(events, Rejection.STOPPING, "the server is shutting down")
+        trouble = self._stream.trouble()
+        if trouble is not None:
+            raise self._rejected(events, Rejection.STREAM, f"the event stream is unavailable: {trouble}")
+        seq, body_bytes = drafts[0][0], 0
+        for account_seq, draft in drafts:
+            if len(draft.endpoints) >= GROUP_ROWS_MAX:
+                raise BacklogFull(1 + len(draft.endpoints))
+            if account_seq not in self._cache.accounts:
+                raise self._rejected(events, Rejection.STREAM, "an account of the request was deleted meanwhile")
+            body_bytes += len(draft.data)
+            if account_seq != seq:
+                seq = 0
+        account = self._accounts.get(seq) or _Account(seq)
+        text = full_queue(self._backlog, account, events, 0)
+        if text is not None:
+            raise self._rejected(events, Rejection.FULL, text)
+        self._accounts[seq] = account
+        for backlog in (self._backlog, account):
+            backlog.add(events, body_bytes, 0)
+        request = _Request(account, drafts, body_bytes, self._clock.now_ms(), self._clock.monotonic_us())
+        traceparent = TRACEPARENT.get()
+        for account_seq, draft in drafts:
+            self._add(request, account_seq, draft, traceparent)
+        self._wake.set()
+        return request.result
+
+    def _add(self, request: _Request, account_seq: int, draft: Draft, traceparent: str | None) -> None:
+        now = request.accepted_at
+        event_id = draft.id or self._ids.next(now)
+        account = self._cache.accounts[account_seq]
+        self._tokens += 1
+        publication = _Publication(
+            request,
+            (account_seq, draft),
+            str(self._tokens),
+            accepted_subject(ids.prefixed(ids.ACCOUNT, account.id)),
+            accepted_message(draft, event_id, now, traceparent),
+            event_id,
+            message_id(account_seq, draft, event_id),
+        )
+        if may_repeat(draft):
+            publication.known = self._known.find(account_seq, draft)
+        request.publications.append(publication)
+        self._unacknowledged[publication.token] = publication
+        self._to_send.append(publication)
+
+    def _rejected(self, events: int, why: Rejection, text: str) -> Unavailable:
+        self._counters.rejected[why] += events
+        return EventStreamUnavailable(text)
+
+    # ---- the publisher
+
+    async def connected(self, link: Link) -> None:
+        """Receive the acknowledgments of a new connection, and repeat the messages without one."""
+        self._inbox = link.new_inbox()
+        await link.subscribe(f"{self._inbox}.*", self._note_ack)
+        self._link = link
+        self._to_send = deque(self._unacknowledged.values())
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Send messages until stopped or cancelled."""
+        while not stopping.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            link = self._link
+            if link is None or link.closed.is_set():
+                continue
+            try:
+                while self._to_send:
+                    publication = self._to_send.popleft()
+                    if publication.token in self._unacknowledged:
+                        publication.sent_at = self._clock.now_ms()
+                        reply = f"{self._inbox}.{publication.token}"
+                        await link.publish(
+                            publication.subject, publication.payload, reply=reply, headers=publication.headers
+                        )
+            except StreamUnavailable:
+                self._link = None  # The next connection sends all messages without an acknowledgment.
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Repeat messages and time out requests until stopped or cancelled."""
+        while True:
+            await self._clock.wait(stopping, TICK_MS)
+            now = self._clock.now_ms()
+            late = []
+            for publication in list(self._unacknowledged.values()):
+                if publication.request.accepted_at <= now - COMMIT_TIMEOUT_MS:
+                    self._fail(publication.request, Rejection.STREAM, "the event stream does not respond")
+                elif publication.sent_at is not None and publication.sent_at <= now - RESEND_AFTER_MS:
+                    publication.sent_at = None
+                    late.append(publication)
+            if late:
+                self._to_send.extend(late)
+                self._wake.set()
+
+    def _note_ack(self, message: Received) -> None:
+        publication = self._unacknowledged.get(message.subject.rpartition(".")[2])
+        if publication is None:
+            return
+        try:
+            ack = _ack_decoder.decode(message.data)
+        except msgspec.MsgspecError:
+            return  # No stream received the message. `watch` repeats it.
+        if ack.error is not None:
+            if str(ack.error.get("description", "")).startswith(_FULL):
+                self._fail(publication.request, Rejection.STREAM, "the event stream is full")
+            return
+        del self._unacknowledged[publication.token]
+        if ack.duplicate:
+            publication.duplicate_of = ack.seq
+        request = publication.request
+        request.waiting -= 1
+        if not request.waiting:
+            self._finish(request)
+
+    def _fail(self, request: _Request, why: Rejection, text: str) -> None:
+        for publication in request.publications:
+            self._unacknowledged.pop(publication.token, None)
+        self._end(request)
+        if not request.result.done():
+            request.result.set_exception(self._rejected(len(request.drafts), why, text))
+
+    def _finish(self, request: _Request) -> None:
+        """Resolve a request whose messages are all stored."""
+        self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
+        if any(each.known is not None for each in request.publications):
+            task = asyncio.create_task(self._resolve(request), name="repeated events")
+            self._resolving.add(task)
+            task.add_done_callback(self._resolving.discard)
+            return
+        self._end(request)
+        if not request.result.done():
+            now = request.accepted_at
+            request.result.set_result([Appended(0, each.event_id, now) for each in request.publications])
+
+    def _end(self, request: _Request) -> None:
+        """Subtract a request from the backlog."""
+        account, events = request.account, len(request.drafts)
+        for backlog in (self._backlog, account):
+            backlog.add(-events, -request.body_bytes, 0)
+        if not account.events:
+            self._accounts.pop(account.seq, None)
+
+    # ---- repeats
+
+    async def _resolve(self, request: _Request) -> None:
+        """Find the earlier events that the events of a request repeat."""
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
+                result = await asyncio.gather(*(self._appended(each) for each in request.publications))
+        except (TimeoutError, StreamUnavailable, StreamError) as error:
+            if not request.result.done():
+                text = f"the event stream has the events, but cannot say under which ID: {str(error) or 'timeout'}"
+                request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
+        else:
+            if not request.result.done():
+                request.result.set_result(result)
+        finally:
+            self._end(request)
+
+    async def _appended(self, publication: _Publication) -> Appended:
+        """Return the new event, or the earlier one that it repeats. Raises StreamUnavailable and StreamError."""
+        new = Appended(0, publication.event_id, publication.request.accepted_at)
+        if publication.known is None:
+            return new
+        if publication.duplicate_of is None:
+            known = await publication.known
+            return new if known is None else _earlier(new, known.id, known.created_at)
+        original = await self._original(publication.duplicate_of)
+        if original is not None:
+            return _earlier(new, *original)
+        # The earlier event has left the stream, so it is in the database.
+        known = await self._known.find(*publication.event)
+        if known is None:
+            raise StreamUnavailable("the database does not respond")
+        return _earlier(new, known.id, known.created_at)
+
+    async def _original(self, seq: int) -> tuple[bytes, int] | None:
+        """Return the ID and timestamp of an earlier message. None if its event has left the stream."""
+        link = self._link
+        if link is None:
+            raise StreamUnavailable("the connection to NATS is lost")
+        async with self._originals:
+            try:
+                found = await link.call(f"STREAM.MSG.GET.{EVENTS_STREAM}", {"seq": seq})
+            except StreamError as error:
+                if error.code == NOT_FOUND:
+                    return None
+                raise
+        message = parse_accepted(base64.b64decode(found["message"].get("data", "")))
+        event_id = None if message is None else ids.parse_uuid(message.id)
+        return None if message is None or event_id is None else (event_id, message.created_at)
+
+
+def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
+    """Return an event that was found under the key or ID of a new one. It can be the new one itself."""
+    is_new = (event_id, created_at) == (new.id, new.created_at)
+    return new if is_new else Appended(0, event_id, created_at, duplicate=True)

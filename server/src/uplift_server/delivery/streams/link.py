@@ -1,0 +1,183 @@
+"""A connection to one NATS server, and requests to its JetStream API. Only this module imports the NATS client."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+
+CONNECT_SECONDS: Final = 3.0
+REQUEST_SECONDS: Final = 1.0
+PING_SECONDS: Final = 1
+"""Two pings without a response end the connection, so a server that hangs is noticed within about 3 s."""
+_API: Final = "$JS.API."
+NOT_FOUND: Final = 404
+
+
+class StreamUnavailable(Exception):
+    """NATS cannot be reached, or does not respond in time."""
+
+
+class StreamError(Exception):
+    """JetStream rejects a request."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(description)
+        self.code = code
+
+
+class Received(Protocol):
+    """A message that a subscription received."""
+
+    @property
+    def subject(self) -> str:
+        """The subject of the message."""
+
+    @property
+    def reply(self) -> str:
+        """The subject for responses."""
+
+    @property
+    def data(self) -> bytes:
+        """The content."""
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers, if there are any."""
+
+
+class NatsServer(NamedTuple):
+    """The address of a NATS server and its user."""
+
+    address: str
+    user: str | None
+    password: str | None
+
+    @classmethod
+    def parse(cls, url: str) -> "NatsServer":
+        """Parse a URL with an optional user and password."""
+        parts = urlsplit(url)
+        user = None if parts.username is None else unquote(parts.username)
+        password = None if parts.password is None else unquote(parts.password)
+        return cls(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", user, password)
+
+
+class Link:
+    """A connection to one server. It ends with the first failure; the owner then opens another one."""
+
+    def __init__(self) -> None:
+        self._client = Client()
+        self._cause = ""
+        self.closed = asyncio.Event()
+
+    @classmethod
+    async def connect(cls, server: NatsServer, credentials_file: str | None) -> "Link":
+        """Connect to a server. Raises StreamUnavailable."""
+        link = cls()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await link._open(server, credentials_file)
+        except (nats.errors.Error, OSError, ValueError, TimeoutError) as error:
+            with contextlib.suppress(Exception):
+                await link.close()
+            raise StreamUnavailable(f"{server.address}: {link._cause or str(error) or 'timeout'}") from error
+        return link
+
+    async def _open(self, server: NatsServer, credentials_file: str | None) -> None:
+        await self._client.connect(
+            servers=[server.address],
+            name="uplift-webhooks",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            ping_interval=PING_SECONDS,
+            error_cb=self._note_error,
+            closed_cb=self._note_closed,
+            user=server.user,
+            password=server.password,
+            user_credentials=credentials_file,
+        )
+
+    async def _note_error(self, error: Exception) -> None:
+        self._cause = str(error)
+
+    async def _note_closed(self) -> None:
+        self.closed.set()
+
+    @property
+    def cause(self) -> str:
+        """The latest error of the connection."""
+        return self._cause or "connection closed"
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The maximum size of a message at this server."""
+        return self._client.max_payload
+
+    def new_inbox(self) -> str:
+        """Return a unique subject for responses."""
+        return self._client.new_inbox()
+
+    async def subscribe(self, subject: str, receive: Callable[[Received], None]) -> None:
+        """Pass every message on a subject to `receive`. Raises StreamUnavailable."""
+
+        async def callback(message: Received) -> None:
+            receive(message)
+
+        with _failures():
+            await self._client.subscribe(subject, cb=callback)
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send a message, without waiting for a response. Raises StreamUnavailable."""
+        with _failures():
+            await self._client.publish(subject, payload, reply, headers)
+
+    async def store(self, subject: str, payload: bytes, message_id: str) -> None:
+        """Publish a message, and wait until its stream has stored it. Raises StreamUnavailable and StreamError."""
+        _raise_error(await self._request(subject, payload, {"Nats-Msg-Id": message_id}, REQUEST_SECONDS))
+
+    async def call(
+        self, operation: str, body: Mapping[str, object] | None = None, *, seconds: float = REQUEST_SECONDS
+    ) -> dict[str, Any]:
+        """Call the JetStream API. Raises StreamUnavailable and StreamError."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        return _raise_error(await self._request(_API + operation, payload, None, seconds))
+
+    async def _request(self, subject: str, payload: bytes, headers: dict[str, str] | None, seconds: float) -> bytes:
+        with _failures():
+            response = await self._client.request(subject, payload, timeout=seconds, headers=headers)
+            return response.data
+
+    async def close(self) -> None:
+        """Send what is queued, and disconnect."""
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await self._client.close()
+        self.closed.set()
+
+
+class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
+    """Convert the errors of the client to StreamUnavailable."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, nats.errors.NoRespondersError):
+            raise StreamUnavailable("JetStream has no leader for the stream, or is not enabled") from error
+        if isinstance(error, nats.errors.Error | OSError | TimeoutError):
+            raise StreamUnavailable(str(error) or "timeout") from error
+
+
+def _raise_error(response: bytes) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(response)
+    except ValueError as error:
+        raise StreamUnavailable("NATS sent an unexpected response") from error
+    failure = content.get("error")
+    if failure is not None:
+        raise StreamError(int(failure.get("code", 0)), str(failure.get("description", "")))
+    return content

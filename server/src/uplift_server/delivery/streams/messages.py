@@ -1,0 +1,99 @@
+"""Messages of the event stream: the content of an accepted event, and the ID by which NATS recognizes repeats."""
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from uplift_server.core.ids import uuid_text
+from uplift_server.delivery.ingest import Draft
+
+MESSAGE_ID: Final = "Nats-Msg-Id"
+
+
+class AcceptedMessage(msgspec.Struct, omit_defaults=True):
+    """An event that the server has accepted, as it will be stored."""
+
+    id: str
+    type: str
+    data: msgspec.Raw
+    created_at: int
+    """Unix ms."""
+    type_number: int
+    endpoints: list[int] = []
+    """The numbers of the endpoints that receive the event."""
+    idempotency_key: str | None = None
+    expires_at: int | None = None
+    """Unix ms."""
+    ordering_key: str | None = None
+    chose_id: bool = False
+    """Whether the caller chose the ID."""
+    traceparent: str | None = None
+
+
+class _Identity(msgspec.Struct):
+    """What a repeat has in common with the first message."""
+
+    account_seq: int
+    idempotency_key: str | None
+    id: str | None
+    type_number: int
+    data: msgspec.Raw
+    ordering_key: str | None
+    expires_at: int | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(AcceptedMessage)
+
+
+def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
+    """Return the message of an accepted event."""
+    return _encode(
+        AcceptedMessage(
+            uuid_text(event_id),
+            draft.event_type.name,
+            msgspec.Raw(draft.data),
+            created_at,
+            draft.event_type.seq,
+            [endpoint.seq for endpoint in draft.endpoints],
+            draft.idempotency_key,
+            draft.expires_at,
+            draft.ordering_key,
+            draft.id is not None,
+            traceparent,
+        )
+    )
+
+
+def parse_accepted(payload: bytes) -> AcceptedMessage | None:
+    """Return an accepted event; None if the message is not one."""
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def may_repeat(draft: Draft) -> bool:
+    """Whether the caller named the event, so that an earlier message can be the same event."""
+    return draft.idempotency_key is not None or draft.id is not None
+
+
+def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
+    """Return the ID by which NATS recognizes repeats of a message.
+
+    Different content has a different ID. A conflict therefore reaches the database, which detects it.
+    """
+    if not may_repeat(draft):
+        return uuid_text(event_id)
+    own_id = None if draft.id is None else uuid_text(draft.id)
+    identity = _Identity(
+        account_seq,
+        draft.idempotency_key,
+        own_id,
+        draft.event_type.seq,
+        msgspec.Raw(draft.data),
+        draft.ordering_key,
+        draft.expires_at,
+    )
+    return hashlib.sha256(_encode(identity)).hexdigest()

@@ -1,0 +1,268 @@
+"""The event stream: keeps a connection to NATS, creates the streams, and reads the size of the backlog."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import structlog
+
+from uplift_server.config import Config
+from uplift_server.core.events.stream_subjects import (
+    EVENTS_STREAM,
+    EVENTS_SUBJECTS,
+    REJECTED_STREAM,
+    REJECTED_SUBJECTS,
+)
+from uplift_server.core.limits import (
+    REJECTED_STREAM_BYTES_MAX,
+    REJECTED_STREAM_SECONDS,
+    STREAM_BYTES_MAX,
+    STREAM_DUPLICATES_SECONDS,
+    STREAM_MESSAGE_BYTES_MAX,
+)
+from uplift_server.delivery.ports import Clock
+from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
+from uplift_server.observe.snapshot import StreamReading
+
+CHECK_EVERY_MS: Final = 1_000
+FAILED_CHECKS_MAX: Final = 2
+"""Failed checks in a row after which the process connects to another server: this one may have lost the others."""
+RECONNECT_MS_MIN: Final = 100
+RECONNECT_MS_MAX: Final = 2_000
+DOWN_AFTER_MS: Final = 4_000
+"""The stream is down if no check has succeeded for this long. A new leader takes less time."""
+UNAVAILABLE: Final = 503
+CREATE_SECONDS: Final = 5.0
+"""How long NATS may take to place a stream on its servers."""
+_NS: Final = 1_000_000_000
+_log = structlog.get_logger()
+
+EVENTS_CONFIG: Final[Mapping[str, object]] = {
+    "name": EVENTS_STREAM,
+    "description": "Events that are not in the database of Uplift Webhooks yet",
+    "subjects": [EVENTS_SUBJECTS],
+    "retention": "workqueue",
+    "storage": "file",
+    "discard": "new",
+    "max_bytes": STREAM_BYTES_MAX,
+    "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
+}
+REJECTED_CONFIG: Final[Mapping[str, object]] = {
+    "name": REJECTED_STREAM,
+    "description": "Events that Uplift Webhooks rejected after they were published",
+    "subjects": [REJECTED_SUBJECTS],
+    "retention": "limits",
+    "storage": "file",
+    "discard": "old",
+    "max_bytes": REJECTED_STREAM_BYTES_MAX,
+    "max_age": REJECTED_STREAM_SECONDS * _NS,
+    "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
+}
+_MUST_FIT: Final = ("subjects", "retention", "storage", "discard")
+"""Without these values, the stream would lose events."""
+
+
+class StreamUnfit(Exception):
+    """An existing stream, or a NATS server, does not fit."""
+
+    def __init__(self, cause: str, how_to_fix: str) -> None:
+        super().__init__(f"{cause}; {how_to_fix}")
+        self.cause = cause
+        self.how_to_fix = how_to_fix
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """The settings of the event stream."""
+
+    servers: Sequence[NatsServer]
+    replicas: int
+    credentials_file: str | None
+
+    @classmethod
+    def from_config(cls, config: Config) -> "StreamSettings":
+        """Return the settings of a server that uses NATS."""
+        assert config.nats_url is not None, "the event stream needs UPLIFT_NATS_URL"
+        servers = [NatsServer.parse(url) for url in config.nats_url.split(",")]
+        return cls(servers, config.nats_replicas, config.nats_credentials_file)
+
+
+class LinkListener(Protocol):
+    """Uses each new connection."""
+
+    async def connected(self, link: Link) -> None:
+        """Use a new connection. Raises StreamUnavailable."""
+
+
+class EventStream:
+    """The connection of this process to the event stream."""
+
+    def __init__(self, settings: StreamSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._listeners: list[LinkListener] = []
+        self.link: Link | None = None
+        """The connection; None while there is none, or while the streams are not checked."""
+        self.reading: StreamReading | None = None
+        self.tried = asyncio.Event()
+        """Set after the first attempt to connect."""
+        self._seen_up_at = 0
+        self._cause: str | None = "the connection is not established yet"
+        self.unfit: StreamUnfit | None = None
+        """The reason why the streams cannot be used."""
+        self._is_failing = False
+        self._has_warned = False
+
+    def add_listener(self, listener: LinkListener) -> None:
+        """Call `connected` with every connection from now on."""
+        self._listeners.append(listener)
+
+    def trouble(self) -> str | None:
+        """Return why the stream cannot be used; None if it can, or while a new leader is elected."""
+        if self._cause is None or self._clock.now_ms() - self._seen_up_at <= DOWN_AFTER_MS:
+            return None
+        return self._cause
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Stay connected until stopped or cancelled."""
+        wait_ms = RECONNECT_MS_MIN
+        while not stopping.is_set():
+            for server in random.sample(self._settings.servers, len(self._settings.servers)):
+                try:
+                    await self._use(server, stopping)
+                    wait_ms = RECONNECT_MS_MIN
+                except (StreamUnavailable, StreamUnfit) as error:
+                    self._note_failed(error)
+                if stopping.is_set():
+                    return
+            self.tried.set()
+            await self._clock.wait(stopping, wait_ms)
+            wait_ms = min(2 * wait_ms, RECONNECT_MS_MAX)
+
+    async def _use(self, server: NatsServer, stopping: asyncio.Event) -> None:
+        """Connect, and use the connection until it fails. Raises StreamUnavailable and StreamUnfit."""
+        link = await Link.connect(server, self._settings.credentials_file)
+        try:
+            await self._prepare(link)
+            for listener in self._listeners:
+                await listener.connected(link)
+            self.link = link
+            await self._watch(link, stopping)
+        finally:
+            self.link = None
+            await link.close()
+
+    async def _watch(self, link: Link, stopping: asyncio.Event) -> None:
+        failed = 0
+        while not stopping.is_set() and not link.closed.is_set():
+            try:
+                self._note_up(await read_stream(link, self._clock.now_ms()))
+                self.tried.set()
+                failed = 0
+            except (StreamUnavailable, StreamError) as error:
+                failed += 1
+                self._note_failed(error)
+                if failed >= FAILED_CHECKS_MAX:
+                    return
+            await self._clock.wait(link.closed, CHECK_EVERY_MS)
+        if not stopping.is_set():
+            raise StreamUnavailable(link.cause)
+
+    async def _prepare(self, link: Link) -> None:
+        """Create missing streams, and check existing ones. Raises StreamUnavailable and StreamUnfit."""
+        for config in (EVENTS_CONFIG, REJECTED_CONFIG):
+            await _create_missing(link, config, self._settings.replicas)
+        try:
+            misfit = await check_streams(link)
+            reading = await read_stream(link, self._clock.now_ms())
+        except StreamError as error:
+            raise StreamUnavailable(str(error)) from error
+        if misfit is not None:
+            raise misfit
+        self.unfit = None
+        if reading.replicas != self._settings.replicas and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "stream has other replicas than the setting",
+                replicas=reading.replicas,
+                setting=self._settings.replicas,
+                remedy=f"nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}, or change the setting",
+            )
+
+    def _note_up(self, reading: StreamReading) -> None:
+        self.reading, self._cause, self._seen_up_at = reading, None, self._clock.now_ms()
+        if self._is_failing:
+            _log.warning("event stream recovered")
+        self._is_failing = False
+
+    def _note_failed(self, error: Exception) -> None:
+        self._cause = str(error)
+        self.unfit = error if isinstance(error, StreamUnfit) else None
+        if not self._is_failing:
+            _log.error("event stream unavailable", cause=self._cause)
+        self._is_failing = True
+
+
+async def check_streams(link: Link) -> StreamUnfit | None:
+    """Return why the existing streams cannot be used, if so. Raises StreamUnavailable and StreamError."""
+    if link.message_bytes_max < STREAM_MESSAGE_BYTES_MAX:
+        return StreamUnfit(
+            f"max_payload of the NATS server is {link.message_bytes_max} bytes",
+            f"set it to at least {STREAM_MESSAGE_BYTES_MAX}, the largest message of an event",
+        )
+    for config in (EVENTS_CONFIG, REJECTED_CONFIG):
+        found: Mapping[str, Any] = (await link.call(f"STREAM.INFO.{config['name']}"))["config"]
+        for field in _MUST_FIT:
+            if found.get(field) != config[field]:
+                return StreamUnfit(
+                    f"the stream {config['name']} has {field} {found.get(field)}, not {config[field]}",
+                    f"correct it with `nats stream edit {config['name']}`, or delete the stream when it is empty",
+                )
+    return None
+
+
+async def _create_missing(link: Link, config: Mapping[str, object], replicas: int) -> None:
+    """Create a stream unless it exists. Raises StreamUnavailable and StreamUnfit."""
+    name = config["name"]
+    try:
+        await link.call(f"STREAM.INFO.{name}")
+        return
+    except StreamError as error:
+        if error.code != NOT_FOUND:
+            raise StreamUnavailable(str(error)) from error
+    try:
+        await link.call(f"STREAM.CREATE.{name}", {**config, "num_replicas": replicas}, seconds=CREATE_SECONDS)
+    except StreamError as error:
+        if error.code == UNAVAILABLE:
+            raise StreamUnavailable(str(error)) from error
+        fix = "check UPLIFT_NATS_REPLICAS, the limits of JetStream, and the permissions of the NATS user"
+        raise StreamUnfit(f"NATS cannot create the stream {name}: {error}", fix) from error
+    _log.info("stream created", stream=name, replicas=replicas)
+
+
+async def read_stream(link: Link, now: int) -> StreamReading:
+    """Read the state of the event stream. Raises StreamUnavailable and StreamError."""
+    found = await link.call(f"STREAM.INFO.{EVENTS_STREAM}")
+    state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
+    peers = cluster.get("replicas") or ()
+    return StreamReading(
+        now,
+        int(state["messages"]),
+        _unix_ms(state["first_ts"]) if state["messages"] else None,
+        int(config.get("num_replicas", 1)),
+        1 + sum(bool(each.get("current")) and not each.get("offline") for each in peers),
+        int(state["bytes"]),
+        int(config.get("max_bytes", -1)),
+    )
+
+
+def _unix_ms(text: str) -> int:
+    """Convert a timestamp of NATS, which may have nanoseconds and any offset."""
+    head, _, rest = text.partition(".")
+    if not rest:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    return int(datetime.fromisoformat(f"{head}.{rest[:digits][:6].ljust(6, '0')}{rest[digits:]}").timestamp() * 1000)

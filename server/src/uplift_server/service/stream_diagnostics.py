@@ -1,0 +1,82 @@
+"""Checks of the event stream in NATS. Imported only with UPLIFT_NATS_URL."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from uplift_server.config import Config
+from uplift_server.core.operations.findings import Finding
+from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.stream import StreamSettings, check_streams, read_stream
+from uplift_server.observe.snapshot import StreamReading
+
+FULL_WARN: Final = 0.5
+"""The share of the stream's size from which the checks warn."""
+_NAME: Final = "event stream"
+
+
+def stream_findings(config: Config) -> Iterator[Finding]:
+    """Check the connection to every NATS server, and the stream: its replicas and its size."""
+    yield from asyncio.run(_findings(StreamSettings.from_config(config)))
+
+
+async def _findings(settings: StreamSettings) -> Sequence[Finding]:
+    found: list[Finding] = []
+    reading: StreamReading | StreamError | None = None
+    for server in settings.servers:
+        try:
+            link = await Link.connect(server, settings.credentials_file)
+        except StreamUnavailable as error:
+            text = f"cannot connect to {error}"
+            found.append(Finding("nats", "fail", text, "start the NATS server, or correct UPLIFT_NATS_URL"))
+            continue
+        try:
+            reading = await _read(link, server, found)
+        finally:
+            await link.close()
+    if isinstance(reading, StreamReading):
+        found += _of(reading, settings)
+    elif isinstance(reading, StreamError):
+        found.append(Finding(_NAME, "ok", "the first start creates the streams"))
+    return found
+
+
+async def _read(link: Link, server: NatsServer, found: list[Finding]) -> StreamReading | StreamError | None:
+    try:
+        misfit = await check_streams(link)
+        reading = await read_stream(link, 0)
+    except StreamUnavailable as error:
+        text = f"{server.address}: JetStream does not respond ({error})"
+        found.append(Finding("nats", "fail", text, "enable JetStream, and check that most NATS servers are running"))
+        return None
+    except StreamError as error:
+        if error.code == NOT_FOUND:
+            return error
+        found.append(Finding("nats", "fail", f"{server.address}: {error}", "check the permissions of the NATS user"))
+        return None
+    found.append(Finding("nats", "ok", f"{server.address} responds"))
+    if misfit is not None:
+        found.append(Finding(_NAME, "fail", misfit.cause, misfit.how_to_fix))
+    return reading
+
+
+def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
+    text = f"{reading.messages:,} events wait for the database"
+    current, replicas = reading.current_replicas, reading.replicas
+    if current < replicas:
+        yield Finding(
+            "stream replicas",
+            "warn",
+            f"{current} of {replicas} replicas are up to date",
+            "start the missing NATS server, or wait until it has caught up",
+        )
+    elif replicas != settings.replicas:
+        fix = f"nats stream edit UPLIFT_EVENTS --replicas {settings.replicas}, or set UPLIFT_NATS_REPLICAS={replicas}"
+        yield Finding("stream replicas", "warn", f"{replicas}, not {settings.replicas} (UPLIFT_NATS_REPLICAS)", fix)
+    else:
+        yield Finding("stream replicas", "ok", f"{current} of {replicas} are up to date")
+    if reading.bytes_max > 0 and reading.bytes > FULL_WARN * reading.bytes_max:
+        text += f", {reading.bytes / reading.bytes_max:.0%} of the stream's limit"
+        yield Finding(_NAME, "warn", text, "check the database and the workers: a full stream rejects events")
+    else:
+        yield Finding(_NAME, "ok", text)

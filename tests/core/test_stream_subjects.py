@@ -1,0 +1,18 @@
+"""Subjects of the event stream."""
+
+import pytest
+
+from uplift_server.core.events.stream_subjects import EventSubject, accepted_subject, parse_subject, rejected_subject
+from uplift_server.core.own_data import is_uid
+
+
+@pytest.mark.parametrize("account", ["acc_0123456789abcdef0123456789abcdef", "club-7", "eu.club.7", "accepted.1"])
+def test_a_subject_names_an_account_by_id_or_uid(account: str) -> None:
+    assert parse_subject(f"uplift.events.{account}") == EventSubject(account, is_accepted=False)
+    assert rejected_subject(account) == f"uplift.rejected.{account}"
+
+
+def test_no_uid_names_the_subject_of_accepted_events() -> None:
+    subject = accepted_subject("acc_0123")
+    assert parse_subject(subject) == EventSubject("acc_0123", is_accepted=True)
+    assert not is_uid(subject.removeprefix("uplift.events."))

@@ -1,0 +1,386 @@
+"""With NATS JetStream in front of PostgreSQL, events are accepted without the database and stored in order later."""
+
+import json
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats
+import pytest
+from nats.aio.client import Client
+from tests.nats import NatsCluster
+from tests.postgres import PostgresServer, run_in_thread
+
+from uplift_server.core.timestamps import format_timestamp
+
+from .fleet import Fleet
+from .harness import PROGRAM, TYPE, Api, Server, wait_for
+from .receiving import Receiver
+
+T = TypeVar("T")
+EVENTS = "UPLIFT_EVENTS"
+REJECTED = "UPLIFT_REJECTED"
+
+
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
+    """One NATS server. Tests that stop it start it again."""
+    cluster = NatsCluster(tmp_path_factory.mktemp("nats"), nodes=1).start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server. Tests that stop it start it again."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, nats_server: NatsCluster, postgres_server: PostgresServer) -> Iterator[Fleet]:
+    """Servers on an empty database and an empty stream. The test starts them."""
+    delete_streams(nats_server)
+    url = postgres_server.new_database()
+    with Fleet(tmp_path, url, UPLIFT_NATS_URL=nats_server.url, UPLIFT_NATS_REPLICAS="1", UPLIFT_LEASE="22s") as fleet:
+        yield fleet
+
+
+def through_nats(cluster: NatsCluster, use: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Use a connection to NATS."""
+
+    async def run() -> T:
+        client = await nats.connect(cluster.urls)
+        try:
+            return await use(client)
+        finally:
+            await client.close()
+
+    return run_in_thread(run())
+
+
+def delete_streams(cluster: NatsCluster) -> None:
+    async def delete(client: Client) -> None:
+        for name in (EVENTS, REJECTED):
+            await client.request(f"$JS.API.STREAM.DELETE.{name}")
+
+    through_nats(cluster, delete)
+
+
+def publish(cluster: NatsCluster, subject: str, *messages: bytes) -> None:
+    """Publish messages like an emitter, and wait until the stream has stored them."""
+
+    async def send(client: Client) -> None:
+        for message in messages:
+            await client.jetstream().publish(subject, message)
+
+    through_nats(cluster, send)
+
+
+def rejected_messages(cluster: NatsCluster, count: int) -> list[tuple[str, Any]]:
+    """Return the subjects and contents of the first rejected messages."""
+
+    async def read(client: Client) -> list[tuple[str, Any]]:
+        found = [await client.jetstream().get_msg(REJECTED, seq) for seq in range(1, count + 1)]
+        return [(each.subject or "", json.loads(each.data or b"")) for each in found]
+
+    return through_nats(cluster, read)
+
+
+def body(number: int, **fields: Any) -> bytes:
+    return json.dumps({"type": TYPE, "data": {"number": number}, **fields}).encode()
+
+
+def stored(api: Api) -> list[Any]:
+    """Return the stored numbered events, oldest first."""
+    return [each for each in reversed(api.list_all("/v1/events?include=body")) if each["type"] == TYPE]
+
+
+def numbers(events: list[Any]) -> list[int]:
+    return [each["body"]["data"]["number"] for each in events]
+
+
+def test_events_are_accepted_without_the_database_and_stored_in_order(
+    receiver: Receiver, fleet: Fleet, postgres_server: PostgresServer, nats_server: NatsCluster
+) -> None:
+    fleet.add_all("api", "worker")
+    api_server, worker = fleet.servers
+    _, api = api_server.account()
+    api.endpoint(receiver.url("/hook"))
+    first = api.send(0)
+    assert first.status == 202
+    receiver.wait("/hook", 1)
+    postgres_server.stop("immediate")
+    try:
+        responses = [api.send(number, ordering_key="a") for number in range(1, 101)]
+        batch = api("POST", "/v1/events/batch", {"events": [json.loads(body(number)) for number in range(101, 201)]})
+        wait_for(lambda: b"database" in api_server.api()("GET", "/readyz").body.lower(), "the database is missed")
+        ready = api_server.api()("GET", "/readyz")
+        metrics = api_server.api()("GET", "/metrics").body.decode()
+    finally:
+        postgres_server.start()
+    assert {each.status for each in responses} == {202}
+    assert batch.status == 202
+    # Ready, because the server accepts events. The response names the database.
+    assert ready.status == 200
+    assert "uplift_stream_up 1" in metrics
+    accepted = [first.json, *(each.json for each in responses), *batch.json["data"]]
+    wait_for(lambda: len(stored(api)) == 201, "all events are stored", within=60)
+    events = stored(api)
+    assert numbers(events) == list(range(201))
+    assert [(each["id"], each["created_at"]) for each in events] == [
+        (each["id"], each["created_at"]) for each in accepted
+    ]
+    assert [format_timestamp(each["body"]["created"]) for each in events] == [each["created_at"] for each in accepted]
+    receiver.wait("/hook", 201)
+    assert set(receiver.numbers("/hook").values()) == {1}
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    assert worker.stop() == 0
+    assert api_server.stop() == 0
+
+
+def test_a_killed_worker_stores_no_event_twice_and_loses_none(
+    receiver: Receiver, fleet: Fleet, nats_server: NatsCluster
+) -> None:
+    fleet.add_all("api", "worker", "worker")
+    api_server, *workers = fleet.servers
+    _, api = api_server.account()
+    api.endpoint(receiver.url("/hook"))
+    accepted: list[int] = []
+
+    def send() -> None:
+        for number in range(1500):
+            if api.send(number).status == 202:
+                accepted.append(number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for worker in (*workers, *workers):
+        time.sleep(0.7)
+        worker.kill()
+        worker.launch()
+    sender.join()
+    for worker in workers:
+        worker.ready()
+    assert len(accepted) == 1500
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty", within=60)
+    assert numbers(stored(api)) == accepted
+    wait_for(lambda: len(receiver.numbers("/hook")) == 1500, "all events arrive", within=60)
+
+
+def test_a_repeat_has_the_id_of_the_first_request(fleet: Fleet, postgres_server: PostgresServer) -> None:
+    fleet.add_all("api", "worker")
+    _, api = fleet.servers[0].account()
+    own_id = str(uuid.uuid4())
+    first = [api.send(1, idempotency_key="k1").json, api.send(2, id=own_id).json]
+    wait_for(lambda: len(stored(api)) == 2, "both events are stored")
+    again = [api.send(1, idempotency_key="k1").json, api.send(2, id=own_id).json]
+    assert [each["duplicate"] for each in first] == [False, False]
+    assert [{**each, "duplicate": True} for each in first] == again
+    postgres_server.stop("immediate")
+    try:
+        # In the stream, without the database.
+        new = api.send(3, idempotency_key="k3")
+        repeats = [api.send(3, idempotency_key="k3") for _ in range(3)]
+    finally:
+        postgres_server.start()
+    assert new.json["duplicate"] is False
+    assert [each.json for each in repeats] == [{**new.json, "duplicate": True}] * 3
+    wait_for(lambda: len(stored(api)) == 3, "the event is stored once", within=60)
+    batch = api("POST", "/v1/events/batch", {"events": [json.loads(body(4, idempotency_key="k4"))] * 3})
+    assert len({each["id"] for each in batch.json["data"]}) == 1
+    assert [each["duplicate"] for each in batch.json["data"]] == [False, True, True]
+
+
+def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    account, api = fleet.servers[0].account()
+    first = api.send(1, idempotency_key="k1").json
+    conflicting = api.send(2, idempotency_key="k1")
+    assert conflicting.status == 202
+    wait_for(lambda: api.ok("GET", "/v1/rejected-events")["data"], "the conflict is rejected")
+    (rejected,) = api.ok("GET", "/v1/rejected-events")["data"]
+    assert rejected["problem"]["code"] == "idempotency_conflict"
+    assert first["id"] in rejected["problem"]["detail"]
+    assert (rejected["idempotency_key"], rejected["type"], rejected["account"]) == ("k1", TYPE, account)
+    assert numbers(stored(api)) == [1]
+    ((subject, message),) = rejected_messages(nats_server, 1)
+    assert subject == f"uplift.rejected.{account}"
+    assert message["event"]["data"] == {"number": 2}
+    assert message["problem"] == rejected["problem"]
+    assert "uplift_rejected_events_total 1" in fleet.servers[0].api()("GET", "/metrics").body.decode()
+
+
+def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("api", "worker")
+    api_server, worker = fleet.servers
+    operator = api_server.api()
+    account, api = api_server.account()
+    operator.ok("PATCH", f"/v1/accounts/{account}", {"uid": "clubs.eu.7"})
+    api.endpoint(receiver.url("/hook"))
+    own_id = str(uuid.uuid4())
+    by_uid, by_id = "uplift.events.clubs.eu.7", f"uplift.events.{account}"
+    publish(nats_server, by_uid, body(1), body(2, id=own_id, ordering_key="a"))
+    publish(nats_server, by_id, body(3, idempotency_key="k3"), body(3, idempotency_key="k3"))
+    invalid = [b"{", b"[1]", body(4, id="x"), b'{"type": "unknown.type", "data": {}}', body(4, account=account)]
+    publish(nats_server, by_id, *invalid)
+    publish(nats_server, "uplift.events.nobody", body(5))
+    publish(nats_server, "uplift.events.$accepted." + account, b"not a message of a server")
+    publish(nats_server, by_id, body(6))
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    events = stored(api)
+    assert numbers(events) == [1, 2, 3, 6]
+    assert events[1]["id"] == own_id
+    assert events[1]["ordering_key"] == "a"
+    receiver.wait("/hook", 4)
+    rejected = operator.list_all("/v1/rejected-events")[::-1]
+    assert [each["problem"]["code"] for each in rejected] == [
+        "malformed_json", "validation_failed", "validation_failed", "validation_failed", "validation_failed",
+        "validation_failed", "internal_error",
+    ]  # fmt: skip
+    assert [each["account"] for each in rejected] == [account] * 5 + [None, account]
+    assert len(api.list_all("/v1/rejected-events")) == 6
+    messages = rejected_messages(nats_server, 7)
+    assert messages[0] == (f"uplift.rejected.{account}", {"event": "{", "problem": rejected[0]["problem"]})
+    assert messages[5][0] == "uplift.rejected.nobody"
+    assert messages[5][1]["event"] == json.loads(body(5))
+    assert 'uplift_rows_set_aside_total{kind="event"} 1' in worker.api()("GET", "/metrics").body.decode()
+
+
+def test_a_full_stream_rejects_events_with_503(fleet: Fleet, nats_server: NatsCluster) -> None:
+    async def create(client: Client) -> None:
+        config = {
+            "name": EVENTS, "subjects": ["uplift.events.>"], "retention": "workqueue", "storage": "file",
+            "discard": "new", "max_bytes": 20_000, "duplicate_window": 120 * 10**9,
+        }  # fmt: skip
+        assert "error" not in json.loads(
+            (await client.request(f"$JS.API.STREAM.CREATE.{EVENTS}", json.dumps(config).encode())).data
+        )
+
+    through_nats(nats_server, create)
+    fleet.add_all("api")  # No worker stores the events.
+    (server,) = fleet.servers
+    _, api = server.account()
+    statuses = [api.send(number).status for number in range(100)]
+    assert statuses[0] == 202
+    assert statuses[-1] == 503
+    assert statuses == sorted(statuses)
+    response = api.send(100)
+    assert response.headers["retry-after"] == "1"
+    assert 'uplift_events_refused_total{reason="stream"}' in server.api()("GET", "/metrics").body.decode()
+    fleet.add("worker")
+    accepted = statuses.count(202)
+    wait_for(lambda: len(stored(api)) == accepted, "all accepted events are stored")
+    assert api.send(101).status == 202
+
+
+def test_without_nats_events_get_503_until_it_returns(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("api", "worker")
+    api_server, worker = fleet.servers
+    _, api = api_server.account()
+    assert api.send(0, idempotency_key="n0").status == 202
+    nats_server.kill(0)
+    try:
+        began = time.monotonic()
+        response = api.send(1, idempotency_key="n1")
+        assert response.status == 503
+        assert time.monotonic() - began < 6
+        wait_for(lambda: api_server.api()("GET", "/readyz").status == 503, "the process is not ready")
+        assert "stream" in api_server.api()("GET", "/readyz").json["detail"]
+        wait_for(lambda: "uplift_stream_up 0" in api_server.api()("GET", "/metrics").body.decode(), "the metric is 0")
+        # The rest of the API and the workers need only the database.
+        assert api.ok("GET", "/v1/events")["data"] is not None
+        assert worker.api()("GET", "/readyz").status == 200
+    finally:
+        nats_server.restart(0)
+    wait_for(lambda: api.send(1, idempotency_key="n1").status == 202, "events are accepted again")
+    wait_for(lambda: numbers(stored(api)) == [0, 1], "both events are stored")
+
+
+def test_everything_can_restart_with_events_in_the_stream(
+    fleet: Fleet, nats_server: NatsCluster, postgres_server: PostgresServer
+) -> None:
+    fleet.add_all("api")
+    (api_server,) = fleet.servers
+    _, api = api_server.account()
+    assert [api.send(number).status for number in range(50)] == [202] * 50
+    assert api_server.stop() == 0
+    nats_server.stop()
+    postgres_server.stop()
+    postgres_server.start()
+    nats_server.start()
+    assert nats_server.messages(EVENTS) == 50
+    fleet.add_all("worker")
+    api_server.start()
+    wait_for(lambda: numbers(stored(api)) == list(range(50)), "all events are stored")
+
+
+def test_an_event_matches_an_endpoint_that_was_created_just_before(receiver: Receiver, fleet: Fleet) -> None:
+    fleet.add_all("api", "worker")
+    for number in range(10):
+        _, api = fleet.servers[0].account(f"Club {number}")
+        api.endpoint(receiver.url(f"/{number}"))
+        assert api.send(number).status == 202
+    for number in range(10):
+        receiver.wait(f"/{number}", 1)
+
+
+def test_doctor_checks_the_stream(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    (server,) = fleet.servers
+
+    def doctor() -> dict[str, tuple[str, str]]:
+        command = [PROGRAM, "doctor", "--json"]
+        ran = subprocess.run(command, env=server.environ, capture_output=True, text=True, timeout=60, check=False)
+        found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+        return {each["check"]: (each["result"], each["text"]) for each in found}
+
+    found = doctor()
+    assert found["nats"] == ("ok", f"{nats_server.url} responds")
+    assert found["stream replicas"][0] == "ok"
+    assert found["event stream"] == ("ok", "0 events wait for the database")
+    nats_server.kill(0)
+    try:
+        assert doctor()["nats"][0] == "fail"
+    finally:
+        nats_server.start()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("UPLIFT_NATS_URL", "http://localhost", "nats://"),
+        ("UPLIFT_NATS_URL", "nats://a@localhost", "password"),
+        ("UPLIFT_NATS_REPLICAS", "2", "1, 3 or 5"),
+        ("UPLIFT_NATS_CREDENTIALS_FILE", "missing.creds", "file"),
+    ],
+)
+def test_wrong_settings_prevent_the_start(
+    tmp_path: Path, postgres_server: PostgresServer, nats_server: NatsCluster, setting: str, value: str, words: str
+) -> None:
+    url = postgres_server.new_database()
+    environ = {"UPLIFT_DATABASE_URL": url, "UPLIFT_NATS_URL": nats_server.url, setting: value}
+    server = Server(tmp_path, **environ)
+    server.launch()
+    assert server.process is not None
+    assert server.process.wait(30) == 2
+    server.end()
+    assert words in "".join(server.log)
+
+
+def test_a_stream_that_would_lose_events_prevents_the_start(fleet: Fleet, nats_server: NatsCluster) -> None:
+    async def create(client: Client) -> None:
+        await client.jetstream().add_stream(name=EVENTS, subjects=["uplift.events.>"], max_bytes=10_000_000)
+
+    through_nats(nats_server, create)
+    server = Server(fleet._folder, **fleet._environ)
+    server.launch()
+    assert server.process is not None
+    assert server.process.wait(30) == 2
+    server.end()
+    assert "retention" in "".join(server.log)
