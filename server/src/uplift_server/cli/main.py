@@ -20,6 +20,7 @@ from uplift_server.cli import (
     fleet,
     mail,
     members,
+    outbox,
     rejected_events,
     replays,
     retention,
@@ -54,7 +55,7 @@ register(
     {
         "Server": (serve, demo, setup, backup, doctor, fleet, mail, audit, secret_key, retention),
         "Accounts": (accounts, members),
-        "Endpoints and events": (endpoints, secrets, catalog, events, rejected_events, deliveries, replays, erasures),
+        "Endpoints and events": (endpoints, secrets, catalog, events, outbox, rejected_events, deliveries, replays, erasures),
     },
 )
 

@@ -53,7 +53,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
         raise no_database(config)
     with contextlib.ExitStack() as ending:
         client = None if uses_running else _temporary_client(config, ending)
-        yield client or ending.enter_context(contextlib.closing(_running_client(config)))
+        yield client or ending.enter_context(contextlib.closing(running_client(config)))
 
 
 def _uses_running_server(config: Config) -> bool:
@@ -141,7 +141,8 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
         return None
 
 
-def _running_client(config: Config) -> Calls:
+def running_client(config: Config) -> Calls:
+    """Return a client of the running server with an operator key. Raises CliError if there is no key."""
     key = config.operator_key or stored_operator_key(config)
     if key is None and not responds(config):
         # The first `serve` stores the key shortly before it is ready.

@@ -40,6 +40,18 @@ REQUEST_CONTAINERS_MAX = 20_000
 # Problems of one request in the response.
 PROBLEMS_LISTED_MAX = 100
 
+# The emitter outbox: one request of the reader. A larger row has a request of its own.
+OUTBOX_BATCH_ROWS_MAX = 500
+OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
+OUTBOX_REQUEST_SECONDS_MAX = 10.0
+# The reader waits this long between two looks at an empty outbox, and after a failure.
+OUTBOX_POLL_SECONDS_MIN = 0.01
+OUTBOX_POLL_SECONDS_MAX = 1.0
+OUTBOX_BACKOFF_SECONDS_MIN = 0.2
+OUTBOX_BACKOFF_SECONDS_MAX = 10.0
+# Counts of the rows of an outbox stop at this number.
+OUTBOX_COUNTED_MAX = 10_000
+
 # Event types
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024

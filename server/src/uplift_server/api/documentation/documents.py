@@ -55,7 +55,13 @@ NAVIGATION: Final = (
             Document("/docs/faq", "FAQ", "docs/faq.md"),
         ),
     ),
-    Group("Emitters", (Document("/docs/sending", "Sending events", "docs/sending.md"),)),
+    Group(
+        "Emitters",
+        (
+            Document("/docs/sending", "Sending events", "docs/sending.md"),
+            Document("/docs/outbox", "Transactional outbox", "docs/outbox.md"),
+        ),
+    ),
     Group(
         "Reference",
         (

@@ -1,0 +1,98 @@
+"""The emitter outbox: rows in the database of an emitter that become events.
+
+The emitter inserts a row in the transaction of its own change. The event has the ID of the row, so that the server
+accepts it once.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
+from uplift_server.core.problems import Problem
+
+_POSITION: Final = re.compile(r"events\.([0-9]{1,9})(?:\.(.*))?", re.DOTALL)
+_NUL: Final = "\\u0000"
+"""The escape of a character that `jsonb` cannot store."""
+
+
+class OutboxRow(NamedTuple):
+    """A row, in the order of the outbox."""
+
+    id: str
+    account: str | None
+    type: str | None
+    data: str | None
+    """JSON text, or None if it has more than EVENT_DATA_BYTES_MAX bytes."""
+    ordering_key: str | None
+    expires_at: str | None
+    is_locked: bool = True
+    """Whether this reader holds the lock of the row. If not, someone is changing the row."""
+
+
+class BatchRejection(NamedTuple):
+    """The server's response to a batch that it does not accept."""
+
+    status: int
+    code: str
+    detail: str
+    errors: Sequence[Problem] = ()
+
+
+def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    """Return the locked rows, without the rows that must wait for an earlier row with the same ordering key."""
+    held: set[tuple[str | None, str]] = set()
+    found: list[OutboxRow] = []
+    for row in rows:
+        key = None if row.ordering_key is None else (row.account, row.ordering_key)
+        if row.is_locked and key not in held:
+            found.append(row)
+        elif key is not None:
+            held.add(key)
+    return found
+
+
+def batch_body(rows: Sequence[OutboxRow]) -> bytes:
+    """Return the request body of `POST /v1/events/batch`. A repeat of the same rows has the same bytes."""
+    return f'{{"events":[{",".join(map(_event, rows))}]}}'.encode()
+
+
+def _event(row: OutboxRow) -> str:
+    fields = {"id": row.id, "account": row.account, "type": row.type}
+    optional = {"ordering_key": row.ordering_key, "expires_at": row.expires_at}
+    fields |= {name: value for name, value in optional.items() if value is not None}
+    return f'{json.dumps(fields, ensure_ascii=False)[:-1]}, "data": {row.data}}}'
+
+
+def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
+    """Return the problems of rows with too much data, by row ID. The server would reject them."""
+    detail = f"`data` has more than {EVENT_DATA_BYTES_MAX} bytes. For larger data, send a URL."
+    return {row.id: _problem(BatchRejection(413, "payload_too_large", detail)) for row in rows if row.data is None}
+
+
+def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[str, str]:
+    """Return the problems of the rows that a rejection names, as JSON by row ID.
+
+    Empty if the rejection names none of several rows: a smaller batch shows which one is wrong.
+    """
+    problems: dict[int, list[Problem]] = {}
+    for error in rejection.errors:
+        match = _POSITION.fullmatch(error.field)
+        if match is not None and int(match[1]) < len(rows):
+            problems.setdefault(int(match[1]), []).append(Problem(match[2] or "", error.code, error.message))
+    if not problems and len(rows) == 1:
+        problems[0] = list(rejection.errors)
+    return {rows[index].id: _problem(rejection._replace(errors=errors)) for index, errors in problems.items()}
+
+
+def _problem(rejection: BatchRejection) -> str:
+    problem: dict[str, object] = {"status": rejection.status, "code": rejection.code}
+    if rejection.errors:
+        problem["errors"] = [
+            {"field": each.field, "code": each.code, "message": each.message} for each in rejection.errors
+        ]
+    else:
+        # With errors, the detail is about the whole batch.
+        problem["detail"] = rejection.detail
+    return json.dumps(problem).replace(_NUL, "")

@@ -1,0 +1,175 @@
+"""The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted ones.
+
+Each turn is one transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
+the server crashes, the rows are sent again with the same IDs. Only one reader has a turn at a time, so that no reader
+sends a row while another one still has an earlier row of the same ordering key.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import structlog
+
+from uplift_server.core.events.emitter_outbox import BatchRejection, batch_body, in_order, oversized, rejected
+from uplift_server.core.limits import (
+    OUTBOX_BACKOFF_SECONDS_MAX,
+    OUTBOX_BACKOFF_SECONDS_MIN,
+    OUTBOX_BATCH_BYTES_MAX,
+    OUTBOX_BATCH_ROWS_MAX,
+    OUTBOX_POLL_SECONDS_MAX,
+    OUTBOX_POLL_SECONDS_MIN,
+)
+from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.postgres.emitter_outbox import EmitterOutbox
+
+STATUS_EVERY_SECONDS: Final = 60.0
+"""How often the reader logs the state of the outbox."""
+_log = structlog.get_logger()
+
+SendBatch = Callable[[bytes, int], Awaitable[BatchRejection | None]]
+"""Sends a batch body with a number of events. Returns None if the server accepts it. Raises ServerUnavailable."""
+
+
+class ServerUnavailable(Exception):
+    """The server neither accepted nor rejected a batch. `is_permanent`: a retry probably fails, too."""
+
+    def __init__(self, failure: Exception, *, is_permanent: bool, retry_after_seconds: float | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.is_permanent = is_permanent
+        self.retry_after_seconds = retry_after_seconds
+
+
+class _Turn(NamedTuple):
+    """The result of a turn."""
+
+    sent: int = 0
+    rejected: int = 0
+    has_more: bool = False
+    """Whether the next turn can start at once."""
+    is_own: bool = True
+    """Whether this reader had the turn."""
+
+
+class OutboxReader:
+    """Reads one outbox until `stop`."""
+
+    def __init__(self, outbox: EmitterOutbox, send: SendBatch) -> None:
+        self._outbox = outbox
+        self._send = send
+        self.sent = 0
+        self.rejected = 0
+        self._rows_max = OUTBOX_BATCH_ROWS_MAX
+        self._has_worked = False
+        """Whether a turn has ended without an error. Before, a wrong setting ends the reader."""
+        self._outage: str | None = None
+        """The failing system, once its failure is in the log."""
+        self._failures = 0
+        self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
+        self._changed = asyncio.Event()
+        self._stopped = asyncio.Event()
+        outbox.listen(self._changed.set)
+
+    def stop(self) -> None:
+        """End `run` after the current turn."""
+        self._stopped.set()
+        self._changed.set()
+
+    async def run(self, *, once: bool = False) -> None:
+        """Send rows until `stop`, or with `once` until the outbox has no rows to send.
+
+        Raises Unavailable and ServerUnavailable with `once`, and for wrong settings before the first successful turn.
+        """
+        idle_seconds = OUTBOX_POLL_SECONDS_MIN
+        while not self._stopped.is_set():
+            self._changed.clear()
+            try:
+                await self._log_status()
+                turn = await self._take_turn()
+            except (Unavailable, ServerUnavailable) as error:
+                if once or (_is_permanent(error) and not self._has_worked):
+                    raise
+                await self._back_off(error)
+                continue
+            self._note(turn)
+            if once and turn.is_own and not turn.has_more:
+                return
+            if turn.has_more or turn.sent:
+                idle_seconds = OUTBOX_POLL_SECONDS_MIN
+            if not turn.has_more:
+                await _wait(self._changed, idle_seconds)
+                idle_seconds = min(idle_seconds * 2, OUTBOX_POLL_SECONDS_MAX)
+
+    async def _take_turn(self) -> _Turn:
+        async with self._outbox.turn() as turn:
+            if turn is None:
+                return _Turn(is_own=False)
+            page = await turn.take(self._rows_max, OUTBOX_BATCH_BYTES_MAX)
+            rows = in_order(page.rows)
+            problems = dict(oversized(rows))
+            if rows and not problems:
+                rejection = await self._send(batch_body(rows), len(rows))
+                if rejection is None:
+                    await turn.delete([row.id for row in rows])
+                    self._rows_max = min(self._rows_max * 2, OUTBOX_BATCH_ROWS_MAX)
+                    return _Turn(sent=len(rows), has_more=page.has_more)
+                problems |= rejected(rows, rejection)
+                if not problems:
+                    self._rows_max = len(rows) // 2
+                    return _Turn(has_more=True)
+            if problems:
+                await turn.reject(problems)
+            return _Turn(rejected=len(problems), has_more=bool(problems))
+
+    def _note(self, turn: _Turn) -> None:
+        """Count a completed turn."""
+        self._has_worked = True
+        self.sent += turn.sent
+        self.rejected += turn.rejected
+        if turn.rejected:
+            _log.warning("outbox rows rejected", rows=turn.rejected, remedy="see the column problem of uplift_outbox")
+        if self._outage is not None and (turn.sent or turn.rejected or self._outage == "source"):
+            _log.info("outbox recovered", after_failures=self._failures)
+            self._outage = None
+        if self._outage is None:
+            self._failures = 0
+
+    async def _back_off(self, error: Unavailable | ServerUnavailable) -> None:
+        """Wait after a failure, with jitter, so that readers do not retry at the same time."""
+        outage = "server" if isinstance(error, ServerUnavailable) else "source"
+        if self._outage != outage:
+            self._outage = outage
+            write = _log.error if _is_permanent(error) else _log.warning
+            write("outbox waiting", unavailable=outage, error=str(error))
+        seconds = min(OUTBOX_BACKOFF_SECONDS_MAX, OUTBOX_BACKOFF_SECONDS_MIN * 2 ** min(self._failures, 10))
+        seconds *= 0.5 + random.random() / 2  # noqa: S311 - no secret
+        asked = error.retry_after_seconds if isinstance(error, ServerUnavailable) else None
+        self._failures += 1
+        await _wait(self._stopped, max(seconds, min(asked or 0.0, OUTBOX_BACKOFF_SECONDS_MAX)))
+
+    async def _log_status(self) -> None:
+        if time.monotonic() < self._status_at:
+            return
+        self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
+        status = await self._outbox.status()
+        _log.info(
+            "outbox status",
+            sent=self.sent,
+            waiting=status.waiting,
+            rejected=status.rejected,
+            oldest_seconds=round(status.oldest_seconds, 1),
+        )
+
+
+def _is_permanent(error: Unavailable | ServerUnavailable) -> bool:
+    return error.is_permanent if isinstance(error, ServerUnavailable) else isinstance(error, Misaddressed)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,217 @@
+"""The emitter outbox: the table `uplift_outbox` in the PostgreSQL database of an emitter.
+
+This is not the database of the server. The table `outbox` of the server contains emails.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from uplift_server.core.events.emitter_outbox import OutboxRow
+from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, OUTBOX_COUNTED_MAX
+from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, driver_error, store_error
+
+CHANNEL: Final = "uplift_outbox"
+_KEY_LOCKS: Final = 1970302568
+"""The class of the advisory locks that the trigger takes for ordering keys."""
+_READER_LOCK: Final = (1970302569, 0)
+"""The advisory lock of the reader that sends."""
+IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
+"""When PostgreSQL ends the transaction of an unreachable reader. Longer than a request to the server."""
+_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
+    # If the database crashes, it may restore deleted rows. The server recognizes their IDs.
+    "synchronous_commit": "off",
+}
+
+SQL: Final = f"""\
+-- Transactional outbox for Uplift Webhooks. You can run these statements again: they change nothing that exists.
+
+CREATE TABLE IF NOT EXISTS uplift_outbox (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    account text NOT NULL,
+    type text NOT NULL,
+    data jsonb NOT NULL,
+    ordering_key text,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    position bigint NOT NULL,
+    rejected_at timestamptz,
+    problem jsonb
+);
+CREATE SEQUENCE IF NOT EXISTS uplift_outbox_position OWNED BY uplift_outbox.position;
+CREATE INDEX IF NOT EXISTS uplift_outbox_waiting ON uplift_outbox (position) WHERE rejected_at IS NULL;
+CREATE INDEX IF NOT EXISTS uplift_outbox_rejected ON uplift_outbox (account, ordering_key, position)
+    WHERE rejected_at IS NOT NULL;
+
+-- Numbers the rows. Transactions with the same account and ordering key insert one after another: each one waits until
+-- the previous one ends. The positions of a key are therefore in the order of the commits.
+CREATE OR REPLACE FUNCTION uplift_outbox_number() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.ordering_key IS NOT NULL THEN
+        PERFORM pg_advisory_xact_lock({_KEY_LOCKS}, hashtext(NEW.account || ' ' || NEW.ordering_key));
+    END IF;
+    NEW.position := nextval((quote_ident(TG_TABLE_SCHEMA) || '.uplift_outbox_position')::regclass);
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER uplift_outbox_number BEFORE INSERT ON uplift_outbox
+    FOR EACH ROW EXECUTE FUNCTION uplift_outbox_number();
+
+-- Wakes the reader. Without this trigger, the reader looks for rows at least once a second.
+CREATE OR REPLACE FUNCTION uplift_outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('{CHANNEL}', '');
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER uplift_outbox_notify AFTER INSERT ON uplift_outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION uplift_outbox_notify();
+
+-- Privileges of your service, and of the reader (the user of --source-url):
+-- GRANT INSERT ON uplift_outbox TO my_service;
+-- GRANT USAGE ON SEQUENCE uplift_outbox_position TO my_service;
+-- GRANT SELECT, DELETE, UPDATE (rejected_at, problem) ON uplift_outbox TO my_reader;
+"""
+
+# A row waits for a rejected row of its key, unless that row has expired and will never be sent.
+# The join locks at most one page. It does not wait for rows that someone is changing.
+_TAKE: Final = """
+WITH page AS MATERIALIZED (
+    SELECT id, position, account, ordering_key FROM uplift_outbox AS waiting
+    WHERE rejected_at IS NULL AND NOT EXISTS (
+        SELECT FROM uplift_outbox AS earlier
+        WHERE earlier.rejected_at IS NOT NULL AND earlier.account = waiting.account
+        AND earlier.ordering_key = waiting.ordering_key AND earlier.position < waiting.position
+        AND (earlier.expires_at IS NULL OR earlier.expires_at > now())
+    )
+    ORDER BY position LIMIT $1
+), locked AS MATERIALIZED (
+    SELECT stored.id, stored.account, stored.ordering_key, stored.type, stored.data::text AS data,
+        to_char(stored.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS expires_at
+    FROM page JOIN uplift_outbox AS stored USING (id)
+    FOR UPDATE OF stored SKIP LOCKED
+), measured AS (
+    SELECT page.id::text, page.position, locked.id IS NOT NULL AS is_locked, locked.type, locked.data,
+        locked.expires_at, coalesce(locked.account, page.account) AS account,
+        CASE WHEN locked.id IS NULL THEN page.ordering_key ELSE locked.ordering_key END AS ordering_key,
+        row_number() OVER (ORDER BY page.position) AS number, count(*) OVER () AS found,
+        sum(octet_length(locked.data)) OVER (ORDER BY page.position) AS bytes
+    FROM page LEFT JOIN locked USING (id)
+)
+SELECT id, account, type, CASE WHEN octet_length(data) <= $3 THEN data END AS data, ordering_key, expires_at, is_locked,
+    found
+FROM measured WHERE number = 1 OR coalesce(bytes, 0) <= $2 ORDER BY position
+"""
+_DELETE: Final = "DELETE FROM uplift_outbox WHERE id = ANY($1::text[]::uuid[])"
+_REJECT: Final = """
+UPDATE uplift_outbox AS stored SET rejected_at = clock_timestamp(), problem = wrong.problem::jsonb
+FROM unnest($1::text[]::uuid[], $2::text[]) AS wrong (id, problem) WHERE stored.id = wrong.id
+"""
+_STATUS: Final = """
+SELECT (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NULL LIMIT $1) AS few),
+    (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NOT NULL LIMIT $1) AS few),
+    coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM uplift_outbox
+        WHERE rejected_at IS NULL ORDER BY position LIMIT 1), 0)
+"""
+_NO_TABLE: Final = ("42P01", "42703", "42883")
+"""SQLSTATEs of a missing table, column or function."""
+_NO_PRIVILEGE: Final = "42501"
+
+
+class Page(NamedTuple):
+    """The oldest rows to send."""
+
+    rows: Sequence[OutboxRow]
+    has_more: bool
+    """Whether there may be further rows."""
+
+
+class OutboxStatus(NamedTuple):
+    """Counts of rows, at most OUTBOX_COUNTED_MAX, and the age of the oldest row to send."""
+
+    waiting: int
+    rejected: int
+    oldest_seconds: float
+
+
+class Turn:
+    """The transaction of the only reader that sends. It keeps the lock of every row that it has taken."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+
+    async def take(self, rows_max: int, bytes_max: int) -> Page:
+        """Lock the oldest rows. The first one may exceed `bytes_max`."""
+        found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
+        count = found[0]["found"] if found else 0
+        return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        """Delete rows whose events the server has accepted."""
+        await self._raw.execute(_DELETE, ids)
+
+    async def reject(self, problems: Mapping[str, str]) -> None:
+        """Mark rows as rejected, with their problems as JSON."""
+        await self._raw.execute(_REJECT, list(problems), list(problems.values()))
+
+
+class EmitterOutbox:
+    """The outbox in one database. It connects on first use, and again after an error."""
+
+    def __init__(self, url: str) -> None:
+        self._opener = Opener(url, settings=_SETTINGS)
+        self._pair: Pair | None = None
+        self._receive: Callable[[], None] = lambda: None
+
+    def listen(self, receive: Callable[[], None]) -> None:
+        """Call `receive` after inserts. Through a pooler, there are no notifications."""
+        self._receive = receive
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn | None]:
+        """Open a transaction, or yield None while another reader has one. Raises Unavailable."""
+        async with self._connection() as pair, pair.transaction():
+            is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
+            yield Turn(pair.raw) if is_free else None
+
+    async def status(self) -> OutboxStatus:
+        """Return counts. Raises Unavailable."""
+        async with self._connection() as pair, pair.statement_scope():
+            [found] = await pair.raw.fetch(_STATUS, OUTBOX_COUNTED_MAX)
+        return OutboxStatus(*found)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        pair, self._pair = self._pair, None
+        if pair is not None:
+            await pair.close()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Pair]:
+        try:
+            if self._pair is None:
+                pair = await self._opener.pair()
+                self._pair = pair
+                if not self._opener.is_pooled:
+                    await pair.raw.add_listener(CHANNEL, self._notified)
+            yield self._pair
+        except DRIVER_ERRORS as error:
+            await self.close()
+            raise _source_error(error) from error
+
+    def _notified(self, *_: Any) -> None:
+        self._receive()
+
+
+def _source_error(error: BaseException) -> Unavailable:
+    """Return the error of the emitter's database, with how to fix it."""
+    state = getattr(driver_error(error), "sqlstate", None)
+    if state in _NO_TABLE:
+        remedy = "create it: uplift-server outbox --print-sql | psql DATABASE"
+        return Misaddressed(f"the database of --source-url has no current table uplift_outbox: {error}; {remedy}")
+    if state == _NO_PRIVILEGE:
+        remedy = "grant the privileges at the end of `uplift-server outbox --print-sql`"
+        return Misaddressed(f"the user of --source-url cannot read the outbox: {error}; {remedy}")
+    found = store_error(error)
+    kind = Misaddressed if isinstance(found, Misaddressed) else Unavailable
+    return kind(str(found).replace("UPLIFT_DATABASE_URL", "--source-url"))
