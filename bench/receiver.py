@@ -85,7 +85,7 @@ class Tally:
         route.seen.add(seq)
         self.last_at = now
         self.first_at = self.first_at or now
-        instant = _INSTANT.search(body, match.end())
+        instant = _INSTANT.search(body)
         if instant is not None:
             latencies = self.latencies.get(route.kind)
             if latencies is None:
