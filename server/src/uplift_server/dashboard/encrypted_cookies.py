@@ -1,0 +1,38 @@
+"""Cookies that only this server can read, for values that must not be in plain text on another machine."""
+
+import base64
+import binascii
+import hmac
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedCookies:
+    """Encrypts and decrypts the cookies of one purpose. `key` is the key of the dashboard."""
+
+    key: bytes = field(repr=False)
+    purpose: bytes
+
+    def encrypt(self, content: bytes, place: bytes = b"") -> str:
+        """Return a cookie that `decrypt` accepts only with the same `place`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
+
+    def decrypt(self, cookie: str, place: bytes = b"") -> bytes | None:
+        """Return the content of a cookie. None if it belongs to another place or was changed."""
+        try:
+            sent = base64.urlsafe_b64decode(cookie.encode("ascii", "replace"))
+            return self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], place)
+        except (binascii.Error, ValueError, InvalidTag):
+            return None
+
+    @property
+    def _cipher(self) -> AESGCM:
+        return AESGCM(hmac.digest(self.key, self.purpose, "sha256"))
