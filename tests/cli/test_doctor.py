@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.fake_api import fake_api
+from tests.oidc_provider import identity_provider
 from typer.testing import CliRunner
 
 from uplift_server.cli import checks
@@ -398,3 +399,29 @@ def test_a_server_with_another_database_is_found() -> None:
         lock.release()
         assert (code, found["server"][0]) == (1, "fail")
         assert "uses a different database than this configuration" in found["server"][1]
+
+
+def test_the_identity_provider_is_checked() -> None:
+    with identity_provider() as provider:
+        environ = {"UPLIFT_OIDC_ISSUER": provider.url, "UPLIFT_OIDC_CLIENT_ID": "a", "UPLIFT_OIDC_CLIENT_SECRET": "b"}
+        code, found = examine(**environ, UPLIFT_PUBLIC_URL="https://hooks.uplift.example")
+        assert (code, found["single sign-on"]) == (
+            0,
+            ("warn", f"{provider.url} does not use https, so others can read and change the tokens"),
+        )
+        code, found = examine(**environ)
+        assert (code, found["single sign-on"][0]) == (0, "ok")
+        assert found["single sign-on"][1].startswith(
+            f"{provider.url} responds, with 1 key; the redirect URI is http://"
+        )
+        code, found = examine(**{**environ, "UPLIFT_OIDC_ISSUER": f"{provider.url}/"})
+        assert (code, found["single sign-on"][0]) == (1, "fail")
+        assert f"the provider names itself '{provider.url}'" in found["single sign-on"][1]
+        provider.faults["/keys"] = (404, b"")
+        code, found = examine(**environ)
+        assert (code, found["single sign-on"]) == (
+            1,
+            ("fail", "keys (jwks_uri): the provider responded with 404"),
+        )
+    code, found = examine(**environ)
+    assert (code, found["single sign-on"][0]) == (1, "fail")

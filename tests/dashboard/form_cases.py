@@ -194,6 +194,7 @@ CASES = [
     ),
     FormCase("/you/name", {"name": "Olga {unique}"}, "member.renamed"),
     FormCase("/you/password", {"present": PASSWORD, "password": PASSWORD}, "member.password_changed", visitor="person"),
+    FormCase("/you/unlink", visitor="person"),
     FormCase("/you/leave", {"account": "{account}"}, "member.removed", visitor="person"),
     FormCase("/you/sign-out-everywhere", visitor="person"),
     FormCase("/hide-secret", {"next": "/you"}),

@@ -22,6 +22,7 @@ PACKAGES_OF = {
     "alembic": ("uplift_server.store",),
     "sqlite3": ("uplift_server.store", "uplift_webhooks.deduplication"),
     "aiosmtplib": ("uplift_server.mail",),
+    "joserfc": ("uplift_server.service",),
     "jinja2": ("uplift_server.mail", "uplift_server.dashboard", "uplift_server.api.documentation"),
     "markdown_it": ("uplift_server.api.documentation",),
     "pygments": ("uplift_server.api.documentation",),

@@ -21,6 +21,7 @@ from uplift_server.service.authentication import digest_of
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.engine_link import EngineLink
+from uplift_server.service.identity_provider import IdentityProvider
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.portal_links import LinkDraft
 from uplift_server.service.principals import Caller
@@ -72,8 +73,8 @@ class World:
         self.services = self.build(sends_email=True)
         self.operator_key = ""
 
-    def build(self, *, sends_email: bool) -> Services:
-        """Return the services of a server with or without email."""
+    def build(self, *, sends_email: bool, provider: IdentityProvider | None = None) -> Services:
+        """Return the services of a server with or without email and an identity provider."""
         return Services.build(
             self.context,
             cipher=self.cipher,
@@ -84,6 +85,7 @@ class World:
             erasure_key=bytes(32),
             links=DashboardLinks(b"e" * 32, URL, sends_email=sends_email),
             timeouts=AttemptTimeouts(15_000, 30_000),
+            provider=provider,
         )
 
     @property

@@ -16,12 +16,14 @@ from uplift_server.store.schema_processes import commands, directory_changes, du
 OWN = (processes, duties, directory_changes, told_texts, commands, event_partitions)
 TABLES = [each for each in metadata.sorted_tables if each not in OWN]
 ROWS = 23
+UNIQUE = ("id", "number", "person_seq", "person_id", "subject", "event_seq")
+"""Columns of unique indexes."""
 TEXTS = ("", "plain", "Ünïcode 🦆 \u2028", "a\0b\0", "\\N", "'quoted'\t\n")
 
 
 def value(column: sa.Column[Any], at: int) -> Any:
     """Return a value for a column of a row, unique in unique columns."""
-    is_key = column.primary_key or column.unique or column.name in ("id", "number", "person_seq", "event_seq")
+    is_key = column.primary_key or column.unique or column.name in UNIQUE
     if column.name == "first_seq":
         return 0  # The first bucket, in both databases.
     if column.nullable and at % 3 == 0:

@@ -318,8 +318,11 @@ class ActorView(BaseModel):
     """The person or program that performed an action."""
 
     kind: ActorName = Field(description="Kind of actor.")
-    id: str | None = Field(description="ID of the key or member. Null for the server itself.")
-    name: str = Field(description="Name of the key or member.")
+    id: str | None = Field(
+        description="ID of the key or member. After single sign-on of an operator, `oidc:` and the `sub` of the person"
+        " at the identity provider. Null for the server itself."
+    )
+    name: str = Field(description="Name of the key, member or operator.")
 
 
 class AuditEntryView(BaseModel):

@@ -43,6 +43,7 @@ from uplift_server.observe.logs import supports_color
 from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.dashboard_links import DashboardLinks
+from uplift_server.service.identity_provider import IdentityProvider, identity_provider
 from uplift_server.service.ingest import Ingest
 from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
@@ -117,6 +118,7 @@ class Application:
         self._clustered: ClusteredFoundation | None = None
         self._traces: Traces | None = None
         self._context: ServiceContext
+        self._provider: IdentityProvider | None = None
         self._gate: gate.Gate
         self._server: HttpServer
         self._serving: asyncio.Task[None] | None = None
@@ -163,6 +165,8 @@ class Application:
                 if self._dispatch:
                     require_operations_account(self._parts.cache, self._config.operations_account)
                 await self._parts.engine.start(dispatch=self._dispatch)
+                if self._provider is not None:
+                    await self._provider.start()
                 if self._traces is not None:
                     self._traces.start()
                 if self._stream is not None:
@@ -210,6 +214,7 @@ class Application:
         await self._rescue()
         for part, close in (
             ("traces", self._stop_traces),
+            ("single sign-on", self._stop_provider),
             ("changes", self._context.finish),
             ("resolver", self._resolver.close),
             ("database", self._database.close),
@@ -369,6 +374,8 @@ class Application:
             stream=None if self._stream is None else self._stream.stream,
             accepts_through_stream=self._stream is not None and self._role.serves,
         )
+        self._provider = identity_provider(config, self._public_url(), self._resolver, self._clock, self._user_agent())
+        undo.push_async_callback(self._stop_provider)
         services = Services.build(
             self._context,
             cipher=cipher,
@@ -389,6 +396,7 @@ class Application:
                 None if config.on_postgresql else config.database_path,
                 lambda: self._log_writer.dropped,
             ),
+            provider=self._provider,
         )
         acceptance = event_ingest if self._stream is None else self._stream.ingest
         ingest = Ingest(cache, acceptance, self._clock)
@@ -424,6 +432,13 @@ class Application:
 
         clustered, stop = self._clustered, self._stop_after_failure
         return StreamParts(self._config, self._database, self._parts, clustered, self._clock, stop)
+
+    async def _stop_provider(self) -> None:
+        if self._provider is not None:
+            await self._provider.close()
+
+    def _user_agent(self) -> str:
+        return f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)"
 
     def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
         """Create the trace exporter if one is configured."""

@@ -26,6 +26,7 @@ from uplift_server.service.diagnostics import (
     mail_findings,
     nats_findings,
     nearest_existing,
+    single_sign_on_findings,
     stored_findings,
 )
 from uplift_server.store import inspection, schema_version
@@ -76,6 +77,7 @@ def examine(session: Session) -> Iterator[Finding]:
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
+    yield from single_sign_on_findings(config)
     yield from _traces(config)
 
 

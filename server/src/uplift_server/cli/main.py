@@ -55,7 +55,17 @@ register(
     {
         "Server": (serve, demo, setup, backup, doctor, fleet, mail, audit, secret_key, retention),
         "Accounts": (accounts, members),
-        "Endpoints and events": (endpoints, secrets, catalog, events, outbox, rejected_events, deliveries, replays, erasures),
+        "Endpoints and events": (
+            endpoints,
+            secrets,
+            catalog,
+            events,
+            outbox,
+            rejected_events,
+            deliveries,
+            replays,
+            erasures,
+        ),
     },
 )
 

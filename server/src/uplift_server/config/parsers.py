@@ -347,6 +347,19 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
     return parse
 
 
+def issuer(text: str) -> str:
+    """Check the issuer of an identity provider. A slash at the end is a part of it."""
+    url("http", "https", path=True)(text)
+    return text
+
+
+def text(given: str) -> str:
+    """Check a text without white space at its ends."""
+    if given != given.strip():
+        raise InvalidValue("begins or ends with white space", "remove it")
+    return given
+
+
 def mail_server(text: str) -> str:
     """Check the URL of a mail server."""
     try:

@@ -138,6 +138,16 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BRAND_COLORS", "brand_colors", "colors", branding.brand_colors, None,
             "the accent colors of the dashboard in the light and the dark theme, such as"
             " `accent=#0b5cad accent-dark=#6cb2ff`"),
+    Setting("UPLIFT_OIDC_ISSUER", "oidc_issuer", "URL", parsers.issuer, None,
+            "the identity provider for single sign-on with OpenID Connect: its issuer, exactly as in its metadata;"
+            " without one, single sign-on is off"),
+    Setting("UPLIFT_OIDC_CLIENT_ID", "oidc_client_id", "text", parsers.text, None,
+            "the ID of this server at the identity provider"),
+    Setting("UPLIFT_OIDC_CLIENT_SECRET", "oidc_client_secret", "text", parsers.text, None,
+            "the client secret of this server at the identity provider", secret=True),
+    Setting("UPLIFT_OIDC_OPERATOR_GROUP", "oidc_operator_group", "text", parsers.text, None,
+            "the group at the identity provider whose members are operators; without one, single sign-on is for members"
+            " only"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies whose `X-Forwarded-For` the server trusts for client addresses"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
@@ -201,6 +211,10 @@ class Config:
     brand_name: str | None
     brand_logo_file: str | None
     brand_colors: str | None
+    oidc_issuer: str | None
+    oidc_client_id: str | None
+    oidc_client_secret: str | None = field(repr=False)
+    oidc_operator_group: str | None
     trusted_proxies: tuple[str, ...] | None
     metrics_token: str | None = field(repr=False)
     otlp_endpoint: str | None = field(repr=False)

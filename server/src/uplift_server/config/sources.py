@@ -162,11 +162,28 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         yield ConfigProblem(
             "UPLIFT_NATS_CREDENTIALS_FILE", "is set, but UPLIFT_NATS_URL is not", "set UPLIFT_NATS_URL, or remove it",
         )  # fmt: skip
+    yield from _oidc_contradictions(values)
     if values["smtp_url"] is not None and values["mail_from"] is None:
         yield ConfigProblem(
             "UPLIFT_MAIL_FROM", "is missing, but UPLIFT_SMTP_URL is set",
             "set the sender address, or remove UPLIFT_SMTP_URL to disable email",
         )  # fmt: skip
+
+
+def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
+    """Return the problems if only some of the settings for single sign-on have a value."""
+    if values["oidc_issuer"] is None:
+        for name in ("client_id", "client_secret", "operator_group"):
+            if values[f"oidc_{name}"] is not None:
+                reason = "is set, but UPLIFT_OIDC_ISSUER is not"
+                yield ConfigProblem(f"UPLIFT_OIDC_{name.upper()}", reason, "set the issuer, or remove this setting")
+        return
+    for name in ("client_id", "client_secret"):
+        if values[f"oidc_{name}"] is None:
+            yield ConfigProblem(
+                f"UPLIFT_OIDC_{name.upper()}", "is missing, but UPLIFT_OIDC_ISSUER is set",
+                "copy it from the identity provider, or remove UPLIFT_OIDC_ISSUER to turn single sign-on off",
+            )  # fmt: skip
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:

@@ -36,6 +36,7 @@ from uplift_server.dashboard.pages import (
     secrets,
     settings,
     sign_in,
+    single_sign_on,
     test_deliveries,
     you,
 )
@@ -52,6 +53,7 @@ PAGES: Final[Sequence[Page]] = tuple(
         module.PAGES
         for module in (
             sign_in,
+            single_sign_on,
             invitations,
             passwords,
             you,

@@ -292,6 +292,15 @@ class Visit:
         self._cookies.append((SESSION_COOKIE, "", 0))
         self.hide_secret()
 
+    def set_cookie(self, name: str, value: str, *, seconds: int) -> None:
+        """Set a cookie in the response, or delete it with 0 seconds."""
+        self._cookies.append((name, value, seconds))
+
+    def notify(self, text: str, *, is_problem: bool = False) -> None:
+        """Show a notice, or the reason why a form was rejected, on the next page."""
+        value = self.dashboard.safety.notice_text(text, is_problem=is_problem)
+        self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
+
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
         """Return a page. The template receives `visit` and `context`."""
         return _Unwritten(self, template, status, context)
@@ -317,8 +326,7 @@ class Visit:
         """Redirect to another page, which shows the notice, or the reason why the form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
-            value = self.dashboard.safety.notice_text(text, is_problem=problem is not None)
-            self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
+            self.notify(text, is_problem=problem is not None)
         return self.finish(RedirectResponse(path, 303))
 
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:

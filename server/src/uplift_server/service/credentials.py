@@ -211,7 +211,7 @@ class Credentials:
 
         Raises Unauthorized if the person was deleted, or changed the password, in the meantime.
         """
-        cookie, now = self.new_cookie(), self._context.now()
+        cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
 
         def begin(connection: Transaction) -> None:
@@ -280,7 +280,7 @@ class Credentials:
     async def _accept(
         self, invitation: Invitation, known: Person | None, name: str, password_hash: str | None, address: str | None
     ) -> str:
-        cookie, now = self.new_cookie(), self._context.now()
+        cookie, now = new_cookie(self._context), self._context.now()
         new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
         def join(connection: Transaction) -> bool:
@@ -319,10 +319,6 @@ class Credentials:
         if not await self._context.database.write(renew):
             raise as_conflict(Conflict("Another request changed the password. Try again."))
 
-    def new_cookie(self) -> str:
-        """Return a random session cookie."""
-        return urlsafe_b64encode(self._context.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
-
 
 def new_session(
     cookie: str,
@@ -337,6 +333,11 @@ def new_session(
     """Return a session of a person, or of an operator's key, that begins now."""
     digest, ends_at = digest_of(cookie.encode()), now + ttl_ms
     return Session(digest, person_seq, account_seq, key_digest, now, now, now, ends_at, is_read_only)
+
+
+def new_cookie(context: ServiceContext) -> str:
+    """Return a random session cookie."""
+    return urlsafe_b64encode(context.random_bytes(SESSION_RANDOM_BYTES)).rstrip(b"=").decode("ascii")
 
 
 def audit_member_action(

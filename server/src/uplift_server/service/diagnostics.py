@@ -18,7 +18,11 @@ from uplift_server.config import Config
 from uplift_server.core.http.source_addresses import SourceAddress, current
 from uplift_server.core.operations.findings import Finding
 from uplift_server.core.timestamps import format_timestamp
+from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.sending.http.proxy import Proxy
+from uplift_server.delivery.sending.http.resolver import Resolver
+from uplift_server.delivery.sending.http.settings import SenderSettings
+from uplift_server.service.identity_provider import ProviderDown, identity_provider
 from uplift_server.service.startup import OPERATIONS_ACCOUNT_FIX
 from uplift_server.store import inspection
 from uplift_server.store.errors import Rejected, Unavailable
@@ -47,6 +51,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
     yield from egress_findings(config)
     yield dns_finding()
     yield from mail_findings(config)
+    yield from single_sign_on_findings(config)
 
 
 def clock_finding() -> Finding:
@@ -229,6 +234,34 @@ def mail_findings(config: Config) -> Iterator[Finding]:
     if config.operator_email is None:
         text = "operators do not receive emails about mass failures"
         yield Finding("operator mail", "warn", text, "set UPLIFT_OPERATOR_EMAIL")
+
+
+def single_sign_on_findings(config: Config) -> Iterator[Finding]:
+    """Check that the identity provider responds, names itself as configured, and has keys."""
+    issuer = config.oidc_issuer
+    if issuer is None:
+        return
+    yield asyncio.run(_identity_provider(config))
+    if issuer.startswith("http:") and config.public_url.startswith("https:"):
+        text = f"{issuer} does not use https, so others can read and change the tokens"
+        yield Finding("single sign-on", "warn", text, "use an issuer with https")
+
+
+async def _identity_provider(config: Config) -> Finding:
+    resolver = Resolver(SenderSettings())
+    provider = identity_provider(config, config.public_url, resolver, SystemClock(), "Uplift-Webhooks doctor")
+    assert provider is not None, "an issuer is configured"
+    await provider.start()
+    try:
+        count = await provider.check_keys()
+    except ProviderDown as error:
+        remedy = "correct UPLIFT_OIDC_ISSUER, or check the network and the identity provider"
+        return Finding("single sign-on", "fail", str(error), remedy)
+    finally:
+        await provider.close()
+        await resolver.close()
+    text = f"{config.oidc_issuer} responds, with {count} key{'' if count == 1 else 's'}"
+    return Finding("single sign-on", "ok", f"{text}; the redirect URI is {provider.client.redirect_uri}")
 
 
 async def _mail_server(config: Config) -> Finding:

@@ -1,18 +1,32 @@
-"""Add members through portal links and invitations, within transactions.
+"""Add members through portal links, invitations and single sign-on, within transactions.
 
 A person has one email for all accounts, so a link must not give one person access as another. A link proves the email
 if it was emailed, or if the operator created it. Without email, an admin sees the links of invitations. Such a link
-does not prove the email, so it cannot set the password of an existing person.
+does not prove the email, so it cannot set the password of an existing person. An identity provider proves the email
+that it has verified, but only once: later, the identity is decisive, so a changed email gives no access.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from uplift_server.core.people.people import GUEST_NAME
-from uplift_server.store import accounts, invitations, members, people, sessions
+from uplift_server.core.security.id_tokens import Identity
+from uplift_server.store import accounts, identities, invitations, members, people, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Link, Member, Person
+
+_EMAIL_NOT_VERIFIED: Final = (
+    "The identity provider has not verified your email address. Verify it there, then sign in again."
+)
+_NO_MEMBERSHIP: Final = (
+    "No account has {email} as a member. Ask an admin of your account to invite this address, then sign in again."
+)
+_OTHER_IDENTITY: Final = (
+    "Your email address belongs to a person with another identity at the identity provider. Sign in with your password"
+    " or a link from the operator, select Unlink under Your profile, then sign in again."
+)
 
 
 class NewIds(NamedTuple):
@@ -20,6 +34,14 @@ class NewIds(NamedTuple):
 
     person: bytes
     member: bytes
+
+
+class LinkedPerson(NamedTuple):
+    """A person who signs in with single sign-on."""
+
+    person: Person
+    is_new: bool
+    """Whether this is the first single sign-on of the person."""
 
 
 def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int) -> Member:
@@ -34,9 +56,7 @@ def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int)
         name = link.email or GUEST_NAME
         person = _create(connection, new_ids, link.email, name, password_hash=None, proved=True, now=now)
     elif not person.proved:
-        # The email was registered without verification. The operator's link verifies it, so an earlier password becomes
-        # invalid.
-        person = _renew(connection, person, password_hash=None)
+        person = _prove(connection, person)
     found = members.find_by_person(connection, link.account_seq, person.seq)
     return found or members.add(
         connection, member_id=new_ids.member, account_seq=link.account_seq, person=person, role=link.role, now=now
@@ -92,6 +112,65 @@ def join_by_invitation(
     )
 
 
+def join_by_identity(
+    connection: Transaction, identity: Identity, open_ones: Sequence[Invitation], new_ids: NewIds, now: int
+) -> LinkedPerson:
+    """Return the person with this identity. Link the identity at the first sign-in, or create the person.
+
+    `open_ones` are the invitations to the person's email, whose accounts are locked. Raises Conflict if the provider
+    has not verified the email, if the person has another identity, or if no account knows the email.
+    """
+    email = identity.email
+    by_email = None if email is None else people.find(connection, email, lock=True)
+    person = identities.find_person(connection, identity.issuer, identity.subject)
+    if person is not None:
+        return LinkedPerson(person, is_new=False)
+    if email is None:
+        raise Conflict(_EMAIL_NOT_VERIFIED)
+    person = by_email
+    if person is None:
+        if not open_ones:
+            raise Conflict(_NO_MEMBERSHIP.format(email=email))
+        person = _create(connection, new_ids, email, identity.name, password_hash=None, proved=True, now=now)
+    elif identities.is_linked(connection, identity.issuer, person):
+        raise Conflict(_OTHER_IDENTITY)
+    elif not person.proved:
+        person = _prove(connection, person)
+    identities.link(connection, identity.issuer, identity.subject, person, now=now)
+    return LinkedPerson(person, is_new=True)
+
+
+def accept_invitations(
+    connection: Transaction,
+    person: Person,
+    open_ones: Sequence[Invitation],
+    new_member_ids: Sequence[bytes],
+    now: int,
+) -> list[Member]:
+    """Add a person with a verified email to the accounts that invited them, except full ones. Return the new members.
+
+    The accounts are locked. There are as many new IDs as invitations.
+    """
+    joined = []
+    for invitation, member_id in zip(open_ones, new_member_ids, strict=True):
+        if members.find_by_person(connection, invitation.account_seq, person.seq) is None:
+            try:
+                joined.append(
+                    members.add(
+                        connection,
+                        member_id=member_id,
+                        account_seq=invitation.account_seq,
+                        person=person,
+                        role=invitation.role,
+                        now=now,
+                    )
+                )
+            except Conflict:
+                continue
+        invitations.consume(connection, invitation.id, now=now)
+    return joined
+
+
 def _create(
     connection: Transaction,
     new_ids: NewIds,
@@ -111,6 +190,11 @@ def _create(
         proved=proved,
         now=now,
     )
+
+
+def _prove(connection: Transaction, person: Person) -> Person:
+    """Mark the email of a person as verified. An earlier password becomes invalid: another person may have set it."""
+    return _renew(connection, person, password_hash=None)
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:

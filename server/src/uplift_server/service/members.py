@@ -186,9 +186,7 @@ class Members:
         def find(connection: Transaction) -> Member:
             found = self._found(connection, owner, member)
             if found.person.password_hash is None:
-                raise Conflict(
-                    "This member has no password and signs in with portal links. Create a portal link instead."
-                )
+                raise Conflict("This member has no password. Create a portal link instead.")
             details = {"for": found.person.title}
             self._audit(connection, caller, owner, "link.created", member, details)
             return found

@@ -50,7 +50,7 @@ class Principal:
 
     kind: PrincipalKind
     id: bytes
-    """The ID of the member or the key. An operator's session has the ID of its key."""
+    """The ID of the member or the key. An operator's session has the ID of its key, or one made of `subject`."""
     account_seq: int | None
     """The account of the principal. None for operators and service keys, which act for all accounts."""
     scopes: frozenset[str]
@@ -62,6 +62,8 @@ class Principal:
     """When the person last entered the password (Unix ms)."""
     is_read_only: bool = False
     """Whether this is the session of an operator who can only read."""
+    subject: str | None = None
+    """After single sign-on of an operator: the ID of the person at the identity provider."""
 
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
@@ -187,7 +189,8 @@ class Caller:
         principal = self.principal
         kind, prefix = _ACTORS[principal.kind]
         name = f"service key {principal.name}" if principal.is_service_key else principal.name
-        return Actor(kind, name, ids.prefixed(prefix, principal.id), self.address)
+        actor_id = ids.prefixed(prefix, principal.id) if principal.subject is None else f"oidc:{principal.subject}"
+        return Actor(kind, name, actor_id, self.address)
 
     @property
     def spans_accounts(self) -> bool:

@@ -23,6 +23,7 @@ from uplift_server.service.event_types import EventTypes
 from uplift_server.service.events import Events
 from uplift_server.service.explanations import Explanations
 from uplift_server.service.filter_previews import FilterPreviews
+from uplift_server.service.identity_provider import IdentityProvider
 from uplift_server.service.keys import Keys
 from uplift_server.service.listening import Listening
 from uplift_server.service.members import Members
@@ -41,6 +42,7 @@ from uplift_server.service.secrets import Secrets
 from uplift_server.service.service_keys import ServiceKeys
 from uplift_server.service.sessions import Sessions
 from uplift_server.service.sign_ins import SignInLimits
+from uplift_server.service.single_sign_on import SingleSignOn
 from uplift_server.service.statistics import Statistics
 from uplift_server.service.traces import Traces
 from uplift_server.service.unfinished_bodies import UnfinishedBodies
@@ -78,6 +80,8 @@ class Services:
     traces: Traces
     search: Search
     sessions: Sessions
+    single_sign_on: SingleSignOn | None
+    """None if no identity provider is configured."""
     members: Members
     portal_links: PortalLinks
     statistics: Statistics
@@ -101,11 +105,12 @@ class Services:
         links: DashboardLinks,
         timeouts: AttemptTimeouts,
         metrics: MetricsSettings | None = None,
+        provider: IdentityProvider | None = None,
     ) -> "Services":
         """Build all services on one context."""
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
-        backlogs = Backlogs(context, readiness)
+        backlogs, limits = Backlogs(context, readiness), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)
         endpoints = Endpoints(
             context,
             cipher,
@@ -141,7 +146,14 @@ class Services:
             operator_lists=OperatorLists(context, backlogs),
             traces=Traces(context, explanations, replays),
             search=Search(context),
-            sessions=Sessions(context, links, Passwords(), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)),
+            sessions=Sessions(
+                context,
+                links,
+                Passwords(),
+                limits,
+                operator_grant=None if provider is None else provider.client.operator_grant,
+            ),
+            single_sign_on=None if provider is None else SingleSignOn(context, limits, provider),
             members=Members(context, links),
             portal_links=PortalLinks(context, links),
             statistics=Statistics(context),

@@ -18,10 +18,14 @@ from uplift_server.core.people.people import (
     is_session_expired,
 )
 from uplift_server.service.authentication import KEY_BYTES_MAX, digest_of
-from uplift_server.service.credentials import Credentials, audit_member_action, new_session
+from uplift_server.service.context import ServiceContext
+from uplift_server.service.credentials import Credentials, audit_member_action, new_cookie, new_session
+from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_link
+from uplift_server.service.passwords import Passwords
 from uplift_server.service.principals import READ_ONLY_SCOPES, Principal, PrincipalKind
+from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import accounts, audit, people, sessions
 from uplift_server.store.contract import Transaction
@@ -33,6 +37,7 @@ __all__ = ["Membership", "Sessions", "Visitor"]
 
 _log = structlog.get_logger()
 COOKIE_CHARACTERS_MAX: Final = 100
+_ID_BYTES: Final = 16
 _WRONG_KEY: Final = "The operator key (op_…) is unknown or revoked. Check that you copied the whole key."
 _LINK_USED: Final = "This link was used or has expired. Ask for a new one. Each link works once, for a few minutes."
 
@@ -45,6 +50,19 @@ class _Found(NamedTuple):
 
 class Sessions(Credentials):
     """Begins, confirms and ends the sessions of visitors."""
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        links: DashboardLinks,
+        passwords: Passwords,
+        limits: SignInLimits,
+        *,
+        operator_grant: bytes | None = None,
+    ) -> None:
+        """`operator_grant` identifies the settings of single sign-on that make people operators."""
+        super().__init__(context, links, passwords, limits)
+        self._operator_grant = operator_grant
 
     async def sign_in_operator(self, key: str, *, address: str | None, is_read_only: bool = False) -> str:
         """Sign an operator in, and return the session cookie. Raises Unauthorized and RateLimited."""
@@ -107,6 +125,8 @@ class Sessions(Credentials):
                 if visitor.person.email is None:
                     return
                 sessions.end_all_of_person(connection, visitor.person.seq)
+            elif found is not None and found.key_digest is not None and found.subject is not None:
+                sessions.end_all_of_operator(connection, found.key_digest, found.subject)
             elif found is not None and found.key_digest is not None:
                 sessions.end_all_of_key(connection, found.key_digest)
 
@@ -137,7 +157,7 @@ class Sessions(Credentials):
     async def _begin_operator(
         self, key: ApiKey, by: str, address: str | None, link: Link | None = None, *, is_read_only: bool
     ) -> str:
-        cookie, now = self.new_cookie(), self._context.now()
+        cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, key_digest=key.digest, is_read_only=is_read_only)
         details: dict[str, object] = {"by": by, "read_only": True} if is_read_only else {"by": by}
         actor = Actor(ActorKind.OPERATOR, key.name, ids.prefixed(ids.KEY, key.id), address)
@@ -154,7 +174,7 @@ class Sessions(Credentials):
         return cookie
 
     async def _open_portal_link(self, link: Link, address: str | None) -> str:
-        cookie, now = self.new_cookie(), self._context.now()
+        cookie, now = new_cookie(self._context), self._context.now()
         new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
         def use_link(connection: Transaction) -> bool:
@@ -184,21 +204,19 @@ class Sessions(Credentials):
     def _visitor_of(self, found: _Found, cookie: str) -> Visitor | None:
         session, token = found.session, csrf_token(cookie)
         if session.person_seq is None:
-            key = self._context.cache.keys.get(session.key_digest or b"")
-            if key is None:
+            operator = self._operator_of(session)
+            if operator is None:
                 return None
-            operator = Principal(
-                PrincipalKind.OPERATOR_SESSION,
-                key.id,
-                None,
-                READ_ONLY_SCOPES if session.is_read_only else frozenset(),
-                key.name,
-                confirmed_at=session.confirmed_at,
-                is_read_only=session.is_read_only,
-            )
             accounts = self._context.cache.accounts_by_id
             return Visitor(
-                session.digest, None, (), session.confirmed_at, token, _operator=operator, _accounts=accounts
+                session.digest,
+                None,
+                (),
+                session.confirmed_at,
+                token,
+                subject=session.subject,
+                _operator=operator,
+                _accounts=accounts,
             )
         memberships = tuple(
             Membership(account, place.role, place.member_id)
@@ -209,7 +227,36 @@ class Sessions(Credentials):
         if found.person is None or not memberships:
             return None
         is_portal = session.account_seq is not None
-        return Visitor(session.digest, found.person, memberships, session.confirmed_at, token, is_portal)
+        return Visitor(
+            session.digest, found.person, memberships, session.confirmed_at, token, is_portal, session.subject
+        )
+
+    def _operator_of(self, session: Session) -> Principal | None:
+        """Return the operator of a session; None if the key was revoked or single sign-on has other settings."""
+        if session.subject is not None:
+            if session.key_digest != self._operator_grant:
+                return None
+            return Principal(
+                PrincipalKind.OPERATOR_SESSION,
+                digest_of(session.subject.encode())[:_ID_BYTES],
+                None,
+                frozenset(),
+                session.operator_name or session.subject,
+                confirmed_at=session.confirmed_at,
+                subject=session.subject,
+            )
+        key = self._context.cache.keys.get(session.key_digest or b"")
+        if key is None:
+            return None
+        return Principal(
+            PrincipalKind.OPERATOR_SESSION,
+            key.id,
+            None,
+            READ_ONLY_SCOPES if session.is_read_only else frozenset(),
+            key.name,
+            confirmed_at=session.confirmed_at,
+            is_read_only=session.is_read_only,
+        )
 
     async def _touch(self, digest: bytes, now: int) -> None:
         try:

@@ -35,6 +35,8 @@ class Visitor:
     """The token that each form of this session contains."""
     is_portal: bool = False
     """Whether the session began with a portal link. Its pages may then be in a frame of the operator's site."""
+    subject: str | None = None
+    """After single sign-on: the ID of the person at the identity provider."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
     """All accounts by ID, for operators."""
@@ -44,6 +46,8 @@ class Visitor:
         """The name that pages show."""
         if self.person is not None:
             return self.person.title
+        if self._operator is not None and self._operator.subject is not None:
+            return self._operator.name
         return "operator (read-only)" if self.is_read_only else "operator"
 
     @property
@@ -53,8 +57,8 @@ class Visitor:
 
     @property
     def has_password(self) -> bool:
-        """Whether the visitor has a password, or an operator key, to confirm."""
-        return self.person is None or self.person.password_hash is not None
+        """Whether the visitor has a password, or signed in with an operator key, to confirm."""
+        return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
         """Whether the last confirmation still allows showing secrets."""

@@ -59,6 +59,13 @@ def page(connection: Connection, account_seq: int, request: PageRequest, *, now:
     return request.page([_invitation(row) for row in connection.execute(query)], lambda each: (each.seq,))
 
 
+def list_for_email(connection: Connection, email: str, *, now: int, limit: int) -> list[Invitation]:
+    """List the pending invitations to an email, in lower case, oldest account first."""
+    query = sa.select(invitations).where(invitations.c.email == email, invitations.c.expires_at > now)
+    rows = connection.execute(query.order_by(invitations.c.account_seq).limit(limit))
+    return [_invitation(row) for row in rows]
+
+
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
     """Delete an invitation that is accepted or withdrawn. Return it, or None if it does not exist."""
     found = get(connection, invitation_id, now=now)

@@ -11,7 +11,7 @@ from uplift_server.store import accounts, people
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Member, Page, Person
-from uplift_server.store.schema_people import members
+from uplift_server.store.schema_people import identities, members
 from uplift_server.store.schema_people import people as people_table
 
 
@@ -88,6 +88,7 @@ def _query(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
             persons.password_hash,
             persons.proved,
             persons.created_at.label("person_created_at"),
+            sa.exists().where(identities.c.person_id == persons.id).label("has_identity"),
         )
         .join(people_table, persons.seq == members.c.person_seq)
         .where(*conditions)
@@ -101,4 +102,4 @@ def _one(connection: Connection, *conditions: sa.ColumnElement[bool]) -> Member 
 
 def _member(row: sa.Row[Any]) -> Member:
     person = people.person_from_row(row, seq=row.person_seq, person_id=row.person_id, created_at=row.person_created_at)
-    return Member(row.seq, row.id, row.account_seq, Role(row.role), row.created_at, person)
+    return Member(row.seq, row.id, row.account_seq, Role(row.role), row.created_at, person, row.has_identity)

@@ -13,7 +13,7 @@ from uplift_server.core.people.people import ACCOUNTS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import locks
 from uplift_server.store.records import Person
-from uplift_server.store.schema_people import invitations, links, members, people, sessions
+from uplift_server.store.schema_people import identities, invitations, links, members, people, sessions
 
 
 class AccountMembership(NamedTuple):
@@ -76,12 +76,14 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete each of these people who has no membership."""
+    """Delete each of these people who has no membership, with their sessions and identities."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)
     gone = list(connection.scalars(sa.select(people.c.seq).where(people.c.seq.in_(person_seqs), ~is_member)))
+    gone_ids = sa.select(people.c.id).where(people.c.seq.in_(gone))
     connection.execute(sa.delete(sessions).where(sessions.c.person_seq.in_(gone)))
+    connection.execute(sa.delete(identities).where(identities.c.person_id.in_(gone_ids)))
     connection.execute(sa.delete(people).where(people.c.seq.in_(gone)))
 
 

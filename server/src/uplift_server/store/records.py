@@ -95,7 +95,7 @@ class Person:
     """In lower case; None for a guest of portal links."""
     name: str
     password_hash: str | None = field(repr=False)
-    """None if the person signs in only with portal links."""
+    """None if the person signs in only with portal links or single sign-on."""
     proved: bool
     """Whether the email is verified: by an emailed link, or by the operator."""
     created_at: int
@@ -116,6 +116,8 @@ class Member:
     role: Role
     created_at: int
     person: Person
+    has_identity: bool = False
+    """Whether the person has used single sign-on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,19 @@ class Session:
     account_seq: int | None
     """For a session of a portal link: the only account that it can access."""
     key_digest: bytes | None
-    """For an operator: the digest of the key whose revocation ends the session."""
+    """For an operator: the digest of the key whose revocation ends the session. After single sign-on, it is the digest
+    of the settings that make the person an operator.
+    """
     created_at: int
     seen_at: int
     confirmed_at: int | None
     ends_at: int
     is_read_only: bool = False
     """Whether the operator can only read."""
+    subject: str | None = None
+    """After single sign-on: the ID of the person at the identity provider."""
+    operator_name: str | None = None
+    """After single sign-on: the name of an operator."""
 
 
 @dataclass(frozen=True, slots=True)

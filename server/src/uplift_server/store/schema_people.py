@@ -35,12 +35,19 @@ sessions = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
     sa.Column("person_seq", sa.BigInteger, comment="NULL for operators"),
     sa.Column("account_seq", sa.BigInteger, comment="for portal links: the only account that it shows"),
-    sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key whose revocation ends it"),
+    sa.Column(
+        "key_digest",
+        sa.LargeBinary(32),
+        comment="for operators: digest of the key whose revocation ends it, or of the settings of single sign-on",
+    ),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("seen_at", sa.BigInteger, nullable=False, comment="last use, rounded to the hour"),
     sa.Column("confirmed_at", sa.BigInteger, comment="time of the last password entry"),
     sa.Column("ends_at", sa.BigInteger, nullable=False),
     sa.Column("reader_key_digest", sa.LargeBinary(32), comment="for read-only operators, instead of key_digest"),
+    sa.Column("subject", sa.Text, comment="after single sign-on: ID of the person at the identity provider"),
+    sa.Column("operator_name", sa.Text, comment="for operators after single sign-on"),
+    sa.Column("id_token", sa.LargeBinary, comment="for sign-out at the provider; encrypted with the cookie"),
     sqlite_with_rowid=False,
 )
 sa.Index("sessions_by_person", sessions.c.person_seq, sessions.c.created_at)
@@ -76,3 +83,17 @@ invitations = sa.Table(
 )
 sa.Index("invitations_by_account", invitations.c.account_seq, invitations.c.seq)
 sa.Index("invitations_by_end", invitations.c.expires_at)
+sa.Index("invitations_by_email", invitations.c.email, invitations.c.account_seq)
+
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False, comment="the identity provider"),
+    sa.Column("subject", sa.Text, nullable=False, comment="ID of the person at the identity provider"),
+    sa.Column("person_id", Uuid, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    comment="people who have signed in with single sign-on",
+)
+sa.Index("identities_by_subject", identities.c.issuer, identities.c.subject, unique=True)
+sa.Index("identities_by_person", identities.c.person_id, identities.c.issuer, unique=True)

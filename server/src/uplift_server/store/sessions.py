@@ -15,11 +15,16 @@ from uplift_server.store.schema_people import links, sessions
 
 LINK_KEY_NUMBERS: Final = 4
 _PART_BYTES: Final = 4
+_COLUMNS: Final = [column for column in sessions.c if column is not sessions.c.id_token]
+"""The columns that each request needs."""
 
 
-def create(connection: Connection, session: Session) -> None:
-    """Start a session. Above SESSIONS_PER_PERSON_MAX, the person's oldest sessions end."""
-    connection.execute(sa.insert(sessions).values(_values(session)))
+def create(connection: Connection, session: Session, *, id_token: bytes | None = None) -> None:
+    """Start a session. Above SESSIONS_PER_PERSON_MAX, the person's oldest sessions end.
+
+    `id_token` is the encrypted ID token of single sign-on.
+    """
+    connection.execute(sa.insert(sessions).values({**_values(session), "id_token": id_token}))
     if session.person_seq is None:
         return
     excess = (
@@ -36,7 +41,7 @@ def create(connection: Connection, session: Session) -> None:
 
 def get(connection: Connection, digest: bytes) -> Session | None:
     """Return the session with this digest. It may have expired."""
-    row = connection.execute(sa.select(sessions).where(sessions.c.digest == digest)).first()
+    row = connection.execute(sa.select(*_COLUMNS).where(sessions.c.digest == digest)).first()
     if row is None:
         return None
     return Session(
@@ -49,7 +54,15 @@ def get(connection: Connection, digest: bytes) -> Session | None:
         confirmed_at=row.confirmed_at,
         ends_at=row.ends_at,
         is_read_only=row.reader_key_digest is not None,
+        subject=row.subject,
+        operator_name=row.operator_name,
     )
+
+
+def id_token(connection: Connection, digest: bytes) -> bytes | None:
+    """Return the encrypted ID token of a session, if it began with single sign-on."""
+    token: bytes | None = connection.scalar(sa.select(sessions.c.id_token).where(sessions.c.digest == digest))
+    return token
 
 
 def touch(connection: Connection, digest: bytes, *, now: int) -> None:
@@ -71,6 +84,12 @@ def end_all_of_person(connection: Connection, person_seq: int, *, except_digest:
     """End all sessions of a person, except one."""
     query = sa.delete(sessions).where(sessions.c.person_seq == person_seq)
     connection.execute(query if except_digest is None else query.where(sessions.c.digest != except_digest))
+
+
+def end_all_of_operator(connection: Connection, key_digest: bytes, subject: str) -> None:
+    """End all sessions of an operator who signed in with single sign-on."""
+    own = sa.and_(sessions.c.key_digest == key_digest, sessions.c.subject == subject)
+    connection.execute(sa.delete(sessions).where(sessions.c.person_seq.is_(None), own))
 
 
 def end_all_of_key(connection: Connection, key_digest: bytes) -> None:

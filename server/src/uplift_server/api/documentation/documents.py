@@ -85,6 +85,7 @@ NAVIGATION: Final = (
             Document("/docs/runbook", "Runbook", "docs/runbook.md"),
             Document("/docs/cli", "`uplift-server` command", "docs/cli.md"),
             Document("/docs/security", "Security", "docs/security.md"),
+            Document("/docs/single-sign-on", "Single sign-on", "docs/single-sign-on.md"),
             Document("/docs/erasure", "Erasure of personal data", "docs/erasure.md"),
             Document("/docs/embedding", "Embedding and theming", "docs/embedding.md"),
             Document("/docs/benchmarks", "Benchmarks", "docs/benchmarks.md"),

@@ -20,6 +20,8 @@ ACTIONS: Final = {
     "member.removed": "A member left an account or was removed.",
     "member.renamed": "A member changed their display name.",
     "member.signed_in": "A member signed in to the dashboard. The details contain the method.",
+    "member.identity_linked": "A member signed in with single sign-on for the first time.",
+    "member.identity_unlinked": "A member unlinked their identity of single sign-on.",
     "member.password_changed": "A member changed or reset their password.",
     "operator.signed_in": "An operator signed in to the dashboard.",
     "link.created": "A one-time dashboard link was created.",

@@ -21,6 +21,8 @@ SESSION_IDLE_MS: Final = 7 * _DAY_MS
 SESSION_TTL_MS: Final = 30 * _DAY_MS
 PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 """Maximum duration of a session that a portal link started."""
+SINGLE_SIGN_ON_SESSION_TTL_MS: Final = 12 * _HOUR_MS
+"""Maximum duration of a session after single sign-on, so that a removal at the identity provider takes effect."""
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between updates of a session's last use."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
@@ -35,6 +37,8 @@ ACCOUNTS_PER_PERSON_MAX: Final = 500
 """Maximum number of accounts that a person can see."""
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
+INVITATIONS_PER_SIGN_IN_MAX: Final = 20
+"""Maximum number of invitations that one single sign-on accepts."""
 
 
 def normalize_email(text: str) -> str:

@@ -6,11 +6,14 @@ from starlette.responses import Response
 
 from uplift_server.core import ids
 from uplift_server.dashboard.routes import Door, Page
+from uplift_server.dashboard.security import SESSION_COOKIE
 from uplift_server.dashboard.visit import Visit, own_path
 from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
-_FORM: Final = "sign_in/form.html"
+FORM: Final = "sign_in/form.html"
+"""The sign-in form, which also shows why another way to sign in failed."""
 _OPERATOR: Final = "sign_in/operator.html"
+_SIGNED_OUT: Final = "You are signed out."
 _USED: Final = "This link was already used, or it has expired. Ask for a new link."
 
 
@@ -35,7 +38,7 @@ async def form(visit: Visit) -> Response:
     """Show the sign-in form for members."""
     if visit.visitor is not None:
         return visit.leave(own_path(visit.query.text("next")))
-    return visit.render(_FORM, next=visit.query.text("next"), email="")
+    return visit.render(FORM, next=visit.query.text("next"), email="")
 
 
 async def sign_in(visit: Visit) -> Response:
@@ -46,7 +49,7 @@ async def sign_in(visit: Visit) -> Response:
         cookie = await visit.services.sessions.sign_in(email, sent.raw("password"), address=visit.address)
     except (Unauthorized, RateLimited) as error:
         status = 429 if isinstance(error, RateLimited) else 401
-        return visit.render(_FORM, status, refusal=error.detail, next=sent.text("next"), email=email)
+        return visit.render(FORM, status, refusal=error.detail, next=sent.text("next"), email=email)
     visit.sign_in(cookie)
     return visit.leave(own_path(sent.text("next")))
 
@@ -87,11 +90,23 @@ async def enter(visit: Visit) -> Response:
 
 
 async def sign_out(visit: Visit) -> Response:
-    """Sign out."""
+    """Sign out, after single sign-on also at the identity provider."""
+    url = await _provider_sign_out(visit)
     if visit.visitor is not None:
         await visit.services.sessions.sign_out(visit.visitor)
     visit.sign_out()
-    return visit.leave("/sign-in", "You are signed out.")
+    if url is None:
+        return visit.leave("/sign-in", _SIGNED_OUT)
+    visit.notify(_SIGNED_OUT)
+    return visit.render("sign_in/sign_out.html", url=url)
+
+
+async def _provider_sign_out(visit: Visit) -> str | None:
+    """Return the URL that signs the visitor out at the identity provider, if there is one."""
+    service, cookie = visit.services.single_sign_on, visit.cookie(SESSION_COOKIE)
+    if service is None or visit.visitor is None or cookie is None:
+        return None
+    return await service.sign_out_url(visit.visitor, cookie, f"{visit.dashboard.public_url}/sign-in")
 
 
 PAGES: Final = (

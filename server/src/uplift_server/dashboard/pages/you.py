@@ -11,6 +11,7 @@ from uplift_server.dashboard.routes import Door, Page
 from uplift_server.dashboard.visit import Visit, link, own_path
 from uplift_server.service.errors import (
     ConfirmationRequired,
+    Conflict,
     Invalid,
     NotFound,
     RateLimited,
@@ -25,7 +26,7 @@ _CONFIRM: Final = "you/confirm.html"
 
 async def page(visit: Visit) -> Response:
     """Show the profile."""
-    return _page(visit)
+    return await _page(visit)
 
 
 async def rename(visit: Visit) -> Response:
@@ -34,7 +35,7 @@ async def rename(visit: Visit) -> Response:
     try:
         await visit.services.sessions.rename(visitor, sent.text("name"), address=visit.address)
     except Invalid as error:
-        return _page(visit, error, name=sent.text("name"))
+        return await _page(visit, error, name=sent.text("name"))
     return visit.leave(_PATH, "Name changed.")
 
 
@@ -47,11 +48,20 @@ async def change_password(visit: Visit) -> Response:
     except ConfirmationRequired:
         return visit.leave(link("/confirm", next=_PATH))
     except Invalid as error:
-        return _page(visit, error)
+        return await _page(visit, error)
     except Unauthorized:
         problem = Problem("present", "password_wrong", "The current password is not correct. Enter it again.")
-        return _page(visit, Invalid([problem]))
+        return await _page(visit, Invalid([problem]))
     return visit.leave(_PATH, "Password changed. You are signed out of your other sessions.")
+
+
+async def unlink(visit: Visit) -> Response:
+    """Unlink the identity of single sign-on."""
+    service = visit.services.single_sign_on
+    if service is None:
+        raise Conflict("Single sign-on is not configured on this server, so there is no identity to unlink.")
+    await service.unlink(_visitor(visit), address=visit.address)
+    return visit.leave(_PATH, "Identity unlinked. The next single sign-on with your email address links it again.")
 
 
 async def leave(visit: Visit) -> Response:
@@ -103,19 +113,21 @@ def _confirm(visit: Visit, wanted: str, status: int = 200, refusal: str | None =
     return visit.render(_CONFIRM, status, next=own_path(wanted), refusal=refusal)
 
 
-def _page(
+async def _page(
     visit: Visit,
     invalid: Invalid | None = None,
     *,
     name: str | None = None,
 ) -> Response:
-    visitor = _visitor(visit)
+    visitor, service = _visitor(visit), visit.services.single_sign_on
     assert visitor.person is not None
     context: dict[str, Any] = {
         "person": visitor.person,
         "name": visitor.person.name if name is None else name,
         "is_confirmed": visitor.is_confirmed(visit.services.context.now()),
         "accounts": [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in visitor.memberships],
+        "has_single_sign_on": service is not None,
+        "is_linked": service is not None and await service.is_linked(visitor.person),
         "shortest": PASSWORD_CHARACTERS_MIN,
     }
     if invalid is not None:
@@ -127,7 +139,7 @@ def _visitor(visit: Visit) -> Visitor:
     """Return the visitor. Raises NotFound for operators."""
     assert visit.visitor is not None
     if visit.visitor.person is None:
-        raise NotFound("Operators have no profile. They sign in with the operator key.")
+        raise NotFound("Operators have no profile. They sign in with the operator key or single sign-on.")
     return visit.visitor
 
 
@@ -135,6 +147,7 @@ PAGES: Final = (
     Page("GET", _PATH, page, Door.VISITOR),
     Page("POST", "/you/name", rename, Door.VISITOR, back=_PATH),
     Page("POST", "/you/password", change_password, Door.VISITOR, back=_PATH),
+    Page("POST", "/you/unlink", unlink, Door.VISITOR, back=_PATH),
     Page("POST", "/you/leave", leave, Door.VISITOR, back=_PATH),
     Page("POST", "/you/sign-out-everywhere", sign_out_everywhere, Door.VISITOR, back=_PATH),
     Page("POST", "/hide-secret", hide_secret, Door.VISITOR, back="/"),

@@ -110,7 +110,7 @@ class Sender(ConnectionOwner):
             await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a POST request (HTTP/1.1), and call `done` with its exchange exactly once, later on the event loop.
+        """Send a request (HTTP/1.1), and call `done` with its exchange exactly once, later on the event loop.
 
         Raises RuntimeError before `start` and after `close`.
         """

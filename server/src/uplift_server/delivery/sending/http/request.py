@@ -9,7 +9,7 @@ from uplift_server.delivery.targets import Target
 
 
 class Request(NamedTuple):
-    """A POST request. It is a tuple because creating a frozen dataclass for every attempt takes three times as long."""
+    """A request. It is a tuple because creating a frozen dataclass for every attempt takes three times as long."""
 
     target: Target
     head: bytes

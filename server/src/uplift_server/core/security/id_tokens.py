@@ -1,0 +1,158 @@
+"""ID tokens of OpenID Connect: the claims that are valid, and the person that they identify (Core 1.0, 3.1.3.7)."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from uplift_server.core.limits import NAME_CHARACTERS_MAX
+from uplift_server.core.people.accounts import check_email, check_name
+from uplift_server.core.people.people import normalize_email
+from uplift_server.core.security.oidc import TRANSACTION_MS, OidcClient
+
+ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
+"""The signature algorithms. All are asymmetric, so the client secret cannot sign, and `none` is rejected."""
+_KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
+_SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
+"""RFC 9864 renames EdDSA with this curve."""
+_RSA_CHARACTERS_MIN: Final = 342
+"""The length of a modulus of 2048 bits in base64url."""
+_KEYS_READ_MAX: Final = 100
+_CANDIDATES_MAX: Final = 5
+"""Maximum number of keys to try for a token that names none."""
+CLOCK_SKEW_MS: Final = 120_000
+"""Maximum difference between the clocks of the provider and this server."""
+_SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
+"""ASCII, with the limit of the standard for `sub`."""
+GROUPS_READ_MAX: Final = 10_000
+_SECONDS_MAX: Final = 2**40
+_VERIFIED: Final = ("email_verified", "xms_edov")
+"""The claims for a verified email. Microsoft Entra ID sends `xms_edov`: the owner of the email's domain is verified."""
+_TRUE: Final = (True, "true", 1, "1")
+"""The forms of a true claim. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
+
+
+class TokenHeader(NamedTuple):
+    """The header of a signed token."""
+
+    algorithm: str
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A person as the provider describes them."""
+
+    issuer: str
+    subject: str
+    """The permanent ID of the person at the provider."""
+    email: str | None
+    """The email address in lower case; None if the provider has not verified it."""
+    name: str
+    is_operator: bool
+    authenticated_at: int | None
+    """When the person last entered their credentials at the provider (Unix ms), if it reports that."""
+
+
+def read_header(token: str) -> TokenHeader | str:
+    """Return the header of a signed token, or the reason why its signature is not accepted."""
+    part = token.partition(".")[0]
+    try:
+        header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        return "it is not a signed token"
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if algorithm not in ALGORITHMS:
+        return f"its algorithm (alg) is not one of {', '.join(ALGORITHMS)}"
+    return TokenHeader(algorithm, key_id if isinstance(key_id, str) else None)
+
+
+def usable_keys(key_set: Mapping[str, Any], header: TokenHeader) -> list[dict[str, Any]]:
+    """Return the keys (JWK) of a provider that can verify a token with this header."""
+    keys = key_set.get("keys")
+    found = [] if not isinstance(keys, list) else [key for key in keys[:_KEYS_READ_MAX] if _can_verify(key, header)]
+    return found[:_CANDIDATES_MAX]
+
+
+def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_ms: int) -> str | None:
+    """Return the reason why the claims of an ID token with a valid signature are not accepted, if any."""
+    subject, expires_at, issued_at = claims.get("sub"), _ms(claims.get("exp")), _ms(claims.get("iat"))
+    age_ms = None if issued_at is None else now_ms - issued_at
+    checks = {
+        "its issuer (iss) is not the configured one": claims.get("iss") == client.issuer,
+        "its subject (sub) is not valid": isinstance(subject, str) and _SUBJECT.fullmatch(subject) is not None,
+        "its audience (aud, azp) is not this client": _is_for(claims, client.client_id),
+        "it has expired (exp)": expires_at is not None and now_ms < expires_at + CLOCK_SKEW_MS,
+        "its time (iat) is not now": age_ms is not None and -CLOCK_SKEW_MS <= age_ms <= TRANSACTION_MS + CLOCK_SKEW_MS,
+        "its nonce belongs to another sign-in": claims.get("nonce") == nonce,
+    }
+    return next((reason for reason, is_valid in checks.items() if not is_valid), None)
+
+
+def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
+    """Whether the ID token lacks claims that the provider may have in its userinfo response."""
+    wanted = ["email", *(["groups"] if client.operator_group is not None else [])]
+    return any(name not in claims for name in wanted)
+
+
+def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims of an ID token, completed by the userinfo response. The email and its state stay together."""
+    source = claims if "email" in claims else userinfo
+    return {**userinfo, **claims, **{name: source.get(name) for name in ("email", *_VERIFIED)}}
+
+
+def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
+    """Return the person that valid claims describe."""
+    email = normalize_email(str(claims.get("email")))
+    is_verified = any(claims.get(name) in _TRUE for name in _VERIFIED)
+    verified = email if is_verified and check_email(email) is None else None
+    names = (claims.get("name"), claims.get("preferred_username"), verified, claims["sub"][:NAME_CHARACTERS_MAX])
+    name = next(each.strip() for each in names if isinstance(each, str) and check_name(each) is None)
+    return Identity(
+        client.issuer,
+        claims["sub"],
+        verified,
+        name,
+        client.operator_group is not None and client.operator_group in _groups(claims.get("groups")),
+        _ms(claims.get("auth_time")),
+    )
+
+
+def operator_name(identity: Identity) -> str:
+    """Return the name of an operator in the audit log."""
+    return identity.name if identity.email in (None, identity.name) else f"{identity.name} <{identity.email}>"
+
+
+def _can_verify(key: object, header: TokenHeader) -> bool:
+    if not isinstance(key, dict) or key.get("kty") != _KEY_TYPES[header.algorithm]:
+        return False
+    algorithms = (None, *_SAME_ALGORITHM.get(header.algorithm, (header.algorithm,)))
+    if key.get("use") not in (None, "sig") or key.get("alg") not in algorithms:
+        return False
+    if key["kty"] == "RSA" and len(str(key.get("n"))) < _RSA_CHARACTERS_MIN:
+        return False
+    return header.key_id is None or key.get("kid") == header.key_id
+
+
+def _is_for(claims: Mapping[str, Any], client_id: str) -> bool:
+    audience, authorized = claims.get("aud"), claims.get("azp")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if client_id not in audiences:
+        return False
+    return authorized == client_id if len(audiences) > 1 or authorized is not None else True
+
+
+def _groups(value: object) -> list[object]:
+    return value[:GROUPS_READ_MAX] if isinstance(value, list) else [value]
+
+
+def _ms(seconds: object) -> int | None:
+    """Return a time in ms, or None if it is not a number of seconds since 1970."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _SECONDS_MAX:
+        return None
+    return int(seconds * 1000)

@@ -1,0 +1,30 @@
+"""Signatures of ID tokens. Loaded at the first single sign-on, because most servers do not need the library."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any, Final
+
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import JWKRegistry
+from joserfc.jws import JWSRegistry, deserialize_compact
+
+from uplift_server.core.security.id_tokens import ALGORITHMS
+
+
+def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the claims of a token, or None if this key (JWK) does not verify its signature."""
+    try:
+        with warnings.catch_warnings():
+            # The library warns about EdDSA, which RFC 9864 only renames.
+            warnings.simplefilter("ignore", SecurityWarning)
+            verified = deserialize_compact(token, JWKRegistry.import_key(dict(key)), registry=_SIGNATURES)
+        claims = json.loads(verified.payload or b"")
+    except (JoseError, ValueError, TypeError, RecursionError):
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+_SIGNATURES: Final = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+_SIGNATURES.max_header_length = 8 * 1024
+"""Some headers contain certificates."""
