@@ -15,12 +15,12 @@ from docs_field_codes import FIELD_CODES
 from docs_lifecycle import lifecycle
 
 from uplift_server.api.documentation.reference_tables import table
-from uplift_server.service.problem_documents import STATUS, TITLES
 from uplift_server.config import SETTINGS, Setting
 from uplift_server.core.deliveries.causes import BY_ERROR, BY_REASON, BY_STATUS, Explanation, explain
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.http.address_ranges import BLOCKS, Reach
 from uplift_server.observe.metrics import METRICS
+from uplift_server.service.problem_documents import STATUS, TITLES
 
 _END: Final = "<!-- end generated -->\n"
 _LOCATION: Final = "https://example.com/new"

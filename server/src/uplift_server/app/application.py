@@ -16,6 +16,7 @@ from uplift_server.api.single_headers import SingleHeaders
 from uplift_server.api.traceparents import Traceparents
 from uplift_server.api.turn_limit import TurnLimit
 from uplift_server.api.vital_signs import VitalSigns
+from uplift_server.app.database_file import DatabaseFile
 from uplift_server.app.engine_parts import EngineParts, Foundation, LocalFoundation, build_engine
 from uplift_server.app.http_server import HttpServer, duplicate_listener, http_server, listen
 from uplift_server.app.process import (
@@ -52,10 +53,9 @@ from uplift_server.service.system import System
 from uplift_server.service.traced_ingest import TracedIngest
 from uplift_server.store import encryption_upgrade, event_times, schema_version
 from uplift_server.store.encryption import Cipher, derived_key, fingerprint, parse_key
-from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 from uplift_server.store.sqlite import SqliteDatabase
-from uplift_server.store.sqlite.file_watch import FILE_CHECK_SECONDS, DatabaseLost, FileChange
+from uplift_server.store.sqlite.file_watch import DatabaseLost
 
 if TYPE_CHECKING:
     from uplift_server.app.cluster_parts import ClusteredFoundation
@@ -64,13 +64,10 @@ if TYPE_CHECKING:
     from uplift_server.store.contract import MessageBus
 
 CLOSE_SECONDS: Final = 0.9
-RESCUE_SECONDS_MAX: Final = 300.0
 OUTBOX_SECONDS: Final = 1.9
 """Time limit for stopping the outbox. It is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send the
 current email and store its result.
 """
-
-REMEDY_LOST: Final = "restore the database from a backup, then start the server"
 
 
 class Application:
@@ -123,8 +120,7 @@ class Application:
         self._server: HttpServer
         self._serving: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._lost: FileChange | None = None
-        self._is_unwatched = False
+        self._file = DatabaseFile(self._database, self._clock) if isinstance(self._database, SqliteDatabase) else None
         self._given_writer = log_writer
         self._log_writer: LogWriter
         self._attempt_log: AttemptLog
@@ -134,8 +130,7 @@ class Application:
         """The address of the listening socket, with the real port after the start."""
         self.failed = False
         """Whether a defect stopped the server. The log has the error."""
-        self.barred: UnknownSchema | DatabaseLost | None = None
-        """The database error that stopped the server."""
+        self._unknown_schema: UnknownSchema | None = None
         self.new_operator_key: str | None = None
         """The operator key that this start created. It is shown only once."""
 
@@ -184,8 +179,8 @@ class Application:
             undo.pop_all()
         return_memory()
         self._serving.add_done_callback(lambda _: self._stopped.set())
-        if isinstance(self._database, SqliteDatabase):
-            self._watching = asyncio.create_task(self._watch(self._database), name="file watch")
+        if self._file is not None:
+            self._watching = asyncio.create_task(self._watch(self._file), name="file watch")
 
     async def wait_stopped(self) -> None:
         """Wait for `request_stop`."""
@@ -198,7 +193,12 @@ class Application:
     @property
     def rescue_seconds_max(self) -> float:
         """The additional time that `stop` may take to save a lost database."""
-        return RESCUE_SECONDS_MAX if self._lost is not None and self._lost.is_readable else 0
+        return 0 if self._file is None else self._file.rescue_seconds_max
+
+    @property
+    def barred(self) -> UnknownSchema | DatabaseLost | None:
+        """The database error that stopped the server."""
+        return self._unknown_schema or (None if self._file is None else self._file.lost)
 
     async def stop(self) -> None:
         """Drain within 20 s: reject requests, settle or release deliveries in flight, and close the database."""
@@ -211,7 +211,8 @@ class Application:
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # The last responses are sent while attempts in flight finish.
             await asyncio.gather(self._serving, self._drain(), outbox)
-        await self._rescue()
+        if self._file is not None:
+            await self._file.rescue()
         for part, close in (
             ("traces", self._stop_traces),
             ("single sign-on", self._stop_provider),
@@ -238,61 +239,16 @@ class Application:
             await self._stream.stop()
         await self._parts.engine.drain(until - self._clock.now_ms())
 
-    async def _watch(self, database: SqliteDatabase) -> None:
-        """Stop the server when the database file is replaced or missing."""
-        while (change := await self._change(database)) is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), FILE_CHECK_SECONDS)
-            if self._stopped.is_set():
-                return
-        self._note_lost(change)
-        self._close_ingest()
-        self.request_stop()
-
-    def _note_lost(self, change: FileChange) -> None:
-        self._log.critical("database file lost", change=change.text)
-        self._lost = change
-        self.barred = DatabaseLost(f"{change.text} while the server used it; {REMEDY_LOST}")
-
-    async def _change(self, database: SqliteDatabase) -> FileChange | None:
-        """Return the change to the database file; None if there is none, or if the file cannot be examined."""
-        try:
-            change = await database.change()
-        except OSError as error:
-            if not self._is_unwatched:
-                self._log.error("database file check failed", cause=str(error))
-            self._is_unwatched = True
-            return None
-        self._is_unwatched = False
-        return change
-
-    async def _rescue(self) -> None:
-        """Save the content of a lost database file, which only this process can read."""
-        if not isinstance(self._database, SqliteDatabase):
-            return
-        if self._lost is None:
-            # The file may have changed since the last check.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    if (change := await self._change(self._database)) is not None:
-                        self._note_lost(change)
-        if self._lost is None or not self._lost.is_readable:
-            return
-        try:
-            async with asyncio.timeout(RESCUE_SECONDS_MAX):
-                saved = await self._database.rescue(self._clock.now_ms())
-        except (TimeoutError, Unavailable) as error:
-            self._log.critical("database rescue failed", cause=str(error) or "timeout")
-            return
-        self._log.critical("database rescued", file=str(saved))
-        self.barred = DatabaseLost(
-            f"{self._lost.text} while the server used it; the server saved all data in {saved}: rename that file to"
-            " the database's name, then start the server"
-        )
+    async def _watch(self, file: DatabaseFile) -> None:
+        """Stop the server when the database file is lost."""
+        await file.wait_lost(self._stopped)
+        if file.lost is not None:
+            self._close_ingest()
+            self.request_stop()
 
     def _stop_after_failure(self, error: BaseException | None) -> None:
         if isinstance(error, UnknownSchema):
-            self.barred = error
+            self._unknown_schema = error
         else:
             self.failed = True
         self.request_stop()

@@ -1,0 +1,80 @@
+"""The watch on the SQLite file of a running server, and the rescue of its content when the file is lost."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from uplift_server.delivery.ports import Clock
+from uplift_server.store.errors import Unavailable
+from uplift_server.store.sqlite import SqliteDatabase
+from uplift_server.store.sqlite.file_watch import FILE_CHECK_SECONDS, DatabaseLost, FileChange
+
+RESCUE_SECONDS_MAX: Final = 300.0
+LAST_CHECK_SECONDS: Final = 0.9
+_HOW_TO_FIX: Final = "restore the database from a backup, then start the server"
+
+_log = structlog.get_logger()
+
+
+class DatabaseFile:
+    """The file of a SQLite database that this server uses."""
+
+    def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._change: FileChange | None = None
+        self._is_unwatched = False
+        self.lost: DatabaseLost | None = None
+        """The error for the operator when the file is missing or replaced."""
+
+    @property
+    def rescue_seconds_max(self) -> float:
+        """The time that `rescue` may take."""
+        return RESCUE_SECONDS_MAX if self._change is not None and self._change.is_readable else 0
+
+    async def wait_lost(self, stopped: asyncio.Event) -> None:
+        """Check the file regularly until it is lost, or until `stopped` is set."""
+        while not await self._check() and not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), FILE_CHECK_SECONDS)
+
+    async def rescue(self) -> None:
+        """Save the content of a lost file, which only this process can read."""
+        if self._change is None:
+            # The file may have changed since the last check.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_CHECK_SECONDS):
+                    await self._check()
+        change = self._change
+        if change is None or not change.is_readable:
+            return
+        try:
+            async with asyncio.timeout(RESCUE_SECONDS_MAX):
+                saved = await self._database.rescue(self._clock.now_ms())
+        except (TimeoutError, Unavailable) as error:
+            _log.critical("database rescue failed", cause=str(error) or "timeout")
+            return
+        _log.critical("database rescued", file=str(saved))
+        self.lost = DatabaseLost(
+            f"{change.text} while the server used it; the server saved all data in {saved}: rename that file to the"
+            " database's name, then start the server"
+        )
+
+    async def _check(self) -> bool:
+        """Return whether the file is lost. A file that cannot be examined is not."""
+        try:
+            change = await self._database.change()
+        except OSError as error:
+            if not self._is_unwatched:
+                _log.error("database file check failed", cause=str(error))
+            self._is_unwatched = True
+            return False
+        self._is_unwatched = False
+        if change is None:
+            return False
+        _log.critical("database file lost", change=change.text)
+        self._change = change
+        self.lost = DatabaseLost(f"{change.text} while the server used it; {_HOW_TO_FIX}")
+        return True
