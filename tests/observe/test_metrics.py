@@ -13,7 +13,7 @@ from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.observe.counters import EngineCounters, Histogram, Rejection, StoreCounters
 from uplift_server.observe.exposition import render
 from uplift_server.observe.metrics import METRICS, PREFIX
-from uplift_server.observe.snapshot import DatabaseReading, Disk, Snapshot
+from uplift_server.observe.snapshot import DatabaseReading, Disk, Snapshot, StreamReading
 
 AT = 1_764_000_000_000
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -59,6 +59,8 @@ def snapshot(**changes: Any) -> Snapshot:
         disk=Disk(100, 200, 300),
         stored=STORED,
         store_up=True,
+        stream_up=True,
+        stream=StreamReading(AT - 500, 21, AT - 3_000, 3, 3, 1_000, 100_000),
     )
     return replace(given, **changes)
 
@@ -106,6 +108,7 @@ def test_times_become_ages_in_seconds() -> None:
     # `oldest_due_at` can be later than `at`, because the two clocks are read one after the other.
     assert found["uplift_oldest_due_age_seconds probe"] == 0
     assert found["uplift_oldest_mail_age_seconds"] == 60
+    assert found["uplift_stream_oldest_age_seconds"] == 3
     assert found["uplift_store_reading_age_seconds"] == 0.5
     assert found["uplift_retention_round_age_seconds"] == 30
 
@@ -177,3 +180,9 @@ def test_both_formats_are_supported(accept: str, parse: Callable[[str], Any], co
     assert families["uplift_attempts"].type == "counter"
     assert families["uplift_accept_duration_seconds"].type == "histogram"
     assert families["process_start_time_seconds"].samples[0].value > 1e9
+
+
+def test_without_a_stream_its_state_is_absent() -> None:
+    found = samples(snapshot(stream_up=None, stream=None))
+
+    assert not {"uplift_stream_up", "uplift_stream_messages", "uplift_stream_oldest_age_seconds"} & found.keys()
