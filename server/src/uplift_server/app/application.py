@@ -26,7 +26,15 @@ from uplift_server.app.process import (
     share_files,
     switch_threads_often,
 )
-from uplift_server.app.wiring import attempt_timeouts, database, engine_settings, outbox, sender, sender_settings
+from uplift_server.app.service_parts import build_services
+from uplift_server.app.wiring import (
+    database,
+    engine_settings,
+    outbox,
+    sender,
+    sender_settings,
+    traces,
+)
 from uplift_server.config import Config, ConfigError, ConfigProblem, check_database, publish_key, secret_key
 from uplift_server.core.cursors import Cursors
 from uplift_server.core.http.addresses import AddressPolicy
@@ -36,17 +44,14 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.dashboard import gate
 from uplift_server.delivery.clock import DatabaseTime, SystemClock
-from uplift_server.delivery.sending.http.resolver import ResolutionFailed, Resolver
+from uplift_server.delivery.sending.http.resolver import Resolver
 from uplift_server.delivery.tracing import Traces
 from uplift_server.observe.attempt_log import AttemptLine, AttemptLog
 from uplift_server.observe.log_writer import LogWriter, raw_stream
 from uplift_server.observe.logs import supports_color
-from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.dashboard_links import DashboardLinks
 from uplift_server.service.identity_provider import IdentityProvider, identity_provider
 from uplift_server.service.ingest import Ingest
-from uplift_server.service.metrics import MetricsSettings
 from uplift_server.service.services import Services
 from uplift_server.service.startup import ProcessKey, prepare, require_operations_account
 from uplift_server.service.system import System
@@ -304,7 +309,8 @@ class Application:
         else:
             self._log_writer = self._given_writer
         self._attempt_log = AttemptLog(self._log_writer, config.log_format, colors=supports_color(sys.stderr))
-        self._traces = self._make_traces(undo)
+        self._traces = traces(config, self._database, self._clock)
+        undo.push_async_callback(self._stop_traces)
         self._parts = build_engine(
             self._database,
             cipher,
@@ -312,7 +318,7 @@ class Application:
             self._clock,
             engine_settings(config),
             self._foundation(),
-            user_agent=f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)",
+            user_agent=self._user_agent(),
             public_url=self._public_url(),
             on_lines=self._note_attempts,
             on_loop_failure=self._stop_after_failure,
@@ -332,27 +338,15 @@ class Application:
         )
         self._provider = identity_provider(config, self._public_url(), self._resolver, self._clock, self._user_agent())
         undo.push_async_callback(self._stop_provider)
-        services = Services.build(
+        services = build_services(
+            config,
             self._context,
-            cipher=cipher,
-            policy=policy,
-            resolve=self._resolve,
-            source_ips=config.source_ips,
-            listen_key=derived_key(parse_key(secret_key(config)), "listen sessions"),
-            erasure_key=derived_key(parse_key(secret_key(config)), "erasures"),
-            links=DashboardLinks(
-                self._link_key(),
-                self._public_url(),
-                sends_email=config.sends_mail,
-                has_unknown_proxy=self._public_url().startswith("https:") and not config.trusted_proxies,
-            ),
-            timeouts=attempt_timeouts(config),
-            metrics=MetricsSettings(
-                config.metrics_token,
-                None if config.on_postgresql else config.database_path,
-                lambda: self._log_writer.dropped,
-            ),
-            provider=self._provider,
+            cipher,
+            policy,
+            self._resolver,
+            self._provider,
+            public_url=self._public_url(),
+            log_lines_dropped=lambda: self._log_writer.dropped,
         )
         acceptance = event_ingest if self._stream is None else self._stream.ingest
         ingest = Ingest(cache, acceptance, self._clock)
@@ -395,21 +389,6 @@ class Application:
 
     def _user_agent(self) -> str:
         return f"Uplift-Webhooks/{__version__} (+{self._public_url()}/docs)"
-
-    def _make_traces(self, undo: contextlib.AsyncExitStack) -> Traces | None:
-        """Create the trace exporter if one is configured."""
-        setting = self._config.traces_by
-        if setting is None:
-            return None
-        try:
-            # The packages are optional, and need memory.
-            from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
-        except ImportError as error:
-            reason = f"needs packages that are not installed ({error})"
-            raise ConfigError(ConfigProblem(setting, reason, REMEDY_WITHOUT_PACKAGES)) from error
-        traces = Traces(self._database, self._clock, OtlpTracer(self._config.otlp_endpoint))
-        undo.push_async_callback(traces.stop)
-        return traces
 
     def _traced(self, app: gate.App) -> gate.App:
         return app if self._traces is None else Traceparents(app)
@@ -461,9 +440,3 @@ class Application:
     async def _stop_outbox(self) -> None:
         if self._outbox is not None:
             await self._outbox.stop()
-
-    async def _resolve(self, host: str) -> list[str]:
-        try:
-            return list(await self._resolver.resolve(host))
-        except ResolutionFailed:
-            return []

@@ -15,6 +15,8 @@ from uplift_server.delivery.ports import Clock, SingletonJobs
 from uplift_server.delivery.sending.http.client import Sender
 from uplift_server.delivery.sending.http.resolver import Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
+from uplift_server.delivery.tracing import Traces
+from uplift_server.observe.trace_records import REMEDY_WITHOUT_PACKAGES
 from uplift_server.store.contract import Database
 from uplift_server.store.sqlite import SqliteDatabase
 
@@ -72,6 +74,20 @@ def outbox(
         public_url=public_url,
         link_key=link_key,
     )
+
+
+def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
+    """Create the trace exporter if one is configured. Raises ConfigError."""
+    setting = config.traces_by
+    if setting is None:
+        return None
+    try:
+        # The packages are optional, and need memory.
+        from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
+    except ImportError as error:
+        reason = f"needs packages that are not installed ({error})"
+        raise ConfigError(ConfigProblem(setting, reason, REMEDY_WITHOUT_PACKAGES)) from error
+    return Traces(database, clock, OtlpTracer(config.otlp_endpoint))
 
 
 def attempt_timeouts(config: Config) -> AttemptTimeouts:
