@@ -204,7 +204,7 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     conflicting = api.send(2, idempotency_key="k1")
     assert conflicting.status == 202
     wait_for(lambda: api.ok("GET", "/v1/rejected-events")["data"], "the conflict is rejected")
-    (rejected,) = api.ok("GET", "/v1/rejected-events")["data"]
+    (rejected,) = fleet.servers[0].api().ok("GET", "/v1/rejected-events")["data"]
     assert rejected["problem"]["code"] == "idempotency_conflict"
     assert first["id"] in rejected["problem"]["detail"]
     assert (rejected["idempotency_key"], rejected["type"], rejected["account"]) == ("k1", TYPE, account)

@@ -212,15 +212,15 @@ class StreamConsumer:
 
     def _check_accepted(self, event: _Event) -> bool:
         """Restore an event that the server has accepted. Return whether everything that it names is in the cache."""
+        account = self._cache.find_account(event.account)
+        event.account_seq = None if account is None else account.seq
         event.accepted = accepted = parse_accepted(event.message.data)
         event_id = None if accepted is None else parse_uuid(accepted.id)
         if accepted is None or event_id is None:
             raise ValueError("the message is not an accepted event")
-        account = self._cache.find_account(event.account)
         if account is None:
             event.rejection = self._published.unknown_account(event.account)
             return False
-        event.account_seq = account.seq
         event_type = self._cache.event_types_by_seq.get(accepted.type_number)
         if event_type is None:
             if self._is_fresh(event.message):
