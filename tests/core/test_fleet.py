@@ -130,6 +130,26 @@ def test_a_failing_database_is_not_also_slow() -> None:
     assert (found.code, found.next_step) == ("database_failing", "Check the disk.")
 
 
+def test_an_event_stream_that_fails_or_waits_is_critical() -> None:
+    found = only(replace(HEALTHY, has_stream=True, stream_problem="no leader", stream_oldest_at=1))
+    assert (found.code, found.severity) == ("stream_failing", Severity.CRITICAL)
+    assert "no leader" in found.next_step
+
+    waiting = replace(HEALTHY, has_stream=True, stream_events=1200, stream_oldest_at=NOW - 2 * MINUTE)
+    found = only(waiting)
+    assert (found.code, found.severity, found.since) == ("stream_late", Severity.CRITICAL, NOW - 2 * MINUTE)
+    assert "1,200 accepted events" in found.title
+    assert "2 min" in found.extent
+    assert fleet_problems(replace(waiting, stream_oldest_at=NOW - MINUTE)) == []
+
+
+@pytest.mark.parametrize("has_stream", [True, False])
+def test_without_the_database_events_are_accepted_only_through_a_stream(*, has_stream: bool) -> None:
+    found = only(replace(HEALTHY, has_stream=has_stream, database_problem="Check the disk."))
+    assert ("keeps accepted events" in found.extent) is has_stream
+    assert ("rejects events" in found.extent) is not has_stream
+
+
 @pytest.mark.parametrize(("attempts", "failures", "fails"), [(20, 2, True), (19, 19, False), (100, 5, False)])
 def test_attempts_that_fail_because_of_the_server_are_critical(attempts: int, failures: int, *, fails: bool) -> None:
     found = fleet_problems(replace(HEALTHY, attempts=attempts, own_failures=failures))

@@ -108,6 +108,7 @@ class OperatorOverview:
         engine, now = context.engine.counters, context.now()
         own_failures, attempts = engine.recent_own_failures.recent(sum(engine.attempts), now / 1000)
         sums = UNKNOWN if reading is None else reading.total()
+        stream = None if context.stream is None else context.stream.reading
         fleet = FleetState(
             now=now,
             failing=len(counts.failing_since),
@@ -126,6 +127,10 @@ class OperatorOverview:
             sends=not processes or any(each.delivers for each in processes),
             sending_stopped=load.stopped,
             database_problem=self._readiness.failure_cause(),
+            has_stream=context.stream is not None,
+            stream_problem=None if context.stream is None else context.stream.trouble(),
+            stream_events=0 if stream is None else stream.messages,
+            stream_oldest_at=None if stream is None else stream.oldest_at,
             commits=commits,
             commit_p99_ms=p99_ms,
             attempts=attempts,

@@ -103,6 +103,14 @@ class FleetState:
     """Whether this process has stopped because it cannot store outcomes."""
     database_problem: str | None = None
     """Why database reads or writes fail, and how to fix it."""
+    has_stream: bool = False
+    """Whether events are accepted through an event stream, also without the database."""
+    stream_problem: str | None = None
+    """Why the event stream cannot be used."""
+    stream_events: int = 0
+    """Events in the stream that are not in the database yet."""
+    stream_oldest_at: int | None = None
+    """When the oldest of them was accepted."""
     commits: int = 0
     """Commits of this process in the last minutes."""
     commit_p99_ms: float = 0
@@ -138,7 +146,14 @@ class FleetProblem(NamedTuple):
 
 def fleet_problems(state: FleetState) -> list[FleetProblem]:
     """Return the problems, worst first. Without problems, deliveries are on time and no endpoint is failing."""
-    found = [*_stopped(state), *_database(state), *_endpoints(state), *_late(state), *_egress(state)]
+    found = [
+        *_stopped(state),
+        *_stream(state),
+        *_database(state),
+        *_endpoints(state),
+        *_late(state),
+        *_egress(state),
+    ]
     return sorted(found, key=lambda each: each.severity is not Severity.CRITICAL)
 
 
@@ -177,13 +192,35 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
         )
 
 
+def _stream(state: FleetState) -> Iterator[FleetProblem]:
+    if state.stream_problem is not None:
+        yield FleetProblem(
+            "stream_failing",
+            Severity.CRITICAL,
+            "The event stream cannot be used",
+            "The server rejects events. Their senders must repeat the requests.",
+            f"Check the NATS servers with uplift-server doctor: {state.stream_problem}.",
+        )
+    elif state.stream_oldest_at is not None and state.now - state.stream_oldest_at > LATE_MS:
+        yield FleetProblem(
+            "stream_late",
+            Severity.CRITICAL,
+            f"{counted(state.stream_events, 'accepted event')} not in the database yet",
+            f"The oldest has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
+            "Check the database, and that a worker with UPLIFT_NATS_URL is running.",
+            state.stream_oldest_at,
+        )
+
+
 def _database(state: FleetState) -> Iterator[FleetProblem]:
     if state.database_problem is not None:
         yield FleetProblem(
             "database_failing",
             Severity.CRITICAL,
             "The database does not work",
-            "The server rejects events, or cannot store the results of attempts.",
+            "The event stream keeps accepted events. The server cannot store the results of attempts."
+            if state.has_stream
+            else "The server rejects events, or cannot store the results of attempts.",
             state.database_problem,
         )
     elif state.commits >= COMMITS_MIN and state.commit_p99_ms >= SLOW_COMMIT_MS:
