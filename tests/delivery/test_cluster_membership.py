@@ -13,6 +13,7 @@ from uplift_server.core.lifecycle import Status
 from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.delivery.cluster.state import ClusterState
 from uplift_server.delivery.health.monitor import HealthSettings
 from uplift_server.store import endpoints
 from uplift_server.store.records import EndpointState
@@ -209,6 +210,19 @@ async def test_singleton_jobs_move_when_their_process_dies(place: Place) -> None
         assert holders(SingletonJob.STATISTICS) == []
         await fleet.run_for(8 * SECOND)
         assert holders(SingletonJob.STATISTICS) == [0]
+
+
+async def test_a_process_leaves_a_job_that_it_cannot_do_to_others(place: Place) -> None:
+    job = SingletonJob.EVENT_STREAM
+    async with Fleet(place) as fleet:
+        await fleet_with_endpoints(fleet, peers=2, hosts=4)
+        [first] = [peer for peer in fleet.peers if peer.parts.jobs.holds(job)]
+        [second] = [peer for peer in fleet.peers if peer is not first]
+        assert isinstance(first.parts.jobs, ClusterState)
+        first.parts.jobs.set_possible(job, is_possible=False)
+        await fleet.run_for(10 * SECOND)
+        assert not first.parts.jobs.holds(job)
+        assert second.parts.jobs.holds(job)
 
 
 async def test_a_mass_failure_at_several_workers_is_notified_once(place: Place) -> None:

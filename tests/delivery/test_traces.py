@@ -144,6 +144,25 @@ async def test_attempts_wait_for_the_trace_context_of_another_process(place: Pla
         assert tracer.senders == [SENDER]
 
 
+async def test_the_trace_context_of_an_event_in_the_stream_is_stored_with_the_event(place: Place) -> None:
+    async with World(place) as world:
+        await world.endpoint("one.test")
+        tracer = Recorder()
+        accepting, storing, sending = (Traces(world.database, world.clock, tracer) for _ in range(3))
+        [stored] = await world.accept()
+        # Accepted through the event stream, the event has no number yet.
+        accepting.note_event(0, accepted(stored), SENT)
+        await accepting.export()
+        storing.note_sender(stored.seq, stored.id, SENT)
+        storing.note_sender(stored.seq, stored.id, "nonsense")
+        await storing.export()
+        sending.note_attempts(world.lines)
+        await sending.export(at_once=True)
+
+        assert [event.id for event in tracer.events] == [stored.id]
+        assert tracer.senders == [SENDER]
+
+
 async def test_queues_and_the_cache_are_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "QUEUE_MAX", 3)
     monkeypatch.setattr(tracing, "KNOWN_MAX", 2)

@@ -290,12 +290,17 @@ def test_without_nats_events_get_503_until_it_returns(fleet: Fleet, nats_server:
         response = api.send(1, idempotency_key="n1")
         assert response.status == 503
         assert time.monotonic() - began < 6
+        assert (
+            api("POST", "/v1/events/batch", {"events": [json.loads(body(2, idempotency_key="n2"))] * 9}).status == 503
+        )
         wait_for(lambda: api_server.api()("GET", "/readyz").status == 503, "the process is not ready")
         assert "stream" in api_server.api()("GET", "/readyz").json["detail"]
         wait_for(lambda: "uplift_stream_up 0" in api_server.api()("GET", "/metrics").body.decode(), "the metric is 0")
+        assert "stream_failing" in [each["code"] for each in api_server.api().ok("GET", "/v1/fleet")["problems"]]
         # The rest of the API and the workers need only the database.
         assert api.ok("GET", "/v1/events")["data"] is not None
-        assert worker.api()("GET", "/readyz").status == 200
+        assert worker.stop() == 0
+        worker.start()
     finally:
         nats_server.restart(0)
     wait_for(lambda: api.send(1, idempotency_key="n1").status == 202, "events are accepted again")

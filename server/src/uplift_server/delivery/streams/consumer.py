@@ -282,8 +282,9 @@ class StreamConsumer:
         assert draft is not None
         if isinstance(result, list):
             event.is_done = True
-            if self._traces is not None and event.accepted is not None and event.accepted.traceparent is not None:
-                self._traces.note_sender(result[0].seq, result[0].id, event.accepted.traceparent)
+            traceparent = None if event.accepted is None else event.accepted.traceparent
+            if self._traces is not None and traceparent is not None and not result[0].duplicate:
+                self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and not _chose_id(event):
                 # Only this event can have the ID. It is stored, and was changed since: erased, for example.

@@ -292,6 +292,8 @@ class StreamIngest:
             now = self._clock.now_ms()
             late = []
             for publication in list(self._unacknowledged.values()):
+                if publication.token not in self._unacknowledged:
+                    continue  # Its request has just failed.
                 if publication.request.accepted_at <= now - COMMIT_TIMEOUT_MS:
                     self._fail(publication.request, Rejection.STREAM, "the event stream does not respond")
                 elif publication.sent_at is not None and publication.sent_at <= now - RESEND_AFTER_MS:
