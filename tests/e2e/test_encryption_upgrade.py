@@ -67,8 +67,9 @@ LATER_TABLES = (
     "operational_events",
     "failed_deliveries",
     "rejected_events",
+    "identities",
 )
-LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid", "deliveries_ordered")
+LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid", "deliveries_ordered", "invitations_by_email")
 LATER_COLUMNS = {
     "accounts": ("uid", "metadata"),
     "api_keys": ("expires_at",),
@@ -91,7 +92,7 @@ LATER_COLUMNS = {
     ),
     "events": ("object_id", "erased_at", "ordering_key"),
     "deliveries": ("order_group",),
-    "sessions": ("reader_key_digest",),
+    "sessions": ("reader_key_digest", "subject", "operator_name", "id_token"),
     "links": ("reader_key_digest",),
     "replays": ("outcomes", "status_codes", "object_id", "batch_id", "missing_type_seqs"),
 }
