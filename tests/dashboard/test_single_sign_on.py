@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.dashboard.browsing import WAIT_MS
+from tests.dashboard.page_checks import check_page
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server, serving
 from tests.node_packages import installed
@@ -264,6 +265,24 @@ def test_an_operator_signs_in_and_confirms_with_a_certified_provider(certified: 
     visitor.get_by_role("link", name="Sign in again").click()
     enter_credentials(visitor, "olga")
     expect(visitor).to_have_url(f"{certified.url}/operator/system")
+
+
+def test_the_pages_of_single_sign_on_are_accessible(certified: Server, visitor: Page) -> None:
+    account = invite(certified, "ann@example.com")
+    visitor.goto("/sign-in")
+    check_page(visitor, "sign-in-single-sign-on")
+    enter(visitor, "ann", "/you")
+    consent(visitor)
+    expect(visitor.get_by_role("heading", name="Single sign-on")).to_be_visible()
+    check_page(visitor, "you-single-sign-on")
+    visitor.goto(f"/confirm?next=/accounts/{account}/overview")
+    check_page(visitor, "confirm-single-sign-on")
+    # The sign-out page leads to the provider by itself, unless the response has no content.
+    visitor.route("**/session/end?*", lambda route: route.fulfill(status=204))
+    visitor.goto(f"/accounts/{account}/overview")
+    visitor.get_by_role("button", name="Sign out").click()
+    expect(visitor.get_by_role("link", name="Continue to your identity provider")).to_be_visible()
+    check_page(visitor, "sign-out")
 
 
 def test_a_certified_provider_rejects_and_is_rejected(certified: Server, visitor: Page) -> None:

@@ -35,11 +35,8 @@ sessions = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
     sa.Column("person_seq", sa.BigInteger, comment="NULL for operators"),
     sa.Column("account_seq", sa.BigInteger, comment="for portal links: the only account that it shows"),
-    sa.Column(
-        "key_digest",
-        sa.LargeBinary(32),
-        comment="for operators: digest of the key whose revocation ends it, or of the settings of single sign-on",
-    ),
+    # After single sign-on, it is the digest of the settings that make the person an operator.
+    sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key whose revocation ends it"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("seen_at", sa.BigInteger, nullable=False, comment="last use, rounded to the hour"),
     sa.Column("confirmed_at", sa.BigInteger, comment="time of the last password entry"),
