@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from tests.dashboard.visitors import Guest, member
 from tests.e2e.harness import TYPE, Server, deliveries_of, settled, wait_for
+from tests.rejected_events import reject
 
 STATE_PATHS = (
     "/v1/accounts/{account}/keys",
@@ -37,6 +38,7 @@ class FullAccount:
         erasures = f"/v1/accounts/{self.id}/erasures"
         erasure = self.api.ok("POST", erasures, {"event_ids": [str(uuid4())]})["id"]
         wait_for(lambda: self.api.ok("GET", f"{erasures}/{erasure}")["completed_at"], "the erasure is completed")
+        reject(server.place, self.id, event_id="0197f0c2")
         key = self.api.ok("POST", f"/v1/accounts/{self.id}/keys", {"name": "own"})
         member(server, self.id, "member", f"walked@{self.id[4:]}.example")
         people = f"/v1/accounts/{self.id}/members"

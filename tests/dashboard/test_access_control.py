@@ -41,6 +41,7 @@ PAGE_PERMISSIONS: Mapping[str, Scope | Right | None] = {
     "/search": None,
     "/events": Scope.EVENTS_READ,
     "/events/{event}": Scope.EVENTS_READ,
+    "/rejected-events": Scope.EVENTS_READ,
     "/deliveries": Scope.DELIVERIES_READ,
     "/deliveries/resend": Scope.DELIVERIES_WRITE,
     "/deliveries/{delivery}": Scope.DELIVERIES_READ,

@@ -16,6 +16,7 @@ from tests.dashboard.routes import parameters, path_with_ids
 from tests.dashboard.visitors import Guest
 from tests.e2e.harness import Server, deliveries_of, settled
 from tests.e2e.receiving import Receiver, respond
+from tests.rejected_events import PROBLEM, reject
 
 from uplift_server.dashboard.app import PAGES
 from uplift_server.dashboard.routes import Door, Page
@@ -54,6 +55,10 @@ def full_account(server: Server, shared_receiver: Receiver) -> FullAccount:
     server.api().ok("POST", people, {"email": f"{'long' * 12}@{full_account.id[4:]}.example", "role": "member"})
     full_account.api.ok("POST", keys, {"name": LONG_TEXT[:100]})
     shared_receiver.url(path, respond(500))
+    long = dict.fromkeys(("subject", "event_type", "event_id", "idempotency_key"), LONG_TEXT)
+    error = {"field": LONG_TEXT, "code": "unknown_field", "message": LONG_TEXT}
+    reject(server.place, full_account.id, problem={**PROBLEM, "errors": [error]}, **long)
+    reject(server.place, None, problem={**PROBLEM, "errors": [], "detail": LONG_TEXT})
     full_account.ids["event"] = full_account.api.send(1).json["id"]
     [failed] = deliveries_of(full_account.api, full_account.ids["event"])
     full_account.ids["delivery"] = failed["id"]

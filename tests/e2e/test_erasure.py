@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.dashboard.visitors import operator
+from tests.rejected_events import PROBLEM, reject
 
 from .harness import OPERATOR_KEY, PROGRAM, TYPE, Api, Server, deliveries_of, serving, wait_for
 from .listening import Listening, developer_environment
@@ -76,6 +77,10 @@ def test_an_erased_person_is_nowhere(tmp_path: Path, receiver: Receiver, start: 
         filters = {"object_id": OBJECT_ID, "status": ["delivered"]}
         resent = api.ok("POST", "/v1/deliveries/resend", filters)
         assert resent["replays"]
+        wrong = {"field": "data.object.name", "code": "schema_mismatch", "message": f"{NAME!r} is too long."}
+        for key in (f"{OBJECT_ID}-0", f"{OBJECT_ID}-9"):
+            problem = {**PROBLEM, "errors": [wrong]}
+            reject(server.place, account, idempotency_key=key, event_id=OBJECT_ID, problem=problem)
         contents = server.place.contents()
         assert NAME.encode() in contents
         assert OBJECT_ID.encode() in contents
@@ -119,6 +124,7 @@ def test_an_erased_person_is_nowhere(tmp_path: Path, receiver: Receiver, start: 
         own = f"/accounts/{account}"
         [delivery, *_] = deliveries_of(api, events[0])
         pages = ["overview", "events", "deliveries", "replays", "endpoints", "settings/audit-log", "settings/erasures",
+                 "rejected-events",
                  f"events/{events[0]}", f"deliveries/{delivery['id']}", f"settings/erasures/{receipt['id']}",
                  f"endpoints/{endpoints['moved']}", f"replays/{resent['replays'][0]['id']}"]  # fmt: skip
         for page in [*(f"{own}/{each}" for each in pages), f"/operator/trace?id={events[0]}", "/operator/mail"]:
@@ -126,7 +132,7 @@ def test_an_erased_person_is_nowhere(tmp_path: Path, receiver: Receiver, start: 
             assert response.status == 200, page
             shown[page] = response.html.encode()
         for call in ("/v1/events", "/v1/deliveries", "/v1/replays", "/v1/endpoints", "/v1/audit-log", path,
-                     f"/v1/events/{events[0]}/explain", "/metrics"):  # fmt: skip
+                     "/v1/rejected-events", f"/v1/events/{events[0]}/explain", "/metrics"):  # fmt: skip
             shown[call] = server.api(account=account)("GET", call).body
         if server.place.file is not None:
             copy = tmp_path / "copy.db"

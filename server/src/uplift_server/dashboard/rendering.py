@@ -116,6 +116,7 @@ def _environment() -> Environment:
         "key_id": lambda value: ids.prefixed(ids.KEY, value),
         "delivery_id": lambda delivery: ids.delivery_id(delivery.event_id, delivery.endpoint_id),
         "erasure_id": lambda value: ids.prefixed(ids.ERASURE, value),
+        "rejected_event_id": lambda value: ids.prefixed(ids.REJECTED_EVENT, value),
         "replay_id": lambda value: ids.prefixed(ids.REPLAY, value),
     }
     environment.globals |= {"asset": url_of, "version": __version__, "charts": charts}

@@ -60,7 +60,7 @@ SHOWN: Final = "shown"
 """Query parameter with the ID of the object whose secret a page shows."""
 OPERATOR: Final = "operator"
 """The value of `needs` for calls that only operators can make."""
-SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "replays"})
+SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "rejected-events", "replays"})
 """The nouns whose commands `uplift-server` also has, with the option `--account`."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 

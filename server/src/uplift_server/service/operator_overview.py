@@ -18,6 +18,7 @@ from uplift_server.core.operations.fleet import (
     fleet_problems,
 )
 from uplift_server.core.operations.severity import Severity, worst
+from uplift_server.core.operations.statistics import HOUR_MS
 from uplift_server.core.people.audit import without_query
 from uplift_server.core.scheduling.waiting import HeldUpBy
 from uplift_server.delivery.endpoint_cache import LiveEndpoint
@@ -28,7 +29,8 @@ from uplift_server.service.failure_causes import FailureCause, failure_cause
 from uplift_server.service.principals import Caller
 from uplift_server.service.readiness import Readiness
 from uplift_server.service.replays import Replays, ShownReplay
-from uplift_server.store import backlog, replays
+from uplift_server.store import backlog, rejected_events, replays
+from uplift_server.store.contract import Transaction
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
@@ -58,6 +60,8 @@ class OverviewState:
     """Endpoints by state, and enabled ones by health."""
     rejected_rows: int
     """Rows that the database has rejected since this process started."""
+    rejected_events: int | None
+    """Rejected events of the last 24 hours. None if no rejected events are stored."""
 
     @property
     def severity(self) -> Severity:
@@ -149,6 +153,7 @@ class OperatorOverview:
             len(context.cache.accounts),
             counts.states,
             sum(engine.set_aside),
+            await context.database.read(lambda c: _rejected_events(c, now)),
         )
 
     async def _count(self, reading: Reading | None) -> _Counts:
@@ -205,6 +210,12 @@ class OperatorOverview:
             waiting.pending or 0,
             due_at,
         )
+
+
+def _rejected_events(connection: Transaction, now: int) -> int | None:
+    if not rejected_events.has_any(connection, None):
+        return None
+    return rejected_events.count_since(connection, now - 24 * HOUR_MS)
 
 
 def _cause_groups(groups: Mapping[FailureCause, _Group]) -> list[CauseGroup]:

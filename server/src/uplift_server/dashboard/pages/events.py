@@ -38,8 +38,8 @@ async def listed(visit: Visit) -> Response:
     try:
         page = await visit.services.events.page(visit.caller, wanted, visit.listing(), problems=problems)
     except Invalid as error:
-        return _list(visit, wanted, _NONE, problems=error.problems)
-    return _list(visit, wanted, page)
+        return await _list(visit, wanted, _NONE, problems=error.problems)
+    return await _list(visit, wanted, page)
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
@@ -52,14 +52,14 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
             f"Enter at least the first {ids.UUID_BEGINNING_CHARACTERS_MIN} hexadecimal digits of an event ID,"
             " or the complete ID of a delivery, endpoint or replay."
         )
-        return _list(visit, wanted, _NONE, problems=[Problem("id", "id_invalid", text)])
+        return await _list(visit, wanted, _NONE, problems=[Problem("id", "id_invalid", text)])
     found = await visit.services.events.starting_with(visit.caller, beginning, limit=PAGE_ITEMS)
     if len(found) == 1:
         return visit.leave(visit.path("events", ids.uuid_text(found[0].id)))
-    return _list(visit, wanted, Page(found, None))
+    return await _list(visit, wanted, Page(found, None))
 
 
-def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
+async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
     # The filter can name a deleted event type.
     types += [name for name in wanted.type if name not in types]
@@ -78,6 +78,7 @@ def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequ
             created_before=format_optional_timestamp(wanted.created_before),
             test=None if wanted.test is None else str(wanted.test).lower(),
         ),
+        "has_rejected": await visit.services.rejected_events.any_of_account(visit.caller),
         "is_first": visit.query.optional("cursor") is None,
     }
     return visit.refuse(_LIST, problems, **context) if problems else visit.render(_LIST, **context)
