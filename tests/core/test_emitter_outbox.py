@@ -7,6 +7,7 @@ from uplift_server.core.events.emitter_outbox import (
     BatchRejection,
     OutboxRow,
     batch_body,
+    blocked,
     in_order,
     oversized,
     rejected,
@@ -33,6 +34,14 @@ def test_a_locked_row_holds_only_later_rows_with_its_key() -> None:
 
     found = [each.id for each in in_order(rows)]
     assert found == ["first", "same key of another account", "other key", "without a key"]
+
+
+def test_a_row_that_waits_for_a_rejected_row_is_blocked() -> None:
+    waiting = ROW._replace(id="waiting", ordering_key="a", waits_for="rejected")
+    changing = waiting._replace(id="changing", is_locked=False)
+
+    assert in_order([waiting, changing, ROW]) == [ROW]
+    assert blocked([waiting, changing, ROW]) == [waiting]
 
 
 def test_a_batch_contains_the_data_unchanged_and_only_the_given_fields() -> None:

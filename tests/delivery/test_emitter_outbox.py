@@ -19,6 +19,7 @@ from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, OUTBOX_BATCH_BYTES_M
 from uplift_server.core.problems import Problem
 from uplift_server.delivery.emitter_outbox import OutboxReader, ServerUnavailable
 from uplift_server.store.errors import Misaddressed, Unavailable
+from uplift_server.store.postgres import emitter_outbox
 from uplift_server.store.postgres.emitter_outbox import SQL, EmitterOutbox
 
 WITHIN_SECONDS = 20
@@ -168,7 +169,8 @@ async def test_a_rejected_row_holds_only_its_key_until_it_is_corrected(
         "code": "validation_failed",
         "errors": [{"field": "data.n", "code": "minimum", "message": "Too small."}],
     }
-    assert [row["rejected_at"] for row in rest] == [None, None]
+    assert [(row["rejected_at"], str(row["waits_for"])) for row in rest] == [(None, wrong), (None, wrong)]
+    assert (await outbox.status())[:3] == (0, 2, 2)
 
     await emitter.execute("UPDATE uplift_outbox SET data = '{\"n\": 1}', rejected_at = NULL WHERE id = $1", first["id"])
     await emitter.execute("DELETE FROM uplift_outbox WHERE id = $1", second["id"])
@@ -188,6 +190,32 @@ async def test_an_expired_rejected_row_does_not_hold_its_key(
 
     assert server.numbers == [2]
     assert [row["rejected_at"] is not None for row in await rows(emitter)] == [True]
+
+
+async def test_rows_behind_a_rejected_row_follow_when_it_is_deleted_or_expires(
+    emitter: asyncpg.Connection, outbox: EmitterOutbox, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small limits, so that the reader needs several turns.
+    monkeypatch.setattr(emitter_outbox, "OUTBOX_AWAITED_MAX", 2)
+    monkeypatch.setattr(emitter_outbox, "OUTBOX_UNBLOCKED_MAX", 3)
+    server.wrong = lambda event: event["data"]["n"] < 0
+    wrong = [await number(emitter, -1, key=f"k{key}") for key in range(7)]
+    for n in range(70):
+        await number(emitter, n, key=f"k{n % 7}")
+    await drain(outbox, server)
+    assert server.numbers == []
+
+    for row in wrong[:5]:
+        await emitter.execute("DELETE FROM uplift_outbox WHERE id = $1::text::uuid", row)
+    await emitter.execute("UPDATE uplift_outbox SET expires_at = now() WHERE id = $1::text::uuid", wrong[5])
+    for n in range(70, 140):
+        await number(emitter, n, key=f"k{n % 7}")
+    await drain(outbox, server)
+
+    assert sorted(server.numbers) == [n for n in range(140) if n % 7 < 6]
+    for key in range(6):
+        assert [n for n in server.numbers if n % 7 == key] == [n for n in range(140) if n % 7 == key]
+    assert (await outbox.status())[:3] == (0, 20, 2)
 
 
 async def test_smaller_batches_find_a_row_that_a_rejection_does_not_name(
@@ -351,13 +379,13 @@ async def test_an_insert_wakes_the_reader(emitter: asyncpg.Connection, outbox: E
 
 
 async def test_the_status_counts_rows(emitter: asyncpg.Connection, outbox: EmitterOutbox) -> None:
-    assert await outbox.status() == (0, 0, 0)
+    assert await outbox.status() == (0, 0, 0, 0)
     await number(emitter, 1)
     await number(emitter, 2)
     await emitter.execute("UPDATE uplift_outbox SET rejected_at = now() WHERE data = '{\"n\": 1}'")
     await emitter.execute("UPDATE uplift_outbox SET created_at = now() - interval '90 s'")
-    waiting, rejected, oldest_seconds = await outbox.status()
-    assert (waiting, rejected) == (1, 1)
+    waiting, blocked, rejected, oldest_seconds = await outbox.status()
+    assert (waiting, blocked, rejected) == (1, 0, 1)
     assert 90 <= oldest_seconds < 90 + WITHIN_SECONDS
 
 

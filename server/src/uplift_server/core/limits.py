@@ -49,6 +49,10 @@ OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
 OUTBOX_BACKOFF_SECONDS_MAX = 10.0
+# How often the reader looks for rows that no longer wait for a rejected row, and what it does in one turn.
+OUTBOX_UNBLOCK_EVERY_SECONDS = 2.0
+OUTBOX_AWAITED_MAX = 5_000
+OUTBOX_UNBLOCKED_MAX = 1_000
 # Counts of the rows of an outbox stop at this number.
 OUTBOX_COUNTED_MAX = 10_000
 

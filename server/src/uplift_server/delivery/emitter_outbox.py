@@ -1,8 +1,8 @@
 """The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted ones.
 
 Each turn is one transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
-the server crashes, the rows are sent again with the same IDs. Only one reader has a turn at a time, so that no reader
-sends a row while another one still has an earlier row of the same ordering key.
+the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a time, so that no
+reader sends a row while another one still has an earlier row of the same ordering key.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from uplift_server.core.events.emitter_outbox import BatchRejection, batch_body, in_order, oversized, rejected
+from uplift_server.core.events.emitter_outbox import BatchRejection, batch_body, blocked, in_order, oversized, rejected
 from uplift_server.core.limits import (
     OUTBOX_BACKOFF_SECONDS_MAX,
     OUTBOX_BACKOFF_SECONDS_MIN,
@@ -22,9 +22,10 @@ from uplift_server.core.limits import (
     OUTBOX_BATCH_ROWS_MAX,
     OUTBOX_POLL_SECONDS_MAX,
     OUTBOX_POLL_SECONDS_MIN,
+    OUTBOX_UNBLOCK_EVERY_SECONDS,
 )
 from uplift_server.store.errors import Misaddressed, Unavailable
-from uplift_server.store.postgres.emitter_outbox import EmitterOutbox
+from uplift_server.store.postgres.emitter_outbox import EmitterOutbox, Turn
 
 STATUS_EVERY_SECONDS: Final = 60.0
 """How often the reader logs the state of the outbox."""
@@ -70,6 +71,8 @@ class OutboxReader:
         """The failing system, once its failure is in the log."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
+        self._unblock_at = 0.0
+        self._unblock_from: str | None = None
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
         outbox.listen(self._changed.set)
@@ -108,7 +111,12 @@ class OutboxReader:
         async with self._outbox.turn() as turn:
             if turn is None:
                 return _Turn(is_own=False)
+            has_more = await self._unblock(turn)
             page = await turn.take(self._rows_max, OUTBOX_BATCH_BYTES_MAX)
+            waiting = blocked(page.rows)
+            if waiting:
+                await turn.block(waiting)
+            has_more |= bool(waiting)
             rows = in_order(page.rows)
             problems = dict(oversized(rows))
             if rows and not problems:
@@ -116,14 +124,24 @@ class OutboxReader:
                 if rejection is None:
                     await turn.delete([row.id for row in rows])
                     self._rows_max = min(self._rows_max * 2, OUTBOX_BATCH_ROWS_MAX)
-                    return _Turn(sent=len(rows), has_more=page.has_more)
+                    return _Turn(sent=len(rows), has_more=has_more or page.has_more)
                 problems |= rejected(rows, rejection)
                 if not problems:
                     self._rows_max = len(rows) // 2
                     return _Turn(has_more=True)
             if problems:
                 await turn.reject(problems)
-            return _Turn(rejected=len(problems), has_more=bool(problems))
+            return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
+
+    async def _unblock(self, turn: Turn) -> bool:
+        """Unblock rows from time to time. Return whether there is more to do."""
+        if time.monotonic() < self._unblock_at:
+            return False
+        self._unblock_from = await turn.unblock(self._unblock_from)
+        if self._unblock_from is not None:
+            return True
+        self._unblock_at = time.monotonic() + OUTBOX_UNBLOCK_EVERY_SECONDS
+        return False
 
     def _note(self, turn: _Turn) -> None:
         """Count a completed turn."""
@@ -160,6 +178,7 @@ class OutboxReader:
             "outbox status",
             sent=self.sent,
             waiting=status.waiting,
+            blocked=status.blocked,
             rejected=status.rejected,
             oldest_seconds=round(status.oldest_seconds, 1),
         )

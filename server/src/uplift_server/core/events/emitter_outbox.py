@@ -29,6 +29,8 @@ class OutboxRow(NamedTuple):
     expires_at: str | None
     is_locked: bool = True
     """Whether this reader holds the lock of the row. If not, someone is changing the row."""
+    waits_for: str | None = None
+    """The ID of a rejected row with the same key that this row must wait for."""
 
 
 class BatchRejection(NamedTuple):
@@ -41,16 +43,21 @@ class BatchRejection(NamedTuple):
 
 
 def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return the locked rows, without the rows that must wait for an earlier row with the same ordering key."""
+    """Return the rows to send: no row that must wait for an earlier row with the same ordering key."""
     held: set[tuple[str | None, str]] = set()
     found: list[OutboxRow] = []
     for row in rows:
         key = None if row.ordering_key is None else (row.account, row.ordering_key)
-        if row.is_locked and key not in held:
+        if row.is_locked and row.waits_for is None and key not in held:
             found.append(row)
         elif key is not None:
             held.add(key)
     return found
+
+
+def blocked(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    """Return the locked rows that must wait for a rejected row."""
+    return [row for row in rows if row.is_locked and row.waits_for is not None]
 
 
 def batch_body(rows: Sequence[OutboxRow]) -> bytes:

@@ -8,11 +8,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from uplift_server.core.events.emitter_outbox import OutboxRow
-from uplift_server.core.limits import EVENT_DATA_BYTES_MAX, OUTBOX_COUNTED_MAX
+from uplift_server.core.limits import (
+    EVENT_DATA_BYTES_MAX,
+    OUTBOX_AWAITED_MAX,
+    OUTBOX_COUNTED_MAX,
+    OUTBOX_UNBLOCKED_MAX,
+)
 from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, driver_error, store_error
 
 CHANNEL: Final = "uplift_outbox"
+_FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 _KEY_LOCKS: Final = 1970302568
 """The class of the advisory locks that the trigger takes for ordering keys."""
 _READER_LOCK: Final = (1970302569, 0)
@@ -23,6 +29,9 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # If the database crashes, it may restore deleted rows. The server recognizes their IDs.
     "synchronous_commit": "off",
+    # The statistics of a queue are often outdated. The oldest rows must come from the index in its order.
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "on",
 }
 
 SQL: Final = f"""\
@@ -38,12 +47,15 @@ CREATE TABLE IF NOT EXISTS uplift_outbox (
     created_at timestamptz NOT NULL DEFAULT now(),
     position bigint NOT NULL,
     rejected_at timestamptz,
-    problem jsonb
+    problem jsonb,
+    waits_for uuid
 );
 CREATE SEQUENCE IF NOT EXISTS uplift_outbox_position OWNED BY uplift_outbox.position;
-CREATE INDEX IF NOT EXISTS uplift_outbox_waiting ON uplift_outbox (position) WHERE rejected_at IS NULL;
+CREATE INDEX IF NOT EXISTS uplift_outbox_waiting ON uplift_outbox (position)
+    WHERE rejected_at IS NULL AND waits_for IS NULL;
 CREATE INDEX IF NOT EXISTS uplift_outbox_rejected ON uplift_outbox (account, ordering_key, position)
-    WHERE rejected_at IS NOT NULL;
+    WHERE rejected_at IS NOT NULL OR waits_for IS NOT NULL;
+CREATE INDEX IF NOT EXISTS uplift_outbox_blocked ON uplift_outbox (waits_for, position) WHERE waits_for IS NOT NULL;
 
 -- Numbers the rows. Transactions with the same account and ordering key insert one after another: each one waits until
 -- the previous one ends. The positions of a key are therefore in the order of the commits.
@@ -70,37 +82,68 @@ CREATE OR REPLACE TRIGGER uplift_outbox_notify AFTER INSERT ON uplift_outbox
 -- Privileges of your service, and of the reader (the user of --source-url):
 -- GRANT INSERT ON uplift_outbox TO my_service;
 -- GRANT USAGE ON SEQUENCE uplift_outbox_position TO my_service;
--- GRANT SELECT, DELETE, UPDATE (rejected_at, problem) ON uplift_outbox TO my_reader;
+-- GRANT SELECT, DELETE, UPDATE (rejected_at, problem, waits_for) ON uplift_outbox TO my_reader;
 """
 
-# A row waits for a rejected row of its key, unless that row has expired and will never be sent.
-# The join locks at most one page. It does not wait for rows that someone is changing.
+# `waits_for` is the rejected row of the same key that a row must wait for, or that an earlier row waits for. A rejected
+# row that has expired is never sent, so no row waits for it. The join does not wait for rows that someone is changing.
 _TAKE: Final = """
 WITH page AS MATERIALIZED (
-    SELECT id, position, account, ordering_key FROM uplift_outbox AS waiting
-    WHERE rejected_at IS NULL AND NOT EXISTS (
-        SELECT FROM uplift_outbox AS earlier
-        WHERE earlier.rejected_at IS NOT NULL AND earlier.account = waiting.account
-        AND earlier.ordering_key = waiting.ordering_key AND earlier.position < waiting.position
-        AND (earlier.expires_at IS NULL OR earlier.expires_at > now())
-    )
-    ORDER BY position LIMIT $1
+    SELECT id, position, account, ordering_key, (
+        SELECT coalesce(earlier.waits_for, earlier.id) FROM uplift_outbox AS earlier
+        WHERE (earlier.rejected_at IS NOT NULL OR earlier.waits_for IS NOT NULL)
+        AND earlier.account = waiting.account AND earlier.ordering_key = waiting.ordering_key
+        AND earlier.position < waiting.position
+        AND (earlier.waits_for IS NOT NULL OR earlier.expires_at IS NULL OR earlier.expires_at > now())
+        ORDER BY earlier.position LIMIT 1
+    ) AS waits_for
+    FROM uplift_outbox AS waiting WHERE rejected_at IS NULL AND waits_for IS NULL ORDER BY position LIMIT $1
 ), locked AS MATERIALIZED (
-    SELECT stored.id, stored.account, stored.ordering_key, stored.type, stored.data::text AS data,
+    SELECT stored.id, stored.account, stored.ordering_key, stored.type,
+        CASE WHEN page.waits_for IS NULL THEN stored.data::text END AS data,
         to_char(stored.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS expires_at
     FROM page JOIN uplift_outbox AS stored USING (id)
     FOR UPDATE OF stored SKIP LOCKED
 ), measured AS (
-    SELECT page.id::text, page.position, locked.id IS NOT NULL AS is_locked, locked.type, locked.data,
+    SELECT page.id, page.position, page.waits_for, locked.id IS NOT NULL AS is_locked, locked.type, locked.data,
         locked.expires_at, coalesce(locked.account, page.account) AS account,
         CASE WHEN locked.id IS NULL THEN page.ordering_key ELSE locked.ordering_key END AS ordering_key,
         row_number() OVER (ORDER BY page.position) AS number, count(*) OVER () AS found,
         sum(octet_length(locked.data)) OVER (ORDER BY page.position) AS bytes
     FROM page LEFT JOIN locked USING (id)
 )
-SELECT id, account, type, CASE WHEN octet_length(data) <= $3 THEN data END AS data, ordering_key, expires_at, is_locked,
-    found
+SELECT id::text, account, type, CASE WHEN octet_length(data) <= $3 THEN data END AS data, ordering_key, expires_at,
+    is_locked, waits_for::text, found
 FROM measured WHERE number = 1 OR coalesce(bytes, 0) <= $2 ORDER BY position
+"""
+_BLOCK: Final = """
+UPDATE uplift_outbox AS stored SET waits_for = blocked.waits_for
+FROM unnest($1::text[]::uuid[], $2::text[]::uuid[]) AS blocked (id, waits_for) WHERE stored.id = blocked.id
+"""
+# The next $2 rows after $1 that other rows wait for, and those of them that are no longer rejected.
+_AWAITED: Final = """
+WITH RECURSIVE awaited (id) AS (
+    (SELECT waits_for FROM uplift_outbox WHERE waits_for > $1::text::uuid ORDER BY waits_for LIMIT 1)
+    UNION ALL
+    SELECT (SELECT waits_for FROM uplift_outbox WHERE waits_for > awaited.id ORDER BY waits_for LIMIT 1)
+    FROM awaited WHERE awaited.id IS NOT NULL
+), found AS (
+    SELECT id, EXISTS (
+        SELECT FROM uplift_outbox AS stored
+        WHERE stored.id = awaited.id AND rejected_at IS NOT NULL AND (expires_at IS NULL OR expires_at > now())
+    ) AS is_rejected
+    FROM awaited WHERE id IS NOT NULL LIMIT $2
+)
+SELECT count(*), max(id::text), coalesce(array_agg(id::text) FILTER (WHERE NOT is_rejected), '{}') FROM found
+"""
+# Unblocks the first rows that wait for each of the rows $1. A row behind one that still waits is blocked again.
+_UNBLOCK: Final = """
+WITH unblocked AS MATERIALIZED (
+    SELECT waiting.id FROM unnest($1::text[]::uuid[]) AS awaited (id) CROSS JOIN LATERAL (
+        SELECT id FROM uplift_outbox WHERE waits_for = awaited.id ORDER BY position LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS waiting LIMIT $2
+)
+UPDATE uplift_outbox AS stored SET waits_for = NULL FROM unblocked WHERE stored.id = unblocked.id
 """
 _DELETE: Final = "DELETE FROM uplift_outbox WHERE id = ANY($1::text[]::uuid[])"
 _REJECT: Final = """
@@ -108,10 +151,13 @@ UPDATE uplift_outbox AS stored SET rejected_at = clock_timestamp(), problem = wr
 FROM unnest($1::text[]::uuid[], $2::text[]) AS wrong (id, problem) WHERE stored.id = wrong.id
 """
 _STATUS: Final = """
-SELECT (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NULL LIMIT $1) AS few),
-    (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NOT NULL LIMIT $1) AS few),
+SELECT
+    (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NULL AND waits_for IS NULL LIMIT $1) AS few),
+    (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE waits_for IS NOT NULL LIMIT $1) AS few),
+    (SELECT count(*) FROM (SELECT FROM uplift_outbox WHERE rejected_at IS NOT NULL
+        AND (rejected_at IS NOT NULL OR waits_for IS NOT NULL) LIMIT $1) AS few),
     coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM uplift_outbox
-        WHERE rejected_at IS NULL ORDER BY position LIMIT 1), 0)
+        WHERE rejected_at IS NULL AND waits_for IS NULL ORDER BY position LIMIT 1), 0)
 """
 _NO_TABLE: Final = ("42P01", "42703", "42883")
 """SQLSTATEs of a missing table, column or function."""
@@ -127,9 +173,11 @@ class Page(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """Counts of rows, at most OUTBOX_COUNTED_MAX, and the age of the oldest row to send."""
+    """Counts of rows, at most OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
 
     waiting: int
+    blocked: int
+    """Rows that wait for a rejected row with their key."""
     rejected: int
     oldest_seconds: float
 
@@ -141,7 +189,7 @@ class Turn:
         self._raw = raw
 
     async def take(self, rows_max: int, bytes_max: int) -> Page:
-        """Lock the oldest rows. The first one may exceed `bytes_max`."""
+        """Lock the oldest waiting rows. The first one may exceed `bytes_max`."""
         found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
         count = found[0]["found"] if found else 0
         return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))
@@ -149,6 +197,23 @@ class Turn:
     async def delete(self, ids: Sequence[str]) -> None:
         """Delete rows whose events the server has accepted."""
         await self._raw.execute(_DELETE, ids)
+
+    async def block(self, rows: Sequence[OutboxRow]) -> None:
+        """Let rows wait for their rejected rows, so that the next turns do not take them."""
+        await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
+
+    async def unblock(self, after: str | None) -> str | None:
+        """Let rows no longer wait for corrected, deleted or expired rows. Repeat this regularly.
+
+        One call looks at some of the awaited rows. It returns the ID to continue after, or None at the end.
+        """
+        start = _FIRST_ID if after is None else after
+        [(count, last, free)] = await self._raw.fetch(_AWAITED, start, OUTBOX_AWAITED_MAX)
+        if free:
+            done = await self._raw.execute(_UNBLOCK, free, OUTBOX_UNBLOCKED_MAX)
+            if done == f"UPDATE {OUTBOX_UNBLOCKED_MAX}":
+                return start
+        return last if count == OUTBOX_AWAITED_MAX else None
 
     async def reject(self, problems: Mapping[str, str]) -> None:
         """Mark rows as rejected, with their problems as JSON."""
