@@ -32,6 +32,8 @@ FAILED_CHECKS_MAX: Final = 2
 """Failed checks in a row after which the process connects to another server: this one may have lost the others."""
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
+SILENT_SECONDS_MAX: Final = 5
+"""A leader that has not heard from most replicas for this long is cut off from them, and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this long. A new leader takes less time."""
 UNAVAILABLE: Final = 503
@@ -248,6 +250,9 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     found = await link.call(f"STREAM.INFO.{EVENTS_STREAM}")
     state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
     peers = cluster.get("replicas") or ()
+    silent = sum(int(each.get("active", 0)) > SILENT_SECONDS_MAX * _NS for each in peers)
+    if 2 * silent > len(peers):
+        raise StreamUnavailable("the NATS server that leads the stream is cut off from the others")
     return StreamReading(
         now,
         int(state["messages"]),
