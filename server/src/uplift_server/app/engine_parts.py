@@ -1,5 +1,6 @@
 """The parts of the delivery engine, with or without other processes on the database."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -160,11 +161,12 @@ def build_engine(
     public_url: str,
     on_lines: Callable[[Sequence[AttemptLine]], None],
     on_loop_failure: Callable[[BaseException | None], None],
+    random_bytes: Callable[[int], bytes] = os.urandom,
 ) -> EngineParts:
     """Build all parts of an engine.
 
     `public_url` is the URL of the dashboard. `on_lines` gets the log lines of attempts; see `Engine` for
-    `on_loop_failure`.
+    `on_loop_failure`. `random_bytes` is the source of IDs and of the jitter of retries.
     """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()
@@ -178,7 +180,19 @@ def build_engine(
     )
     cache = EndpointCache(cipher, user_agent, shards, lanes)
     relay = Relay(database, cache, audience, foundation.announcer(audience), clock)
-    event_ingest = EventIngest(database, cache, shards, lanes, due, audience, relay, clock, counters, lease_ms=lease_ms)
+    event_ingest = EventIngest(
+        database,
+        cache,
+        shards,
+        lanes,
+        due,
+        audience,
+        relay,
+        clock,
+        counters,
+        lease_ms=lease_ms,
+        random_bytes=random_bytes,
+    )
     settler = Settler(database, lanes, due, shards, clock, counters, on_lines)
     held = HeldDeliveries(
         database,
@@ -218,9 +232,24 @@ def build_engine(
     changes = LiveEndpointChanges(cache, shards, lanes, due, dispatcher, held, replays, settler, clock)
     health = settings.health
     outage_guard = OutageGuard(
-        database, cache, shards, jobs, clock, recipient=health.operator_email if health.sends_email else None
+        database,
+        cache,
+        shards,
+        jobs,
+        clock,
+        recipient=health.operator_email if health.sends_email else None,
+        random_bytes=random_bytes,
     )
-    transitions = Transitions(database, cache, shards, changes, clock, rule=health.rule, sends_email=health.sends_email)
+    transitions = Transitions(
+        database,
+        cache,
+        shards,
+        changes,
+        clock,
+        rule=health.rule,
+        sends_email=health.sends_email,
+        random_bytes=random_bytes,
+    )
     monitor = HealthMonitor(
         cache,
         shards,
@@ -245,6 +274,7 @@ def build_engine(
         schedule=settings.schedule,
         breaker=settings.breaker,
         timeouts=settings.timeouts,
+        random_bytes=random_bytes,
     )
     tests = RunningTests(cache, lanes, settler, dispatcher, clock, lease_ms=lease_ms)
     local_commands = LocalCommands(

@@ -5,9 +5,8 @@ number of rows in that queue. The account's other requests wait here.
 """
 
 import asyncio
-import os
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -133,6 +132,7 @@ class EventIngest:
         counters: EngineCounters,
         *,
         lease_ms: int,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._database = database
         self._cache = cache
@@ -153,7 +153,7 @@ class EventIngest:
         self._batches = 0
         self._closed = False
         self._failing = False
-        self.ids = IdSequence(os.urandom)
+        self.ids = IdSequence(random_bytes)
         """Source of all IDs of this process."""
 
     @property

@@ -5,7 +5,6 @@ endpoints that are still failing.
 """
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -72,7 +71,7 @@ class OutageGuard:
         clock: Clock,
         *,
         recipient: str | None,
-        random_bytes: Callable[[int], bytes] = os.urandom,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._database = database
         self._cache = cache

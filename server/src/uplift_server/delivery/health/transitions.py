@@ -5,7 +5,6 @@ each contact of the account. Therefore, each notification is sent once, even if 
 further endpoints of the account with the same transition, so one dead server causes one email.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -70,7 +69,7 @@ class Transitions:
         *,
         rule: HealthRule,
         sends_email: bool,
-        random_bytes: Callable[[int], bytes] = os.urandom,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._database = database
         self._cache = cache

@@ -2,6 +2,7 @@
 
 import random
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
@@ -41,6 +42,7 @@ from uplift_server.observe.counters import EngineCounters
 from uplift_server.store.hot_records import AttemptRow, LeasedDelivery, Settlement
 from uplift_server.store.records import EndpointState, HeldAction
 
+RANDOM_SEED_BYTES: Final = 16
 EGRESS_WAIT_MS_MIN: Final = 60_000
 """Minimum wait after a failure of the egress proxy or IP, which does not count as a scheduled attempt."""
 _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
@@ -112,6 +114,7 @@ class Attempts:
         schedule: RetrySchedule,
         breaker: BreakerRule,
         timeouts: AttemptTimeouts,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._cache = cache
         self._shards = shards
@@ -128,7 +131,7 @@ class Attempts:
         self._replays = replays
         self._monitor = monitor
         self._aborting = False
-        self._random = random.Random()  # noqa: S311 - jitter needs no secrecy
+        self._random = random.Random(random_bytes(RANDOM_SEED_BYTES))  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
         """Release the leases of attempts that the closing sender aborts, instead of counting failures."""
