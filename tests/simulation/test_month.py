@@ -1,0 +1,88 @@
+"""Random months of the whole engine. `scripts/simulate` plays more of them."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from tests.engines import Engine, Place
+
+from .command import quiet
+from .month import Profile, Result, play
+from .mutations import MUTATIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = int(os.environ.get("UPLIFT_TEST_SIMULATION_SEEDS", "32"))
+PARTS = 8
+DAYS = 5
+MUTATION_SEEDS = [seed for seed in range(24) if not Profile.drawn(random.Random(seed)).is_clustered]
+MUTATION_DAYS = 10
+PLAY = """
+from tests.simulation.command import quiet
+from tests.simulation.month import play
+
+quiet()
+print(play({seed}, {days}, with_digest=True).digest)
+"""
+POSTGRES_SEEDS = 2
+POSTGRES_DAYS = 2
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    quiet()
+    yield
+    structlog.reset_defaults()
+
+
+def assert_kept(result: Result) -> None:
+    """Fail with the trace of a violation."""
+    trace = "\n".join(result.trace[-30:])
+    assert result.violation is None, f"seed {result.seed}: {result.violation}\n{result.profile}\n{trace}"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_promise_holds_in_random_months(part: int) -> None:
+    for seed in range(part, SEEDS, PARTS):
+        assert_kept(play(seed, DAYS))
+
+
+@pytest.mark.parametrize("seed", range(POSTGRES_SEEDS))
+def test_every_promise_holds_on_a_database_server(seed: int, engine: Engine, place: Place) -> None:
+    if engine.name == "sqlite":
+        pytest.skip("the tests above use SQLite")
+    assert_kept(play(seed, POSTGRES_DAYS, place=place))
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_engine_is_found(name: str) -> None:
+    broken, expected = MUTATIONS[name]
+    with broken() as mutation:
+        results = (play(seed, MUTATION_DAYS, mutation=mutation) for seed in MUTATION_SEEDS)
+        found = next((each.violation for each in results if each.violation is not None), None)
+    assert found is not None, "the simulation does not find the defect"
+    assert re.search(expected, found)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_seed_always_plays_the_same_month(seed: int) -> None:
+    """In two processes with different hashes of strings, all requests and rows are the same."""
+    digests = set()
+    for hash_seed in ("1", "2"):
+        environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        played = subprocess.run(
+            [sys.executable, "-c", PLAY.format(seed=seed, days=DAYS)],
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.add(played.stdout)
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == 64
