@@ -100,7 +100,9 @@ class Checks:
             delivery.may_have_ended or is_manual or event.is_erased or endpoint.deleted_at is not None
         ):
             raise Violation(f"cancelled without a user: {name}")
-        if status is Status.FAILED and row[3] == FailedReason.EXHAUSTED and row[4] < endpoint.attempts_min():
+        is_exhausted = status is Status.FAILED and row[3] == FailedReason.EXHAUSTED
+        # A delivery that only a replay created fails after its first attempt.
+        if is_exhausted and row[4] < endpoint.attempts_min() and not is_manual:
             raise Violation(f"retries exhausted after {row[4]} attempts: {name}")
         if status is Status.FAILED and row[3] == FailedReason.EXPIRED and event.expires_at is None:
             raise Violation(f"expired without a time: {name}")

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from tests.delivery.fleet import _note_changes
-from tests.delivery.world import Watched
 
 from uplift_server.app.cluster_parts import ClusteredFoundation
 from uplift_server.app.engine_parts import EngineParts, LocalFoundation, build_engine
@@ -34,6 +33,8 @@ FAULT_MS = 40 * SECOND
 SKIP_MS_MIN = SECOND
 SKIP_MS_MAX = 6 * HOUR
 AFTER_SKIP_MS = 600
+RESPONSE_S = 0.0002
+"""The real time to wait for responses of a database server."""
 CALL_MS_MAX = 60 * SECOND
 AHEAD_MS_MAX = 40
 """The error of a process's estimate of the database's time."""
@@ -160,7 +161,7 @@ class Deployment:
             self.database = MemoryDatabase()
         else:
             self._place.prepare(now_ms=self.time.now)
-            self.database = self._place.database(Watched)
+            self.database = self._place.database()
         await self.database.open()
         if self.is_clustered:
             await self.database.write(_note_changes)
@@ -274,10 +275,10 @@ class Deployment:
                 await asyncio.sleep(0)
             return
         while True:
-            while self.database.in_progress:
-                await asyncio.wait(self.database.in_progress)
             await asyncio.sleep(0)
-            if not loop._ready and not self.database.in_progress and all(map(_loops_wait, self.processes)):
+            if any(process.link.calls for process in self.processes):
+                await asyncio.sleep(RESPONSE_S)
+            elif not loop._ready and all(map(_loops_wait, self.processes)):
                 return
 
     def touch(self, ms: int | None = None) -> None:

@@ -90,7 +90,7 @@ class Faults:
     async def _kill_in_change(self) -> None:
         """Kill a process before or after one of its next commits."""
         await self._break(Fault.KILLED_BEFORE, Fault.KILLED_AFTER)
-        await self._month.users.accept()
+        await self._month.act()
 
     async def _lose(self) -> None:
         """Fail some of the next changes, or lose their responses."""
@@ -99,7 +99,7 @@ class Faults:
             await self._break(
                 Fault.NOT_COMMITTED, *((Fault.RESPONSE_LOST,) if self._month.profile.is_clustered else ())
             )
-        await self._month.users.accept()
+        await self._month.act()
 
     async def _break(self, *faults: Fault) -> None:
         process = self._process()

@@ -45,6 +45,8 @@ class Link:
         """The faults of the next changes, by the number of changes before them."""
         self.mutation: Any = None
         """Overrides of verbs, for tests of the simulation itself."""
+        self.calls = 0
+        """The number of calls in progress."""
         self.measures = database.measures
         self.health = database.health
         self.partitions = database.partitions
@@ -76,10 +78,14 @@ class Link:
             self._die()
             await self._hang()
         override = getattr(self.mutation, name, None)
-        if override is None:
-            result = await getattr(self.database, name)(*arguments, **named)
-        else:
-            result = await override(self.database, *arguments, **named)
+        self.calls += 1
+        try:
+            if override is None:
+                result = await getattr(self.database, name)(*arguments, **named)
+            else:
+                result = await override(self.database, *arguments, **named)
+        finally:
+            self.calls -= 1
         if fault is Fault.KILLED_AFTER:
             self._die()
         if self.is_cut:

@@ -66,6 +66,8 @@ class Profile:
     accounts: int
     actions_per_day: int
     scan_every_ms: int
+    faults_max: int
+    """The most faults of a day."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Profile":
@@ -83,6 +85,7 @@ class Profile:
             accounts=rng.randrange(1, 4),
             actions_per_day=2 if is_mass else rng.randrange(3, 6 if is_clustered else 10),
             scan_every_ms=rng.choice((SECOND, 5 * SECOND, 10 * SECOND)),
+            faults_max=rng.choice((1, 3, 12)),
         )
 
 
@@ -212,19 +215,27 @@ class Month:
         account = rng.randrange(self.profile.accounts)
         await self.users.create_endpoint(host, account, is_steady=kind is Kind.STEADY, is_plain=self.profile.is_mass)
 
-    def _plan_day(self) -> None:
-        users, rng = self.users, self.random
-        actions: tuple[Action, ...] = (
+    async def act(self) -> None:
+        """Run some actions of users now."""
+        for _ in range(self.random.randrange(1, 4)):
+            await self.random.choice(self._actions())()
+
+    def _actions(self) -> tuple[Action, ...]:
+        users = self.users
+        if self.profile.is_mass:
+            return (users.accept,)
+        return (
             *(users.accept,) * 12, users.repeat, users.pause, *(users.enable,) * 3, users.change, users.rotate,
             users.test, *(users.cancel,) * 2, *(users.resend,) * 2, users.replay, users.change_replay, users.erase,
             self._grow,
         )  # fmt: skip
-        if self.profile.is_mass:
-            actions = (users.accept,)
+
+    def _plan_day(self) -> None:
+        rng, actions = self.random, self._actions()
         for _ in range(self.profile.actions_per_day):
             self.at(self.time.now + rng.randrange(DAY), rng.choice(actions))
         if self.profile.has_faults:
-            for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+            for _ in range(rng.choice((0, 0, 1, 1, 2, self.profile.faults_max))):
                 self.at(self.time.now + rng.randrange(DAY), rng.choice(self.faults.all))
         if self.profile.is_mass and rng.random() < 0.1:
             self.at(self.time.now + rng.randrange(DAY), self.faults.network_outage)
