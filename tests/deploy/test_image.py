@@ -1,13 +1,23 @@
-"""The container image: settings and build context."""
+"""The container image: labels, settings and build context."""
 
 import re
 from pathlib import Path
 
+from uplift_server import __version__
 from uplift_server.config.settings import SETTINGS
 from uplift_server.config.sources import load
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
+
+
+def test_the_image_has_the_standard_labels() -> None:
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', CONTAINERFILE))
+    assert labels["version"] == __version__
+    assert set(labels) == {"title", "description", "version", "revision", "source", "licenses"}
+    for name in ("revision", "source"):
+        assert f"\nARG {name.upper()}=\n" in CONTAINERFILE
+        assert labels[name] == f"${{{name.upper()}}}"
 
 
 def test_secrets_can_be_files() -> None:
