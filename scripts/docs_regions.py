@@ -13,6 +13,7 @@ from typing import Final
 from docs_commands import commands
 from docs_field_codes import FIELD_CODES
 from docs_lifecycle import lifecycle
+from docs_values import chart_values
 
 from uplift_server.api.documentation.reference_tables import table
 from uplift_server.config import SETTINGS, Setting
@@ -93,6 +94,7 @@ REGIONS: Final[tuple[tuple[str, str, Callable[[], str]], ...]] = (
     ("docs/configuration.md", "settings", settings),
     ("docs/errors.md", "error-codes", error_codes),
     ("docs/errors.md", "field-codes", field_codes),
+    ("docs/kubernetes.md", "chart-values", chart_values),
     ("docs/monitoring.md", "metrics", metrics),
     ("docs/outcomes.md", "reasons", reasons),
     *(("docs/outcomes.md", each.text, partial(causes, each)) for each in Outcome if each is not Outcome.DELIVERED),

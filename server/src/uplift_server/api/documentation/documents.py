@@ -77,6 +77,7 @@ NAVIGATION: Final = (
         "Operators",
         (
             Document("/docs/deployment", "Deployment", "docs/deployment.md"),
+            Document("/docs/kubernetes", "Kubernetes", "docs/kubernetes.md"),
             Document("/docs/postgresql", "PostgreSQL", "docs/postgresql.md"),
             Document("/docs/backup", "Backup and restore", "docs/backup.md"),
             Document("/docs/upgrade", "Upgrade", "docs/upgrade.md"),
