@@ -51,6 +51,13 @@ class Fleet(AbstractContextManager["Fleet"]):
         for server in added:
             server.ready()
 
+    def launch(self, role: str, program: str, **environ: str) -> Server:
+        """Start another process, and do not wait until it is ready. `program` replaces the command, as Python code."""
+        server = Server(self._folder, "--role", role, program=program, **{**self._environ, **environ})
+        self.servers.append(server)
+        server.launch()
+        return server
+
     @property
     def apis(self) -> list[Server]:
         return [each for each in self.servers if each._command[-1] != "worker"]
