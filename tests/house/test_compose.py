@@ -21,13 +21,13 @@ def test_a_service_drops_its_privileges(name: str) -> None:
 
 
 def test_all_services_are_found() -> None:
-    assert {"postgres", "mail", "migrate", "server", "worker"} <= set(SERVICES)
+    assert {"postgres", "mail", "migrate", "nats", "server", "worker"} <= set(SERVICES)
 
 
 def test_images_have_exact_versions() -> None:
     containerfile = (Path(__file__).parents[2] / "deploy/Containerfile").read_text(encoding="utf-8")
     images = re.findall(r"(?:image: |PYTHON_IMAGE=)(docker\.io/\S+)", COMPOSE + containerfile)
-    assert len(images) == 3
+    assert len(images) == 4
     for image in images:
         version = re.search(r":v?(\d+(?:\.\d+)+)", image)
         assert version, image

@@ -79,6 +79,7 @@ NAVIGATION: Final = (
             Document("/docs/deployment", "Deployment", "docs/deployment.md"),
             Document("/docs/kubernetes", "Kubernetes", "docs/kubernetes.md"),
             Document("/docs/postgresql", "PostgreSQL", "docs/postgresql.md"),
+            Document("/docs/nats", "NATS JetStream", "docs/nats.md"),
             Document("/docs/backup", "Backup and restore", "docs/backup.md"),
             Document("/docs/upgrade", "Upgrade", "docs/upgrade.md"),
             Document("/docs/configuration", "Configuration", "docs/configuration.md"),
