@@ -37,10 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=int, default=64, help="connections at full load (default: 64)")
     parser.add_argument("--endpoints", type=int, default=20, help="endpoints in most rows (default: 20)")
     parser.add_argument("--waiting", type=int, default=1_000_000, help="waiting deliveries (default: 1,000,000)")
-    parser.add_argument("--kills", type=int, default=50, help="kills in the rows kill and kill-fleet (default: 50)")
     parser.add_argument(
-        "--seed", type=int, help="seed of the rows kill and kill-fleet (default: random; the row prints it)"
+        "--kills", type=int, default=50, help="kills in the rows kill, kill-fleet and stream-kill (default: 50)"
     )
+    parser.add_argument("--seed", type=int, help="seed of the same rows (default: random; the row prints it)")
     parser.add_argument(
         "--dir", type=Path, default=_DIRECTORY, help=f"directory on the disk to measure (default: {_DIRECTORY})"
     )

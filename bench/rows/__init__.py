@@ -26,6 +26,8 @@ from bench.rows import (
     sender,
     start,
     store,
+    stream,
+    stream_outage,
     waiting,
 )
 
@@ -34,6 +36,7 @@ ROWS: Final[tuple[Row, ...]] = (
     compare.ROW,
     postgres.ROW,
     postgres.POOLED_ROW,
+    stream.ROW,
     postgres_month.ROW,
     batch.ROW,
     filters.ROW,
@@ -52,6 +55,8 @@ ROWS: Final[tuple[Row, ...]] = (
     memory.ROW,
     kill.ROW,
     kill_fleet.ROW,
+    kill_fleet.STREAM_ROW,
+    stream_outage.ROW,
     emitter_kill.ROW,
     start.ROW,
 )
