@@ -15,6 +15,7 @@ from tests.dashboard.browsing import WAIT_MS
 from tests.dashboard.page_checks import check_page
 from tests.dashboard.visitors import Guest, member, operator
 from tests.e2e.harness import OPERATOR_KEY, Server, serving
+from tests.engines import Engine
 from tests.node_packages import installed
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, GROUP, Provider, ann, identity_provider
 
@@ -31,7 +32,7 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def sso(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def sso(engine: Engine, provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that uses the scripted provider."""
     environ = {
         "UPLIFT_OIDC_ISSUER": provider.url,
@@ -184,7 +185,7 @@ def test_cookies_are_for_this_host_only(provider: Provider, tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def certified(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that uses a certified OpenID provider."""
     packages = installed(FOLDER / "package-lock.json")
     if isinstance(packages, str):
