@@ -87,7 +87,8 @@ class Checks:
         status, name = Status(row[2]), f"event {delivery.event.n} to {delivery.endpoint.host}"
         successes = [sent for sent in delivery.sent if sent.is_success and sent.ended_at is not None]
         is_certain = any(
-            sent.is_reported and not model.has_fault(sent.at, (sent.ended_at or now) + MINUTE) for sent in successes
+            sent.is_reported and not model.has_fault(sent.at, (sent.ended_at or now) + MINUTE, process=sent.process)
+            for sent in successes
         )
         is_manual = delivery.manual_at is not None
         if row[4] > endpoint.attempts_max():
@@ -139,7 +140,7 @@ class Checks:
             if at is None:
                 continue
             for sent in delivery.sent:
-                if sent.at > at + model.seen_within_ms and not model.has_fault(at, sent.at):
+                if sent.at > at + model.seen_within_ms and not model.has_fault(at, sent.at, process=sent.process):
                     raise Violation(f"erased event {delivery.event.n} is sent")
 
     # ---- statistics

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Action = Callable[[], Awaitable[None]]
 RESTART_MS_MAX = MINUTE
+PLANNED = 0
+"""The process of a planned restart, which excuses delays but no repeated attempts."""
 
 
 class Faults:
@@ -49,7 +51,7 @@ class Faults:
 
     def on_death(self, process: Process) -> None:
         """Restart a process after its death."""
-        self._month.model.fault()
+        self._month.model.fault(process.number)
         self._month.model.note(f"process {process.number} died")
         if not self._is_ending:
             self._month.at(
@@ -60,15 +62,15 @@ class Faults:
         """Start the missing processes."""
         while len(self._month.deployment.processes) < self._month.profile.processes:
             process = await self._month.deployment.start()
-            self._month.model.fault()
+            self._month.model.fault(PLANNED)
             if process is None:
                 self._month.at(self._month.time.now + 10 * SECOND, self.ensure_processes)
                 return
             self._month.model.note(f"process {process.number} started")
 
-    def _during(self, ms: int, end: Callable[[], None], *, is_fault: bool = True) -> None:
+    def _during(self, ms: int, end: Callable[[], None], process: int | None = None, *, is_fault: bool = True) -> None:
         """End a fault after a duration. Only faults of processes and of the database excuse repeated attempts."""
-        number = self._month.model.begin_fault() if is_fault else None
+        number = self._month.model.begin_fault(process) if is_fault else None
         has_ended = []
 
         async def finish() -> None:
@@ -107,7 +109,7 @@ class Faults:
             return
         process.link.faults[self._month.random.randrange(12)] = self._month.random.choice(faults)
         self._month.model.note(f"changes of process {process.number} fail: {process.link.faults}")
-        self._during(5 * MINUTE, process.link.faults.clear)
+        self._during(5 * MINUTE, process.link.faults.clear, process.number)
 
     async def _outage(self) -> None:
         """Let the database fail for seconds or hours."""
@@ -138,7 +140,7 @@ class Faults:
         def end() -> None:
             process.connect(is_down=self._month.deployment.is_down)
 
-        self._during(self._month.random.choice((2 * SECOND, 10 * SECOND, HOUR)), end)
+        self._during(self._month.random.choice((2 * SECOND, 10 * SECOND, HOUR)), end, process.number)
 
     async def _restart(self) -> None:
         """Drain and restart a process."""
@@ -146,7 +148,7 @@ class Faults:
         if process is None or self._month.model.has_fault(self._month.time.now, self._month.time.now, margin=0):
             return
         self._month.model.note(f"process {process.number} stops")
-        number = self._month.model.begin_fault()
+        number = self._month.model.begin_fault(PLANNED)
         await self._month.deployment.stop(process)
         await self.ensure_processes()
         self._month.model.end_fault(number)
@@ -169,7 +171,7 @@ class Faults:
             ms = self._month.random.choice((3 * SECOND, 8 * SECOND, 40 * SECOND, 3 * MINUTE))
             process.clock.suspended_until = self._month.time.now + ms
             self._month.model.note(f"process {process.number} is suspended for {ms // SECOND} s")
-            self._during(ms, lambda: None)
+            self._during(ms, lambda: None, process.number)
 
     async def _lose_notifications(self) -> None:
         self._month.deployment.bus.loss = self._month.random.choice((0.5, 1.0))

@@ -152,8 +152,8 @@ class Model:
         self.deliveries: dict[tuple[int, str], Delivery] = {}
         self.groups: dict[tuple[str, str | None], list[Delivery]] = {}
         """Deliveries of an order group, in the order of acceptance."""
-        self.faults: list[tuple[int, int | None]] = []
-        """Start and end (None: continues) of each fault of a process or of the database."""
+        self.faults: list[tuple[int, int | None, int | None]] = []
+        """Start, end (None: continues) and process (None: all) of each fault."""
         self.storms: list[tuple[int, int]] = []
         """Periods in which even steady receivers are not reachable."""
         self.violation: str | None = None
@@ -169,24 +169,27 @@ class Model:
 
     # ---- faults
 
-    def begin_fault(self) -> int:
-        """Note a fault that continues. Return its number."""
-        self.faults.append((self.time.now, None))
+    def begin_fault(self, process: int | None) -> int:
+        """Note a fault of a process, or of all, that continues. Return its number."""
+        self.faults.append((self.time.now, None, process))
         return len(self.faults) - 1
 
     def end_fault(self, number: int) -> None:
         """Note the end of a fault."""
-        self.faults[number] = (self.faults[number][0], self.time.now)
+        since, _, process = self.faults[number]
+        self.faults[number] = since, self.time.now, process
 
-    def fault(self) -> None:
+    def fault(self, process: int | None) -> None:
         """Note a fault of a moment."""
-        self.end_fault(self.begin_fault())
+        self.end_fault(self.begin_fault(process))
 
-    def has_fault(self, since: int, until: int, margin: int = FAULT_MARGIN_MS) -> bool:
-        """Return whether a fault may have had effects in a period."""
+    def has_fault(self, since: int, until: int, *, process: int | None = None, margin: int = FAULT_MARGIN_MS) -> bool:
+        """Return whether a fault of a process, or of any, may have had effects in a period."""
         return any(
-            began <= until and (ended is None or ended + margin >= since) for began, ended in reversed(self.faults)
-        )
+            began <= until and (ended is None or ended + margin >= since)
+            and (process is None or of is None or of == process)
+            for began, ended, of in reversed(self.faults)
+        )  # fmt: skip
 
     # ---- requests
 
@@ -199,11 +202,7 @@ class Model:
         self.digest.update(b"%d %s %s" % (now, host.encode(), request.head))
         self._check(headers[b"webhook-id"] == event_id, "the ID in the header differs from the one in the body", host)
         self._check_signature(endpoint, headers, request.body)
-        if endpoint.deleted_at is not None:
-            self._check(
-                now <= endpoint.deleted_at + self.seen_within_ms or self.has_fault(endpoint.deleted_at, now),
-                "a request to a deleted endpoint", host,
-            )  # fmt: skip
+        self._check(self._may_send_after(endpoint.deleted_at, process), "a request to a deleted endpoint", host)
         if headers.get(b"x-uplift-test") == b"true":
             return Sent(now, number, process, None, endpoint)
         found = _NUMBER.search(request.body)
@@ -218,20 +217,13 @@ class Model:
         if event.body is None:
             event.body = request.body
         self._check(event.body == request.body, "the body differs from an earlier attempt", name)
-        if endpoint.off_at is not None:
-            self._check(
-                now <= endpoint.off_at + self.seen_within_ms or self.has_fault(endpoint.off_at, now),
-                "a request to a paused or disabled endpoint", name,
-            )  # fmt: skip
+        self._check(self._may_send_after(endpoint.off_at, process), "a request to a paused or disabled endpoint", name)
         delivery = self.delivery(event, endpoint)
         sent = Sent(now, number, process, delivery, endpoint)
         if event.expires_at is not None:
             self._check(now < event.expires_at + SECOND, "a request for an expired event", name)
-        if delivery.cancelled_at is not None and delivery.manual_at is None:
-            self._check(
-                now <= delivery.cancelled_at or self.has_fault(delivery.cancelled_at, now),
-                "a request for a cancelled delivery", name,
-            )  # fmt: skip
+        if delivery.manual_at is None:
+            self._check(self._may_send_after(delivery.cancelled_at, process), "a cancelled delivery is sent", name)
         if delivery.sent:
             self._check_repeat(delivery, sent, name)
         else:
@@ -263,6 +255,11 @@ class Model:
             self.groups.setdefault((endpoint.host, None), []).append(delivery)
         elif endpoint.ordering == "key" and event.ordering_key is not None:
             self.groups.setdefault((endpoint.host, event.ordering_key), []).append(delivery)
+
+    def _may_send_after(self, at: int | None, process: int) -> bool:
+        """Return whether a process may still send at a time after a change that forbids it."""
+        now = self.time.now
+        return at is None or now <= at + self.seen_within_ms or self.has_fault(at, now, process=process)
 
     def _check(self, holds: bool, promise: str, subject: str) -> None:
         # The caller is the engine, which would handle an exception. The month raises it.
@@ -317,7 +314,9 @@ class Model:
 
     def _check_repeat(self, delivery: Delivery, sent: Sent, name: str) -> None:
         before = delivery.sent[-1]
-        has_fault = self.has_fault(before.at, (before.ended_at or sent.at) + FAULT_MARGIN_MS // 2)
+        has_fault = self.has_fault(
+            before.at, (before.ended_at or sent.at) + FAULT_MARGIN_MS // 2, process=before.process
+        )
         if delivery.manual_at is not None and delivery.manual_at + DAY_OF_EFFECTS >= before.at:
             return
         self._check(before.ended_at is not None or has_fault, "two concurrent attempts of a delivery", name)
@@ -355,9 +354,9 @@ class Model:
         if delivery.sent or endpoint.orderings > 1 or endpoint.ordering == "none" or delivery.manual_at is not None:
             return
         group = self.groups.get((endpoint.host, None if endpoint.ordering == "endpoint" else event.ordering_key), [])
-        for earlier in group:
-            if earlier is delivery:
-                return
+        if delivery not in group:
+            return  # The response to its event was lost, so its place is unknown.
+        for earlier in group[: group.index(delivery)]:
             self._check(self._may_have_ended(earlier), f"it overtakes event {earlier.event.n}", name)
 
     def _may_have_ended(self, delivery: Delivery) -> bool:

@@ -219,6 +219,7 @@ class Month:
         """Run some actions of users now."""
         for _ in range(self.random.randrange(1, 4)):
             await self.random.choice(self._actions())()
+            await self.deployment.advance(self.time.now + self.random.choice((0, 0, 300, 2 * SECOND)))
 
     def _actions(self) -> tuple[Action, ...]:
         users = self.users
@@ -231,9 +232,9 @@ class Month:
         )  # fmt: skip
 
     def _plan_day(self) -> None:
-        rng, actions = self.random, self._actions()
+        rng = self.random
         for _ in range(self.profile.actions_per_day):
-            self.at(self.time.now + rng.randrange(DAY), rng.choice(actions))
+            self.at(self.time.now + rng.randrange(DAY), self.act)
         if self.profile.has_faults:
             for _ in range(rng.choice((0, 0, 1, 1, 2, self.profile.faults_max))):
                 self.at(self.time.now + rng.randrange(DAY), rng.choice(self.faults.all))
