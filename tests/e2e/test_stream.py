@@ -325,6 +325,19 @@ def test_everything_can_restart_with_events_in_the_stream(
     wait_for(lambda: numbers(stored(api)) == list(range(50)), "all events are stored")
 
 
+def test_an_erasure_misses_no_event_in_the_stream(fleet: Fleet) -> None:
+    fleet.add_all("api")  # No worker stores the events.
+    (server,) = fleet.servers
+    account, api = server.account()
+    event = {"type": TYPE, "data": {"object": {"id": "a1"}}}
+    assert [api("POST", "/v1/events", event).status for _ in range(20)] == [202] * 20
+    path = f"/v1/accounts/{account}/erasures"
+    assert server.api()("POST", path, {"object_id": "a1"}).status == 503
+    fleet.add("worker")
+    wait_for(lambda: server.api()("POST", path, {"object_id": "a1"}).status == 202, "the erasure is created")
+    wait_for(lambda: server.api().ok("GET", path)["data"][0]["events"] == 20, "all events are erased")
+
+
 def test_an_event_matches_an_endpoint_that_was_created_just_before(receiver: Receiver, fleet: Fleet) -> None:
     fleet.add_all("api", "worker")
     for number in range(10):

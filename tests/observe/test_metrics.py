@@ -60,7 +60,7 @@ def snapshot(**changes: Any) -> Snapshot:
         stored=STORED,
         store_up=True,
         stream_up=True,
-        stream=StreamReading(AT - 500, 21, AT - 3_000, 3, 3, 1_000, 100_000),
+        stream=StreamReading(AT - 500, 21, AT - 3_000, 3, 3, 80, 100, 1_000, 100_000),
     )
     return replace(given, **changes)
 

@@ -45,6 +45,9 @@ class StreamReading(NamedTuple):
     """The number of servers that store each event."""
     current_replicas: int
     """Those of them that are up to date."""
+    first_seq: int
+    """The number of the oldest message, or of the next one if the stream is empty."""
+    last_seq: int
     bytes: int
     bytes_max: int
     """-1 means that only the disk limits the stream."""

@@ -49,6 +49,9 @@ class StreamStatus(Protocol):
     def trouble(self) -> str | None:
         """Return why the stream cannot be used; None if it can."""
 
+    async def wait_stored(self, within_ms: int) -> bool:
+        """Wait until the database has all events that are in the stream now. Return False if that takes too long."""
+
 
 class Listing(NamedTuple):
     """The requested page of a list."""

@@ -10,6 +10,7 @@ from uplift_server.core.limits import ERASURE_EVENT_IDS_MAX
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.rights import Right
 from uplift_server.service.context import Listing, ServiceContext
+from uplift_server.service.errors import Busy
 from uplift_server.service.events import object_id_problems
 from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_key, create_once, idempotent_request
 from uplift_server.service.principals import Caller
@@ -22,6 +23,8 @@ from uplift_server.store.records import Account, Page
 
 COUNT_WAIT_MS: Final = 2000
 """How long a preview counts events. The erasure finds all of them."""
+STREAM_WAIT_MS: Final = 2000
+"""How long a request waits until the database has the accepted events."""
 _KIND: Final = "erasure"
 
 
@@ -87,9 +90,20 @@ class Erasures:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Erasure, bool]:
-        """Start an erasure. Return it, and whether the request is a repeat. Raises Invalid, NotFound and Conflict."""
+        """Start an erasure. Return it, and whether the request is a repeat.
+
+        Raises Invalid, NotFound, Conflict, and Busy if accepted events are not in the database yet.
+        """
         wrong = check_idempotency_key(idempotency_key)
         chosen = await self._choose(caller, account, draft, [*problems, *([] if wrong is None else [wrong])])
+        stream = self._context.stream
+        if stream is not None:
+            if not await stream.wait_stored(STREAM_WAIT_MS):
+                raise Busy(
+                    "The event stream still has accepted events, which the erasure would miss. Try again when the"
+                    " database has them."
+                )
+            chosen = await self._choose(caller, account, draft, problems)
         return await self._context.run_shielded(self._create(caller, chosen, idempotency_key))
 
     async def page(

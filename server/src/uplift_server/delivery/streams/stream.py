@@ -28,6 +28,7 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, NatsServer, Str
 from uplift_server.observe.snapshot import StreamReading
 
 CHECK_EVERY_MS: Final = 1_000
+STORED_CHECK_MS: Final = 50
 FAILED_CHECKS_MAX: Final = 2
 """Failed checks in a row after which the process connects to another server: this one may have lost the others."""
 RECONNECT_MS_MIN: Final = 100
@@ -127,6 +128,23 @@ class EventStream:
         if self._cause is None or self._clock.now_ms() - self._seen_up_at <= DOWN_AFTER_MS:
             return None
         return self._cause
+
+    async def wait_stored(self, within_ms: int) -> bool:
+        """Wait until the database has all events that are in the stream now. Return False if that takes too long."""
+        until = self._clock.now_ms() + within_ms
+        last: int | None = None
+        while self.link is not None:
+            try:
+                reading = await read_stream(self.link, self._clock.now_ms())
+            except (StreamUnavailable, StreamError):
+                return False
+            last = reading.last_seq if last is None else last
+            if reading.first_seq > last or not reading.messages:
+                return True
+            if self._clock.now_ms() >= until:
+                return False
+            await self._clock.wait(self.link.closed, STORED_CHECK_MS)
+        return False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Stay connected until stopped or cancelled."""
@@ -259,6 +277,8 @@ async def read_stream(link: Link, now: int) -> StreamReading:
         _unix_ms(state["first_ts"]) if state["messages"] else None,
         int(config.get("num_replicas", 1)),
         1 + sum(bool(each.get("current")) and not each.get("offline") for each in peers),
+        int(state["first_seq"]),
+        int(state["last_seq"]),
         int(state["bytes"]),
         int(config.get("max_bytes", -1)),
     )
