@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 from collections import defaultdict
@@ -249,3 +250,24 @@ def test_a_rejected_row_keeps_its_problem(tmp_path: Path, postgres_server: Postg
             return [each and [error["field"] for error in json.loads(each)["errors"]] for each in found]
 
         assert run_in_thread(problems()) == [["type"], None, ["data"], ["account"]]
+
+
+def test_a_second_signal_ends_the_reader_during_a_request(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    url = new_outbox(postgres_server)
+
+    async def add() -> None:
+        async with connected(url) as connection:
+            await insert(connection)
+
+    run_in_thread(add())
+    server = Server(tmp_path)
+    with socket.create_server(("127.0.0.1", server.port)) as silent, reading(server, url) as [reader]:
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            reader.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                reader.process.wait(0.5)
+            reader.process.send_signal(signal.SIGTERM)
+            assert reader.process.wait(5) == 130
+    assert waiting(url) == 1
