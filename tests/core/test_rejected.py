@@ -26,7 +26,7 @@ def test_a_text_is_bounded_and_storable() -> None:
 def test_problems_in_the_data_keep_their_path_and_code_but_no_values() -> None:
     kept = [error("type", "event_type_unknown"), error("data", "required"), error("data", "type_object")]
     wrong = [error("data", "not_checkable"), error("data.object.email", "schema_mismatch"), error("datax", "x")]
-    stored = stored_problem({**PROBLEM, "errors": [*kept, *wrong]})
+    stored = stored_problem({**PROBLEM, "errors": [*kept, *wrong]}, None)
     assert stored["errors"] == [
         *kept,
         error("data", "not_checkable", VALUE_OMITTED),
@@ -38,11 +38,19 @@ def test_problems_in_the_data_keep_their_path_and_code_but_no_values() -> None:
 
 def test_a_problem_is_bounded() -> None:
     long = "x" * 10_000
-    stored = stored_problem({**PROBLEM, "detail": long, "errors": [error(long, long, long)] * 1000, "more": long})
+    stored = stored_problem({**PROBLEM, "detail": long, "errors": [error(long, long, long)] * 1000, "more": long}, None)
     short = "x" * REJECTED_EVENT_MESSAGE_CHARACTERS_MAX
     assert stored == {
         **PROBLEM,
         "detail": short,
         "errors": [error(short, short, short)] * REJECTED_EVENT_ERRORS_MAX,
     }
-    assert stored_problem(PROBLEM) == PROBLEM
+    assert stored_problem(PROBLEM, None) == PROBLEM
+
+
+def test_a_problem_does_not_repeat_the_idempotency_key() -> None:
+    key = "athlete-7-" + "x" * 240
+    conflict = {**PROBLEM, "detail": f"The idempotency key {key} was already used for event 0197f0c2."}
+    expected = {**PROBLEM, "detail": "The idempotency key was already used for event 0197f0c2."}
+    assert stored_problem(conflict, key) == expected
+    assert stored_problem(PROBLEM, key) == PROBLEM

@@ -79,7 +79,7 @@ def test_an_erased_person_is_nowhere(tmp_path: Path, receiver: Receiver, start: 
         assert resent["replays"]
         wrong = {"field": "data.object.name", "code": "schema_mismatch", "message": f"{NAME!r} is too long."}
         for key in (f"{OBJECT_ID}-0", f"{OBJECT_ID}-9"):
-            problem = {**PROBLEM, "errors": [wrong]}
+            problem = {**PROBLEM, "detail": f"The idempotency key {key} was already used.", "errors": [wrong]}
             reject(server.place, account, idempotency_key=key, event_id=OBJECT_ID, problem=problem)
         contents = server.place.contents()
         assert NAME.encode() in contents

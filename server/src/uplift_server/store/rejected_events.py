@@ -173,7 +173,7 @@ def _row(rejected: RejectedEvent) -> dict[str, Any]:
         "event_type": _optional(rejected.event_type),
         "event_id": _optional(rejected.event_id),
         "idempotency_key": _optional(rejected.idempotency_key),
-        "problem": json.dumps(stored_problem(rejected.problem)),
+        "problem": json.dumps(stored_problem(rejected.problem, rejected.idempotency_key)),
         "size_bytes": rejected.size_bytes,
         "stream_seq": rejected.stream_seq,
         "published_at": rejected.published_at,

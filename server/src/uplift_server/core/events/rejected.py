@@ -24,9 +24,15 @@ def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTE
     return printable(text[:characters_max])
 
 
-def stored_problem(problem: Mapping[str, Any]) -> dict[str, Any]:
-    """Return problem details (RFC 9457) with bounded texts and without values from the data of the event."""
-    stored = {name: _stored(problem[name]) for name in _MEMBERS if name in problem}
+def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
+    """Return problem details (RFC 9457) with bounded texts, without the idempotency key and without values of the data.
+
+    An erasure can delete the key, because it is stored separately.
+    """
+    known = problem
+    if idempotency_key is not None:
+        known = {**problem, "detail": str(problem.get("detail", "")).replace(f" {idempotency_key} ", " ")}
+    stored = {name: _stored(known[name]) for name in _MEMBERS if name in known}
     errors: Sequence[Mapping[str, Any]] = problem.get("errors", ())
     if errors:
         stored["errors"] = [_stored_error(each) for each in errors[:REJECTED_EVENT_ERRORS_MAX]]
