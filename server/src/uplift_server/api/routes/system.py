@@ -56,10 +56,10 @@ async def get_health() -> PlainTextResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Check that the server is ready", response_class=PlainTextResponse)
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
-    """Public. Returns 503 while the server cannot accept events. `detail` names the cause.
+    """Public. Returns 503 while the server cannot accept events.
 
-    The cause is the database, or the event stream in front of it. With a stream, the second line names a problem of the
-    database.
+    `detail` names the problem of the database, or of the event stream in front of it. With a stream, the second line
+    of a 200 names a problem of the database.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}
