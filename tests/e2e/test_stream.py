@@ -17,7 +17,7 @@ from tests.postgres import PostgresServer, run_in_thread
 
 from uplift_server.core.timestamps import format_timestamp
 
-from .fleet import Fleet
+from .fleet import Fleet, wait_for_propagation
 from .harness import PROGRAM, TYPE, Api, Server, wait_for
 from .receiving import Receiver
 
@@ -229,6 +229,7 @@ def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, na
     account, api = api_server.account()
     operator.ok("PATCH", f"/v1/accounts/{account}", {"uid": "clubs.eu.7"})
     api.endpoint(receiver.url("/hook"))
+    wait_for_propagation()  # The worker matches the endpoints of published events.
     own_id = str(uuid.uuid4())
     by_uid, by_id = "uplift.events.clubs.eu.7", f"uplift.events.{account}"
     publish(nats_server, by_uid, body(1), body(2, id=own_id, ordering_key="a"))

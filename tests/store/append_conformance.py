@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from uplift_server.core.ids import uuid7
 from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import IdempotencyConflict, NewDelivery
 from uplift_server.store.schema import deliveries, events
@@ -87,6 +88,19 @@ async def a_chosen_id_can_be_a_generated_one(bench: Bench) -> None:
     assert conflict == IdempotencyConflict(0, "id", first.id)
 
 
+async def a_repeat_with_an_id_of_the_server_is_found(bench: Bench) -> None:
+    event = bench.event(due(1), chosen_id=uuid7(NOW, bytes(10)))._replace(is_server_id=True)
+    results = await asyncio.gather(*(bench.append(event) for _ in range(5)))
+    assert sorted(appended.duplicate for (appended,) in results) == [False] + [True] * 4
+    assert {appended.id for (appended,) in results} == {event.id}
+    (again,) = await bench.append(event)
+    assert again.duplicate
+    # A caller can send the event again with its ID.
+    (chosen,) = await bench.append(event._replace(is_server_id=False))
+    assert chosen.duplicate
+    assert await bench.count(deliveries) == 1
+
+
 async def keys_belong_to_accounts(bench: Bench) -> None:
     (one,) = await bench.append(bench.event(key="k"))
     (two,) = await bench.append(bench.event(key="k", account=2))
@@ -122,6 +136,7 @@ APPEND_CHECKS: Sequence[Check] = [
     concurrent_repeats_store_one_event,
     a_chosen_id_works_like_a_key,
     a_chosen_id_can_be_a_generated_one,
+    a_repeat_with_an_id_of_the_server_is_found,
     keys_belong_to_accounts,
     different_content_with_a_key_rejects_the_group,
     a_different_expiry_or_type_is_different_content,

@@ -59,6 +59,8 @@ class Draft:
     ordering_key: str | None = None
     created_at: int | None = None
     """When the event was accepted (Unix ms), if that was before it is stored."""
+    has_server_id: bool = False
+    """Whether the server created the ID when it accepted the event."""
 
 
 class _Account(Backlog):
@@ -301,6 +303,7 @@ class EventIngest:
             draft.data,
             object_id_of(draft.data),
             draft.ordering_key,
+            draft.has_server_id,
         )
 
     def _flush(self) -> None:

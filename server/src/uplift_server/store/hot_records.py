@@ -46,6 +46,8 @@ class NewEvent(NamedTuple):
     """The caller's `data` within the body, to compare with repeats."""
     object_id: str | None = None
     ordering_key: str | None = None
+    is_server_id: bool = False
+    """Whether the server created the chosen ID, so that only a repeat of this event can have it."""
 
 
 class Appended(NamedTuple):

@@ -207,7 +207,12 @@ class StreamConsumer:
             event.rejection = checked
             return False
         created_at = min(message.published_at, self._clock.now_ms())
-        event.draft = replace(checked, id=checked.id or _derived_id(message), created_at=created_at)
+        event.draft = replace(
+            checked,
+            id=checked.id or _derived_id(message),
+            created_at=created_at,
+            has_server_id=checked.id is None,
+        )
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
@@ -236,6 +241,7 @@ class StreamConsumer:
             accepted.expires_at,
             accepted.ordering_key,
             accepted.created_at,
+            not accepted.chose_id,
         )
         return None not in found
 
@@ -286,13 +292,13 @@ class StreamConsumer:
             if self._traces is not None and traceparent is not None and not result[0].duplicate:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
-            if result.field == "id" and not _chose_id(event):
+            if result.field == "id" and draft.has_server_id:
                 # Only this event can have the ID. It is stored, and was changed since: erased, for example.
                 event.is_done = True
             else:
-                event.rejection = self._published.conflict(_as_sent(event), result)
+                event.rejection = self._published.conflict(_as_sent(draft), result)
         elif isinstance(result, Unstorable):  # The ingest has logged and counted it.
-            event.rejection = self._published.defect(_as_sent(event))
+            event.rejection = self._published.defect(_as_sent(draft))
         elif not isinstance(result, Unavailable):
             self._set_aside(event, result)
 
@@ -306,7 +312,7 @@ class StreamConsumer:
             cause=str(error),
             exc_info=None if isinstance(error, BacklogFull | ValueError) else error,
         )
-        event.rejection = self._published.defect(event.draft if event.draft is None else _as_sent(event))
+        event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
 
     async def _reject(self, link: Link, events: Sequence[_Event]) -> None:
         """Store rejections, and publish the events with their problems. Raises StreamUnavailable and StreamError."""
@@ -324,17 +330,9 @@ class StreamConsumer:
             self._counters.rejected_events += 1
 
 
-def _chose_id(event: _Event) -> bool:
-    """Whether the emitter chose the ID of an event."""
-    if event.accepted is not None:
-        return event.accepted.chose_id
-    return event.draft is not None and event.draft.id != _derived_id(event.message)
-
-
-def _as_sent(event: _Event) -> Draft:
-    """Return the event without an ID that the server created."""
-    assert event.draft is not None
-    return event.draft if _chose_id(event) else replace(event.draft, id=None)
+def _as_sent(draft: Draft) -> Draft:
+    """Return an event without an ID that the server created."""
+    return replace(draft, id=None) if draft.has_server_id else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:

@@ -91,9 +91,10 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents
     if keys:
         for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
             known.by_key[row["account_seq"], row["key"]] = _stored_event(row)
-    chosen = [(e.account_seq, e.id) for group in groups for e in group if e.caller_chose_id]
-    own = [each for each in chosen if is_uuid7(each[1])]
-    foreign = [each for each in chosen if not is_uuid7(each[1])]
+    chosen = [e for group in groups for e in group if e.caller_chose_id]
+    # A caller can choose an ID that the server generated for a stored event.
+    own = [(e.account_seq, e.id) for e in chosen if is_uuid7(e.id) and not e.is_server_id]
+    foreign = [(e.account_seq, e.id) for e in chosen if not is_uuid7(e.id) or e.is_server_id]
     for statement, ids in ((statements.EVENTS_BY_OWN_ID, own), (statements.EVENTS_BY_FOREIGN_ID, foreign)):
         if ids:
             for row in await raw.fetch(statement, *zip(*ids, strict=True)):
