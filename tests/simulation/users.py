@@ -108,7 +108,8 @@ class Users(Owners):
             return
         is_certain = not model.has_fault(event.sent_at - HOUR, now)
         for endpoint in event.matching:
-            if is_certain or endpoint.changed_at < event.sent_at - HOUR:
+            is_seen = is_certain and endpoint.changed_at + model.seen_within_ms <= event.sent_at
+            if is_seen or endpoint.changed_at < event.sent_at - HOUR:
                 event.expected.append(endpoint)
                 model.join_group(event, endpoint)
 
