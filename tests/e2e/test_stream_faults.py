@@ -52,7 +52,8 @@ def fleet(
     """An API server and two workers with PostgreSQL and NATS, which the tests kill and start."""
     settings = {"UPLIFT_NATS_URL": cluster.url, "UPLIFT_LEASE": "7s", "UPLIFT_ATTEMPT_TIMEOUT": "2s"}
     with Fleet(tmp_path_factory.mktemp("fleet"), postgres_server.new_database(), **settings) as fleet:
-        fleet.add_all("api", "worker", "worker")
+        for role in ("api", "worker", "worker"):
+            fleet.add(role)
         yield fleet
 
 
