@@ -38,6 +38,8 @@ SCHEDULES = (
     (2 * SECOND, 10 * SECOND, MINUTE),
     (30 * SECOND, 10 * MINUTE, 2 * HOUR, 8 * HOUR),
 )
+CHECK_TRIES = 20
+"""Statistics are complete after a quiet interval, so a check waits for one."""
 STATISTICS_EVERY_MS = 10 * SECOND
 EMAILS_EVERY_MS = 6 * HOUR
 END_DAYS_MAX = 12
@@ -251,8 +253,14 @@ class Month:
         """Check all rows when the statistics are up to date."""
         if self.deployment.is_down:
             return
-        self.deployment.touch(STATISTICS_EVERY_MS + 5 * SECOND)
-        await self.run_until(self.time.now + STATISTICS_EVERY_MS + 5 * SECOND)
+        for _ in range(CHECK_TRIES):
+            requests = self.model.requests
+            self.deployment.touch(STATISTICS_EVERY_MS + 5 * SECOND)
+            await self.run_until(self.time.now + STATISTICS_EVERY_MS + 5 * SECOND)
+            if self.model.requests == requests and not self.network.in_flight:
+                break
+        else:
+            return
         if self.model.has_fault(self.time.now - 5 * MINUTE, self.time.now, margin=0) and not final:
             return
         await self.checks.run(final=final)

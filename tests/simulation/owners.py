@@ -90,9 +90,9 @@ class Owners(User):
         # The receiver may get requests before the caller gets the response.
         endpoint.off_at = None
         if action is not HeldAction.SEND:
-            for delivery in self.model.deliveries.values():
-                if delivery.endpoint is endpoint:
-                    delivery.may_have_ended = True
+            for event in self.model.events.values():
+                if endpoint in event.matching:
+                    self.model.delivery(event, endpoint).may_have_ended = True
         kind, _ = await self.call(
             f"enable {action.text}",
             lambda _, s: s.states.enable(s.callers[endpoint.account], self._id(endpoint), action),

@@ -148,12 +148,14 @@ class Users(Owners):
         delivery = self.any_delivery()
         if delivery is None:
             return
+        # The next delivery of its order group may begin before the caller gets the response.
+        before, delivery.may_have_ended = delivery.may_have_ended, True
         kind, result = await self.call(
             "cancel",
             lambda _, s: s.deliveries.cancel(s.callers[delivery.event.account], self._delivery(delivery)),
         )
-        if kind != REJECTED:
-            delivery.may_have_ended = True
+        if kind == REJECTED:
+            delivery.may_have_ended = before
         if kind == DONE and result[1] and result[0].delivery.status is Status.CANCELLED:
             delivery.cancelled_at = self._now
 
