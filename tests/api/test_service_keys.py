@@ -35,6 +35,7 @@ FORBIDDEN = {
     ("PATCH", "/v1/accounts/{account}/members/{member}"),
     ("DELETE", "/v1/accounts/{account}/members/{member}"),
     ("POST", "/v1/accounts/{account}/members/{member}/password-reset"),
+    ("DELETE", "/v1/accounts/{account}/members/{member}/second-factor"),
     ("GET", "/v1/accounts/{account}/invitations"),
     ("DELETE", "/v1/accounts/{account}/invitations/{invitation}"),
     ("POST", "/v1/accounts/{account}/portal-links"),

@@ -37,6 +37,7 @@ RESPONSES = {
     "PATCH /v1/accounts/acc_0a11/members/mem_0f11": {**MEMBER, "role": "owner"},
     "DELETE /v1/accounts/acc_0a11/members/mem_0f11": (204, None, {}),
     "POST /v1/accounts/acc_0a11/members/mem_0f11/password-reset": (201, LINK, {}),
+    "DELETE /v1/accounts/acc_0a11/members/mem_0f11/second-factor": (204, None, {}),
     "GET /v1/accounts/acc_0a11/invitations": page(INVITATION),
     "DELETE /v1/accounts/acc_0a11/invitations/inv_0f11": (204, None, {}),
     "POST /v1/accounts/acc_0a11/portal-links": (201, LINK, {}),

@@ -28,6 +28,7 @@ COMMANDS_WITHOUT_FIELDS = {
     ("endpoints", "secret", "show"), ("endpoints", "secret", "expire-old"), ("deliveries", "resend"),
     ("deliveries", "cancel"), ("members", "list"),
     ("members", "invitations"), ("members", "withdraw"), ("members", "remove"), ("members", "reset-password"),
+    ("members", "reset-second-factor"),
     ("retention", "resume"), ("fleet",), ("erasures", "list"), ("erasures", "show"),
     ("rejected-events", "show"),
 }  # fmt: skip

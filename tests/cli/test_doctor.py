@@ -148,7 +148,12 @@ def test_every_encrypted_value_is_checked() -> None:
             " created_at, updated_at) VALUES (?, 1, '', '', '[]', ?, 0, 0, 0, 0)",
             (b"n" * 16, Cipher(key).encrypt("a newer one", b"n" * 16, "secret")),
         )
-    assert examine()[1]["secret key"] == ("fail", "cannot decrypt 2 of 4 encrypted secrets and headers")
+        for person, owner in ((b"p" * 16, b"p" * 16), (b"q" * 16, b"p" * 16)):
+            raw.execute(
+                "INSERT INTO second_factors (person_id, totp_secret, last_step, created_at) VALUES (?, ?, 0, 0)",
+                (person, Cipher(key).encrypt("a key", owner, "totp_secret")),
+            )
+    assert examine()[1]["secret key"] == ("fail", "cannot decrypt 3 of 6 encrypted secrets and headers")
 
 
 def test_an_interrupted_key_rotation_is_found() -> None:

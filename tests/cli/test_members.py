@@ -28,6 +28,8 @@ def test_a_member_is_found_by_id_prefix_or_email(api: FakeApi) -> None:
         assert api.requests[-1].body == {"role": "owner"}
         assert output("members", "remove", name, "--account", "acc_0a11") == {"id": "mem_0f11", "removed": True}
         assert output("members", "reset-password", name, "--account", "acc_0a11") == LINK
+        reset = output("members", "reset-second-factor", name, "--account", "acc_0a11")
+        assert reset == {"id": "mem_0f11", "has_second_factor": False}
     result = run("members", "remove", "eve@b.example", "--account", "acc_0a11")
     assert result.exit_code == 4
     assert "or the full email address; to list them: `uplift-server members --account ACCOUNT`" in result.stderr

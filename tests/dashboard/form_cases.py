@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from tests.dashboard import second_factors
 from tests.dashboard.full_account import FullAccount
 from tests.dashboard.visitors import Guest, member, operator, operator_link
 from tests.e2e.harness import OPERATOR_KEY, TYPE, Server, deliveries_of, wait_for
@@ -26,6 +27,8 @@ class Forms:
         self.email = f"olga@{uuid4().hex}.example"
         self.owner = self.person("owner", self.email)
         self.operator = operator(server)
+        self.prepared = self.owner
+        """The visitor that the preparation of a case created."""
 
     def person(self, role: str = "admin", email: str | None = None) -> Guest:
         """Return a new member with a password."""
@@ -61,7 +64,7 @@ class FormCase:
     prepare: Prepare = _none
     """Creates objects that only this submission uses, and returns their IDs."""
     visitor: str = "owner"
-    """owner, operator, person (a new member with a password) or signed_out."""
+    """owner, operator, person (a new member with a password), prepared or signed_out."""
     repeatable: bool = False
     """Whether the form has an idempotency key."""
     shows: bool = False
@@ -77,6 +80,7 @@ class FormCase:
             "owner": lambda: forms.owner,
             "operator": lambda: forms.operator,
             "person": forms.person,
+            "prepared": lambda: forms.prepared,
             "signed_out": lambda: Guest(forms.server.url),
         }
         return self.path.format(**known), fields, visitors[self.visitor]()
@@ -149,6 +153,29 @@ def _member(forms: Forms) -> Values:
     return {"member": next(each["id"] for each in people if each["email"] == email)}
 
 
+def _app(forms: Forms) -> Values:
+    """Prepare a person who sets up an app."""
+    forms.prepared = forms.person()
+    return second_factors.setup_fields(forms.prepared, PASSWORD)
+
+
+def _second_factor(forms: Forms) -> Values:
+    """Prepare a person with a second factor."""
+    email = f"{uuid4().hex}@a.example"
+    forms.prepared = forms.person("member", email)
+    code = second_factors.turn_on(forms.prepared, PASSWORD)[0]
+    people = forms.server.api().list_all(f"/v1/accounts/{forms.account.id}/members")
+    return {"code": code, "email": email, "member": next(each["id"] for each in people if each["email"] == email)}
+
+
+def _pending_code(forms: Forms) -> Values:
+    """Prepare a person with a second factor who has entered the password."""
+    values = _second_factor(forms)
+    forms.prepared = Guest(forms.server.url)
+    forms.prepared.post("/sign-in", email=values["email"], password=PASSWORD)
+    return values
+
+
 def _account(forms: Forms) -> Values:
     return {"account": forms.server.account("Another")[0]}
 
@@ -169,6 +196,7 @@ _EVENT_TYPE = {
 
 CASES = [
     FormCase("/sign-in", {"email": "{email}", "password": PASSWORD}, "member.signed_in", visitor="signed_out"),
+    FormCase("/sign-in/code", {"code": "{code}"}, "member.signed_in", prepare=_pending_code, visitor="prepared"),
     FormCase("/sign-in/operator", {"key": OPERATOR_KEY}, "operator.signed_in", visitor="signed_out"),
     FormCase(
         "/enter/{token}",
@@ -195,6 +223,29 @@ CASES = [
     FormCase("/you/name", {"name": "Olga {unique}"}, "member.renamed"),
     FormCase("/you/password", {"present": PASSWORD, "password": PASSWORD}, "member.password_changed", visitor="person"),
     FormCase("/you/unlink", visitor="person"),
+    FormCase(
+        "/you/second-factor",
+        {"app": "{app}", "code": "{code}", "password": PASSWORD},
+        "member.second_factor_turned_on",
+        prepare=_app,
+        visitor="prepared",
+        shows=True,
+    ),
+    FormCase(
+        "/you/second-factor/off",
+        {"code": "{code}", "password": PASSWORD},
+        "member.second_factor_turned_off",
+        prepare=_second_factor,
+        visitor="prepared",
+    ),
+    FormCase(
+        "/you/second-factor/recovery-codes",
+        {"code": "{code}", "password": PASSWORD},
+        "member.recovery_codes_created",
+        prepare=_second_factor,
+        visitor="prepared",
+        shows=True,
+    ),
     FormCase("/you/leave", {"account": "{account}"}, "member.removed", visitor="person"),
     FormCase("/you/sign-out-everywhere", visitor="person"),
     FormCase("/hide-secret", {"next": "/you"}),
@@ -307,6 +358,12 @@ CASES = [
         prepare=_member,
         visitor="operator",
         shows=True,
+    ),
+    FormCase(
+        f"{_ACCOUNT}/settings/members/{{member}}/second-factor",
+        action="member.second_factor_reset",
+        prepare=_second_factor,
+        visitor="operator",
     ),
     FormCase(f"{_ACCOUNT}/settings/contacts", {"contact_emails": "a@{unique}.example\nb@b.example"}, "account.changed"),
     FormCase(f"{_ACCOUNT}/settings/erasures/preview", {"object_id": "athlete-{unique}"}),

@@ -23,6 +23,7 @@ PACKAGES_OF = {
     "sqlite3": ("uplift_server.store", "uplift_webhooks.deduplication"),
     "aiosmtplib": ("uplift_server.mail",),
     "joserfc": ("uplift_server.service",),
+    "segno": ("uplift_server.dashboard",),
     "jinja2": ("uplift_server.mail", "uplift_server.dashboard", "uplift_server.api.documentation"),
     "markdown_it": ("uplift_server.api.documentation",),
     "pygments": ("uplift_server.api.documentation",),

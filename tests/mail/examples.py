@@ -45,6 +45,7 @@ _EXAMPLES: dict[NotificationKind, dict[str, object]] = {
         "person": bytes(range(16)).hex(), "expires_at": AT + 3_600_000, "mark": "ab" * 32,
     },
     NotificationKind.CERTIFICATE_EXPIRING: _ENDPOINT | {"expires_at": AT + 30 * DAY},
+    NotificationKind.SECOND_FACTOR_CHANGED: {"change": "turned_on", "at": AT},
 }  # fmt: skip
 
 

@@ -260,6 +260,23 @@ def test_a_password_reset_links_to_the_form() -> None:
             assert phrase in body
 
 
+@pytest.mark.parametrize(
+    ("change", "consequence"),
+    [
+        ("turned_on", "also requires a code"),
+        ("turned_off", "Your password alone is now sufficient"),
+        ("reset", "An operator turned off"),
+        ("recovery_code_used", "one of your recovery codes"),
+    ],
+)
+def test_a_change_of_the_second_factor_says_what_to_do_if_it_is_not_expected(change: str, consequence: str) -> None:
+    email = wording(NotificationKind.SECOND_FACTOR_CHANGED, change=change)
+    assert email.link[1] == f"{PUBLIC_URL}/you"
+    for body in bodies(email):
+        for phrase in (consequence, "change your password now", "November 24, 2025 at 16:00 UTC"):
+            assert phrase in body
+
+
 @pytest.mark.parametrize("kind", NotificationKind)
 def test_user_texts_are_escaped(kind: NotificationKind) -> None:
     texts = {name: UNSAFE for name in FACTS[kind] if name in TEXTS}

@@ -208,7 +208,13 @@ def test_every_growing_table_has_a_retention_rule() -> None:
     """New tables need a rule, or an exception here."""
     deleted_with_events = {column.table.name for kept in RETENTION_RULES for column in kept.children}
     kept_forever = {"marks"}
-    deleted_with_accounts = {"people", "members", "identities"}  # people without a membership are deleted at once
+    deleted_with_accounts = {
+        "people",
+        "members",
+        "identities",
+        "second_factors",
+        "recovery_codes",
+    }  # people without a membership are deleted at once
     deleted_by_relay = {"listen_sessions", "listen_answers"}  # a day after their last use; a thousand responses each
     deleted_when_counted = {"delivery_changes", "minute_rollups"}  # after 90 minutes
     bounded_by_processes = {"processes", "duties", "directory_changes"}  # a row for each process, job and cached object

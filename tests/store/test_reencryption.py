@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from uplift_server.store import endpoints, reencryption
-from uplift_server.store.encryption import COLUMNS, ERASED, Cipher, Column, WrongSecretKey
+from uplift_server.store import endpoints, reencryption, second_factors
+from uplift_server.store.encryption import COLUMNS, ERASED, TOTP_SECRET, Cipher, Column, WrongSecretKey
+from uplift_server.store.records import SecondFactor
 from uplift_server.store.reencryption import Reencrypted, reencrypt
 from uplift_server.store.schema import accounts, metadata
 from uplift_server.store.schema import endpoints as table
@@ -89,6 +90,20 @@ def test_values_encrypted_with_the_new_key_stay(connection: sa.Connection) -> No
     assert reencrypt(connection, OLD, NEW) == reencrypt(connection, NEW, NEW) == Reencrypted(8, 0)
 
 
+def test_second_factors_are_encrypted_again(connection: sa.Connection) -> None:
+    endpoint(connection, 0)
+    person_id = b"p" * 16
+    factor = SecondFactor(person_id, OLD.encrypt("a key", person_id, TOTP_SECRET), 7, 1)
+    second_factors.create(connection, factor)
+    assert reencrypt(connection, OLD, NEW) == Reencrypted(5, 5)
+    found = second_factors.get(connection, person_id)
+    assert found is not None
+    assert NEW.decrypt(found.totp_secret, person_id, TOTP_SECRET) == "a key"
+    assert replace(found, totp_secret=b"") == replace(factor, totp_secret=b"")
+    with pytest.raises(WrongSecretKey):
+        NEW.decrypt(found.totp_secret, b"q" * 16, TOTP_SECRET)
+
+
 def test_a_value_that_neither_key_decrypts_is_an_error(connection: sa.Connection) -> None:
     endpoint(connection, 0)
     endpoint(connection, 1, OTHER)
@@ -108,4 +123,6 @@ def test_every_encrypted_column_is_included() -> None:
         for column in each.columns
         if (column.comment or "").startswith("encrypted")
     }
-    assert found == {("endpoints", name) for name in COLUMNS} == {("endpoints", name) for name in ERASED}
+    of_endpoints = {("endpoints", name) for name in COLUMNS}
+    assert found == of_endpoints | {("second_factors", TOTP_SECRET)}
+    assert of_endpoints == {("endpoints", name) for name in ERASED}

@@ -190,6 +190,11 @@ class Members(Noun[Way]):
         """Create a one-time `url` that resets a member's password. It is valid until `expires_at`."""
         return post(f"{_account(account)}/members/{segment(member)}/password-reset", {})
 
+    @verb
+    def reset_second_factor(self, account: str, member: str) -> Call[None]:
+        """Turn off the second factor of a member who lost the app and the recovery codes."""
+        return delete(f"{_account(account)}/members/{segment(member)}/second-factor")
+
 
 class Invitations(Noun[Way]):
     """`/v1/accounts/{account}/invitations`, for operators: pending invitations."""

@@ -46,6 +46,7 @@ OPERATIONS: Final = {
     "PATCH /v1/accounts/{account}/members/{member}": Operation("members_update", _CONFLICT),
     "DELETE /v1/accounts/{account}/members/{member}": Operation("members_remove", _CONFLICT),
     "POST /v1/accounts/{account}/members/{member}/password-reset": Operation("members_reset_password", _CONFLICT),
+    "DELETE /v1/accounts/{account}/members/{member}/second-factor": Operation("members_reset_second_factor", _CONFLICT),
     "GET /v1/accounts/{account}/invitations": Operation("invitations_list"),
     "DELETE /v1/accounts/{account}/invitations/{invitation}": Operation("invitations_withdraw"),
     "GET /v1/accounts/{account}/erasures": Operation("erasures_list"),

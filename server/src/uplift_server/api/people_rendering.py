@@ -61,6 +61,7 @@ def member_view(member: Member, account: str) -> MemberView:
         name=member.person.name,
         role=_ROLE_NAMES[member.role],
         has_password=member.person.password_hash is not None,
+        has_second_factor=member.has_second_factor,
         created_at=format_timestamp(member.created_at),
     )
 

@@ -46,6 +46,7 @@ class MemberView(BaseModel):
     name: str = Field(description="Display name.")
     role: RoleName = Field(description="Role in the account.")
     has_password: bool = Field(description="Whether the member can sign in with a password.")
+    has_second_factor: bool = Field(description="Whether the password alone is not sufficient to sign in.")
     created_at: CreatedAt
 
 

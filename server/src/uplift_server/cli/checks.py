@@ -275,7 +275,7 @@ def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, u
 
 def _opens(cipher: Cipher, found: EncryptedValue) -> bool:
     try:
-        cipher.decrypt(found.value, found.endpoint_id, found.column)
+        cipher.decrypt(found.value, found.owner_id, found.column)
     except WrongSecretKey:
         return False
     return True

@@ -172,6 +172,23 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
     )
 
 
+@command(
+    member_app,
+    "reset-second-factor",
+    examples=("uplift-server members reset-second-factor coach@rapids.example --account acc_0197f0c2",),
+)
+def reset_second_factor(session: Session, member: Member, account: Account) -> None:
+    """Turn off the second factor of a member who lost the app and the recovery codes.
+
+    The password alone is then sufficient to sign in. Make sure that the request comes from the member.
+    """
+    with reach(session.config()) as client:
+        path = lookup.account_path(client, account)
+        found = lookup.member(client, member, path)
+        client.delete(f"{path}/members/{segment(found['id'])}/second-factor")
+        session.output.fields({"id": found["id"], "has_second_factor": False})
+
+
 @command(portal_link_app, "list", examples=("uplift-server portal-links list --account 'Rapids Academy'",))
 def portal_links(session: Session, account: Account, limit: Limit = 50, wide: Wide = False) -> None:
     """List an account's unused portal links that have not expired."""

@@ -89,9 +89,9 @@ def _check_key(config: Config, path: Path) -> None:
     key = parse_key(config.secret_key or read_key(kept))
     cipher = Cipher(key, accepts_unbound=inspection.accepts_unbound(path))
     opens: Counter[bool] = Counter()
-    for endpoint_id, column, value in inspection.encrypted_values(path):
+    for owner_id, column, value in inspection.encrypted_values(path):
         try:
-            cipher.decrypt(value, endpoint_id, column)
+            cipher.decrypt(value, owner_id, column)
         except WrongSecretKey:
             opens[False] += 1
         else:

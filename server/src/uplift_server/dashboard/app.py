@@ -34,6 +34,7 @@ from uplift_server.dashboard.pages import (
     rejected_events,
     replays,
     search,
+    second_factor,
     secrets,
     settings,
     sign_in,
@@ -55,6 +56,7 @@ PAGES: Final[Sequence[Page]] = tuple(
         for module in (
             sign_in,
             single_sign_on,
+            second_factor,
             invitations,
             passwords,
             you,

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from uplift_server.dashboard import sign_in_again
+from uplift_server.dashboard import pending_sign_ins, sign_in_again
 from uplift_server.dashboard.security import SESSION_COOKIE
-from uplift_server.dashboard.visit import Dashboard, Visit, written
+from uplift_server.dashboard.visit import Dashboard, Visit, own_path, written
 from uplift_server.service import errors
 from uplift_server.service.principals import READ_ONLY
+from uplift_server.service.second_factors import SecondFactorRequired
 from uplift_server.store.errors import StoreError
 
 _log = structlog.get_logger()
@@ -104,6 +105,8 @@ def route(page: Page, dashboard: Dashboard) -> Route:
             if page.back is not None and request.method != page.method:
                 return visit.leave(page.page_of_form(visit))
             return await written(await _serve(page, visit))
+        except SecondFactorRequired as error:
+            return pending_sign_ins.ask_code(visit, error.pending, own_path(visit.sent_form.text("next")))
         except _REJECTIONS as error:
             # Redirect, so that a reload of the page does not submit the form again.
             if page.back is not None:

@@ -6,13 +6,15 @@ from starlette.responses import Response
 
 from uplift_server.core.http.headers import MASKED
 from uplift_server.dashboard.forms import Form
+from uplift_server.dashboard.pending_sign_ins import forget_pending, keep_pending, read_pending
 from uplift_server.dashboard.security import CSRF_FIELD
 from uplift_server.dashboard.visit import Visit
-from uplift_server.service.errors import Busy, Forbidden, RateLimited, Unauthorized
+from uplift_server.service.errors import Busy, Forbidden, NotFound, RateLimited, Unauthorized
+from uplift_server.service.second_factors import SecondFactorRequired
 
 NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _PREFIX: Final = "sign_in."
-_NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key"})
+_NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key", "code"})
 """Fields that the page does not contain: passwords, and the token of the previous session."""
 _SECRET: Final = {
     "secret": "Custom secret",
@@ -38,10 +40,9 @@ async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
         return _page(visit, 401, as_operator)
     if sent.flag(f"{_PREFIX}link"):
         return _page(visit, 401, as_operator, _NO_SESSION)
-    try:
-        cookie = await _session(visit, sent, as_operator=as_operator)
-    except (Unauthorized, RateLimited, Busy) as error:
-        return _page(visit, _STATUS[type(error)], as_operator, error.detail)
+    cookie = await _begin(visit, sent, as_operator=as_operator)
+    if isinstance(cookie, Response):
+        return cookie
     visit.sign_in(cookie)
     visit.visitor = await visit.services.sessions.visitor(cookie)
     if visit.visitor is None:
@@ -52,13 +53,34 @@ async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
     return None
 
 
+async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Response:
+    """Sign in, and return the cookie of the session, or the page that asks again."""
+    asks_code = sent.flag(f"{_PREFIX}enters_code")
+    try:
+        cookie = await _session(visit, sent, as_operator=as_operator)
+    except SecondFactorRequired as error:
+        keep_pending(visit, error.pending)
+        return _page(visit, 401, as_operator, asks_code=True)
+    except NotFound as error:
+        return _page(visit, 401, as_operator, error.detail)
+    except (Unauthorized, RateLimited, Busy) as error:
+        return _page(visit, _STATUS[type(error)], as_operator, error.detail, asks_code=asks_code)
+    forget_pending(visit)
+    return cookie
+
+
 async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
-    """Sign in, and return the cookie of the session. Raises Unauthorized, RateLimited and Busy."""
-    key = sent.text(f"{_PREFIX}key")
+    """Sign in, and return the cookie of the session.
+
+    Raises Unauthorized, SecondFactorRequired, NotFound, RateLimited and Busy.
+    """
+    sessions, key = visit.services.sessions, sent.text(f"{_PREFIX}key")
+    if sent.flag(f"{_PREFIX}enters_code"):
+        return await sessions.enter_code(read_pending(visit), sent.text(f"{_PREFIX}code"), address=visit.address)
     if as_operator or key:
-        return await visit.services.sessions.sign_in_operator(key, address=visit.address)
+        return await sessions.sign_in_operator(key, address=visit.address)
     email, password = sent.text(f"{_PREFIX}email"), sent.raw(f"{_PREFIX}password")
-    return await visit.services.sessions.sign_in(email, password, address=visit.address)
+    return await sessions.sign_in(email, password, address=visit.address)
 
 
 def confirm_session(visit: Visit) -> Response:
@@ -66,7 +88,9 @@ def confirm_session(visit: Visit) -> Response:
     return _page(visit, 403, as_operator=False)
 
 
-def _page(visit: Visit, status: int, as_operator: bool, refusal: str | None = None) -> Response:
+def _page(
+    visit: Visit, status: int, as_operator: bool, refusal: str | None = None, *, asks_code: bool = False
+) -> Response:
     sent = visit.sent_form.without(_PREFIX).as_sent()
     again = _asked_again(visit.sent_form)
     kept = [
@@ -82,6 +106,7 @@ def _page(visit: Visit, status: int, as_operator: bool, refusal: str | None = No
         again=again,
         email=visit.sent_form.text(f"{_PREFIX}email"),
         as_operator=as_operator,
+        asks_code=asks_code,
         refusal=refusal,
         prefix=_PREFIX,
     )

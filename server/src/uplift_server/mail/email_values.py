@@ -164,6 +164,11 @@ class EmailValues:
         return self._public_url
 
     @property
+    def profile_url(self) -> str:
+        """The URL of the reader's profile."""
+        return f"{self._public_url}/you"
+
+    @property
     def contact_closing(self) -> str:
         """The closing line, with the reason for sending the email to this contact."""
         return f"You received this email because you are a contact of {self.text('account') or 'the account'}."

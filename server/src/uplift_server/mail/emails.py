@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from uplift_server.core.people.notifications import Notification, NotificationKind
+from uplift_server.core.people.notifications import Notification, NotificationKind, SecondFactorChange
 from uplift_server.mail.email_values import EmailValues, counted, format_time
 
 
@@ -335,6 +335,22 @@ def _password_reset(values: EmailValues) -> Email:
     )
 
 
+def _second_factor_changed(values: EmailValues) -> Email:
+    title, consequence, steps = _SECOND_FACTOR.get(values.text("change"), _OTHER_CHANGE)
+    return Email(
+        subject=f"{title} on Uplift Webhooks",
+        title=title,
+        opening=(consequence,),
+        details=_rows(("Server", values.server), ("Time", values.time("at"))),
+        steps=(
+            *steps,
+            "If you did not expect this email, change your password now, and contact the operator of the server.",
+        ),
+        link=("Open your profile", values.profile_url),
+        closing=f"You received this email because you sign in to {values.server} with this address.",
+    )
+
+
 def _certificate_expiring(values: EmailValues) -> Email:
     if values.endpoint_count > 1:
         return _certificates_expiring(values)
@@ -375,6 +391,30 @@ _RENEW: Final = (
     "Edit the endpoint, and replace the certificate and its private key. The next attempt uses them.",
     "Send a test event from the endpoint's page to check your server.",
 )
+_SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
+    SecondFactorChange.TURNED_ON: (
+        "Your second factor is on",
+        "From now on, sign-in with your password also requires a code of your authenticator app.",
+        ("Keep your recovery codes in a safe place. Each one replaces a code once.",),
+    ),
+    SecondFactorChange.TURNED_OFF: (
+        "Your second factor is off",
+        "Someone turned off your second factor with your password and a code. Your password alone is now sufficient.",
+        (),
+    ),
+    SecondFactorChange.RESET: (
+        "An operator reset your second factor",
+        "An operator turned off your second factor. Your password alone is now sufficient to sign in.",
+        ("Turn on the second factor again with your new authenticator app.",),
+    ),
+    SecondFactorChange.RECOVERY_CODE_USED: (
+        "A recovery code was used",
+        "Someone entered your password and one of your recovery codes. The code does not work again.",
+        ("If you have few codes left, create new ones in your profile.",),
+    ),
+}
+"""The title, the consequence and the next steps of each change."""
+_OTHER_CHANGE: Final = ("Your second factor changed", "Someone changed your second factor.", ())
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,
     NotificationKind.ENDPOINT_DISABLED: _disabled,
@@ -384,6 +424,7 @@ _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.MEMBER_INVITED: _member_invited,
     NotificationKind.PASSWORD_RESET: _password_reset,
     NotificationKind.CERTIFICATE_EXPIRING: _certificate_expiring,
+    NotificationKind.SECOND_FACTOR_CHANGED: _second_factor_changed,
 }
 
 

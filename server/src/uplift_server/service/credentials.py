@@ -1,6 +1,7 @@
 """Passwords: sign-in, invitations, resets and changes."""
 
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,9 +27,10 @@ from uplift_server.service.errors import Busy, ConfirmationRequired, Forbidden, 
 from uplift_server.service.joining import NewIds, join_by_invitation, must_enter_password
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.rejections import as_conflict, require_valid
+from uplift_server.service.second_factors import WRONG_CODE, PendingSignIn, SecondFactorRequired, SecondFactors
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Visitor
-from uplift_server.store import audit, invitations, outbox, people, sessions
+from uplift_server.store import audit, invitations, outbox, people, second_factors, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.records import Invitation, Member, Person, Session
@@ -40,6 +42,7 @@ _WRONG_FOR_INVITATION: Final = (
     " Your sign-in, and open this invitation again."
 )
 _NO_INVITATION: Final = "This invitation was accepted, was withdrawn or has expired. Ask for a new invitation."
+_NO_PENDING: Final = "This sign-in has expired. Enter your password again."
 _NO_RESET: Final = "This link was used or has expired. Request a new one. Each link works once, for one hour."
 
 
@@ -61,12 +64,18 @@ class Credentials:
     """Checks, sets and resets the passwords of people."""
 
     def __init__(
-        self, context: ServiceContext, links: DashboardLinks, passwords: Passwords, limits: SignInLimits
+        self,
+        context: ServiceContext,
+        links: DashboardLinks,
+        passwords: Passwords,
+        limits: SignInLimits,
+        factors: SecondFactors,
     ) -> None:
         self._context = context
         self._links = links
         self._passwords = passwords
         self._limits = limits
+        self._factors = factors
 
     @property
     def sends_email(self) -> bool:
@@ -74,10 +83,51 @@ class Credentials:
         return self._links.sends_email
 
     async def sign_in(self, email: str, password: str, *, address: str | None) -> str:
-        """Sign a person in, and return the session cookie. Raises Unauthorized, RateLimited and Busy."""
+        """Sign a person in, and return the session cookie.
+
+        Raises Unauthorized, SecondFactorRequired, RateLimited and Busy.
+        """
         email = normalize_email(email)
-        person = await self._verify_password(email, password, address)
+        person = await self.verify_password(email, password, address)
         return await self.begin_session(person, "password", address)
+
+    async def enter_code(self, pending: PendingSignIn | None, code: str, *, address: str | None) -> str:
+        """Complete a sign-in with the code of a second factor, and return the session cookie.
+
+        Raises Unauthorized for a wrong code, NotFound for a sign-in that has expired, and RateLimited.
+        """
+        now = self._context.now()
+        if pending is None or now >= pending.expires_at:
+            raise NotFound(_NO_PENDING)
+        attempt = self._limits.begin_code(now, person_id=pending.person_id, address=address)
+        cookie = new_cookie(self._context)
+
+        def begin(connection: Transaction) -> None:
+            person = people.find_by_id(connection, pending.person_id, lock=True)
+            if (
+                person is None
+                or person.password_hash is None
+                or tokens.password_mark(person.password_hash) != pending.mark
+                or second_factors.get(connection, person.id) is None
+            ):
+                raise NotFound(_NO_PENDING)
+            method = self._factors.use(connection, person, code, now)
+            if method is None:
+                raise Unauthorized(WRONG_CODE)
+            sessions.create(connection, new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq))
+            details = {"by": pending.by, "second_factor": method}
+            audit_person(connection, person, "member.signed_in", details, now, address)
+
+        try:
+            await self._context.run_shielded(self._context.database.write(begin))
+        except Unauthorized:
+            _log.warning("sign-in rejected", address=address, by="second factor")
+            raise
+        except (NotFound, StoreError):
+            attempt.cancel()
+            raise
+        attempt.succeed()
+        return cookie
 
     async def invitation(self, token: str) -> OpenInvitation | None:
         """Return an open invitation; None if it does not exist, was accepted, was withdrawn or has expired."""
@@ -94,7 +144,8 @@ class Credentials:
         A person with a password enters it. Others choose a name and a password. If the link was not emailed, invalid
         input gets the same response in both cases, so that the link does not reveal whether the person exists.
 
-        Raises NotFound, Invalid (`name`, `password`), Unauthorized, RateLimited, Busy and Conflict.
+        Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited, Busy and
+        Conflict.
         """
         invitation, person = await self._invited(token)
         if invitation is None:
@@ -103,7 +154,7 @@ class Credentials:
         if not (has_password and self._was_mailed(invitation)):
             require_valid([check_name(name), check_password(password, invitation.email)])
         if has_password:
-            await self._verify_password(invitation.email, password, address, wrong=_WRONG_FOR_INVITATION)
+            await self.verify_password(invitation.email, password, address, wrong=_WRONG_FOR_INVITATION)
         else:
             password_hash = await self._passwords.hash(password)
         return await self._context.run_shielded(self._accept(invitation, person, name, password_hash, address))
@@ -143,7 +194,7 @@ class Credentials:
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
         """Replace a forgotten password, end all sessions, begin a new one, and return its cookie.
 
-        Raises NotFound, Invalid (`password`), Busy and Conflict.
+        Raises NotFound, Invalid (`password`), SecondFactorRequired, Busy and Conflict.
         """
         decoded = tokens.parse_reset_token(token)
         person = None
@@ -178,7 +229,7 @@ class Credentials:
             if not visitor.is_confirmed(self._context.now()):
                 raise ConfirmationRequired
         else:
-            person = await self._verify_password(person.email, current, address, visitor=visitor)
+            person = await self.verify_password(person.email, current, address, visitor=visitor)
         require_valid([check_password(password, person.email)])
         renewed = replace(person, password_hash=await self._passwords.hash(password))
         await self._context.run_shielded(
@@ -197,19 +248,15 @@ class Credentials:
             if found is None or found.id != person.id or found.name == name:
                 return
             people.update(connection, replace(found, name=name))
-            for place in people.memberships(connection, found.seq):
-                actor = Actor(ActorKind.MEMBER, found.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-                details = {"from": found.name, "to": name}
-                audit.add(
-                    connection, AuditEntry(place.account_seq, now, actor, "member.renamed", actor.id or "", details)
-                )
+            audit_person(connection, found, "member.renamed", {"from": found.name, "to": name}, now, address)
 
         await self._context.run_shielded(self._context.database.write(rename))
 
     async def begin_session(self, person: Person, by: str, address: str | None) -> str:
         """Begin a session of an authenticated person, and return its cookie.
 
-        Raises Unauthorized if the person was deleted, or changed the password, in the meantime.
+        Raises SecondFactorRequired, and Unauthorized if the person was deleted, or changed the password, in the
+        meantime.
         """
         cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
@@ -219,18 +266,16 @@ class Credentials:
             found = people.get(connection, person.seq, lock=True)
             if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
                 raise Unauthorized(_WRONG_SIGN_IN)
+            pending = self._factors.pending(connection, person, by, now)
+            if pending is not None:
+                raise SecondFactorRequired(pending)
             sessions.create(connection, session)
-            for place in people.memberships(connection, person.seq):
-                actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-                subject = actor.id or ""
-                audit.add(
-                    connection, AuditEntry(place.account_seq, now, actor, "member.signed_in", subject, {"by": by})
-                )
+            audit_person(connection, person, "member.signed_in", {"by": by}, now, address)
 
         await self._context.run_shielded(self._context.database.write(begin))
         return cookie
 
-    async def _verify_password(
+    async def verify_password(
         self,
         email: str,
         password: str,
@@ -283,19 +328,23 @@ class Credentials:
         cookie, now = new_cookie(self._context), self._context.now()
         new_ids = NewIds(self._context.new_id(), self._context.new_id())
 
-        def join(connection: Transaction) -> bool:
+        def join(connection: Transaction) -> PendingSignIn | bool:
             member = join_by_invitation(
                 connection, invitation, known, new_ids, now, name=name.strip(), password_hash=password_hash
             )
             if member is None:
                 return False
-            sessions.create(connection, new_session(cookie, now, SESSION_TTL_MS, person_seq=member.person.seq))
             audit_member_action(connection, member, "member.joined", "invitation", now, address)
-            return True
+            pending = self._factors.pending(connection, member.person, "invitation", now)
+            if pending is None:
+                sessions.create(connection, new_session(cookie, now, SESSION_TTL_MS, person_seq=member.person.seq))
+            return pending or True
 
         joined = await self._context.write(join)
         if not joined:
             raise NotFound(_NO_INVITATION)
+        if isinstance(joined, PendingSignIn):
+            raise SecondFactorRequired(joined)
         return cookie
 
     async def _renew(
@@ -309,11 +358,11 @@ class Credentials:
             if found is None or (found.id, found.password_hash) != (known.id, known.password_hash):
                 return False
             people.update(connection, replace(renewed, name=found.name))
+            if not found.proved and renewed.proved:
+                # Another person may have turned it on.
+                second_factors.delete(connection, found.id)
             sessions.end_all_of_person(connection, known.seq, except_digest=except_session)
-            for place in people.memberships(connection, known.seq):
-                actor = Actor(ActorKind.MEMBER, known.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-                entry = AuditEntry(place.account_seq, now, actor, "member.password_changed", actor.id or "", {"by": by})
-                audit.add(connection, entry)
+            audit_person(connection, known, "member.password_changed", {"by": by}, now, address)
             return True
 
         if not await self._context.database.write(renew):
@@ -348,3 +397,12 @@ def audit_member_action(
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}
     audit.add(connection, AuditEntry(member.account_seq, now, actor, action, subject, details))
+
+
+def audit_person(
+    connection: Transaction, person: Person, action: str, details: Mapping[str, object], now: int, address: str | None
+) -> None:
+    """Add an action of a person to the audit log of each of their accounts."""
+    for place in people.memberships(connection, person.seq):
+        actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
+        audit.add(connection, AuditEntry(place.account_seq, now, actor, action, actor.id or "", details))

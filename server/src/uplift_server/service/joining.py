@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.people.people import GUEST_NAME
 from uplift_server.core.security.id_tokens import Identity
-from uplift_server.store import accounts, identities, invitations, members, people, sessions
+from uplift_server.store import accounts, identities, invitations, members, people, second_factors, sessions
 from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Link, Member, Person
@@ -198,8 +198,12 @@ def _prove(connection: Transaction, person: Person) -> Person:
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Set or remove the password of a person whose email is now proved, and end their sessions."""
+    """Set or remove the password of a person whose email is now proved, and end their sessions.
+
+    Another person may have set the earlier password and its second factor.
+    """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
+    second_factors.delete(connection, person.id)
     people.update(connection, renewed)
     sessions.end_all_of_person(connection, person.seq)
     return renewed

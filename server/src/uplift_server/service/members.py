@@ -6,7 +6,7 @@ from typing import Final
 
 from uplift_server.core import ids
 from uplift_server.core.people.accounts import check_email
-from uplift_server.core.people.notifications import NotificationKind
+from uplift_server.core.people.notifications import NotificationKind, SecondFactorChange
 from uplift_server.core.people.people import INVITATION_TTL_MS, RESET_TTL_MS, normalize_email
 from uplift_server.core.problems import Problem
 from uplift_server.core.security.failed_attempts import Failures
@@ -19,7 +19,8 @@ from uplift_server.service.idempotency import IdempotencyKey, check_idempotency_
 from uplift_server.service.portal_links import ShownLink
 from uplift_server.service.principals import Caller, PrincipalKind
 from uplift_server.service.rejections import not_found, parse_id, require_valid
-from uplift_server.store import accounts, audit, invitations, members, outbox
+from uplift_server.service.second_factors import SecondFactors
+from uplift_server.store import accounts, audit, invitations, members, outbox, people, second_factors
 from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
@@ -63,9 +64,10 @@ class ShownInvitation:
 class Members:
     """Manages members. Operators can manage all accounts, and members with the right can manage their own."""
 
-    def __init__(self, context: ServiceContext, links: DashboardLinks) -> None:
+    def __init__(self, context: ServiceContext, links: DashboardLinks, factors: SecondFactors) -> None:
         self._context = context
         self._links = links
+        self._factors = factors
         self._recent_invitations = Failures(INVITATIONS_PER_HOUR_MAX, _HOUR_MS)
 
     async def page(
@@ -195,6 +197,30 @@ class Members:
         assert person.password_hash is not None
         url = self._links.reset_url(person.id, person.password_hash, ends_at)
         return ShownLink(url, ends_at, repeated=False)
+
+    async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
+        """Turn off the second factor of a member who lost the app and the recovery codes, as an operator.
+
+        A person can be a member of several accounts, so admins and owners cannot do this. Raises NotFound, and Conflict
+        if it is off.
+        """
+        caller.require_operator()
+        owner, now = self._context.find_account(caller, account), self._context.now()
+
+        def reset(connection: Transaction) -> None:
+            person = self._found(connection, owner, member).person
+            people.get(connection, person.seq, lock=True)
+            if not second_factors.delete(connection, person.id):
+                raise Conflict("The second factor of this member is off, so there is nothing to reset.")
+            for place in people.memberships(connection, person.seq):
+                subject = ids.prefixed(ids.MEMBER, place.member_id)
+                entry = self._context.audit_entry(
+                    caller, "member.second_factor_reset", subject, {"for": person.title}, place.account_seq
+                )
+                audit.add(connection, entry)
+            self._factors.notify(connection, person, SecondFactorChange.RESET, now)
+
+        await self._context.run_shielded(self._context.database.write(reset))
 
     def _managed_account(self, caller: Caller, account: str) -> Account:
         caller.require_right(Right.MEMBERS_MANAGE)

@@ -38,6 +38,8 @@ from uplift_server.service.rejected_events import RejectedEvents
 from uplift_server.service.replays import Replays
 from uplift_server.service.retention import Retention
 from uplift_server.service.search import Search
+from uplift_server.service.second_factor_settings import SecondFactorSettings
+from uplift_server.service.second_factors import SecondFactors
 from uplift_server.service.secrets import Secrets
 from uplift_server.service.service_keys import ServiceKeys
 from uplift_server.service.sessions import Sessions
@@ -80,6 +82,7 @@ class Services:
     traces: Traces
     search: Search
     sessions: Sessions
+    second_factor: SecondFactorSettings
     single_sign_on: SingleSignOn | None
     """None if no identity provider is configured."""
     members: Members
@@ -111,6 +114,15 @@ class Services:
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
         backlogs, limits = Backlogs(context, readiness), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)
+        factors = SecondFactors(context, cipher, sends_email=links.sends_email)
+        sessions = Sessions(
+            context,
+            links,
+            Passwords(),
+            limits,
+            factors,
+            operator_grant=None if provider is None else provider.client.operator_grant,
+        )
         endpoints = Endpoints(
             context,
             cipher,
@@ -146,15 +158,10 @@ class Services:
             operator_lists=OperatorLists(context, backlogs),
             traces=Traces(context, explanations, replays),
             search=Search(context),
-            sessions=Sessions(
-                context,
-                links,
-                Passwords(),
-                limits,
-                operator_grant=None if provider is None else provider.client.operator_grant,
-            ),
+            sessions=sessions,
+            second_factor=SecondFactorSettings(context, sessions, factors, limits),
             single_sign_on=None if provider is None else SingleSignOn(context, limits, provider),
-            members=Members(context, links),
+            members=Members(context, links, factors),
             portal_links=PortalLinks(context, links),
             statistics=Statistics(context),
             metrics=Metrics(context, authenticator, readiness, backlogs, metrics or MetricsSettings()),

@@ -25,6 +25,7 @@ from uplift_server.service.errors import NotFound, Unauthorized
 from uplift_server.service.joining import NewIds, join_by_link
 from uplift_server.service.passwords import Passwords
 from uplift_server.service.principals import READ_ONLY_SCOPES, Principal, PrincipalKind
+from uplift_server.service.second_factors import SecondFactors
 from uplift_server.service.sign_ins import SignInLimits
 from uplift_server.service.visitors import Membership, Visitor
 from uplift_server.store import accounts, audit, people, sessions
@@ -57,11 +58,12 @@ class Sessions(Credentials):
         links: DashboardLinks,
         passwords: Passwords,
         limits: SignInLimits,
+        factors: SecondFactors,
         *,
         operator_grant: bytes | None = None,
     ) -> None:
         """`operator_grant` identifies the settings of single sign-on that make people operators."""
-        super().__init__(context, links, passwords, limits)
+        super().__init__(context, links, passwords, limits, factors)
         self._operator_grant = operator_grant
 
     async def sign_in_operator(self, key: str, *, address: str | None, is_read_only: bool = False) -> str:
@@ -106,7 +108,7 @@ class Sessions(Credentials):
         elif visitor.person.email is None or visitor.person.password_hash is None:
             raise Unauthorized("You have no password. Sign in again with a new link to confirm your identity.")
         else:
-            await self._verify_password(visitor.person.email, password, address, visitor=visitor)
+            await self.verify_password(visitor.person.email, password, address, visitor=visitor)
         now = self._context.now()
         await self._context.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
 

@@ -1,4 +1,4 @@
-"""Limits on failed sign-ins and on password reset emails: per email, per network, and in total."""
+"""Limits on failed sign-ins, codes and password reset emails: per email or person, per network, and in total."""
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -12,6 +12,8 @@ from uplift_server.service.errors import RateLimited
 WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
+CODES_PER_PERSON_MAX: Final = 5
+"""Limit of wrong codes of a second factor. Of a million codes, three are valid at a time."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
 """The limit for each network, by IP version and prefix length. An IPv6 site has a /64, a /56 or a /48, so one attacker
 has up to 65,536 /64s.
@@ -31,12 +33,12 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """Counts of the email or the session, if any."""
+    """Counts of the email, the session or the person, if any."""
     shared: _Counts
     """Counts of networks, and the total count."""
 
     def succeed(self) -> None:
-        """Reset the count of the email or session, and remove this attempt from the other counts."""
+        """Reset the count of the email, session or person, and remove this attempt from the other counts."""
         for counts, key in self.own:
             counts.forget(key)
         for counts, key in self.shared:
@@ -58,6 +60,7 @@ class SignInLimits:
         self._has_unknown_proxy = has_unknown_proxy
         self._by_email = Failures(FAILURES_PER_EMAIL_MAX, WITHIN_MS)
         self._by_session = Failures(FAILURES_PER_SESSION_MAX, WITHIN_MS)
+        self._codes_by_person = Failures(CODES_PER_PERSON_MAX, WITHIN_MS)
         self._by_network = {
             version: {prefix: Failures(most, WITHIN_MS) for prefix, most in of_version.items()}
             for version, of_version in FAILURES_PER_NETWORK_MAX.items()
@@ -78,6 +81,14 @@ class SignInLimits:
         The session has its own count, so attempts at the sign-in page do not block a person who is signed in.
         """
         return self._begin(now_ms, [(self._by_session, session_id.hex())], self._networks(address))
+
+    def begin_code(self, now_ms: int, *, person_id: bytes, address: str | None) -> SignInAttempt:
+        """Start an attempt to enter the code of a second factor. Raises RateLimited.
+
+        Only a person with the right password gets here, so others cannot use up the limit.
+        """
+        own = [(self._codes_by_person, person_id.hex())]
+        return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])
 
     def begin_reset(self, now_ms: int, *, email: str, address: str | None) -> SignInAttempt:
         """Start a request for a password reset email. Raises RateLimited.

@@ -9,13 +9,12 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from uplift_server.core import ids
 from uplift_server.core.people.audit import Actor, ActorKind, AuditEntry
 from uplift_server.core.people.people import INVITATIONS_PER_SIGN_IN_MAX, SINGLE_SIGN_ON_SESSION_TTL_MS
 from uplift_server.core.security import oidc
 from uplift_server.core.security.id_tokens import Identity, operator_name
 from uplift_server.service.context import ServiceContext
-from uplift_server.service.credentials import audit_member_action, new_cookie, new_session
+from uplift_server.service.credentials import audit_member_action, audit_person, new_cookie, new_session
 from uplift_server.service.errors import Busy, Forbidden, Unauthorized
 from uplift_server.service.identity_provider import Identified, IdentityProvider, ProviderDown, ProviderFailed
 from uplift_server.service.joining import NewIds, accept_invitations, join_by_identity
@@ -138,7 +137,7 @@ class SingleSignOn:
 
         def unlink(connection: Transaction) -> None:
             if identities.unlink(connection, issuer, person):
-                _audit(connection, person, "member.identity_unlinked", {"issuer": issuer}, now, address)
+                audit_person(connection, person, "member.identity_unlinked", {"issuer": issuer}, now, address)
 
         await self._context.run_shielded(self._context.database.write(unlink))
 
@@ -220,9 +219,9 @@ class SingleSignOn:
             if not people.memberships(connection, person.seq):
                 raise Conflict(_NO_ACCOUNT)
             if is_new:
-                _audit(connection, person, "member.identity_linked", {"issuer": identity.issuer}, now, address)
+                audit_person(connection, person, "member.identity_linked", {"issuer": identity.issuer}, now, address)
             sessions.create(connection, replace(session, person_seq=person.seq), id_token=id_token)
-            _audit(connection, person, "member.signed_in", {"by": BY}, now, address)
+            audit_person(connection, person, "member.signed_in", {"by": BY}, now, address)
 
         try:
             await self._context.database.write(begin)
@@ -239,15 +238,6 @@ def _locked_invitations(connection: Transaction, identity: Identity, now: int) -
     open_ones = [each for each in found if accounts.lock(connection, each.account_seq)]
     # Another transaction may have consumed one before its account was locked.
     return [each for each in open_ones if invitations.get(connection, each.id, now=now) is not None]
-
-
-def _audit(
-    connection: Transaction, person: Person, action: str, details: dict[str, object], now: int, address: str | None
-) -> None:
-    """Add an action of a person to the audit log of each of their accounts."""
-    for place in people.memberships(connection, person.seq):
-        actor = Actor(ActorKind.MEMBER, person.title, ids.prefixed(ids.MEMBER, place.member_id), address)
-        audit.add(connection, AuditEntry(place.account_seq, now, actor, action, actor.id or "", details))
 
 
 def _rejected(cause: str, address: str | None, text: str = _FAILED) -> Unauthorized:

@@ -2,7 +2,8 @@
 
 The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
 tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. In version 2, it is the
-column and the endpoint's ID, so a value that was copied to another column or endpoint cannot be decrypted.
+column and the ID of the owner (an endpoint or a person), so a value that was copied to another column or owner
+cannot be decrypted.
 """
 
 import base64
@@ -18,9 +19,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES
 
-Column = Literal["secret", "previous_secret", "headers", "auth"]
+Column = Literal["secret", "previous_secret", "headers", "auth", "totp_secret"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers", "auth")
-"""The columns of `endpoints` with encrypted values. Other tables have none."""
+"""The columns of `endpoints` with encrypted values."""
+TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
+"""The column of `second_factors` with encrypted values. Other tables have none."""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )
@@ -29,8 +32,10 @@ UNBOUND: Final = b"\x01"
 """The version byte of values that are bound only to their endpoint, not to their column."""
 _BOUND: Final = b"\x02"
 _NONCE_BYTES: Final = 12
-_PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS}
-"""The beginning of the associated data, up to a byte that names do not contain. The endpoint's ID follows."""
+_PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS} | {
+    TOTP_SECRET: f"second_factors.{TOTP_SECRET}\0".encode()
+}
+"""The beginning of the associated data, up to a byte that names do not contain. The owner's ID follows."""
 
 
 class WrongSecretKey(Exception):
@@ -55,23 +60,23 @@ class Cipher:
         """Decrypt only values that are bound to their column from now on."""
         self._accepts_unbound = False
 
-    def encrypt(self, value: str, endpoint_id: bytes, column: Column, *, bound: bool = True) -> bytes:
-        """Encrypt a value for a column of an endpoint.
+    def encrypt(self, value: str, owner_id: bytes, column: Column, *, bound: bool = True) -> bytes:
+        """Encrypt a value for a column of an endpoint or a person.
 
         Without `bound`, releases up to 0.1.1 can decrypt the result.
         """
         nonce = os.urandom(_NONCE_BYTES)
-        version, context = (_BOUND, _context(endpoint_id, column)) if bound else (UNBOUND, endpoint_id)
+        version, context = (_BOUND, _context(owner_id, column)) if bound else (UNBOUND, owner_id)
         return version + nonce + self._aead.encrypt(nonce, value.encode(), context)
 
-    def decrypt(self, encrypted: bytes, endpoint_id: bytes, column: Column) -> str:
-        """Decrypt the value of a column of an endpoint. Raises WrongSecretKey."""
+    def decrypt(self, encrypted: bytes, owner_id: bytes, column: Column) -> str:
+        """Decrypt the value of a column of an endpoint or a person. Raises WrongSecretKey."""
         version, nonce, rest = encrypted[:1], encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
         try:
             if version == _BOUND:
-                return self._aead.decrypt(nonce, rest, _context(endpoint_id, column)).decode()
+                return self._aead.decrypt(nonce, rest, _context(owner_id, column)).decode()
             if version == UNBOUND and self._accepts_unbound:
-                return self._aead.decrypt(nonce, rest, endpoint_id).decode()
+                return self._aead.decrypt(nonce, rest, owner_id).decode()
         except (InvalidTag, ValueError):
             pass
         raise WrongSecretKey(
@@ -100,5 +105,5 @@ def parse_key(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _context(endpoint_id: bytes, column: Column) -> bytes:
-    return _PLACES[column] + endpoint_id
+def _context(owner_id: bytes, column: Column) -> bytes:
+    return _PLACES[column] + owner_id

@@ -10,11 +10,14 @@ from typing import Final, NamedTuple
 
 from uplift_server.core.ids import ACCOUNT, parse_prefixed
 from uplift_server.store import database_identity, status_sql
-from uplift_server.store.encryption import COLUMNS, Column
+from uplift_server.store.encryption import COLUMNS, TOTP_SECRET, Column
 from uplift_server.store.encryption_upgrade import FIRST_REVISION, VALUE_NAME
 from uplift_server.store.sqlite.connection import unavailable
 
-SELECT_ENCRYPTED: Final = f"SELECT id, {', '.join(COLUMNS)} FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
+SELECT_ENCRYPTED: Final = (
+    f"SELECT id, {', '.join(COLUMNS)}, NULL FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
+    f" UNION ALL SELECT person_id, {', '.join(['NULL'] * len(COLUMNS))}, {TOTP_SECRET} FROM second_factors"
+)
 """Selects all encrypted values. Both engines use this statement and SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
@@ -43,9 +46,9 @@ def find_damage(path: Path, *, seconds: float) -> list[str] | None:
 
 
 class EncryptedValue(NamedTuple):
-    """An encrypted value of an endpoint."""
+    """An encrypted value of an endpoint or a person."""
 
-    endpoint_id: bytes
+    owner_id: bytes
     column: Column
     value: bytes
 
@@ -61,10 +64,10 @@ def encrypted_values(path: Path) -> Iterator[EncryptedValue]:
 
 def values_of(rows: Iterable[Sequence[bytes | None]]) -> Iterator[EncryptedValue]:
     """Iterate over the encrypted values in rows of SELECT_ENCRYPTED."""
-    for endpoint_id, *values in rows:
-        for column, value in zip(COLUMNS, values, strict=True):
-            if endpoint_id is not None and value is not None:
-                yield EncryptedValue(bytes(endpoint_id), column, bytes(value))
+    for owner_id, *values in rows:
+        for column, value in zip((*COLUMNS, TOTP_SECRET), values, strict=True):
+            if owner_id is not None and value is not None:
+                yield EncryptedValue(bytes(owner_id), column, bytes(value))
 
 
 def accepts_unbound(path: Path) -> bool:

@@ -11,7 +11,7 @@ from uplift_server.store import accounts, people
 from uplift_server.store.errors import Conflict
 from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Member, Page, Person
-from uplift_server.store.schema_people import identities, members
+from uplift_server.store.schema_people import identities, members, second_factors
 from uplift_server.store.schema_people import people as people_table
 
 
@@ -89,6 +89,7 @@ def _query(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
             persons.proved,
             persons.created_at.label("person_created_at"),
             sa.exists().where(identities.c.person_id == persons.id).label("has_identity"),
+            sa.exists().where(second_factors.c.person_id == persons.id).label("has_second_factor"),
         )
         .join(people_table, persons.seq == members.c.person_seq)
         .where(*conditions)
@@ -102,4 +103,5 @@ def _one(connection: Connection, *conditions: sa.ColumnElement[bool]) -> Member 
 
 def _member(row: sa.Row[Any]) -> Member:
     person = people.person_from_row(row, seq=row.person_seq, person_id=row.person_id, created_at=row.person_created_at)
-    return Member(row.seq, row.id, row.account_seq, Role(row.role), row.created_at, person, row.has_identity)
+    role, identity, second_factor = Role(row.role), row.has_identity, row.has_second_factor
+    return Member(row.seq, row.id, row.account_seq, role, row.created_at, person, identity, second_factor)

@@ -13,7 +13,16 @@ from uplift_server.core.people.people import ACCOUNTS_PER_PERSON_MAX
 from uplift_server.core.security.rights import Role
 from uplift_server.store import locks
 from uplift_server.store.records import Person
-from uplift_server.store.schema_people import identities, invitations, links, members, people, sessions
+from uplift_server.store.schema_people import (
+    identities,
+    invitations,
+    links,
+    members,
+    people,
+    recovery_codes,
+    second_factors,
+    sessions,
+)
 
 
 class AccountMembership(NamedTuple):
@@ -31,9 +40,9 @@ def find(connection: Connection, email: str, *, lock: bool = False) -> Person | 
     return _one(connection, people.c.email == email, lock=lock)
 
 
-def find_by_id(connection: Connection, person_id: bytes) -> Person | None:
+def find_by_id(connection: Connection, person_id: bytes, *, lock: bool = False) -> Person | None:
     """Return the person with this ID."""
-    return _one(connection, people.c.id == person_id)
+    return _one(connection, people.c.id == person_id, lock=lock)
 
 
 def get(connection: Connection, seq: int, *, lock: bool = False) -> Person | None:
@@ -76,14 +85,15 @@ def memberships(connection: Connection, person_seq: int) -> list[AccountMembersh
 
 
 def delete_non_members(connection: Connection, person_seqs: Sequence[int]) -> None:
-    """Delete each of these people who has no membership, with their sessions and identities."""
+    """Delete each of these people who has no membership, with their sessions, identities and second factors."""
     those = sa.select(people.c.seq).where(people.c.seq.in_(person_seqs))
     connection.execute(those.order_by(people.c.seq).with_for_update())
     is_member = sa.exists().where(members.c.person_seq == people.c.seq)
     gone = list(connection.scalars(sa.select(people.c.seq).where(people.c.seq.in_(person_seqs), ~is_member)))
     gone_ids = sa.select(people.c.id).where(people.c.seq.in_(gone))
     connection.execute(sa.delete(sessions).where(sessions.c.person_seq.in_(gone)))
-    connection.execute(sa.delete(identities).where(identities.c.person_id.in_(gone_ids)))
+    for table in (identities, second_factors, recovery_codes):
+        connection.execute(sa.delete(table).where(table.c.person_id.in_(gone_ids)))
     connection.execute(sa.delete(people).where(people.c.seq.in_(gone)))
 
 

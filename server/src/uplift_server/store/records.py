@@ -107,6 +107,18 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondFactor:
+    """The authenticator app of a person. Times are Unix ms."""
+
+    person_id: bytes
+    totp_secret: bytes = field(repr=False)
+    """The encrypted key."""
+    last_step: int
+    """The step of the last used code. Codes of later steps are valid."""
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """A person as a member of an account."""
 
@@ -118,6 +130,8 @@ class Member:
     person: Person
     has_identity: bool = False
     """Whether the person has used single sign-on."""
+    has_second_factor: bool = False
+    """Whether sign-in with the password requires a code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Encryption of all stored values with a new key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from uplift_server.store import encryption_upgrade
-from uplift_server.store.encryption import COLUMNS, Cipher, Column, WrongSecretKey, is_unbound
+from uplift_server.store.encryption import COLUMNS, TOTP_SECRET, Cipher, Column, WrongSecretKey, is_unbound
 from uplift_server.store.schema import endpoints
+from uplift_server.store.schema_people import second_factors
 
 BATCH_ROWS: Final = 300
 
@@ -26,48 +28,65 @@ def reencrypt(connection: Connection, old: Cipher, new: Cipher) -> Reencrypted:
 
     Raises WrongSecretKey if neither key decrypts a value.
     """
-    columns = [endpoints.c[name] for name in COLUMNS]
+    factors = second_factors.c
+    found = [
+        _reencrypt(connection, endpoints.c.id, COLUMNS, endpoints.c.deleted_at.is_(None), old, new),
+        _reencrypt(connection, factors.person_id, (TOTP_SECRET,), sa.true(), old, new),
+    ]
+    encryption_upgrade.mark_complete(connection)
+    return Reencrypted(sum(each.values for each in found), sum(each.changed for each in found))
+
+
+def _reencrypt(
+    connection: Connection,
+    owner: sa.Column[bytes],
+    names: Sequence[Column],
+    condition: sa.ColumnElement[bool],
+    old: Cipher,
+    new: Cipher,
+) -> Reencrypted:
+    """Encrypt the values of these columns in the rows of the owner's table that meet the condition."""
+    table = owner.table
     change = (
-        sa.update(endpoints)
-        .where(endpoints.c.seq == sa.bindparam("at"))
-        .values({name: sa.bindparam(f"new_{name}") for name in COLUMNS})
+        sa.update(table)
+        .where(table.c.seq == sa.bindparam("at"))
+        .values({name: sa.bindparam(f"new_{name}") for name in names})
     )
     total, changed, after = 0, 0, 0
     while True:
         rows = connection.execute(
-            sa.select(endpoints.c.seq, endpoints.c.id, *columns)
-            .where(endpoints.c.seq > after, endpoints.c.deleted_at.is_(None))
-            .order_by(endpoints.c.seq)
+            sa.select(table.c.seq, owner, *(table.c[name] for name in names))
+            .where(table.c.seq > after, condition)
+            .order_by(table.c.seq)
             .limit(BATCH_ROWS)
             .with_for_update()
         ).all()
         changes = []
-        for seq, endpoint_id, *values in rows:
+        for seq, owner_id, *values in rows:
             new_values = [
-                None if each is None else _reencrypted(each, endpoint_id, column, old, new)
-                for column, each in zip(COLUMNS, values, strict=True)
+                None if each is None else _reencrypted(each, owner_id, column, old, new)
+                for column, each in zip(names, values, strict=True)
             ]
             total += sum(each is not None for each in values)
             count = sum(was != now for was, now in zip(values, new_values, strict=True))
             if count:
                 changed += count
                 changes.append(
-                    {"at": seq} | {f"new_{name}": each for name, each in zip(COLUMNS, new_values, strict=True)}
+                    {"at": seq} | {f"new_{name}": each for name, each in zip(names, new_values, strict=True)}
                 )
         if changes:
             connection.execute(change, changes)
         if len(rows) < BATCH_ROWS:
-            encryption_upgrade.mark_complete(connection)
             return Reencrypted(total, changed)
         after = rows[-1].seq
 
 
-def _reencrypted(value: bytes, endpoint_id: bytes, column: Column, old: Cipher, new: Cipher) -> bytes:
+def _reencrypted(value: bytes, owner_id: bytes, column: Column, old: Cipher, new: Cipher) -> bytes:
     try:
-        text = new.decrypt(value, endpoint_id, column)
+        text = new.decrypt(value, owner_id, column)
     except WrongSecretKey:
-        text = old.decrypt(value, endpoint_id, column)
+        text = old.decrypt(value, owner_id, column)
     else:
         if not is_unbound(value):
             return value
-    return new.encrypt(text, endpoint_id, column)
+    return new.encrypt(text, owner_id, column)

@@ -94,3 +94,24 @@ identities = sa.Table(
 )
 sa.Index("identities_by_subject", identities.c.issuer, identities.c.subject, unique=True)
 sa.Index("identities_by_person", identities.c.person_id, identities.c.issuer, unique=True)
+
+second_factors = sa.Table(
+    "second_factors",
+    metadata,
+    sa.Column("seq", Seq, primary_key=True),
+    sa.Column("person_id", Uuid, nullable=False, unique=True),
+    sa.Column("totp_secret", sa.LargeBinary, nullable=False, comment="encrypted key of the authenticator app"),
+    sa.Column("last_step", sa.BigInteger, nullable=False, comment="step of the last used code: no code works twice"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    comment="second factors for sign-in with a password",
+)
+
+recovery_codes = sa.Table(
+    "recovery_codes",
+    metadata,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the person's ID and the code"),
+    sa.Column("person_id", Uuid, nullable=False),
+    comment="unused codes that replace a code of the authenticator app",
+    sqlite_with_rowid=False,
+)
+sa.Index("recovery_codes_by_person", recovery_codes.c.person_id)

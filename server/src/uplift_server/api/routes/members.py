@@ -105,6 +105,14 @@ async def reset_password(
     return link_view(link)
 
 
+@router.delete(
+    "/v1/accounts/{account}/members/{member}/second-factor", status_code=204, summary="Reset a member's second factor"
+)
+async def reset_second_factor(services: ServicesOf, caller: CallerOf, account: str, member: str) -> None:
+    """Requires an operator key. Turns off the second factor of a member who lost the app and the recovery codes."""
+    await services.members.reset_second_factor(caller, account, member)
+
+
 @router.get("/v1/accounts/{account}/invitations", summary="List pending invitations", response_model_exclude_unset=True)
 async def list_invitations(
     services: ServicesOf, caller: CallerOf, account: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]

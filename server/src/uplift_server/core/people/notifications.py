@@ -20,6 +20,17 @@ class NotificationKind(NamedCode):
     MEMBER_INVITED = 5
     PASSWORD_RESET = 6
     CERTIFICATE_EXPIRING = 7
+    SECOND_FACTOR_CHANGED = 8
+
+
+class SecondFactorChange(StrEnum):
+    """The change that an email about a second factor reports."""
+
+    TURNED_ON = "turned_on"
+    TURNED_OFF = "turned_off"
+    RESET = "reset"
+    """By an operator."""
+    RECOVERY_CODE_USED = "recovery_code_used"
 
 
 class NotificationState(StrEnum):
@@ -46,6 +57,7 @@ FACTS: Final = {
     NotificationKind.MEMBER_INVITED: ("invitation", "account", "role", "invited_by", "expires_at"),
     NotificationKind.PASSWORD_RESET: ("person", "expires_at", "mark"),
     NotificationKind.CERTIFICATE_EXPIRING: ("endpoint", "url", "description", "account", "expires_at"),
+    NotificationKind.SECOND_FACTOR_CHANGED: ("change", "at"),
 }  # fmt: skip
 """The values of each kind of notification.
 
@@ -53,7 +65,8 @@ FACTS: Final = {
 the sentences of `Explanation` for the last failed attempt (empty without one), and `response` is the first line of its
 response. `reason` is the name of a disabled reason. `endpoints`, `attempted` and `still_failing` are counts. `causes`
 maps titles of causes to numbers of endpoints. `invitation` and `person` are IDs in hexadecimal. `mark` is the
-fingerprint of the password to replace: the tokens of links are derived from it and a key, and never stored.
+fingerprint of the password to replace: the tokens of links are derived from it and a key, and never stored. `change` is
+a SecondFactorChange.
 
 An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
 endpoints, and `more` is the number of further ones.

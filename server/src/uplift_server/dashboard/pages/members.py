@@ -83,6 +83,14 @@ async def reset_password(visit: Visit) -> Response:
     return visit.leave_with_secret(visit.path(_PATH), visit.parameter("member"), link.url)
 
 
+async def reset_second_factor(visit: Visit) -> Response:
+    """Turn off the second factor of a member, as an operator. Raises NotFound for other visitors."""
+    if not visit.caller.principal.is_operator:
+        raise NotFound("This page does not exist.")
+    await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
+    return visit.leave(visit.path(_PATH), "The second factor of the member is off.")
+
+
 async def withdraw(visit: Visit) -> Response:
     """Withdraw an invitation."""
     await visit.services.members.withdraw(visit.caller, _account(visit), visit.parameter("invitation"))
@@ -146,4 +154,5 @@ PAGES: Final = (
     account_form(f"/{_PATH}/members/{{member}}/role", change_role, back=f"/{_PATH}"),
     account_form(f"/{_PATH}/members/{{member}}/remove", remove, back=f"/{_PATH}"),
     account_form(f"/{_PATH}/members/{{member}}/password-link", reset_password, back=f"/{_PATH}"),
+    account_form(f"/{_PATH}/members/{{member}}/second-factor", reset_second_factor, back=f"/{_PATH}"),
 )

@@ -128,6 +128,7 @@ async def _page(
         "accounts": [(ids.prefixed(ids.ACCOUNT, each.account.id), each) for each in visitor.memberships],
         "has_single_sign_on": service is not None,
         "is_linked": service is not None and await service.is_linked(visitor.person),
+        "second_factor": await visit.services.second_factor.state(visitor.person),
         "shortest": PASSWORD_CHARACTERS_MIN,
     }
     if invalid is not None:

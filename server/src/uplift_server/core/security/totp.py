@@ -1,0 +1,75 @@
+"""Second factors: time-based codes of an authenticator app (RFC 6238), and recovery codes.
+
+The codes have 6 digits, are based on SHA-1, and change every 30 seconds, because all apps support only these settings.
+"""
+
+import hashlib
+import hmac
+import re
+from base64 import b32encode
+from typing import Final
+from urllib.parse import quote
+
+SECRET_BYTES: Final = 20
+"""The size of the key that the server shares with the app (RFC 4226, section 4)."""
+STEP_MS: Final = 30_000
+DIGITS: Final = 6
+SKEW_STEPS_MAX: Final = 1
+"""The server also accepts the codes of this many steps before and after, because clocks differ."""
+RECOVERY_CODES: Final = 10
+"""The number of recovery codes that a person gets."""
+RECOVERY_BYTES: Final = 10
+"""The random bytes of a recovery code. With 80 bits, a fast hash protects it."""
+CODE_CHARACTERS_MAX: Final = 40
+"""Maximum length of a code that a person enters, with spaces and hyphens."""
+
+_GROUP_CHARACTERS: Final = 4
+_SEPARATORS: Final = re.compile(r"[\s-]+")
+
+
+def code_at(secret: bytes, step: int, digits: int = DIGITS) -> str:
+    """Return the code of a step (RFC 4226, section 5.3)."""
+    mac = hmac.digest(secret, step.to_bytes(8, "big"), "sha1")
+    start = mac[-1] & 0xF
+    number = int.from_bytes(mac[start : start + 4], "big") & 0x7FFF_FFFF
+    return f"{number % 10**digits:0{digits}}"
+
+
+def step_at(now_ms: int) -> int:
+    """Return the step of a time (Unix ms)."""
+    return now_ms // STEP_MS
+
+
+def matching_step(secret: bytes, text: str, now_ms: int, *, after: int) -> int | None:
+    """Return the step of an entered code; None if it is wrong, or from a step up to `after`, whose code was used."""
+    entered, current = normalize_code(text), step_at(now_ms)
+    steps = range(max(after + 1, current - SKEW_STEPS_MAX), current + SKEW_STEPS_MAX + 1)
+    found = [step for step in steps if hmac.compare_digest(code_at(secret, step).encode(), entered)]
+    return found[0] if found else None
+
+
+def key_text(secret: bytes) -> str:
+    """Return the key as text that a person can enter in an app."""
+    return b32encode(secret).decode()
+
+
+def app_uri(secret: bytes, *, email: str, issuer: str) -> str:
+    """Return the URI in the QR code, with the names that the app shows."""
+    names = f"{quote(issuer, safe='')}:{quote(email, safe='')}"
+    return f"otpauth://totp/{names}?secret={key_text(secret)}&issuer={quote(issuer, safe='')}"
+
+
+def recovery_code(random: bytes) -> str:
+    """Return RECOVERY_BYTES random bytes as a recovery code."""
+    text = b32encode(random).decode().lower()
+    return "-".join(text[at : at + _GROUP_CHARACTERS] for at in range(0, len(text), _GROUP_CHARACTERS))
+
+
+def recovery_digest(person_id: bytes, text: str) -> bytes:
+    """Return the digest of a recovery code, which is stored instead of the code."""
+    return hashlib.sha256(person_id + normalize_code(text)).digest()
+
+
+def normalize_code(text: str) -> bytes:
+    """Return an entered code without spaces and hyphens, in lower case, with at most CODE_CHARACTERS_MAX characters."""
+    return _SEPARATORS.sub("", text[:CODE_CHARACTERS_MAX]).lower().encode("utf-8", "replace")

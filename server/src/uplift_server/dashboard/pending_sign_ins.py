@@ -1,0 +1,41 @@
+"""Sign-ins that need a code, in a cookie that only this server can decrypt."""
+
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
+from uplift_server.dashboard.visit import Visit, link
+from uplift_server.service.second_factors import PENDING_MS, PendingSignIn
+
+CODE_PATH: Final = "/sign-in/code"
+_COOKIE: Final = "uplift_pending"
+_PURPOSE: Final = b"pending sign-in"
+
+
+def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
+    """Redirect to the page that asks for the code, and then to `page`."""
+    keep_pending(visit, pending)
+    return visit.leave(link(CODE_PATH, next=page))
+
+
+def keep_pending(visit: Visit, pending: PendingSignIn) -> None:
+    """Set the cookie in the response."""
+    visit.set_cookie(_COOKIE, _cookies(visit).encrypt(msgspec.json.encode(pending)), seconds=PENDING_MS // 1000)
+
+
+def read_pending(visit: Visit) -> PendingSignIn | None:
+    """Return the sign-in in the cookie. It may have expired."""
+    cookie = visit.cookie(_COOKIE)
+    content = None if cookie is None else _cookies(visit).decrypt(cookie)
+    return None if content is None else msgspec.json.decode(content, type=PendingSignIn)
+
+
+def forget_pending(visit: Visit) -> None:
+    """Delete the cookie in the response."""
+    visit.set_cookie(_COOKIE, "", seconds=0)
+
+
+def _cookies(visit: Visit) -> EncryptedCookies:
+    return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
