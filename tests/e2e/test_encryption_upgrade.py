@@ -68,6 +68,8 @@ LATER_TABLES = (
     "failed_deliveries",
     "rejected_events",
     "identities",
+    "second_factors",
+    "recovery_codes",
 )
 LATER_INDEXES = ("accounts_by_uid", "endpoints_by_uid", "deliveries_ordered", "invitations_by_email")
 LATER_COLUMNS = {
