@@ -20,6 +20,8 @@ from .command import quiet
 from .month import Profile, Result, play
 from .mutations import MUTATIONS
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
