@@ -421,7 +421,7 @@ def test_the_identity_provider_is_checked() -> None:
         )
         code, found = examine(**{**environ, "UPLIFT_OIDC_ISSUER": f"{provider.url}/"})
         assert (code, found["single sign-on"][0]) == (1, "fail")
-        assert f"the provider names itself '{provider.url}'" in found["single sign-on"][1]
+        assert f"the provider's issuer is '{provider.url}'" in found["single sign-on"][1]
         provider.faults["/keys"] = (404, b"")
         code, found = examine(**environ)
         assert (code, found["single sign-on"]) == (

@@ -63,8 +63,8 @@ def test_metadata_has_the_endpoints() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"issuer": f"{ISSUER}/"}, "names itself"),
-        ({"issuer": None}, "names itself"),
+        ({"issuer": f"{ISSUER}/"}, "the provider's issuer is"),
+        ({"issuer": None}, "the provider's issuer is"),
         ({"token_endpoint": None}, "token_endpoint cannot be used: it is missing"),
         ({"jwks_uri": 7}, "jwks_uri cannot be used: it is missing"),
         ({"userinfo_endpoint": "ftp://login.example.com"}, "userinfo_endpoint cannot be used: The scheme"),

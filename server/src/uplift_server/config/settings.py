@@ -142,7 +142,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the identity provider for single sign-on with OpenID Connect: its issuer, exactly as in its metadata;"
             " without one, single sign-on is off"),
     Setting("UPLIFT_OIDC_CLIENT_ID", "oidc_client_id", "text", parsers.text, None,
-            "the ID of this server at the identity provider"),
+            "the client ID of this server at the identity provider"),
     Setting("UPLIFT_OIDC_CLIENT_SECRET", "oidc_client_secret", "text", parsers.text, None,
             "the client secret of this server at the identity provider", secret=True),
     Setting("UPLIFT_OIDC_OPERATOR_GROUP", "oidc_operator_group", "text", parsers.text, None,

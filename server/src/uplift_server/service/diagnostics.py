@@ -237,7 +237,7 @@ def mail_findings(config: Config) -> Iterator[Finding]:
 
 
 def single_sign_on_findings(config: Config) -> Iterator[Finding]:
-    """Check that the identity provider responds, names itself as configured, and has keys."""
+    """Check that the identity provider responds, has the configured issuer, and has keys."""
     issuer = config.oidc_issuer
     if issuer is None:
         return

@@ -25,7 +25,7 @@ _NO_MEMBERSHIP: Final = (
 )
 _OTHER_IDENTITY: Final = (
     "Your email address belongs to a person with another identity at the identity provider. Sign in with your password"
-    " or a link from the operator, select Unlink under Your profile, then sign in again."
+    " or a link from the operator, select Unlink identity under Your profile, then sign in again."
 )
 
 

@@ -154,7 +154,7 @@ class SingleSignOn:
         if named is None and (await self._metadata()).names_issuer:
             named = ""
         if named not in (None, self._provider.client.issuer):
-            raise _rejected("authorization response: it names another issuer", address)
+            raise _rejected("authorization response: it is from another issuer", address)
         if response.error is not None:
             cause = f"authorization response: {oidc.known_error(response.error)}"
             raise _rejected(cause, address, _DENIED if response.error == "access_denied" else _FAILED)

@@ -21,7 +21,7 @@ ACTIONS: Final = {
     "member.renamed": "A member changed their display name.",
     "member.signed_in": "A member signed in to the dashboard. The details contain the method.",
     "member.identity_linked": "A member signed in with single sign-on for the first time.",
-    "member.identity_unlinked": "A member unlinked their identity of single sign-on.",
+    "member.identity_unlinked": "A member unlinked their single sign-on identity.",
     "member.password_changed": "A member changed or reset their password.",
     "member.second_factor_turned_on": "A member turned on their second factor.",
     "member.second_factor_turned_off": "A member turned off their second factor.",

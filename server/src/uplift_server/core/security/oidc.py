@@ -117,7 +117,7 @@ def read_metadata(values: dict[str, Any], issuer: str, *, to_ascii: Callable[[st
     """Return the endpoints in the metadata of the provider, or the reason why they cannot be used."""
     named = values.get("issuer")
     if named != issuer:
-        return f"the provider names itself {str(named)[:200]!r}, not {issuer!r}"
+        return f"the provider's issuer is {str(named)[:200]!r}, not {issuer!r}"
     texts: dict[str, str] = {}
     urls: dict[str, EndpointUrl] = {}
     for name, is_required in _ENDPOINTS.items():

@@ -56,7 +56,7 @@ async def change_password(visit: Visit) -> Response:
 
 
 async def unlink(visit: Visit) -> Response:
-    """Unlink the identity of single sign-on."""
+    """Unlink the person's single sign-on identity."""
     service = visit.services.single_sign_on
     if service is None:
         raise Conflict("Single sign-on is not configured on this server, so there is no identity to unlink.")
