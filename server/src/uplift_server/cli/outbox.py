@@ -76,7 +76,7 @@ def outbox(
     rejected_at and problem. Later rows with the same key wait until you correct or delete it.
 
     The command runs until SIGTERM or Ctrl-C. You can run several: one of them sends, and the others replace it if it
-    stops. No row is lost or becomes two events if a process, the server or a database stops at any time.
+    stops. If a process, the server or a database stops at any time, no row is lost or becomes two events.
     """
     from uplift_server.store.postgres.emitter_outbox import SQL  # noqa: PLC0415 - slow to load
 

@@ -44,7 +44,7 @@ PROBLEMS_LISTED_MAX = 100
 OUTBOX_BATCH_ROWS_MAX = 500
 OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
 OUTBOX_REQUEST_SECONDS_MAX = 10.0
-# The reader waits this long between two looks at an empty outbox, and after a failure.
+# The reader waits this long between two reads of an empty outbox, and after a failure.
 OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2

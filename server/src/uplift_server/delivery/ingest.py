@@ -186,7 +186,7 @@ class EventIngest:
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store drafts of one or more accounts. See `accept`.
 
-        Only events of a request count as rejected. Events from elsewhere are repeated until they are stored.
+        Only events of a request count as rejected. Events of the stream are repeated until they are stored.
         """
         rejectable = len(drafts) if is_request else 0
         if self._closed:

@@ -68,7 +68,7 @@ def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
             "stream replicas",
             "warn",
             f"{current} of {replicas} replicas are up to date",
-            "start the missing NATS server, or wait until it has caught up",
+            "start the missing NATS server, or wait until it is up to date",
         )
     elif replicas != settings.replicas:
         fix = f"nats stream edit UPLIFT_EVENTS --replicas {settings.replicas}, or set UPLIFT_NATS_REPLICAS={replicas}"

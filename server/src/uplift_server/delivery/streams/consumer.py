@@ -1,6 +1,6 @@
-"""The consumer of the event stream: stores its events in the database, in order, and rejects those that do not pass.
+"""The consumer of the event stream: stores its events in the database, in order, and rejects invalid ones.
 
-A message is acknowledged after its event is committed, or after its rejection is. A repeated message has the same event
+A message is acknowledged after the commit of its event or of its rejection. A repeated message has the same event
 ID, so the database recognizes it.
 """
 
@@ -59,7 +59,7 @@ class Ingest(Protocol):
 
 @dataclass(slots=True)
 class _Event:
-    """A message, and its valid event or the problem of it."""
+    """A message, and its valid event or its problem."""
 
     message: StreamMessage
     account: str

@@ -213,7 +213,7 @@ class StreamIngest:
             if len(draft.endpoints) >= GROUP_ROWS_MAX:
                 raise BacklogFull(1 + len(draft.endpoints))
             if account_seq not in self._cache.accounts:
-                raise self._rejected(events, Rejection.STREAM, "an account of the request was deleted meanwhile")
+                raise self._rejected(events, Rejection.STREAM, "an account in the request was deleted")
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
@@ -360,7 +360,7 @@ class StreamIngest:
                 result = await asyncio.gather(*(self._appended(each) for each in request.publications))
         except (TimeoutError, StreamUnavailable, StreamError) as error:
             if not request.result.done():
-                text = f"the event stream has the events, but cannot say under which ID: {str(error) or 'timeout'}"
+                text = f"the event stream has stored the events, but their IDs are unknown: {str(error) or 'timeout'}"
                 request.result.set_exception(self._rejected(len(request.drafts), Rejection.STREAM, text))
         else:
             if not request.result.done():

@@ -51,7 +51,7 @@ class StreamJobs(SingletonJobs, Protocol):
 
 
 class CacheFreshness(Protocol):
-    """Tells how recent the cache of this process is."""
+    """Reports how recent the cache of this process is."""
 
     @property
     def synced_at(self) -> int:

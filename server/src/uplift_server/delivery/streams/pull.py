@@ -18,7 +18,7 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""After this time without a sign of life, NATS delivers a message again."""
+"""NATS delivers a message again if it is not acknowledged or renewed for this long."""
 RENEW_EVERY_MS: Final = 15_000
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2

@@ -34,7 +34,7 @@ FAILED_CHECKS_MAX: Final = 2
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""A leader that has not heard from most replicas for this long is cut off from them, and stores nothing."""
+"""A leader without contact to most replicas for this long has lost them, and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this long. A new leader takes less time."""
 UNAVAILABLE: Final = 503
@@ -270,7 +270,7 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     peers = cluster.get("replicas") or ()
     silent = sum(int(each.get("active", 0)) > SILENT_SECONDS_MAX * _NS for each in peers)
     if 2 * silent > len(peers):
-        raise StreamUnavailable("the NATS server that leads the stream is cut off from the others")
+        raise StreamUnavailable("the NATS server that leads the stream has no connection to the others")
     return StreamReading(
         now,
         int(state["messages"]),

@@ -199,11 +199,11 @@ class Turn:
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
-        """Let rows wait for their rejected rows, so that the next turns do not take them."""
+        """Mark rows as waiting for their rejected rows, so that the next turns do not take them."""
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:
-        """Let rows no longer wait for corrected, deleted or expired rows. Repeat this regularly.
+        """Unblock rows that wait for corrected, deleted or expired rows. Call this regularly.
 
         One call looks at some of the awaited rows. It returns the ID to continue after, or None at the end.
         """
