@@ -21,7 +21,7 @@ from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.ingest import BacklogFull, Draft, Unstorable
 from uplift_server.delivery.ports import Clock
-from uplift_server.delivery.streams.link import Link, StreamError, StreamUnavailable
+from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
 from uplift_server.delivery.streams.ports import CacheFreshness, PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
@@ -370,9 +370,8 @@ def _rejected_message(event: _Event, link: Link) -> bytes:
     assert event.rejection is not None
     problem = event.rejection.problem
     payload = msgspec.json.encode({"event": _content(event), "problem": problem})
-    return (
-        payload if len(payload) <= link.message_bytes_max else msgspec.json.encode({"event": None, "problem": problem})
-    )
+    is_small = len(payload) + HEADER_BYTES_MAX <= link.message_bytes_max
+    return payload if is_small else msgspec.json.encode({"event": None, "problem": problem})
 
 
 def _content(event: _Event) -> object:

@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
+from nats.protocol import parser
 
 CONNECT_SECONDS: Final = 3.0
 REQUEST_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1
 """Two pings without a response end the connection, so a server that hangs is noticed within about 3 s."""
+HEADER_BYTES_MAX: Final = 256
+"""The size of a message ID with its header. NATS disconnects a client whose message and headers are too large."""
 _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
 
@@ -66,11 +70,34 @@ class NatsServer(NamedTuple):
         return cls(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", user, password)
 
 
+# NATS allows every character except these in a subject, also those that `\\s` matches. With the expressions of the
+# client, one such message ends every connection that receives it.
+parser.MSG_RE, parser.HMSG_RE = (
+    re.compile(each.pattern.replace(rb"[^\s]", rb"[^ \t\r\n]")) for each in (parser.MSG_RE, parser.HMSG_RE)
+)
+
+
+class _Client(Client):
+    """Reads messages with any subject and headers. Emitters choose them, so they must not end the connection."""
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, UnicodeDecodeError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Any:
+        text = subject.decode("utf-8", "replace")
+        return super()._build_message(sid, text.encode(), reply, data, headers)
+
+
 class Link:
     """A connection to one server. It ends with the first failure; the owner then opens another one."""
 
     def __init__(self) -> None:
-        self._client = Client()
+        self._client = _Client()
         self._cause = ""
         self.closed = asyncio.Event()
 
@@ -115,7 +142,7 @@ class Link:
 
     @property
     def message_bytes_max(self) -> int:
-        """The maximum size of a message at this server."""
+        """The maximum size of a message with its headers at this server."""
         return self._client.max_payload
 
     def new_inbox(self) -> str:

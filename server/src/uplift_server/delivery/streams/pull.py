@@ -30,6 +30,7 @@ _ENDED: Final = frozenset({"404", "408", "409"})
 """The end of a request. Other requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
+_ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
 
@@ -145,9 +146,9 @@ class Pull:
 
     def _receive(self, message: Received) -> None:
         self._heard_at = now = self._clock.now_ms()
-        status = None if message.headers is None else message.headers.get("Status")
-        if status is not None:
-            self._note_status(message, status)
+        if not message.reply.startswith(_ACK):
+            # Only a message of an emitter can be acknowledged, even if it has the headers of a status.
+            self._note_status(message, (message.headers or {}).get("Status", ""))
             return
         tokens = message.reply.split(".")
         seq, published_ns = (tokens[5], tokens[7]) if len(tokens) == _SHORT_REPLY_TOKENS else (tokens[7], tokens[9])

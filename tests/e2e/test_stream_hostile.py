@@ -1,0 +1,88 @@
+"""Hostile messages in the event stream are rejected. They do not stop the events of other emitters."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.nats import NatsCluster
+from tests.postgres import PostgresServer
+
+from .fleet import Fleet
+from .harness import wait_for
+from .test_stream import EVENTS, body, numbers, publish, stored
+
+MESSAGE_BYTES_MAX = 1024 * 1024
+"""The default of NATS."""
+SUBJECTS = [b"\xff", b"a\x0bb", b"a\x0cb", b"a\x00b", b"a\x85b", b"*", b">", b"a.*", b"$accepted", b"$accepted.a"]
+HEADERS = [
+    b"",
+    b"ABCD",
+    b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+    b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 100\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 404\r\nDescription: Consumer Deleted\r\n\r\n",
+    b"NATS/1.0\r\n\xff: \xfe\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\nNats-Rollup: all\r\n\r\n",
+]
+"""The server keeps all of them, except the last: the stream does not allow it."""
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsCluster]:
+    cluster = NatsCluster(tmp_path / "nats", nodes=1).start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, nats_server: NatsCluster) -> Iterator[Fleet]:
+    postgres_server = PostgresServer()
+    environ = {"UPLIFT_NATS_URL": nats_server.url, "UPLIFT_NATS_REPLICAS": "1"}
+    with Fleet(tmp_path, postgres_server.new_database(), **environ) as fleet:
+        yield fleet
+    postgres_server.close()
+
+
+def publish_raw(cluster: NatsCluster, *operations: bytes) -> None:
+    """Send operations of the NATS protocol, which a library could reject. NATS stores messages that it criticizes."""
+    host, _, port = cluster.url.removeprefix("nats://").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n' + b"".join(operations) + b"PING\r\n")
+        received = b""
+        while b"PONG" not in received:
+            received += connection.recv(65_536)
+
+
+def with_headers(subject: bytes, headers: bytes, data: bytes) -> bytes:
+    sizes = f"{len(headers)} {len(headers) + len(data)}".encode()
+    return b"HPUB uplift.events.%b %b\r\n%b%b\r\n" % (subject, sizes, headers, data)
+
+
+def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    (server,) = fleet.servers
+    account, api = server.account()
+    subject = account.encode()
+    for number, name in enumerate(SUBJECTS):
+        publish_raw(nats_server, b"PUB uplift.events.%b 2\r\nhi\r\n" % name)
+        publish(nats_server, f"uplift.events.{account}", body(number))
+    for number, headers in enumerate(HEADERS, start=100):
+        publish_raw(nats_server, with_headers(subject, headers, body(number)))
+    deep = b'{"type": "a", "data": {"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+    for data in (
+        deep,
+        b'{"type": "\\u0000", "id": "\\ud800", "data": {}}',
+        b'{"expires_at": "9999-99", "data": 1e999}',
+    ):
+        publish(nats_server, f"uplift.events.{account}", data)
+    # With the problem, some of these would be a little larger than the maximum.
+    for size in range(MESSAGE_BYTES_MAX - 600, MESSAGE_BYTES_MAX, 40):
+        publish_raw(nats_server, b"PUB uplift.events.%b %d\r\n%b\r\n" % (subject, size, b"x" * size))
+    publish(nats_server, f"uplift.events.{account}", body(200))
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty", within=60)
+    accepted = [*range(len(SUBJECTS)), *range(100, 99 + len(HEADERS)), 200]
+    assert numbers(stored(api)) == accepted
+    assert len(server.api().list_all("/v1/rejected-events")) == len(SUBJECTS) + 3 + 15
+    assert "event stream interrupted" not in "".join(server.log)
+    assert api.send(201).status == 202
