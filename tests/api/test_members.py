@@ -6,12 +6,13 @@ import pytest
 from tests.service.world import PASSWORD
 
 from uplift_server.core import ids
+from uplift_server.core.security import totp
 from uplift_server.core.security.rights import Role
 from uplift_server.store import members, people
 from uplift_server.store.pages import PageRequest
 
 ANN = "ann@example.com"
-FIELDS = {"id", "account", "email", "name", "role", "has_password", "created_at"}
+FIELDS = {"id", "account", "email", "name", "role", "has_password", "has_second_factor", "created_at"}
 
 
 def join(server: Any, account: str, email: str = ANN, role: str = "manager", password: str = PASSWORD) -> str:
@@ -106,6 +107,25 @@ def test_an_operator_creates_a_password_reset_link(server: Any) -> None:
     token = response.json["url"].removeprefix("https://hooks.example.com/passwords/")
     server.run(lambda: server.services.sessions.reset(token, "a wholly new one"))
     server.run(lambda: server.services.sessions.sign_in("fay@example.com", "a wholly new one", address=None))
+
+
+def test_an_operator_resets_a_second_factor(server: Any) -> None:
+    account = server.account()
+    member = join(server, account, "gil@example.com")
+    path = f"/v1/accounts/{account}/members/{member}/second-factor"
+    assert server.operator.delete(path).code == "conflict"
+    services, password = server.services, PASSWORD
+    cookie = server.run(lambda: services.sessions.sign_in("gil@example.com", password, address=None))
+    visitor = server.run(lambda: services.sessions.visitor(cookie))
+    secret = services.second_factor.new_secret()
+    code = totp.code_at(secret, totp.step_at(services.context.now()))
+    server.run(lambda: services.second_factor.turn_on(visitor, secret, code, password, address=None))
+    members = f"/v1/accounts/{account}/members"
+    assert [each["has_second_factor"] for each in server.operator.get(members).json["data"]] == [True]
+    assert server.operator.delete(path).status == 204
+    assert [each["has_second_factor"] for each in server.operator.get(members).json["data"]] == [False]
+    [entry] = server.operator.get("/v1/audit-log?action=member.second_factor_reset").json["data"]
+    assert (entry["subject"], entry["account"]) == (member, account)
 
 
 def test_an_account_key_cannot_manage_members(server: Any) -> None:
