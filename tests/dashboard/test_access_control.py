@@ -99,7 +99,7 @@ FORM_PERMISSIONS: Mapping[str, Scope | Right | None] = {
 READING_SCOPES = {Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ}
 PAGES_FOR_CHANGES = {"/operator/accounts/new", "/operator/event-types/new-type"}
 """Operator pages that only show a form."""
-OPERATOR_FORMS = {"/settings/members/{member}/password-link"}
+OPERATOR_FORMS = {"/settings/members/{member}/password-link", "/settings/members/{member}/second-factor"}
 """Forms of account pages that only operators can submit."""
 
 

@@ -127,6 +127,18 @@ def test_a_form_whose_session_ended_also_asks_for_the_code(server: Server) -> No
     assert 'value="Ada Lovelace"' in guest.get("/you").html
 
 
+def test_a_form_with_a_code_asks_for_the_code_and_the_password_again(server: Server) -> None:
+    account, _ = server.account()
+    guest, _ = person(server, account)
+    code = turn_on(guest, PASSWORD)[0]
+    fields = {"csrf": "0" * 64, "code": code, "password": PASSWORD}
+    asked = guest.send(f"{PATH}/off", fields, origin=server.url)
+    assert (asked.status, code in asked.html, PASSWORD in asked.html) == (403, False, False)
+    again = guest.send(f"{PATH}/off", {"csrf": guest.get("/you").token})
+    assert (again.status, 'id="password-problem"' in again.html) == (422, True)
+    assert "second factor is on" in guest.get("/you").text
+
+
 def test_the_key_of_an_app_works_only_in_its_session(server: Server) -> None:
     account, _ = server.account()
     (one, _), (other, _) = person(server, account), person(server, account)

@@ -27,6 +27,10 @@ FILL = f"""
 INSERT INTO accounts SELECT n, decode(md5(n::text), 'hex'), 'a', '[]', n, n, CASE n % 50 WHEN 0 THEN n END
 FROM generate_series(1, 5000) n;
 INSERT INTO people SELECT n, decode(md5(n::text), 'hex'), 'x' || n, 'x', NULL, true, 1 FROM generate_series(1, 5000) n;
+INSERT INTO identities SELECT n, 'i', 's' || n, decode(md5(n::text), 'hex'), 1 FROM generate_series(1, 5000) n;
+INSERT INTO second_factors SELECT n, decode(md5(n::text), 'hex'), 'x', 1, 1 FROM generate_series(1, 5000) n;
+INSERT INTO recovery_codes SELECT decode(md5(n::text), 'hex'), decode(md5(n::text), 'hex')
+FROM generate_series(1, 5000) n;
 INSERT INTO members SELECT n, decode(md5(n::text), 'hex'), n, n, n % 2, 1 FROM generate_series(1, 5000) n;
 UPDATE members SET id = 'm' WHERE seq = 1;
 INSERT INTO event_types SELECT n, 't' || n, '', '', NULL, NULL, '1', false, 1, 1, NULL, NULL
