@@ -15,7 +15,7 @@ import uplift_webhooks
 from uplift_server.api.documentation.documents import ADDRESSES
 from uplift_server.core.deliveries.outcomes import Outcome
 
-DASHBOARD_CODES: Final = {"password_easy", "password_long", "password_short", "taken"}
+DASHBOARD_CODES: Final = {"code_wrong", "password_easy", "password_long", "password_short", "password_wrong", "taken"}
 """Field codes that the API never returns."""
 _STALE: Final = """
 import shutil, sys
