@@ -166,5 +166,5 @@ def test_only_operators_reset_a_second_factor(server: Server) -> None:
 
 def test_people_without_a_password_or_an_email_have_no_second_factor(server: Server) -> None:
     account, _ = server.account()
-    assert "you have none" in member(server, account, "member").get(PATH).text
+    assert "You have no password" in member(server, account, "member").get(PATH).text
     assert operator(server).get(PATH).status == 404

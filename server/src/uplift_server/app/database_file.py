@@ -1,4 +1,4 @@
-"""The watch on the SQLite file of a running server, and the rescue of its content when the file is lost."""
+"""Watch the SQLite file of a running server, and save its content if the file is lost."""
 
 import asyncio
 import contextlib

@@ -348,7 +348,7 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
 
 
 def issuer(text: str) -> str:
-    """Check the issuer of an identity provider. A slash at the end is a part of it."""
+    """Check the issuer of an identity provider. A trailing slash is part of it."""
     url("http", "https", path=True)(text)
     return text
 

@@ -394,7 +394,7 @@ _RENEW: Final = (
 _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     SecondFactorChange.TURNED_ON: (
         "Your second factor is on",
-        "From now on, sign-in with your password also requires a code of your authenticator app.",
+        "Sign-in with your password now also requires a code from your authenticator app.",
         ("Keep your recovery codes in a safe place. Each one replaces a code once.",),
     ),
     SecondFactorChange.TURNED_OFF: (

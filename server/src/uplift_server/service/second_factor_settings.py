@@ -19,13 +19,15 @@ from uplift_server.store.records import Person
 
 T = TypeVar("T")
 
-_MISSING: Final = "A second factor protects sign-in with a password, and you have none. First, set a password."
+_MISSING: Final = (
+    "You have no password, and a second factor protects only sign-in with a password. Set a password first."
+)
 _IS_ON: Final = "Your second factor is already on. Turn it off to use another app."
 _IS_OFF: Final = "Your second factor is off. Turn it on first."
-_CHANGED: Final = "Another request changed your user data. Try again."
+_CHANGED: Final = "Another request changed your profile. Try again."
 _WRONG_PROOF: Final = "The password is not correct. Enter it again."
 _WRONG_FIRST_CODE: Final = (
-    "The code is not correct. Enter the code that the app shows now. If it does not work, set the clock of the device."
+    "The code is not correct. Enter the code that the app shows now. If it does not work, correct the device's clock."
 )
 
 

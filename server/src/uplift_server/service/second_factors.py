@@ -1,4 +1,4 @@
-"""Second factors at sign-in: a code of an authenticator app, or a recovery code, after the right password."""
+"""Second factors at sign-in: a code from an authenticator app, or a recovery code, after the right password."""
 
 from typing import Final, NamedTuple
 
@@ -17,8 +17,8 @@ PENDING_MS: Final = 5 * 60_000
 APP: Final = "app"
 RECOVERY_CODE: Final = "recovery code"
 WRONG_CODE: Final = (
-    "The code is not correct, or it was used. Enter the next code of your app, or an unused recovery code. If the"
-    " app's codes do not work, set the clock of its device."
+    "The code is not correct, or was already used. Enter the next code from your app, or an unused recovery code."
+    " If the app's codes do not work, correct the device's clock."
 )
 
 
@@ -39,7 +39,7 @@ class SecondFactorRequired(ServiceError):
     code = "unauthorized"
 
     def __init__(self, pending: PendingSignIn) -> None:
-        super().__init__("Enter the code of your authenticator app.")
+        super().__init__("Enter the code from your authenticator app.")
         self.pending = pending
 
 

@@ -111,7 +111,7 @@ recovery_codes = sa.Table(
     metadata,
     sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the person's ID and the code"),
     sa.Column("person_id", Uuid, nullable=False),
-    comment="unused codes that replace a code of the authenticator app",
+    comment="unused codes that replace a code from the authenticator app",
     sqlite_with_rowid=False,
 )
 sa.Index("recovery_codes_by_person", recovery_codes.c.person_id)

@@ -1,4 +1,4 @@
-"""Second factors: time-based codes of an authenticator app (RFC 6238), and recovery codes.
+"""Second factors: time-based codes from an authenticator app (RFC 6238), and recovery codes.
 
 The codes have 6 digits, are based on SHA-1, and change every 30 seconds, because all apps support only these settings.
 """

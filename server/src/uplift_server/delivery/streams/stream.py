@@ -206,7 +206,7 @@ class EventStream:
         if reading.replicas != self._settings.replicas and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "stream has other replicas than the setting",
+                "stream replicas differ from the setting",
                 replicas=reading.replicas,
                 setting=self._settings.replicas,
                 remedy=f"nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}, or change the setting",

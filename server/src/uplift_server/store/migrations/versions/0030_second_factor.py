@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(32), nullable=False, comment="SHA-256 of the person's ID and the code"),
         sa.Column("person_id", sa.LargeBinary(16), nullable=False),
         sa.PrimaryKeyConstraint("digest"),
-        comment="unused codes that replace a code of the authenticator app",
+        comment="unused codes that replace a code from the authenticator app",
         sqlite_with_rowid=False,
     )
     op.create_index("recovery_codes_by_person", "recovery_codes", ["person_id"])
