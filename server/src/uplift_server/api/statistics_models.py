@@ -67,7 +67,7 @@ class NumbersView(BaseModel):
     """Counts of deliveries by the time of their event, and of attempts by their start."""
 
     deliveries: int = Field(description="All deliveries.")
-    delivered: int = Field(description="Delivered deliveries.")
+    delivered: int = Field(description="Deliveries with the status `delivered`.")
     failed: int = Field(description="Failed deliveries.")
     pending: int = Field(description="Pending deliveries.")
     held: int = Field(description="Held deliveries.")
@@ -98,7 +98,7 @@ class GroupView(BaseModel):
     type: str | None = Field(default=None, description="Event type. Only with `by=type`.")
     endpoint: str | None = Field(default=None, description="Endpoint ID. Only with `by=endpoint`.")
     deliveries: int = Field(description="All deliveries.")
-    delivered: int = Field(description="Delivered deliveries.")
+    delivered: int = Field(description="Deliveries with the status `delivered`.")
     failed: int = Field(description="Failed deliveries.")
     pending: int = Field(description="Pending deliveries.")
     held: int = Field(description="Held deliveries.")
