@@ -135,7 +135,7 @@ class Visit:
 
     @property
     def may_write(self) -> bool:
-        """Whether the visitor is not an operator who can only read."""
+        """Whether the visitor can make changes. False for read-only operators."""
         return self.visitor is not None and not self.visitor.is_read_only
 
     def can_call(self, needs: str | None) -> bool:

@@ -79,7 +79,7 @@ class Visitor:
     def operator(self, address: str | None) -> Caller:
         """Return the caller for all accounts. Raises NotFound for members."""
         if self._operator is None:
-            raise NotFound("The page does not exist. Check the address.")
+            raise NotFound("This page does not exist. Check the URL.")
         return Caller(self._operator, None, address)
 
     def _member(self, membership: Membership) -> Principal:

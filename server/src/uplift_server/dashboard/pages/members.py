@@ -78,7 +78,7 @@ async def remove(visit: Visit) -> Response:
 async def reset_password(visit: Visit) -> Response:
     """Create a password reset link, as an operator. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
-        raise NotFound("This page does not exist.")
+        raise NotFound("This page does not exist. Check the URL.")
     link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
     return visit.leave_with_secret(visit.path(_PATH), visit.parameter("member"), link.url)
 
@@ -86,7 +86,7 @@ async def reset_password(visit: Visit) -> Response:
 async def reset_second_factor(visit: Visit) -> Response:
     """Turn off the second factor of a member, as an operator. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
-        raise NotFound("This page does not exist.")
+        raise NotFound("This page does not exist. Check the URL.")
     await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
     return visit.leave(visit.path(_PATH), "The second factor of the member is off.")
 
