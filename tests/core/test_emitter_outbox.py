@@ -1,7 +1,7 @@
 """Rows of the emitter outbox: their order, the request, and the rows that a rejection names."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from uplift_server.core.events.emitter_outbox import (
     BatchRejection,
@@ -111,3 +111,10 @@ def test_a_rejection_without_positions_applies_to_a_single_row() -> None:
         "code": "payload_too_large",
         "detail": "Too large.",
     }
+
+
+def test_a_problem_may_quote_the_escape_of_a_character_that_jsonb_cannot_store() -> None:
+    quoted = Problem("type", "event_type_unknown", r"The event type \u0000 does not exist.")
+    rejection = BatchRejection(422, "validation_failed", "", [replace(quoted, field="events.0.type")])
+
+    assert json.loads(rejected([ROW], rejection)["r0"])["errors"] == [asdict(quoted)]

@@ -7,14 +7,15 @@ accepts it once.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Final, NamedTuple
 
 from uplift_server.core.limits import EVENT_DATA_BYTES_MAX
 from uplift_server.core.problems import Problem
 
 _POSITION: Final = re.compile(r"events\.([0-9]{1,9})(?:\.(.*))?", re.DOTALL)
-_NUL: Final = "\\u0000"
-"""The escape of a character that `jsonb` cannot store."""
+_NUL: Final = "\0"
+"""A character that `jsonb` cannot store."""
 
 
 class OutboxRow(NamedTuple):
@@ -94,12 +95,16 @@ def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[st
 
 
 def _problem(rejection: BatchRejection) -> str:
-    problem: dict[str, object] = {"status": rejection.status, "code": rejection.code}
+    problem: dict[str, object] = {"status": rejection.status, "code": _storable(rejection.code)}
     if rejection.errors:
         problem["errors"] = [
-            {"field": each.field, "code": each.code, "message": each.message} for each in rejection.errors
+            {name: _storable(text) for name, text in asdict(each).items()} for each in rejection.errors
         ]
     else:
         # With errors, the detail is about the whole batch.
-        problem["detail"] = rejection.detail
-    return json.dumps(problem).replace(_NUL, "")
+        problem["detail"] = _storable(rejection.detail)
+    return json.dumps(problem)
+
+
+def _storable(text: str) -> str:
+    return text.replace(_NUL, "")
