@@ -398,9 +398,21 @@ def test_wrong_settings_prevent_the_start(
     assert words in "".join(server.log)
 
 
-def test_a_stream_that_would_lose_events_prevents_the_start(fleet: Fleet, nats_server: NatsCluster) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("retention", "limits"), ("max_age", 3600 * 10**9), ("max_msgs_per_subject", 10), ("allow_rollup_hdrs", True)],
+)
+def test_a_stream_that_would_lose_events_prevents_the_start(
+    fleet: Fleet, nats_server: NatsCluster, field: str, value: object
+) -> None:
     async def create(client: Client) -> None:
-        await client.jetstream().add_stream(name=EVENTS, subjects=["uplift.events.>"], max_bytes=10_000_000)
+        config = {
+            "name": EVENTS, "subjects": ["uplift.events.>"], "retention": "workqueue", "storage": "file",
+            "discard": "new", "max_bytes": 10_000_000, field: value,
+        }  # fmt: skip
+        assert "error" not in json.loads(
+            (await client.request(f"$JS.API.STREAM.CREATE.{EVENTS}", json.dumps(config).encode())).data
+        )
 
     through_nats(nats_server, create)
     server = Server(fleet._folder, **fleet._environ)
@@ -408,4 +420,4 @@ def test_a_stream_that_would_lose_events_prevents_the_start(fleet: Fleet, nats_s
     assert server.process is not None
     assert server.process.wait(30) == 2
     server.end()
-    assert "retention" in "".join(server.log)
+    assert field in "".join(server.log)

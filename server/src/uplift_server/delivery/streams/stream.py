@@ -51,6 +51,9 @@ EVENTS_CONFIG: Final[Mapping[str, object]] = {
     "storage": "file",
     "discard": "new",
     "max_bytes": STREAM_BYTES_MAX,
+    "max_age": 0,
+    "max_msgs_per_subject": -1,
+    "allow_rollup_hdrs": False,
     "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
 }
 REJECTED_CONFIG: Final[Mapping[str, object]] = {
@@ -64,7 +67,12 @@ REJECTED_CONFIG: Final[Mapping[str, object]] = {
     "max_age": REJECTED_STREAM_SECONDS * _NS,
     "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
 }
-_MUST_FIT: Final = ("subjects", "retention", "storage", "discard")
+_MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
+    EVENTS_STREAM: (
+        "subjects", "retention", "storage", "discard", "max_age", "max_msgs_per_subject", "allow_rollup_hdrs"
+    ),
+    REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
+}  # fmt: skip
 """Without these values, the stream would lose events."""
 
 
@@ -235,7 +243,7 @@ async def check_streams(link: Link) -> StreamUnfit | None:
         )
     for config in (EVENTS_CONFIG, REJECTED_CONFIG):
         found: Mapping[str, Any] = (await link.call(f"STREAM.INFO.{config['name']}"))["config"]
-        for field in _MUST_FIT:
+        for field in _MUST_FIT[str(config["name"])]:
             if found.get(field) != config[field]:
                 return StreamUnfit(
                     f"the stream {config['name']} has {field} {found.get(field)}, not {config[field]}",
