@@ -1,6 +1,8 @@
 """Hostile messages in the event stream are rejected. They do not stop the events of other emitters."""
 
+import json
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from tests.nats import NatsCluster
 from tests.postgres import PostgresServer
 
 from .fleet import Fleet
-from .harness import wait_for
+from .harness import TYPE, wait_for
+from .receiving import Receiver
 from .test_stream import EVENTS, body, numbers, publish, stored
 
 MESSAGE_BYTES_MAX = 1024 * 1024
@@ -86,3 +89,28 @@ def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: Nats
     assert len(server.api().list_all("/v1/rejected-events")) == len(SUBJECTS) + 3 + 15
     assert "event stream interrupted" not in "".join(server.log)
     assert api.send(201).status == 202
+
+
+def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(
+    receiver: Receiver, fleet: Fleet, nats_server: NatsCluster
+) -> None:
+    fleet.add_all("all")
+    (server,) = fleet.servers
+    account, api = server.account("Club 1")
+    api.endpoint(receiver.url("/own"))
+    _, other = server.account("Club 2")
+    other.endpoint(receiver.url("/other"))
+    # The numbers of a database that has been replaced by its backup since.
+    message = {
+        "id": str(uuid.uuid4()),
+        "type": TYPE,
+        "data": {"number": 1},
+        "created_at": 1_700_000_000_000,
+        "type_number": 99,
+        "endpoints": list(range(10)),
+    }
+    publish(nats_server, f"uplift.events.$accepted.{account}", json.dumps(message).encode())
+    receiver.wait("/own", 1)
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    delivered = [each["type"] for client in (api, other) for each in client.list_all("/v1/deliveries")]
+    assert delivered.count(TYPE) == 1

@@ -227,15 +227,18 @@ class StreamConsumer:
             event.rejection = self._published.unknown_account(event.account)
             return False
         event_type = self._cache.event_types_by_seq.get(accepted.type_number)
+        if event_type is None or event_type.name != accepted.type:
+            event_type = self._cache.event_types.get(accepted.type)
         if event_type is None:
             if self._is_fresh(event.message):
-                raise ValueError(f"the event type {accepted.type_number} does not exist")
+                raise ValueError(f"the event type {accepted.type[:200]} does not exist")
             return False
         found = [self._cache.endpoints.get(seq) for seq in accepted.endpoints]
         event.draft = Draft(
             event_type,
             bytes(accepted.data),
-            [each for each in found if each is not None],
+            # A database from a backup can have given the numbers to endpoints of other accounts.
+            [each for each in found if each is not None and each.record.account_seq == account.seq],
             event_id,
             accepted.idempotency_key,
             accepted.expires_at,
