@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from tests.nats import NatsCluster
 from tests.postgres import PostgresServer
 
 from .fleet import Fleet
 from .harness import TYPE, wait_for
 from .receiving import Receiver
-from .test_stream import EVENTS, body, numbers, publish, stored
+from .test_stream import EVENTS, REJECTED, body, numbers, publish, stored, through_nats
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """The default of NATS."""
@@ -89,6 +90,32 @@ def test_hostile_messages_do_not_stop_the_others(fleet: Fleet, nats_server: Nats
     assert len(server.api().list_all("/v1/rejected-events")) == len(SUBJECTS) + 3 + 15
     assert "event stream interrupted" not in "".join(server.log)
     assert api.send(201).status == 202
+
+
+def test_a_huge_message_does_not_stop_the_others(fleet: Fleet, nats_server: NatsCluster) -> None:
+    nats_server.stop()
+    for config in nats_server.folder.rglob("nats.conf"):
+        config.write_text(f"{config.read_text()}\nmax_payload: 16MB\n")
+    nats_server.start()
+    fleet.add_all("all")
+    account, api = fleet.servers[0].account()
+    publish(nats_server, f"uplift.events.{account}", body(1), b"x" * 12_000_000, body(2))
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    assert numbers(stored(api)) == [1, 2]
+
+
+def test_the_stream_of_rejected_events_is_created_again(fleet: Fleet, nats_server: NatsCluster) -> None:
+    fleet.add_all("all")
+    account, api = fleet.servers[0].account()
+
+    async def delete(client: Client) -> None:
+        await client.jetstream().delete_stream(REJECTED)
+
+    through_nats(nats_server, delete)
+    publish(nats_server, f"uplift.events.{account}", b"not an event", body(1))
+    wait_for(lambda: nats_server.messages(EVENTS) == 0, "the stream is empty")
+    assert numbers(stored(api)) == [1]
+    assert nats_server.messages(REJECTED) == 1
 
 
 def test_an_accepted_event_reaches_only_the_endpoints_of_its_account(

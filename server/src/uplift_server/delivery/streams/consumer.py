@@ -25,7 +25,7 @@ from uplift_server.delivery.streams.link import HEADER_BYTES_MAX, Link, StreamEr
 from uplift_server.delivery.streams.messages import AcceptedMessage, parse_accepted
 from uplift_server.delivery.streams.ports import CacheFreshness, PublishedEvents, Rejection, StreamJobs, TraceSink
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
-from uplift_server.delivery.streams.stream import EventStream
+from uplift_server.delivery.streams.stream import EventStream, StreamUnfit
 from uplift_server.observe.counters import EngineCounters, SetAside
 from uplift_server.store import event_times, rejected_events
 from uplift_server.store.contract import Database
@@ -115,14 +115,17 @@ class StreamConsumer:
                 continue
             try:
                 if self._pull is None or self._pull.link is not link:
+                    # Someone may have deleted the stream of rejected events.
+                    await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream taken over")
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
-            except (StreamUnavailable, StreamError) as error:
+            except (StreamUnavailable, StreamError, StreamUnfit) as error:
                 self._note_interrupted(error)
                 self._pull = None
-                await self._clock.wait(stopping, RETRY_MS_MAX if isinstance(error, StreamError) else RETRY_MS_MIN)
+                is_short = isinstance(error, StreamUnavailable)
+                await self._clock.wait(stopping, RETRY_MS_MIN if is_short else RETRY_MS_MAX)
             except Exception:
                 # A defect must not stop deliveries. NATS delivers the messages again.
                 _log.exception("event stream failed")

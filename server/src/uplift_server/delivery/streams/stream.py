@@ -199,10 +199,14 @@ class EventStream:
         if not stopping.is_set():
             raise StreamUnavailable(link.cause)
 
-    async def _prepare(self, link: Link) -> None:
-        """Create missing streams, and check existing ones. Raises StreamUnavailable and StreamUnfit."""
+    async def create_missing(self, link: Link) -> None:
+        """Create the streams that do not exist, or no longer. Raises StreamUnavailable and StreamUnfit."""
         for config in (EVENTS_CONFIG, REJECTED_CONFIG):
             await _create_missing(link, config, self._settings.replicas)
+
+    async def _prepare(self, link: Link) -> None:
+        """Create missing streams, and check existing ones. Raises StreamUnavailable and StreamUnfit."""
+        await self.create_missing(link)
         try:
             misfit = await check_streams(link)
             reading = await read_stream(link, self._clock.now_ms())
