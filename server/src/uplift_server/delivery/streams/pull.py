@@ -30,6 +30,8 @@ _ENDED: Final = frozenset({"404", "408", "409"})
 """The end of a request. Other requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
+_SUBJECT_BYTES_MAX: Final = 64 * 1024
+"""More than the subjects and the fixed parts of a message and its acknowledgment."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
@@ -137,7 +139,8 @@ class Pull:
         self._heard_at = self._clock.now_ms()
         request = {
             "batch": STREAM_BATCH_MESSAGES_MAX,
-            "max_bytes": STREAM_BATCH_BYTES_MAX,
+            # NATS never sends a message that is larger than this.
+            "max_bytes": max(STREAM_BATCH_BYTES_MAX, self.link.message_bytes_max + _SUBJECT_BYTES_MAX),
             "expires": EXPIRES_S * _NS,
             "idle_heartbeat": HEARTBEAT_S * _NS,
         }
