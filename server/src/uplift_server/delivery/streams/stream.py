@@ -200,7 +200,7 @@ class EventStream:
             raise StreamUnavailable(link.cause)
 
     async def create_missing(self, link: Link) -> None:
-        """Create the streams that do not exist, or no longer. Raises StreamUnavailable and StreamUnfit."""
+        """Create the streams that do not exist. Raises StreamUnavailable and StreamUnfit."""
         for config in (EVENTS_CONFIG, REJECTED_CONFIG):
             await _create_missing(link, config, self._settings.replicas)
 
