@@ -159,6 +159,8 @@ def test_a_verified_email_is_the_email_in_lower_case(verified: dict[str, Any]) -
         {"email": "ann@example.com", "email_verified": "false"},
         {"email": "ann@example.com", "email_verified": [True]},
         {"email": "no address", "email_verified": True},
+        # In lower case, the Kelvin sign is the letter k.
+        {"email": "mar\u212ao@example.com", "email_verified": True},
         {"email": None, "email_verified": True},
         {"email": ["ann@example.com"], "email_verified": True},
         {"email_verified": True},

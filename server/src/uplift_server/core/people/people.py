@@ -43,7 +43,9 @@ INVITATIONS_PER_SIGN_IN_MAX: Final = 20
 
 def normalize_email(text: str) -> str:
     """Return the form of an email address that identifies a person."""
-    return text.strip()[: EMAIL_CHARACTERS_MAX + 1].lower()
+    found = text.strip()[: EMAIL_CHARACTERS_MAX + 1]
+    # The Kelvin sign has the lower case k. Another mailbox must not become this one. Only ASCII addresses are valid.
+    return found.lower() if found.isascii() else found
 
 
 def normalize_password(text: str) -> bytes:
