@@ -43,8 +43,6 @@ DEFECT_WAIT_MS: Final = 5_000
 LOG_EVERY_MS: Final = 10_000
 LATE_MS: Final = DISORDER_MS // 2
 """The delay from which an event is noted as late: below DISORDER_MS, because its commit also takes time."""
-CLOCKS_DIFFER_MS_MAX: Final = 5_000
-"""Changes that are older than a message by more than this are in the cache after any read since."""
 _log = structlog.get_logger()
 
 
@@ -253,7 +251,7 @@ class StreamConsumer:
 
     def _is_fresh(self, message: StreamMessage) -> bool:
         """Whether the cache has all changes from before the message. Something that is missing then was deleted."""
-        return self._freshness.synced_at > min(message.received_at, message.published_at + CLOCKS_DIFFER_MS_MAX)
+        return self._freshness.synced_at > message.received_at
 
     # ---- commits
 
