@@ -17,6 +17,7 @@ from uplift_server.cli.session import Session, command
 from uplift_server.config.parsers import POSTGRESQL, InvalidValue, database_url, without_password
 from uplift_server.core.events.emitter_outbox import BatchRejection
 from uplift_server.core.limits import OUTBOX_REQUEST_SECONDS_MAX
+from uplift_server.core.operations.fleet import counted
 from uplift_server.core.problems import Problem
 from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.api import ApiError, ApiFailure
@@ -193,4 +194,4 @@ def _report(output: Output, sent: int, rejected: int, *, once: bool) -> None:
     output.fields({"sent": sent, "rejected": rejected})
     if once and rejected:
         remedy = "correct or delete the rows: SELECT id, problem FROM uplift_outbox WHERE rejected_at IS NOT NULL"
-        raise CliError(f"the server rejected {rejected} rows", remedy)
+        raise CliError(f"the server rejected {counted(rejected, 'row')}", remedy)
