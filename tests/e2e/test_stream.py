@@ -195,6 +195,7 @@ def test_a_repeat_has_the_id_of_the_first_request(fleet: Fleet, postgres_server:
     assert new.json["duplicate"] is False
     assert [each.json for each in repeats] == [{**new.json, "duplicate": True}] * 3
     wait_for(lambda: len(stored(api)) == 3, "the event is stored once", within=60)
+    wait_for(lambda: api("GET", "/readyz").body == b"ready\n", "the API server reads the database", within=60)
     batch = api("POST", "/v1/events/batch", {"events": [json.loads(body(4, idempotency_key="k4"))] * 3})
     assert len({each["id"] for each in batch.json["data"]}) == 1
     assert [each["duplicate"] for each in batch.json["data"]] == [False, True, True]
@@ -220,6 +221,9 @@ def test_a_conflict_is_accepted_and_rejected_later(fleet: Fleet, nats_server: Na
     assert (" k1 " in detail, " k1 " in rejected["problem"]["detail"]) == (True, False)
     assert message["problem"] == {**rejected["problem"], "detail": detail}
     assert "uplift_rejected_events_total 1" in fleet.servers[0].api()("GET", "/metrics").body.decode()
+    # NATS still knows the message, but neither the stream nor the database has the event.
+    assert api.send(2, idempotency_key="k1").status == 202
+    assert numbers(stored(api)) == [1]
 
 
 def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, nats_server: NatsCluster) -> None:

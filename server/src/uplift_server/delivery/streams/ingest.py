@@ -379,11 +379,9 @@ class StreamIngest:
         original = await self._original(publication.duplicate_of)
         if original is not None:
             return _earlier(new, *original)
-        # The earlier event has left the stream, so it is in the database.
+        # The earlier event has left the stream: it is in the database, which may be down, or it was rejected.
         known = await self._known.find(*publication.event)
-        if known is None:
-            raise StreamUnavailable("the database does not respond")
-        return _earlier(new, known.id, known.created_at)
+        return new if known is None else _earlier(new, known.id, known.created_at)
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
         """Return the ID and timestamp of an earlier message. None if its event has left the stream."""
