@@ -51,6 +51,7 @@ class SetUp:
             text = CONFIGURATION
             for old, new in {
                 "$NATS_NODE": f"node{node}",
+                "$NATS_ADVERTISE": f"localhost:{ports.routes}",
                 "0.0.0.0:4222": f"127.0.0.1:{ports.client}",
                 "127.0.0.1:8222": f"127.0.0.1:{ports.monitoring}",
                 "0.0.0.0:6222": f"127.0.0.1:{ports.routes}",

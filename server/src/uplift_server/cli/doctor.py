@@ -48,7 +48,7 @@ def _print(output: Output, finding: Finding) -> None:
         output.json(asdict(finding))
         return
     result = (f"{finding.result:<5}", _STYLES[finding.result])
-    line = Text.assemble(result, f"{finding.check:<15}", printable(finding.text))
+    line = Text.assemble(result, f"{finding.check:<16}", printable(finding.text))
     if finding.remedy:
-        line.append(f"\n     {'':<15}-> {printable(finding.remedy)}")
+        line.append(f"\n     {'':<16}-> {printable(finding.remedy)}")
     output.print(line)

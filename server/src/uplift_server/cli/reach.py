@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 _READY: Final = b"ready\n"
+"""The first line of `/readyz` if the server is ready. With an event stream, the next one can name a problem of the
+database."""
 _NOT_READY: Final = (503, "unavailable")
 """Status and problem code of `/readyz` if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
@@ -206,7 +208,7 @@ def check_ready(config: Config, seconds: float) -> str | None:
             raise api_error(response)
     except ApiFailure as error:
         raise call_failure(error, url, ADVICE) from error
-    if response.content != _READY:
+    if not response.content.startswith(_READY):
         raise misaddressed(url, "its /readyz response is not valid", ADVICE)
     return response.headers.get("uplift-database")
 
@@ -217,7 +219,7 @@ def responds(config: Config) -> bool:
         ready = _get(config, "/readyz")
         if ready.status != 200:
             return (ready.status, api_error(ready).code) == _NOT_READY
-        if ready.content == _READY:
+        if ready.content.startswith(_READY):
             return True
     # If the database does not respond, /readyz takes longer than LOOK_SECONDS.
     with contextlib.suppress(ApiFailure):
