@@ -140,8 +140,9 @@ class Scene(AbstractContextManager["Scene"]):
         drain_s: float = DRAIN_S,
     ) -> Measurement:
         """Run the load for `secs`, wait for all deliveries, and return the counts."""
-        load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch, keys=keys)
+        # Before the generator starts: on a busy machine, it could send before the reset.
         self.receiver.reset()
+        load = self.begin(secs=secs, connections=connections, rate=rate, batch=batch, keys=keys)
         roots = [server.pid for server in self.servers]
         cpu, others, began = sum(map(cpu_s, roots)), Others(*self.others), time.monotonic()
         with MemoryWatch(roots) as memory, bar(label, secs) as step:

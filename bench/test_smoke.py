@@ -25,7 +25,7 @@ def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.timeout(400)  # every row starts its own servers, and a new machine has cold caches
+@pytest.mark.timeout(900)  # every row starts its own servers, and a new machine has cold caches
 def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
     listed = _run(ROOT / "bench" / "run", "--list", within_s=100)
     rows = [line.split()[0] for line in listed.stdout.splitlines()]

@@ -15,7 +15,7 @@ from uplift_webhooks.cli.kit.rejections import Converted, options
 
 COMMANDS_WITHOUT_REQUESTS = {
     ("serve",), ("demo",), ("migrate",), ("backup",), ("doctor",), ("config",), ("secret-key", "rotate"),
-    ("mail", "test"),
+    ("mail", "test"), ("outbox",),
 }  # fmt: skip
 """Commands without API requests."""
 COMMANDS_WITHOUT_FIELDS = {

@@ -103,7 +103,7 @@ def decrypted_values(config: Config, key: str) -> list[str]:
     """Return all encrypted values, decrypted with a key."""
     cipher = Cipher(parse_key(key))
     return sorted(
-        cipher.decrypt(each.value, each.endpoint_id, each.column)
+        cipher.decrypt(each.value, each.owner_id, each.column)
         for each in inspection.encrypted_values(config.database_path)
     )
 

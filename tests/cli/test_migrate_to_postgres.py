@@ -34,6 +34,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             raw.execute(
                 "UPDATE endpoints SET secret = ? WHERE seq = ?", (cipher.encrypt("whsec", owner, "secret"), seq)
             )
+        for seq, owner in raw.execute("SELECT seq, person_id FROM second_factors").fetchall():
+            raw.execute(
+                "UPDATE second_factors SET totp_secret = ? WHERE seq = ?",
+                (cipher.encrypt("A" * 32, owner, "totp_secret"), seq),
+            )
     (tmp_path / "secret.key").write_text(KEY)
     (tmp_path / "operator.key").write_text("op_whatever")
     return path
@@ -83,7 +88,7 @@ def test_a_second_move_is_rejected(source: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "text"),
     [
-        ({"UPLIFT_SECRET_KEY": OTHER}, 2, "cannot decrypt 23 of 23 encrypted secrets and headers"),
+        ({"UPLIFT_SECRET_KEY": OTHER}, 2, "cannot decrypt 46 of 46 encrypted secrets and headers"),
         ({"UPLIFT_SECRET_KEY": "short"}, 2, "is not base64"),
     ],
 )

@@ -78,6 +78,7 @@ async def test_rejected_events_are_counted_by_reason(place: Place) -> None:
             Rejection.STORE: 3,
             Rejection.STOPPING: 1,
             Rejection.FULL: 0,
+            Rejection.STREAM: 0,
         }
         assert world.parts.counters.accepted == 0
 
