@@ -21,7 +21,7 @@ from uplift_server.store.schema_people import sessions
 
 DOORS = {page.path: page.door for page in PAGES if page.method == "POST"}
 SIGNED_IN = [case for case in CASES if DOORS[case.path] is not Door.ANYBODY and "code" not in case.fields]
-"""The forms of a session. `test_second_factor.py` tests those that need a password and a code again."""
+"""The forms that need a session. `test_second_factor.py` tests the forms that also ask for a password and a code."""
 PASSWORDS = {"password", "present", "key"}
 SECRETS = {"secret", "headers", "client_secret", "private_key"}
 """Fields that the page does not keep, but asks for again."""

@@ -70,8 +70,8 @@ class NatsServer(NamedTuple):
         return cls(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", user, password)
 
 
-# NATS allows every character except these in a subject, also those that `\\s` matches. With the expressions of the
-# client, one such message ends every connection that receives it.
+# A subject in NATS can contain every character except these, including others that `\\s` matches. The client's own
+# expressions do not match such a message, so it ends every connection that receives it.
 parser.MSG_RE, parser.HMSG_RE = (
     re.compile(each.pattern.replace(rb"[^\s]", rb"[^ \t\r\n]")) for each in (parser.MSG_RE, parser.HMSG_RE)
 )
