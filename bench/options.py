@@ -25,6 +25,8 @@ class Options:
     seed: int = 0
     server: Path | None = None
     """The `uplift-server` of another build."""
+    prefix: tuple[str, ...] = ()
+    """A command in which the server runs, such as a profiler with its options."""
 
     def duration(self, usual: float) -> float:
         """Return the duration of a measurement in seconds. `usual` is the default of the row."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from bench.processes import BIN, start, stop
 
 KEY: Final = "op_bench_0123456789abcdef0123456789abcdef"
-READY_WITHIN_S: Final = 60.0
+READY_WITHIN_S: Final = 120.0
 _POLL_S: Final = 0.005
 
 
@@ -26,7 +26,12 @@ class Server:
     """`uplift-server serve` with a SQLite file in `directory`. The file survives restarts."""
 
     def __init__(
-        self, directory: Path, command: Path | None = None, settings: dict[str, str] | None = None, role: str = "all"
+        self,
+        directory: Path,
+        command: Path | None = None,
+        settings: dict[str, str] | None = None,
+        role: str = "all",
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.role = role
@@ -34,7 +39,7 @@ class Server:
         self.port = free_port()
         self.database = directory / "uplift.db"
         self.log = directory / "server.log"
-        self._command = command or BIN / "uplift-server"
+        self._command = (*prefix, command or BIN / "uplift-server")
         self._settings = settings or {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +57,7 @@ class Server:
     @property
     def _serve(self) -> list[str | Path]:
         # Older builds have no roles.
-        return [self._command, "serve", *(() if self.role == "all" else ("--role", self.role))]
+        return [*self._command, "serve", *(() if self.role == "all" else ("--role", self.role))]
 
     @property
     def pid(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+_IN_VALGRIND = "instructions"
 
 
 def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[str]:
@@ -25,11 +27,22 @@ def _run(*command: str | Path, within_s: float) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_instructions_are_counted() -> None:
+    run = _run(ROOT / "bench" / "run", _IN_VALGRIND, "--smoke", within_s=300)
+
+    assert run.returncode == 0, run.stderr + run.stdout[-2000:]
+    record = json.loads(run.stdout.splitlines()[-1])
+    assert record["figures"]["instructions of this build"]["value"] > 100_000
+    assert record["figures"]["lost"]["value"] == 0
+
+
 @pytest.mark.timeout(900)  # every row starts its own servers, and a new machine has cold caches
 def test_every_row_runs_and_can_be_drawn(tmp_path: Path) -> None:
     listed = _run(ROOT / "bench" / "run", "--list", within_s=100)
     rows = [line.split()[0] for line in listed.stdout.splitlines()]
     assert rows, listed.stderr
+    rows.remove(_IN_VALGRIND)
     results = tmp_path / "results.jsonl"
 
     # Rows mostly wait for servers to start and to stop.

@@ -11,6 +11,7 @@ from bench.rows import (
     end_to_end,
     filters,
     half_load,
+    instructions,
     isolation,
     kill,
     kill_fleet,
@@ -34,6 +35,7 @@ from bench.rows import (
 ROWS: Final[tuple[Row, ...]] = (
     end_to_end.ROW,
     compare.ROW,
+    instructions.ROW,
     postgres.ROW,
     postgres.POOLED_ROW,
     stream.ROW,
