@@ -1,7 +1,5 @@
 """Health of an endpoint from its attempts."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,7 +86,7 @@ RULE = HealthRule(warn_after_ms=3 * DAY_MS, disable_after_ms=5 * DAY_MS)
 
 
 def failing(failures: int = FAILURES_MIN, **changes: int) -> Health:
-    return replace(Health(failures, NOW_MS, None, NOW_MS + 1, Outcome.TIMEOUT), **changes)
+    return Health(failures, NOW_MS, None, NOW_MS + 1, Outcome.TIMEOUT)._replace(**changes)
 
 
 def test_an_endpoint_is_warned_on_day_three_and_disabled_on_day_five() -> None:
@@ -99,7 +97,7 @@ def test_an_endpoint_is_warned_on_day_three_and_disabled_on_day_five() -> None:
     assert health.next_action(NOW_MS + 3 * DAY_MS - 1, RULE) is None
     assert health.next_action(NOW_MS + 3 * DAY_MS, RULE) is HealthAction.WARN
 
-    warned = replace(health, warned_at=NOW_MS + 3 * DAY_MS)
+    warned = health._replace(warned_at=NOW_MS + 3 * DAY_MS)
     assert warned.status == "warned"
     assert warned.warn_at(RULE) is None
     assert warned.next_action(NOW_MS + 5 * DAY_MS - 1, RULE) is None
@@ -115,7 +113,7 @@ def test_a_late_warning_delays_disabling() -> None:
     unwarned = failing()
     assert unwarned.next_action(NOW_MS + 6 * DAY_MS, RULE) is HealthAction.WARN
 
-    warned = replace(unwarned, warned_at=NOW_MS + 6 * DAY_MS)
+    warned = unwarned._replace(warned_at=NOW_MS + 6 * DAY_MS)
     assert warned.disable_at(RULE) == NOW_MS + 8 * DAY_MS
     assert warned.next_action(NOW_MS + 8 * DAY_MS - 1, RULE) is None
     assert warned.next_action(NOW_MS + 8 * DAY_MS, RULE) is HealthAction.DISABLE
@@ -129,13 +127,13 @@ def test_a_recovery_is_reported_even_after_new_failures() -> None:
     for health in (recovered, again):
         assert not health.warned
         assert health.next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is HealthAction.RECOVER
-        assert replace(health, warned_at=None).next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is None
+        assert health._replace(warned_at=None).next_action(NOW_MS + 4 * DAY_MS + 1, RULE) is None
     assert again.status == "failing"
     assert again.disable_at(RULE) == NOW_MS + 9 * DAY_MS + 1
 
 
 def test_excused_time_delays_all_actions() -> None:
-    health = replace(failing(), excused_ms=DAY_MS)
+    health = failing()._replace(excused_ms=DAY_MS)
 
     assert health.warn_at(RULE) == NOW_MS + 4 * DAY_MS
     assert health.disable_at(RULE) == NOW_MS + 6 * DAY_MS
@@ -144,22 +142,22 @@ def test_excused_time_delays_all_actions() -> None:
 
 def test_excused_time_of_a_process_counts_only_for_the_same_failure() -> None:
     health = failing()
-    excused = replace(health, excused_ms=DAY_MS)
+    excused = health._replace(excused_ms=DAY_MS)
     assert health.with_excused_time_of(excused) == excused
     assert excused.with_excused_time_of(health) == excused
-    earlier = replace(excused, failing_since=NOW_MS - DAY_MS)
+    earlier = excused._replace(failing_since=NOW_MS - DAY_MS)
     assert health.with_excused_time_of(earlier) == health
     assert Health().with_excused_time_of(Health(excused_ms=1)) == Health()
 
 
 def test_a_success_of_a_process_counts_unless_a_later_attempt_failed() -> None:
-    health = replace(failing(), warned_at=NOW_MS)
+    health = failing()._replace(warned_at=NOW_MS)
     failed_at = health.last_failure_at or 0
     recovered = Health(0, None, failed_at + 1, failed_at, Outcome.DELIVERED)
-    assert health.with_success_of(recovered) == replace(recovered, warned_at=NOW_MS)
-    for other in (replace(recovered, last_success_at=failed_at), replace(recovered, failing_since=NOW_MS), Health()):
+    assert health.with_success_of(recovered) == recovered._replace(warned_at=NOW_MS)
+    for other in (recovered._replace(last_success_at=failed_at), recovered._replace(failing_since=NOW_MS), Health()):
         assert health.with_success_of(other) == health
-    assert recovered.with_success_of(replace(recovered, last_success_at=NOW_MS + DAY_MS)) == recovered
+    assert recovered.with_success_of(recovered._replace(last_success_at=NOW_MS + DAY_MS)) == recovered
 
 
 def test_a_healthy_endpoint_has_no_actions() -> None:

@@ -7,7 +7,6 @@ number of rows in that queue. The account's other requests wait here.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -43,10 +42,14 @@ COMMIT_TIMEOUT_MS: Final = 4000
 """Timeout of a commit, checked once per tick, so that callers get a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
+# Constants, because looking up a member of an enumeration takes as long as a function call.
+_ENABLED: Final = EndpointState.ENABLED
+_PENDING: Final = Status.PENDING
+_SCHEDULE: Final = Trigger.SCHEDULE
+_FIRST: Final = AttemptKind.FIRST
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A validated event: its type is in the catalog, and its data matches the schema."""
 
     event_type: LiveEventType
@@ -273,23 +276,23 @@ class EventIngest:
             if endpoint.deleted:
                 continue
             group_number = order_group(endpoint.record.settings.ordering, draft.ordering_key)
-            if endpoint.record.state is not EndpointState.ENABLED:
+            if endpoint.record.state is not _ENABLED:
                 deliveries.append(NewDelivery(endpoint.seq, Status.HELD, None, 0, group_number))
                 continue
             if not self._shards.owns(endpoint.seq):
                 group.foreign.append(endpoint.seq)
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now, 0, group_number))
+                deliveries.append(NewDelivery(endpoint.seq, _PENDING, now, 0, group_number))
                 continue
             lane = self._lanes.of(endpoint)
             if self._lanes.room(lane, now) > 0:
                 self._lanes.reserve(lane, len(body))
                 lease_until = now + self._lease_ms
                 process_id = self._shards.process_id
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, lease_until, process_id, group_number))
+                deliveries.append(NewDelivery(endpoint.seq, _PENDING, lease_until, process_id, group_number))
                 group.reserved.append((len(group.events), endpoint, lane, lease_until, group_number))
             else:
                 group.overflow.append(endpoint)
-                deliveries.append(NewDelivery(endpoint.seq, Status.PENDING, now, 0, group_number))
+                deliveries.append(NewDelivery(endpoint.seq, _PENDING, now, 0, group_number))
         return NewEvent(
             event_id,
             account_seq,
@@ -437,7 +440,7 @@ class EventIngest:
                 lease_until,
                 0,
                 0,
-                Trigger.SCHEDULE,
+                _SCHEDULE,
                 event.id,
                 event.type_seq,
                 event.created_at,
@@ -445,4 +448,4 @@ class EventIngest:
                 event.body,
                 order_group=group_number,
             )
-            self._lanes.push_reserved(lane, leased, AttemptKind.FIRST)
+            self._lanes.push_reserved(lane, leased, _FIRST)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.ordering import check_ordering_key
@@ -29,6 +29,7 @@ from uplift_server.service.rejections import archived_event_type, reserved_event
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.hot_records import Appended, IdempotencyConflict
 
+_EVENTS_WRITE: Final = Scope.EVENTS_WRITE
 AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
@@ -70,7 +71,7 @@ class Ingest:
 
     def sending_account(self, caller: Caller) -> int:
         """Return the account for which the caller sends events. Raises Forbidden and AccountRequired."""
-        caller.require(Scope.EVENTS_WRITE)
+        caller.require(_EVENTS_WRITE)
         return caller.require_account()
 
     def batch_bytes_max(self, caller: Caller) -> int:

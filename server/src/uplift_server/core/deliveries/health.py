@@ -1,11 +1,12 @@
 """Health of an endpoint, derived from its attempts, and the actions that follow from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 
+_DELIVERED: Final = Outcome.DELIVERED
 FAILURES_MIN: Final = 5
 """With fewer failed attempts, the account is not warned."""
 
@@ -27,8 +28,7 @@ class HealthAction(Enum):
     """Notify the warned account that the endpoint has recovered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """The health of an endpoint. Times are Unix ms. `failing_since` is the first failure since the last success."""
 
     consecutive_failures: int = 0
@@ -79,7 +79,7 @@ class Health:
 
         `error` is the first line of the response if there was one. `location` is the redirect target without secrets.
         """
-        if outcome is Outcome.DELIVERED:
+        if outcome is _DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)
         if own_fault:
             return self
@@ -103,7 +103,7 @@ class Health:
         """Add the excused time that another process has stored for the same failure."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
-        return replace(self, excused_ms=max(self.excused_ms, stored.excused_ms))
+        return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
         """Apply a success that another process has stored, if it is the latest attempt."""
@@ -111,7 +111,7 @@ class Health:
             return self
         if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:
             return self
-        return replace(stored, last_failure_at=self.last_failure_at, warned_at=self.warned_at)
+        return stored._replace(last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
         """Return when to warn the account if no attempt succeeds (Unix ms); None if no warning is due."""

@@ -22,12 +22,15 @@ class Ordering(NamedCode):
     """All deliveries."""
 
 
+_NONE: Final = Ordering.NONE
+
+
 def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
     """Return the order group of a delivery, or None if it is not ordered.
 
     The group of a key is a hash, equal in all processes and releases. Two keys with the same hash share a group.
     """
-    if ordering is Ordering.NONE:
+    if ordering is _NONE:
         return None
     if ordering is Ordering.ENDPOINT:
         return WHOLE_ENDPOINT

@@ -41,6 +41,8 @@ _BY_STATUS_CLASS: Final = {
     4: Outcome.CLIENT_ERROR,
     5: Outcome.SERVER_ERROR,
 }
+_OTHER_STATUS: Final = Outcome.PROTOCOL_ERROR
+_OWN_FAULTS: Final = frozenset({Failure.EGRESS, Failure.BLOCKED})
 
 
 def classify(exchange: Exchange) -> Outcome:
@@ -50,9 +52,9 @@ def classify(exchange: Exchange) -> Outcome:
     status = exchange.status_code or 0
     if status == 429:
         return Outcome.THROTTLED
-    return _BY_STATUS_CLASS.get(status // 100, Outcome.PROTOCOL_ERROR)
+    return _BY_STATUS_CLASS.get(status // 100, _OTHER_STATUS)
 
 
 def is_own_fault(exchange: Exchange) -> bool:
     """Whether the failure has a cause other than the receiver. Such a failure does not affect the endpoint's health."""
-    return exchange.failure in (Failure.EGRESS, Failure.BLOCKED)
+    return exchange.failure in _OWN_FAULTS

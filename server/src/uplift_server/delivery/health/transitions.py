@@ -85,7 +85,7 @@ class Transitions:
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since = endpoint.health.failing_since
-        disable_at = replace(endpoint.health, warned_at=now).disable_at(self._rule)
+        disable_at = endpoint.health._replace(warned_at=now).disable_at(self._rule)
         details = {
             "failing_since": format_optional_timestamp(failing_since),
             "disable_at": format_optional_timestamp(disable_at),
@@ -109,7 +109,7 @@ class Transitions:
 
         warned_at = await self._write(warn)
         if warned_at is not None:
-            endpoint.health = replace(endpoint.health, warned_at=warned_at)
+            endpoint.health = endpoint.health._replace(warned_at=warned_at)
             self._log(endpoint, "endpoint warned", details)
 
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
@@ -155,7 +155,7 @@ class Transitions:
             "failed_since": format_optional_timestamp(failed_since),
             "recovered_at": format_optional_timestamp(recovered_at),
         }
-        was_failing = replace(endpoint.health, failing_since=failed_since)
+        was_failing = endpoint.health._replace(failing_since=failed_since)
         event = self._event(OperationalKind.ENDPOINT_RECOVERED, subject, was_failing, now, recovered_at=recovered_at)
 
         def recover(connection: Transaction) -> bool:
@@ -172,7 +172,7 @@ class Transitions:
             return True
 
         if await self._write(recover):
-            endpoint.health = replace(endpoint.health, warned_at=None)
+            endpoint.health = endpoint.health._replace(warned_at=None)
             self._log(endpoint, "endpoint recovered", details)
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:

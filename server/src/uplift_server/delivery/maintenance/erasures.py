@@ -6,7 +6,6 @@ after the database has removed the earlier content of changed rows.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -50,7 +49,7 @@ class ErasedEvents:
         for seq in endpoint_seqs:
             endpoint = self._cache.endpoints.get(seq)
             if endpoint is not None:
-                endpoint.health = replace(endpoint.health, last_error=None, last_location=None)
+                endpoint.health = endpoint.health._replace(last_error=None, last_location=None)
 
 
 class ErasureJobs:

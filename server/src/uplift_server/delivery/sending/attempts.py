@@ -3,7 +3,6 @@
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, shown_location
@@ -52,6 +51,8 @@ UNAUTHORIZED: Final = 401
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _TEST: Final = Trigger.TEST
+_ENABLED: Final = EndpointState.ENABLED
+_EGRESS: Final = Failure.EGRESS
 _DELIVERED: Final = Outcome.DELIVERED
 _REDIRECT: Final = Outcome.REDIRECT
 # Other outcomes show that the receiver responds, and leave the lane's window unchanged.
@@ -265,7 +266,7 @@ class Attempts:
             elif counts and outcome is _DELIVERED and endpoint.health.failing_since is not None:
                 # Another process took over the endpoint during the attempt.
                 self._shards.report_success(endpoint.seq, now)
-        counted = delivery.trigger is Trigger.SCHEDULE and exchange.failure is not Failure.EGRESS
+        counted = delivery.trigger is _SCHEDULE and exchange.failure is not _EGRESS
         scheduled = delivery.scheduled_attempts + counted
         if outcome is _DELIVERED:
             verdict = DELIVERED
@@ -315,7 +316,7 @@ class Attempts:
             and may_be_sent(
                 trigger=delivery.trigger,
                 fence=delivery.fence,
-                enabled=endpoint.record.state is EndpointState.ENABLED,
+                enabled=endpoint.record.state is _ENABLED,
                 expires_at=delivery.expires_at,
                 now_ms=now,
             )
@@ -365,7 +366,7 @@ class Attempts:
         """Store the probe of a failing endpoint, so that its circuit breaker stays open after a restart."""
         health = endpoint.health
         if health.failing_since is not None and health.probe_at != lane.breaker.probe_at:
-            endpoint.health = replace(health, probe_at=lane.breaker.probe_at)
+            endpoint.health = health._replace(probe_at=lane.breaker.probe_at)
             self._settler.keep_health(endpoint)
 
 
@@ -404,7 +405,7 @@ def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> 
     record = endpoint.record
     since = record.state_since or 0
     # `since` is in the future if the machine's clock was set back and the process restarted.
-    return record.state is EndpointState.ENABLED and (exchange.started_at >= since or since > now)
+    return record.state is _ENABLED and (exchange.started_at >= since or since > now)
 
 
 def previous_state(delivery: LeasedDelivery) -> NextState | None:

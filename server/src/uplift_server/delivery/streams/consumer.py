@@ -7,7 +7,7 @@ ID, so the database recognizes it.
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
@@ -208,8 +208,7 @@ class StreamConsumer:
             event.rejection = checked
             return False
         created_at = min(message.published_at, self._clock.now_ms())
-        event.draft = replace(
-            checked,
+        event.draft = checked._replace(
             id=checked.id or _derived_id(message),
             created_at=created_at,
             has_server_id=checked.id is None,
@@ -336,7 +335,7 @@ class StreamConsumer:
 
 def _as_sent(draft: Draft) -> Draft:
     """Return an event without an ID that the server created."""
-    return replace(draft, id=None) if draft.has_server_id else draft
+    return draft._replace(id=None) if draft.has_server_id else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:

@@ -12,6 +12,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from uplift_server.core.deliveries.outcomes import Outcome
+from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.observe.store_health import Trouble
 from uplift_server.store.errors import InUse, Misaddressed, Unavailable
 
@@ -51,6 +53,14 @@ _TROUBLES: Final = {
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """The content of a lock file: the process ID of its last holder."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_NOTHING: Final[dict[None, None]] = {}
+
+# The driver passes only str, int and float on at once. For a value of another type without an adapter, it looks for two
+# methods first, which costs more than the rest of the binding. Measured: 6% of the instructions of an event.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), _NOTHING.get)
+for _codes in (Status, Trigger, FailedReason, Outcome):
+    sqlite3.register_adapter(_codes, int)
 _HOW_TO_FIX_LOCK: Final = "delete it while no server is running; the next start creates it again"
 
 
