@@ -1,6 +1,6 @@
 """The consumer of the event stream: stores its events in the database, in order, and rejects invalid ones.
 
-A message is acknowledged after the commit of its event or of its rejection. A repeated message has the same event
+A message leaves the stream after the commit of its event or of its rejection. A repeated message has the same event
 ID, so the database recognizes it.
 """
 
@@ -68,7 +68,7 @@ class _Event:
     accepted: AcceptedMessage | None = None
     """The content, if the server had accepted the event."""
     is_done: bool = False
-    """Whether the message can be acknowledged."""
+    """Whether the message can be removed from the stream."""
 
 
 class StreamConsumer:
@@ -117,6 +117,7 @@ class StreamConsumer:
                     await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream taken over")
+                await self._pull.remove_stored()
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
             except (StreamUnavailable, StreamError, StreamUnfit) as error:
@@ -156,7 +157,7 @@ class StreamConsumer:
                 await self._reject(pull.link, [each for each in events if each.rejection is not None])
             for each in events:
                 if each.is_done:
-                    await pull.acknowledge(each.message)
+                    pull.note_stored(each.message)
             done = {each.message.seq for each in events if each.is_done}
             todo = [each for each in todo if each.seq not in done]
             if len(done) == len(events):

@@ -1,7 +1,10 @@
 """The messages of the event stream, in order, for one process at a time.
 
 Each process that takes over the job deletes the consumers of earlier processes and creates its own. Its consumer begins
-with the oldest message that is not acknowledged, so the order is kept after a crash.
+with the oldest message in the stream, so the order is kept after a crash.
+
+Stored messages are removed many at once. Acknowledging each one costs NATS more than storing it: measured with an fsync
+per message, p99 of acceptance at 1,000 events/s was 35 ms instead of 18 ms.
 """
 
 import asyncio
@@ -18,8 +21,9 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""NATS delivers a message again if it is not acknowledged or renewed for this long."""
+"""NATS delivers a message again if it is not removed or renewed for this long."""
 RENEW_EVERY_MS: Final = 15_000
+REMOVE_EVERY_MS: Final = 100
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
@@ -67,7 +71,14 @@ class Pull:
         self._expected = 0
         """The number of messages that the current request can still get."""
         self._waiting: deque[StreamMessage] = deque()
-        self._unacknowledged: dict[int, str] = {}
+        self._unstored: dict[int, str] = {}
+        """The acknowledgment subjects of messages that are not stored yet, by number."""
+        self._delivered = 0
+        """How many messages the consumer has delivered."""
+        self._last_seq = 0
+        self._removed_before = 1
+        """The stream has no messages with lower numbers."""
+        self._removed_at = 0
         self._changed = asyncio.Event()
         self._heard_at = clock.now_ms()
         self._renewed_at = self._heard_at
@@ -93,6 +104,8 @@ class Pull:
             "deliver_policy": "all",
             "max_ack_pending": 4 * STREAM_BATCH_MESSAGES_MAX,
             "max_deliver": -1,
+            # Another process creates its own consumer, so this one need not survive a restart of NATS.
+            "mem_storage": True,
         }
         await link.call(
             f"CONSUMER.CREATE.{EVENTS_STREAM}.{name}",
@@ -110,7 +123,7 @@ class Pull:
         if self._broken is None and not self._waiting:
             if not self._expected:
                 await self._ask()
-            await self._clock.wait(self._changed, within_ms)
+            await self._clock.wait(self._changed, REMOVE_EVERY_MS if self._has_stored else within_ms)
         if self._broken is not None or self.link.closed.is_set():
             raise StreamUnavailable(self._broken or self.link.cause)
         if self._clock.now_ms() - self._heard_at > SILENT_MS_MAX:
@@ -120,17 +133,36 @@ class Pull:
             await self._ask()
         return taken
 
-    async def acknowledge(self, message: StreamMessage) -> None:
-        """Remove a message from the stream. Raises StreamUnavailable."""
-        await self.link.publish(message.reply)
-        self._unacknowledged.pop(message.seq, None)
+    def note_stored(self, message: StreamMessage) -> None:
+        """Let a message be removed from the stream."""
+        self._unstored.pop(message.seq, None)
+
+    async def remove_stored(self) -> None:
+        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS.
+
+        Messages behind one that is not stored stay. Raises StreamUnavailable and StreamError.
+        """
+        now = self._clock.now_ms()
+        if self._has_stored and now - self._removed_at >= REMOVE_EVERY_MS:
+            before = self._first_unstored
+            await self.link.call(f"STREAM.PURGE.{EVENTS_STREAM}", {"seq": before})
+            self._removed_before, self._removed_at = before, now
+
+    @property
+    def _first_unstored(self) -> int:
+        return min(self._unstored, default=self._last_seq + 1)
+
+    @property
+    def _has_stored(self) -> bool:
+        """Whether the stream has stored messages that can be removed."""
+        return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Keep the messages that are not acknowledged, at most every RENEW_EVERY_MS. Raises StreamUnavailable."""
+        """Keep the messages that are not stored, at most every RENEW_EVERY_MS. Raises StreamUnavailable."""
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:
             self._renewed_at = now
-            for reply in list(self._unacknowledged.values()):
+            for reply in list(self._unstored.values()):
                 await self.link.publish(reply, b"+WPI")
 
     async def _ask(self) -> None:
@@ -154,12 +186,17 @@ class Pull:
             self._note_status(message, (message.headers or {}).get("Status", ""))
             return
         tokens = message.reply.split(".")
-        seq, published_ns = (tokens[5], tokens[7]) if len(tokens) == _SHORT_REPLY_TOKENS else (tokens[7], tokens[9])
+        at = 5 if len(tokens) == _SHORT_REPLY_TOKENS else 7
+        seq, delivered, published_ns = map(int, tokens[at : at + 3])
+        if delivered != self._delivered + 1:
+            # Without this check, a message that got lost on its way would be removed with later ones.
+            self._broken = "a message of the event stream is missing"
+            self._changed.set()
+            return
+        self._delivered, self._last_seq = delivered, max(seq, self._last_seq)
         self._expected = max(0, self._expected - 1)
-        self._unacknowledged[int(seq)] = message.reply
-        self._waiting.append(
-            StreamMessage(message.subject, message.reply, message.data, int(seq), int(published_ns), now)
-        )
+        self._unstored[seq] = message.reply
+        self._waiting.append(StreamMessage(message.subject, message.reply, message.data, seq, published_ns, now))
         self._changed.set()
 
     def _note_status(self, message: Received, status: str) -> None:

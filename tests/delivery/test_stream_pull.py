@@ -1,0 +1,121 @@
+"""Messages leave the event stream when they and all earlier ones are stored."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.nats import NatsCluster
+
+from uplift_server.core.events.stream_subjects import EVENTS_STREAM
+from uplift_server.delivery.clock import SystemClock
+from uplift_server.delivery.streams.link import Link, NatsServer, StreamUnavailable
+from uplift_server.delivery.streams.pull import Pull, StreamMessage
+from uplift_server.delivery.streams.stream import EventStream, StreamSettings
+
+WITHIN_S = 20
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsCluster]:
+    cluster = NatsCluster(tmp_path / "nats", nodes=1).start()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+async def link(nats_server: NatsCluster) -> AsyncIterator[Link]:
+    server = NatsServer.parse(nats_server.url)
+    link = await Link.connect(server, None)
+    await EventStream(StreamSettings([server], 1, None), SystemClock()).create_missing(link)
+    yield link
+    await link.close()
+
+
+async def publish(link: Link, *names: str) -> None:
+    for name in names:
+        await link.store("uplift.events.a", name.encode(), name)
+
+
+async def take(pull: Pull, count: int) -> list[StreamMessage]:
+    taken: list[StreamMessage] = []
+    async with asyncio.timeout(WITHIN_S):
+        while len(taken) < count:
+            taken += await pull.next(1000)
+    return taken
+
+
+async def left_in_stream(link: Link, pull: Pull) -> int:
+    """Remove what can be removed. Return the number of messages that are left."""
+    await asyncio.sleep(0.11)
+    await pull.remove_stored()
+    messages: int = (await link.call(f"STREAM.INFO.{EVENTS_STREAM}"))["state"]["messages"]
+    return messages
+
+
+async def test_messages_behind_an_unstored_one_stay(link: Link) -> None:
+    await publish(link, "a", "b", "c", "d")
+    pull = await Pull.begin(link, SystemClock())
+    a, b, c, d = await take(pull, 4)
+
+    pull.note_stored(c)
+    assert await left_in_stream(link, pull) == 4
+
+    pull.note_stored(a)
+    assert await left_in_stream(link, pull) == 3
+
+    pull.note_stored(b)
+    assert await left_in_stream(link, pull) == 1
+
+    pull.note_stored(d)
+    assert await left_in_stream(link, pull) == 0
+
+
+async def test_messages_that_were_not_taken_yet_stay(link: Link) -> None:
+    await publish(link, "a")
+    pull = await Pull.begin(link, SystemClock())
+    (a,) = await take(pull, 1)
+    await publish(link, "b")
+    await asyncio.sleep(0.2)
+
+    pull.note_stored(a)
+
+    assert await left_in_stream(link, pull) == 1
+    assert [each.data for each in await take(pull, 1)] == [b"b"]
+
+
+async def test_a_new_process_begins_with_the_oldest_message_that_is_left(link: Link) -> None:
+    await publish(link, "a", "b", "c")
+    earlier = await Pull.begin(link, SystemClock())
+    a, b, _ = await take(earlier, 3)
+    earlier.note_stored(a)
+    assert await left_in_stream(link, earlier) == 2
+    earlier.note_stored(b)  # Stored, but the process ends before it removes the message.
+
+    pull = await Pull.begin(link, SystemClock())
+
+    assert [each.data for each in await take(pull, 2)] == [b"b", b"c"]
+
+
+async def test_a_message_that_got_lost_on_its_way_is_not_removed(link: Link) -> None:
+    await publish(link, "a")
+    losing: Any = SimpleNamespace(**{name: getattr(link, name) for name in ("call", "publish", "new_inbox", "closed")})
+    losing.message_bytes_max, losing.cause = link.message_bytes_max, ""
+
+    async def subscribe(subject: str, receive: Any) -> None:
+        await link.subscribe(subject, lambda message: None if message.data == b"b" else receive(message))
+
+    losing.subscribe = subscribe
+    pull = await Pull.begin(losing, SystemClock())
+    (a,) = await take(pull, 1)
+    pull.note_stored(a)
+
+    await publish(link, "b", "c")
+    with pytest.raises(StreamUnavailable, match="is missing"):
+        await take(pull, 1)
+
+    assert await left_in_stream(link, pull) == 2
+    again = await Pull.begin(link, SystemClock())
+    assert [each.data for each in await take(again, 2)] == [b"b", b"c"]
