@@ -1,7 +1,7 @@
 """Causes of failed attempts: codes, titles and texts."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_a_failing_endpoint_has_the_cause_of_its_last_attempt() -> None:
     found = cause_of(expired)
     assert found is not None
     assert found.code == "tls_certificate_expired"
-    assert cause_of(replace(expired, failing_since=None)) is None
+    assert cause_of(expired._replace(failing_since=None)) is None
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.DELIVERED])

@@ -1,7 +1,5 @@
 """When a circuit breaker opens, probes and closes."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,7 +118,7 @@ def test_after_a_restart_the_stored_probe_time_counts(wait_ms: int) -> None:
     assert (restored.failures, restored.probe_at) == (1, NOW_MS + wait_ms)
     probed = restored.after_failure(NOW_MS + wait_ms, timed_out=False, rule=RULE)
     assert probed.probe_at == NOW_MS + wait_ms + min(2 * max(wait_ms, PROBE_FIRST_MS), RULE.probe_max_ms)
-    assert restore_breaker(replace(health, failing_since=None), RULE).probe_at is None
+    assert restore_breaker(health._replace(failing_since=None), RULE).probe_at is None
     assert restore_breaker(health, NEVER).probe_at is None
 
 
