@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from uplift_server.core.ids import parse_uuid, uuid_text
 from uplift_server.delivery.endpoint_cache import LiveEventType
@@ -45,19 +46,19 @@ def test_other_bytes_are_not_an_accepted_event(payload: bytes) -> None:
 
 def test_a_repeat_has_the_same_message_id() -> None:
     assert message_id(1, KEYED, A) == message_id(1, KEYED, B)
-    chosen = KEYED._replace(idempotency_key=None, id=A)
+    chosen = replace(KEYED, idempotency_key=None, id=A)
     assert message_id(1, chosen, A) == message_id(1, chosen, A)
 
 
 def test_different_events_have_different_message_ids() -> None:
     different = [
         KEYED,
-        KEYED._replace(idempotency_key="l"),
-        KEYED._replace(data=b'{"n":1}'),
-        KEYED._replace(ordering_key="o"),
-        KEYED._replace(expires_at=1),
-        KEYED._replace(id=A),
-        KEYED._replace(id=A, idempotency_key=None),
+        replace(KEYED, idempotency_key="l"),
+        replace(KEYED, data=b'{"n":1}'),
+        replace(KEYED, ordering_key="o"),
+        replace(KEYED, expires_at=1),
+        replace(KEYED, id=A),
+        replace(KEYED, id=A, idempotency_key=None),
     ]
     ids = {message_id(1, draft, A) for draft in different}
     ids.add(message_id(2, KEYED, A))
@@ -65,6 +66,6 @@ def test_different_events_have_different_message_ids() -> None:
 
 
 def test_an_event_without_a_name_is_never_a_repeat() -> None:
-    draft = KEYED._replace(idempotency_key=None)
+    draft = replace(KEYED, idempotency_key=None)
     assert message_id(1, draft, A) == uuid_text(A)
     assert message_id(1, draft, B) == uuid_text(B)

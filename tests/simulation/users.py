@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from msgspec import structs
+
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.ids import delivery_id, prefixed
 from uplift_server.core.lifecycle import Status
@@ -123,7 +125,7 @@ class Users(Owners):
         is_same = self.random.random() < 0.6
         incoming = self._incoming(event)
         if not is_same:
-            incoming = incoming._replace(data=event.data.replace(b'"n":', b'"m":'))
+            incoming = structs.replace(incoming, data=event.data.replace(b'"n":', b'"m":'))
 
         async def send(_process: Process, services: Services) -> Any:
             return await (await services.ingest.accept_batch(services.callers[event.account], [incoming]))

@@ -5,7 +5,7 @@ receiver. FastAPI serves all other routes.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
@@ -51,7 +51,7 @@ _ACCOUNT_TEXTS: Final = dict.fromkeys(
 """Error messages for an account in the body of a single event."""
 
 
-class _Headers(NamedTuple):
+class _Headers(msgspec.Struct, frozen=True, gc=False):
     """The request headers that these routes use."""
 
     authorization: bytes | None
@@ -63,7 +63,7 @@ class _Headers(NamedTuple):
     """The query of the URL."""
 
 
-class _Accepted(NamedTuple):
+class _Accepted(msgspec.Struct, frozen=True, gc=False):
     """The response to accepted events."""
 
     body: bytes

@@ -7,8 +7,9 @@ number of rows in that queue. The account's other requests wait here.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from uplift_server.core.deliveries.ordering import order_group
@@ -49,7 +50,7 @@ _SCHEDULE: Final = Trigger.SCHEDULE
 _FIRST: Final = AttemptKind.FIRST
 
 
-class Draft(NamedTuple):
+class Draft(msgspec.Struct, frozen=True):
     """A validated event: its type is in the catalog, and its data matches the schema."""
 
     event_type: LiveEventType
@@ -81,7 +82,7 @@ class _Account(Backlog):
         """Requests that wait until the account has fewer rows in the store's queue."""
 
 
-class _Group(NamedTuple):
+class _Group(msgspec.Struct, frozen=True):
     """Events of one request."""
 
     account: _Account

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from uplift_server.core import ids
 from uplift_server.core.deliveries.ordering import check_ordering_key
@@ -33,7 +35,7 @@ _EVENTS_WRITE: Final = Scope.EVENTS_WRITE
 AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
-class Incoming(NamedTuple):
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """An event from a request. Types are checked, but values are not. A field of the wrong type is None."""
 
     type: str | None

@@ -3,7 +3,9 @@
 import random
 import secrets
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from uplift_server.core.deliveries.causes import SIGNED_WRONGLY, shown_location
 from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome, classify, is_own_fault
@@ -83,7 +85,7 @@ class HealthListener(Protocol):
         """Note an endpoint that responded with 410."""
 
 
-class _InFlight(NamedTuple):
+class _InFlight(msgspec.Struct, frozen=True):
     """The context of an exchange."""
 
     lane: Lane[LeasedDelivery]
@@ -237,7 +239,7 @@ class Attempts:
 
     def _done(self, request: Request, exchange: Exchange) -> None:
         flight: _InFlight = request.context
-        lane, delivery, endpoint, _, number, _ = flight
+        lane, delivery, endpoint, number = flight.lane, flight.delivery, flight.endpoint, flight.number
         now = self._clock.now_ms()
         if self._aborting and exchange.failure is not None:
             self._release_lease(delivery)

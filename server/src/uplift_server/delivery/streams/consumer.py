@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from uplift_server.core.events.stream_subjects import parse_subject, rejected_subject
 from uplift_server.core.ids import RANDOM_BYTES, parse_uuid, uuid7
@@ -209,7 +210,8 @@ class StreamConsumer:
             event.rejection = checked
             return False
         created_at = min(message.published_at, self._clock.now_ms())
-        event.draft = checked._replace(
+        event.draft = structs.replace(
+            checked,
             id=checked.id or _derived_id(message),
             created_at=created_at,
             has_server_id=checked.id is None,
@@ -336,7 +338,7 @@ class StreamConsumer:
 
 def _as_sent(draft: Draft) -> Draft:
     """Return an event without an ID that the server created."""
-    return draft._replace(id=None) if draft.has_server_id else draft
+    return structs.replace(draft, id=None) if draft.has_server_id else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:

@@ -1,15 +1,17 @@
 """Interface between the engine and the sender: the engine passes a request and gets an exchange back."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.limits import RESPONSE_BODY_BYTES_STORED_MAX
 from uplift_server.delivery.targets import Target
 
 
-class Request(NamedTuple):
-    """A request. It is a tuple because creating a frozen dataclass for every attempt takes three times as long."""
+class Request(msgspec.Struct, frozen=True):
+    """A request."""
 
     target: Target
     head: bytes
