@@ -29,13 +29,13 @@ from uplift_server.core.operations.statistics import (
     MINUTE_MS,
     Statistics,
     parse_sparse,
-    sparse_text,
 )
 from uplift_server.store import server_values
 from uplift_server.store import statistics_statements as sql
 from uplift_server.store.schema import attempts, deliveries, events
 from uplift_server.store.schema_statistics import delivery_changes, delivery_totals
 from uplift_server.store.stream_position import STREAM_POSITION_MAX, StreamPosition
+from uplift_server.store.tallies import NewRows, RowKey, Tally, add_to, summed
 
 PREFIX: Final = "numbers."
 EVENTS_COUNTED: Final = f"{PREFIX}events"
@@ -74,16 +74,6 @@ class Scope(NamedTuple):
 ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
-class _Key(NamedTuple):
-    """The key of a row: a scope and the start of its hour or minute (Unix ms), in the order of KEY_COLUMNS."""
-
-    account_seq: int
-    endpoint_seq: int
-    at: int
-
-
-_Rows = Sequence[tuple[int | str, ...]]
-"""The key and the values of each row, in the order of the columns in the statements."""
 _Totals = Sequence[tuple[int, int, int]]
 """Endpoints with their numbers of pending and held deliveries."""
 
@@ -92,8 +82,8 @@ _Totals = Sequence[tuple[int, int, int]]
 class Counted:
     """A counted batch: its rows, and the start of the next batch."""
 
-    hours: _Rows
-    minutes: _Rows
+    hours: NewRows
+    minutes: NewRows
     totals: _Totals
     """The changes of `delivery_totals`, or all of it if it is not exact."""
     minutes_from: int
@@ -105,6 +95,10 @@ class Counted:
     """The last change of status that was read. Changes up to it are deleted."""
     more: bool
     """Whether there are more rows to count."""
+
+    def encode(self, rows: int) -> bool:
+        """Prepare up to `rows` more rows for `save`. Return whether others are left."""
+        return self.hours.encode(rows) or self.minutes.encode(rows)
 
 
 def by_bucket(
@@ -172,12 +166,12 @@ def save(connection: Connection, counted: Counted) -> bool:
         connection.execute(sa.delete(delivery_totals))
     # One statement for all rows, because the driver releases the interpreter lock between two statements.
     for statements, rows in (
-        (sql.HOURS.put, counted.hours),
-        (sql.MINUTES.put, counted.minutes),
-        (sql.ADD_TOTALS, counted.totals),
+        (sql.HOURS.put, counted.hours.json()),
+        (sql.MINUTES.put, counted.minutes.json()),
+        (sql.ADD_TOTALS, json.dumps(counted.totals) if counted.totals else None),
     ):
-        if rows:
-            connection.execute(statements[connection.dialect.name], {"rows": json.dumps(rows)})
+        if rows is not None:
+            connection.execute(statements[connection.dialect.name], {"rows": rows})
     connection.execute(sql.DELETE_ZERO_TOTALS)
     connection.execute(sql.DELETE_MINUTES, {"before": counted.minutes_from, "limit": MINUTE_ROWS_DELETED_MAX})
     return True
@@ -243,60 +237,6 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 # ---- counting
 
 
-class _Tally:
-    """The counts that a batch adds to a row. Plain lists and dictionaries, because a batch has thousands of them."""
-
-    __slots__ = ("counts", "durations", "moves", "outcomes")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(COUNT_FIELDS)
-        self.moves = [0] * len(COUNT_FIELDS)
-        """Changes of the status counts of deliveries that were counted before."""
-        self.outcomes: dict[int, int] = {}
-        self.durations: dict[int, int] = {}
-
-    @property
-    def adds(self) -> bool:
-        """Whether the tally can create a row. If it has only moves, retention has deleted the row."""
-        return any(self.counts)
-
-    def update(self, other: "_Tally") -> None:
-        """Add another tally."""
-        self.counts = [*map(add, self.counts, other.counts)]
-        self.moves = [*map(add, self.moves, other.moves)]
-        _add(self.outcomes, other.outcomes)
-        _add(self.durations, other.durations)
-
-    def added_to(self, before: "_StoredRow | None") -> tuple[int | str, ...]:
-        """Return the new values of the row."""
-        if before is None:
-            # A replay can add deliveries to a new row. The changes of their status are in `moves`.
-            return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
-        counts, outcomes, durations = before
-        return (
-            *map(add, map(add, counts, self.counts), self.moves),
-            _merged(outcomes, self.outcomes),
-            _merged(durations, self.durations),
-        )
-
-
-_StoredRow = tuple[Sequence[int], str, str]
-"""The counts, outcomes and durations of a stored row."""
-
-
-def _add(to: dict[int, int], more: Mapping[int, int]) -> None:
-    for number, count in more.items():
-        to[number] = to.get(number, 0) + count
-
-
-def _merged(text: str, more: Mapping[int, int]) -> str:
-    if not more:
-        return text
-    counts = parse_sparse(text)
-    _add(counts, more)
-    return sparse_text(counts)
-
-
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
@@ -306,27 +246,27 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 )
 
 
-def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[_Key, _Tally], dict[_Key, _Tally]]:
+def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
     """Return the counts that the batch adds to the minutes of endpoints, and of event types."""
-    own: defaultdict[_Key, _Tally] = defaultdict(_Tally)
-    by_type: defaultdict[_Key, _Tally] = defaultdict(_Tally)
+    own: defaultdict[RowKey, Tally] = defaultdict(Tally)
+    by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
     for minute, account, endpoint, event_type, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
         at = minute * MINUTE_MS
-        for counts in (own[_Key(account, endpoint, at)].counts, by_type[_Key(account, -event_type, at)].counts):
+        for counts in (own[RowKey(account, endpoint, at)].counts, by_type[RowKey(account, -event_type, at)].counts):
             counts[_DELIVERIES_OF] += n
             if status in _COUNTED_AS:
                 counts[_COUNTED_AS[status]] += n
     for minute, account, endpoint, outcome, n, first, durations in connection.execute(
         sql.COUNT_ATTEMPTS[connection.dialect.name], span
     ):
-        tally = own[_Key(account, endpoint, minute * MINUTE_MS)]
+        tally = own[RowKey(account, endpoint, minute * MINUTE_MS)]
         tally.counts[_ATTEMPTS_OF] += n
         tally.counts[_FIRST_OF] += first
         if outcome == Outcome.DELIVERED:
             tally.counts[_FIRST_DELIVERED_OF] += first
         tally.outcomes[outcome] = n
-        _add(tally.durations, parse_sparse(durations))
+        add_to(tally.durations, parse_sparse(durations))
     for key, event_type, n in _created(connection, span):
         for tally in _of(own, by_type, key, event_type):
             tally.counts[_DELIVERIES_OF] += n
@@ -339,7 +279,7 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[_Key, _Tally],
 
 
 def _subtract(
-    connection: Connection, span: Mapping[str, int], own: dict[_Key, _Tally], by_type: dict[_Key, _Tally]
+    connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
     """Subtract the changes of a range, which are counted later."""
     for key, event_type, n in _created(connection, span):
@@ -350,7 +290,7 @@ def _subtract(
             tally.counts[_COUNTED_AS[status]] -= n
 
 
-def _of(own: dict[_Key, _Tally], by_type: dict[_Key, _Tally], key: _Key, event_type: int | None) -> Sequence[_Tally]:
+def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, event_type: int | None) -> Sequence[Tally]:
     """Return the tallies of an endpoint and, if it is known, of the event type."""
     return [own[key]] if event_type is None else [own[key], by_type[key._replace(endpoint_seq=-event_type)]]
 
@@ -367,57 +307,51 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
     }
 
 
-def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, int | None, int]]:
+def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
     """Return the deliveries that replays created for events after `began` and up to `events_after`.
 
     With the event type, if it is known.
     """
     for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_CREATED, span):
-        yield _Key(account, endpoint, minute * MINUTE_MS), event_type, n
+        yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
-def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[_Key, int | None, Status, int]]:
+def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
     """Return the changes of status counts by the attempts and changes of a range, with the event type if it is known.
 
     They are limited to events after `began` and up to `events_after`.
     """
     for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_DELIVERED, span):
-        yield _Key(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
+        yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
     for minute, account, endpoint, event_type, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
-                yield _Key(account, endpoint, minute * MINUTE_MS), event_type, status, change
+                yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, status, change
 
 
-def _by_hour(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
     """Add the tallies of minutes to hours."""
-    hours: defaultdict[_Key, _Tally] = defaultdict(_Tally)
-    for key, tally in own.items():
-        hours[key._replace(at=key.at - key.at % HOUR_MS)].update(tally)
-    return hours
+    return summed(
+        (RowKey(account, endpoint, at - at % HOUR_MS), tally) for (account, endpoint, at), tally in own.items()
+    )
 
 
-def _with_sums(own: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+def _with_sums(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
     """Add the sums of each account and over all accounts to the tallies of endpoints."""
-    sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
-    for (account, _, at), tally in own.items():
-        sums[_Key(account, 0, at)].update(tally)
-        sums[_Key(0, 0, at)].update(tally)
-    return {**own, **sums}
+    accounts = summed((RowKey(account, 0, at), tally) for (account, _, at), tally in own.items())
+    everything = summed((RowKey(0, 0, at), tally) for (_, _, at), tally in accounts.items())
+    return {**own, **accounts, **everything}
 
 
-def _with_all_accounts(by_type: Mapping[_Key, _Tally]) -> dict[_Key, _Tally]:
+def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
     """Add the sums over all accounts to the tallies of event types."""
-    sums: defaultdict[_Key, _Tally] = defaultdict(_Tally)
-    for key, tally in by_type.items():
-        sums[key._replace(account_seq=0)].update(tally)
-    return {**by_type, **sums}
+    return {**by_type, **summed((RowKey(0, negative, at), tally) for (_, negative, at), tally in by_type.items())}
 
 
 # ---- open deliveries
 
 
-def _changes_of_totals(own: Mapping[_Key, _Tally]) -> _Totals:
+def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
     """Return the changes of open deliveries by endpoint."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
@@ -449,14 +383,14 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
 # ---- rows
 
 
-def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[_Key, _Tally]) -> _Rows:
+def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[RowKey, Tally]) -> NewRows:
     """Return the new values of rows."""
-    stored = connection.execute(table.at[connection.dialect.name], {"keys": json.dumps([*tallies])})
-    before = {
-        _Key(account, endpoint, at): (counts, outcomes, durations)
-        for account, endpoint, at, *counts, outcomes, durations in stored
+    found = connection.execute(table.at[connection.dialect.name], {"keys": json.dumps([*tallies])})
+    stored = {
+        RowKey(account, endpoint, at): (counts, outcomes, durations)
+        for account, endpoint, at, *counts, outcomes, durations in found
     }
-    return [(*key, *tally.added_to(before.get(key))) for key, tally in tallies.items() if key in before or tally.adds]
+    return NewRows(tallies, stored)
 
 
 def _numbers(row: sa.Row[Any]) -> Statistics:

@@ -185,10 +185,10 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
     """Format counts for the database: `0:17 5:1`."""
-    return " ".join(f"{int(number)}:{count}" for number, count in sorted(counts.items()) if count)
+    return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 
 
 def parse_sparse(text: str) -> dict[int, int]:
     """Parse the text of `sparse_text`."""
-    pairs = (pair.split(":") for pair in text.split())
-    return {int(number): int(count) for number, count in pairs}
+    numbers = [*map(int, text.replace(":", " ").split())]
+    return dict(zip(numbers[::2], numbers[1::2], strict=True))

@@ -1,0 +1,108 @@
+"""Rows of statistics while they are counted: what a batch adds to each row, and the new values of the rows."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import add
+from typing import NamedTuple
+
+from uplift_server.core.operations.statistics import COUNT_FIELDS, parse_sparse, sparse_text
+
+
+class RowKey(NamedTuple):
+    """The key of a row: a scope and the start of its hour or minute (Unix ms), in the order of KEY_COLUMNS."""
+
+    account_seq: int
+    endpoint_seq: int
+    at: int
+
+
+StoredRow = tuple[Sequence[int], str, str]
+"""The counts, outcomes and durations of a stored row."""
+
+
+class Tally:
+    """The counts that a batch adds to a row. Plain lists and dictionaries, because a batch has thousands of them."""
+
+    __slots__ = ("counts", "durations", "moves", "outcomes")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(COUNT_FIELDS)
+        self.moves = [0] * len(COUNT_FIELDS)
+        """Changes of the status counts of deliveries that were counted before."""
+        self.outcomes: dict[int, int] = {}
+        self.durations: dict[int, int] = {}
+
+    @classmethod
+    def sum(cls, parts: Sequence["Tally"]) -> "Tally":
+        """Return the sum of tallies: the same object if there is only one."""
+        if len(parts) == 1:
+            return parts[0]
+        found = cls()
+        found.counts = [*map(sum, zip(*[each.counts for each in parts], strict=True))]
+        found.moves = [*map(sum, zip(*[each.moves for each in parts], strict=True))]
+        for each in parts:
+            add_to(found.outcomes, each.outcomes)
+            add_to(found.durations, each.durations)
+        return found
+
+    @property
+    def adds(self) -> bool:
+        """Whether the tally can create a row. If it has only moves, retention has deleted the row."""
+        return any(self.counts)
+
+    def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:
+        """Return the new values of the row."""
+        if before is None:
+            # A replay can add deliveries to a new row. The changes of their status are in `moves`.
+            return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
+        counts, outcomes, durations = before
+        return (
+            *map(add, map(add, counts, self.counts), self.moves),
+            _merged(outcomes, self.outcomes),
+            _merged(durations, self.durations),
+        )
+
+
+def summed(parts: Iterable[tuple[RowKey, Tally]]) -> dict[RowKey, Tally]:
+    """Return the sum of the tallies of each key."""
+    grouped: defaultdict[RowKey, list[Tally]] = defaultdict(list)
+    for key, tally in parts:
+        grouped[key].append(tally)
+    return {key: Tally.sum(each) for key, each in grouped.items()}
+
+
+def add_to(counts: dict[int, int], more: Mapping[int, int]) -> None:
+    """Add counts to others."""
+    for number, count in more.items():
+        counts[number] = counts.get(number, 0) + count
+
+
+def _merged(text: str, more: Mapping[int, int]) -> str:
+    if not more:
+        return text
+    counts = parse_sparse(text)
+    add_to(counts, more)
+    return sparse_text(counts)
+
+
+class NewRows:
+    """The new values of rows, as JSON for a statement. Encoded in parts, so that the event loop is never blocked."""
+
+    def __init__(self, tallies: Mapping[RowKey, Tally], stored: Mapping[RowKey, StoredRow]) -> None:
+        self._stored = stored
+        self._left = [(key, tally) for key, tally in tallies.items() if key in stored or tally.adds]
+        self._encoded: list[str] = []
+
+    def encode(self, count: int) -> bool:
+        """Encode up to `count` more rows. Return whether others are left."""
+        part, self._left = self._left[-count:], self._left[:-count]
+        if part:
+            rows = [(*key, *tally.added_to(self._stored.get(key))) for key, tally in part]
+            self._encoded.append(json.dumps(rows)[1:-1])
+        return bool(self._left)
+
+    def json(self) -> str | None:
+        """Return all rows, each a list of its key and values; None without rows."""
+        self.encode(len(self._left))
+        return f"[{','.join(self._encoded)}]" if self._encoded else None
