@@ -188,7 +188,7 @@ class Owners(User):
             return
         query = f"SELECT deleted_at FROM endpoints WHERE seq = {endpoint.seq}"
         if await self.deployment.database.read(lambda c: c.exec_driver_sql(query).scalar()) is not None:
-            endpoint.deleted_at = self._now
+            endpoint.deleted_at = endpoint.changed_at = self._now
 
     async def test(self) -> None:
         """Send a test event to an endpoint."""
