@@ -29,7 +29,7 @@ class Attempts(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest events first. An attempt matches one value of each filter."""
+        """Return one page, newest events first. Each attempt matches one value of each filter."""
         return get_page(
             _PATH,
             endpoint=several(endpoint),

@@ -31,7 +31,7 @@ class Deliveries(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest events first. A delivery matches one value of each filter.
+        """Return one page, newest events first. Each delivery matches one value of each filter.
 
         `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
         With `test`, the page has only test deliveries (True) or no test deliveries (False).

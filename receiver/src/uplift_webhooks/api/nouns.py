@@ -87,8 +87,8 @@ class Endpoints(Noun[Way]):
         metadata: Mapping[str, str] | None = None,
         filter: Mapping[str, Any] | None = None,
         state: Literal["enabled", "paused"] | None = None,
-        rate_limit_per_second: Annotated[int | None, "Maximum attempts per second."] = None,
-        max_in_flight: Annotated[int | None, "Maximum attempts in flight."] = None,
+        rate_limit_per_second: Annotated[int | None, "Maximum number of attempts per second."] = None,
+        max_in_flight: Annotated[int | None, "Maximum number of attempts in flight."] = None,
         retry_schedule: Annotated[
             Iterable[str] | None,
             "Delays before the retries, such as 5s, 5m and 2h. Without delays, a delivery has one attempt.",
@@ -96,8 +96,8 @@ class Endpoints(Noun[Way]):
         attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
         ordering: Annotated[
             Ordering | None,
-            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each waits"
-            " until the one before it is delivered, failed or cancelled.",
+            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each delivery"
+            " waits until the previous one is delivered, failed or cancelled.",
         ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:

@@ -66,7 +66,7 @@ def list_attempts(
 ) -> None:
     """List attempts, newest events first.
 
-    An attempt matches one value of each option.
+    Repeat an option to match any of several values. An attempt must match every option that you pass.
     """
     calls = session.calls()
     query = matching(

@@ -96,7 +96,7 @@ def list_deliveries(
 ) -> None:
     """List deliveries, newest first.
 
-    A delivery matches one value of each option.
+    Repeat an option to match any of several values. A delivery must match every option that you pass.
     """
     calls = session.calls()
     query = matching(
@@ -129,8 +129,9 @@ def show(
 ) -> None:
     """Show a delivery with its attempts.
 
-    For each failed attempt, the output shows the cause and how to fix it. The server keeps the first 4 KiB of a
-    response body.
+    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, it shows the time, the
+    outcome, the status code and the duration. For a failed attempt, it also shows the cause and how to fix it. The
+    server keeps the first 4 KiB of a response body.
     """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)
@@ -160,13 +161,13 @@ def resend(
     before: Before = None,
     yes: Yes = False,
 ) -> None:
-    """Resend one delivery immediately, or all that match filters.
+    """Resend one delivery immediately, or all deliveries that match filters.
 
-    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
-    completes the delivery. Failure does not change its retry schedule.
+    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. If the
+    attempt succeeds, the delivery is delivered. If it fails, the retry schedule does not change.
 
     With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
-    endpoint. The default status is failed.
+    endpoint. By default, only failed deliveries match.
     """
     given = one_or_matching(
         delivery,

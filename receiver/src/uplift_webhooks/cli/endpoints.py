@@ -177,7 +177,10 @@ def update(
 def preview(
     session: Session, pattern: PreviewedFilter, event_types: PreviewedTypes = None, limit: PreviewLimit = 20
 ) -> None:
-    """Show which of the newest events match a filter, and the first path that does not match."""
+    """Show which of the newest events match a filter, and why the others do not.
+
+    For each event that does not match, the output names the first path that does not match.
+    """
     preview_filter(session.output, session.calls(), pattern, event_types, limit)
 
 

@@ -98,7 +98,7 @@ def listen(
         typer.Option(
             "--fail",
             metavar="SHARE",
-            help="Treat this percentage of events, such as 20%, as failed, and forward them again.",
+            help="Treat this percentage of events, such as 20%, as failed, and forward these events again.",
         ),
     ] = "0%",
 ) -> None:

@@ -32,7 +32,9 @@ def reconcile(
     session: Session,
     event_type: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Only this type, or a pattern such as movement.*. Repeatable."),
+        typer.Option(
+            "--type", metavar="TYPE", help="Only this event type, or a pattern such as movement.*. Repeatable."
+        ),
     ] = None,
     after: After = None,
     cursor_file: Annotated[

@@ -55,7 +55,8 @@ def list_rejected_events(
 ) -> None:
     """List rejected events, newest first.
 
-    A service that publishes events to NATS gets no response. An event that is not valid is in this list.
+    A service that publishes an event to NATS gets no response from the server. If the event is not valid, this list
+    shows the event and the cause.
     """
     calls = session.calls()
     with options(**REJECTED_EVENT_OPTIONS):

@@ -64,8 +64,8 @@ def stats(
 ) -> None:
     """Show how many deliveries and attempts succeeded and failed.
 
-    Without --by, the command shows the totals, and the failed attempts by outcome. --limit applies to types and
-    endpoints.
+    Without --by, the command shows the totals, and the failed attempts by outcome. --limit applies only with
+    --by type and --by endpoint.
     """
     asked = {"period": period, "since": since, "until": until, "by": by}
     with options(**_OPTIONS):

@@ -83,7 +83,9 @@ def create_account(
     email: Annotated[
         list[str],
         typer.Option(
-            "--email", metavar="ADDRESS", help="Contact who receives emails about the account's endpoints. Repeatable."
+            "--email",
+            metavar="ADDRESS",
+            help="Email address that receives notifications about failing endpoints. Repeatable.",
         ),
     ],
     uid: Uid = None,
@@ -112,7 +114,11 @@ def update_account(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="New name.")] = None,
     email: Annotated[
         list[str] | None,
-        typer.Option("--email", metavar="ADDRESS", help="New contact. Repeatable. Replaces all contacts."),
+        typer.Option(
+            "--email",
+            metavar="ADDRESS",
+            help="New email address for notifications about failing endpoints. Repeatable. Replaces all addresses.",
+        ),
     ] = None,
     uid: Uid = None,
     metadata: Metadata = None,
@@ -211,7 +217,7 @@ def create_key(
     ] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key stops working. Default: never."),
+        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601). Default: never."),
     ] = None,
 ) -> None:
     """Create an API key and print it once.
@@ -257,7 +263,7 @@ def update_key(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key stops working. `never`: no expiry."),
+        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601), or never."),
     ] = None,
 ) -> None:
     """Update the name or the expiry of an API key."""

@@ -117,7 +117,7 @@ def list_deliveries(
 ) -> None:
     """List deliveries, newest first.
 
-    A delivery matches one value of each option.
+    Repeat an option to match any of several values. A delivery must match every option that you pass.
     """
     known = [each.text for each in Status]
     for name in status or ():
@@ -160,7 +160,8 @@ def list_deliveries(
 def show(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
     """Show a delivery with its attempts.
 
-    For each failed attempt, the output shows the cause and how to fix it.
+    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, it shows the time, the
+    outcome, the status code and the duration. For a failed attempt, it also shows the cause and how to fix it.
     """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
@@ -193,13 +194,13 @@ def resend_delivery(
     before: Before = None,
     yes: Yes = False,
 ) -> None:
-    """Resend one delivery immediately, or all of an account that match filters.
+    """Resend one delivery immediately, or all deliveries of an account that match filters.
 
-    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. Success
-    completes the delivery. Failure does not change its retry schedule.
+    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. If the
+    attempt succeeds, the delivery is delivered. If it fails, the retry schedule does not change.
 
     With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
-    endpoint. The default status is failed.
+    endpoint. By default, only failed deliveries match.
     """
     given = one_or_matching(
         delivery,
@@ -293,7 +294,7 @@ def list_attempts(
 ) -> None:
     """List attempts, newest events first.
 
-    An attempt matches one value of each option.
+    Repeat an option to match any of several values. An attempt must match every option that you pass.
     """
     with reach(session.config()) as client, options(**DELIVERY_OPTIONS):
         owner = lookup.owner(client, account)

@@ -192,7 +192,10 @@ def preview(
     event_types: PreviewedTypes = None,
     limit: PreviewLimit = 20,
 ) -> None:
-    """Show which of an account's newest events match a filter, and the first path that does not match."""
+    """Show which of an account's newest events match a filter, and why the others do not.
+
+    For each event that does not match, the output names the first path that does not match.
+    """
     with reach(session.config()) as client:
         owner = lookup.account(client, account)["id"]
         preview_filter(session.output, client, pattern, event_types, limit, owner)

@@ -170,7 +170,8 @@ def send(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. With --file: for events without an account.",
+            help="ID of the account, a unique ID prefix, or its name. With --file: the account of events that do not"
+            " name one.",
         ),
     ] = None,
     data: Annotated[

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def fleet(session: Session) -> None:
     """Show the problems of the server and its endpoints, worst first, and the failing endpoints by cause.
 
-    Exits with 1 if a problem is critical.
+    The exit code is 1 if a problem is critical.
     """
     output = session.output
     with reach(session.config()) as client:

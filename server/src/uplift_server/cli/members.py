@@ -238,7 +238,9 @@ def sign_in_link(
     email: Annotated[
         str | None,
         typer.Option(
-            "--email", metavar="ADDRESS", help="Email address of the member. Without --email, a guest signs in."
+            "--email",
+            metavar="ADDRESS",
+            help="Email address of the member. Without --email, the link signs in a guest.",
         ),
     ] = None,
     role: Annotated[
@@ -250,13 +252,13 @@ def sign_in_link(
         ),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="The operator can only read, and cannot see secrets.")
+        bool, typer.Option("--read-only", help="Sign in a read-only operator, who cannot see secrets.")
     ] = False,
 ) -> None:
-    """Print a link that signs in to the dashboard.
+    """Print a link that signs a person in to the dashboard.
 
-    The link works once, within 5 minutes. Without options, it signs in an operator. With --account and --email, it
-    signs in a member and adds the member if needed. This command requires a running server.
+    The link works once, within 5 minutes: send it only to that person. Without options, it signs in an operator. With
+    --account and --email, it signs in a member and adds the member if needed. This command requires a running server.
     """
     config = session.config()
     if account is None and (email or role):
@@ -272,7 +274,7 @@ def sign_in_link(
             path = f"{lookup.account_path(client, account)}/portal-links"
             body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}
         session.output.fields(client.post(path, body))
-    session.output.note("Open the link in a browser. It works once, within 5 minutes.")
+    session.output.note("Open the link, or send it only to the person who signs in. It works once, within 5 minutes.")
 
 
 def _check_server(config: Config, *, for_operator: bool) -> None:

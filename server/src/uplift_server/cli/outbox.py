@@ -71,13 +71,13 @@ def outbox(
 ) -> None:
     """Send the rows of the table uplift_outbox in your own PostgreSQL database as events.
 
-    Insert a row in the transaction of your change. The command sends each row to the running server, with the ID of the
-    row as the ID of the event, and deletes it when the server has accepted the event. Rows with the same account and
-    ordering key are sent in the order of their commits. If the server rejects a row, the row stays, with the columns
-    rejected_at and problem. Later rows with the same key wait until you correct or delete it.
+    Insert a row in the same database transaction as your change. The command sends each row to the running server, with
+    the ID of the row as the ID of the event, and deletes the row when the server has accepted the event. Rows with the
+    same account and ordering key are sent in the order of their commits. If the server rejects a row, the row stays,
+    with the columns rejected_at and problem. Later rows with the same key wait until you correct or delete it.
 
-    The command runs until SIGTERM or Ctrl-C. You can run several: one of them sends, and the others replace it if it
-    stops. If a process, the server or a database stops at any time, no row is lost or becomes two events.
+    The command runs until SIGTERM or Ctrl-C. You can run several processes: one of them sends, and another one takes
+    over if it stops. Even if a process, the server or a database stops, no row is lost and no row becomes two events.
     """
     from uplift_server.store.postgres.emitter_outbox import SQL  # noqa: PLC0415 - slow to load
 

@@ -84,13 +84,13 @@ class EndpointSettings:
 
     rate_limit_per_second: int | None = _setting(
         label="Rate limit",
-        help="Maximum attempts per second.",
+        help="Maximum number of attempts per second.",
         type=WholeNumber(RATE_LIMIT_PER_SECOND_MAX, "attempts per second"),
         default="no limit",
     )
     max_in_flight: int | None = _setting(
         label="Max concurrent requests",
-        help="Maximum attempts in flight.",
+        help="Maximum number of attempts in flight.",
         type=WholeNumber(ENDPOINT_IN_FLIGHT_MAX, "attempts in flight"),
         default="server default",
     )
@@ -113,8 +113,8 @@ class EndpointSettings:
     ordering: Ordering = _setting(  # noqa: RUF009 - a field, like the others
         label="Ordering",
         help=(
-            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each waits"
-            " until the one before it is delivered, failed or cancelled."
+            "Which deliveries keep the order of their events: those with the same ordering key, or all. Each delivery"
+            " waits until the previous one is delivered, failed or cancelled."
         ),
         type=Choice(Ordering),
         default="none",

@@ -46,7 +46,10 @@ def with_auth_changes(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def take_auth(options: dict[str, Any]) -> dict[str, Any]:
-    """Remove the options of the authentication. Return the field of the request body, if any. Raises CliError."""
+    """Remove the authentication options, and return the request body's authentication field, if any.
+
+    Raises CliError.
+    """
     taken = {name: options.pop(name, None) for name in _FIELDS}
     given = [name for name, value in taken.items() if value is not None]
     if options.pop("no_auth", False):

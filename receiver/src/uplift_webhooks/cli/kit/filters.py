@@ -24,7 +24,9 @@ _COLUMNS: Final = [
 ]
 Filter = Annotated[
     str | None,
-    typer.Option("--filter", metavar=_METAVAR, help="Filter that the data of an event must match. none: no filter."),
+    typer.Option(
+        "--filter", metavar=_METAVAR, help="Filter that the data of an event must match, or none for no filter."
+    ),
 ]
 PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that the data of an event must match.")]
 PreviewedTypes = Annotated[

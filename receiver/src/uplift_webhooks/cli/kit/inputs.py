@@ -37,7 +37,7 @@ State = Annotated[
     typer.Option(
         "--state",
         metavar="enabled|paused|disabled|failing",
-        help="Only this state. failing: enabled endpoints whose last attempt failed.",
+        help="Only endpoints in this state. failing: enabled endpoints whose last attempt failed.",
     ),
 ]
 Text = Annotated[
@@ -50,11 +50,11 @@ Cause = Annotated[
 Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
 Uid = Annotated[
     str | None,
-    typer.Option("--uid", metavar="UID", help="Your own ID, which you can use instead of the ID."),
+    typer.Option("--uid", metavar="UID", help="Your own ID. You can use it instead of the generated ID."),
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="NAME=VALUE", help="A value of your own. Repeatable."),
+    typer.Option("--metadata", metavar="NAME=VALUE", help="Your own metadata. Repeatable."),
 ]
 Paused = Annotated[
     bool,
@@ -63,7 +63,9 @@ Paused = Annotated[
 Held = Annotated[
     str,
     typer.Option(
-        "--held", metavar="send|drop|keep", help="Held deliveries: send them in order, cancel them, or keep them held."
+        "--held",
+        metavar="send|drop|keep",
+        help="Action on held deliveries: send them in order, drop (cancel) them, or keep them held.",
     ),
 ]
 

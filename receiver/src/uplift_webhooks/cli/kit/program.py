@@ -18,7 +18,7 @@ _EXIT_CODES: Final = (
     "Exit codes: 0 success, 1 failure, 2 invalid usage or configuration, 3 not allowed, 4 not found,"
     " 75 temporary failure (try again later), 130 stopped by Ctrl-C."
 )
-_NOUNS: Final = "Nouns: `{0} deliveries` lists deliveries, and `{0} deliveries ID` shows one."
+_NOUNS: Final = "Short forms: `{0} deliveries` lists deliveries, and `{0} deliveries ID` shows one delivery."
 _SIMILARITY_LEAST: Final = 0.8
 _SHELLS: Final = frozenset({"bash", "zsh", "fish", "powershell", "pwsh"})
 _HELP: Final = frozenset({"-h", "--help"})
@@ -51,6 +51,11 @@ class Group(TyperGroup):
 
 class Noun(Group):
     """The commands of one noun. Without a subcommand, it lists the objects, or shows one if there is an argument."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        shown = f", and `{self.name} ID` runs `{self.name} show ID`" if "show" in self.commands else ""
+        self.epilog = f"Without a command, `{self.name}` runs `{self.name} list`{shown}."
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the omitted subcommand."""

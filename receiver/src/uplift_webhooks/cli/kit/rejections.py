@@ -30,7 +30,7 @@ Text in parentheses at the end of the name appears only in the fix, not in the c
 
 @contextmanager
 def options(**names: Name) -> Iterator[None]:
-    """Replace the fields in the error of a rejected call with arguments and options."""
+    """In the error of a rejected call, replace API field names with the names of CLI arguments and options."""
     try:
         yield
     except CallRejected as error:

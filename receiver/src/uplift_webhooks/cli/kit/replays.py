@@ -25,7 +25,9 @@ ReplayedTypes = Annotated[
         help="Event type, or a pattern such as movement.*. Repeatable. Default: all event types.",
     ),
 ]
-Rate = Annotated[int | None, typer.Option("--rate", metavar="N", help="Maximum deliveries per second. Default: 50.")]
+Rate = Annotated[
+    int | None, typer.Option("--rate", metavar="N", help="Maximum number of deliveries per second. Default: 50.")
+]
 IncludeMissing = Annotated[
     bool,
     typer.Option(

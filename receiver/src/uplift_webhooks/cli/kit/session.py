@@ -52,7 +52,8 @@ class Session:
     def choices(self, metavar: str) -> str:
         """Return a sentence with the choices for an argument or option, or with the command that lists them.
 
-        Empty if the choices are unknown. It never raises an error, because it only completes another one.
+        Empty if the choices are unknown. Never raises an error, because the sentence only adds to another error
+        message.
         """
         if "|" in metavar:
             return f"Choose one of: {', '.join(metavar.split('|'))}."
