@@ -51,7 +51,7 @@ CAUSE_CHARACTERS_MAX = 64
 _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()
-_KEY_EXPIRY = "When the key stops working. Null: it does not expire."
+_KEY_EXPIRY = "When the key expires. Null: never."
 ALL_TYPES = (
     f"Event types and `group.*` patterns, at most {SUBSCRIPTION_PATTERNS_MAX}. Default, and for an empty list: all"
     " event types"
@@ -94,11 +94,11 @@ Uid = Annotated[
     str | None,
     Field(
         description=f"Your own ID: at most {UID_CHARACTERS_MAX} letters, digits, periods, hyphens and underscores."
-        " You can use it instead of the ID.",
+        " You can use it instead of the generated ID.",
         examples=["club-17"],
     ),
 ]
-_METADATA = f"Your own strings: at most {METADATA_VALUES_MAX} values, {METADATA_BYTES_MAX} bytes as JSON."
+_METADATA = f"Your own metadata, as strings: at most {METADATA_VALUES_MAX} values, {METADATA_BYTES_MAX} bytes as JSON."
 _METADATA_CHANGE = f"{_METADATA} Omitted values stay unchanged, and null removes a value."
 
 
@@ -110,7 +110,8 @@ class SignInLinkNew(Body):
     """A one-time link that signs an operator in."""
 
     read_only: bool = Field(
-        default=False, description="Whether the operator can only read. Secrets stay hidden. Default: `false`."
+        default=False,
+        description="Whether the link signs in a read-only operator, who cannot see secrets. Default: `false`.",
     )
 
 
@@ -157,7 +158,8 @@ class LinkNew(Body):
 
     email: str | None = Field(
         default=None,
-        description="Email address of the person, who becomes a member if needed. Default: the link is for a guest.",
+        description="Email address of the person. The link adds the person as a member if needed."
+        " Default: the person signs in as a guest.",
         examples=["coach@example.com"],
     )
     role: str | None = Field(
@@ -251,7 +253,7 @@ class EndpointEnabling(Body):
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
         description="Action on held deliveries. `send` (default) releases them in the order of their events. `drop`"
-        " cancels them. `keep` holds them until a later call.",
+        " cancels them. `keep` holds them until you send or drop them.",
     )
 
 
@@ -277,7 +279,8 @@ class SecretRotation(Body):
     )
     uplift_header: Literal["old", "new"] | None = Field(
         default=None,
-        description="Secret that the server uses for `x-uplift-signature-256` while both are active. Default: `old`.",
+        description="Secret that the server uses for `x-uplift-signature-256` while both secrets are active."
+        " Default: `old`.",
     )
 
 
@@ -333,7 +336,8 @@ class BulkResendNew(Body):
         default=None,
         ge=1,
         le=REPLAY_RATE_PER_SECOND_MAX,
-        description=f"Maximum deliveries per second and endpoint. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+        description="Maximum number of deliveries per second for each endpoint."
+        f" Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
     )
     dry_run: bool = Field(default=False, description="Only count the deliveries.")
 

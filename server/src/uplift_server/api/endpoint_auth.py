@@ -19,7 +19,7 @@ class OAuthNew(_Credentials):
 
     type: Literal["oauth2_client_credentials"] = Field(description="OAuth 2.0 client credentials.")
     token_url: str = Field(
-        description="URL that issues the access tokens. The rules are those of the endpoint's URL.",
+        description="URL that issues the access tokens. The same rules apply as for the endpoint's URL.",
         examples=["https://login.example.com/oauth/token"],
     )
     client_id: str = Field(description="Client ID: printable ASCII.", examples=["uplift"])
@@ -40,7 +40,7 @@ class CertificateNew(_Credentials):
 
 Auth = Annotated[
     Annotated[OAuthNew | CertificateNew, Field(discriminator="type")] | None,
-    Field(description="Authentication to the endpoint, in addition to the signature. Null: none."),
+    Field(description="Authentication to the endpoint, in addition to the signature. Null: no authentication."),
 ]
 
 

@@ -18,18 +18,22 @@ class ErasureView(BaseModel):
     state: Literal["running", "completed"] = Field(description="Current state.")
     object_id_digest: str | None = Field(
         description="Keyed digest of the object ID. It is the same for each erasure of the object in the account. Null"
-        " for event IDs."
+        " if the erasure selects events by their IDs."
     )
     events: int = Field(description="Number of erased events so far. Events that were already erased do not count.")
     missing: int = Field(description="Number of requested IDs that belong to no event of the account.")
     created_at: CreatedAt
-    completed_at: Timestamp | None = Field(description="When the last copy was erased. Null until then.")
+    completed_at: Timestamp | None = Field(
+        description="When the server erased the last copy. Null while the erasure is running."
+    )
 
 
 class ErasurePreviewView(BaseModel):
     """The events that an erasure would erase."""
 
-    object_id_digest: str | None = Field(description="Keyed digest of the object ID. Null for event IDs.")
+    object_id_digest: str | None = Field(
+        description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."
+    )
     events: int = Field(
         description="Number of events. With an object ID, the erasure can find more: events that were stored before"
         " the server recorded object IDs."

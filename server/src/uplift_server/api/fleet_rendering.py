@@ -14,11 +14,11 @@ class FleetProblemView(BaseModel):
     """A problem of the server or of endpoints."""
 
     code: str = Field(description="Stable code, such as `endpoints_failing` or `server_late`.")
-    severity: Literal["attention", "critical"] = Field(description="How urgent the problem is.")
+    severity: Literal["attention", "critical"] = Field(description="Severity of the problem.")
     title: str = Field(description="The problem in one sentence.")
-    extent: str = Field(description="What the problem affects.")
-    next_step: str = Field(description="What to do next.")
-    since: Timestamp | None = Field(description="When it began. Null if unknown.")
+    extent: str = Field(description="Extent of the problem, such as the number of accounts.")
+    next_step: str = Field(description="Next step for the operator.")
+    since: Timestamp | None = Field(description="When the problem began. Null if unknown.")
 
 
 class FailingCauseView(BaseModel):
@@ -27,11 +27,11 @@ class FailingCauseView(BaseModel):
     cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
     title: str = Field(description="The cause in a few words.")
     how_to_fix: str = Field(description="How the account can fix it.")
-    endpoints: int = Field(description="Number of endpoints.")
-    accounts: int = Field(description="Number of their accounts.")
-    pending_deliveries: int = Field(description="Number of their pending deliveries.")
-    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery became due.")
-    since: Timestamp = Field(description="When the first of the endpoints began to fail.")
+    endpoints: int = Field(description="Number of endpoints with this cause.")
+    accounts: int = Field(description="Number of accounts that own these endpoints.")
+    pending_deliveries: int = Field(description="Number of pending deliveries to these endpoints.")
+    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery of these endpoints became due.")
+    since: Timestamp = Field(description="When the first of these endpoints began to fail.")
 
 
 class FleetView(BaseModel):
@@ -49,7 +49,9 @@ class FleetView(BaseModel):
     pending_deliveries: int | None = Field(
         description="Number of pending deliveries. Null until they are counted after an upgrade."
     )
-    held_deliveries: int | None = Field(description="Number of held deliveries, under the same condition.")
+    held_deliveries: int | None = Field(
+        description="Number of held deliveries. Null until they are counted after an upgrade."
+    )
     oldest_due_at: Timestamp | None = Field(description="When the oldest delivery that is due became due.")
     failing: list[FailingCauseView] = Field(
         description="Endpoints that are failing, or that the server disabled for failing, by cause. The cause with the"

@@ -80,7 +80,7 @@ _IF_MATCH: Final = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "`ETag` of the object that you read. If the object has changed since, the call returns 412.",
+    "description": "`ETag` of the object that you read. If the object changed after you read it, the call returns 412.",
     "schema": {"type": "string"},
 }
 _VERSIONED: Final = (AccountView, EndpointView, EventTypeView)
@@ -94,7 +94,10 @@ _EVENT_FIELDS: Final = {
         "description": f"Content of the event, sent unchanged. At most {EVENT_DATA_BYTES_MAX} bytes.",
     },
     "id": {"type": "string", "format": "uuid", "description": "Event ID. Default: a generated UUID."},
-    "idempotency_key": {"type": "string", "description": "Key that makes the request safe to repeat."},
+    "idempotency_key": {
+        "type": "string",
+        "description": "Key that makes the request safe to repeat. A repeated key does not create a second event.",
+    },
     "expires_at": {**_TIMESTAMP, "description": "The server does not start attempts at or after this time."},
     "ordering_key": {
         "type": "string",

@@ -55,7 +55,7 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "integer", "minimum": 1},
     },
     "Uplift-Database": {
-        "description": "Random ID of the database. It differs for every database.",
+        "description": "Random ID of the database. Every database has a different ID.",
         "required": True,
         "schema": {"type": "string"},
     },

@@ -9,7 +9,7 @@ _EXAMPLE_MS: Final = 1_752_090_911_411
 _NOT_IN_DATA: Final = frozenset({"$schema", "title"})
 """Keywords of a whole document, which a part of the OpenAPI document cannot repeat."""
 _HEADERS: Final = {
-    "webhook-id": "Event ID. It is the same on every attempt, so use it to ignore duplicates.",
+    "webhook-id": "Event ID. It is the same in every attempt: use it to ignore duplicates.",
     "webhook-timestamp": "Time of the attempt, in Unix seconds.",
     "webhook-signature": "Signatures of the request (Standard Webhooks), separated by spaces.",
     "x-uplift-signature-256": "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal.",
@@ -24,7 +24,7 @@ WEBHOOK_PARAMETERS: Final = {
 """The request headers of every attempt."""
 _RESPONSES: Final = {
     "2XX": {"description": "The event is delivered."},
-    "410": {"description": "The server disables the endpoint, and sends no more events."},
+    "410": {"description": "The server disables the endpoint and sends no more events to it."},
     "default": {"description": "The attempt failed. The server retries the delivery."},
 }
 
@@ -67,7 +67,7 @@ def _envelope(event_type: EventType) -> dict[str, Any]:
         "type": {"type": "string", "const": event_type.name, "description": "Event type."},
         "api_version": {"type": "string", "description": "Version of `data`."},
         "created": {"type": "integer", "description": "When the server accepted the event, in Unix milliseconds."},
-        "test": {"type": "boolean", "description": "`true` on a test event; otherwise absent."},
+        "test": {"type": "boolean", "description": "`true` for a test event, otherwise absent."},
         "data": {**data, "description": "Content of the event."},
     }
     example = {

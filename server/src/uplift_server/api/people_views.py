@@ -16,7 +16,7 @@ class KeyView(BaseModel):
     ends_with: str = Field(description="The last characters of the key.")
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
-    expires_at: Timestamp | None = Field(description="When the key stops working. Null if it does not expire.")
+    expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
     key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
 
 
@@ -28,7 +28,7 @@ class ServiceKeyView(BaseModel):
     ends_with: str = Field(description="The last characters of the key.")
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
-    expires_at: Timestamp | None = Field(description="When the key stops working. Null if it does not expire.")
+    expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
     key: str | None = Field(
         default=None, description="The service key (`svc_…`). Only in the response that creates it."
     )
@@ -46,7 +46,9 @@ class MemberView(BaseModel):
     name: str = Field(description="Display name.")
     role: RoleName = Field(description="Role in the account.")
     has_password: bool = Field(description="Whether the member can sign in with a password.")
-    has_second_factor: bool = Field(description="Whether the password alone is not sufficient to sign in.")
+    has_second_factor: bool = Field(
+        description="Whether sign-in with the member's password also requires a second factor."
+    )
     created_at: CreatedAt
 
 

@@ -27,7 +27,7 @@ class ReplayNew(Body):
         default=None,
         ge=1,
         le=REPLAY_RATE_PER_SECOND_MAX,
-        description=f"Maximum deliveries per second. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
+        description=f"Maximum number of deliveries per second. Default: {REPLAY_RATE_PER_SECOND_DEFAULT}.",
     )
     include_missing: bool = Field(
         default=False,

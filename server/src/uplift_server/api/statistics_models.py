@@ -66,13 +66,13 @@ class StatsQuery(EndpointStatsQuery, Paging):
 class NumbersView(BaseModel):
     """Counts of deliveries by the time of their event, and of attempts by their start."""
 
-    deliveries: int = Field(description="All deliveries.")
-    delivered: int = Field(description="Deliveries with the status `delivered`.")
-    failed: int = Field(description="Failed deliveries.")
-    pending: int = Field(description="Pending deliveries.")
-    held: int = Field(description="Held deliveries.")
-    cancelled: int = Field(description="Cancelled deliveries.")
-    attempts: int = Field(description="All attempts.")
+    deliveries: int = Field(description="Number of deliveries.")
+    delivered: int = Field(description="Number of deliveries with the status `delivered`.")
+    failed: int = Field(description="Number of failed deliveries.")
+    pending: int = Field(description="Number of pending deliveries.")
+    held: int = Field(description="Number of held deliveries.")
+    cancelled: int = Field(description="Number of cancelled deliveries.")
+    attempts: int = Field(description="Number of attempts.")
     first_try_rate: float | None = Field(
         description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
     )
@@ -97,20 +97,20 @@ class GroupView(BaseModel):
 
     type: str | None = Field(default=None, description="Event type. Only with `by=type`.")
     endpoint: str | None = Field(default=None, description="Endpoint ID. Only with `by=endpoint`.")
-    deliveries: int = Field(description="All deliveries.")
-    delivered: int = Field(description="Deliveries with the status `delivered`.")
-    failed: int = Field(description="Failed deliveries.")
-    pending: int = Field(description="Pending deliveries.")
-    held: int = Field(description="Held deliveries.")
-    cancelled: int = Field(description="Cancelled deliveries.")
-    attempts: int | None = Field(description="All attempts. Null with `by=type`.")
+    deliveries: int = Field(description="Number of deliveries.")
+    delivered: int = Field(description="Number of deliveries with the status `delivered`.")
+    failed: int = Field(description="Number of failed deliveries.")
+    pending: int = Field(description="Number of pending deliveries.")
+    held: int = Field(description="Number of held deliveries.")
+    cancelled: int = Field(description="Number of cancelled deliveries.")
+    attempts: int | None = Field(description="Number of attempts. Null with `by=type`.")
     first_try_rate: float | None = Field(description="Share of successful first attempts. Null with `by=type`.")
 
 
 class StatsView(BaseModel):
     """The statistics of a period or a range."""
 
-    period: PeriodName | None = Field(description="Requested period. Null for a range.")
+    period: PeriodName | None = Field(description="Requested period. Null if you requested a range.")
     since: Timestamp = Field(description="Start of the statistics.")
     until: Timestamp = Field(description="End of the statistics.")
     totals: NumbersView

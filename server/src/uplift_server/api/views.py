@@ -31,7 +31,7 @@ CreatedAt = Annotated[str, _timestamp("Time of creation.")]
 UpdatedAt = Annotated[str, _timestamp("Time of the last update.")]
 ExpiresAt = Annotated[str, _timestamp("Time of expiration.")]
 _ACCOUNT = "Account ID. Present only if the list spans accounts."
-_OBJECT_ID = "String or integer at `data.object.id`, as text. Null if there is none of up to 128 characters."
+_OBJECT_ID = "String or integer at `data.object.id`, as text. Null if it is absent or has more than 128 characters."
 _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event types except operational ones."
 
 
@@ -54,7 +54,7 @@ class AccountView(BaseModel):
     uid: str | None = Field(description="Your own ID, unique on the server.")
     name: str = Field(description="Display name.")
     contact_emails: list[str] = Field(description="Email addresses that receive notifications about failing endpoints.")
-    metadata: dict[str, str] = Field(description="Your own strings.")
+    metadata: dict[str, str] = Field(description="Your own metadata, as strings.")
     created_at: CreatedAt
     updated_at: UpdatedAt
 
@@ -86,7 +86,7 @@ class HealthView(BaseModel):
 
     status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
     failing_since: Timestamp | None = Field(description="Time of the first failed attempt since the last success.")
-    warned_at: Timestamp | None = Field(description="Time of the warning email.")
+    warned_at: Timestamp | None = Field(description="When the server warned the account's contacts.")
     disable_at: Timestamp | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
     last_success_at: Timestamp | None = Field(description="Time of the last successful attempt.")
     last_failure_at: Timestamp | None = Field(description="Time of the last failed attempt.")
@@ -115,11 +115,13 @@ class EndpointView(BaseModel):
         description="Custom request headers. Values are masked, except for some standard headers."
     )
     auth: AuthView | None = Field(description="How the server authenticates to the endpoint, without secrets.")
-    metadata: dict[str, str] = Field(description="Your own strings.")
+    metadata: dict[str, str] = Field(description="Your own metadata, as strings.")
     filter: dict[str, Any] | None = Field(
         description="Pattern that the `data` of an event must match. Null: no filter."
     )
-    state: StateName = Field(description="Whether the server sends deliveries.")
+    state: StateName = Field(
+        description="Current state. The server sends deliveries only if the endpoint is `enabled`."
+    )
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
     pending_deliveries: int | None = Field(
@@ -130,7 +132,8 @@ class EndpointView(BaseModel):
     )
     health: HealthView
     verified_at: Timestamp | None = Field(
-        description="When your server rejected a wrong signature and accepted a valid one. Null if it was not checked."
+        description="When your server rejected a wrong signature and accepted a valid one."
+        " Null if this was not checked."
     )
     created_at: CreatedAt
     updated_at: UpdatedAt
@@ -151,8 +154,8 @@ class PreviewedEventView(BaseModel):
 class FilterPreviewView(BaseModel):
     """The newest events, and whether they match a filter."""
 
-    total: int = Field(description="Number of events.")
-    matched: int = Field(description="How many of them match.")
+    total: int = Field(description="Number of events that the filter was evaluated against.")
+    matched: int = Field(description="Number of these events that match the filter.")
     events: list[PreviewedEventView] = Field(description="The events, newest first.")
 
 
@@ -185,7 +188,7 @@ class EventView(BaseModel):
     ordering_key: str | None = Field(
         description="Key of events that endpoints with the `ordering` `key` receive in order."
     )
-    test: bool = Field(description="Whether it is a test event.")
+    test: bool = Field(description="Whether the event is a test event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
     body: dict[str, Any] | None = Field(
@@ -210,7 +213,7 @@ class DeliveryView(BaseModel):
     endpoint: str = Field(description="Endpoint ID.")
     type: str = Field(description="Event type.")
     object_id: str | None = Field(description=_OBJECT_ID)
-    test: bool = Field(description="Whether it is the delivery of a test event.")
+    test: bool = Field(description="Whether the event is a test event.")
     status: StatusName = Field(description="Current status.")
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
@@ -234,10 +237,12 @@ class DeliveryView(BaseModel):
 class TimingsView(BaseModel):
     """Durations of the phases of an attempt. Null if a phase did not happen, such as on a reused connection."""
 
-    dns_ms: int | None = Field(description="DNS lookup.")
-    connect_ms: int | None = Field(description="TCP connection.")
-    tls_ms: int | None = Field(description="TLS handshake.")
-    first_byte_ms: int | None = Field(description="Time to the first byte of the response.")
+    dns_ms: int | None = Field(description="Duration of the DNS lookup.")
+    connect_ms: int | None = Field(description="Time to open the TCP connection.")
+    tls_ms: int | None = Field(description="Duration of the TLS handshake.")
+    first_byte_ms: int | None = Field(
+        description="Time from the start of the attempt to the first byte of the response."
+    )
 
 
 class RequestView(BaseModel):
@@ -289,7 +294,7 @@ class SignatureCheckView(BaseModel):
     verified_at: Timestamp | None = Field(description="Time of this check. Null if the endpoint is not verified.")
     verdict: VerdictCode = Field(description="Result of the check.")
     text: str = Field(description="The result in words.")
-    hint: str | None = Field(description="How to fix it. Null if the endpoint is verified.")
+    hint: str | None = Field(description="How to fix the problem. Null if the endpoint is verified.")
     wrong_signature: AttemptView | None = Field(
         description="Attempt with the wrong signature. Null if it is still in flight."
     )
@@ -304,7 +309,7 @@ class ExplanationView(BaseModel):
     endpoint: str = Field(description="ID of the endpoint or listen session.")
     reason: Reason = Field(description="Status of the delivery, or why there is none.")
     text: str = Field(description="The reason in words.")
-    hint: str | None = Field(description="How to fix it. Null if you do not need to do anything.")
+    hint: str | None = Field(description="How to fix the problem. Null if you do not need to do anything.")
     delivery: str | None = Field(description="Delivery ID. Null if there is no delivery.")
 
 
@@ -320,7 +325,7 @@ class ActorView(BaseModel):
     kind: ActorName = Field(description="Kind of actor.")
     id: str | None = Field(
         description="ID of the key or member. After single sign-on of an operator, `oidc:` and the `sub` of the person"
-        " at the identity provider. Null for the server itself."
+        " at the identity provider. Null if the server performed the action."
     )
     name: str = Field(description="Name of the key, member or operator.")
 
@@ -385,22 +390,30 @@ class ReplayView(BaseModel):
     account: str | None = Field(default=None, description=_ACCOUNT)
     endpoint: str = Field(description="Endpoint ID.")
     state: ReplayStateName = Field(description="Current state.")
-    reason: Wait | None = Field(description="Why a running replay sends nothing now.")
+    reason: Wait | None = Field(description="Reason that a running replay is currently not sending deliveries.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
     types: list[str] = Field(description="Event types and `group.*` patterns. An empty list matches all event types.")
-    outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all.")
-    status_code: list[str] = Field(description="Status codes of the last attempt. An empty list matches all.")
+    outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all outcomes.")
+    status_code: list[str] = Field(
+        description="Status codes of the last attempt. An empty list matches all status codes."
+    )
     object_id: str | None = Field(description="Only events about this object. Empty if its events were erased.")
     created_after: Timestamp | None = Field(description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(description="Only events accepted before this time.")
-    rate_per_second: int = Field(description="Maximum deliveries per second.")
-    include_missing: bool = Field(description="Whether it also sends events for which the endpoint had no delivery.")
+    rate_per_second: int = Field(description="Maximum number of deliveries per second.")
+    include_missing: bool = Field(
+        description="Whether the replay also sends events for which the endpoint had no delivery."
+    )
     total: int | None = Field(description="Number of selected deliveries. Null until they are counted.")
     sent: int = Field(description="Sum of `delivered` and `failed`.")
     delivered: int = Field(description="Successful attempts.")
-    failed: int = Field(description="Failed attempts. Deliveries keep their previous status; new ones are `failed`.")
+    failed: int = Field(
+        description="Failed attempts. An existing delivery keeps its previous status."
+        " A delivery that the replay created becomes `failed`."
+    )
     skipped: int = Field(
-        description="Deliveries that expired, were erased or deleted, or changed after the replay was created."
+        description="Deliveries that the replay did not send: they expired, were erased or deleted, or changed"
+        " after the replay was created."
     )
     created_at: CreatedAt
     updated_at: UpdatedAt
@@ -411,13 +424,13 @@ class ReplayPreview(BaseModel):
     """The deliveries that a replay would send."""
 
     count: int = Field(description="Number of deliveries.")
-    missing: int = Field(description="How many of them do not exist yet. 0 without `include_missing`.")
+    missing: int = Field(description="Number of deliveries that the replay would create. 0 without `include_missing`.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
     filtered: bool = Field(
-        description="Whether the endpoint's filter may reject some of the missing events. The numbers are then upper"
-        " limits."
+        description="Whether the endpoint's filter can reject some of the missing events. In this case, the numbers are"
+        " upper limits."
     )
 
 
@@ -427,8 +440,8 @@ class EndpointShareView(BaseModel):
     endpoint: str = Field(description="Endpoint ID.")
     count: int = Field(description="Number of deliveries.")
     reason: SkipReason | None = Field(
-        description="Why they are not resent: the endpoint has an unfinished replay (`replay_unfinished`), or it was"
-        " deleted (`endpoint_deleted`). Null if they are resent."
+        description="Why the server does not resend the deliveries: the endpoint has an unfinished replay"
+        " (`replay_unfinished`) or was deleted (`endpoint_deleted`). Null if the server resends them."
     )
 
 
@@ -438,7 +451,7 @@ class BulkResendPreview(BaseModel):
     count: int = Field(description="Number of deliveries to resend.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
-    complete: bool = Field(description="False if the count stopped early. A shorter time range is then necessary.")
+    complete: bool = Field(description="False if the count stopped early. In this case, use a shorter time range.")
     endpoints: list[EndpointShareView] = Field(description="The endpoints, most deliveries first.")
 
 

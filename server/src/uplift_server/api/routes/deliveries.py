@@ -49,7 +49,8 @@ async def resend_deliveries(
 ) -> BulkResendView | BulkResendPreview:
     """Requires the scope `deliveries:write`. Creates a replay for each endpoint with matching completed deliveries.
 
-    With `dry_run`, the server only counts them. It skips endpoints with an unfinished replay and deleted endpoints.
+    With `dry_run`, the server only counts the deliveries. It skips endpoints with an unfinished replay and deleted
+    endpoints.
     """
     given = dict(sent.given)
     dry_run, rate = given.pop("dry_run", False), given.pop("rate_per_second", None)
@@ -111,7 +112,7 @@ async def list_delivery_attempts(
 async def resend_delivery(services: ServicesOf, caller: CallerOf, delivery: str, sent: Empty) -> DeliveryView:
     """Requires the scope `deliveries:write`. Starts a new attempt immediately.
 
-    If it succeeds, the delivery is `delivered`. If it fails, the retry schedule does not change.
+    If the attempt succeeds, the delivery is `delivered`. If it fails, the retry schedule does not change.
     """
     found = await services.deliveries.resend(caller, delivery, problems=sent.problems)
     return delivery_view(found, spans=caller.spans_accounts)

@@ -44,7 +44,7 @@ async def enable_endpoint(
 async def disable_endpoint(
     response: Response, services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty
 ) -> EndpointView:
-    """Requires an operator key. Holds deliveries like a pause. The account can enable the endpoint again."""
+    """Requires an operator key. Holds deliveries until the endpoint is enabled. The account can enable it."""
     shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
     return send_endpoint(response, services, caller, shown)
 

@@ -31,7 +31,7 @@ async def create_erasure(
 ) -> ErasureView | ErasurePreviewView:
     """Requires an operator key. Erases the content of events that the server accepted before the request.
 
-    With `dry_run`, the server only counts them.
+    With `dry_run`, the server only counts the events.
     """
     given = dict(sent.given)
     dry_run = given.pop("dry_run", False)

@@ -28,7 +28,7 @@ async def put_event_type(
     name: str,
     sent: Annotated[Sent, Depends(BodyReader(EventTypeNew))],
 ) -> EventTypeView:
-    """Requires an operator key. Takes effect with the next event. Omitted fields get their defaults."""
+    """Requires an operator key. The change takes effect with the next event. Omitted fields get their defaults."""
     event_type, fresh = await services.event_types.put(
         caller, name, EventTypeDraft(**sent.given), versions=expected_versions(request), problems=sent.problems
     )
@@ -65,7 +65,7 @@ async def change_event_type(
     name: str,
     sent: Annotated[Sent, Depends(BodyReader(EventTypeChange))],
 ) -> EventTypeView:
-    """Requires an operator key. Takes effect with the next event. Omitted fields stay unchanged."""
+    """Requires an operator key. The change takes effect with the next event. Omitted fields stay unchanged."""
     event_type = await services.event_types.update(
         caller, name, EventTypeDraft(**sent.given), versions=expected_versions(request), problems=sent.problems
     )

@@ -82,7 +82,7 @@ async def create_sign_in_link(
 ) -> LinkView:
     """Requires an operator key. The link signs an operator in, once and within 5 minutes.
 
-    With `read_only`, the operator can only read. Revoking the key ends the link and the session.
+    With `read_only`, the operator can only read. If you revoke the key, the link and the session end.
     """
     link = await services.portal_links.create_for_operator(
         caller,

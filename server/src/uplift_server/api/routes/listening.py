@@ -51,7 +51,7 @@ async def create_listen_session(
 ) -> ListenSessionView:
     """Requires the scope `listen`. The session streams the account's events to a developer's machine.
 
-    `uplift listen` creates one. All sessions of the same API key have the same secret.
+    `uplift listen` creates a listen session. All sessions of the same API key have the same secret.
     """
     shown = await services.listening.create(
         caller, ListenDraft(**sent.given), idempotency_key=key_of(request, sent), problems=sent.problems

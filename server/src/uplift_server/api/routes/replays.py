@@ -38,8 +38,8 @@ async def create_replay(
 ) -> ReplayView | ReplayPreview:
     """Requires the scope `deliveries:write`. Resends completed deliveries, in the order of acceptance.
 
-    With `include_missing`, it also sends events that the endpoint never received. An endpoint can have one unfinished
-    replay.
+    With `include_missing`, the replay also sends events that the endpoint never received. An endpoint can have one
+    unfinished replay.
     """
     given = dict(sent.given)
     dry_run = given.pop("dry_run", False)
@@ -75,7 +75,7 @@ async def get_replay(services: ServicesOf, caller: CallerOf, replay: str) -> Rep
 async def pause_replay(services: ServicesOf, caller: CallerOf, replay: str, sent: Empty) -> ReplayView:
     """Requires the scope `deliveries:write`. The server finishes attempts in flight.
 
-    The other deliveries wait until you resume.
+    The other deliveries wait until you resume the replay.
     """
     return await _put_into(services, caller, replay, ReplayState.PAUSED, sent)
 
