@@ -80,11 +80,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "whether endpoint URLs can use loopback and private addresses, including over plain HTTP"),
     Setting("UPLIFT_RETRY_SCHEDULE", "retry_schedule_ms", "durations", parsers.schedule,
             "5s,5m,30m,2h,5h,10h,14h,20h,24h",
-            "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value allows one"),
+            "the delays after attempts 1, 2, 3 …, each ±10%: n delays allow n + 1 attempts; an empty value"
+            " allows one attempt"),
     Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", parsers.duration("100ms", "10m"), "15s",
             "the timeout of an attempt: DNS lookup, connection, request and response"),
     Setting("UPLIFT_ENDPOINT_TIMEOUT_MAX", "endpoint_timeout_max_ms", "1s to 30s", parsers.duration("1s", "30s"), None,
-            "the maximum of the endpoint setting `attempt_timeout`, including for stored values",
+            "the maximum of the endpoint setting `attempt_timeout`; it also limits stored values",
             derived="30s, or `UPLIFT_LEASE` - 5s if it is shorter"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
             "the timeout of the connection within an attempt", derived="5s, or the attempt timeout if it is shorter"),
@@ -92,7 +93,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the time after which other processes retry the deliveries of a crashed process; at least 5s longer"
             " than the attempt timeouts", derived="longest attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", parsers.integer(1, 100_000), "1000",
-            "the concurrency limit of a process; if several accounts have deliveries, one account uses at most half"),
+            "the concurrency limit of a process; if several accounts have deliveries, each account uses at most half"),
     Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
             parsers.integer(1, ENDPOINT_IN_FLIGHT_MAX), "16",
             "the concurrency limit of endpoints without `max_in_flight`"),
@@ -121,7 +122,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the egress IPs that `GET /v1/source-ips` publishes; for an upcoming IP, append the timestamp of its first"
             " use: `192.0.2.11@2026-12-01T00:00:00Z`"),
     Setting("UPLIFT_EGRESS_ADDRESS", "egress_address", "one or two addresses", parsers.source_addresses, None,
-            "the local address of outbound connections; for both IP versions, one of each, separated by a comma"),
+            "the local address of outbound connections; to use both IP versions, set one IPv4 and one IPv6 address,"
+            " separated by a comma"),
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", parsers.url("http", userinfo=True), None,
             "the egress proxy: an HTTP proxy that supports CONNECT, for outbound connections", secret=True),
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", parsers.file, None,

@@ -88,7 +88,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Requests that the server repeated within an attempt, because a reused connection closed without a response",
            lambda s: s.engine.requests_repeated),
     Metric("uplift_token_requests_total", "counter",
-           "Requests to the token URLs of endpoints by result: a token (succeeded) or none (failed)",
+           "Requests to the token URLs of endpoints by result: the server received a token (succeeded) or not (failed)",
            lambda s: {"succeeded": s.engine.tokens_received, "failed": s.engine.token_requests_failed}, "result"),
     Metric("uplift_attempt_duration_seconds", "histogram",
            "Duration of attempts in seconds, from the DNS lookup to the end of the response",
@@ -157,7 +157,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "1 during a mass failure, while the server neither warns about nor disables endpoints, otherwise 0",
            lambda s: int(s.mass_failure), across_processes="max"),
     Metric("uplift_operational_events_total", "counter",
-           "Operational events by type. An event for the account and for the operations account counts once",
+           "Operational events by type. An event for both the account and the operations account counts once",
            lambda s: {kind.type_name: s.engine.operational_events[kind] for kind in OperationalKind}, "type"),
     # ---- the database
     Metric("uplift_store_up", "gauge", "1 if the latest database reads and writes succeeded in time, otherwise 0",
