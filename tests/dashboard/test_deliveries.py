@@ -112,7 +112,7 @@ def test_a_blocked_delivery_leads_to_the_one_it_waits_for(server: Server, receiv
     path = f"/accounts/{account}/deliveries"
     assert f'href="{path}/{first}"' in page.html
     assert f'action="{path}/{blocked["id"]}/resend"' not in page.html
-    assert "Skip that delivery" in page.text
+    assert "Skip blocking delivery" in page.text
     assert f'action="{path}/{first}/cancel"' in page.html
     of_first = shown(guest, account, first)
     assert "1 delivery waits for this delivery" in of_first.text

@@ -65,7 +65,7 @@ def test_an_owner_creates_tests_pauses_and_deletes_an_endpoint(
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("heading", name="Paused")).to_be_visible()
     page.get_by_role("button", name="Enable endpoint").click()
-    page.get_by_label("Drop: cancel them").check()
+    page.get_by_label("Drop the held deliveries").check()
     page.locator(":popover-open").get_by_role("button", name="Enable").click()
     expect(page.get_by_text("The server cancels the held deliveries")).to_be_visible()
 

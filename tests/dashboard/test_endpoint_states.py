@@ -67,7 +67,7 @@ def test_the_warning_row_shows_recipients_and_time() -> None:
     assert rows(failing(), contacts=1)["Warning"] == ("email to 1 contact", NOW + DAY)
     assert "no contacts" in rows(failing(), contacts=0)["Warning"][0]
     assert "email is not configured" in rows(failing(), sends_mail=False)["Warning"][0]
-    assert rows(failing())["Scheduled disable"][1] == NOW + 3 * DAY
+    assert rows(failing())["Will be disabled"][1] == NOW + 3 * DAY
 
 
 def test_the_title_without_attempts_depends_on_the_last_enable() -> None:
@@ -127,7 +127,7 @@ def test_a_warned_endpoint_shows_the_time_of_the_warning() -> None:
 def test_a_mass_failure_schedules_no_warning_or_disable() -> None:
     found = rows(failing(warn_at=None, disable_at=None))
     assert "mass failure" in found["Retries"][0]
-    assert not {"Warning", "Scheduled disable"} & found.keys()
+    assert not {"Warning", "Will be disabled"} & found.keys()
 
 
 def test_the_next_probe_is_never_in_the_past() -> None:

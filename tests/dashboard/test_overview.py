@@ -33,7 +33,7 @@ def test_each_health_state_has_a_summary(server: Server) -> None:
         assert "Action required: 1 of 2 endpoints is failing." in text
         assert "404: " in text
         # Failing endpoints of other tests can cause a mass failure on the shared server.
-        assert "Scheduled disable" in text or "mass failure" in text
+        assert "Will be disabled" in text or "mass failure" in text
 
         api.ok("POST", f"/v1/endpoints/{bad['id']}/disable")
         text = summary(server, account)

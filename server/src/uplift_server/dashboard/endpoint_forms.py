@@ -21,7 +21,8 @@ from uplift_server.service.fields import UNSET
 from uplift_server.store.records import EventType
 
 _OPERATIONAL_NOTE: Final = (
-    "The server sends these events only to endpoints that select them. An endpoint receives none about itself."
+    "The server sends these events only to endpoints that select them. An endpoint does not receive operational events"
+    " about itself."
 )
 _NAMED_MAX: Final = 40
 """Maximum number of characters of user input to quote in an error message."""

@@ -112,9 +112,9 @@ def problem_card(shown: ShownEndpoint, *, now: int) -> ProblemCard:
     if shown.next_probe_at is not None:
         rows.append(Row("Next attempt", at=max(now, shown.next_probe_at)))
     if shown.disable_at is not None:
-        rows.append(Row("Scheduled disable", at=shown.disable_at))
+        rows.append(Row("Will be disabled", at=shown.disable_at))
     elif endpoint.state is EndpointState.ENABLED and endpoint.failing_since is not None:
-        rows.append(Row("Scheduled disable", "none during the mass failure"))
+        rows.append(Row("Will be disabled", "not during the mass failure"))
     return ProblemCard(summary(shown), sentence, fix, (*rows, *_held(shown)))
 
 
@@ -173,10 +173,10 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
             rows.append(_warning(shown.warn_at, failures, now, contacts, sends_mail=sends_mail))
         elif endpoint.health.warned:
             rows.append(Row("Contacts warned", at=endpoint.warned_at))
-        rows.append(Row("Scheduled disable", "unless an attempt succeeds first", at=shown.disable_at))
+        rows.append(Row("Will be disabled", "unless an attempt succeeds first", at=shown.disable_at))
     if shown.next_probe_at is not None:
         text = (
-            "with one delivery. Other deliveries wait and do not use up attempts."
+            "with one delivery. Other deliveries wait and keep their remaining attempts."
             " To continue immediately, fix your server and resend one delivery"
         )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))

@@ -139,7 +139,7 @@ def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: lis
         if not 0 < len(matching) <= FILTER_VALUES_MAX:
             message = "No endpoint has this text in its URL."
             if matching:
-                message = f"More than {FILTER_VALUES_MAX} endpoints have this text in their URL. Enter more of it."
+                message = f"More than {FILTER_VALUES_MAX} endpoints have this text in their URL. Enter a longer text."
             problems.append(Problem("endpoint", "endpoint_unknown", message))
         found |= dict.fromkeys(matching)
     return list(found)
