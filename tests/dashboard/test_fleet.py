@@ -142,7 +142,7 @@ def test_a_mass_failure_is_shown_to_operators_only(tmp_path: Path) -> None:
         entry = guest.get("/operator/audit-log?action=mass_failure.began").text
         assert "10 \N{MULTIPLICATION SIGN} Connection refused" in entry
         # All pages show it to operators, but not to members.
-        banner = ": many endpoints are failing. The server does not warn"
+        banner = ": many endpoints are failing. Until the mass failure ends"
         for path in ("/operator/mail", f"/accounts/{account}/overview"):
             assert banner in guest.get(path).text
             assert banner not in member(server, account).get(path).text
