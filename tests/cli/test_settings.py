@@ -341,13 +341,17 @@ def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path
     name = "UPLIFT_OPERATOR_KEY_FILE"
     assert "cannot be read: No such file" in problems({name: str(secret)})[name]
     secret.write_bytes(b"op_secret\xff")
-    assert problems({name: str(secret)})[name].endswith("not UTF-8 / correct the path or the file")
+    assert problems({name: str(secret)})[name].endswith(
+        "not UTF-8 / write the value into the file as text, or correct the path"
+    )
     secret.write_text("op secret " + "x" * 5000)
     assert (
         "secret" not in problems({name: str(secret)})["UPLIFT_OPERATOR_KEY (in the file of UPLIFT_OPERATOR_KEY_FILE)"]
     )
     secret.write_text("\r\n")
-    assert problems({name: str(secret)})[name].endswith("is empty / correct the path or the file")
+    empty = f"is {secret}, which is empty / write the value into the file, or correct the path"
+    assert problems({name: str(secret)})[name] == empty
+    assert problems({name: ""})[name] == "is empty / set it to the path of a file, or remove it"
     both = {name: str(secret), "UPLIFT_OPERATOR_KEY": "op_" + "a" * 32}
     assert problems(both)[name] == "is set in addition to UPLIFT_OPERATOR_KEY / remove one of them"
     assert "UPLIFT_OPERATOR_KEY_FILE" in problems({"UPLIFT_OPERATOR_KEY_FIL": "x"})["UPLIFT_OPERATOR_KEY_FIL"]

@@ -100,12 +100,12 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
 def _parse(setting: Setting, text: str | None) -> Value:
     if text is None or (text == "" and setting.default is None):
         return None
-    if not text.isprintable() or len(text) > VALUE_CHARACTERS_MAX:
-        raise InvalidValue(
-            f"has unprintable characters, or more than {VALUE_CHARACTERS_MAX} characters", "correct the value"
-        )
+    if len(text) > VALUE_CHARACTERS_MAX:
+        raise InvalidValue(f"has more than {VALUE_CHARACTERS_MAX} characters", "shorten the value")
+    if not text.isprintable():
+        raise InvalidValue("has unprintable characters, such as line breaks", "remove these characters")
     if text == "" and setting.parse not in (schedule, published_addresses):
-        raise InvalidValue("is empty", f"set a value, or remove it to use the default {setting.default}")
+        raise InvalidValue("is empty", f"set a value, or remove the setting to use its default {setting.default}")
     return setting.parse(text)
 
 
@@ -142,12 +142,12 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
         yield ConfigProblem(
             "UPLIFT_LEASE", "can expire during an attempt, so the server could send a delivery twice",
-            "set it to at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+            "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
         )  # fmt: skip
     if values["endpoint_timeout_max_ms"] > _endpoint_timeout_limit(values["lease_ms"]):
         yield ConfigProblem(
             "UPLIFT_ENDPOINT_TIMEOUT_MAX", "is too long for UPLIFT_LEASE, which can expire during an attempt",
-            "set it to at least 5s shorter than UPLIFT_LEASE, or remove it",
+            "make it at least 5s shorter than UPLIFT_LEASE, or remove it",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
@@ -215,18 +215,24 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
 
 def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
     """Return the text of a secret's file without the line break at its end."""
+    if not file:
+        problems.append(ConfigProblem(name, "is empty", "set it to the path of a file, or remove it"))
+        return None
     try:
         with Path(file).open(encoding="utf-8") as opened:
             text = opened.read(VALUE_CHARACTERS_MAX + 2).removesuffix("\n").removesuffix("\r")
     except (OSError, ValueError) as error:
         # An encoding error contains the secret.
-        reason = f"cannot be read: {error.strerror if isinstance(error, OSError) else 'it is not UTF-8'}"
+        if isinstance(error, OSError):
+            reason, remedy = f"cannot be read: {error.strerror}", "correct the path, or the permissions of the file"
+        else:
+            reason, remedy = "is not UTF-8", "write the value into the file as text, or correct the path"
     else:
         if text:
             return text
         # Without the secret, the server would start with a default, such as a new secret key.
-        reason = "is empty"
-    problems.append(ConfigProblem(name, f"is {file}, which {reason}", "correct the path or the file"))
+        reason, remedy = "is empty", "write the value into the file, or correct the path"
+    problems.append(ConfigProblem(name, f"is {file}, which {reason}", remedy))
     return None
 
 
