@@ -116,13 +116,13 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     assert examine()[1]["held"] == ("ok", "no deliveries are held")
     now = time.time_ns() // 1_000_000
     store_held_delivery(path, 7, 12, now)
-    text = f"1 held delivery of 1 endpoint, the oldest from {format_timestamp(now)}"
+    text = f"1 held delivery of 1 endpoint; the oldest event is from {format_timestamp(now)}"
     assert examine()[1]["held"] == ("ok", text)
     old = now - 31 * 86_400_000
     store_held_delivery(path, 7, 11, now)
     store_held_delivery(path, 9, 10, old)
-    text = f"3 held deliveries of 2 endpoints, the oldest from {format_timestamp(old)}"
-    warned = ("warn", f"{text}, which is older than UPLIFT_RETENTION; retention does not delete held deliveries")
+    text = f"3 held deliveries of 2 endpoints; the oldest event is from {format_timestamp(old)}"
+    warned = ("warn", f"{text} and older than UPLIFT_RETENTION; retention does not delete held deliveries")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
     lock = FileLock(path)
@@ -417,11 +417,17 @@ def test_the_identity_provider_is_checked() -> None:
         code, found = examine(**environ)
         assert (code, found["single sign-on"][0]) == (0, "ok")
         assert found["single sign-on"][1].startswith(
-            f"{provider.url} responds, with 1 key; the redirect URI is http://"
+            f"{provider.url} responds, with 1 usable key; the redirect URI is http://"
         )
         code, found = examine(**{**environ, "UPLIFT_OIDC_ISSUER": f"{provider.url}/"})
         assert (code, found["single sign-on"][0]) == (1, "fail")
         assert f"the provider's issuer is '{provider.url}'" in found["single sign-on"][1]
+        provider.faults["/keys"] = (200, b'{"keys": [{"kty": "RSA", "use": "enc"}]}')
+        code, found = examine(**environ)
+        assert (code, found["single sign-on"]) == (
+            1,
+            ("fail", f"{provider.url} responds, but publishes no usable signing key, so single sign-on fails"),
+        )
         provider.faults["/keys"] = (404, b"")
         code, found = examine(**environ)
         assert (code, found["single sign-on"]) == (

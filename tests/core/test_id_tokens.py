@@ -91,6 +91,11 @@ def test_the_number_of_keys_is_limited() -> None:
     assert id_tokens.usable_keys({"keys": {}}, TokenHeader("RS256", None)) == []
 
 
+def test_usable_keys_are_counted() -> None:
+    keys = [RSA, EC, OKP, "text", {"kty": "oct", "k": "c2VjcmV0"}, RSA | {"use": "enc"}]
+    assert [id_tokens.count_usable_keys({"keys": each}) for each in (keys, [], "text")] == [3, 0, 0]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -65,10 +65,10 @@ def test_metadata_has_the_endpoints() -> None:
     [
         ({"issuer": f"{ISSUER}/"}, "the provider's issuer is"),
         ({"issuer": None}, "the provider's issuer is"),
-        ({"token_endpoint": None}, "token_endpoint cannot be used: it is missing"),
-        ({"jwks_uri": 7}, "jwks_uri cannot be used: it is missing"),
-        ({"userinfo_endpoint": "ftp://login.example.com"}, "userinfo_endpoint cannot be used: The scheme"),
-        ({"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint cannot be used"),
+        ({"token_endpoint": None}, "token_endpoint is missing"),
+        ({"jwks_uri": 7}, "jwks_uri is missing"),
+        ({"userinfo_endpoint": "ftp://login.example.com"}, "userinfo_endpoint is not valid: The scheme"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "authorization_endpoint is not valid"),
         ({"token_endpoint": "http://login.example.com/token"}, "token_endpoint does not use https"),
     ],
 )

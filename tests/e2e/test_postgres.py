@@ -145,7 +145,7 @@ def test_doctor_reports_a_blocked_database(tmp_path: Path, settings: dict[str, s
 
     with serving(tmp_path / "data", **settings) as server:
         findings = asyncio.run(run_doctor_during_lock(server))
-    assert "but not ready" in findings["server"]["text"]
+    assert "but is not ready" in findings["server"]["text"]
     assert findings["database"]["result"] == "fail"
     assert "mail" in findings, "doctor skipped the remaining checks"
 
@@ -198,7 +198,7 @@ def test_commands_report_the_differences_on_postgresql(
         finally:
             postgres_server.start()
         assert without_key.returncode == 75, without_key.stderr
-        assert "but not ready" in findings["server"]["text"]
+        assert "but is not ready" in findings["server"]["text"]
         assert "port" not in findings
     finally:
         server.end()

@@ -119,7 +119,9 @@ def _server(config: Config) -> Finding:
         found = check_ready(config, READY_SECONDS)
         expected = _database_id(config)
     except CliError as error:
-        return Finding("server", "fail", f"running on {url}, but not ready: {error.cause}", error.remedy)
+        return Finding(
+            "server", "fail", f"the server is running on {url}, but is not ready: {error.cause}", error.remedy
+        )
     except Unavailable:
         expected = None
     if found and expected and found != expected:
@@ -185,7 +187,7 @@ def _sqlite(config: Config) -> Iterator[Finding]:
         yield from _contents(config, path)
     except (Unavailable, schema_version.UnknownSchema) as error:
         cause, _, remedy = str(error).partition("; ")
-        yield Finding("database", "fail", cause, remedy or "restore it from a backup")
+        yield Finding("database", "fail", cause, remedy or "restore the database from a backup")
     finally:
         lock.release()
 
@@ -230,7 +232,7 @@ def _schema(revision: str | None) -> Finding:
 def _contents(config: Config, path: Path) -> Iterator[Finding]:
     damages = inspection.find_damage(path, seconds=INTEGRITY_SECONDS)
     if damages:
-        yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "restore it from a backup")
+        yield Finding("database", "fail", f"{path} is damaged: {damages[0]}", "restore the database from a backup")
         return
     if damages is None:
         text = f"{path} is too large to check within {INTEGRITY_SECONDS:.0f} s"

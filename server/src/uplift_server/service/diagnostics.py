@@ -17,6 +17,7 @@ from typing import Final
 from uplift_server.config import Config
 from uplift_server.core.http.source_addresses import SourceAddress, current
 from uplift_server.core.operations.findings import Finding
+from uplift_server.core.security.oidc import metadata_url
 from uplift_server.core.timestamps import format_timestamp
 from uplift_server.delivery.clock import SystemClock
 from uplift_server.delivery.sending.http.proxy import Proxy
@@ -114,12 +115,12 @@ def held_findings(config: Config) -> Iterator[Finding]:
     count_text = f"{'at least ' if found.count == HELD_COUNTED_MAX else ''}{found.count:,}"
     text = (
         f"{count_text} held deliver{'y' if found.count == 1 else 'ies'} of {found.endpoints:,}"
-        f" endpoint{'' if found.endpoints == 1 else 's'}, the oldest from {format_timestamp(found.oldest_at)}"
+        f" endpoint{'' if found.endpoints == 1 else 's'}; the oldest event is from {format_timestamp(found.oldest_at)}"
     )
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
         fix = "enable these endpoints with --held send or drop, or delete them; `uplift-server endpoints` lists them"
-        text += ", which is older than UPLIFT_RETENTION; retention does not delete held deliveries"
+        text += " and older than UPLIFT_RETENTION; retention does not delete held deliveries"
         yield Finding("held", "warn", text, fix)
     else:
         yield Finding("held", "ok", text)
@@ -181,7 +182,11 @@ def egress_findings(config: Config) -> Iterator[Finding]:
     count = context.cert_store_stats()["x509_ca"]
     if count or (config.egress_ca_file is None and ssl.get_default_verify_paths().capath):
         yield Finding(
-            "trust", "ok", f"{count} certificate authorities" if count else "the system's certificate directory"
+            "trust",
+            "ok",
+            f"the server trusts {count} certificate authorities"
+            if count
+            else "the server trusts the certificates of the system",
         )
     else:
         fix = "install the system's CA certificates, or set UPLIFT_EGRESS_CA_FILE"
@@ -189,7 +194,7 @@ def egress_findings(config: Config) -> Iterator[Finding]:
 
 
 def _proxy(url: str) -> Finding:
-    fix = "start the proxy, or correct UPLIFT_EGRESS_PROXY: without it, every delivery fails"
+    fix = "start the proxy, or correct UPLIFT_EGRESS_PROXY: without the proxy, every delivery fails"
     try:
         proxy = Proxy.parse(url)
         shown = f"{proxy.host} port {proxy.port}"
@@ -197,7 +202,7 @@ def _proxy(url: str) -> Finding:
     except ValueError as error:
         return Finding("egress proxy", "fail", str(error), "correct UPLIFT_EGRESS_PROXY")
     except OSError as error:
-        return Finding("egress proxy", "fail", f"{shown} cannot be reached ({error.strerror or error})", fix)
+        return Finding("egress proxy", "fail", f"cannot connect to {shown} ({error.strerror or error})", fix)
     return Finding("egress proxy", "ok", f"{shown} accepts connections")
 
 
@@ -212,7 +217,10 @@ def dns_finding() -> Finding:
     took = time.monotonic() - began
     if took > RESOLVE_SECONDS_WARN:
         return Finding(
-            "dns", "warn", f"{RESOLVED_NAME} resolved in {took:.1f} s", "use a closer resolver, or one with a cache"
+            "dns",
+            "warn",
+            f"{RESOLVED_NAME} resolved in {took:.1f} s",
+            "configure a closer name server, or one with a cache",
         )
     return Finding("dns", "ok", f"{RESOLVED_NAME} resolved in {took * 1000:.0f} ms")
 
@@ -260,7 +268,14 @@ async def _identity_provider(config: Config) -> Finding:
     finally:
         await provider.close()
         await resolver.close()
-    text = f"{config.oidc_issuer} responds, with {count} key{'' if count == 1 else 's'}"
+    if not count:
+        text = f"{config.oidc_issuer} responds, but publishes no usable signing key, so single sign-on fails"
+        remedy = (
+            f"check the keys at the jwks_uri of {metadata_url(provider.client.issuer)}: the server needs an RSA key of"
+            " at least 2048 bits, an EC key (P-256) or an Ed25519 key for signatures"
+        )
+        return Finding("single sign-on", "fail", text, remedy)
+    text = f"{config.oidc_issuer} responds, with {count} usable key{'' if count == 1 else 's'}"
     return Finding("single sign-on", "ok", f"{text}; the redirect URI is {provider.client.redirect_uri}")
 
 

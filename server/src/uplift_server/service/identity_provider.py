@@ -79,12 +79,11 @@ class IdentityProvider:
         return found
 
     async def check_keys(self) -> int:
-        """Get the keys of the provider, and return their number. Raises ProviderDown."""
+        """Get the keys of the provider, and return the number of usable ones. Raises ProviderDown."""
         failed = await self._load_keys(await self.metadata())
         if failed is not None:
             raise failed
-        keys = self._keys.get("keys")
-        return len(keys) if isinstance(keys, list) else 0
+        return id_tokens.count_usable_keys(self._keys)
 
     async def identify(self, code: str, verifier: str, nonce: str) -> Identified:
         """Exchange a code for the identity of a person. Raises ProviderFailed and ProviderDown."""
@@ -159,7 +158,7 @@ class IdentityProvider:
         head = oidc.get_request(url, self._user_agent, tokens.access_token)
         values = await self._send(url, head, what="userinfo response")
         if values.get("sub") != subject:
-            raise ProviderFailed("userinfo response: its subject (sub) differs from the ID token")
+            raise ProviderFailed("userinfo response: the subject (sub) differs from the subject of the ID token")
         return values
 
     async def _send(self, url: EndpointUrl, head: bytes, body: bytes = b"", *, what: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
         found = asyncio.run(inspection.inspect(url))
     except (Unavailable, Rejected) as error:
         cause, _, fix = str(error).partition("; ")
-        fix = fix or "start it, allow this host and user in pg_hba.conf, or correct UPLIFT_DATABASE_URL"
+        fix = fix or "start PostgreSQL, allow this host and user in pg_hba.conf, or correct UPLIFT_DATABASE_URL"
         yield Finding("database", "fail", f"{name}: {cause}", fix)
         return
     rejection = _rejection(found)
@@ -57,7 +57,10 @@ def _rejection(found: Inspected) -> tuple[str, str] | None:
     """Return why no server can run on the database, and how to fix it."""
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
-        return f"is PostgreSQL {found.version}, but {least} or newer is required", "upgrade it, or use another server"
+        return (
+            f"is PostgreSQL {found.version}, but {least} or newer is required",
+            "upgrade PostgreSQL, or use another database server",
+        )
     if found.is_standby:
         return "is a read-only standby", "set UPLIFT_DATABASE_URL to the primary"
     if found.encoding != "UTF8":
@@ -117,12 +120,12 @@ def _processes(url: str) -> Iterator[Finding]:
     except Rejected:
         return  # The database has no tables yet.
     if not found.living:
-        yield Finding("processes", "warn", "no server is running", "uplift-server serve")
+        yield Finding("processes", "warn", "no server is running", "start a server: uplift-server serve")
     elif not found.delivering:
-        text = f"{found.living} running, but no worker: events are not delivered"
+        text = f"{found.living} running, but no worker, so no process sends deliveries"
         yield Finding("processes", "fail", text, f"start a worker: {_OWN_PORT} --role worker")
     elif not found.serving:
-        text = f"{found.living} running, but no API server: events are not accepted"
+        text = f"{found.living} running, but no API server, so no process accepts events"
         yield Finding("processes", "fail", text, f"start an API server: {_OWN_PORT} --role api")
     else:
         yield Finding("processes", "ok", f"{found.living} running, {found.delivering} of them workers")

@@ -47,7 +47,11 @@ async def _read(link: Link, server: NatsServer, found: list[Finding]) -> StreamR
         reading = await read_stream(link, 0)
     except StreamUnavailable as error:
         text = f"{server.address}: JetStream does not respond ({error})"
-        found.append(Finding("nats", "fail", text, "enable JetStream, and check that most NATS servers are running"))
+        found.append(
+            Finding(
+                "nats", "fail", text, "enable JetStream, and check that more than half of the NATS servers are running"
+            )
+        )
         return None
     except StreamError as error:
         if error.code == NOT_FOUND:
@@ -71,10 +75,16 @@ def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
             "start the missing NATS server, or wait until it is up to date",
         )
     elif replicas != settings.replicas:
-        fix = f"nats stream edit UPLIFT_EVENTS --replicas {settings.replicas}, or set UPLIFT_NATS_REPLICAS={replicas}"
-        yield Finding("stream replicas", "warn", f"{replicas}, not {settings.replicas} (UPLIFT_NATS_REPLICAS)", fix)
+        edit = f"nats stream edit UPLIFT_EVENTS --replicas {settings.replicas}"
+        fix = f"run `{edit}`, or set UPLIFT_NATS_REPLICAS={replicas}"
+        yield Finding(
+            "stream replicas",
+            "warn",
+            f"the stream has {replicas}, but UPLIFT_NATS_REPLICAS is {settings.replicas}",
+            fix,
+        )
     else:
-        yield Finding("stream replicas", "ok", f"{current} of {replicas} are up to date")
+        yield Finding("stream replicas", "ok", f"{current} of {replicas} replicas are up to date")
     if reading.bytes_max > 0 and reading.bytes > FULL_WARN * reading.bytes_max:
         text += f", {reading.bytes / reading.bytes_max:.0%} of the stream's limit"
         yield Finding(_NAME, "warn", text, "check the database and the workers: a full stream rejects events")

@@ -79,6 +79,14 @@ def usable_keys(key_set: Mapping[str, Any], header: TokenHeader) -> list[dict[st
     return found[:_CANDIDATES_MAX]
 
 
+def count_usable_keys(key_set: Mapping[str, Any]) -> int:
+    """Return the number of keys (JWK) of a provider that can verify a token with one of the ALGORITHMS."""
+    keys = key_set.get("keys")
+    headers = [TokenHeader(algorithm, None) for algorithm in ALGORITHMS]
+    found = keys[:_KEYS_READ_MAX] if isinstance(keys, list) else []
+    return sum(any(_can_verify(key, header) for header in headers) for key in found)
+
+
 def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_ms: int) -> str | None:
     """Return the reason why the claims of an ID token with a valid signature are not accepted, if any."""
     subject, expires_at, issued_at = claims.get("sub"), _ms(claims.get("exp")), _ms(claims.get("iat"))
@@ -88,7 +96,8 @@ def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_
         "its subject (sub) is not valid": isinstance(subject, str) and _SUBJECT.fullmatch(subject) is not None,
         "its audience (aud, azp) is not this client": _is_for(claims, client.client_id),
         "it has expired (exp)": expires_at is not None and now_ms < expires_at + CLOCK_SKEW_MS,
-        "its time (iat) is not now": age_ms is not None and -CLOCK_SKEW_MS <= age_ms <= TRANSACTION_MS + CLOCK_SKEW_MS,
+        "its time of issue (iat) is too far from the current time": age_ms is not None
+        and -CLOCK_SKEW_MS <= age_ms <= TRANSACTION_MS + CLOCK_SKEW_MS,
         "its nonce belongs to another sign-in": claims.get("nonce") == nonce,
     }
     return next((reason for reason, is_valid in checks.items() if not is_valid), None)

@@ -124,12 +124,14 @@ def read_metadata(values: dict[str, Any], issuer: str, *, to_ascii: Callable[[st
         text = values.get(name)
         if text is None and not is_required:
             continue
-        found = provider_url(text, to_ascii=to_ascii) if isinstance(text, str) else "it is missing"
+        if not isinstance(text, str):
+            return f"{name} is missing"
+        found = provider_url(text, to_ascii=to_ascii)
         if isinstance(found, str):
-            return f"its {name} cannot be used: {found}"
+            return f"{name} is not valid: {found}"
         if issuer.startswith("https:") and not found.encrypted:
-            return f"its {name} does not use https"
-        texts[name], urls[name] = str(text), found
+            return f"{name} does not use https"
+        texts[name], urls[name] = text, found
     methods = values.get("token_endpoint_auth_methods_supported")
     return ProviderMetadata(
         texts["authorization_endpoint"],
