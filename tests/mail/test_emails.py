@@ -87,7 +87,7 @@ def test_a_warning_without_disable_time_and_cause() -> None:
     assert "disabled" not in email.subject
     assert "Uplift Webhooks will disable the endpoint unless a delivery succeeds" in text
     assert "Latest error" not in text
-    assert "Scheduled disable" not in text
+    assert "Will be disabled" not in text
     assert not any(not step for step in email.steps)
     assert all(value for _, value in email.details)
 
@@ -114,7 +114,7 @@ def test_a_recovery_has_both_times_and_no_steps() -> None:
         for phrase in (
             "on November 24, 2025 at 16:00 UTC",
             "since November 20, 2025 at 16:00 UTC",
-            "the scheduled disable is cancelled",
+            "Uplift Webhooks will not disable the endpoint",
             "You do not need to do anything",
         ):
             assert phrase in body

@@ -327,7 +327,7 @@ async def test_the_loop_continues_after_errors(outbox_setup: OutboxSetup, monkey
                 await asyncio.sleep(0.05)
             await wait_until(lambda: outbox_setup.delivered == [COACH])
     errors_logged = [each["event"] for each in logs if each["log_level"] == "error"]
-    assert errors_logged == ["database read failed", "outbox failed"]
+    assert errors_logged == ["database read failed", "email outbox failed"]
 
 
 async def test_a_stop_waits_for_the_email_in_flight(outbox_setup: OutboxSetup) -> None:

@@ -82,7 +82,7 @@ def _warned(values: EmailValues) -> Email:
         details=values.endpoint_details(
             ("Failing since", since),
             ("Failed attempts", f"{values.number('failed_attempts'):,}"),
-            ("Scheduled disable", disabled_at),
+            ("Will be disabled", disabled_at),
             ("Response", values.response),
         ),
         steps=(
@@ -147,8 +147,8 @@ def _recovered(values: EmailValues) -> Email:
                 f"The endpoint had been failing {_since(since)}."
             ),
             (
-                "The warning has ended, and the scheduled disable is cancelled. Pending deliveries follow their "
-                "retry schedule."
+                "The warning has ended, and Uplift Webhooks will not disable the endpoint. Pending deliveries follow "
+                "their retry schedule."
             ),
         ),
         details=values.endpoint_details(("Failing since", since), ("Recovered on", at)),
@@ -168,7 +168,9 @@ def _warned_together(values: EmailValues) -> Email:
     consequence = "Uplift Webhooks will disable each endpoint unless a delivery to it succeeds."
     if first:
         subject += f", and the first will be disabled on {first.partition(' at ')[0]}"
-        consequence = f"From {first}, Uplift Webhooks will disable each endpoint unless a delivery to it succeeds."
+        consequence = (
+            f"Starting on {first}, Uplift Webhooks will disable each endpoint unless a delivery to it succeeds."
+        )
     return Email(
         subject=subject,
         title=f"{_endpoints_of_account(values)} are failing",
@@ -176,7 +178,7 @@ def _warned_together(values: EmailValues) -> Email:
             *_causes(values),
             f"{consequence} Deliveries to a disabled endpoint are held until you enable it.",
         ),
-        details=_endpoint_rows(values, ("failing since", "failing_since"), ("scheduled disable", "disable_at")),
+        details=_endpoint_rows(values, ("failing since", "failing_since"), ("will be disabled on", "disable_at")),
         steps=(
             *_how_to_fix_all(values),
             "Send a test event from an endpoint's page to check your server. Test events do not end the warning.",
@@ -217,8 +219,8 @@ def _recovered_together(values: EmailValues) -> Email:
         opening=(
             "A delivery to each of these endpoints succeeded.",
             (
-                "The warnings have ended, and the scheduled disables are cancelled. Pending deliveries follow their "
-                "retry schedule."
+                "The warnings have ended, and Uplift Webhooks will not disable the endpoints. Pending deliveries "
+                "follow their retry schedule."
             ),
         ),
         details=_endpoint_rows(values, ("failing since", "failed_since"), ("recovered on", "recovered_at")),
@@ -247,8 +249,9 @@ def _mass_failure_began(values: EmailValues) -> Email:
                 "this server."
             ),
             (
-                "The server does not warn about or disable endpoints until the mass failure ends. Its duration does "
-                "not count toward any endpoint's timers. Retries continue. You will receive another email when it ends."
+                "The server does not warn about or disable endpoints until the mass failure ends. The duration of the "
+                "mass failure does not count toward the timers of endpoints. Retries continue. You will receive "
+                "another email when the mass failure ends."
             ),
         ),
         details=(
@@ -307,12 +310,12 @@ def _member_invited(values: EmailValues) -> Email:
         ),
         details=_rows(("Account", account), ("Role", values.text("role")), ("Expires", until)),
         steps=(
-            "Open the link and choose a password. If you already have a password, enter it.",
+            "Open the link and choose a password. If you already have a password, enter it instead.",
             "Do not forward this link. It works once, and anyone who has it can accept the invitation.",
         ),
         link=("Accept invitation", values.invitation_url),
         closing=f"You received this email because someone entered your address at {values.server}. If you did not "
-        "expect it, ignore it.",
+        "expect this email, ignore it.",
     )
 
 
@@ -360,7 +363,7 @@ def _certificate_expiring(values: EmailValues) -> Email:
         title=f"The client certificate for {values.name} expires soon",
         opening=(
             f"Uplift Webhooks authenticates to your endpoint with a client certificate, which expires on {at}.",
-            "Your server will then probably reject all deliveries.",
+            "After this date, your server will probably reject all deliveries.",
         ),
         details=values.endpoint_details(("Certificate expires", at)),
         steps=_RENEW,
@@ -377,7 +380,7 @@ def _certificates_expiring(values: EmailValues) -> Email:
         title=f"The client certificates for {_endpoints_of_account(values)} expire soon",
         opening=(
             f"Uplift Webhooks authenticates to these endpoints with client certificates. The first expires on {first}.",
-            "Your servers will then probably reject all deliveries.",
+            "When a certificate has expired, your server will probably reject all deliveries to its endpoint.",
         ),
         details=_endpoint_rows(values, ("certificate expires", "expires_at")),
         steps=_RENEW,
@@ -387,19 +390,25 @@ def _certificates_expiring(values: EmailValues) -> Email:
 
 
 _RENEW: Final = (
-    "Issue a new certificate from an authority that your server trusts.",
-    "Edit the endpoint, and replace the certificate and its private key. The next attempt uses them.",
+    "Get a new client certificate from a certificate authority that your server trusts.",
+    "Edit the endpoint, and replace the certificate and its private key. The next attempt uses the new certificate.",
     "Send a test event from the endpoint's page to check your server.",
 )
 _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     SecondFactorChange.TURNED_ON: (
         "Your second factor is on",
         "Sign-in with your password now also requires a code from your authenticator app.",
-        ("Keep your recovery codes in a safe place. Each one replaces a code once.",),
+        (
+            "Keep your recovery codes in a safe place.",
+            "You can use each recovery code once instead of a code from your authenticator app.",
+        ),
     ),
     SecondFactorChange.TURNED_OFF: (
         "Your second factor is off",
-        "Someone turned off your second factor with your password and a code. Your password alone is now sufficient.",
+        (
+            "Someone used your password and a code to turn off your second factor. Your password alone is now "
+            "sufficient to sign in."
+        ),
         (),
     ),
     SecondFactorChange.RESET: (
@@ -409,7 +418,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     ),
     SecondFactorChange.RECOVERY_CODE_USED: (
         "A recovery code was used",
-        "Someone entered your password and one of your recovery codes. The code does not work again.",
+        "Someone entered your password and one of your recovery codes. You cannot use this recovery code again.",
         ("If you have few codes left, create new ones in your profile.",),
     ),
 }

@@ -58,7 +58,7 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
     if isinstance(cause, OSError) and cause.errno:
         # Event loops add addresses and lists of errors to the text. The system's message is enough.
         return MailNotSent(
-            f"{server} cannot be reached: {os.strerror(cause.errno).lower()}",
+            f"cannot connect to {server}: {os.strerror(cause.errno).lower()}",
             "start the mail server, or correct the host and port in UPLIFT_SMTP_URL",
         )
     return MailNotSent(f"{server} closed the connection", "check the log of the mail server")

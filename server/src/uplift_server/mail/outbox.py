@@ -96,7 +96,7 @@ class Outbox:
                 sent = False
             except Exception:
                 # A bug in emails must not stop the process.
-                _log.exception("outbox failed")
+                _log.exception("email outbox failed")
                 sent = False
             if not sent:
                 await self._clock.wait(self._stopping, POLL_INTERVAL_MS)
@@ -154,7 +154,7 @@ class Outbox:
         except Exception as defect:
             # This email must not block later ones.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
-            cause = f"internal error: the email could not be rendered ({type(defect).__name__})"
+            cause = f"internal error: the server could not render the email ({type(defect).__name__})"
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:

@@ -109,7 +109,7 @@ class SmtpServer:
                 # Loading the authorities would block the event loop for too long.
                 self._tls = await asyncio.to_thread(self._make_tls)
             except OSError as error:
-                cause = f"the CA file cannot be read: {error}"
+                cause = f"the server cannot read the CA file: {error}"
                 raise MailNotSent(cause, "correct UPLIFT_EGRESS_CA_FILE") from error
         client = SMTP(
             hostname=server.host,
