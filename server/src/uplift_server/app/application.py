@@ -230,7 +230,7 @@ class Application:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await close()
             except TimeoutError:
-                self._log.error("close timed out", part=part)
+                self._log.error("shutdown step timed out", part=part)
         self._stopped.set()
 
     def _close_ingest(self) -> None:

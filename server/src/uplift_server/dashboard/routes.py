@@ -154,7 +154,7 @@ def refused(visit: Visit, error: Exception, page: Page | None = None) -> Respons
         status, title = next(told for kind, told in _STATUS.items() if isinstance(error, kind))
         return _told(visit, status, title, error.detail)
     # Log the route, not the path, because some paths contain tokens.
-    _log.error("page rendering failed", page=None if page is None else page.path, exc_info=error)
+    _log.error("page request failed with unexpected error", page=None if page is None else page.path, exc_info=error)
     return _told(
         visit,
         500,

@@ -149,7 +149,7 @@ class OutboxReader:
         self.sent += turn.sent
         self.rejected += turn.rejected
         if turn.rejected:
-            _log.warning("outbox rows rejected", rows=turn.rejected, remedy="see the column problem of uplift_outbox")
+            _log.warning("outbox rows rejected", rows=turn.rejected, remedy="see the problem column of uplift_outbox")
         if self._outage is not None and (turn.sent or turn.rejected or self._outage == "source"):
             _log.info("outbox recovered", after_failures=self._failures)
             self._outage = None

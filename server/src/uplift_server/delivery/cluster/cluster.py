@@ -120,4 +120,4 @@ class Cluster:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step
         except (StoreError, Rejected, UnknownSchema, TimeoutError) as error:
-            _log.warning("shutdown notification failed", cause=str(error) or "timeout")
+            _log.warning("cluster shutdown step failed", cause=str(error) or "timeout")

@@ -89,7 +89,7 @@ class OperationalEvents:
                 continue
             except Exception:
                 # A defect must not stop deliveries.
-                _log.exception("operational events failed")
+                _log.exception("operational event processing failed")
                 wait_ms = DEFECT_WAIT_MS
 
     async def _round(self) -> bool:

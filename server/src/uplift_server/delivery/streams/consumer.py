@@ -128,7 +128,7 @@ class StreamConsumer:
                 await self._clock.wait(stopping, RETRY_MS_MIN if is_short else RETRY_MS_MAX)
             except Exception:
                 # A defect must not stop deliveries. NATS delivers the messages again.
-                _log.exception("event stream failed")
+                _log.exception("event stream consumer failed")
                 self._pull = None
                 await self._clock.wait(stopping, DEFECT_WAIT_MS)
 

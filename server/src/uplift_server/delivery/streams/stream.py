@@ -221,7 +221,8 @@ class EventStream:
                 "stream replicas differ from the setting",
                 replicas=reading.replicas,
                 setting=self._settings.replicas,
-                remedy=f"nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}, or change the setting",
+                remedy=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change the"
+                " setting",
             )
 
     def _note_up(self, reading: StreamReading) -> None:
