@@ -134,7 +134,8 @@ def test_only_the_named_events_of_a_batch_are_rejected(api: ScriptedApi) -> None
         api, events, 4, problem_response(422, "validation_failed", errors=errors), accepted(2, 3)
     )  # fmt: skip
     with pytest.raises(
-        EventsRejected, match=r"1 of the events. The first, athlete.updated: The event is not valid. data"
+        EventsRejected,
+        match=r"1 of the events. The first is of the type athlete.updated: The event is not valid. data",
     ) as got:
         events.flush(20)
     events.close()
@@ -413,7 +414,7 @@ async def test_closing_ends_calls_that_wait_for_room(api: ScriptedApi) -> None:
     with pytest.raises(EventsRejected, match="did not accept 1 "):
         await asyncio.wait_for(events.close(0.05), 20)
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {str(each) for each in results} == {"The emitter is closed."}
+    assert {str(each) for each in results} == {"The emitter is closed. Create a new one to send more events."}
 
 
 async def test_the_async_emitter_reports_rejected_events(api: ScriptedApi) -> None:

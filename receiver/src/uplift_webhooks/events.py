@@ -206,6 +206,6 @@ def _text(value: object, name: str) -> str:
 def _no_event(name: str) -> WebhookVerificationError:
     return WebhookVerificationError(
         "body_not_event",
-        f"The body is signed, but its member {name!r} is missing or of the wrong type.",
+        f"The body is signed, but its field {name!r} is missing or has the wrong type.",
         "Check whether another sender uses the same secret. For bodies that are not Uplift events, use verify().",
     )

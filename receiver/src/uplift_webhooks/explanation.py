@@ -277,7 +277,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
     if isinstance(event_id, str) and not _ENVELOPE_START.match(body):
         yield _found(
             "body_reserialised",
-            "The body was probably parsed and serialized again: its spacing or the order of its members differs from "
+            "The body was probably parsed and serialized again: its spacing or the order of its fields differs from "
             "Uplift's format.",
             _RAW,
         )

@@ -66,7 +66,8 @@ class EventsRejected(ApiFailure):
     def __str__(self) -> str:
         """Return the number of events and the first error."""
         first = self.rejections[0]
-        return f"The server did not accept {self.count} of the events. The first, {first.type}: {first.error}"
+        rejected = f"The server did not accept {self.count} of the events."
+        return f"{rejected} The first is of the type {first.type}: {first.error}"
 
 
 @dataclass(slots=True)
@@ -248,7 +249,7 @@ class Emitter:
     ) -> _Waiting:
         account = self._account if account is None else account
         if account is None and self._needs_account:
-            raise ValueError("The event has no account: pass account to send or to the Emitter.")
+            raise ValueError("The event has no account. Pass account to send() or to the Emitter constructor.")
         if not isinstance(data, Mapping):
             raise ValueError("data must be a dictionary.")
         if id is None and idempotency_key is None:
@@ -281,7 +282,7 @@ class Emitter:
 
     def _append(self, waiting: _Waiting) -> None:
         if self._closing:
-            raise ValueError("The emitter is closed.")
+            raise ValueError("The emitter is closed. Create a new one to send more events.")
         self._queue.append(waiting)
         self._sent += 1
         self._bytes += len(waiting.body)
@@ -361,7 +362,9 @@ class Emitter:
             or len(answers) != len(batch)
             or not all(isinstance(each, dict) for each in answers)
         ):
-            raise ApiMisaddressed("The response is not from an Uplift Webhooks server.")
+            raise ApiMisaddressed(
+                "The response to POST /v1/events/batch is not from an Uplift Webhooks server: it has no list of events."
+            )
         return answers
 
     def _without_rejected(self, batch: Sequence[_Waiting], failure: ApiError) -> Sequence[_Waiting]:
@@ -389,8 +392,8 @@ class Emitter:
         with self._changed:
             self._rejected += len(batch)
             self._rejections += rejections[: REJECTIONS_KEPT_MAX - len(self._rejections)]
-        first, more = rejections[0], f" The same applies to {len(batch) - 1} more." if len(batch) > 1 else ""
-        _log.error("event not accepted: %s with %s: %s%s", first.type, first.id or first.idempotency_key, failure, more)
+        first, more = rejections[0], f" The same error applies to {len(batch) - 1} more." if len(batch) > 1 else ""
+        _log.error("event not accepted: %s (%s): %s%s", first.type, first.id or first.idempotency_key, failure, more)
         for each in batch:
             each.future.set_exception(failure)
 

@@ -140,7 +140,10 @@ def show(
         attempts = calls.items(f"{_PATH}/{segment(found['id'])}/attempts", limit=1000)
         response = next((each["response"] for each in attempts if each["response"] is not None), None)
         if response is None:
-            raise CliError("no attempt of the delivery has a response", f"see: uplift deliveries {found['id']}")
+            raise CliError(
+                "no attempt of the delivery has a response",
+                f"to see the attempts, run `uplift deliveries {found['id']}`",
+            )
         session.output.exactly(response["body"].encode())
         return
     show_delivery(session.output, calls, found, _ATTEMPT_COLUMNS)

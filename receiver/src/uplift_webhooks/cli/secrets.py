@@ -89,5 +89,7 @@ def _seconds(text: str) -> int:
         return round(duration_seconds("0s" if text == "0" else text))
     except ValueError as error:
         raise CliError(
-            f"--overlap: {error}", "use a duration such as 24h or 3d, or 0 to expire the old secret", ExitCode.USAGE
+            f"--overlap: {error}",
+            "use a duration such as 24h or 3d, or 0 to expire the old secret immediately",
+            ExitCode.USAGE,
         ) from error

@@ -57,7 +57,7 @@ def trigger(
     otherwise.
     """
     if endpoint is not None and listen_session is not None:
-        raise CliError("--endpoint and --session cannot be used together", "use only one of them", ExitCode.USAGE)
+        raise CliError("--endpoint does not allow --session", "omit one of them", ExitCode.USAGE)
     calls = session.calls()
     if endpoint is not None:
         send_test(session, calls, endpoint, event_type)
@@ -109,7 +109,9 @@ def _judge(tested: dict[str, Any]) -> None:
     status = answer.get("status_code")
     # A session without a local server reports ONLY_PRINTED.
     if status is None and answer.get("error") != ONLY_PRINTED:
-        raise CliError(str(answer.get("error") or "your server did not respond"), "start or fix your server")
+        raise CliError(
+            str(answer.get("error") or "your server did not respond"), "start your server, or correct its error"
+        )
     if status is not None and not 200 <= status <= 299:
         if status in SECRET_DOUBTED:
             raise CliError(f"your server responded with {status}", DOUBT_HINT)

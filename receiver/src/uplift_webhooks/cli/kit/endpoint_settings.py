@@ -84,7 +84,7 @@ def _setting(name: str, text: str) -> Any:
             return int(text)
         except ValueError:
             cause = f"{SETTING_OPTIONS[name]} {text}: the value is not a whole number"
-            raise CliError(cause, f"use a number, or {_RESET}", ExitCode.USAGE) from None
+            raise CliError(cause, f"use a whole number, or {_RESET}", ExitCode.USAGE) from None
     if _is_list(name):
         return [] if text == _EMPTY else [part.strip() for part in text.split(",")]
     return text

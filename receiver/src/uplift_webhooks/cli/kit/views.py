@@ -106,7 +106,7 @@ def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | No
         time.sleep(LOOK_SECONDS)
     for attempt in calls.items(f"{path}/attempts", limit=1, account=account):
         return attempt
-    raise CliError("the attempt has no result yet", f"check it later: {program} deliveries {test['id']}")
+    raise CliError("the attempt has no result yet", f"to see the result later, run `{program} deliveries {test['id']}`")
 
 
 def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
