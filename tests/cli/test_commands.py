@@ -156,8 +156,8 @@ def test_an_interrupted_send_does_not_wait_for_the_server(api: FakeApi) -> None:
 
 def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:
     for arguments, cause in (
-        (("events", "send"), "send takes TYPE or --file"),
-        (("events", "send", "a.b", "--file", "x"), "send takes TYPE or --file"),
+        (("events", "send"), "the command needs either TYPE or --file"),
+        (("events", "send", "a.b", "--file", "x"), "the command needs either TYPE or --file"),
         (("events", "send", "a.b"), "the option --account is missing"),
         (("events", "send", "--file", "x", "--data", "y"), "--file does not allow"),
         (("events", "send", "--file", "missing"), "cannot read missing"),

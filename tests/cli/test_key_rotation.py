@@ -259,7 +259,7 @@ def test_a_value_that_neither_key_decrypts_stops_the_rotation(config: Config) ->
         )
     result = rotate()
     assert result.exit_code == 2
-    assert "cannot be decrypted" in result.stderr
+    assert "cannot decrypt a stored value" in result.stderr
     with closing(connect(config.database_path, read_only=False)) as raw:
         raw.execute("DELETE FROM endpoints WHERE id = ?", (owner,))
     assert decrypted_values(config, old) == ALL

@@ -48,17 +48,17 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
     for endpoint in (ENDPOINT, None):
         found = explain(endpoint=endpoint, delivery=done)
         assert found == DeliveryExplanation(
-            Reason.DELIVERED, "The event was delivered at 2025-11-24T16:00:00.000Z. 2 attempts were made."
+            Reason.DELIVERED, "The event was delivered at 2025-11-24T16:00:00.000Z. The server made 2 attempts."
         )
     assert explain(delivery=replace(done, completed_at=None, attempts_made=1)).text.endswith(
-        "delivered. 1 attempt was made."
+        "delivered. The server made 1 attempt."
     )
 
 
 @pytest.mark.parametrize(
     ("endpoint", "delivery", "text"),
     [
-        (ENDPOINT, DELIVERY, "Attempt 1 is due at 2025-11-24T17:00:00.000Z. No attempt was made."),
+        (ENDPOINT, DELIVERY, "Attempt 1 is due at 2025-11-24T17:00:00.000Z. The server made no attempt."),
         (
             ENDPOINT,
             replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW)),
@@ -68,22 +68,22 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             ENDPOINT,
             replace(ATTEMPTED, waiting=Waiting(WaitingFor.WORKER, None)),
-            "A worker has the delivery: attempt 4 is in flight or queued. 3",
+            "A worker has the delivery: attempt 4 is in flight or queued. The server made 3",
         ),
         (
             ENDPOINT,
             replace(ATTEMPTED, waiting=None),
-            "Attempt 4 is in flight. 3 attempts were made. Your server responded",
+            "Attempt 4 is in flight. The server made 3 attempts. Your server responded",
         ),
         (
             ENDPOINT,
             replace(ATTEMPTED, attempts_made=1),
-            "Attempt 2 is due at 2025-11-24T17:00:00.000Z. 1 attempt was made. ",
+            "Attempt 2 is due at 2025-11-24T17:00:00.000Z. The server made 1 attempt. ",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             ATTEMPTED,
-            "The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+            "The next probe is at 2025-11-24T16:00:00.001Z. The server made 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
@@ -94,12 +94,12 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
-            "without using up attempts. The next probe is at 2025-11-24T16:00:00.001Z. 3 attempts",
+            "without using up attempts. The next probe is at 2025-11-24T16:00:00.001Z. The server made 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW),
             replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW)),
-            "without using up attempts. A probe is in flight. 3 attempts",
+            "without using up attempts. A probe is in flight. The server made 3 attempts",
         ),
     ],
 )
@@ -124,7 +124,7 @@ def test_due_deliveries_without_a_worker() -> None:
     due = replace(DELIVERY, waiting=Waiting(WaitingFor.TURN, NOW))
 
     found = explain(delivery=due, sends=False)
-    assert found.text == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
+    assert found.text == "Attempt 1 is due, but the server is not sending deliveries. The server made no attempt."
     assert found.hint is not None
     assert found.hint.startswith("No event is lost.")
     assert "uplift-server doctor" in found.hint
@@ -136,7 +136,7 @@ def test_a_failed_delivery_has_a_cause_and_a_fix() -> None:
 
     found = explain(delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "Retries are exhausted. 3 attempts were made. Your server responded with 500."
+    assert found.text == "Retries are exhausted. The server made 3 attempts. Your server responded with 500."
     assert found.hint == "Look at its log. Then resend the delivery."
     assert explain(endpoint=None, delivery=failed).hint == "Look at its log."
     assert explain(endpoint=None, delivery=replace(failed, failure=None)).hint is None
@@ -156,7 +156,10 @@ def test_a_failed_test_delivery_cannot_be_resent() -> None:
 
     found = explain(replace(EVENT, for_one_endpoint=True, is_test=True), delivery=failed)
     assert found.reason is Reason.FAILED
-    assert found.text == "The server does not retry test events. 1 attempt was made. Your server responded with 500."
+    assert (
+        found.text
+        == "The server does not retry test events. The server made 1 attempt. Your server responded with 500."
+    )
     assert found.hint == "Look at its log. Then send another test event."
 
 
@@ -165,7 +168,9 @@ def test_an_expired_delivery_has_a_time() -> None:
 
     found = explain(replace(EVENT, expires_at=NOW), delivery=expired)
     assert found.reason is Reason.EXPIRED
-    assert found.text == ("The event expired at 2025-11-24T16:00:00.000Z before it was delivered. No attempt was made.")
+    assert found.text == (
+        "The event expired at 2025-11-24T16:00:00.000Z before it was delivered. The server made no attempt."
+    )
     assert explain(delivery=expired).text.startswith("The event expired before")
 
 
@@ -211,7 +216,7 @@ def test_deliveries_of_a_deleted_endpoint(status: Status) -> None:
     found = explain(endpoint=None, delivery=replace(ATTEMPTED, status=status))
 
     assert found.reason is Reason.ENDPOINT_DELETED
-    assert "3 attempts were made." in found.text
+    assert "The server made 3 attempts." in found.text
 
 
 @pytest.mark.parametrize("endpoint", [ENDPOINT, None])
@@ -220,7 +225,7 @@ def test_the_erasure_of_an_event_cancels_its_deliveries(endpoint: EndpointFacts 
     found = explain(replace(EVENT, is_erased=True), endpoint, replace(ATTEMPTED, status=status, failure=None))
 
     assert found == DeliveryExplanation(
-        Reason.CANCELLED, "The delivery was cancelled, because the event was erased. 3 attempts were made."
+        Reason.CANCELLED, "The delivery was cancelled, because the event was erased. The server made 3 attempts."
     )
 
 

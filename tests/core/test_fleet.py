@@ -108,14 +108,14 @@ def test_a_late_server_and_an_endpoint_at_its_limit_are_different_problems() -> 
     found = only(late)
     assert (found.code, found.severity) == ("server_late", Severity.CRITICAL)
     assert "4 min late" in found.title
-    assert "12 of 1,000 slots" in found.extent
+    assert "12 attempts are in flight. The limit is 1,000." in found.extent
     assert "CPU" in found.next_step
     assert "UPLIFT_MAX_IN_FLIGHT" in only(replace(late, in_flight=1000)).next_step
 
     found = only(replace(HEALTHY, limited=(LIMITED,)))
     assert (found.code, found.severity) == ("endpoints_at_limit", Severity.ATTENTION)
-    assert found.title == "1 endpoint is at its limit"
-    for part in ("https://hot.example/hook", "1 concurrent request", "300 pending", "5 min ago"):
+    assert found.title == "1 endpoint is at its concurrency or rate limit"
+    for part in ("https://hot.example/hook", "1 concurrent request", "300 pending", "due for 5 min"):
         assert part in found.extent
 
 

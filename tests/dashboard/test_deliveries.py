@@ -107,7 +107,7 @@ def test_a_blocked_delivery_leads_to_the_one_it_waits_for(server: Server, receiv
     assert blocked["blocked_by"] == first
     guest = member(server, account)
     page = shown(guest, account, blocked["id"])
-    assert f"The delivery waits for {first}, because its endpoint is ordered." in page.text
+    assert f"The delivery waits for {first}, because its endpoint receives deliveries in order." in page.text
     assert "Waiting for another delivery, to keep the order" in page.text
     path = f"/accounts/{account}/deliveries"
     assert f'href="{path}/{first}"' in page.html

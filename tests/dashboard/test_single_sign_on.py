@@ -118,7 +118,7 @@ def test_a_rejected_person_sees_the_reason_and_the_other_ways_to_sign_in(sso: Se
     assert 'name="password"' in response.html
     query = provider.authorize(begin(guest), ann(), error="access_denied", error_description="<b>")
     response = guest.get(f"/sign-in/oidc/callback?{query}")
-    assert (response.status, "canceled" in response.problem, "<b>" in response.html) == (401, True, False)
+    assert (response.status, "cancelled" in response.problem, "<b>" in response.html) == (401, True, False)
 
 
 def test_members_and_operators_can_sign_in_otherwise_while_the_provider_is_down(
@@ -295,4 +295,4 @@ def test_a_certified_provider_rejects_and_is_rejected(certified: Server, visitor
     visitor.context.clear_cookies()
     visitor.goto("/sign-in/oidc")
     visitor.get_by_role("link", name="Cancel").click()
-    expect(visitor.locator(".problem")).to_contain_text("canceled")
+    expect(visitor.locator(".problem")).to_contain_text("cancelled")

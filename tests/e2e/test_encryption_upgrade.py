@@ -167,7 +167,7 @@ def test_a_0_1_1_database_is_upgraded_and_moved_values_are_rejected(tmp_path: Pa
         assert second_start.process is not None
         assert second_start.process.wait(20) == 2
         second_start.end()
-        assert "cannot be decrypted" in "".join(second_start.log)
+        assert "cannot decrypt a stored value" in "".join(second_start.log)
 
 
 def test_servers_of_both_releases_read_all_values_during_the_upgrade(

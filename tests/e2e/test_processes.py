@@ -255,7 +255,10 @@ def test_the_next_worker_sends_due_deliveries(tmp_path: Path, postgres_url: str,
         api.endpoint(receiver.url("/hook"))
         event = api.send(1).json["id"]
         [explanation] = api.ok("GET", f"/v1/events/{event}/explain")["data"]
-        assert explanation["text"] == "Attempt 1 is due, but the server is not sending deliveries. No attempt was made."
+        assert (
+            explanation["text"]
+            == "Attempt 1 is due, but the server is not sending deliveries. The server made no attempt."
+        )
         assert "no worker is running" in explanation["hint"]
         tested = api("POST", f"/v1/endpoints/{explanation['endpoint']}/test", {"type": TYPE})
         assert (tested.status, "database" in tested.json["detail"]) == (503, False)

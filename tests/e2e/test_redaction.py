@@ -107,7 +107,7 @@ def test_the_reason_in_a_response_is_shown_everywhere(warning: tuple[Server, Smt
         "uplift endpoints show": endpoint_command.stdout,
     }
     for place, text in shown.items():
-        assert "Your server rejected the timestamp as too old." in text, place
+        assert "Your server rejected the timestamp because it is too old." in text, place
         assert "Correct the clock of your server" in text, place
         assert "requires a login" not in text, place
         assert "The signature is 400 seconds old." in text, place

@@ -393,8 +393,8 @@ async def test_the_response_must_name_the_issuer_if_the_provider_says_so(sso: Si
         await sso.complete(ann())
 
 
-async def test_a_canceled_sign_in_is_no_failure_of_the_server(sso: SignIns) -> None:
-    with pytest.raises(Unauthorized, match="canceled"):
+async def test_a_cancelled_sign_in_is_no_failure_of_the_server(sso: SignIns) -> None:
+    with pytest.raises(Unauthorized, match="cancelled"):
         await sso.complete(ann(), error="access_denied", code=None)
 
 

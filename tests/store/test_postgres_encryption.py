@@ -251,7 +251,7 @@ async def _setting(url: str, name: str) -> str:
     ],
 )
 async def test_rejected_users_get_a_fix(plain: Address, user: str, fix: str) -> None:
-    with pytest.raises(Misaddressed, match=f"the database cannot be used: .*; .*{fix}"):
+    with pytest.raises(Misaddressed, match=f"the server cannot use the database: .*; .*{fix}"):
         await reach(plain("sslmode=disable", user=user))
     await reach(plain("sslmode=prefer", user="keyed:right"))
 

@@ -38,8 +38,8 @@ def make_directory(path: Path) -> None:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
-                f"names a directory that cannot be created ({error.strerror})",
-                "choose another directory, or create it",
+                f"names a directory that this user cannot create ({error.strerror})",
+                "create the directory, or use another",
             )
         ) from error
 

@@ -84,7 +84,11 @@ class StreamParts:
         await self._clock.wait(self.stream.tried, CONNECT_MS)
         if self.stream.unfit is not None:
             unfit = self.stream.unfit
-            raise ConfigError(ConfigProblem("UPLIFT_NATS_URL", f"cannot be used: {unfit.cause}", unfit.how_to_fix))
+            raise ConfigError(
+                ConfigProblem(
+                    "UPLIFT_NATS_URL", f"names NATS servers that are not suitable: {unfit.cause}", unfit.how_to_fix
+                )
+            )
         if self._consumer is not None:
             self._consuming = self._begin(
                 Loop("event stream consumer", self._consumer.run), stopping=self._consumer_stopping

@@ -51,10 +51,12 @@ def sender(settings: SenderSettings, policy: AddressPolicy, resolver: Resolver, 
         return Sender(settings, policy, resolver, clock_ms=clock.now_ms)
     except OSError as error:
         raise ConfigError(
-            ConfigProblem("UPLIFT_EGRESS_CA_FILE", f"cannot be read ({error})", "set it to a PEM file")
+            ConfigProblem(
+                "UPLIFT_EGRESS_CA_FILE", f"is not a readable PEM file ({error})", "use the path of a PEM file"
+            )
         ) from error
     except ValueError as error:
-        raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct or remove it")) from error
+        raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct the setting, or remove it")) from error
 
 
 def outbox(

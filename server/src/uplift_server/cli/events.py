@@ -207,7 +207,7 @@ def send(
     wait until you start one. If you repeat a command with --file, the server does not store the same lines again.
     """
     if (event_type is None) == (file is None):
-        raise CliError("send takes TYPE or --file", "pass one of them", ExitCode.USAGE)
+        raise CliError("the command needs either TYPE or --file", "pass one of them", ExitCode.USAGE)
     if file is not None and any(each is not None for each in (data, idempotency_key, ordering_key)):
         text = "--file does not allow --data, --idempotency-key and --ordering-key"
         raise CliError(text, "omit them", ExitCode.USAGE)

@@ -154,7 +154,9 @@ def _check_accepted(answer: ApiResponse, count: int) -> None:
     except (ValueError, LookupError, TypeError):
         is_complete = False
     if not is_complete:
-        raise ApiMisaddressed("The response is not from an Uplift Webhooks server.")
+        raise ApiMisaddressed(
+            "The response to POST /v1/events/batch is not from an Uplift Webhooks server: it has no list of events."
+        )
 
 
 def _rejection(failure: ApiFailure) -> BatchRejection | None:

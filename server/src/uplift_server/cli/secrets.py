@@ -98,7 +98,9 @@ def _seconds(text: str) -> int:
         milliseconds = parse_duration(text)
     except ValueError as error:
         raise CliError(
-            f"--overlap: {error}", "use a duration such as 24h or 3d, or 0 to expire the old secret", ExitCode.USAGE
+            f"--overlap: {error}",
+            "use a duration such as 24h or 3d, or 0 to expire the old secret immediately",
+            ExitCode.USAGE,
         ) from error
     if milliseconds % 1000:
         raise CliError(f"--overlap {text} is not a whole number of seconds", "use whole seconds", ExitCode.USAGE)

@@ -356,7 +356,7 @@ def issuer(text: str) -> str:
 def text(given: str) -> str:
     """Check a text without white space at its ends."""
     if given != given.strip():
-        raise InvalidValue("begins or ends with white space", "remove it")
+        raise InvalidValue("begins or ends with white space", "remove the white space")
     return given
 
 
@@ -390,7 +390,7 @@ def email(text: str) -> str:
 def account(text: str) -> str:
     """Check the ID or the uid of an account."""
     if parse_prefixed(ACCOUNT, text) is None and not is_uid(text):
-        raise InvalidValue("is not the ID or the uid of an account", "use an ID of `uplift-server accounts list`")
+        raise InvalidValue("is not the ID or the uid of an account", "use an ID or a uid from `uplift-server accounts`")
     return text
 
 
@@ -421,7 +421,7 @@ def secret_key(text: str) -> str:
     except (binascii.Error, ValueError):
         raise InvalidValue("is not base64", MAKE_KEY) from None
     if len(key) != ENCRYPTION_KEY_BYTES:
-        raise InvalidValue(f"has {len(key)} bytes, not {ENCRYPTION_KEY_BYTES}", MAKE_KEY)
+        raise InvalidValue(f"decodes to {len(key)} bytes, not {ENCRYPTION_KEY_BYTES}", MAKE_KEY)
     return text
 
 
@@ -435,7 +435,7 @@ def nats_urls(text: str) -> str:
         raise InvalidValue(wrong.reason, remedy) from None
     found = [urlsplit(each) for each in urls]
     if any("@" in each.netloc and not (each.username and each.password) for each in found):
-        raise InvalidValue("has a user name without a password", remedy)
+        raise InvalidValue("has a user name without a password, or a password without a user name", remedy)
     if len({each.scheme for each in found}) > 1:
         raise InvalidValue("has both nats:// and tls:// URLs", "use tls:// for all of them")
     return ",".join(urls)
@@ -451,7 +451,7 @@ def stream_replicas(text: str) -> int:
 def credentials_file(text: str) -> str:
     """Check the path of a NATS credentials file."""
     if not _is_file(text):
-        raise InvalidValue("is not a readable file", "use the path of a credentials file of NATS (.creds)")
+        raise InvalidValue("is not a readable file", "use the path of a NATS credentials file (.creds)")
     return text
 
 

@@ -132,7 +132,7 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
                 reservation.grow_to(len(body))
     except ClientDisconnect:
         # The client has disconnected, so it does not read the response. Do not log an error.
-        raise Malformed("The request ended before its form was complete.") from None
+        raise Malformed("The form is incomplete. Send it again.") from None
     try:
         # Parsing a large form takes about 50 ms, which would delay events.
         if len(body) > STRANGERS_FORM_BYTES_MAX:

@@ -38,10 +38,10 @@ from uplift_server.store.records import Invitation, Member, Person, Session
 _log = structlog.get_logger()
 _WRONG_SIGN_IN: Final = "The email address or password is not correct. Check both."
 _WRONG_FOR_INVITATION: Final = (
-    "The password is not correct. If you have none, sign in with a link from the operator, set a password under"
+    "The password is not correct. If you have no password, sign in with a link from the operator, set a password under"
     " Your sign-in, and open this invitation again."
 )
-_NO_INVITATION: Final = "This invitation was accepted, was withdrawn or has expired. Ask for a new invitation."
+_NO_INVITATION: Final = "This invitation was accepted or withdrawn, or it has expired. Ask for a new invitation."
 _NO_PENDING: Final = "This sign-in has expired. Enter your password again."
 _NO_RESET: Final = "This link was used or has expired. Request a new one. Each link works once, for one hour."
 

@@ -40,7 +40,7 @@ ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
 _FIELDS: Final = ("url", "description", "event_types", "uid", "filter")
 _OTHER_SECRET: Final = Problem(
-    "secret", "secret_differs", "The endpoint has another secret. Omit it, or rotate the secret of the endpoint."
+    "secret", "secret_differs", "The endpoint has another secret. Omit the field, or rotate the secret of the endpoint."
 )
 _AUDITED: Final = (*_FIELDS, *SETTING_NAMES, "auth")
 """The fields whose values the audit log shows. Headers and metadata are excluded: they may contain secrets."""
@@ -418,7 +418,7 @@ class Endpoints:
                 return (endpoint, True), registration_event(endpoint)
             changed = self._change(connection, caller, stored, draft, versions, now)
             if changed is None:
-                raise Conflict("The endpoint was deleted at the same time. Repeat the request.")
+                raise Conflict("Another request deleted the endpoint at the same time. Repeat the request.")
             return (changed, False), []
 
         endpoint, is_new = await self._write_with_events(put)

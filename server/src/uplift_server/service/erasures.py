@@ -100,8 +100,8 @@ class Erasures:
         if stream is not None:
             if not await stream.wait_stored(STREAM_WAIT_MS):
                 raise Busy(
-                    "The event stream still has accepted events, which the erasure would miss. Try again when the"
-                    " database has them."
+                    "Some accepted events are still in the event stream, so the erasure would miss them. Try again in a"
+                    " moment."
                 )
             chosen = await self._choose(caller, account, draft, problems)
         return await self._context.run_shielded(self._create(caller, chosen, idempotency_key))
@@ -202,7 +202,7 @@ def _draft_problems(draft: ErasureDraft) -> list[Problem]:
         return [Problem("object_id", "required" if draft.object_id is None else "conflicting", text)]
     if draft.event_ids is None:
         if draft.object_id == "":
-            return [Problem("object_id", "required", "Enter the object ID.")]
+            return [Problem("object_id", "required", "The object ID is empty. Enter the object ID.")]
         return object_id_problems(draft.object_id)
     if not 1 <= len(draft.event_ids) <= ERASURE_EVENT_IDS_MAX:
         text = f"Send 1 to {ERASURE_EVENT_IDS_MAX} event IDs. Split a longer list into several erasures."

@@ -157,7 +157,13 @@ def _readable(
             )
             problems.append(Problem(prefix + name, "type_text", text))
     if "type" not in fields:
-        problems.append(Problem(f"{prefix}type", "required", "The event type is missing. See GET /v1/event-types."))
+        problems.append(
+            Problem(
+                f"{prefix}type",
+                "required",
+                "The event type is missing. Set type to an event type from GET /v1/event-types.",
+            )
+        )
     data = fields.get("data")
     if data is None:
         problems.append(Problem(f"{prefix}data", "required", "The event's data is missing. Send a JSON object."))

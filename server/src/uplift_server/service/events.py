@@ -129,7 +129,7 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
     """Return the problem if no event can have this object ID."""
     if object_id is None or ("\0" not in object_id and len(object_id) <= OBJECT_ID_CHARACTERS_MAX):
         return []
-    text = f"An object ID has at most {OBJECT_ID_CHARACTERS_MAX} characters, and no NUL character."
+    text = f"The object ID is not valid. Use at most {OBJECT_ID_CHARACTERS_MAX} characters, without NUL characters."
     return [Problem("object_id", "characters_invalid", text)]
 
 

@@ -145,7 +145,7 @@ class Ingest:
     def _account(self, caller: Caller, event: Incoming, prefix: str, problems: list[Problem]) -> int | None:
         if event.account is None:
             if caller.account_seq is None:
-                text = "The event names no account. Send `account`, or name one for all events in `Uplift-Account`."
+                text = "The event has no account. Send `account`, or send the header `Uplift-Account` for all events."
                 problems.append(Problem(f"{prefix}account", AccountRequired.code, text))
             return caller.account_seq
         account, own = self._cache.find_account(event.account), caller.principal.account_seq

@@ -142,7 +142,7 @@ class Principal:
         if self.is_operator:
             return
         if self.is_service_key:
-            raise Forbidden(f"{_OPERATOR_KEY_REQUIRED} A service key (svc_…) is not sufficient.")
+            raise Forbidden(f"{_OPERATOR_KEY_REQUIRED} Do not use a service key (svc_…).")
         raise Forbidden(_OPERATOR_KEY_REQUIRED if self.is_key else "Only operators are allowed to do this.")
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:

@@ -55,7 +55,7 @@ class Readiness:
             return Ready(await self._check_database())
         trouble = stream.trouble()
         if trouble is not None:
-            raise NotReady(f"The event stream cannot be used: {trouble}.")
+            raise NotReady(f"The event stream is unavailable: {trouble}. Check the NATS servers.")
         try:
             async with asyncio.timeout(DATABASE_BEHIND_STREAM_S):
                 return Ready(await self._check_database())

@@ -30,7 +30,8 @@ BY: Final = "single sign-on"
 _NONCE_BYTES: Final = 12
 _EXPIRED: Final = "This sign-in has expired, was completed, or began in another browser. Sign in again."
 _DENIED: Final = (
-    "The sign-in was canceled, or the identity provider does not allow it. Sign in again, or use another way."
+    "The sign-in was cancelled, or the identity provider does not allow it. Sign in again, or use another way to"
+    " sign in."
 )
 _FAILED: Final = (
     "Single sign-on failed, because the response of the identity provider is not valid. Sign in again. If it fails"

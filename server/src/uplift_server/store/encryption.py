@@ -80,8 +80,9 @@ class Cipher:
         except (InvalidTag, ValueError):
             pass
         raise WrongSecretKey(
-            f"a stored value ({column}) cannot be decrypted: it was encrypted with a key other than UPLIFT_SECRET_KEY,"
-            " or it was changed; set UPLIFT_SECRET_KEY to the key of this database (after a key rotation: the new key)"
+            f"the server cannot decrypt a stored value ({column}): it was encrypted with a key other than"
+            " UPLIFT_SECRET_KEY, or it was changed; set UPLIFT_SECRET_KEY to the key of this database (after a key"
+            " rotation: the new key)"
         )
 
 

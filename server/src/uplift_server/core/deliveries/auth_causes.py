@@ -42,13 +42,13 @@ CLIENT_CERTIFICATE: Final[tuple[Cause, ...]] = (
         "client_certificate_required",
         "Client certificate required",
         "Your server requires a client certificate (mutual TLS).",
-        "Add a client certificate to the endpoint's authentication, or do not require one.",
+        "Add a client certificate to the endpoint's authentication, or configure your server not to require one.",
     ),
     (
         f"failed: ({_REJECTIONS})|client certificate is not usable",
         "client_certificate_rejected",
         "Client certificate rejected",
         "Your server rejected the client certificate of the endpoint's authentication.",
-        "Check that the certificate is valid and that your server trusts its authority, or replace it.",
+        "Check that the certificate is valid and that your server trusts its authority, or replace the certificate.",
     ),
 )

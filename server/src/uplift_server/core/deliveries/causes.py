@@ -43,7 +43,7 @@ _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 _LOGIN: Final = (
     "Your server responded with {status}: it requires a login or rejected the signature.",
-    "Use this endpoint's secret, verify the body's bytes exactly as received, and do not require a login for the URL.",
+    "Verify the raw body with this endpoint's secret, and do not require a login for the URL.",
 )
 BY_STATUS: Final[dict[int, tuple[str, str]]] = {
     400: (
@@ -118,7 +118,7 @@ _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
     "Your server, or a proxy in front of it, closed the connection before the response was complete.",
-    "Check its log for crashes and limits, and allow the egress IPs of Uplift Webhooks in its firewall.",
+    "Check the log of your server or proxy for crashes and limits, and allow the egress IPs of Uplift Webhooks.",
 )
 
 _DNS: Final = Explanation(
@@ -190,7 +190,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "no_route",
                 "No network route",
                 "There is no network route to your server's address.",
-                "Check that its DNS records contain its current address and that it is connected to the internet.",
+                "Check that the DNS records of the host contain its current address, and check its network connection.",
             ),
         ),
         ("connection reset|closed the connection|broken pipe", _CONNECTION_CUT),
@@ -329,7 +329,8 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "address_not_allowed",
                 "Address not allowed",
                 "The host of the endpoint's URL resolves to an address that is not allowed.",
-                "Use only public addresses in its DNS records; to receive on your own machine, use uplift listen.",
+                "Use only public addresses in the DNS records of the host; to receive events on your own machine, run "
+                "`uplift listen`.",
             ),
         ),
     ),
@@ -356,7 +357,7 @@ _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",
     "Your server rejected the wrong signature of a signature check.",
-    "No fix is needed.",
+    "You do not need to do anything.",
 )
 
 

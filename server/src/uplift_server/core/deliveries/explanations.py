@@ -21,7 +21,8 @@ _NO_WORKER_HINT: Final = (
 )
 
 _SKIP_HINT: Final = (
-    "The server sends it when that delivery is delivered, failed or cancelled. To skip that delivery, cancel it."
+    "The server sends this delivery when the earlier one is delivered, failed or cancelled. To skip the earlier one,"
+    " cancel it."
 )
 
 
@@ -178,7 +179,8 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
         text = (
             f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
             if endpoint.patterns
-            else "The endpoint names no event types. Operational events go only to endpoints that name them."
+            else "The endpoint's subscription names no event types. The server sends operational events only to"
+            " endpoints that name them."
         )
         then = f"Add {event.type} to the endpoint's event types to receive these events."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text + _update(event, endpoint, "subscription"), then)
@@ -263,7 +265,8 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     if waiting is None:
         text = f"Attempt {number} is in flight."
     elif waiting.what is WaitingFor.ORDER:
-        text = f"The delivery waits for {delivery.blocked_by or 'another delivery'}, because its endpoint is ordered."
+        earlier = delivery.blocked_by or "another delivery"
+        text = f"The delivery waits for {earlier}, because its endpoint receives deliveries in order."
         then = _SKIP_HINT
     elif waiting.what is WaitingFor.WORKER:
         text = f"A worker has the delivery: attempt {number} is in flight or queued."
@@ -298,8 +301,12 @@ def _progress(delivery: DeliveryFacts) -> str:
 def _attempt_count(delivery: DeliveryFacts) -> str:
     """The number of attempts. For a delivered event, it includes later resends and replays."""
     if delivery.attempts_made == 0:
-        return " No attempt was made."
-    return " 1 attempt was made." if delivery.attempts_made == 1 else f" {delivery.attempts_made} attempts were made."
+        return " The server made no attempt."
+    return (
+        " The server made 1 attempt."
+        if delivery.attempts_made == 1
+        else f" The server made {delivery.attempts_made} attempts."
+    )
 
 
 def _hint(delivery: DeliveryFacts, then: str | None) -> str | None:

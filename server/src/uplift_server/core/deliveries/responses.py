@@ -29,13 +29,13 @@ _HEADERS_FIX: Final = (
     "Pass the unchanged headers of the request to the verification, and check for a proxy that removes or rewrites "
     "webhook-id, webhook-timestamp or webhook-signature."
 )
-_RAW_BODY: Final = "verify the body's bytes exactly as received."
+_RAW_BODY: Final = "verify the body exactly as your server received it."
 _OTHER_SENDER: Final = "Update the library, or check whether another sender uses the same secret."
 REASONS: Final = {
     "timestamp_too_old": Reason(
         "Timestamp too old",
-        "Your server rejected the timestamp as too old.",
-        "Correct the clock of your server, or remove what delays requests before the verification.",
+        "Your server rejected the timestamp because it is too old.",
+        "Correct the clock of your server, or verify each request as soon as it arrives.",
     ),
     "timestamp_too_new": Reason(
         "Timestamp in the future",

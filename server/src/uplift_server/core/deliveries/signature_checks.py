@@ -44,12 +44,12 @@ _ACCEPTS_WRONG: Final = Verdict(
 _REJECTS_VALID: Final = Verdict(
     "rejects_valid",
     "Your server rejected a valid signature.",
-    "Use this endpoint's secret, and verify the body's bytes exactly as received.",
+    "Use this endpoint's secret, and verify the body exactly as your server received it.",
 )
 _SLOW: Final = Verdict(
     "slow",
     "Your server did not respond within 1.9 seconds.",
-    "Respond first, and process the event later. Then check again.",
+    "Respond before you process the event, then check again.",
 )
 _SIGNED_CORRECTLY: Final = Verdict(
     "error", "The server did not send a wrong signature, because it is being upgraded.", "Try again in a minute."

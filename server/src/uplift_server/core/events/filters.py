@@ -123,7 +123,7 @@ class _Check:
         if name == OR:
             self._branches(value, path, level)
         elif name.startswith("$"):
-            self.add(path, f"The name begins with $. The only such name is {OR}.")
+            self.add(path, f"The name begins with $, and the only such name is {OR}. Correct the name.")
         elif isinstance(value, dict):
             self.pattern(value, path, level + 1)
         elif isinstance(value, list):
@@ -153,7 +153,9 @@ class _Check:
             [(name, value)] = alternative.items()
             self._operator(name, value, f"{path}.{name}")
         elif not _is_scalar(alternative):
-            self.add(path, "The alternative is not a string, a finite number, true, false, null or an operator.")
+            self.add(
+                path, "The alternative is not valid. Use a string, a finite number, true, false, null or an operator."
+            )
 
     def _operator(self, name: str, value: object, path: str) -> None:
         if name in (_PREFIX, _SUFFIX):

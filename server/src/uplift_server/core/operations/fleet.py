@@ -188,7 +188,7 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
             Severity.CRITICAL,
             "All workers are starting or stopping",
             "The server sends no deliveries. Accepted events wait in the database.",
-            "If this does not end within a minute, check the log of the workers.",
+            "If no worker is ready after a minute, check the logs of the workers.",
         )
 
 
@@ -197,17 +197,17 @@ def _stream(state: FleetState) -> Iterator[FleetProblem]:
         yield FleetProblem(
             "stream_failing",
             Severity.CRITICAL,
-            "The event stream cannot be used",
-            "The server rejects events. Their senders must repeat the requests.",
-            f"Check the NATS servers with uplift-server doctor: {state.stream_problem}.",
+            "The event stream is unavailable",
+            "The server rejects events. The senders must repeat their requests.",
+            f"Run uplift-server doctor to check the NATS servers. Cause: {state.stream_problem}.",
         )
     elif state.stream_oldest_at is not None and state.now - state.stream_oldest_at > LATE_MS:
         yield FleetProblem(
             "stream_late",
             Severity.CRITICAL,
-            f"{counted(state.stream_events, 'accepted event')} not in the database yet",
+            f"{counted(state.stream_events, 'accepted event')} {_verb(state.stream_events)} not in the database yet",
             f"The oldest has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
-            "Check the database, and that a worker with UPLIFT_NATS_URL is running.",
+            "Check the database. Make sure that a worker with UPLIFT_NATS_URL is running.",
             state.stream_oldest_at,
         )
 
@@ -217,7 +217,7 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
         yield FleetProblem(
             "database_failing",
             Severity.CRITICAL,
-            "The database does not work",
+            "The database is failing",
             "The event stream keeps accepted events. The server cannot store the results of attempts."
             if state.has_stream
             else "The server rejects events, or cannot store the results of attempts.",
@@ -236,16 +236,17 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
 def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
     if not state.broken:
         return
-    verb = "is" if state.broken == 1 else "are"
     what = "failing or disabled" if state.disabled else "failing"
-    those = f"{number(state.broken)} of {number(state.delivering)} endpoints {verb} {what}"
+    those = f"{number(state.broken)} of {number(state.delivering)} endpoints {_verb(state.broken)} {what}"
     titles = Counter[str]()
     for each in state.causes:
         titles[each.title] += each.endpoints
     named = named_causes(titles)
     extent = [f"{counted(state.accounts, 'account')}.", f"{named}." if named else ""]
     if state.pending_failing:
-        extent.append(f"{counted(state.pending_failing, 'delivery')} pending behind them.")
+        extent.append(
+            f"{counted(state.pending_failing, 'delivery')} {_verb(state.pending_failing)} pending for these endpoints."
+        )
     if not state.mass_failure:
         yield FleetProblem(
             "endpoints_failing",
@@ -297,30 +298,31 @@ def _mass_failure_step(state: FleetState) -> str:
 def _late(state: FleetState) -> Iterator[FleetProblem]:
     late_at = state.oldest_due_at.get(HeldUpBy.SERVER)
     if late_at is not None and state.now - late_at > LATE_MS:
-        used = f"{number(state.in_flight)} of {number(state.in_flight_max)} slots are in use."
+        attempts = f"{counted(state.in_flight, 'attempt')} {_verb(state.in_flight)} in flight."
         is_full = 0 < state.in_flight_max <= state.in_flight
         yield FleetProblem(
             "server_late",
             Severity.CRITICAL,
             f"The server cannot keep up: deliveries are {span(state.now - late_at)} late",
-            used,
+            f"{attempts} The limit is {number(state.in_flight_max)}.",
             "Increase UPLIFT_MAX_IN_FLIGHT, or start another worker."
             if is_full
-            else "Check the CPU of the worker, and the database.",
+            else "Check the CPU load of the workers and the response time of the database.",
         )
     if state.limited:
         count = len(state.limited)
         extent = [
-            f"{each.url}: limit {each.limit}, {number(each.pending)} pending,"
-            f" oldest due {span(state.now - each.oldest_due_at)} ago."
+            f"{each.url} (limit: {each.limit}): {number(each.pending)} pending, the oldest due for"
+            f" {span(state.now - each.oldest_due_at)}."
             for each in state.limited[:LIMITED_NAMED_MAX]
         ]
         yield FleetProblem(
             "endpoints_at_limit",
             Severity.ATTENTION,
-            f"{counted(count, 'endpoint')} {'is at its' if count == 1 else 'are at their'} limit",
+            f"{counted(count, 'endpoint')} {_verb(count)} at {'its' if count == 1 else 'their'} concurrency or rate"
+            " limit",
             " ".join(extent),
-            "Increase the limit, or ask the account to respond faster.",
+            "Increase the limit of the endpoint, or ask the account to respond faster.",
         )
 
 
@@ -330,12 +332,17 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
             "egress_failing",
             Severity.CRITICAL,
             "Attempts fail because of this server",
-            f"{number(state.own_failures)} of {number(state.attempts)} attempts of this process in the last minutes.",
+            f"Of the {number(state.attempts)} attempts of this process in the last minutes,"
+            f" {number(state.own_failures)} failed for this reason.",
             "Check the egress IP, the egress proxy and the limit of open files. The log names the cause.",
         )
 
 
 # ---- texts
+
+
+def _verb(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def named_causes(endpoints: Mapping[str, int]) -> str:

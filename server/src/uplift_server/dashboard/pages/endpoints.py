@@ -186,8 +186,7 @@ def _account_of(visit: Visit, endpoint: str) -> str:
             continue
         return account
     raise NotFound(
-        "Your accounts have no endpoint with this ID. The endpoint was deleted, or you need to sign in as a"
-        " different member."
+        "Your accounts have no endpoint with this ID. If the endpoint still exists, sign in as a different member."
     )
 
 

@@ -76,7 +76,7 @@ async def _result(visit: Visit, delivery: str) -> Result:
     services, caller = visit.services, visit.caller
     found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):
-        raise NotFound(f"This endpoint has no test delivery {delivery[:100]}.")
+        raise NotFound(f"This endpoint has no test delivery {delivery[:100]}. Send another test event.")
     event = await services.events.get(caller, ids.uuid_text(found.event_id))
     return Result(found, told(page.items[0]) if page.items else None, event.body or b"")
 

@@ -76,15 +76,15 @@ _LOST: Final = ("08", "57P")
 _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 
-_DAMAGED: Final = Trouble("its data is damaged", "Check the log of PostgreSQL, and restore a backup.")
-_SILENT: Final = Trouble("it does not respond", "Check that PostgreSQL is running and reachable.")
+_DAMAGED: Final = Trouble("the data of the database is damaged", "Check the log of PostgreSQL, and restore a backup.")
+_SILENT: Final = Trouble(NO_ANSWER, "Check that PostgreSQL is running and reachable.")
 _TROUBLES: Final = (
-    ("53100", Trouble("its disk is full", "Free space on the disk of PostgreSQL.")),
-    ("53", Trouble("it does not have enough resources", "Check the connections and the memory of PostgreSQL.")),
-    ("58", Trouble("its disk reports errors", "Check the disk of PostgreSQL, and its log.")),
+    ("53100", Trouble("the disk of PostgreSQL is full", "Free space on this disk.")),
+    ("53", Trouble("PostgreSQL does not have enough resources", "Check its connections and memory.")),
+    ("58", Trouble("the disk of PostgreSQL reports errors", "Check the disk and the log of PostgreSQL.")),
     ("XX001", _DAMAGED),
     ("XX002", _DAMAGED),
-    (_READ_ONLY, Trouble("it is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
+    (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
 """The database's problems by prefix of the SQLSTATE. The first match applies. Statements cause all other errors."""
 Raw = asyncpg.Connection

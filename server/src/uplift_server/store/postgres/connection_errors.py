@@ -113,4 +113,4 @@ def _tls_configuration_error(error: BaseException) -> Unavailable | None:
 
 
 def _message(cause: str, remedy: str) -> str:
-    return f"the database cannot be used: {cause.rstrip('.')}; {remedy}"
+    return f"the server cannot use the database: {cause.rstrip('.')}; {remedy}"

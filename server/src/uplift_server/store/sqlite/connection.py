@@ -28,10 +28,11 @@ EMPTY_LOG_MS_MAX: Final = 100
 # More than the 11 hot statements (`ManyRows`) with their 67 sizes each (`rows.SIZES`).
 CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
-    "the database file cannot be opened or written", "Check the permissions of the file and of its directory."
+    "the server cannot open or write the database file", "Check the permissions of the file and of its directory."
 )
 _LOCKED: Final = Trouble(
-    "another program has locked it", "Stop that program. To find it, run `fuser` with the path of the file."
+    "another program has locked the database file",
+    "Stop that program. To find it, run `fuser` with the path of the file.",
 )
 _DAMAGED: Final = Trouble(
     "the database file is damaged", "Stop the server, run `uplift-server doctor`, and restore a backup."

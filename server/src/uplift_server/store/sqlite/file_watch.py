@@ -66,7 +66,7 @@ class FileWatch:
         try:
             change = self.change()
         except OSError as error:
-            raise Unavailable(f"the database file cannot be examined: {error}") from error
+            raise Unavailable(f"the server cannot examine the database file: {error}") from error
         if change is not None:
             raise Unavailable(change.text)
 
