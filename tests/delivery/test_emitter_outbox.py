@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
+from structlog.testing import capture_logs
 from tests.emitter_outbox import connected, insert, new_outbox, rows
 from tests.pooler import Pooler
 from tests.postgres import PostgresServer, name_of
@@ -124,6 +125,18 @@ async def test_rows_become_events_with_their_ids(
         {"id": forever, "account": "acc_1", "type": "test.numbered", "data": {}},
     ]
     assert (reader.sent, reader.rejected, await rows(emitter)) == (3, 0, [])
+
+
+async def test_the_log_names_the_database_without_its_password(url: str, server: ScriptedServer) -> None:
+    outbox = EmitterOutbox(url.replace("postgres@", "postgres:very-secret@"))
+    with capture_logs() as logs:
+        await drain(outbox, server)
+        await drain(outbox, server)
+    await outbox.close()
+    [line] = [each for each in logs if each["event"] == "outbox connected"]
+    assert line["table"] == "uplift_outbox"
+    assert name_of(url) in line["database"]
+    assert "very-secret" not in str(logs)
 
 
 async def test_rows_of_a_key_are_sent_in_the_order_of_their_commits(

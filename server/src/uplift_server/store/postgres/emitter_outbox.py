@@ -7,6 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import structlog
+
+from uplift_server.config.parsers import without_password
 from uplift_server.core.events.emitter_outbox import OutboxRow
 from uplift_server.core.limits import (
     EVENT_DATA_BYTES_MAX,
@@ -18,6 +21,7 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, driver_error, store_error
 
 CHANNEL: Final = "uplift_outbox"
+_log = structlog.get_logger()
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 _KEY_LOCKS: Final = 1970302568
 """The class of the advisory locks that the trigger takes for ordering keys."""
@@ -86,7 +90,7 @@ CREATE OR REPLACE TRIGGER uplift_outbox_notify AFTER INSERT ON uplift_outbox
 """
 
 # `waits_for` is the rejected row of the same key that a row must wait for, or that an earlier row waits for. A rejected
-# row that has expired is never sent, so no row waits for it. The join does not wait for rows that someone is changing.
+# row that has expired is never sent, so no row waits for it. `locked` omits rows that other transactions have locked.
 _TAKE: Final = """
 WITH page AS MATERIALIZED (
     SELECT id, position, account, ordering_key, (
@@ -225,6 +229,7 @@ class EmitterOutbox:
 
     def __init__(self, url: str) -> None:
         self._opener = Opener(url, settings=_SETTINGS)
+        self._database = without_password(url)
         self._pair: Pair | None = None
         self._receive: Callable[[], None] = lambda: None
 
@@ -259,6 +264,7 @@ class EmitterOutbox:
                 self._pair = pair
                 if not self._opener.is_pooled:
                     await pair.raw.add_listener(CHANNEL, self._notified)
+                _log.info("outbox connected", database=self._database, table="uplift_outbox")
             yield self._pair
         except DRIVER_ERRORS as error:
             await self.close()
