@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -190,3 +192,32 @@ async def test_a_client_without_a_password_is_rejected(set_up: SetUp) -> None:
             allow_reconnect=False,
             max_reconnect_attempts=1,
         )
+
+
+def certificate(set_up: SetUp, node: int) -> bytes:
+    """Return the certificate that a node presents to a new client."""
+    context = ssl.create_default_context(cafile=str(set_up.ca))
+    with socket.create_connection(("localhost", set_up.cluster.ports(node).client), 5) as plain:
+        while not plain.recv(4096).endswith(b"\r\n"):  # the node sends a line before TLS
+            pass
+        with context.wrap_socket(plain, server_hostname="localhost") as encrypted:
+            found = encrypted.getpeercert(binary_form=True)
+    assert found is not None
+    return found
+
+
+async def test_new_certificates_apply_without_an_interruption(set_up: SetUp) -> None:
+    nodes = set_up.cluster.nodes
+    earlier = [certificate(set_up, node) for node in nodes]
+    client = await connect(set_up, "capture")
+    shell("scp $node.pem", set_up.ca.parent, **{"    scp $node.pem $node.example.com:\n": ""})
+    for node in nodes:
+        os.kill(set_up.cluster.pid(node), signal.SIGHUP)  # as `systemctl reload` does
+    wait_for(
+        lambda: all(certificate(set_up, node) != earlier[node] for node in nodes), "all nodes use the new certificates"
+    )
+    assert all("tls_cert_not_after" in set_up.cluster.monitoring(node, "/varz") for node in nodes)
+    await client.flush()
+    assert client.is_connected
+    assert not client.errors
+    await client.close()
