@@ -21,7 +21,7 @@ LONG_POLL_MS_MAX = HOUR
 RARE_MS = 6 * HOUR
 """Polls with an interval of at least a minute, such as retention, run this rarely in quiet periods."""
 PHASES_MS = 500
-"""Polls that a skip has passed run within this time after it."""
+"""Polls that were due during a skip run within this time after the skip."""
 
 
 def is_poll(timeout_ms: float) -> bool:

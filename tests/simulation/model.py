@@ -46,12 +46,12 @@ class Endpoint:
     is_steady: bool
     created_at: int
     previous_until: int = 0
-    """Until when the previous secret also signs."""
+    """The time until which the previous secret also signs."""
     rotated_at: int = 0
     is_off: bool = False
     """Whether it is paused or disabled."""
     off_at: int | None = None
-    """Since when no request may begin."""
+    """The time from which no request may begin."""
     changed_at: int = 0
     """Time of the last change of its state or settings."""
     deleted_at: int | None = None
@@ -133,7 +133,7 @@ class Delivery:
     may_have_ended: bool = False
     """Whether it was cancelled, dropped or erased."""
     cancelled_at: int | None = None
-    """Since when it is certainly cancelled."""
+    """The time from which the delivery is certainly cancelled."""
     manual_at: int | None = None
     """The time of its last resend or replay: attempts outside the retry schedule."""
 

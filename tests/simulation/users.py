@@ -176,7 +176,7 @@ class Users(Owners):
             delivery.cancelled_at = None
 
     async def replay(self) -> None:
-        """Replay the failed or all deliveries of an endpoint, or also the events that it did not get."""
+        """Replay the failed deliveries of an endpoint or all of them, with or without missing events."""
         endpoint, draw = self.any_endpoint(), self.random
         statuses = draw.choice((("failed",), ("failed", "cancelled"), ("delivered", "failed", "cancelled")))
         draft = ReplayDraft(

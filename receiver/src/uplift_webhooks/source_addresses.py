@@ -71,8 +71,8 @@ class SourceAddresses:
     def allows(self, address: str) -> bool:
         """Return whether Uplift currently sends requests from this address. Return False for an invalid address.
 
-        Pass the address of the connection, or the address that your own proxy reports. Clients can forge other headers.
-        An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
+        Pass the address of the connection, or the address that your own proxy reports. Do not use other headers:
+        clients can forge them. An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
             ApiFailure: no addresses have been received yet. The client tries again after 1 minute. Received addresses

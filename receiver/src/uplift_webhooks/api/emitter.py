@@ -47,7 +47,7 @@ class Rejection:
     """The ID that the caller chose, if any."""
     idempotency_key: str | None
     error: ApiFailure
-    """Why: an ApiError of the server, or ApiUnreachable after `close`. In the latter case, the event may be stored."""
+    """The cause: ApiError from the server, or ApiUnreachable after `close`. The event may then be stored."""
 
 
 class EventsRejected(ApiFailure):
@@ -55,7 +55,7 @@ class EventsRejected(ApiFailure):
 
     count: int
     rejections: tuple[Rejection, ...]
-    """The first REJECTIONS_KEPT_MAX of them."""
+    """The first REJECTIONS_KEPT_MAX events that were not accepted."""
 
     def __init__(self, count: int, rejections: Sequence[Rejection]) -> None:
         """Also set `args`, so that the error survives pickling."""
@@ -128,12 +128,12 @@ class Emitter:
         """Start with an empty queue, in a new emitter and after a fork."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
-        """Called when events have ended, or when the emitter is closed."""
+        """Functions to call when events have a result, and when the emitter is closed."""
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._sent = 0
         self._ended = 0
-        """Events with a final result. It grows in the order of `send`."""
+        """The number of events with a final result. Events get their results in the order of `send`."""
         self._accepted = 0
         self._rejections: list[Rejection] = []
         self._rejected = 0

@@ -259,7 +259,7 @@ def stands(delivery: dict[str, Any]) -> str:
         is_past = due == "now" or due.endswith("ago")
         if waiting_for == WaitingFor.PROBE:
             return f"circuit open, {'probe due' if is_past else f'probe {due}'}"
-        # A due delivery waits briefly, or until a server is running.
+        # Another process has leased the delivery, so this process cannot tell whether it is in flight.
         if waiting_for == WaitingFor.WORKER:
             return "due or in flight"
         if waiting_for == WaitingFor.ORDER:

@@ -49,7 +49,7 @@ OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
 OUTBOX_BACKOFF_SECONDS_MAX = 10.0
-# How often the reader looks for rows that no longer wait for a rejected row, and what it does in one turn.
+# How often the reader looks for rows that no longer wait for a rejected row, and the limits of one turn.
 OUTBOX_UNBLOCK_EVERY_SECONDS = 2.0
 OUTBOX_AWAITED_MAX = 5_000
 OUTBOX_UNBLOCKED_MAX = 1_000
@@ -146,10 +146,10 @@ REPLAY_OUTSTANDING_MAX = 200
 ERASURE_EVENT_IDS_MAX = 1_000
 ERASURES_UNFINISHED_PER_ACCOUNT_MAX = 20
 
-# Rejected events: per account, of which the oldest are deleted first, and in a count. The texts of each, and the errors
-# of its problem.
+# Rejected events. Above the limit per account, the server deletes the oldest ones. A count stops at its limit.
 REJECTED_EVENTS_PER_ACCOUNT_MAX = 10_000
 REJECTED_EVENTS_COUNTED_MAX = 10_000
+# The server truncates the subject, the other texts and the messages of a rejected event, and the list of its errors.
 REJECTED_EVENT_SUBJECT_CHARACTERS_MAX = 256
 REJECTED_EVENT_TEXT_CHARACTERS_MAX = 128
 REJECTED_EVENT_MESSAGE_CHARACTERS_MAX = 300
@@ -208,17 +208,18 @@ ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
 # The rows of one account in the database's queue. The last request may exceed this limit.
 ACCEPTS_TURN_ROWS_MAX = 500
-# The same for batches with events of several accounts, which only operators send.
+# The same for batches with events of several accounts, which need an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
-# The NATS stream: its size, how long it recognizes repeated messages, and the same for rejected events.
+# The NATS stream: its size, and how long it recognizes repeated messages.
 STREAM_BYTES_MAX = 8 * 1024**3
 STREAM_DUPLICATES_SECONDS = 120
+# The NATS stream of rejected events: its size, and how long it keeps a message.
 REJECTED_STREAM_BYTES_MAX = 1024**3
 REJECTED_STREAM_SECONDS = 7 * 86_400
 # Messages that a process takes from the stream at once. It also takes the next ones while it stores them.
 STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
-# The maximum size of a message that every NATS server must allow: an event, and the numbers of 1,000 endpoints.
+# The message size that every NATS server must allow: an event, and the sequence numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024

@@ -66,9 +66,9 @@ class OutboxReader:
         self.rejected = 0
         self._rows_max = OUTBOX_BATCH_ROWS_MAX
         self._has_worked = False
-        """Whether a turn has ended without an error. Before, a wrong setting ends the reader."""
+        """Whether a turn has ended without an error. Until then, a wrong setting ends the reader."""
         self._outage: str | None = None
-        """The failing system, once its failure is in the log."""
+        """The failing system, `source` or `server`, if the log reports its failure."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
         self._unblock_at = 0.0

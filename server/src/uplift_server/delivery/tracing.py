@@ -132,7 +132,7 @@ class Traces:
             if to_store:
                 await self._database.write(lambda c: trace_parents.put(c, to_store))
         except StoreError:
-            # Keep at most KNOWN_MAX of them.
+            # Retry the rows with the next batch. Keep at most KNOWN_MAX rows.
             self._to_store = dict([*to_store.items(), *self._to_store.items()][-KNOWN_MAX:])
         try:
             attempts = await self._with_parents(self._split_ready(lines, at_once=at_once))

@@ -44,7 +44,7 @@ class StreamReading(NamedTuple):
     replicas: int
     """The number of servers that store each event."""
     current_replicas: int
-    """Those of them that are up to date."""
+    """The number of these servers that are up to date."""
     first_seq: int
     """The number of the oldest message, or of the next one if the stream is empty."""
     last_seq: int

@@ -359,7 +359,7 @@ class Credentials:
                 return False
             people.update(connection, replace(renewed, name=found.name))
             if not found.proved and renewed.proved:
-                # Another person may have turned it on.
+                # Before the email was verified, another person may have turned on the second factor.
                 second_factors.delete(connection, found.id)
             sessions.end_all_of_person(connection, known.seq, except_digest=except_session)
             audit_person(connection, known, "member.password_changed", {"by": by}, now, address)

@@ -47,7 +47,7 @@ class IdentityProvider:
     """The configured identity provider. Use it on one event loop."""
 
     def __init__(self, client: OidcClient, sender: Sender, clock: Clock, user_agent: str) -> None:
-        """The provider starts and closes the sender."""
+        """`start` and `close` also start and close the sender."""
         self.client = client
         self._sender = sender
         self._clock = clock

@@ -71,7 +71,7 @@ async def prepare(
     if await context.database.read(database_identity.get) is None:
         await context.database.write(database_identity.ensure)
     await _load(context)
-    # Before the operator key, because a start with the wrong encryption key must not create one.
+    # Check this first: a start with the wrong encryption key must not create an operator key.
     await _check_encryption_key(context, process_key)
     return await _ensure_operator(context, configured_operator_key, keep_key)
 
@@ -124,7 +124,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
         return
 
     def seed(transaction: Transaction) -> None:
-        # In one commit, because the next start would treat a partial catalog as the operator's choice.
+        # Use one commit: the next start would treat a partial catalog as the operator's choice.
         locks.take(transaction, locks.CATALOG)
         for built_in in _missing_types(transaction):
             event_types.put(
@@ -185,7 +185,7 @@ async def _ensure_operator(
     """Activate the configured operator key, or create the first one and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
-        # Not stored, so that a changed setting revokes the old key, including a generated one.
+        # This key replaces a generated one. It is not stored, so that a change of the setting revokes it.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):

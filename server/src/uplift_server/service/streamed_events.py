@@ -42,7 +42,7 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem of a subject that names no account."""
+        """Return the problem of a subject whose account does not exist."""
         text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 

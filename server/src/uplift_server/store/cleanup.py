@@ -149,7 +149,7 @@ EVENTS: Final = RetentionRule(
 )
 
 RETENTION_RULES: Final = (
-    # Before events, because a key without its event could not be resolved or reused.
+    # Delete keys before events: a key without its event could not be resolved or reused.
     RetentionRule(idempotency_keys, idempotency_keys.c.created_at),
     RetentionRule(idempotent_creates, idempotent_creates.c.created_at),
     EVENTS,

@@ -109,7 +109,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the reason in a response's line, if it names a known one."""
+    """Return the code of the known reason that a response's line contains, or None."""
     if line is None:
         return None
     lower = line.lower()

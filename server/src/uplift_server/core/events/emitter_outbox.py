@@ -29,7 +29,7 @@ class OutboxRow(NamedTuple):
     ordering_key: str | None
     expires_at: str | None
     is_locked: bool = True
-    """Whether this reader holds the lock of the row. If not, someone is changing the row."""
+    """Whether this reader holds the lock of the row. If not, another transaction has locked it."""
     waits_for: str | None = None
     """The ID of a rejected row with the same key that this row must wait for."""
 

@@ -17,12 +17,12 @@ ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
 """The signature algorithms. All are asymmetric, so the client secret cannot sign, and `none` is rejected."""
 _KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
 _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
-"""RFC 9864 renames EdDSA with this curve."""
+"""The name of EdDSA with this curve in RFC 9864."""
 _RSA_CHARACTERS_MIN: Final = 342
 """The length of a modulus of 2048 bits in base64url."""
 _KEYS_READ_MAX: Final = 100
 _CANDIDATES_MAX: Final = 5
-"""Maximum number of keys to try for a token that names none."""
+"""Maximum number of keys to try for a token without a key ID."""
 CLOCK_SKEW_MS: Final = 120_000
 """Maximum difference between the clocks of the provider and this server."""
 _SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")

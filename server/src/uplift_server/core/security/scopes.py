@@ -22,7 +22,7 @@ class Scope(StrEnum):
 
 
 class AccountsScope(StrEnum):
-    """A permission that only service keys can have, besides those of an account's key."""
+    """A permission that only service keys can have, in addition to the scopes of an account's key."""
 
     ACCOUNTS_READ = "accounts:read"
     ACCOUNTS_WRITE = "accounts:write"

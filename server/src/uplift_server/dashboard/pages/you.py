@@ -98,7 +98,7 @@ async def confirm(visit: Visit) -> Response:
     assert visit.visitor is not None
     wanted = sent.text("next")
     if not sent.raw("password") and visit.visitor.is_confirmed(visit.services.context.now()):
-        # The visitor has just signed in again in place of this form.
+        # The visitor has just signed in again, so no password is needed here.
         return visit.leave(own_path(wanted))
     try:
         await visit.services.sessions.confirm(visit.visitor, sent.raw("password"), address=visit.address)

@@ -29,7 +29,7 @@ class _Pending(NamedTuple):
     endpoint: LiveEndpoint
     auth: bytes | None
     waiters: list[tuple[int, Waiter]]
-    """Each with the time since which it waits (Unix ms)."""
+    """Each waiter with the start of its wait (Unix ms)."""
 
 
 class AccessTokens:

@@ -248,9 +248,10 @@ class Attempts:
         if (
             self._lanes.erased
             and delivery.event_seq in self._lanes.erased
-            and delivery.trigger is not Trigger.TEST  # its caller waits for the settlement, which changes nothing
+            # The caller of a test waits for the settlement, which changes nothing.
+            and delivery.trigger is not Trigger.TEST
         ):
-            # Its response must not be stored or shown anywhere.
+            # The response to an erased event must not be stored or shown anywhere.
             self._lanes.attempt_ended(lane, now)
             self._lanes.pump()
             return

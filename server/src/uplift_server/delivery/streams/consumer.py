@@ -67,7 +67,7 @@ class _Event:
     draft: Draft | None = None
     rejection: Rejection | None = None
     accepted: AcceptedMessage | None = None
-    """The content, if the server had accepted the event."""
+    """The content of the message, if the server has already accepted the event."""
     is_done: bool = False
     """Whether the message can be removed from the stream."""
 
@@ -114,7 +114,7 @@ class StreamConsumer:
                 continue
             try:
                 if self._pull is None or self._pull.link is not link:
-                    # Someone may have deleted the stream of rejected events.
+                    # An operator may have deleted the stream of rejected events.
                     await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream taken over")
@@ -143,13 +143,13 @@ class StreamConsumer:
         return self._jobs.holds(SingletonJob.EVENT_STREAM)
 
     async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
-        """Store messages in order. Messages that are left when the job ends are delivered again."""
+        """Store messages in order. If the job ends, NATS delivers the remaining messages again."""
         todo, wait_ms = list(messages), RETRY_MS_MIN
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
             events = await self._next_events(todo)
             if not events:
-                # The message names something that another process has just created.
+                # Another process may have just created an object that the first message refers to.
                 self._freshness.wake()
                 await self._clock.wait(stopping, SYNC_WAIT_MS)
                 continue
@@ -219,7 +219,7 @@ class StreamConsumer:
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
-        """Restore an event that the server has accepted. Return whether everything that it names is in the cache."""
+        """Restore an event that the server has accepted. Return whether the cache has all its endpoints."""
         account = self._cache.find_account(event.account)
         event.account_seq = None if account is None else account.seq
         event.accepted = accepted = parse_accepted(event.message.data)
@@ -240,7 +240,7 @@ class StreamConsumer:
         event.draft = Draft(
             event_type,
             bytes(accepted.data),
-            # A database from a backup can have given the numbers to endpoints of other accounts.
+            # After a restore of a backup, the numbers can belong to endpoints of other accounts.
             [each for each in found if each is not None and each.record.account_seq == account.seq],
             event_id,
             accepted.idempotency_key,
@@ -252,7 +252,7 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Whether the cache has all changes from before the message. Something that is missing then was deleted."""
+        """Whether the cache has all changes before the message. An object that it does not contain was then deleted."""
         return self._freshness.synced_at > message.received_at
 
     # ---- commits
@@ -265,7 +265,7 @@ class StreamConsumer:
             return True
         late = LateEvents(since, now, now - since)
         if self._late is None or not self._late.covers(late):
-            # With a margin, so that the next messages need no other write.
+            # A margin saves writes for the next messages.
             wide = LateEvents(since - DISORDER_MS, now + DISORDER_MS, now - since + DISORDER_MS)
             try:
                 self._late = await self._database.write(lambda c: event_times.note_late(c, wide))
@@ -284,7 +284,7 @@ class StreamConsumer:
             except BacklogFull as error:
                 self._set_aside(event, error)
             except Unavailable:
-                break  # In order: the following events wait, too.
+                break  # The following events wait too, to keep the order.
         results = await asyncio.gather(*(future for _, future in stored), return_exceptions=True)
         for (event, _), result in zip(stored, results, strict=True):
             self._note_result(event, result)
@@ -299,7 +299,7 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # Only this event can have the ID. It is stored, and was changed since: erased, for example.
+                # No other event has the ID, so this one is stored. It has changed since, for example by an erasure.
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)

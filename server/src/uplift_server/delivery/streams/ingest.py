@@ -122,7 +122,7 @@ class _Publication:
         self.duplicate_of: int | None = None
         """The number of the earlier message that NATS kept instead of this one."""
         self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The event in the database that this one repeats. None if the caller did not name the event."""
+        """The event in the database that this one repeats. None if the caller chose neither a key nor an ID."""
 
 
 class _Request:

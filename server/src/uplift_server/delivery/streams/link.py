@@ -70,8 +70,8 @@ class NatsServer(NamedTuple):
         return cls(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", user, password)
 
 
-# A subject in NATS can contain every character except these, including others that `\\s` matches. The client's own
-# expressions do not match such a message, so it ends every connection that receives it.
+# A subject in NATS can contain every character except these, including others that `\\s` matches. The client's
+# expressions do not match such a subject, so a message with it would end every connection that receives it.
 parser.MSG_RE, parser.HMSG_RE = (
     re.compile(each.pattern.replace(rb"[^\s]", rb"[^ \t\r\n]")) for each in (parser.MSG_RE, parser.HMSG_RE)
 )
@@ -182,7 +182,7 @@ class Link:
             return response.data
 
     async def close(self) -> None:
-        """Send what is queued, and disconnect."""
+        """Send the queued messages, and disconnect."""
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._client.close()

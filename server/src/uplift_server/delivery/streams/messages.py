@@ -21,7 +21,7 @@ class AcceptedMessage(msgspec.Struct, omit_defaults=True):
     """Unix ms."""
     type_number: int
     endpoints: list[int] = []
-    """The numbers of the endpoints that receive the event."""
+    """The sequence numbers of the endpoints that receive the event."""
     idempotency_key: str | None = None
     expires_at: int | None = None
     """Unix ms."""
@@ -32,7 +32,7 @@ class AcceptedMessage(msgspec.Struct, omit_defaults=True):
 
 
 class _Identity(msgspec.Struct):
-    """What a repeat has in common with the first message."""
+    """The fields that a repeated message has in common with the first one."""
 
     account_seq: int
     idempotency_key: str | None
@@ -75,7 +75,7 @@ def parse_accepted(payload: bytes) -> AcceptedMessage | None:
 
 
 def may_repeat(draft: Draft) -> bool:
-    """Whether the caller named the event, so that an earlier message can be the same event."""
+    """Whether the caller chose a key or ID, so that an earlier message can be the same event."""
     return draft.idempotency_key is not None or draft.id is not None
 
 

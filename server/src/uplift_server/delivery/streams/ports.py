@@ -27,7 +27,7 @@ class PublishedEvents(Protocol):
         """Return the event of an account from its JSON, sent at a timestamp (Unix ms), or its problem."""
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem of a subject that names no account."""
+        """Return the problem of a subject whose account does not exist."""
 
     def conflict(self, draft: Draft, conflict: IdempotencyConflict) -> Rejection:
         """Return the problem of an event whose idempotency key or ID belongs to another event."""
@@ -37,14 +37,14 @@ class PublishedEvents(Protocol):
 
 
 class TraceSink(Protocol):
-    """Keeps the senders' spans of events."""
+    """Keeps the spans of emitters, which are the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
-        """Keep the sender's span of an event that another process accepted."""
+        """Keep the emitter's span of an event that another process accepted."""
 
 
 class StreamJobs(SingletonJobs, Protocol):
-    """The singleton jobs of this process. It leaves a job to others while it cannot do it."""
+    """The singleton jobs of this process. While the process cannot do a job, it leaves the job to others."""
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
         """Set whether this process can do a job."""

@@ -29,13 +29,13 @@ HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """Without any message or heartbeat for this long, the consumer has lost its leader or the request."""
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a consumer on its servers."""
+"""The time limit of NATS to place a consumer on its servers."""
 _ENDED: Final = frozenset({"404", "408", "409"})
 """The end of a request. Other requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
-"""More than the subjects and the fixed parts of a message and its acknowledgment."""
+"""An upper bound of the size of the subjects and of the fixed parts of a message and its acknowledgment."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
@@ -118,7 +118,7 @@ class Pull:
         return pull
 
     async def next(self, within_ms: int) -> list[StreamMessage]:
-        """Return the next messages in order; none if there are none within a time. Raises StreamUnavailable."""
+        """Return the next messages in order. Empty if none arrives within a time. Raises StreamUnavailable."""
         self._changed.clear()
         if self._broken is None and not self._waiting:
             if not self._expected:

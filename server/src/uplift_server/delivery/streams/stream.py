@@ -30,16 +30,16 @@ from uplift_server.observe.snapshot import StreamReading
 CHECK_EVERY_MS: Final = 1_000
 STORED_CHECK_MS: Final = 50
 FAILED_CHECKS_MAX: Final = 2
-"""Failed checks in a row after which the process connects to another server: this one may have lost the others."""
+"""Failed checks in a row after which the process connects to another server: this one may have lost its connections."""
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
 """A leader without contact to most replicas for this long has lost them, and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
-"""The stream is down if no check has succeeded for this long. A new leader takes less time."""
+"""The stream is down if no check has succeeded for this long. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a stream on its servers."""
+"""The time limit of NATS to place a stream on its servers."""
 _NS: Final = 1_000_000_000
 _log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
 
 
 class StreamUnfit(Exception):
-    """An existing stream, or a NATS server, does not fit."""
+    """The configuration of a stream or NATS server does not allow the server to use it."""
 
     def __init__(self, cause: str, how_to_fix: str) -> None:
         super().__init__(f"{cause}; {how_to_fix}")
@@ -116,7 +116,7 @@ class EventStream:
         self._clock = clock
         self._listeners: list[LinkListener] = []
         self.link: Link | None = None
-        """The connection; None while there is none, or while the streams are not checked."""
+        """The connection. None without a connection, and until its streams are checked."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
         """Set after the first attempt to connect."""

@@ -19,7 +19,7 @@ WHERE EXISTS (
     WHERE d.endpoint_seq = wanted.endpoint_seq AND d.order_group = wanted.order_group AND {ordered("d")} OFFSET 0)
 """  # noqa: S608
 _OF_GROUP: Final = f"o.endpoint_seq = d.endpoint_seq AND o.order_group = d.order_group AND {ordered('o')}"
-# By the rule of the trigger (`store.schema_ordering`).
+# The same rule as in the trigger (`store.schema_ordering`).
 _UNBLOCK_FIRST: Final = f"""\
 UPDATE deliveries d SET due_at = $3  -- now
 WHERE d.endpoint_seq = $1
@@ -43,5 +43,5 @@ async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]
 
 
 async def unblock_first(raw: Raw, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make those of an endpoint's blocked deliveries due that do not have to wait for others of their group."""
+    """Make blocked deliveries of an endpoint due if they do not wait for others of their group."""
     await raw.execute(_UNBLOCK_FIRST, endpoint_seq, event_seqs, now)

@@ -221,7 +221,7 @@ $29-$39 are the fields of `HealthRow`. $40 is the process that writes.
 """
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
-# - A delivery whose attempt a replay counts leaves the replay.
+# - If a replay counts the attempt, the delivery leaves the replay.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
 #   repeated settlement finds a different number of attempts.
 # An array whose values are all NULL may be empty, because `unnest` fills the rows.

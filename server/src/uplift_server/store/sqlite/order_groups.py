@@ -19,7 +19,7 @@ WHERE EXISTS (
 _OF_GROUP: Final = (
     f"d.endpoint_seq = deliveries.endpoint_seq AND d.order_group = deliveries.order_group AND {ordered('d')}"
 )
-# By the rule of the trigger (`store.schema_ordering`).
+# The same rule as in the trigger (`store.schema_ordering`).
 _UNBLOCK_FIRST: Final = f"""\
 UPDATE deliveries SET due_at = :now
 WHERE endpoint_seq = :endpoint_seq
@@ -38,6 +38,6 @@ def open_groups(connection: sqlite3.Connection, groups: Iterable[OrderGroup]) ->
 
 
 def unblock_first(connection: sqlite3.Connection, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make those of an endpoint's blocked deliveries due that do not have to wait for others of their group."""
+    """Make blocked deliveries of an endpoint due if they do not wait for others of their group."""
     parameters = {"endpoint_seq": endpoint_seq, "event_seqs": json.dumps(event_seqs), "now": now}
     connection.execute(_UNBLOCK_FIRST, parameters)
