@@ -24,11 +24,11 @@ _REPLAY_COLUMNS: Final = [
     Column("reason", "SKIPPED", dropped=1),
 ]
 _WAITS: Final = {
-    "schedule": "its scheduled time",
+    "schedule": "the scheduled time of the next attempt",
     "probe": "the next probe of its endpoint, whose circuit breaker is open",
     "order": "an earlier delivery, to keep the order",
     "turn": "earlier deliveries in the queue",
-    "worker": "its worker; whether an attempt is in flight is unknown",
+    "worker": "its worker: an attempt is in flight or queued",
     None: "nothing: an attempt is in flight",
 }
 
