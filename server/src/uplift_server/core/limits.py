@@ -21,8 +21,8 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # Request line and headers. They arrive in reads of up to 256 KiB; this limits the bytes kept between two reads.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
-# Bodies that are not complete yet. All operators, all accounts, and all visitors who are not signed in each have the
-# first limit. The second limit applies to each account.
+# Bodies that are not complete yet. The first limit applies separately to all operators, all service keys, all accounts,
+# and all visitors who are not signed in. The second limit applies to each account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # After an early response, the server reads and discards the rest of the body, so that the client gets the response.

@@ -197,7 +197,7 @@ def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """Parse lines of `Name: value`. A masked value stands for the stored value."""
+    """Parse lines of `Name: value`. A masked value keeps the stored value."""
     headers: dict[str, str] = {}
     problems: list[Problem] = []
     for number, line in enumerate(lines[: CUSTOM_HEADERS_MAX + 1], start=1):

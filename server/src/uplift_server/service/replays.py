@@ -57,7 +57,7 @@ class Preview:
 
     count: int
     missing: int
-    """How many of them do not exist yet."""
+    """The number of these deliveries that do not exist yet."""
     oldest_at: int | None
     newest_at: int | None
     complete: bool

@@ -1,4 +1,4 @@
-"""Search for objects by what people know: an ID or its first characters, a URL, an object ID, a key or a name."""
+"""Search for objects by an ID or its first characters, a URL, an object ID, a key or a name."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -33,7 +33,7 @@ class HitKind(StrEnum):
     REPLAY = "replay"
     ACCOUNT = "account"
     OBJECT = "object"
-    """An object ID: the hit stands for all its events."""
+    """An object ID. The hit represents all events about the object."""
 
 
 class Hit(NamedTuple):

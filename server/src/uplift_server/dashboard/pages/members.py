@@ -29,7 +29,7 @@ ROLE_WORDS: Final = {
     ),
     Role.OWNER: "Also adds, changes and removes owners.",
 }
-"""The permissions of each role. Each role includes those of the previous one."""
+"""The permissions of each role. Each role includes the permissions of the previous one."""
 _PAGE: Final = "settings/members.html"
 _PATH: Final = "settings"
 

@@ -1,4 +1,4 @@
-"""Single sign-on: the way to the identity provider and back."""
+"""Single sign-on: redirect to the identity provider, and sign in after its response."""
 
 from typing import Final
 
