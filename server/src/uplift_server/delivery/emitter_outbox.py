@@ -98,6 +98,8 @@ class OutboxReader:
                     raise
                 await self._back_off(error)
                 continue
+            if not (once or self._has_worked):
+                _log.info("outbox connected", database=self._outbox.database, table="uplift_outbox")
             self._note(turn)
             if once and turn.is_own and not turn.has_more:
                 return

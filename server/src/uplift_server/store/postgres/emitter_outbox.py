@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import structlog
-
 from uplift_server.config.parsers import without_password
 from uplift_server.core.events.emitter_outbox import OutboxRow
 from uplift_server.core.limits import (
@@ -21,7 +19,6 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.connection import DRIVER_ERRORS, Opener, Pair, Raw, driver_error, store_error
 
 CHANNEL: Final = "uplift_outbox"
-_log = structlog.get_logger()
 _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 _KEY_LOCKS: Final = 1970302568
 """The class of the advisory locks that the trigger takes for ordering keys."""
@@ -229,7 +226,8 @@ class EmitterOutbox:
 
     def __init__(self, url: str) -> None:
         self._opener = Opener(url, settings=_SETTINGS)
-        self._database = without_password(url)
+        self.database: Final = without_password(url)
+        """The URL of the database, with a masked password."""
         self._pair: Pair | None = None
         self._receive: Callable[[], None] = lambda: None
 
@@ -264,7 +262,6 @@ class EmitterOutbox:
                 self._pair = pair
                 if not self._opener.is_pooled:
                     await pair.raw.add_listener(CHANNEL, self._notified)
-                _log.info("outbox connected", database=self._database, table="uplift_outbox")
             yield self._pair
         except DRIVER_ERRORS as error:
             await self.close()
