@@ -66,5 +66,5 @@ def test_an_unreadable_file_is_unavailable_and_not_lost(database: Path, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "stat", deny)
-    with pytest.raises(Unavailable, match="cannot be examined"):
+    with pytest.raises(Unavailable, match="cannot examine"):
         watch.check()
