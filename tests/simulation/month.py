@@ -254,10 +254,11 @@ class Month:
         if self.deployment.is_down:
             return
         for _ in range(CHECK_TRIES):
-            requests = self.model.requests
+            # A response that arrives during the wait may not be in the statistics yet.
+            requests, was_quiet = self.model.requests, not self.network.in_flight
             self.deployment.touch(STATISTICS_EVERY_MS + 5 * SECOND)
             await self.run_until(self.time.now + STATISTICS_EVERY_MS + 5 * SECOND)
-            if self.model.requests == requests and not self.network.in_flight:
+            if was_quiet and self.model.requests == requests and not self.network.in_flight:
                 break
         else:
             return
