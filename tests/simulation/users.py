@@ -190,7 +190,8 @@ class Users(Owners):
 
     def _mark_replayed(self, endpoint: Endpoint) -> None:
         endpoint.replays += 1
-        for event in self.events:
+        # Also events whose response was lost, because they may be stored.
+        for event in self.model.events.values():
             if event.account == endpoint.account:
                 delivery = self.model.delivery(event, endpoint)
                 delivery.manual_at, delivery.cancelled_at = self._now, None

@@ -110,7 +110,8 @@ def _judge(tested: dict[str, Any]) -> None:
     # A session without a local server reports ONLY_PRINTED.
     if status is None and answer.get("error") != ONLY_PRINTED:
         raise CliError(
-            str(answer.get("error") or "your server did not respond"), "start your server, or correct its error"
+            str(answer.get("error") or "your server did not respond"),
+            "start your server, or check its output for errors",
         )
     if status is not None and not 200 <= status <= 299:
         if status in SECRET_DOUBTED:

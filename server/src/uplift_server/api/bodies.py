@@ -400,8 +400,8 @@ class EventsQuery(Paging):
     include: list[Literal["body"]] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="`body`: add the envelope of each event. A page has up to"
-        f" {PAGE_BODY_BYTES_MAX // 2**20} MiB of envelopes, but at least one.",
+        description="`body`: add the envelope of each event. A page has at most"
+        f" {PAGE_BODY_BYTES_MAX // 2**20} MiB of envelopes, so it can have fewer events than `limit`.",
     )
 
 

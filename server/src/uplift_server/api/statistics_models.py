@@ -104,7 +104,9 @@ class GroupView(BaseModel):
     held: int = Field(description="Number of held deliveries.")
     cancelled: int = Field(description="Number of cancelled deliveries.")
     attempts: int | None = Field(description="Number of attempts. Null with `by=type`.")
-    first_try_rate: float | None = Field(description="Share of successful first attempts. Null with `by=type`.")
+    first_try_rate: float | None = Field(
+        description="Share of successful first attempts, 0 to 1. Null if there were no attempts, or with `by=type`."
+    )
 
 
 class StatsView(BaseModel):

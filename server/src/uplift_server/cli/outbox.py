@@ -73,8 +73,9 @@ def outbox(
 
     Insert a row in the same database transaction as your change. The command sends each row to the running server, with
     the ID of the row as the ID of the event, and deletes the row when the server has accepted the event. Rows with the
-    same account and ordering key are sent in the order of their commits. If the server rejects a row, the row stays,
-    with the columns rejected_at and problem. Later rows with the same key wait until you correct or delete it.
+    same account and ordering key are sent in the order of their commits. If the server rejects a row, the command
+    keeps it and sets its columns rejected_at and problem. Later rows with the same account and ordering key wait until
+    you delete the row, or correct it and set both columns to NULL.
 
     The command runs until SIGTERM or Ctrl-C. You can run several processes: one of them sends, and another one takes
     over if it stops. Even if a process, the server or a database stops, no row is lost and no row becomes two events.

@@ -116,7 +116,7 @@ class Choice(ValueType):
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
         """Check that the name exists."""
         if sent not in self.names:
-            yield Problem(field, "value_unknown", f"The value is not allowed. Use {self.bounds}.")
+            yield Problem(field, "value_unknown", f"The value is not allowed. Use one of {self.bounds}.")
 
     def parse(self, text: str) -> str:
         """Return the name."""

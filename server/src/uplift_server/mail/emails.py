@@ -341,7 +341,7 @@ def _password_reset(values: EmailValues) -> Email:
 def _second_factor_changed(values: EmailValues) -> Email:
     title, consequence, steps = _SECOND_FACTOR.get(values.text("change"), _OTHER_CHANGE)
     return Email(
-        subject=f"{title} on Uplift Webhooks",
+        subject=f"{title} for Uplift Webhooks",
         title=title,
         opening=(consequence,),
         details=_rows(("Server", values.server), ("Time", values.time("at"))),

@@ -228,7 +228,7 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
             "database_slow",
             Severity.ATTENTION,
             f"The database is slow: commits take up to {span(state.commit_p99_ms)}",
-            f"99% of {number(state.commits)} commits of this process in the last minutes took at most this long.",
+            f"99% of the last {number(state.commits)} commits of this process took at most this long.",
             "Check the load and the latency of the disk or of the database server.",
         )
 
@@ -332,8 +332,8 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
             "egress_failing",
             Severity.CRITICAL,
             "Attempts fail because of this server",
-            f"Of the {number(state.attempts)} attempts of this process in the last minutes,"
-            f" {number(state.own_failures)} failed for this reason.",
+            f"In the last 2 minutes, {number(state.own_failures)} of {number(state.attempts)} attempts of this process"
+            " failed because of this server.",
             "Check the egress IP, the egress proxy and the limit of open files. The log names the cause.",
         )
 

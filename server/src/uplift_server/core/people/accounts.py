@@ -33,5 +33,7 @@ def check_email(text: str, field: str = "email") -> Problem | None:
     """Return the problem with an email address, if any."""
     match = _EMAIL.fullmatch(text)
     if match is None or len(text) > EMAIL_CHARACTERS_MAX or len(match[1]) > _EMAIL_LOCAL_CHARACTERS_MAX:
-        return Problem(field, "email_invalid", "The email address is not valid. Use the form coach@example.com.")
+        return Problem(
+            field, "email_invalid", "The email address is not valid. Use an address such as coach@example.com."
+        )
     return None

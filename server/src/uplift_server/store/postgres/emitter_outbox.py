@@ -275,8 +275,9 @@ def _source_error(error: BaseException) -> Unavailable:
     """Return the error of the emitter's database, with how to fix it."""
     state = getattr(driver_error(error), "sqlstate", None)
     if state in _NO_TABLE:
-        remedy = "create it: uplift-server outbox --print-sql | psql DATABASE"
-        return Misaddressed(f"the database of --source-url has no current table uplift_outbox: {error}; {remedy}")
+        remedy = "create or update it: uplift-server outbox --print-sql | psql DATABASE"
+        cause = f"the table uplift_outbox in the database of --source-url is missing or outdated: {error}"
+        return Misaddressed(f"{cause}; {remedy}")
     if state == _NO_PRIVILEGE:
         remedy = "grant the privileges at the end of `uplift-server outbox --print-sql`"
         return Misaddressed(f"the user of --source-url cannot read the outbox: {error}; {remedy}")
