@@ -20,6 +20,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 CLIENT_ID = "uplift webhooks"
 CLIENT_SECRET = "s3cret: of/the+client %41 with 32 bytes or more"
 GROUP = "webhook operators"
+READ_ONLY_GROUP = "webhook support"
 ALGORITHMS = ["RS256", "ES256", "EdDSA", "HS256", "none", "RS512"]
 
 Key = RSAKey | ECKey | OKPKey | OctKey

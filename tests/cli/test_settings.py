@@ -213,6 +213,7 @@ def test_valid_values(environ: dict[str, str], attribute: str, value: object) ->
         ("UPLIFT_OIDC_ISSUER", "https://login.example.com/?tenant=1"),
         ("UPLIFT_OIDC_CLIENT_ID", " uplift"),
         ("UPLIFT_OIDC_OPERATOR_GROUP", "operators "),
+        ("UPLIFT_OIDC_READ_ONLY_GROUP", " support"),
         ("UPLIFT_TRUSTED_PROXIES", "proxy.example.com"),
         ("UPLIFT_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("UPLIFT_LOG_FORMAT", "xml"),
@@ -245,12 +246,16 @@ def test_contradictory_values_are_rejected() -> None:
     assert set(problems({"UPLIFT_NATS_CREDENTIALS_FILE": __file__})) == {"UPLIFT_NATS_CREDENTIALS_FILE"}
     assert set(problems({"UPLIFT_WARN_AFTER": "5d"})) == {"UPLIFT_DISABLE_AFTER"}
     assert set(problems({"UPLIFT_DISABLE_AFTER": "3d"})) == {"UPLIFT_DISABLE_AFTER"}
-    names = ["UPLIFT_OIDC_CLIENT_ID", "UPLIFT_OIDC_CLIENT_SECRET", "UPLIFT_OIDC_OPERATOR_GROUP"]
+    groups = ["UPLIFT_OIDC_OPERATOR_GROUP", "UPLIFT_OIDC_READ_ONLY_GROUP"]
+    names = ["UPLIFT_OIDC_CLIENT_ID", "UPLIFT_OIDC_CLIENT_SECRET", *groups]
     assert set(problems(dict.fromkeys(names, "x"))) == set(names)
     assert set(problems({"UPLIFT_OIDC_ISSUER": "https://login.example.com"})) == set(names[:2])
     issuer = "https://login.example.com/"
     config = load({"UPLIFT_OIDC_ISSUER": issuer, **dict.fromkeys(names[:2], "a secret")})
     assert (config.oidc_issuer, "oidc_client_secret" in repr(config)) == (issuer, False)
+    client = {"UPLIFT_OIDC_ISSUER": issuer, **dict.fromkeys(names[:2], "x")}
+    assert set(problems({**client, **dict.fromkeys(groups, "support")})) == {"UPLIFT_OIDC_READ_ONLY_GROUP"}
+    assert load({**client, groups[0]: "", groups[1]: "support"}).oidc_read_only_group == "support"
     assert load({"UPLIFT_WARN_AFTER": "1s", "UPLIFT_DISABLE_AFTER": "2s"}).disable_after_ms == 2_000
     assert load({"UPLIFT_LEASE": "20s", "UPLIFT_CONNECT_TIMEOUT": "15s"}).lease_ms == 20_000
 

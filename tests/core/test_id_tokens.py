@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from uplift_server.core.security.oidc import TRANSACTION_MS, OidcClient
 
 NOW = 1_764_000_000_000
 SECONDS = NOW // 1000
-CLIENT = OidcClient("https://login.example.com", "uplift", "secret", "https://hooks.example.com/callback", "operators")
+CLIENT = OidcClient(
+    "https://login.example.com", "uplift", "secret", "https://hooks.example.com/callback", "operators", None
+)
 CLAIMS: dict[str, Any] = {
     "iss": CLIENT.issuer,
     "sub": "248289761001",
@@ -208,10 +211,31 @@ def test_operators_are_in_the_group(groups: Any, is_operator: bool) -> None:
 
 
 def test_without_a_group_no_person_is_an_operator() -> None:
-    client = OidcClient(CLIENT.issuer, "uplift", "secret", "", None)
+    client = replace(CLIENT, operator_group=None)
     assert not id_tokens.identity_of(CLAIMS | {"groups": [None, ""]}, client).is_operator
     assert not id_tokens.identity_of(CLAIMS, client).is_operator
     assert not id_tokens.needs_userinfo({"email": "a@b.example"}, client)
+
+
+@pytest.mark.parametrize("operator_group", ["operators", None])
+@pytest.mark.parametrize(
+    ("groups", "is_operator"),
+    [(["staff", "support"], True), ("support", True), (["support2"], False), ([None, ""], False), (None, False)],
+)
+def test_members_of_the_read_only_group_are_read_only_operators(
+    operator_group: str | None, groups: Any, is_operator: bool
+) -> None:
+    client = replace(CLIENT, operator_group=operator_group, read_only_group="support")
+    found = id_tokens.identity_of(CLAIMS | {"groups": groups}, client)
+    assert (found.is_operator, found.is_read_only) == (is_operator, is_operator)
+    assert id_tokens.needs_userinfo({"email": "a@b.example"}, client)
+
+
+def test_a_member_of_both_groups_is_an_operator_with_all_permissions() -> None:
+    client = replace(CLIENT, read_only_group="support")
+    for groups in (["support", "operators"], ["operators", "support"]):
+        found = id_tokens.identity_of(CLAIMS | {"groups": groups}, client)
+        assert (found.is_operator, found.is_read_only) == (True, False)
 
 
 def test_the_time_of_authentication_is_optional() -> None:

@@ -14,7 +14,7 @@ from uplift_server.core.security import oidc
 from uplift_server.core.security.oidc import OidcClient, ProviderMetadata, Tokens
 
 ISSUER = "https://login.example.com/realms/staff"
-CLIENT = OidcClient(ISSUER, "uplift", "s3cret:&", "https://hooks.example.com/sign-in/oidc/callback", "operators")
+CLIENT = OidcClient(ISSUER, "uplift", "s3cret:&", "https://hooks.example.com/sign-in/oidc/callback", "operators", None)
 VALUES = {
     "issuer": ISSUER,
     "authorization_endpoint": f"{ISSUER}/auth?tenant=1",
@@ -168,11 +168,11 @@ def test_only_known_error_codes_are_logged() -> None:
 
 def test_the_grant_of_operators_depends_on_their_settings() -> None:
     grants = {
-        OidcClient(issuer, client, secret, "", group).operator_grant
+        OidcClient(issuer, client, secret, "", group, readers).operator_grant
         for issuer in ("a", "b")
         for client in ("c", "d")
-        for group in (None, "g", "h")
+        for group, readers in ((None, None), ("g", None), ("h", None), (None, "g"), ("g", "h"), ("h", "g"))
         for secret in ("1", "2")
     }
-    assert len(grants) == 2 * 2 * 3
+    assert len(grants) == 2 * 2 * 6
     assert "s3cret" not in repr(CLIENT)

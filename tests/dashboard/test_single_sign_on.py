@@ -206,6 +206,7 @@ def certified(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 "UPLIFT_OIDC_CLIENT_ID": "uplift",
                 "UPLIFT_OIDC_CLIENT_SECRET": "a-secret-of-the-tests",
                 "UPLIFT_OIDC_OPERATOR_GROUP": "operators",
+                "UPLIFT_OIDC_READ_ONLY_GROUP": "support",
             }
             yield server.start()
         finally:
@@ -266,6 +267,27 @@ def test_an_operator_signs_in_and_confirms_with_a_certified_provider(certified: 
     visitor.get_by_role("link", name="Sign in again").click()
     enter_credentials(visitor, "olga")
     expect(visitor).to_have_url(f"{certified.url}/operator/system")
+
+
+def test_a_read_only_operator_signs_in_with_a_certified_provider(certified: Server, visitor: Page) -> None:
+    account, api = certified.account()
+    endpoint = api.endpoint("https://example.com/hook")
+    enter(visitor, "rae", "/operator/audit-log")
+    consent(visitor)
+    expect(visitor).to_have_url(f"{certified.url}/operator/audit-log")
+    expect(visitor.locator(".who")).to_have_text("Rae Stone <rae@example.com> (read-only)")
+    [entry] = certified.api().ok("GET", "/v1/audit-log?action=operator.signed_in&limit=1")["data"]
+    assert (entry["actor"]["name"], entry["details"]) == (
+        "Rae Stone <rae@example.com>", {"by": "single sign-on", "read_only": True},
+    )  # fmt: skip
+
+    [cookie] = [each for each in visitor.context.cookies() if each.get("name") == SESSION]
+    guest = Guest(certified.url, {SESSION: cookie["value"]})
+    page = f"/accounts/{account}/endpoints/{endpoint['id']}"
+    assert guest.get(page).status == 200
+    rejected = guest.post(f"{page}/pause", page=page)
+    assert (rejected.status, "You are signed in read-only." in rejected.text) == (403, True)
+    assert api.ok("GET", f"/v1/endpoints/{endpoint['id']}")["state"] == endpoint["state"]
 
 
 def test_the_pages_of_single_sign_on_are_accessible(certified: Server, visitor: Page) -> None:

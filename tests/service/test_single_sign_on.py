@@ -10,13 +10,23 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OctKey
 from structlog.testing import capture_logs
-from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, GROUP, Provider, ann, identity_provider, new_key
+from tests.oidc_provider import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    GROUP,
+    READ_ONLY_GROUP,
+    Provider,
+    ann,
+    identity_provider,
+    new_key,
+)
 
 from uplift_server.config.sources import load
 from uplift_server.core.people.audit import ActorKind
 from uplift_server.core.people.people import SINGLE_SIGN_ON_SESSION_TTL_MS
 from uplift_server.core.security.oidc import KEYS_REFRESH_MS_MIN, METADATA_TTL_MS, TRANSACTION_MS
 from uplift_server.core.security.rights import Role
+from uplift_server.core.security.scopes import Scope
 from uplift_server.delivery.sending.http.resolver import Resolver
 from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.service import identity_provider as provider_module
@@ -60,6 +70,7 @@ class SignIns:
             "UPLIFT_OIDC_CLIENT_ID": CLIENT_ID,
             "UPLIFT_OIDC_CLIENT_SECRET": CLIENT_SECRET,
             "UPLIFT_OIDC_OPERATOR_GROUP": GROUP,
+            "UPLIFT_OIDC_READ_ONLY_GROUP": READ_ONLY_GROUP,
             **settings,
         }
         config = load({name: value for name, value in environ.items() if value}, terminal=False)
@@ -291,6 +302,44 @@ async def test_a_person_of_the_group_is_an_operator(sso: SignIns, world: World) 
     assert await sso.visitor(cookie) is None
 
 
+async def test_a_person_of_the_read_only_group_is_a_read_only_operator(sso: SignIns, world: World) -> None:
+    account = await world.account()
+    await world.member(account, ANN, Role.OWNER)
+    cookie = await sso.complete(ann(groups=["staff", READ_ONLY_GROUP]))
+    visitor = await sso.visitor(cookie)
+    assert visitor is not None
+    assert (visitor.person, visitor.is_read_only, visitor.name) == (None, True, f"Ann Rivers <{ANN}> (read-only)")
+    visitor.operator(ADDRESS).require_operator(reads=True)
+    caller = visitor.caller(account, ADDRESS)
+    caller.require(Scope.ENDPOINTS_READ)
+    with pytest.raises(Forbidden, match="read-only"):
+        caller.require(Scope.ENDPOINTS_WRITE)
+    with pytest.raises(Forbidden, match="read-only"):
+        await world.services.accounts.delete(caller, account)
+    last = (await world.audited())[-1]
+    assert (last.action, last.actor.kind, last.actor.name) == (
+        "operator.signed_in", ActorKind.OPERATOR, f"Ann Rivers <{ANN}>",
+    )  # fmt: skip
+    assert (last.actor.id, last.details) == ("oidc:248289761001", {"by": "single sign-on", "read_only": True})
+
+    world.clock.now += SINGLE_SIGN_ON_SESSION_TTL_MS
+    assert await sso.visitor(cookie) is None
+
+
+async def test_a_person_of_both_groups_can_change_everything(sso: SignIns) -> None:
+    visitor = await sso.sign_in(ann(groups=[READ_ONLY_GROUP, GROUP]))
+    visitor.operator(ADDRESS).require_operator()
+    assert (visitor.is_read_only, visitor.name) == (False, f"Ann Rivers <{ANN}>")
+
+
+async def test_the_read_only_group_needs_no_operator_group(sso: SignIns) -> None:
+    await sso.start(UPLIFT_OIDC_OPERATOR_GROUP="")
+    assert sso.service.has_operators
+    assert (await sso.sign_in(ann(groups=[READ_ONLY_GROUP]))).is_read_only
+    with pytest.raises(Forbidden):
+        await sso.complete(ann(groups=[GROUP, ""]))
+
+
 async def test_a_single_group_as_text_and_the_group_in_userinfo_count(sso: SignIns) -> None:
     assert (await sso.sign_in(ann(groups=GROUP))).person is None
     sso.provider.userinfo = {"sub": "248289761001", "groups": [GROUP]}
@@ -316,12 +365,34 @@ async def test_other_settings_end_the_sessions_of_operators(sso: SignIns, world:
         await sso.complete(ann(groups=[GROUP, ""]))
 
 
+async def test_other_settings_end_the_sessions_of_read_only_operators(sso: SignIns) -> None:
+    cookie = await sso.complete(ann(groups=[READ_ONLY_GROUP]))
+    await sso.start()
+    assert await sso.visitor(cookie) is not None
+    for settings in (
+        {"UPLIFT_OIDC_READ_ONLY_GROUP": "other"},
+        {"UPLIFT_OIDC_READ_ONLY_GROUP": ""},
+        {"UPLIFT_OIDC_OPERATOR_GROUP": READ_ONLY_GROUP, "UPLIFT_OIDC_READ_ONLY_GROUP": GROUP},
+    ):
+        await sso.start(**settings)
+        assert await sso.visitor(cookie) is None
+
+
 async def test_an_operator_signs_out_of_all_own_sessions(sso: SignIns) -> None:
     cookies = [await sso.complete(ann(groups=[GROUP], sub=sub)) for sub in ("a", "a", "b")]
     visitor = await sso.visitor(cookies[0])
     assert visitor is not None
     await sso.services.sessions.sign_out_everywhere(visitor)
     assert [await sso.visitor(cookie) is None for cookie in cookies] == [True, True, False]
+
+
+@pytest.mark.parametrize("group", [GROUP, READ_ONLY_GROUP])
+async def test_an_operator_signs_out_of_sessions_with_another_group(sso: SignIns, group: str) -> None:
+    cookies = [
+        await sso.complete(ann(groups=[each], sub=sub)) for sub in ("a", "b") for each in (READ_ONLY_GROUP, GROUP)
+    ]
+    await sso.services.sessions.sign_out_everywhere(await sso.sign_in(ann(groups=[group], sub="a")))
+    assert [await sso.visitor(cookie) is None for cookie in cookies] == [True, True, False, False]
 
 
 async def test_claims_of_userinfo_complete_the_token(sso: SignIns, world: World) -> None:

@@ -12,6 +12,7 @@ const people = {
   ann: { email: 'ann@example.com', email_verified: true, name: 'Ann Rivers', groups: ['staff'] },
   eve: { email: 'ann@example.com', email_verified: false, name: 'Eve', groups: [] },
   olga: { email: 'olga@example.com', email_verified: true, name: 'Olga Park', groups: ['staff', 'operators'] },
+  rae: { email: 'rae@example.com', email_verified: true, name: 'Rae Stone', groups: ['staff', 'support'] },
 };
 
 const listener = http.createServer();

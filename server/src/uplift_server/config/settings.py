@@ -149,8 +149,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_OIDC_CLIENT_SECRET", "oidc_client_secret", "text", parsers.text, None,
             "the client secret of this server at the identity provider", secret=True),
     Setting("UPLIFT_OIDC_OPERATOR_GROUP", "oidc_operator_group", "text", parsers.text, None,
-            "the group at the identity provider whose members are operators; without one, single sign-on is for members"
-            " only"),
+            "the group at the identity provider whose members are operators"),
+    Setting("UPLIFT_OIDC_READ_ONLY_GROUP", "oidc_read_only_group", "text", parsers.text, None,
+            "the group at the identity provider whose members are read-only operators, if they are not in the operator"
+            " group; without both groups, single sign-on is for members only"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies whose `X-Forwarded-For` the server trusts for client addresses"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
@@ -218,6 +220,7 @@ class Config:
     oidc_client_id: str | None
     oidc_client_secret: str | None = field(repr=False)
     oidc_operator_group: str | None
+    oidc_read_only_group: str | None
     trusted_proxies: tuple[str, ...] | None
     metrics_token: str | None = field(repr=False)
     otlp_endpoint: str | None = field(repr=False)

@@ -171,9 +171,9 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Return the problems if only some of the settings for single sign-on have a value."""
+    """Return the problems with combinations of the settings for single sign-on."""
     if values["oidc_issuer"] is None:
-        for name in ("client_id", "client_secret", "operator_group"):
+        for name in ("client_id", "client_secret", "operator_group", "read_only_group"):
             if values[f"oidc_{name}"] is not None:
                 reason = "is set, but UPLIFT_OIDC_ISSUER is not"
                 yield ConfigProblem(f"UPLIFT_OIDC_{name.upper()}", reason, "set the issuer, or remove this setting")
@@ -184,6 +184,11 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
                 f"UPLIFT_OIDC_{name.upper()}", "is missing, but UPLIFT_OIDC_ISSUER is set",
                 "copy it from the identity provider, or remove UPLIFT_OIDC_ISSUER to turn single sign-on off",
             )  # fmt: skip
+    if values["oidc_read_only_group"] is not None and values["oidc_read_only_group"] == values["oidc_operator_group"]:
+        yield ConfigProblem(
+            "UPLIFT_OIDC_READ_ONLY_GROUP", "is the same group as UPLIFT_OIDC_OPERATOR_GROUP",
+            "use another group, or remove one of the settings",
+        )  # fmt: skip
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:

@@ -189,8 +189,14 @@ def identity_provider(
         return None
     assert config.oidc_client_id is not None, "the configuration is complete"
     assert config.oidc_client_secret is not None, "the configuration is complete"
-    redirect_uri, group = public_url.rstrip("/") + oidc.CALLBACK_PATH, config.oidc_operator_group
-    client = OidcClient(config.oidc_issuer, config.oidc_client_id, config.oidc_client_secret, redirect_uri, group)
+    client = OidcClient(
+        config.oidc_issuer,
+        config.oidc_client_id,
+        config.oidc_client_secret,
+        public_url.rstrip("/") + oidc.CALLBACK_PATH,
+        config.oidc_operator_group,
+        config.oidc_read_only_group,
+    )
     settings = SenderSettings(
         attempt_timeout_ms=TIMEOUT_MS,
         connect_timeout_ms=TIMEOUT_MS,

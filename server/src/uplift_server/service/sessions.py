@@ -238,26 +238,22 @@ class Sessions(Credentials):
         if session.subject is not None:
             if session.key_digest != self._operator_grant:
                 return None
-            return Principal(
-                PrincipalKind.OPERATOR_SESSION,
-                digest_of(session.subject.encode())[:_ID_BYTES],
-                None,
-                frozenset(),
-                session.operator_name or session.subject,
-                confirmed_at=session.confirmed_at,
-                subject=session.subject,
-            )
-        key = self._context.cache.keys.get(session.key_digest or b"")
-        if key is None:
-            return None
+            operator_id = digest_of(session.subject.encode())[:_ID_BYTES]
+            name = session.operator_name or session.subject
+        else:
+            key = self._context.cache.keys.get(session.key_digest or b"")
+            if key is None:
+                return None
+            operator_id, name = key.id, key.name
         return Principal(
             PrincipalKind.OPERATOR_SESSION,
-            key.id,
+            operator_id,
             None,
             READ_ONLY_SCOPES if session.is_read_only else frozenset(),
-            key.name,
+            name,
             confirmed_at=session.confirmed_at,
             is_read_only=session.is_read_only,
+            subject=session.subject,
         )
 
     async def _touch(self, digest: bytes, now: int) -> None:

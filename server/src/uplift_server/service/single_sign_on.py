@@ -76,7 +76,7 @@ class SingleSignOn:
     @property
     def has_operators(self) -> bool:
         """Whether the members of a group at the provider are operators."""
-        return self._provider.client.operator_group is not None
+        return self._provider.client.has_operators
 
     async def begin(self, page: str, *, again: bool) -> tuple[str, SignInTransaction]:
         """Return the URL where the person signs in, and the transaction to keep in the browser. Raises Busy."""
@@ -193,12 +193,14 @@ class SingleSignOn:
 
     async def _begin_operator(self, identity: Identity, session: Session, id_token: bytes, address: str | None) -> None:
         name = operator_name(identity)
-        own = replace(session, key_digest=self._provider.client.operator_grant, operator_name=name)
+        grant = self._provider.client.operator_grant
+        own = replace(session, key_digest=grant, operator_name=name, is_read_only=identity.is_read_only)
+        details: dict[str, object] = {"by": BY, "read_only": True} if own.is_read_only else {"by": BY}
         actor = Actor(ActorKind.OPERATOR, name, f"oidc:{identity.subject}", address)
 
         def begin(connection: Transaction) -> None:
             sessions.create(connection, own, id_token=id_token)
-            entry = AuditEntry(None, own.created_at, actor, "operator.signed_in", actor.id or "", {"by": BY})
+            entry = AuditEntry(None, own.created_at, actor, "operator.signed_in", actor.id or "", details)
             audit.add(connection, entry)
 
         await self._context.database.write(begin)

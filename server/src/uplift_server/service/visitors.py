@@ -46,9 +46,9 @@ class Visitor:
         """The name that pages show."""
         if self.person is not None:
             return self.person.title
-        if self._operator is not None and self._operator.subject is not None:
-            return self._operator.name
-        return "operator (read-only)" if self.is_read_only else "operator"
+        operator = self._operator
+        name = "operator" if operator is None or operator.subject is None else operator.name
+        return f"{name} (read-only)" if self.is_read_only else name
 
     @property
     def is_read_only(self) -> bool:

@@ -88,14 +88,17 @@ def end_all_of_person(connection: Connection, person_seq: int, *, except_digest:
 
 def end_all_of_operator(connection: Connection, key_digest: bytes, subject: str) -> None:
     """End all sessions of an operator who signed in with single sign-on."""
-    own = sa.and_(sessions.c.key_digest == key_digest, sessions.c.subject == subject)
-    connection.execute(sa.delete(sessions).where(sessions.c.person_seq.is_(None), own))
+    connection.execute(sa.delete(sessions).where(_is_started_by(key_digest), sessions.c.subject == subject))
 
 
 def end_all_of_key(connection: Connection, key_digest: bytes) -> None:
     """End all operator sessions that an operator key started."""
+    connection.execute(sa.delete(sessions).where(_is_started_by(key_digest)))
+
+
+def _is_started_by(key_digest: bytes) -> sa.ColumnElement[bool]:
     own = sa.or_(sessions.c.key_digest == key_digest, sessions.c.reader_key_digest == key_digest)
-    connection.execute(sa.delete(sessions).where(sessions.c.person_seq.is_(None), own))
+    return sa.and_(sessions.c.person_seq.is_(None), own)
 
 
 def add_link(connection: Connection, link: Link) -> Link:

@@ -53,6 +53,8 @@ class Identity:
     """The email address in lower case; None if the provider has not verified it."""
     name: str
     is_operator: bool
+    """Whether the person is an operator, who has all permissions unless `is_read_only`."""
+    is_read_only: bool
     authenticated_at: int | None
     """When the person last entered their credentials at the provider (Unix ms), if it reports that."""
 
@@ -105,7 +107,7 @@ def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_
 
 def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
     """Whether the ID token lacks claims that the provider may have in its userinfo response."""
-    wanted = ["email", *(["groups"] if client.operator_group is not None else [])]
+    wanted = ["email", *(["groups"] if client.has_operators else [])]
     return any(name not in claims for name in wanted)
 
 
@@ -122,12 +124,17 @@ def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
     verified = email if is_verified and check_email(email) is None else None
     names = (claims.get("name"), claims.get("preferred_username"), verified, claims["sub"][:NAME_CHARACTERS_MAX])
     name = next(each.strip() for each in names if isinstance(each, str) and check_name(each) is None)
+    groups = _groups(claims.get("groups"))
+    can_write, can_read = (
+        group is not None and group in groups for group in (client.operator_group, client.read_only_group)
+    )
     return Identity(
         client.issuer,
         claims["sub"],
         verified,
         name,
-        client.operator_group is not None and client.operator_group in _groups(claims.get("groups")),
+        can_write or can_read,
+        can_read and not can_write,
         _ms(claims.get("auth_time")),
     )
 

@@ -58,11 +58,18 @@ class OidcClient:
     redirect_uri: str
     operator_group: str | None
     """The group whose members are operators."""
+    read_only_group: str | None
+    """The group whose members are read-only operators, if they are not in `operator_group`."""
+
+    @property
+    def has_operators(self) -> bool:
+        """Whether the members of a group are operators."""
+        return self.operator_group is not None or self.read_only_group is not None
 
     @property
     def operator_grant(self) -> bytes:
         """The digest of the settings that make a person an operator. A change ends the sessions of operators."""
-        named = "\0".join((self.issuer, self.client_id, self.operator_group or ""))
+        named = "\0".join((self.issuer, self.client_id, self.operator_group or "", self.read_only_group or ""))
         return hashlib.sha256(named.encode()).digest()
 
 
