@@ -11,9 +11,9 @@ from tests.nats import NatsCluster
 
 from uplift_server.core.events.stream_subjects import EVENTS_STREAM
 from uplift_server.delivery.clock import SystemClock
-from uplift_server.delivery.streams.link import Link, NatsServer, StreamUnavailable
+from uplift_server.delivery.streams.link import Link, NatsServer, StreamError, StreamUnavailable
 from uplift_server.delivery.streams.pull import Pull, StreamMessage
-from uplift_server.delivery.streams.stream import EventStream, StreamSettings
+from uplift_server.delivery.streams.stream import EVENTS_CONFIG, EventStream, StreamSettings, check_streams
 
 WITHIN_S = 20
 
@@ -27,11 +27,14 @@ def nats_server(tmp_path: Path) -> Iterator[NatsCluster]:
 
 @pytest.fixture
 async def link(nats_server: NatsCluster) -> AsyncIterator[Link]:
-    server = NatsServer.parse(nats_server.url)
-    link = await Link.connect(server, None)
-    await EventStream(StreamSettings([server], 1, None), SystemClock()).create_missing(link)
+    link = await Link.connect(NatsServer.parse(nats_server.url), None)
+    await create_streams(link)
     yield link
     await link.close()
+
+
+async def create_streams(link: Link) -> None:
+    await EventStream(StreamSettings([], 1, None), SystemClock()).create_missing(link)
 
 
 async def publish(link: Link, *names: str) -> None:
@@ -116,6 +119,50 @@ async def test_a_message_that_got_lost_on_its_way_is_not_removed(link: Link) -> 
     with pytest.raises(StreamUnavailable, match="is missing"):
         await take(pull, 1)
 
-    assert await left_in_stream(link, pull) == 2
+    with pytest.raises(StreamUnavailable):
+        await left_in_stream(link, pull)
     again = await Pull.begin(link, SystemClock())
-    assert [each.data for each in await take(again, 2)] == [b"b", b"c"]
+    assert [each.data for each in await take(again, 3)] == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("events", [10, 1100])
+async def test_messages_of_a_stream_that_was_created_again_stay(link: Link, events: int) -> None:
+    """With 1,100 events, no request is waiting, so NATS does not report the deletion."""
+    await publish(link, *map(str, range(events)))
+    pull = await Pull.begin(link, SystemClock())
+    taken = await take(pull, min(events, 500))
+    await asyncio.sleep(0.5)
+
+    await link.call(f"STREAM.DELETE.{EVENTS_STREAM}")
+    await create_streams(link)
+    await publish(link, "x", "y", "z")
+    for message in taken:
+        pull.note_stored(message)
+
+    with pytest.raises((StreamUnavailable, StreamError)):
+        await left_in_stream(link, pull)
+    again = await Pull.begin(link, SystemClock())
+    assert [each.data for each in await take(again, 3)] == [b"x", b"y", b"z"]
+
+
+async def test_a_stream_that_keeps_all_messages_is_not_used(link: Link) -> None:
+    await link.call(f"STREAM.DELETE.{EVENTS_STREAM}")
+    await link.call(f"STREAM.CREATE.{EVENTS_STREAM}", {**EVENTS_CONFIG, "num_replicas": 1, "deny_purge": True})
+
+    assert "deny_purge True" in str(await check_streams(link))
+    with pytest.raises(StreamError, match="not permitted"):
+        await Pull.begin(link, SystemClock())
+
+
+async def test_many_events_leave_the_stream_quickly(link: Link) -> None:
+    """NATS must not wait for the removal of stored messages before it sends more."""
+    for first in range(0, 6000, 500):
+        await asyncio.gather(*(link.store("uplift.events.a", b"", str(first + n)) for n in range(500)))
+    pull = await Pull.begin(link, SystemClock())
+    began = asyncio.get_running_loop().time()
+
+    for message in await take(pull, 6000):
+        pull.note_stored(message)
+
+    assert asyncio.get_running_loop().time() - began < WITHIN_S / 2
+    assert await left_in_stream(link, pull) == 0

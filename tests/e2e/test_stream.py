@@ -404,7 +404,13 @@ def test_wrong_settings_prevent_the_start(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("retention", "limits"), ("max_age", 3600 * 10**9), ("max_msgs_per_subject", 10), ("allow_rollup_hdrs", True)],
+    [
+        ("retention", "limits"),
+        ("max_age", 3600 * 10**9),
+        ("max_msgs_per_subject", 10),
+        ("allow_rollup_hdrs", True),
+        ("deny_purge", True),
+    ],
 )
 def test_a_stream_that_would_lose_events_prevents_the_start(
     fleet: Fleet, nats_server: NatsCluster, field: str, value: object

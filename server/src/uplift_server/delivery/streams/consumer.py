@@ -5,6 +5,7 @@ ID, so the database recognizes it.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class StreamConsumer:
             link = self._stream.link
             self._jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=self._stream.trouble() is None)
             if link is None or not self._has_job:
-                self._pull = None
+                await self._end_pull()
                 await self._clock.wait(stopping, IDLE_WAIT_MS)
                 continue
             try:
@@ -131,6 +132,14 @@ class StreamConsumer:
                 _log.exception("event stream consumer failed")
                 self._pull = None
                 await self._clock.wait(stopping, DEFECT_WAIT_MS)
+        await self._end_pull()
+
+    async def _end_pull(self) -> None:
+        """Leave no stored messages to the next process, if possible."""
+        pull, self._pull = self._pull, None
+        if pull is not None:
+            with contextlib.suppress(StreamUnavailable, StreamError):
+                await pull.remove_stored(at_once=True)
 
     def _note_interrupted(self, error: Exception) -> None:
         now = self._clock.now_ms()
@@ -159,6 +168,7 @@ class StreamConsumer:
             for each in events:
                 if each.is_done:
                     pull.note_stored(each.message)
+            await pull.remove_stored()
             done = {each.message.seq for each in events if each.is_done}
             todo = [each for each in todo if each.seq not in done]
             if len(done) == len(events):

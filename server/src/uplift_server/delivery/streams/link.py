@@ -145,6 +145,12 @@ class Link:
         """The maximum size of a message with its headers at this server."""
         return self._client.max_payload
 
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """The version of the server."""
+        version = self._client.connected_server_version
+        return version.major, version.minor, version.patch
+
     def new_inbox(self) -> str:
         """Return a unique subject for responses."""
         return self._client.new_inbox()

@@ -28,12 +28,15 @@ EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """Without any message or heartbeat for this long, the consumer has lost its leader or the request."""
+REMOVE_SECONDS: Final = 5.0
+"""How long NATS may take to remove messages: on a slow disk, longer than to respond to other requests."""
 CREATE_SECONDS: Final = 5.0
 """The time limit of NATS to place a consumer on its servers."""
 _ENDED: Final = frozenset({"404", "408", "409"})
 """The end of a request. Other requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
+_REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
 """An upper bound of the size of the subjects and of the fixed parts of a message and its acknowledgment."""
 _ACK: Final = "$JS.ACK."
@@ -87,6 +90,8 @@ class Pull:
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
         """Take over the stream from other processes. Raises StreamUnavailable and StreamError."""
+        # This removes nothing. Without the permission, the process would store the same messages again and again.
+        await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()
         for name in names:
             if name.startswith(_PREFIX):
@@ -102,7 +107,8 @@ class Pull:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS,
             "deliver_policy": "all",
-            "max_ack_pending": 4 * STREAM_BATCH_MESSAGES_MAX,
+            # The process requests messages one batch at a time. NATS counts stored ones until they are removed.
+            "max_ack_pending": -1,
             "max_deliver": -1,
             # Another process creates its own consumer, so this one need not survive a restart of NATS.
             "mem_storage": True,
@@ -124,8 +130,7 @@ class Pull:
             if not self._expected:
                 await self._ask()
             await self._clock.wait(self._changed, REMOVE_EVERY_MS if self._has_stored else within_ms)
-        if self._broken is not None or self.link.closed.is_set():
-            raise StreamUnavailable(self._broken or self.link.cause)
+        self._require_intact()
         if self._clock.now_ms() - self._heard_at > SILENT_MS_MAX:
             raise StreamUnavailable("the consumer of the event stream does not respond")
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), STREAM_BATCH_MESSAGES_MAX))]
@@ -137,16 +142,26 @@ class Pull:
         """Let a message be removed from the stream."""
         self._unstored.pop(message.seq, None)
 
-    async def remove_stored(self) -> None:
-        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS.
+    async def remove_stored(self, *, at_once: bool = False) -> None:
+        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS unless `at_once`.
 
         Messages behind one that is not stored stay. Raises StreamUnavailable and StreamError.
         """
         now = self._clock.now_ms()
-        if self._has_stored and now - self._removed_at >= REMOVE_EVERY_MS:
-            before = self._first_unstored
-            await self.link.call(f"STREAM.PURGE.{EVENTS_STREAM}", {"seq": before})
-            self._removed_before, self._removed_at = before, now
+        if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
+            return
+        self._require_intact()
+        # If someone has deleted the stream and created it again, these numbers belong to other messages. The consumer
+        # is then missing.
+        await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
+        before = self._first_unstored
+        await self.link.call(_REMOVE, {"seq": before}, seconds=REMOVE_SECONDS)
+        self._removed_before, self._removed_at = before, now
+
+    def _require_intact(self) -> None:
+        """Raise StreamUnavailable if messages got lost, or the connection or the consumer."""
+        if self._broken is not None or self.link.closed.is_set():
+            raise StreamUnavailable(self._broken or self.link.cause)
 
     @property
     def _first_unstored(self) -> int:

@@ -38,6 +38,8 @@ SILENT_SECONDS_MAX: Final = 5
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this long. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503
+SERVER_VERSION_MIN: Final = (2, 15, 0)
+"""Earlier servers keep a record of each message that was removed without an acknowledgment."""
 CREATE_SECONDS: Final = 5.0
 """The time limit of NATS to place a stream on its servers."""
 _NS: Final = 1_000_000_000
@@ -54,6 +56,8 @@ EVENTS_CONFIG: Final[Mapping[str, object]] = {
     "max_age": 0,
     "max_msgs_per_subject": -1,
     "allow_rollup_hdrs": False,
+    "deny_purge": False,
+    "sealed": False,
     "duplicate_window": STREAM_DUPLICATES_SECONDS * _NS,
 }
 REJECTED_CONFIG: Final[Mapping[str, object]] = {
@@ -69,11 +73,12 @@ REJECTED_CONFIG: Final[Mapping[str, object]] = {
 }
 _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     EVENTS_STREAM: (
-        "subjects", "retention", "storage", "discard", "max_age", "max_msgs_per_subject", "allow_rollup_hdrs"
+        "subjects", "retention", "storage", "discard", "max_age", "max_msgs_per_subject", "allow_rollup_hdrs",
+        "deny_purge", "sealed",
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""Without these values, the stream would lose events."""
+"""Without these values, the stream would lose events, or keep stored ones."""
 
 
 class StreamUnfit(Exception):
@@ -241,6 +246,11 @@ class EventStream:
 
 async def check_streams(link: Link) -> StreamUnfit | None:
     """Return why the existing streams cannot be used, if so. Raises StreamUnavailable and StreamError."""
+    if link.server_version < SERVER_VERSION_MIN:
+        return StreamUnfit(
+            f"the NATS server has version {'.'.join(map(str, link.server_version))}",
+            f"update all NATS servers to version {'.'.join(map(str, SERVER_VERSION_MIN))} or newer",
+        )
     if link.message_bytes_max < STREAM_MESSAGE_BYTES_MAX:
         return StreamUnfit(
             f"max_payload of the NATS server is {link.message_bytes_max} bytes",
