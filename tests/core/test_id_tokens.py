@@ -88,6 +88,12 @@ def test_keys_for_another_use_and_weak_keys_are_not_used(change: dict[str, Any])
     assert id_tokens.usable_keys({"keys": [RSA | change]}, TokenHeader("RS256", "r")) == []
 
 
+@pytest.mark.parametrize(("key", "algorithm"), [(EC | {"crv": "P-384"}, "ES256"), (OKP | {"crv": "X25519"}, "EdDSA")])
+def test_keys_of_another_curve_are_not_used(key: dict[str, Any], algorithm: str) -> None:
+    del key["alg"]
+    assert id_tokens.usable_keys({"keys": [key]}, TokenHeader(algorithm, None)) == []
+
+
 def test_the_number_of_keys_is_limited() -> None:
     assert len(id_tokens.usable_keys({"keys": [RSA] * 50}, TokenHeader("RS256", None))) == 5
     assert id_tokens.usable_keys({"keys": [EC] * 100 + [RSA]}, TokenHeader("RS256", None)) == []

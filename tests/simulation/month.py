@@ -261,6 +261,8 @@ class Month:
             if was_quiet and self.model.requests == requests and not self.network.in_flight:
                 break
         else:
+            if final:
+                raise Violation("the last requests never end")
             return
         if self.model.has_fault(self.time.now - 5 * MINUTE, self.time.now, margin=0) and not final:
             return

@@ -18,6 +18,7 @@ ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
 _KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
 _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
 """The name of EdDSA with this curve in RFC 9864."""
+_CURVES: Final = {"EC": "P-256", "OKP": "Ed25519"}
 _RSA_CHARACTERS_MIN: Final = 342
 """The length of a modulus of 2048 bits in base64url."""
 _KEYS_READ_MAX: Final = 100
@@ -149,6 +150,8 @@ def _can_verify(key: object, header: TokenHeader) -> bool:
         return False
     algorithms = (None, *_SAME_ALGORITHM.get(header.algorithm, (header.algorithm,)))
     if key.get("use") not in (None, "sig") or key.get("alg") not in algorithms:
+        return False
+    if key.get("crv") != _CURVES.get(key["kty"]):
         return False
     if key["kty"] == "RSA" and len(str(key.get("n"))) < _RSA_CHARACTERS_MIN:
         return False
