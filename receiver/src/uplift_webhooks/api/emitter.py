@@ -47,7 +47,7 @@ class Rejection:
     """The ID that the caller chose, if any."""
     idempotency_key: str | None
     error: ApiFailure
-    """The cause: ApiError from the server, or ApiUnreachable after `close`. The event may then be stored."""
+    """The cause: ApiError, or ApiUnreachable after `close`. After ApiUnreachable, the server may have the event."""
 
 
 class EventsRejected(ApiFailure):
@@ -191,7 +191,7 @@ class Emitter:
             raise EventsRejected(count, kept)
 
     def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
-        """Send the waiting events, then stop. After the timeout, the rest ends with ApiUnreachable.
+        """Send the waiting events, then stop. After the timeout, the other events are rejected with ApiUnreachable.
 
         Raises:
             EventsRejected: the server did not accept some events since the last `flush`.

@@ -102,7 +102,7 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the caller's account: that of its key, or the account that it names. Raises AccountRequired."""
+        """Return the account of the caller's key, or the account that the caller names. Raises AccountRequired."""
         if caller.principal.account_seq is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         return self._context.cache.accounts[caller.require_account()]

@@ -33,7 +33,7 @@ WAIT_SECONDS: Final = 0.02
 FIRST_WAIT_SECONDS: Final = 1.0
 """How long a request waits for the first reading, and a page for a new one."""
 RECENT_MS: Final = 5_000
-"""A page does not wait for a new reading if the last one is not older."""
+"""A page uses the last reading without a wait if the reading is not older than this."""
 
 
 class EndpointBacklog(NamedTuple):

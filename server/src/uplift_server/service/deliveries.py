@@ -75,7 +75,7 @@ class Deliveries:
                 break
         searched_to = None
         if page.next_key is not None and request.limit:
-            # The window continues before this event.
+            # The next search starts before this event.
             last_seq = page.next_key[0] + 1
             searched_to = await self._context.database.read(lambda c: event_times.created_from(c, last_seq))
         return DeliverySearch(show_page(self._context, Page(found, page.next_key)), searched_to)

@@ -19,7 +19,7 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState,
 HOLD_WAIT_MS: Final = 3000
 """How long a request to enable waits until all pending deliveries are held. Every response takes at most 5 s."""
 HOLD_WAIT_SHORT_MS: Final = 200
-"""How long a request to pause or disable waits until they are held. Usually, few deliveries are pending."""
+"""The same limit for a request to pause or disable. Usually, few deliveries are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
     "The endpoint's state did not change, because the server has not finished holding its pending deliveries. Try"

@@ -58,7 +58,7 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults. Return it, and whether it is new.
 
-        Raises Invalid, including for a type that exists but `must_be_new`, and PreconditionFailed.
+        Raises Invalid, including if the type exists and `must_be_new` is set, and PreconditionFailed.
         """
         caller.require_operator()
         wrong = check_name(name, "name")

@@ -15,7 +15,7 @@ class FailureCause(NamedTuple):
 
 
 UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next attempt", "Wait for the next attempt.")
-"""An earlier release stored the health."""
+"""The cause for an endpoint whose health an earlier release stored."""
 
 
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:

@@ -17,7 +17,7 @@ CLOCK_MS_FAIL: Final = 240_000
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
-"""Each process on a machine needs its own port."""
+"""How to start another process. Each process on a machine needs its own port."""
 
 
 def database_findings(url: str, name: str) -> Iterator[Finding]:

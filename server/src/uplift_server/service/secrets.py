@@ -74,7 +74,8 @@ class ShownSecrets:
     repeated: bool = False
 
 
-# Raised within transactions. A store error rolls back only its part of a batch; any other error, the whole batch.
+# Raised within transactions. A store error rolls back only its part of a batch. Any other error rolls back the
+# whole batch.
 class _Deleted(Conflict):
     """The endpoint was deleted in the meantime."""
 

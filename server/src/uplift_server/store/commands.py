@@ -173,7 +173,7 @@ def _command(row: sa.Row[Any]) -> Command:
             bytes.fromhex(arguments["event_id"]),
             arguments["type_seq"],
             _request(arguments["request"]),
-            # Commands of earlier releases do not have it.
+            # Earlier releases store commands without this field.
             arguments.get("wrong_signature", False),
         )
     return Command(CommandKind(row.kind), row.account_seq, row.endpoint_seq, entry, row.event_seq, test)

@@ -66,7 +66,8 @@ def erase(
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )
-    # A replay that creates a delivery of one of the events has finished, or waits and then finds the event erased.
+    # A replay's transaction that creates a delivery of one of the events has ended, or waits for this lock and then
+    # finds the event erased.
     found = connection.execute(query.order_by(events.c.seq).with_for_update()).all()
     seqs = [row.seq for row in found]
     leases = _end_deliveries(connection, seqs, now)
@@ -148,7 +149,7 @@ def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int)
 
 def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
     body = envelope.without_data(row.body)
-    # Not even a process whose clock is late sends an event that expired when it was created.
+    # Not even a process whose clock is behind sends an event that expired when it was created.
     values: dict[str, Any] = {
         "object_id": None,
         "expires_at": row.created_at,

@@ -249,9 +249,9 @@ class Endpoint:
     last_location: str | None = None
     probe_at: int | None = None
     tested_at: int | None = None
-    """Time of the last test event. The cache does not follow it."""
+    """Time of the last test event. The cache can have an earlier value."""
     verified_at: int | None = None
-    """When the URL rejected a wrong signature and accepted a valid one. The cache does not follow it."""
+    """When the URL rejected a wrong signature and accepted a valid one. The cache can have an earlier value."""
     uid: str | None = None
     """The operator's own ID, unique in the account."""
     metadata: str | None = None
@@ -259,10 +259,10 @@ class Endpoint:
     filter: str | None = None
     """A JSON object: the pattern that an event's data must match. None for all events."""
     auth: bytes | None = field(default=None, repr=False)
-    """The encrypted authentication. Each write of another one has other bytes."""
+    """The encrypted authentication. A new authentication always has different bytes."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
-    """Time of the last warning about the expiry of the client certificate. The cache does not follow it."""
+    """Time of the last warning about the expiry of the client certificate. The cache can have an earlier value."""
     settings: EndpointSettings = DEFAULTS
 
     @property

@@ -27,7 +27,10 @@ def get(connection: Connection, names: Collection[str]) -> dict[str, int]:
 
 
 def lock(connection: Connection, prefix: str) -> None:
-    """Prevent other transactions from replacing the values with this prefix. Call it before a `get` they depend on."""
+    """Prevent other transactions from replacing the values with this prefix.
+
+    Call it before a `get` on which the new values depend.
+    """
     locks.take(connection, prefix)
 
 

@@ -11,7 +11,7 @@ LOGO_BYTES_MAX: Final = 64 * 1024
 CONTRAST_MIN: Final = 4.5
 """WCAG 2.2, level AA, for text."""
 GROUNDS: Final[Mapping[str, str]] = {"accent": "#f2f4f7", "accent-dark": "#151b23"}
-"""For each color: the ground on which the dashboard shows it with the lowest contrast."""
+"""For each color: the background on which the dashboard shows it with the lowest contrast."""
 
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"

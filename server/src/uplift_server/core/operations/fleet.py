@@ -55,7 +55,7 @@ class CauseGroup:
     pending: int
     oldest_due_at: int | None
     since: int
-    """When the first of them began to fail."""
+    """When the first of these endpoints began to fail."""
 
 
 class LimitedEndpoint(NamedTuple):
@@ -110,7 +110,7 @@ class FleetState:
     stream_events: int = 0
     """Events in the stream that are not in the database yet."""
     stream_oldest_at: int | None = None
-    """When the oldest of them was accepted."""
+    """When the oldest of these events was accepted."""
     commits: int = 0
     """Commits of this process in the last minutes."""
     commit_p99_ms: float = 0

@@ -129,7 +129,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
 
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
-    """Return the IDs of endpoints. A text that is not an ID is a part of a URL."""
+    """Return the IDs of endpoints. Each text is an ID or a part of a URL."""
     found: dict[str, None] = {}
     for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):

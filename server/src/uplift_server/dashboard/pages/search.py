@@ -1,4 +1,4 @@
-"""Search: one hit leads to its page, several are listed."""
+"""Search: redirect to the page of a single hit, or list several hits."""
 
 from typing import Final
 

@@ -128,7 +128,10 @@ def _visitor(visit: Visit) -> Visitor:
 
 
 def _cookies(visit: Visit) -> EncryptedCookies:
-    """Return the encryption of the key while the person sets up the app. The page contains the key, no cookie does."""
+    """Return the encryption of the key while the person sets up the app.
+
+    The page contains the key, but no cookie does.
+    """
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 
 

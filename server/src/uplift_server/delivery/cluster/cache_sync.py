@@ -1,7 +1,7 @@
 """Apply the changes of other processes to the cache and to the deliveries of this process.
 
-Every change is read again after REREAD_AFTER_MS: an older change of this process may have overwritten it in the
-cache. A row that this process changes during a read is skipped and read again, because the read may be outdated.
+Every change is read again after REREAD_AFTER_MS, because an older change of this process may have overwritten it in
+the cache. A row that this process changes during a read is skipped and read again, because the read may be outdated.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class _Read(NamedTuple):
 
 
 class CacheSync:
-    """Follows the change log, and the health of endpoints that other processes own."""
+    """Applies the change log to the cache, and the health of endpoints that other processes own."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class CacheSync:
         """The time (Unix ms) up to which all changes are in the cache."""
 
     async def begin(self) -> None:
-        """Follow changes from now on. Call this before the cache is loaded. Raises Unavailable."""
+        """Apply changes from now on. Call this before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
@@ -128,7 +128,7 @@ class CacheSync:
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow changes until stopped or cancelled."""
+        """Apply changes until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -231,13 +231,13 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_streams_of_account(seq)
-        # The changes of the endpoints may arrive later, and an endpoint must not outlive its account in the cache.
+        # The changes of the endpoints may arrive later, but the cache must not contain endpoints without their account.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)
 
     def _drop_keys(self, seqs: Collection[int]) -> None:
-        # The operator key in the settings has no number.
+        # Keep the operator key from the settings, whose `seq` is 0.
         for key in [key for key in self._cache.keys.values() if key.seq in seqs and key.seq]:
             self._cache.drop_key(key.digest)
             self._relay.end_streams_of_key(key.id)
@@ -319,7 +319,7 @@ def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
 
 
 def _configuration(record: Endpoint) -> Endpoint:
-    """Return a record without the health of its endpoint."""
+    """Return an endpoint without its health, to compare its other fields."""
     return replace(
         record,
         consecutive_failures=0,

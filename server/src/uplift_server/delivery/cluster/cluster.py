@@ -26,7 +26,7 @@ from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 
 STEP_WITHIN_S: Final = 2.0
-"""How long a stop waits for each step."""
+"""How long a shutdown waits for each step."""
 _log = structlog.get_logger()
 
 
@@ -115,7 +115,7 @@ class Cluster:
         await self._bus.close()
 
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
-        """Wait a limited time for a step of the stop. If it fails, the other processes notice the stop later."""
+        """Wait a limited time for a shutdown step. If it fails, the other processes notice the shutdown later."""
         try:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step

@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 class HeartbeatListener(Protocol):
-    """Follows the members of the cluster."""
+    """Receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
         """React to a heartbeat. `living` contains the live processes, including this one."""
@@ -187,7 +187,7 @@ class Membership:
                     await self._evict(each)
 
     def _learn_time(self, reading: ClockReading, began: int) -> int:
-        """Follow the database's clock; return the start of the heartbeat by that clock (Unix ms)."""
+        """Adjust the clock to the database's. Return the start of the heartbeat by the adjusted clock (Unix ms)."""
         before = self._clock.now_ms()
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before

@@ -286,7 +286,7 @@ class ConnectionPool:
 
     async def _pop_free(self) -> Pair | None:
         while self._free:
-            # The most recently used one, so that connections beyond the usual load stay idle.
+            # Take the most recently used one, so that connections beyond the usual load stay idle.
             pair = self._free.pop()
             if pair.is_clean:
                 return pair

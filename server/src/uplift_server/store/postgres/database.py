@@ -86,7 +86,7 @@ _WITH_CONTENT: Final = (
 )  # fmt: skip
 VACUUM: Final = (
     *(f"VACUUM {table}" for table in _WITH_CONTENT),
-    # The index also contains keys.
+    # Also clean the index, because it contains the keys.
     "VACUUM (INDEX_CLEANUP ON) idempotency_keys",
 )
 """The statements of `scrub`. They do not block reads and writes."""
@@ -199,7 +199,7 @@ class PostgresDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
+        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
         return await self._hot(
             lambda pair: due_endpoints(pair.raw, after=after, limit=limit),
             is_read=True,
@@ -256,8 +256,8 @@ class PostgresDatabase:
         asked_at = time.monotonic()
         # One reading at a time, because a late response would report old locks.
         async with self._position_lock:
+            # A reading that began while this call waited for the lock is recent enough.
             if asked_at >= self._position_read_at:
-                # Otherwise, a reading began while this call waited for the lock.
                 began = time.monotonic()
                 await self._with_retries(self._readers, read, retry_if_lost=True)
                 self._position_read_at = began
@@ -393,7 +393,8 @@ class PostgresDatabase:
     def _finish(self, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # Its caller may have been cancelled.
+            # Otherwise, asyncio logs the error if the caller was cancelled.
+            task.exception()
 
     async def _with_retries(
         self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False

@@ -67,7 +67,7 @@ class GroupCommit:
         self._begin()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Store a batch in one transaction. A call that the database rejects fails alone."""
+        """Store a batch in one transaction. If the database rejects it, divide it: only the rejected calls fail."""
         try:
             results = await self._store([group for waiting in batch for group in waiting.groups])
         except Exception as error:
@@ -83,6 +83,6 @@ class GroupCommit:
         start = 0
         for waiting in batch:
             end = start + len(waiting.groups)
-            if not waiting.result.done():  # its caller was cancelled
+            if not waiting.result.done():  # Otherwise, its caller was cancelled.
                 waiting.result.set_result(results[start:end])
             start = end

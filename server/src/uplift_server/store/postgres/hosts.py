@@ -53,7 +53,10 @@ class Hosts:
     async def connect(
         self, open_connection: Callable[[HostOptions], Awaitable[asyncpg.Connection]]
     ) -> asyncpg.Connection:
-        """Return the first connection that succeeds. Raises the driver's error, wrong configuration first."""
+        """Return the first connection that succeeds.
+
+        Raises an error of the driver. If all hosts fail, prefers one that shows a wrong configuration.
+        """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None
         attempts: dict[asyncio.Task[asyncpg.Connection], HostOptions] = {}
@@ -122,8 +125,8 @@ def _host_options(url: str) -> list[HostOptions]:
         ports *= len(hosts)
     found = [_HOST.fullmatch(host) for host in hosts]
     if len(hosts) == 1 or len(ports) != len(hosts) or not all(found):
-        return [{}]  # The driver reports the error.
-    # Otherwise, after a short outage of the primary, connections would stay with a read-only standby.
+        return [{}]  # Let the driver use the URL, and report its errors.
+    # Require the primary. Otherwise, connections would stay with a read-only standby after a short outage.
     wanted = parameters.get("target_session_attrs")
     more = {} if wanted in _WRITES else {"target_session_attrs": "primary"}
     return [_options(each, port, more) for each, port in zip(found, ports, strict=True) if each is not None]

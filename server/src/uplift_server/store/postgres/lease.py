@@ -53,7 +53,7 @@ async def reclaim(raw: Raw, *, now: int, process_id: int | None, limit: int) -> 
 
 
 async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint]:
-    """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
+    """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.DUE_ENDPOINTS, after, limit)]
 
 

@@ -53,13 +53,13 @@ _ENDED: Final = (
     "SELECT first_seq, end_seq FROM event_partitions p WHERE NOT goes_by_row AND ended_at <= $1"  # noqa: S608 - contains only constants
     " AND NOT EXISTS (SELECT FROM events WHERE seq >= p.first_seq AND seq < p.end_seq"
     f" AND seq > coalesce((SELECT value FROM marks WHERE name = '{EVENTS_COUNTED}'), 0))"
-    # Keep the last counted attempt, like row cleanup.
+    # Keep the last counted attempt, as row cleanup does.
     " AND NOT EXISTS (SELECT FROM attempts WHERE event_seq >= p.first_seq AND event_seq < p.end_seq"
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
 )
-# A partition that covers more than twice this time would be dropped too late. It dates from before partitioning, or
-# from before retention became shorter.
+# A partition that covers more than twice the usual duration ($2) would be dropped too late. It was created before
+# partitioning, or before retention became shorter.
 _MARK_FOR_ROW_CLEANUP: Final = (
     "UPDATE event_partitions SET goes_by_row = true WHERE NOT goes_by_row AND begun_at < $1::bigint - 2 * $2::bigint"
     " AND (ended_at IS NULL OR ended_at > $1)"

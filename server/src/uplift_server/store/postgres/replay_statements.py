@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
-# `store.releases` counts by the same conditions. It reads at most the first delivery whose body exceeds the limit.
+# `store.releases` counts by the same conditions. The last row can be the first delivery whose body exceeds the limit.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -33,7 +33,7 @@ _ENDED: Final = f"""d.status = ANY ($2::smallint[])
           AND d.completed_at <= $3       -- when the replay was created"""
 # A delivery that a replay created and did not attempt counts as missing.
 _UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
-# One range of pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
+# Compare pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
 # deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(

@@ -180,7 +180,7 @@ class SqliteDatabase:
         )
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
+        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
         return await self._readers.read(
             lambda raw, _: due_endpoints(raw, after=after, limit=limit), name_of(due_endpoints)
         )

@@ -98,7 +98,7 @@ def reclaim(connection: sqlite3.Connection, *, now: int, process_id: int | None,
 
 
 def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> list[DueEndpoint]:
-    """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
+    """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time."""
     (text,) = connection.execute(statements.DUE_ENDPOINTS, {"after": after, "limit": limit}).fetchone()
     return [DueEndpoint(*row) for row in json.loads(text)]
 
