@@ -51,11 +51,11 @@ class DatabaseTime:
 
 
 class SystemClock(Clock):
-    """Follows the machine's clock but never goes backward.
+    """Returns the time of the machine's clock, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    follows at once. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up. If
-    this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to detect such
+    jumps forward, too. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up.
+    If this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to detect such
     changes.
     """
 
@@ -97,7 +97,7 @@ class SystemClock(Clock):
         began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
-            # The clock has followed the machine since the last slew, so this is a new step backward.
+            # The clock has had the machine's time since the last slew, so this is a new step backward.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_LOGGED_MS_MIN:

@@ -64,7 +64,7 @@ class Events:
         with_bodies: bool = False,
         problems: Sequence[Problem] = (),
     ) -> StreamPage[Event]:
-        """Return events, oldest first, for clients that follow new events."""
+        """Return events, oldest first, for clients that poll for new events."""
         caller.require(Scope.EVENTS_READ)
         filters, request = self._parsed(query, listing, problems)
         position = await self._context.database.stream_position()

@@ -24,7 +24,7 @@ router = APIRouter(tags=["Events"])
 async def list_events(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(EventsQuery))]
 ) -> Listed[EventView] | Response:
-    """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to follow new events."""
+    """Requires the scope `events:read`. Returns events, newest first. Use `order=asc` to poll for new events."""
     values: EventsQuery = parsed.values
     query = EventQuery(
         values.type, values.created_after, values.created_before, values.object_id, values.id, values.test

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary
 
 RATE_PER_SECOND: Final = 2.0
-"""Slow enough to follow."""
+"""Slow enough to read the output."""
 COUNTED_RATE_PER_SECOND: Final = 25.0
 """With --events, the demo should end soon."""
 PORT: Final = 8420

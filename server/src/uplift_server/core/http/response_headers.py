@@ -18,7 +18,7 @@ def mask_urls(text: str) -> str:
 
 
 def mask_response_headers(head: bytes) -> bytes:
-    """Mask the values of response headers whose names promise a secret, and parts of URLs that can contain one."""
+    """Mask the values of response headers whose names indicate a secret, and parts of URLs that can contain one."""
     status_line, *lines = head.split(b"\r\n")
     return b"\r\n".join([status_line, *map(_masked_line, lines)])
 

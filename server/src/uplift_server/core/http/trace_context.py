@@ -1,6 +1,6 @@
 """Trace context: the `traceparent` header (W3C Trace Context), and trace IDs derived from event IDs.
 
-Attempts can follow long after the event and in another process. Therefore, the IDs of an event's span are derived from
+Attempts can happen long after the event and in another process. Therefore, the IDs of an event's span are derived from
 the event ID, and only the sender's trace context, if any, is stored.
 """
 

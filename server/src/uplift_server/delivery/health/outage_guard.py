@@ -113,7 +113,7 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, follow the stored mass failure. Treat a new one as begun even before it is stored.
+        Without the singleton job, use the stored mass failure. Treat a new one as begun even before it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

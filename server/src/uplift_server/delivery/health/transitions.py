@@ -30,7 +30,7 @@ from uplift_server.store.records import Account, DisabledReason, Endpoint, Endpo
 GROUP_MS_MAX: Final = 30_000
 """The maximum wait of a warning for further endpoints of its account."""
 RECOVERED_GROUP_MS_MAX: Final = 300_000
-"""The same for a recovery: circuit breakers probe the endpoints of a recovered server within 5 minutes."""
+"""The same limit for a recovery: circuit breakers probe the endpoints of a recovered server within 5 minutes."""
 
 R = TypeVar("R")
 

@@ -20,7 +20,7 @@ AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 """The request header of an access token, for storage."""
 
 Waiter = Callable[[Exchange | None], None]
-"""Gets None if there is a token, else the exchange of the failed attempt."""
+"""Called with None if there is a token, otherwise with the failed exchange of the attempt."""
 
 
 class _Pending(NamedTuple):

@@ -76,7 +76,7 @@ class RunningReplays(Protocol):
 
 
 class HealthListener(Protocol):
-    """Follows the health of endpoints."""
+    """Receives the endpoints whose health changed."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
         """Note an endpoint whose attempt failed, or succeeded after failures."""

@@ -89,7 +89,7 @@ class Pull:
 
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
-        """Take over the stream from other processes. Raises StreamUnavailable and StreamError."""
+        """Delete the consumers of other processes, and create one. Raises StreamUnavailable and StreamError."""
         # This removes nothing. Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()
