@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 from tests.delivery.fleet import Fleet, fleet_with_endpoints, owner_and_other, unavailable
 from tests.delivery.owner import Owner
 from tests.delivery.world import HOUR, SECOND, respond
@@ -23,9 +24,11 @@ from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import accounts, change_log, endpoints, keys, service_keys
 from uplift_server.store.commands import RESULT_KEPT_MS, Command, CommandKind, Result
 from uplift_server.store.contract import Transaction
+from uplift_server.store.encryption import Cipher
 from uplift_server.store.errors import Conflict as StoreConflict
 from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import ApiKey, EndpointState, ServiceKey
+from uplift_server.store.schema import endpoints as endpoints_table
 from uplift_server.store.schema_processes import commands as commands_table
 
 
@@ -208,6 +211,21 @@ async def test_keys_changed_through_another_process_are_synced(place: Place) -> 
         await fleet.run_for(SECOND)
         for peer in (first, second):
             assert (peer.cache.keys, peer.cache.service_keys, peer.cache.key_expiries) == ({}, {}, {})
+
+
+async def test_an_endpoint_that_cannot_be_decrypted_keeps_its_earlier_settings(place: Place) -> None:
+    async with Fleet(place) as fleet:
+        [seq] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        before = fleet.cache.endpoints[seq]
+        secret = Cipher(b"x" * 32).encrypt("whsec_c2VjcmV0", before.record.id, "secret")
+        change = sa.update(endpoints_table).values(secret=secret, url="https://other.example", updated_at=1 << 40)
+        with capture_logs() as lines:
+            await fleet.database.write(lambda c: c.execute(change))
+            await fleet.run_for(SECOND)
+        assert {(each["endpoint"], each["cause"]) for each in lines if each["log_level"] == "error"} == {
+            (before.id_text, "encrypted with another key")
+        }
+        assert all(peer.cache.endpoints[seq].record == before.record for peer in fleet.peers)
 
 
 async def test_an_endpoint_deleted_through_another_process_gets_no_delivery(place: Place) -> None:
