@@ -17,7 +17,7 @@ from bench.server import Server
 _USUAL_S: Final = 20.0
 _PROCESSES: Final = (1, 2, 4)
 _PROMISED: Final = 2
-"""The number of processes that has targets."""
+"""The number of processes for which the row has targets."""
 # Default durability, and settings that every tuning guide recommends.
 DURABLE: Final = "-c shared_buffers=512MB -c max_wal_size=4GB -c max_connections=100"
 SECRET_KEY: Final = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="

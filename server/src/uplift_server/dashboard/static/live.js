@@ -8,7 +8,7 @@
   const fresh = document.querySelector(".fresh button");
   const state = document.getElementById("live-state");
   const LIST = ".table.cards";
-  // The stream of a new page begins sooner than this. Statistics follow a delivery by a second, so it reports them.
+  // The stream of a new page begins sooner than this. Statistics change a second after a delivery, so it reports them.
   const LATE_MS = 500;
   // A stream that reconnects within this time is not reported as lost.
   const LOST_MS = 5000;
@@ -83,7 +83,7 @@
     if (!latest || !region()) return;
     waits = false;
     count = 0;
-    // The same relative times in both are no difference.
+    // Compute the relative times of both at the same moment, so that they do not count as a change.
     const now = Date.now();
     uplift.prepare(region(), now);
     uplift.prepare(latest, now);

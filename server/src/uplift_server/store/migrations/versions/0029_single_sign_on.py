@@ -1,4 +1,4 @@
-"""Add single sign-on: the identities of people, and what their sessions need."""
+"""Add single sign-on: the identities of people, and the columns that their sessions need."""
 
 from collections.abc import Sequence
 
