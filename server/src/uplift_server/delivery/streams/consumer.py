@@ -135,7 +135,7 @@ class StreamConsumer:
         await self._end_pull()
 
     async def _end_pull(self) -> None:
-        """Leave no stored messages to the next process, if possible."""
+        """Remove the stored messages before another process takes the job, if possible."""
         pull, self._pull = self._pull, None
         if pull is not None:
             with contextlib.suppress(StreamUnavailable, StreamError):

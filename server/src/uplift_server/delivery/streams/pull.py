@@ -159,7 +159,7 @@ class Pull:
         self._removed_before, self._removed_at = before, now
 
     def _require_intact(self) -> None:
-        """Raise StreamUnavailable if messages got lost, or the connection or the consumer."""
+        """Raise StreamUnavailable if messages, the connection or the consumer are lost."""
         if self._broken is not None or self.link.closed.is_set():
             raise StreamUnavailable(self._broken or self.link.cause)
 
