@@ -74,7 +74,7 @@ def address_blocks() -> str:
         Reach.PUBLIC: "Yes, over HTTPS",
         Reach.PRIVATE: "If private networks are allowed",
         Reach.FORBIDDEN: "No",
-        Reach.EMBEDDED: "By the IPv4 address inside",
+        Reach.EMBEDDED: "Depends on the embedded IPv4 address",
     }
     rows = [(f"`{each.network}`", each.name, each.source, allowed[each.reach]) for each in BLOCKS]
     return table(("Addresses", "Purpose", "Source", "Allowed"), rows)

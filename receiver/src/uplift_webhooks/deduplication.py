@@ -167,9 +167,9 @@ class Deduplicator(ABC):
 
     @abstractmethod
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
-        """Replace the entry of a key with the result of `change` (None: remove it), and return its second result.
+        """Replace the entry of a key with the first value that `change` returns (None: remove it).
 
-        Atomic for the key.
+        Return the second value. Atomic for the key.
         """
 
     def _begin(self, key: str, version: _Version, token: str) -> bool:

@@ -55,7 +55,7 @@ class Noun(Generic[Way]):
     """A resource of the API and its calls."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Take the function that makes requests, and the kind of calls."""
+        """`request` makes the HTTP requests. `way` selects blocking or awaited calls."""
         self._request: Final = request
         self._awaited: Final = way is Awaited
 

@@ -156,10 +156,10 @@ class Emitter:
     ) -> "Future[JsonObject]":
         """Queue an event. Return a future of the server's response: `id`, `created_at` and `duplicate`.
 
-        Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore it:
-        `flush` and the end of the block also report rejected events. A cancelled future prevents the request if the
-        event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key. Endpoints whose
-        `ordering` is "key" receive events with the same `ordering_key` in order.
+        Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore the
+        future: `flush` and the end of the `with` block also report rejected events. A cancelled future prevents the
+        request if the event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key.
+        Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.
@@ -290,7 +290,7 @@ class Emitter:
             self._thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
             self._thread.start()
             if parent_process() is not None:
-                # Processes that `multiprocessing` forks end without the handlers of `atexit`.
+                # Processes that `multiprocessing` forks do not run `atexit` handlers.
                 Finalize(None, self._exit, exitpriority=0)
         self._changed.notify_all()
 
@@ -341,7 +341,7 @@ class Emitter:
                     return
                 reason = str(failure)
                 if not failures:
-                    _log.warning("events are waiting for the server (%d): %s", self.waiting, failure)
+                    _log.warning("events waiting: %d; request failed, retrying: %s", self.waiting, failure)
                 self._abandon.wait(_wait_seconds(failure, failures))
                 failures += 1
                 continue
@@ -382,7 +382,7 @@ class Emitter:
             self._deliver(batch[:middle])
             return batch[middle:]
         for index, errors in wrong.items():
-            # The detail of an invalid batch counts the fields of all events.
+            # The detail gives the number of invalid fields in the whole batch, not in this event.
             detail = "The event is not valid." if failure.status == 422 else failure.detail
             self._reject([batch[index]], ApiError(failure.status, failure.code, detail, errors))
         return [each for index, each in enumerate(batch) if index not in wrong]
@@ -393,7 +393,7 @@ class Emitter:
             self._rejected += len(batch)
             self._rejections += rejections[: REJECTIONS_KEPT_MAX - len(self._rejections)]
         first, more = rejections[0], f" The same error applies to {len(batch) - 1} more." if len(batch) > 1 else ""
-        _log.error("event not accepted: %s (%s): %s%s", first.type, first.id or first.idempotency_key, failure, more)
+        _log.error("event rejected: %s (%s): %s%s", first.type, first.id or first.idempotency_key, failure, more)
         for each in batch:
             each.future.set_exception(failure)
 
@@ -402,7 +402,7 @@ class Emitter:
         try:
             self.close()
         except (EventsRejected, TimeoutError) as error:
-            _log.error("%s", error)
+            _log.error("emitter closed with errors at exit: %s", error)
 
 
 def _is_final(failure: ApiFailure) -> bool:

@@ -164,7 +164,7 @@ def _rejection(failure: ApiFailure) -> BatchRejection | None:
     """Return the rejection of a batch because of its events, or None for another failure."""
     if not isinstance(failure, ApiError) or failure.status not in _REJECTED:
         return None
-    # The errors of the server have a code. A proxy also limits the size.
+    # An error without a code comes from a proxy. A proxy can also reject a batch that is too large (413).
     if not failure.code and failure.status != _TOO_LARGE:
         return None
     errors = [Problem(each.field, each.code, each.message) for each in failure.errors]

@@ -118,7 +118,7 @@ OAUTH_SCOPE_CHARACTERS_MAX = 1024
 CLIENT_CERTIFICATE_CHARACTERS_MAX = 32 * 1024
 CLIENT_KEY_CHARACTERS_MAX = 16 * 1024
 CLIENT_KEY_RSA_BITS_MAX = 4096
-# TLS contexts with client certificates in memory. Each has about 1 MiB.
+# TLS contexts with client certificates in memory. Each uses about 1 MiB.
 CLIENT_TLS_CONTEXTS_MAX = 64
 
 # Counts of an endpoint's held deliveries, and of the deliveries that wait for another one, stop at these numbers.

@@ -54,7 +54,10 @@ class EmailValues:
 
     @property
     def response(self) -> str:
-        """The first line of the receiver's response in quotes, without URLs: a receiver must not place links."""
+        """The first line of the receiver's response in quotes.
+
+        Without URLs, because receivers must not add links to emails.
+        """
         line = _URL.sub("[URL]", self._raw("response"))
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 

@@ -62,7 +62,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
            lambda s: s.engine.accept_durations),
     Metric("uplift_filter_budget_exceeded_total", "counter",
-           "Filter evaluations that exceeded the step limit. The endpoint received these events",
+           "Filter evaluations that exceeded the step limit. The server treats these events as matching",
            lambda s: s.engine.filter_budget_exceeded),
     Metric("uplift_stream_up", "gauge",
            "1 if the process can use the event stream in NATS, otherwise 0. Absent without a stream",

@@ -148,7 +148,10 @@ class ServiceContext:
         return found
 
     def find_endpoint(self, caller: Caller, endpoint: str) -> LiveEndpoint | None:
-        """Return the caller's endpoint with this public ID or uid. Raises AccountRequired for a uid without account."""
+        """Return the caller's endpoint with this public ID or uid.
+
+        Raises AccountRequired for a uid if the call names no account.
+        """
         if caller.account_seq is None and is_uid(endpoint):
             raise errors.AccountRequired
         return self.cache.find_endpoint(caller.account_seq, endpoint)
@@ -156,8 +159,8 @@ class ServiceContext:
     def endpoint_id(self, caller: Caller, endpoint: str) -> bytes | None:
         """Return the ID of the endpoint with this public ID or uid. None for an unknown uid.
 
-        Accepts the ID of a deleted endpoint. Raises AccountRequired for a uid without account. The caller must still
-        check the account of the endpoint.
+        Accepts the ID of a deleted endpoint. Raises AccountRequired for a uid if the call names no account. The caller
+        must still check the account of the endpoint.
         """
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         if endpoint_id is not None:

@@ -154,7 +154,7 @@ class Erasures:
             return erasures.get(connection, account_seq, earlier)
 
         if idempotency_key is not None:
-            # Without the key of the server, the digest of a request would reveal a guessed object ID.
+            # Without the server's key, anyone with the digest could check a guessed object ID.
             digest = hmac.digest(self._key, idempotency_key.body_digest, "sha256")
             idempotency_key = idempotency_key._replace(body_digest=digest)
         request = idempotent_request(idempotency_key, account_seq, _KIND)

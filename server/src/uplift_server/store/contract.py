@@ -127,7 +127,10 @@ class Database(Protocol):
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries, by number, each with its earliest due time, past or future."""
+        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time.
+
+        Due times can be in the past or in the future.
+        """
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due time of each of these endpoints that has a waiting delivery."""

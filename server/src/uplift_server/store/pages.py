@@ -77,7 +77,7 @@ class PageRequest:
     def page(
         self, rows: Sequence[T], key: Callable[[T], tuple[int, ...]], read_to: tuple[int, ...] | None = None
     ) -> Page[T]:
-        """Return the page of up to `limit` + 1 rows in the order of reading. `key` returns the key of a row.
+        """Return the page from `rows`, which has up to `limit` + 1 rows in reading order. `key` returns a row's key.
 
         `read_to` is the last key of the rows that were checked, if there can be more matching rows beyond it.
         """

@@ -52,7 +52,10 @@ class Budget:
         self.steps = steps
 
     def spend(self, steps: int) -> None:
-        """Count steps that are about to be taken. Raises BudgetExceeded, and counts none, if they are too many."""
+        """Deduct steps from the budget before they run.
+
+        Raises BudgetExceeded, and deducts none, if too few are left.
+        """
         if steps > self.steps:
             raise BudgetExceeded
         self.steps -= steps

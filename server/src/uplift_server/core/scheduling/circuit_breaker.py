@@ -86,10 +86,11 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
         return Breaker(failures, None, health.probe_at, wait)
     if failures < rule.failures:
         return Breaker(failures)
-    # The health of an earlier release does not contain the time of the probe.
+    # Earlier releases did not store the time of the probe in an endpoint's health.
     # More doublings than the maximum has bits make no difference.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
-    # Failures of concurrent attempts count once: the wait is never longer than the endpoint has been failing.
+    # Concurrent attempts can fail together, so the wait is at most PROBE_FIRST_MS plus the time since the first
+    # failure.
     longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
     wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

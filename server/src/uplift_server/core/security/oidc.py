@@ -102,7 +102,7 @@ def metadata_url(issuer: str) -> str:
 
 
 def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | str:
-    """Parse a URL that the server requests from the provider, or return the reason why it cannot."""
+    """Parse a URL of the provider that the server will request, or return the reason why it is not valid."""
     # The sender checks the address: public ones need https.
     found = parse_endpoint_url(text, None, to_ascii=to_ascii)
     return found.message if isinstance(found, Problem) else found

@@ -23,7 +23,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form, because they must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The subject of the cookie."""
+"""Subject of the cookie that keeps the checked input until the confirmation."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

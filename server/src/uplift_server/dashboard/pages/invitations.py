@@ -15,7 +15,7 @@ _PATH: Final = "/invitations/{token}"
 
 
 async def form(visit: Visit) -> Response:
-    """Show an invitation. Redirect a visitor who accepted it to the home page."""
+    """Show an invitation. If it is no longer valid, redirect a signed-in visitor to the home page."""
     try:
         found = await _invitation(visit)
     except NotFound as error:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from uplift_server.core.ids import ENDPOINT, prefixed
 from uplift_server.delivery.endpoint_cache import EndpointCache
 from uplift_server.delivery.health.endpoint_changes import EndpointChanges
 from uplift_server.delivery.health.monitor import HealthMonitor
@@ -275,7 +276,8 @@ class CacheSync:
             try:
                 self._cache.put_endpoint(record)
             except WrongSecretKey:
-                _log.error("endpoint encrypted with another key", endpoint=record.seq)
+                endpoint_id = prefixed(ENDPOINT, record.id)
+                _log.error("endpoint cannot be decrypted", endpoint=endpoint_id, cause="encrypted with another key")
                 return
         live = self._cache.endpoints[record.seq]
         # The owner has the latest health, except for excused time.

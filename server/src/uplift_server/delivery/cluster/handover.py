@@ -64,7 +64,7 @@ class ShardHandover:
         self._has_foreign_leases = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follow the workers until stopped or cancelled."""
+        """Hand over endpoints when the workers change, until stopped or cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -79,7 +79,8 @@ class ShardHandover:
         """React to a heartbeat. `living` contains the live processes, including this one."""
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
-            _log.info("workers changed", workers=len(workers), own=self._state.process_id in workers)
+            includes_this_process = self._state.process_id in workers
+            _log.info("workers changed", workers=len(workers), includes_this_process=includes_this_process)
             self._set_workers(workers)
         self._shards.compare_views(living)
         if self._shards.lost or self._shards.gained or self._state.view != membership_hash(workers):

@@ -222,7 +222,7 @@ class Membership:
 
     async def _rejoin(self) -> None:
         before = self._state.process_id
-        _log.warning("own process evicted, rejoining", process_id=before)
+        _log.warning("this process was evicted, rejoining", process_id=before)
         self._state.mark_evicted()
         await self.join()
         self._listener.rejoined()

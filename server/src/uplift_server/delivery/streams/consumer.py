@@ -118,7 +118,7 @@ class StreamConsumer:
                     # An operator may have deleted the stream of rejected events.
                     await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
-                    _log.info("event stream taken over")
+                    _log.info("event stream consumer started")
                 await self._pull.remove_stored()
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
@@ -352,7 +352,7 @@ def _as_sent(draft: Draft) -> Draft:
 
 
 def _derived_id(message: StreamMessage) -> bytes:
-    """Return the ID of an event without one. A repeated message has the same."""
+    """Derive an ID for an event that has none. A repeated message gets the same ID."""
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)
 

@@ -62,7 +62,7 @@ class Proxy:
         if status == 407:
             raise AttemptFailed(Failure.EGRESS, "the egress proxy rejected the credentials (status 407)")
         if 400 <= status < 500:
-            # The proxy's rules may never change, so this must count as a scheduled attempt.
+            # The proxy's rules might never change, so this failure must count as a scheduled attempt.
             raise AttemptFailed(
                 Failure.BLOCKED, f"the egress proxy does not allow a tunnel to {target} (status {status})"
             )
