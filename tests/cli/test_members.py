@@ -56,7 +56,7 @@ def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert "add --account" in result.stderr
     result = run("sign-in-links", "create", "--account", "Rapids", "--read-only")
     assert result.exit_code == 2
-    assert "--read-only is for operators" in result.stderr
+    assert "--read-only and --account cannot be combined" in result.stderr
 
 
 def test_a_link_needs_a_running_server(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

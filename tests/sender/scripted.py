@@ -8,6 +8,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
+from msgspec.structs import replace
+
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.delivery.sending.http import Request, Resolver, Sender, Target
 
@@ -133,7 +135,7 @@ class Client:
         future: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         calls: list[Exchange] = []
         self.calls.append(calls)
-        request = request_to(target, body)._replace(timeout_ms=timeout_ms)
+        request = replace(request_to(target, body), timeout_ms=timeout_ms)
 
         def done(answered: Request, exchange: Exchange) -> None:
             assert answered is request

@@ -37,7 +37,7 @@ class RejectedEventView(BaseModel):
     type: str | None = Field(description="Event type in the message. Null if it has none.")
     event_id: str | None = Field(description="Event ID in the message. Null if it has none.")
     idempotency_key: str | None = Field(
-        description="Idempotency key in the message. Null if it has none, and after an erasure of its object."
+        description="Idempotency key in the message. Null if the message has none, or if the event's object was erased."
     )
     problem: dict[str, Any] = Field(
         description="The cause: the error that `POST /v1/events` returns for this event, without values of `data`."

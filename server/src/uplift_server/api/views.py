@@ -38,7 +38,7 @@ _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event
 class Listed(BaseModel, Generic[V]):
     """A page of a list."""
 
-    data: list[V] = Field(description="The objects of this page.")
+    data: list[V] = Field(description="The objects on this page.")
     next_cursor: str | None = Field(description="Cursor of the next page. Null on the last page.")
     prev_cursor: str | None = Field(description="Cursor of the previous page. Null on the first page.")
     has_more: bool | None = Field(
@@ -133,7 +133,7 @@ class EndpointView(BaseModel):
     health: HealthView
     verified_at: Timestamp | None = Field(
         description="When your server rejected a wrong signature and accepted a valid one."
-        " Null if this was not checked."
+        " Null if no check of the current URL has succeeded."
     )
     created_at: CreatedAt
     updated_at: UpdatedAt

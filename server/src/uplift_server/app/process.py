@@ -21,7 +21,7 @@ COLLECT_AFTER_OBJECTS: Final = 20_000
 """The number of new objects that starts a garbage collection. Events leave no cycles: with the default of 700,
 collections found nothing and took 2.5% of the time."""
 SWITCH_SECONDS: Final = 0.002
-"""The time that a thread keeps the interpreter while another one waits; 5 ms by default.
+"""The time that a thread keeps the interpreter while another one waits. Python's default is 5 ms.
 
 The writer needs the interpreter several times per commit. With 0.5 ms, the p99 of an accept under attack fell by a
 fifth, but an event took 4% more CPU time at full load.

@@ -264,7 +264,7 @@ def sign_in_link(
     if account is None and (email or role):
         raise CliError("--email and --role require --account", "add --account, or omit them", ExitCode.USAGE)
     if account is not None and read_only:
-        raise CliError("--read-only is for operators", "omit --account or --read-only", ExitCode.USAGE)
+        raise CliError("--read-only and --account cannot be combined", "omit --account or --read-only", ExitCode.USAGE)
     _check_server(config, for_operator=account is None)
     with reach(config) as client, options(email="--email", role="--role"):
         body: dict[str, object]

@@ -10,7 +10,7 @@ def brand_name(text: str) -> str:
     """Check a name."""
     name = text.strip()
     if not name or len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
-        raise InvalidValue("is not a name", f"use 1 to {NAME_CHARACTERS_MAX} printable characters")
+        raise InvalidValue("is not a valid name", f"use 1 to {NAME_CHARACTERS_MAX} printable characters")
     return name
 
 

@@ -59,8 +59,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "a direct connection to the same PostgreSQL database without a pooler; each process uses one for heartbeats"
             " and notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
-            "the NATS servers whose JetStream accepts events in front of a PostgreSQL database, separated by commas;"
-            " `nats://user:password@host:port`, or `tls://` for TLS; without a value, the database accepts events"),
+            "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://` for TLS;"
+            " their JetStream accepts events for PostgreSQL; without a value, the database accepts events"),
     Setting("UPLIFT_NATS_REPLICAS", "nats_replicas", "1, 3 or 5", parsers.stream_replicas, "3",
             "the number of NATS servers that store each event, for streams that the server creates"),
     Setting("UPLIFT_NATS_CREDENTIALS_FILE", "nats_credentials_file", "path", parsers.credentials_file, None,
@@ -162,7 +162,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the base URL of an OTLP/HTTP collector for traces; without one, tracing is off", secret=True,
             derived="`OTEL_EXPORTER_OTLP_ENDPOINT`"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", parsers.log_format, None,
-            "the format of the log on standard error; `none` logs warnings only",
+            "the format of the log on standard error; `none` logs only warnings and errors",
             derived="`console` on a terminal, otherwise `json`"),
 )  # fmt: skip
 

@@ -174,7 +174,7 @@ class EmailValues:
     @property
     def contact_closing(self) -> str:
         """The closing line, with the reason for sending the email to this contact."""
-        return f"You received this email because you are a contact of {self.text('account') or 'the account'}."
+        return f"You received this email because you are a contact for {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
         value = self._values.get(name)

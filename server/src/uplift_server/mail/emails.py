@@ -250,8 +250,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends. The duration of the "
-                "mass failure does not count toward the timers of endpoints. Retries continue. You will receive "
-                "another email when the mass failure ends."
+                "mass failure does not count toward the time before an endpoint is warned or disabled. Retries "
+                "continue. You will receive another email when the mass failure ends."
             ),
         ),
         details=(
@@ -284,7 +284,7 @@ def _mass_failure_ended(values: EmailValues) -> Email:
             ),
             (
                 "The server has resumed warning about and disabling failing endpoints. The duration of the mass "
-                "failure does not count toward their timers."
+                "failure does not count toward the time before an endpoint is warned or disabled."
             ),
         ),
         details=_rows(

@@ -126,7 +126,7 @@ def _read_chain(text: str, now: int) -> list[x509.Certificate] | Problem:
 
 def _read_key(text: str) -> EllipticCurvePrivateKey | RSAPrivateKey | Problem:
     try:
-        # The check whether an RSA key is prime takes seconds for a long one.
+        # Checking that the factors of an RSA key are prime takes seconds for a long key.
         key = load_pem_private_key(text.encode(), None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         return Problem("auth.private_key", "private_key_invalid", _ENCRYPTED)

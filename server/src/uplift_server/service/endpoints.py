@@ -40,7 +40,9 @@ ALL: Final = EndpointQuery()
 _KIND: Final = "endpoint"
 _FIELDS: Final = ("url", "description", "event_types", "uid", "filter")
 _OTHER_SECRET: Final = Problem(
-    "secret", "secret_differs", "The endpoint has another secret. Omit the field, or rotate the secret of the endpoint."
+    "secret",
+    "secret_differs",
+    "The secret differs from the endpoint's current secret. Omit the field, or rotate the secret of the endpoint.",
 )
 _AUDITED: Final = (*_FIELDS, *SETTING_NAMES, "auth")
 """The fields whose values the audit log shows. Headers and metadata are excluded: they may contain secrets."""

@@ -128,7 +128,7 @@ def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[
         delivery = LeasedDelivery(
             event_seq=row.event_seq,
             endpoint_seq=row.endpoint_seq,
-            # An outcome that arrives later for the lease before this one is outdated.
+            # A late outcome of the previous lease is outdated.
             fence=row.fence + 1,
             lease_until=0,
             attempts_made=row.attempts_made,
@@ -164,7 +164,7 @@ class ReplayProgress(NamedTuple):
     """The events of deliveries that were returned to the replay without an attempt, in order."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after `again` returned and `fresh` new deliveries, of which `leased` were leased."""
+        """Return the progress after a batch of returned (`again`) and new deliveries, of which `leased` were leased."""
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
         if fresh == len(batch.candidates):

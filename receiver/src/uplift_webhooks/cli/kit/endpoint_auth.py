@@ -27,7 +27,7 @@ AUTH_OPTIONS: Final[dict[str, str]] = {
 
 
 def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of an authentication to a command with `**settings`. An omitted option is None."""
+    """Add the authentication options to a command with `**settings`. An omitted option is None."""
     *own, settings = inspect.signature(body, eval_str=True).parameters.values()
     options = [
         _parameter(name, None, Annotated[str | None, typer.Option(_option(name), metavar=metavar, help=text)])

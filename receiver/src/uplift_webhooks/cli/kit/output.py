@@ -80,7 +80,7 @@ class Output:
             sys.stdout.flush()
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """Print a line of a result. A part is a text, or a text and its style."""
+        """Print a line of a result. A part is a string, or a string and its style."""
         texts = [(printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
         # The terminal wraps long lines, so that they can be copied.
         self.print(Text.assemble(*texts), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Options and output of rejected events in both programs."""
+"""Options and output of the `rejected-events` commands of `uplift` and `uplift-server`."""
 
 from typing import Annotated, Any, Final
 

@@ -20,7 +20,7 @@ class LocalWatcher(Protocol):
     """Receives the state of the local server."""
 
     def local_away(self, reason: str) -> None:
-        """Report that the local server is unreachable. Attempts continue. Called once until it is reachable again."""
+        """Report that the local server is unreachable. Attempts continue. Called once per outage."""
 
     def local_back(self) -> None:
         """Report that the local server is reachable again."""

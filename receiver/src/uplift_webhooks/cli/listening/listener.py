@@ -132,7 +132,7 @@ class Listener:
         """The waiting events by position, in the order of the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
-        """Deliberately failed events, with the time of their repeat."""
+        """Events that failed on purpose, with the time of their retry (monotonic seconds)."""
         self._came = asyncio.Event()
         self._answered: deque[_Waiting] = deque()
         self._to_answer = asyncio.Event()
@@ -235,7 +235,7 @@ class Listener:
     async def _read(self, socket: ClientConnection) -> None:
         while True:
             frame = await socket.recv()
-            # Later servers may send other kinds of text.
+            # Ignore text frames: later servers may send new kinds.
             if isinstance(frame, bytes):
                 self._take_in(read_event(frame))
 

@@ -334,7 +334,7 @@ def _egress(state: FleetState) -> Iterator[FleetProblem]:
             "Attempts fail because of this server",
             f"In the last 2 minutes, {number(state.own_failures)} of {number(state.attempts)} attempts of this process"
             " failed because of this server.",
-            "Check the egress IP, the egress proxy and the limit of open files. The log names the cause.",
+            "Check the egress IP, the egress proxy and the open file limit. The log shows the cause.",
         )
 
 

@@ -17,7 +17,7 @@ HOUR_MS: Final = 60 * MINUTE_MS
 DAY_MS: Final = 24 * HOUR_MS
 
 # The R10 series of preferred numbers: each is about a quarter larger than the previous one, which keeps the error of
-# interpolation low. The last one is the default attempt timeout, the maximum of a percentile.
+# interpolation low.
 _R10: Final = (1_000, 1_250, 1_600, 2_000, 2_500, 3_150, 4_000, 5_000, 6_300, 8_000)
 DURATION_BOUNDS_US: Final = (
     *(bound * decade for decade in (1, 10, 100, 1_000) for bound in _R10),
@@ -25,7 +25,9 @@ DURATION_BOUNDS_US: Final = (
     12_500_000,
     15_000_000,
 )
-"""Class `n` holds the durations from bound `n - 1` (inclusive) to bound `n` (exclusive)."""
+"""The last bound is the default attempt timeout, which no percentile exceeds.
+
+Class `n` holds the durations from bound `n - 1` (inclusive) to bound `n` (exclusive)."""
 
 
 @dataclass(frozen=True, slots=True)

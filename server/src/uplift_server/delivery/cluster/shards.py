@@ -91,7 +91,7 @@ class ClusteredShards:
         self._owned[endpoint_seq] = True
 
     def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:
-        """Forget lost endpoints without deliveries here."""
+        """Forget lost endpoints that have no more deliveries in this process."""
         for seq in endpoint_seqs:
             self.lost.pop(seq, None)
 

@@ -157,7 +157,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """Count the endpoints with a recent attempt, up to a little more than `enough`."""
+        """Count the endpoints with a recent attempt. Stop when the count exceeds `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():

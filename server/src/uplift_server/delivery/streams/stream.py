@@ -223,7 +223,7 @@ class EventStream:
         if reading.replicas != self._settings.replicas and not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "stream replicas differ from the setting",
+                "stream replicas differ from UPLIFT_NATS_REPLICAS",
                 replicas=reading.replicas,
                 setting=self._settings.replicas,
                 remedy=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change the"
