@@ -221,8 +221,7 @@ def test_endpoints_of_all_accounts_are_filtered_by_health(server: Any) -> None:
         health = cached_endpoint(server, endpoint).health
         for _ in range(6):
             health = health.after(Outcome.SERVER_ERROR, start, own_fault=False)
-        object.__setattr__(health, "warned_at", warned_at)
-        cached_endpoint(server, endpoint).health = health
+        cached_endpoint(server, endpoint).health = health._replace(warned_at=warned_at)
 
     every, counts = list_endpoints(server, None, "roll.example.com")
     assert every == [with_held, disabled, paused, warned, failing, healthy]
