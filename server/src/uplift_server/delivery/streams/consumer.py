@@ -100,6 +100,8 @@ class StreamConsumer:
         self._counters = counters
         self._traces = traces
         self._pull: Pull | None = None
+        self._removal: asyncio.Task[None] | None = None
+        """The removal of stored messages that is running, or the latest one."""
         self._logged_at = 0
         self._late: LateEvents | None = None
         """The noted late events."""
@@ -119,7 +121,7 @@ class StreamConsumer:
                     await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream consumer started")
-                await self._pull.remove_stored()
+                self._remove_stored(self._pull)
                 await self._pull.renew()
                 await self._store(self._pull, await self._pull.next(NEXT_WITHIN_MS), stopping)
             except (StreamUnavailable, StreamError, StreamUnfit) as error:
@@ -137,9 +139,17 @@ class StreamConsumer:
     async def _end_pull(self) -> None:
         """Remove the stored messages before another process takes the job, if possible."""
         pull, self._pull = self._pull, None
+        removal, self._removal = self._removal, None
+        if removal is not None:
+            await removal
         if pull is not None:
             with contextlib.suppress(StreamUnavailable, StreamError):
                 await pull.remove_stored(at_once=True)
+
+    def _remove_stored(self, pull: Pull) -> None:
+        """Remove stored messages while others are stored. If that fails, the pull fails."""
+        if self._removal is None or self._removal.done():
+            self._removal = asyncio.create_task(_removed(pull), name="removal of stored messages")
 
     def _note_interrupted(self, error: Exception) -> None:
         now = self._clock.now_ms()
@@ -168,7 +178,7 @@ class StreamConsumer:
             for each in events:
                 if each.is_done:
                     pull.note_stored(each.message)
-            await pull.remove_stored()
+            self._remove_stored(pull)
             done = {each.message.seq for each in events if each.is_done}
             todo = [each for each in todo if each.seq not in done]
             if len(done) == len(events):
@@ -344,6 +354,13 @@ class StreamConsumer:
         for event in events:
             event.is_done = True
             self._counters.rejected_events += 1
+
+
+async def _removed(pull: Pull) -> None:
+    try:
+        await pull.remove_stored()
+    except (StreamUnavailable, StreamError) as error:
+        pull.fail(str(error))
 
 
 def _as_sent(draft: Draft) -> Draft:

@@ -158,6 +158,11 @@ class Pull:
         await self.link.call(_REMOVE, {"seq": before}, seconds=REMOVE_SECONDS)
         self._removed_before, self._removed_at = before, now
 
+    def fail(self, cause: str) -> None:
+        """Let `next` raise StreamUnavailable."""
+        self._broken = self._broken or cause
+        self._changed.set()
+
     def _require_intact(self) -> None:
         """Raise StreamUnavailable if messages, the connection or the consumer are lost."""
         if self._broken is not None or self.link.closed.is_set():
