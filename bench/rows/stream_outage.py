@@ -22,7 +22,7 @@ _BEFORE_S: Final = 3.0
 _RATE: Final = 500.0
 _SMOKE_RATE: Final = 50.0
 _BACKLOG_WITHIN_S: Final = 120.0
-_GONE_S: Final = 0.2
+_GONE_S: Final = 0.5
 """The backlog is gone when the stream has at most the events of this time."""
 _LOOK_S: Final = 0.1
 

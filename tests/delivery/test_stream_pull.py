@@ -52,8 +52,7 @@ async def take(pull: Pull, count: int) -> list[StreamMessage]:
 
 async def left_in_stream(link: Link, pull: Pull) -> int:
     """Remove what can be removed. Return the number of messages that are left."""
-    await asyncio.sleep(0.11)
-    await pull.remove_stored()
+    await pull.remove_stored(at_once=True)
     messages: int = (await link.call(f"STREAM.INFO.{EVENTS_STREAM}"))["state"]["messages"]
     return messages
 

@@ -23,7 +23,7 @@ _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
 """NATS delivers a message again if it is not removed or renewed for this long."""
 RENEW_EVERY_MS: Final = 15_000
-REMOVE_EVERY_MS: Final = 100
+REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
