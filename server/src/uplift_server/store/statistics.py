@@ -251,15 +251,13 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
-    for minute, account, endpoint, event_type, status, n in connection.execute(sql.COUNT_DELIVERIES, span):
+    for minute, account, endpoint, event_type, status, n in sql.read_rows(connection, sql.COUNT_DELIVERIES, span):
         at = minute * MINUTE_MS
         for counts in (own[RowKey(account, endpoint, at)].counts, by_type[RowKey(account, -event_type, at)].counts):
             counts[_DELIVERIES_OF] += n
             if status in _COUNTED_AS:
                 counts[_COUNTED_AS[status]] += n
-    for minute, account, endpoint, outcome, n, first, durations in connection.execute(
-        sql.COUNT_ATTEMPTS[connection.dialect.name], span
-    ):
+    for minute, account, endpoint, outcome, n, first, durations in sql.read_rows(connection, sql.COUNT_ATTEMPTS, span):
         tally = own[RowKey(account, endpoint, minute * MINUTE_MS)]
         tally.counts[_ATTEMPTS_OF] += n
         tally.counts[_FIRST_OF] += first
@@ -312,7 +310,7 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
     With the event type, if it is known.
     """
-    for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_CREATED, span):
+    for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
@@ -321,9 +319,9 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[Ro
 
     They are limited to events after `began` and up to `events_after`.
     """
-    for minute, account, endpoint, event_type, n in connection.execute(sql.COUNT_DELIVERED, span):
+    for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
-    for minute, account, endpoint, event_type, old, new, n in connection.execute(sql.COUNT_CHANGES, span):
+    for minute, account, endpoint, event_type, old, new, n in sql.read_rows(connection, sql.COUNT_CHANGES, span):
         for status, change in ((old, -n), (new, n)):
             if status in _COUNTED_AS:
                 yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, status, change
@@ -385,7 +383,7 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
 
 def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[RowKey, Tally]) -> NewRows:
     """Return the new values of rows."""
-    found = connection.execute(table.at[connection.dialect.name], {"keys": json.dumps([*tallies])})
+    found = sql.read_rows(connection, table.at, {"keys": json.dumps([*tallies])})
     stored = {
         RowKey(account, endpoint, at): (counts, outcomes, durations)
         for account, endpoint, at, *counts, outcomes, durations in found

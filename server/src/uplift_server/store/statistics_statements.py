@@ -1,10 +1,12 @@
 """The statements that count and read statistics, for both engines."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy import Connection
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.operations.statistics import COUNT_FIELDS, DURATION_BOUNDS_US, MINUTE_MS
@@ -13,6 +15,27 @@ from uplift_server.store.status_sql import CREATED, TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
 """The columns of the key of a row."""
+
+Statements = Mapping[str, sa.TextClause]
+"""A statement for each engine."""
+
+
+def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statements:
+    """Return a query for `read_rows`. On SQLite, its result is one JSON list of lists.
+
+    The driver of SQLite releases the interpreter lock for every row. Beside a busy event loop, a query of a thousand
+    rows would delay both threads a thousand times.
+    """
+    by_dialect = {"sqlite": texts, "postgresql": texts} if isinstance(texts, str) else texts
+    listed = f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({by_dialect['sqlite']})"  # noqa: S608
+    return {"sqlite": sa.text(listed), "postgresql": sa.text(by_dialect["postgresql"])}
+
+
+def read_rows(connection: Connection, query: Statements, values: Mapping[str, object]) -> Iterable[Sequence[Any]]:
+    """Return the rows of a query that counts, each in the order of its columns."""
+    found = connection.execute(query[connection.dialect.name], values)
+    return json.loads(found.scalar_one()) if connection.dialect.name == "sqlite" else found
+
 
 # ---- counting
 # :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and changes of
@@ -24,16 +47,21 @@ _OF_DURATION: Final = (
     + " ".join(f"WHEN duration_us < {bound} THEN {number}" for number, bound in enumerate(DURATION_BOUNDS_US))
     + f" ELSE {len(DURATION_BOUNDS_US)} END"
 )
-COUNT_DELIVERIES: Final = sa.text(f"""
+COUNT_DELIVERIES: Final = _listed(
+    ("minute", "account_seq", "endpoint_seq", "type_seq", "status", "n"),
+    f"""
 SELECT e.created_at {_MINUTE} AS minute, d.account_seq, d.endpoint_seq, e.type_seq, d.status, count(*) AS n
 FROM deliveries d JOIN events e ON e.seq = d.event_seq
 WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigger <> {TEST}
 GROUP BY 1, 2, 3, 4, 5
-""")  # noqa: S608
+""",  # noqa: S608
+)
 # One row for each endpoint and outcome, with its durations in the stored text form, because Python would need more time
 # for a row per class of durations. The newest delivery of each row provides the account.
-COUNT_ATTEMPTS: Final = {
-    dialect: sa.text(f"""
+COUNT_ATTEMPTS: Final = _listed(
+    ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
+    {
+        dialect: f"""
 SELECT g.minute, d.account_seq, g.endpoint_seq, g.outcome, g.n, g.first, g.durations
 FROM (SELECT minute, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(sum(first) AS BIGINT) AS first,
       {gathered}(duration || ':' || n, ' ') AS durations, max(event_seq) AS event_seq
@@ -43,35 +71,45 @@ FROM (SELECT minute, endpoint_seq, outcome, CAST(sum(n) AS BIGINT) AS n, CAST(su
             GROUP BY 1, 2, 3, 4) c
       GROUP BY 1, 2, 3) g
 JOIN deliveries d ON d.event_seq = g.event_seq AND d.endpoint_seq = g.endpoint_seq
-""")  # noqa: S608
-    for dialect, gathered in (("sqlite", "group_concat"), ("postgresql", "string_agg"))
-}
+"""  # noqa: S608
+        for dialect, gathered in (("sqlite", "group_concat"), ("postgresql", "string_agg"))
+    },
+)
 # The unary + keeps SQLite from using the index of events instead.
-COUNT_DELIVERED: Final = sa.text(f"""
+COUNT_DELIVERED: Final = _listed(
+    ("minute", "account_seq", "endpoint_seq", "type_seq", "n"),
+    f"""
 SELECT e.created_at {_MINUTE} AS minute, e.account_seq, a.endpoint_seq, e.type_seq, count(*) AS n
 FROM attempts a JOIN events e ON e.seq = a.event_seq
 WHERE a.seq > :attempts_after AND a.seq <= :attempts_through AND a.trigger <> {TEST}
 AND a.outcome = {int(Outcome.DELIVERED)}
 AND +a.event_seq > :began AND +a.event_seq <= :events_after
 GROUP BY 1, 2, 3, 4
-""")  # noqa: S608
+""",  # noqa: S608
+)
 # The type is NULL if retention has deleted the event.
-COUNT_CHANGES: Final = sa.text(f"""
+COUNT_CHANGES: Final = _listed(
+    ("minute", "account_seq", "endpoint_seq", "type_seq", "old_status", "new_status", "n"),
+    f"""
 SELECT c.created_at {_MINUTE} AS minute, c.account_seq, c.endpoint_seq, e.type_seq, old_status, new_status,
 count(*) AS n FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq
 WHERE c.seq > :changes_after AND c.seq <= :changes_through
 AND c.event_seq > :began AND c.event_seq <= :events_after
 GROUP BY 1, 2, 3, 4, 5, 6
-""")  # noqa: S608
+""",  # noqa: S608
+)
 
 # Deliveries that replays created for earlier events.
-COUNT_CREATED: Final = sa.text(f"""
+COUNT_CREATED: Final = _listed(
+    ("minute", "account_seq", "endpoint_seq", "type_seq", "n"),
+    f"""
 SELECT c.created_at {_MINUTE} AS minute, c.account_seq, c.endpoint_seq, e.type_seq, count(*) AS n
 FROM delivery_changes c LEFT JOIN events e ON e.seq = c.event_seq
 WHERE c.seq > :changes_after AND c.seq <= :changes_through AND c.old_status = {CREATED}
 AND c.event_seq > :began AND c.event_seq <= :events_after
 GROUP BY 1, 2, 3, 4
-""")  # noqa: S608
+""",  # noqa: S608
+)
 
 # Open deliveries of counted events, from the partial indexes. Without table statistics, SQLite scans all deliveries.
 _OPEN_PARTS: Final = (
@@ -102,12 +140,12 @@ _LISTS: Final = {
 }
 
 
-def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, sa.TextClause]:
+def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
     """Return the statements that find rows of a table by a JSON list of values of the columns `by`."""
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():
         found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))
-        texts[dialect] = sa.text(f"SELECT {columns} FROM {rows.format(lists)} {join} {table} r ON {found} {more}")  # noqa: S608
+        texts[dialect] = f"SELECT {columns} FROM {rows.format(lists)} {join} {table} r ON {found} {more}"  # noqa: S608
     return texts
 
 
@@ -115,18 +153,22 @@ _SCOPE: Final = ("account_seq", "endpoint_seq")
 _IN_RANGE: Final = "WHERE r.at >= :since AND r.at < :until"
 
 
-def _rows_between(table: str) -> dict[str, sa.TextClause]:
-    return _joined(table, "r.*", ":scopes", by=_SCOPE, more=_IN_RANGE)
+def _compiled(texts: Mapping[str, str]) -> Statements:
+    return {dialect: sa.text(text) for dialect, text in texts.items()}
 
 
-def _rows_at(table: str) -> dict[str, sa.TextClause]:
-    return _joined(table, ", ".join(f"r.{name}" for name in _COLUMNS), ":keys", by=KEY_COLUMNS)
+def _rows_between(table: str) -> Statements:
+    return _compiled(_joined(table, "r.*", ":scopes", by=_SCOPE, more=_IN_RANGE))
+
+
+def _rows_at(table: str) -> Statements:
+    return _listed(_COLUMNS, _joined(table, ", ".join(f"r.{name}" for name in _COLUMNS), ":keys", by=KEY_COLUMNS))
 
 
 _TEXTS: Final = {"outcomes", "durations"}
 
 
-def _put_rows(table: str) -> dict[str, sa.TextClause]:
+def _put_rows(table: str) -> Statements:
     return {
         dialect: sa.text(f"""
 INSERT INTO {table} ({", ".join(_COLUMNS)})
@@ -148,9 +190,9 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 class TableStatements:
     """The statements of a table of statistics, each by database."""
 
-    between: Mapping[str, sa.TextClause]
-    at: Mapping[str, sa.TextClause]
-    put: Mapping[str, sa.TextClause]
+    between: Statements
+    at: Statements
+    put: Statements
 
     @classmethod
     def of(cls, table: str) -> "TableStatements":
@@ -160,12 +202,16 @@ class TableStatements:
 
 HOURS: Final = TableStatements.of("rollups")
 MINUTES: Final = TableStatements.of("minute_rollups")
-SUMS: Final = _joined(
-    "rollups",
-    f"r.account_seq, r.endpoint_seq, {', '.join(f'CAST(sum(r.{name}) AS BIGINT) AS {name}' for name in COUNT_FIELDS)}",
-    ":scopes",
-    by=_SCOPE,
-    more=f"{_IN_RANGE} GROUP BY r.account_seq, r.endpoint_seq",
+SUMS: Final = _compiled(
+    _joined(
+        "rollups",
+        ", ".join(
+            ("r.account_seq", "r.endpoint_seq", *(f"CAST(sum(r.{name}) AS BIGINT) AS {name}" for name in COUNT_FIELDS))
+        ),
+        ":scopes",
+        by=_SCOPE,
+        more=f"{_IN_RANGE} GROUP BY r.account_seq, r.endpoint_seq",
+    )
 )
 DELETE_MINUTES: Final = sa.text(f"""
 DELETE FROM minute_rollups WHERE ({", ".join(KEY_COLUMNS)}) IN

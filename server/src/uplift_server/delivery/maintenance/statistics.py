@@ -1,4 +1,8 @@
-"""The statistics updater: counts new deliveries and attempts about a second after their commit."""
+"""The statistics updater: counts new deliveries and attempts about a second after their commit.
+
+While the process is busy, it counts every ten seconds: a count of many endpoints delays deliveries, mostly by a fixed
+time per endpoint.
+"""
 
 import asyncio
 from typing import Final
@@ -18,7 +22,7 @@ ROWS_PER_TURN: Final = 64
 """The number of rows that one turn of the event loop computes, in about 1 ms."""
 BUSY_CORES: Final = 0.5
 """The share of a CPU core at which the process counts as busy: then BUSY_TURNS intervals pass between two counts."""
-BUSY_TURNS: Final = 4
+BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
