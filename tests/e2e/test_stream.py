@@ -263,17 +263,21 @@ def test_emitters_publish_events_themselves(receiver: Receiver, fleet: Fleet, na
     assert 'uplift_rows_set_aside_total{kind="event"} 1' in worker.api()("GET", "/metrics").body.decode()
 
 
-def test_a_full_stream_rejects_events_with_503(fleet: Fleet, nats_server: NatsCluster) -> None:
+def create_stream(cluster: NatsCluster, bytes_max: int) -> None:
     async def create(client: Client) -> None:
         config = {
             "name": EVENTS, "subjects": ["uplift.events.>"], "retention": "workqueue", "storage": "file",
-            "discard": "new", "max_bytes": 20_000, "duplicate_window": 120 * 10**9,
+            "discard": "new", "max_bytes": bytes_max, "duplicate_window": 120 * 10**9,
         }  # fmt: skip
         assert "error" not in json.loads(
             (await client.request(f"$JS.API.STREAM.CREATE.{EVENTS}", json.dumps(config).encode())).data
         )
 
-    through_nats(nats_server, create)
+    through_nats(cluster, create)
+
+
+def test_a_full_stream_rejects_events_with_503(fleet: Fleet, nats_server: NatsCluster) -> None:
+    create_stream(nats_server, 20_000)
     fleet.add_all("api")  # No worker stores the events.
     (server,) = fleet.servers
     _, api = server.account()
@@ -287,7 +291,24 @@ def test_a_full_stream_rejects_events_with_503(fleet: Fleet, nats_server: NatsCl
     fleet.add("worker")
     accepted = statuses.count(202)
     wait_for(lambda: len(stored(api)) == accepted, "all accepted events are stored")
-    assert api.send(101).status == 202
+    wait_for(lambda: api.send(101).status == 202, "events are accepted again")
+
+
+def test_an_account_cannot_fill_the_stream_alone(fleet: Fleet, nats_server: NatsCluster) -> None:
+    create_stream(nats_server, 2_000_000)
+    fleet.add_all("api")  # No worker stores the events.
+    (server,) = fleet.servers
+    _, api = server.account("Club 1")
+    _, other = server.account("Club 2")
+    assert other.send(0).status == 202
+    large = {"type": TYPE, "data": {"number": 1, "text": "x" * 20_000}}
+    assert {api("POST", "/v1/events", large).status for _ in range(80)} == {202}
+    response = wait_for(lambda: refused if (refused := api.send(1)).status == 503 else None, "the account must wait")
+    assert response.headers["retry-after"] == "1"
+    assert [other.send(number).status for number in range(1, 20)] == [202] * 19
+    assert 'uplift_events_refused_total{reason="full"}' in server.api()("GET", "/metrics").body.decode()
+    fleet.add("worker")
+    wait_for(lambda: api.send(2).status == 202, "the account can send again")
 
 
 def test_without_nats_events_get_503_until_it_returns(fleet: Fleet, nats_server: NatsCluster) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from uplift_server.core import ids
+from uplift_server.core.events.stream_shares import StreamShares
 from uplift_server.core.events.stream_subjects import EVENTS_STREAM, accepted_subject
 from uplift_server.core.ids import IdSequence
 from uplift_server.core.limits import GROUP_ROWS_MAX
@@ -167,6 +168,9 @@ class StreamIngest:
         self._backlog = Backlog()
         self._accounts: dict[int, _Account] = {}
         """Accounts with unacknowledged events. The key 0 is for requests with events of several accounts."""
+        self._shares = StreamShares()
+        self._read_at = 0
+        """When the last reading of the stream was noted (Unix ms)."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._wake = asyncio.Event()
@@ -217,6 +221,10 @@ class StreamIngest:
             body_bytes += len(draft.data)
             if account_seq != seq:
                 seq = 0
+        # Requests with several accounts come from operators and their services.
+        if seq and self._shares.exceeds(seq):
+            text = "the event stream is nearly full, mostly with events of the account"
+            raise self._rejected(events, Rejection.FULL, text)
         account = self._accounts.get(seq) or _Account(seq)
         text = full_queue(self._backlog, account, events, 0)
         if text is not None:
@@ -232,6 +240,7 @@ class StreamIngest:
         return request.result
 
     def _add(self, request: _Request, account_seq: int, draft: Draft, traceparent: str | None) -> None:
+        self._shares.add(account_seq, len(draft.data))
         now = request.accepted_at
         event_id = draft.id or self._ids.next(now)
         account = self._cache.accounts[account_seq]
@@ -290,6 +299,7 @@ class StreamIngest:
         while True:
             await self._clock.wait(stopping, TICK_MS)
             now = self._clock.now_ms()
+            self._note_reading()
             late = []
             for publication in list(self._unacknowledged.values()):
                 if publication.token not in self._unacknowledged:
@@ -302,6 +312,12 @@ class StreamIngest:
             if late:
                 self._to_send.extend(late)
                 self._wake.set()
+
+    def _note_reading(self) -> None:
+        reading = self._stream.reading
+        if reading is not None and reading.read_at != self._read_at and reading.bytes_max > 0:
+            self._read_at = reading.read_at
+            self._shares.note_size(reading.bytes, reading.bytes_max)
 
     def _note_ack(self, message: Received) -> None:
         publication = self._unacknowledged.get(message.subject.rpartition(".")[2])

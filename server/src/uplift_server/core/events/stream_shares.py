@@ -1,0 +1,46 @@
+"""Shares of accounts in the event stream. A full stream rejects the events of all accounts, so none may fill it alone.
+
+Each process counts the events that it publishes. A load balancer distributes the requests of an account over all
+processes, so the shares are similar in all of them.
+"""
+
+from typing import Final
+
+NEARLY_FULL: Final = 0.75
+"""The filling of the stream, from 0 to 1, at which shares are limited."""
+NEARLY_EMPTY: Final = 0.01
+"""The filling of the stream below which earlier events no longer count."""
+SHARE_MAX: Final = 0.5
+"""The largest share of an account in a nearly full stream."""
+COUNTED_MIN: Final = 0.01
+"""The events that a process must count before it limits shares, as a part of the stream. After a restart, it has
+counted none.
+"""
+
+
+class StreamShares:
+    """The shares of the accounts that have published since the stream was nearly empty."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[int, int] = {}
+        self._total = 0
+        self._limited_from: float | None = None
+        """The size in bytes from which an account is limited. None if the stream is not nearly full."""
+
+    def add(self, account_seq: int, size: int) -> None:
+        """Count an event of an account. `size` is in bytes."""
+        self._bytes[account_seq] = self._bytes.get(account_seq, 0) + size
+        self._total += size
+
+    def note_size(self, used: int, maximum: int) -> None:
+        """Note the used size of the stream and its limit, in bytes."""
+        self._limited_from = COUNTED_MIN * maximum if used >= NEARLY_FULL * maximum else None
+        if used < NEARLY_EMPTY * maximum:
+            self._bytes.clear()
+            self._total = 0
+
+    def exceeds(self, account_seq: int) -> bool:
+        """Return whether an account must wait until the stream has more space."""
+        if self._limited_from is None:
+            return False
+        return self._bytes.get(account_seq, 0) > max(self._limited_from, SHARE_MAX * self._total)
