@@ -223,8 +223,8 @@ class StreamIngest:
                 seq = 0
         # Requests with several accounts come from operators and their services.
         if seq and self._shares.exceeds(seq):
-            text = "the event stream is nearly full, mostly with events of the account"
-            raise self._rejected(events, Rejection.FULL, text)
+            cause = "the event stream is nearly full, mostly with events of the account"
+            raise self._rejected(events, Rejection.FULL, cause)
         account = self._accounts.get(seq) or _Account(seq)
         text = full_queue(self._backlog, account, events, 0)
         if text is not None:
