@@ -95,14 +95,14 @@ def test_errors_distinguish_no_response_from_another_server(api: FakeApi, client
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         unreachable = Calls(f"http://127.0.0.1:{bound.getsockname()[1]}", "", ADVICE, timeout_seconds=5)
-        with pytest.raises(CliError, match="does not respond") as caught:
+        with pytest.raises(CliError, match=r"request to .* failed") as caught:
             unreachable.get("/v1/x")
     assert caught.value.code == ExitCode.TRY_LATER
     api.responses = {"GET /prefix/v1/x": (200, b"<html>", {}), "GET /prefix/v1/y": "hang up"}
     with pytest.raises(CliError, match="not an Uplift Webhooks server"):
         client.get("/v1/x")
     other = Calls(f"{api.url}/prefix", "", ADVICE, timeout_seconds=5)
-    with pytest.raises(CliError, match="does not respond"):
+    with pytest.raises(CliError, match=r"request to .* failed"):
         other.get("/v1/y")
 
 

@@ -62,7 +62,7 @@ def test_an_incomplete_response_causes_no_repeat(api: ScriptedApi) -> None:
     with _client_without_retries(api) as client:
         client.request("GET", "/v1/a")
 
-        with pytest.raises(ApiUnreachable, match="does not respond: IncompleteRead"):
+        with pytest.raises(ApiUnreachable, match="failed: IncompleteRead"):
             client.request("POST", "/v1/b")
 
     assert len(api.requests) == 2
@@ -100,7 +100,7 @@ def test_a_refused_connection() -> None:
         with Client(url, retries=0) as client, pytest.raises(ApiUnreachable) as caught:
             client.request("GET", "/v1/x")
 
-    assert str(caught.value) == f"{url} does not respond: Connection refused."
+    assert str(caught.value) == f"The request to {url} failed: Connection refused."
 
 
 def test_a_silent_server_times_out(api: ScriptedApi) -> None:

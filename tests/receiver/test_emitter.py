@@ -135,7 +135,7 @@ def test_only_the_named_events_of_a_batch_are_rejected(api: ScriptedApi) -> None
     )  # fmt: skip
     with pytest.raises(
         EventsRejected,
-        match=r"1 of the events. The first is of the type athlete.updated: The event is not valid. data",
+        match=r"1 of the events. The first rejected event has the type athlete.updated: The event is not valid. data",
     ) as got:
         events.flush(20)
     events.close()

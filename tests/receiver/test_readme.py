@@ -206,7 +206,7 @@ def test_the_explanation_snippet_returns_the_cause() -> None:
 
     assert why(Webhook(SECRET), body, sign(body, SECRET)) == "The request is verified."
     assert why(Webhook(SECRET), json.dumps(json.loads(body)).encode(), sign(body, SECRET)).startswith(
-        "body_reserialised: The secret is right, but the body was parsed and serialized again as JSON. Pass the raw"
+        "body_reserialised: The secret is correct, but the body was parsed and serialized again as JSON. Pass the raw"
     )
 
 

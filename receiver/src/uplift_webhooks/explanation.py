@@ -159,7 +159,7 @@ def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], requ
             "secret_wrong",
             "The signature does not match the body. The secret probably belongs to another endpoint or was rotated, or "
             "the body was changed.",
-            f"{_COPY_AGAIN} During a rotation, pass both secrets. If the secret is right, compare the bytes of the "
+            f"{_COPY_AGAIN} During a rotation, pass both secrets. If the secret is correct, compare the bytes of the "
             "body with the bytes that were sent.",
         )
 
@@ -254,7 +254,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
         )
     for text, cause, variant in earlier_forms(body):
         if any(request.matches(secret, body=variant) for secret in secrets):
-            yield _found(cause, f"The secret is right, but {text}.", _RAW)
+            yield _found(cause, f"The secret is correct, but {text}.", _RAW)
     value: object = None
     complete = True
     try:

@@ -81,11 +81,11 @@ def test_an_authentication_is_removed(sent: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (OAUTH, "--oauth-token-url also needs --oauth-client-secret-file"),
-        (("--oauth-scope", "a"), "also needs --oauth-token-url and --oauth-client-id and --oauth-client-secret-file"),
-        (("--client-key-file", "k"), "--client-key-file also needs --client-certificate-file"),
-        ((*OAUTH, "--client-key-file", "k"), "an endpoint has one kind of authentication"),
-        ((*OAUTH, "--no-auth"), "--no-auth does not allow --oauth-token-url"),
+        (OAUTH, "--oauth-token-url requires --oauth-client-secret-file"),
+        (("--oauth-scope", "a"), "requires --oauth-token-url and --oauth-client-id and --oauth-client-secret-file"),
+        (("--client-key-file", "k"), "--client-key-file requires --client-certificate-file"),
+        ((*OAUTH, "--client-key-file", "k"), "an endpoint can have only one kind of authentication"),
+        ((*OAUTH, "--no-auth"), "--no-auth cannot be combined with --oauth-token-url"),
         (("--client-key-file", "missing", "--client-certificate-file", "missing"), "cannot read missing"),
     ],
 )

@@ -203,4 +203,4 @@ def several(value: str | int | Iterable[str | int] | None) -> str | int | list[s
 def _object(path: str, answer: object) -> JsonObject:
     if isinstance(answer, dict):
         return cast("JsonObject", answer)
-    raise ApiMisaddressed(f"The response for {path} is not from an Uplift Webhooks server: it has no JSON object.")
+    raise ApiMisaddressed(f"The response to {path} is not from an Uplift Webhooks server: it is not a JSON object.")

@@ -250,7 +250,7 @@ def _for_json(value: object) -> str:
     """Convert values that JSON does not support."""
     if isinstance(value, datetime):
         return _written(value)
-    raise ValueError(f"A {type(value).__name__} is not valid in JSON: use strings, numbers, lists and dictionaries.")
+    raise ValueError(f"JSON cannot contain a {type(value).__name__}: use strings, numbers, lists and dictionaries.")
 
 
 def _written(instant: datetime) -> str:

@@ -91,7 +91,7 @@ class Connections:
                 if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
                     raise ApiMisaddressed(f"{self.url} does not use TLS. Use http:// for this port.") from error
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                raise ApiUnreachable(f"{self.url} does not respond: {reason}.") from error
+                raise ApiUnreachable(f"The request to {self.url} failed: {reason}.") from error
             except BaseException:
                 connection.close()
                 raise
@@ -129,7 +129,7 @@ class Connections:
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    raise OSError(f"its response is larger than {RESPONSE_BYTES_MAX} bytes")
+                    raise OSError(f"the response is larger than {RESPONSE_BYTES_MAX} bytes")
             # Partial reads do not report a closed connection.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
@@ -188,7 +188,7 @@ class _Hurried(io.RawIOBase):
             self._socket.settimeout(_left(self._ends_at))
             count = self._raw.readinto(buffer)
         except TimeoutError as error:
-            raise TimeoutError("its response took too long" if self._came else "timed out") from error
+            raise TimeoutError("the response took too long" if self._came else "timed out") from error
         self._came = True
         return count
 

@@ -67,7 +67,7 @@ class EventsRejected(ApiFailure):
         """Return the number of events and the first error."""
         first = self.rejections[0]
         rejected = f"The server did not accept {self.count} of the events."
-        return f"{rejected} The first is of the type {first.type}: {first.error}"
+        return f"{rejected} The first rejected event has the type {first.type}: {first.error}"
 
 
 @dataclass(slots=True)
@@ -184,7 +184,7 @@ class Emitter:
         """Raise the errors of `flush` for the first `target` events."""
         with self._changed:
             if self._ended < target:
-                raise TimeoutError(f"{target - self._ended} events have no response yet")
+                raise TimeoutError(f"the server has not responded to {target - self._ended} of the events yet")
             count, kept = self._rejected, self._rejections
             self._rejected, self._rejections = 0, []
         if count:
@@ -392,7 +392,7 @@ class Emitter:
         with self._changed:
             self._rejected += len(batch)
             self._rejections += rejections[: REJECTIONS_KEPT_MAX - len(self._rejections)]
-        first, more = rejections[0], f" The same error applies to {len(batch) - 1} more." if len(batch) > 1 else ""
+        first, more = rejections[0], f" Other events with the same error: {len(batch) - 1}." if len(batch) > 1 else ""
         _log.error("event rejected: %s (%s): %s%s", first.type, first.id or first.idempotency_key, failure, more)
         for each in batch:
             each.future.set_exception(failure)

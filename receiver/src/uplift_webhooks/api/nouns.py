@@ -411,11 +411,11 @@ def _as_sent(path: str, answer: object) -> AnyEvent:
     if isinstance(answer, dict) and answer.get("erased_at"):
         raise ApiError(200, "event_erased", "The event was erased, so it has no data.")
     if not isinstance(answer, dict) or not isinstance(body, dict):
-        raise ApiUnreachable(f"The response for {path} has no body.")
+        raise ApiUnreachable(f"The response to GET {path} has no event body.")
     if answer.get("test") is True:
         # Servers of earlier releases do not mark the body.
         body = {**body, "test": True}
     try:
         return read_event(body, None)
     except WebhookVerificationError as error:
-        raise ApiUnreachable(f"The response for {path} is not an event: {error.cause}") from error
+        raise ApiUnreachable(f"The response to GET {path} is not an event: {error.cause}") from error

@@ -71,7 +71,7 @@ def _read(file: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(
-            f"cannot read {file}", "use the file of an earlier run, or a new name", ExitCode.USAGE
+            f"{file} is not a readable cursor file", "use the file of an earlier run, or a new name", ExitCode.USAGE
         ) from error
 
 

@@ -54,18 +54,20 @@ def take_auth(options: dict[str, Any]) -> dict[str, Any]:
     given = [name for name, value in taken.items() if value is not None]
     if options.pop("no_auth", False):
         if given:
-            raise CliError(f"--no-auth does not allow {_option(given[0])}", "omit one of them", ExitCode.USAGE)
+            raise CliError(f"--no-auth cannot be combined with {_option(given[0])}", "omit one of them", ExitCode.USAGE)
         return {"auth": None}
     if not given:
         return {}
     is_oauth = any(name in given for name in (*_OAUTH, "oauth_scope"))
     if is_oauth and any(name in given for name in _MTLS):
         raise CliError(
-            "an endpoint has one kind of authentication", "use OAuth or a client certificate", ExitCode.USAGE
+            "an endpoint can have only one kind of authentication",
+            "use OAuth or a client certificate",
+            ExitCode.USAGE,
         )
     missing = [_option(name) for name in (_OAUTH if is_oauth else _MTLS) if name not in given]
     if missing:
-        raise CliError(f"{_option(given[0])} also needs {' and '.join(missing)}", "add the options", ExitCode.USAGE)
+        raise CliError(f"{_option(given[0])} requires {' and '.join(missing)}", "add the options", ExitCode.USAGE)
     kind = "oauth2_client_credentials" if is_oauth else "mtls"
     return {"auth": {"type": kind, **{_FIELDS[name][0]: _value(name, taken[name]) for name in given}}}
 
