@@ -159,7 +159,7 @@ def test_send_takes_one_event_or_a_file(api: FakeApi) -> None:
         (("events", "send"), "the command needs either TYPE or --file"),
         (("events", "send", "a.b", "--file", "x"), "the command needs either TYPE or --file"),
         (("events", "send", "a.b"), "the option --account is missing"),
-        (("events", "send", "--file", "x", "--data", "y"), "--file does not allow"),
+        (("events", "send", "--file", "x", "--data", "y"), "--file cannot be combined with"),
         (("events", "send", "--file", "missing"), "cannot read missing"),
     ):
         result = run(*arguments)

@@ -22,7 +22,7 @@ def listen_error(error: OSError) -> ConfigError | CliError:
     [
         (
             OSError(errno.EADDRINUSE, "Address already in use"),
-            "UPLIFT_HOST and UPLIFT_PORT are hooks.example:80, but the server cannot listen there",
+            "UPLIFT_HOST and UPLIFT_PORT are hooks.example:80, but the server cannot listen on this address",
         ),
         (OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "UPLIFT_HOST is hooks.example"),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "UPLIFT_HOST is hooks.example"),

@@ -123,7 +123,7 @@ def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: in
         # With an event stream, the second line can name a problem of the database.
         api.responses = {"GET /readyz": (200, b"ready\nThe database does not respond.\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
-        with pytest.raises(CliError, match="uses a different one"):
+        with pytest.raises(CliError, match="uses a different database"):
             reach.reach(other).__enter__()
 
 

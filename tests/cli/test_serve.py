@@ -88,7 +88,7 @@ def test_a_port_in_use_is_reported_before_the_database_exists(place: Place) -> N
         taken.listen()
         result = run(place, "serve")
     assert result.returncode == 75
-    assert "but the server cannot listen there" in result.stderr
+    assert "but the server cannot listen on this address" in result.stderr
     # The lock comes first: a second server with the same data reports the data, not the port.
     assert [path.name for path in place[0].rglob("*") if path.is_file()] == ["uplift.db.lock"]
 
@@ -201,7 +201,7 @@ def test_a_command_works_without_a_server(place: Place) -> None:
     )
     output(place, "endpoints", "create", "https://203.0.114.1/", "--account", "Rapids")
     sent = run(place, "events", "send", "athlete.created", "--account", "Rapids")
-    assert "The event is stored. To process it, start the server" in sent.stderr
+    assert "The event is stored. To process the request, start the server" in sent.stderr
     rejected = run(place, "endpoints", "create", "http://10.0.0.1/", "--account", "Rapids")
     assert rejected.returncode == 2
     assert rejected.stderr.startswith("Error: the URL: ")

@@ -317,7 +317,7 @@ def test_commands_beside_a_worker_work_on_the_database(tmp_path: Path, postgres_
         tested = result("endpoints", "test", endpoint)
         assert tested.returncode == 75, tested
         explanation = " ".join(tested.stderr.split())
-        assert "set UPLIFT_HOST and UPLIFT_PORT to a server with the role api" in explanation
+        assert "set UPLIFT_HOST and UPLIFT_PORT to the address of a server with the role api" in explanation
 
 
 def test_a_resend_without_a_worker_does_not_wait_for_a_lease(

@@ -76,7 +76,8 @@ def listen(config: Config) -> socket.socket:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_HOST and UPLIFT_PORT",
-                f"are {config.host}:{config.port}, but the server cannot listen there ({error.strerror or error})",
+                f"are {config.host}:{config.port}, but the server cannot listen on this address"
+                f" ({error.strerror or error})",
                 "stop the program that uses the port, or choose another port",
             )
         ) from error

@@ -98,7 +98,8 @@ def share_files(config: Config, settings: SenderSettings) -> tuple[Config, Sende
     limit = raise_file_limit(needed)
     remedy = f"raise the limit to {needed} (LimitNOFILE of systemd, ulimit -n), or lower UPLIFT_MAX_IN_FLIGHT"
     if limit < FILES_MIN:
-        raise ConfigError(ConfigProblem("the file descriptor limit", f"is {limit}, below {FILES_MIN}", remedy))
+        reason = f"is {limit}, but the server needs at least {FILES_MIN}"
+        raise ConfigError(ConfigProblem("the file descriptor limit", reason, remedy))
     shares = divide_files(limit, wanted, idle)
     if limit < needed:
         _log.warning(

@@ -147,7 +147,7 @@ def delete_account(
         found = lookup.account(client, account)
         if not yes:
             raise CliError(
-                f"this would delete {found['id']} ({found['name']}) with its endpoints, keys and members",
+                f"the command deletes {found['id']} ({found['name']}) with its endpoints, keys and members",
                 "to confirm, repeat the command with --yes",
                 ExitCode.USAGE,
             )

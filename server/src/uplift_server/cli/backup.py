@@ -42,7 +42,7 @@ def backup(
         )
     directory = file.absolute().parent
     if not directory.is_dir():
-        raise CliError(f"the directory {directory} does not exist", "create it first", ExitCode.USAGE)
+        raise CliError(f"the directory {directory} does not exist", "create the directory first", ExitCode.USAGE)
     if not os.access(directory, os.W_OK | os.X_OK):
         remedy = "give this user write access, or use another directory"
         raise CliError(f"this user cannot write to {directory}", remedy, ExitCode.USAGE)

@@ -125,7 +125,11 @@ def list_deliveries(
             cause = f"there is no delivery status {name!r}"
             raise CliError(cause, f"use one of: {', '.join(known)}", ExitCode.USAGE)
     if event is not None and (outcome or status_code or object_id or after or before or test is not None):
-        raise CliError("--event allows only --status, --endpoint and --type", "omit the other options", ExitCode.USAGE)
+        raise CliError(
+            "--event can be combined only with --status, --endpoint and --type",
+            "omit the other options",
+            ExitCode.USAGE,
+        )
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         query = matching(

@@ -38,7 +38,8 @@ def doctor(session: Session) -> None:
     warned = sum(each.result == "warn" for each in findings)
     if failed:
         raise CliError(
-            f"{failed} of {len(findings)} checks failed", "fix each as shown, then run `uplift-server doctor` again"
+            f"{failed} of {len(findings)} checks failed",
+            "fix each failed check as shown, then run `uplift-server doctor` again",
         )
     session.output.note(f"{len(findings)} checks, {warned or 'no'} warning{'s' * (warned != 1)}.")
 

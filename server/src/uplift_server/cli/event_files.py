@@ -27,7 +27,7 @@ INTERRUPTED_SECONDS_MAX: Final = 1.0
 """How long an interrupted command waits for the events that it has read."""
 _REPORTED_MAX: Final = 10
 """Maximum number of rejected lines in the output."""
-_REPEAT: Final = "repeat the command: it does not send the other lines again"
+_REPEAT: Final = "repeat the command: the server does not store the accepted events again"
 
 
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
@@ -114,7 +114,7 @@ def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _wrong(source: str, number: int, cause: str) -> CliError:
-    remedy = "correct the line and repeat the command: it does not send the lines before it again"
+    remedy = "correct the line and repeat the command: the server does not store the accepted events again"
     return CliError(f"line {number} of {input_name(source)}: {cause}", remedy, ExitCode.USAGE)
 
 
@@ -166,6 +166,8 @@ class _Results:
             self._output.note(f"line {number} of {input_name(source)}: {error}")
         if self._without_response:
             cause = f"the server did not respond to {self._without_response} of the events"
-            raise CliError(cause, f"check the server and {_REPEAT}", ExitCode.TRY_LATER)
+            raise CliError(cause, f"check the server, and {_REPEAT}", ExitCode.TRY_LATER)
         if rejected := self._counts["rejected"]:
-            raise CliError(f"the server did not accept {rejected} of the events", f"correct these lines and {_REPEAT}")
+            raise CliError(
+                f"the server did not accept {rejected} of the events", f"correct the lines above, and {_REPEAT}"
+            )

@@ -209,8 +209,8 @@ def send(
     if (event_type is None) == (file is None):
         raise CliError("the command needs either TYPE or --file", "pass one of them", ExitCode.USAGE)
     if file is not None and any(each is not None for each in (data, idempotency_key, ordering_key)):
-        text = "--file does not allow --data, --idempotency-key and --ordering-key"
-        raise CliError(text, "omit them", ExitCode.USAGE)
+        text = "--file cannot be combined with --data, --idempotency-key or --ordering-key"
+        raise CliError(text, "omit the other options, or omit --file", ExitCode.USAGE)
     if event_type is not None and account is None:
         raise session.missing("--account", "ACCOUNT")
     content = None if data is None else _read_json(data)

@@ -262,7 +262,9 @@ def sign_in_link(
     """
     config = session.config()
     if account is None and (email or role):
-        raise CliError("--email and --role require --account", "add --account, or omit them", ExitCode.USAGE)
+        raise CliError(
+            "--email and --role require --account", "add --account, or omit --email and --role", ExitCode.USAGE
+        )
     if account is not None and read_only:
         raise CliError("--read-only and --account cannot be combined", "omit --account or --read-only", ExitCode.USAGE)
     _check_server(config, for_operator=account is None)

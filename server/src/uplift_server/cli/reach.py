@@ -77,14 +77,14 @@ def remedy_to_send(config: Config) -> str:
 def remedy_beside_worker(config: Config) -> str:
     """Return how to reach an API server if the local server is a worker."""
     more = "" if config.operator_key else ", and set UPLIFT_OPERATOR_KEY"
-    return f"set UPLIFT_HOST and UPLIFT_PORT to a server with the role api or all{more}"
+    return f"set UPLIFT_HOST and UPLIFT_PORT to the address of a server with the role api or all{more}"
 
 
 def when_sent(config: Config) -> str:
     """Return a sentence that says when the server processes the work that a command stored."""
     if config.on_postgresql and server_runs(config):
-        return "Running workers process it immediately."
-    return "To process it, start the server: uplift-server serve"
+        return "Running workers process the request immediately."
+    return "To process the request, start the server: uplift-server serve"
 
 
 def database_exists(config: Config) -> bool:
@@ -120,7 +120,7 @@ def no_database(config: Config) -> CliError:
         )
     url = local_url(config)
     if responds(config):
-        found = f"the server at {url} uses a different one"
+        found = f"the server at {url} uses a different database"
         remedy = "run the command in the directory where you started that server"
     else:
         found = f"no server is running at {url}"

@@ -66,12 +66,12 @@ def _permanent_failure(error: Unavailable) -> CliError | None:
         if code.startswith(_DAMAGED):
             return CliError(
                 f"the database file is damaged or is not a database: {cause}",
-                "restore it from a backup; for details, run `uplift-server doctor`",
+                "restore the database from a backup; for details, run `uplift-server doctor`",
             )
         if code.startswith(_NOT_OURS_TO_WRITE) or _is_of_the_file(cause):
             return CliError(
                 f"the directory of the database is not writable: {cause}",
-                "give this user write access to it and its files, or change UPLIFT_DATABASE_URL",
+                "give this user write access to the directory and its files, or change UPLIFT_DATABASE_URL",
                 ExitCode.USAGE,
             )
         cause = getattr(cause, "orig", None) or getattr(cause, "__cause__", None)
