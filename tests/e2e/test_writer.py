@@ -33,6 +33,6 @@ def test_a_failed_writer_thread_is_restarted(tmp_path: Path, receiver: Receiver,
         wait_for(lambda: api.send(4).status == 202, "the server accepts events again")
         wait_for(lambda: receiver.numbers("/hook")[4] == 1, "the server sends again")
         wait_for(lambda: ready(server) == 200, "the server is ready again")
-        assert any("database writer ended" in line for line in server.log)
+        assert any("database writer failed" in line for line in server.log)
         assert receiver.numbers("/hook")[1] == 1
         assert server.stop() == 0

@@ -105,7 +105,7 @@ class StreamParts:
         if self._consumer_stopping.is_set() or task.cancelled():
             return
         error = task.exception()
-        _log.critical("loop ended", loop=task.get_name(), cause=str(error or "returned"), exc_info=error)
+        _log.critical("background loop ended", loop=task.get_name(), cause=str(error or "returned"), exc_info=error)
         self._on_failure(error)
 
     def close(self) -> None:

@@ -259,5 +259,5 @@ class Engine:
             return
         error = None if task.cancelled() else task.exception()
         defect = None if isinstance(error, UnknownSchema) else error
-        _log.critical("loop ended", loop=task.get_name(), cause=str(error or "returned"), exc_info=defect)
+        _log.critical("background loop ended", loop=task.get_name(), cause=str(error or "returned"), exc_info=defect)
         self._on_loop_failure(error)

@@ -152,7 +152,7 @@ class QueuedStream(io.TextIOBase):
         """Wait for the thread for at most `flush_seconds`. Raises the OSError of the stream."""
         if self._flush_seconds:
             if not self._writer.flush(self._flush_seconds):
-                _log.warning("output stalled", stream=getattr(self._stream, "name", None))
+                _log.warning("output stream stalled", stream=getattr(self._stream, "name", None))
             if self._writer.error is not None:
                 raise self._writer.error
 

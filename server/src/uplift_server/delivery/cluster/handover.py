@@ -80,7 +80,7 @@ class ShardHandover:
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
             includes_this_process = self._state.process_id in workers
-            _log.info("workers changed", workers=len(workers), includes_this_process=includes_this_process)
+            _log.info("list of workers changed", workers=len(workers), includes_this_process=includes_this_process)
             self._set_workers(workers)
         self._shards.compare_views(living)
         if self._shards.lost or self._shards.gained or self._state.view != membership_hash(workers):

@@ -123,7 +123,7 @@ class Notifier:
             if texts:
                 await self._bus.publish(texts)
         except Unavailable as error:
-            _log.info("notifications lost", cause=str(error))
+            _log.info("notifications to other processes lost", cause=str(error))
         finally:
             self._scheduled = False
             if self._due or self._stored or self._texts:

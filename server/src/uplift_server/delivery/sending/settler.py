@@ -272,7 +272,7 @@ class Settler:
     def _discount_lost(self, batch: list[Settlement], lost: frozenset[tuple[int, int]]) -> None:
         if lost:
             # Another process settled these deliveries after their lease ended, or a user cancelled them.
-            _log.warning("late outcomes dropped", count=len(lost), of=len(batch))
+            _log.warning("late outcomes dropped", count=len(lost), batch_size=len(batch))
             for settlement in batch:
                 if (settlement.event_seq, settlement.endpoint_seq) in lost:
                     self._counters.ended[settlement.status] -= 1

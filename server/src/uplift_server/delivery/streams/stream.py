@@ -293,7 +293,7 @@ async def read_stream(link: Link, now: int) -> StreamReading:
     peers = cluster.get("replicas") or ()
     silent = sum(int(each.get("active", 0)) > SILENT_SECONDS_MAX * _NS for each in peers)
     if 2 * silent > len(peers):
-        raise StreamUnavailable("the NATS server that leads the stream has no connection to the others")
+        raise StreamUnavailable("the NATS server that leads the stream has no connection to the other NATS servers")
     return StreamReading(
         now,
         int(state["messages"]),

@@ -78,6 +78,6 @@ async def _read_headers(loop: asyncio.AbstractEventLoop, sock: socket.socket) ->
     while b"\r\n\r\n" not in response and len(response) <= _RESPONSE_BYTES_MAX:
         data = await loop.sock_recv(sock, 4096)
         if not data:
-            raise ConnectionResetError("end of file")
+            raise ConnectionResetError("unexpected end of the response")
         response += data
     return response
