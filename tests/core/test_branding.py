@@ -18,8 +18,8 @@ def test_colors_are_parsed() -> None:
         ("accent=blue", "contains 'accent=blue'"),
         ("accent=#0b5cad accent=#0b5cad", "contains 'accent=#0b5cad'"),
         ("link=#0b5cad", "contains 'link=#0b5cad'"),
-        ("accent=#6cb2ff", "below 4.5: choose a darker one"),
-        ("accent-dark=#0b5cad", "below 4.5: choose a lighter one"),
+        ("accent=#6cb2ff", "below 4.5: choose a darker color"),
+        ("accent-dark=#0b5cad", "below 4.5: choose a lighter color"),
     ],
 )
 def test_invalid_colors_are_explained(text: str, cause: str) -> None:

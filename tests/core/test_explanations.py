@@ -94,12 +94,12 @@ def test_a_delivered_event_has_a_time_and_a_number_of_attempts() -> None:
         (
             replace(ENDPOINT, next_probe_at=NOW + 1),
             replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW + 1)),
-            "without using up attempts. The next probe is at 2025-11-24T16:00:00.001Z. The server made 3 attempts",
+            "keeps its remaining attempts. The next probe is at 2025-11-24T16:00:00.001Z. The server made 3 attempts",
         ),
         (
             replace(ENDPOINT, next_probe_at=NOW),
             replace(ATTEMPTED, waiting=Waiting(WaitingFor.PROBE, NOW)),
-            "without using up attempts. A probe is in flight. The server made 3 attempts",
+            "keeps its remaining attempts. A probe is in flight. The server made 3 attempts",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_an_expired_delivery_that_is_still_held_says_so(state: str, why: str) ->
 def test_a_delivery_that_was_kept_on_hold_is_explained() -> None:
     found = explain(delivery=replace(DELIVERY, status=Status.HELD))
 
-    assert (found.reason, found.text) == (Reason.HELD, "The endpoint was enabled, but this delivery was kept on hold.")
+    assert (found.reason, found.text) == (Reason.HELD, "The endpoint was enabled, but this delivery stayed held.")
     assert found.hint is not None
 
 
@@ -274,7 +274,7 @@ def test_operational_events_go_only_to_other_endpoints_that_name_them() -> None:
     assert "names no event types" in unnamed.text
     assert unnamed.hint == "Add endpoint.warned to the endpoint's event types to receive these events."
     assert "about itself" in itself.text
-    assert "but was not when" in newer.text
+    assert "was not subscribed to it" in newer.text
     assert itself.hint is newer.hint is None
 
 
@@ -294,7 +294,7 @@ def test_a_later_subscription_is_reported() -> None:
     found = explain(endpoint=replace(ENDPOINT, updated_at=NOW), delivery=None)
 
     assert found.reason is Reason.NOT_SUBSCRIBED
-    assert "is subscribed to athlete.created now, but was not when" in found.text
+    assert "is subscribed to athlete.created now. When the event was accepted at" in found.text
 
 
 def test_a_filter_that_does_not_match_is_reported_with_the_path() -> None:

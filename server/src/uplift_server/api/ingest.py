@@ -46,7 +46,7 @@ _REPLAYED: Final = (repeats.HEADER.encode(), b"true")
 
 _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
-    "Only the events of a batch name an account. Send its ID in the header `Uplift-Account: acc_…`.",
+    "A single event does not have this field. Send the account's ID in the header `Uplift-Account: acc_…`.",
 )
 """Error messages for an account in the body of a single event."""
 

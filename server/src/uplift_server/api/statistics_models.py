@@ -40,7 +40,7 @@ class EndpointStatsQuery(Body):
         """Return the problems of parameters that exclude each other."""
         if self.period is None or self.range_query() is None:
             return []
-        text = "`period` does not allow a range. Send either `period`, or `since`, `until` and `by`."
+        text = "`period` cannot be combined with a range. Send either `period`, or `since`, `until` and `by`."
         return [Problem("period", "combination_invalid", text)]
 
 

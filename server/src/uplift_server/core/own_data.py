@@ -40,7 +40,7 @@ def check_metadata(values: Mapping[str, str]) -> list[Problem]:
         text = f"The metadata has {len(values)} values. Use at most {METADATA_VALUES_MAX}."
         return [Problem("metadata", "too_many", text)]
     if any(_NOT_STORABLE.search(name + value) for name, value in values.items()):
-        text = "The metadata contains a NUL character or half of a surrogate pair. Remove it."
+        text = "The metadata contains a NUL character or an unpaired surrogate. Remove this character."
         return [Problem("metadata", "characters_invalid", text)]
     size = len(_compact(values).encode())
     if size > METADATA_BYTES_MAX:

@@ -182,5 +182,5 @@ def conflict_text(conflict: IdempotencyConflict, idempotency_key: str | None, ev
         what, used = "event ID", event_id
     return (
         f"The {what} {used} was already used for event {uuid_text(conflict.event_id)} with different content. Use a new"
-        " one for a new event."
+        f" {what} for a new event."
     )

@@ -150,7 +150,7 @@ class Ingest:
             return caller.account_seq
         account, own = self._cache.find_account(event.account), caller.principal.account_seq
         if own is not None and (account is None or account.seq != own):
-            text = "The API key can send only the events of its account. Omit `account`."
+            text = "The API key can send events only for its account. Omit `account`."
             problems.append(Problem(f"{prefix}account", "account_unknown", text))
             return None
         if account is None:

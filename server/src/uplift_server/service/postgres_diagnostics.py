@@ -103,7 +103,7 @@ def _connections(found: Inspected) -> Finding:
 
 
 def _vacuum(found: Inspected) -> Finding:
-    text = f"deliveries has {found.dead_rows:,} dead rows and {found.live_rows:,} live rows"
+    text = f"the table deliveries has {found.dead_rows:,} dead rows and {found.live_rows:,} live rows"
     if found.dead_rows > max(DEAD_ROWS_WARN, found.live_rows):
         fix = "find the transaction, standby or replication slot that blocks autovacuum; see /docs/postgresql"
         return Finding("vacuum", "warn", text, fix)

@@ -186,7 +186,7 @@ async def _compare(
     if (wanted.rows, wanted.text) != (found.rows, found.text):
         raise CannotTransfer(
             f"the copy of {table.name} differs: {found.rows:,} rows with the checksum {found.text}, but the file has"
-            f" {wanted.rows:,} with {wanted.text}, so one of them was changed; {_HOW_TO_RESTART}"
+            f" {wanted.rows:,} with {wanted.text}, so the file or the copy was changed; {_HOW_TO_RESTART}"
         )
     return Transferred(table.name, wanted.rows, wanted.text, replaced)
 

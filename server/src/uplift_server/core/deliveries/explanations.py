@@ -180,7 +180,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
             f"The endpoint is subscribed to {_pattern_list(endpoint.patterns)}, not to {event.type}."
             if endpoint.patterns
             else "The endpoint's subscription names no event types. The server sends operational events only to"
-            " endpoints that name them."
+            " endpoints whose subscription names their type."
         )
         then = f"Add {event.type} to the endpoint's event types to receive these events."
         return DeliveryExplanation(Reason.NOT_SUBSCRIBED, text + _update(event, endpoint, "subscription"), then)
@@ -190,8 +190,9 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
         return DeliveryExplanation(Reason.FILTERED, text + _update(event, endpoint, "filter"), then)
     return DeliveryExplanation(
         Reason.NOT_SUBSCRIBED,
-        f"The endpoint is subscribed to {event.type} now, but was not when the event was accepted at"
-        f" {format_timestamp(event.created_at)}, or it had a filter that the event did not match.",
+        f"The endpoint is subscribed to {event.type} now. When the event was accepted at"
+        f" {format_timestamp(event.created_at)}, the endpoint was not subscribed to it, or had a filter that the event"
+        " did not match.",
         hint,
     )
 
@@ -249,7 +250,7 @@ def _held(event: EventFacts, endpoint: EndpointFacts, delivery: DeliveryFacts, n
     if endpoint.state == "enabled":
         return DeliveryExplanation(
             Reason.HELD,
-            "The endpoint was enabled, but this delivery was kept on hold.",
+            "The endpoint was enabled, but this delivery stayed held.",
             "Enable the endpoint again, and choose to send or drop its held deliveries.",
         )
     return DeliveryExplanation(
@@ -271,7 +272,7 @@ def _pending(endpoint: EndpointFacts, delivery: DeliveryFacts, now_ms: int, *, c
     elif waiting.what is WaitingFor.WORKER:
         text = f"A worker has the delivery: attempt {number} is in flight or queued."
     elif waiting.what is WaitingFor.PROBE:
-        text = "The endpoint's circuit breaker is open. The delivery is waiting without using up attempts."
+        text = "The endpoint's circuit breaker is open. The delivery waits and keeps its remaining attempts."
         text += _probe(endpoint.next_probe_at, now_ms)
     elif waiting.what is WaitingFor.SCHEDULE and waiting.until is not None:
         text = f"Attempt {number} is due at {format_timestamp(waiting.until)}"

@@ -87,7 +87,7 @@ def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
     try:
         size = len(filter_text(pattern).encode())
     except (ValueError, RecursionError):
-        text = "The filter has half of a surrogate pair, too many levels or a number with too many digits. Remove it."
+        text = "The filter has an unpaired surrogate, too many levels or a number with too many digits. Correct it."
         return [_problem(field, text)]
     if size > FILTER_BYTES_MAX:
         text = f"The filter has {size} bytes as JSON. Use at most {FILTER_BYTES_MAX}."
@@ -166,10 +166,12 @@ class _Check:
                 self.add(path, f"The value of {name} is not a string. Send a string.")
         elif name == _EXISTS:
             if not isinstance(value, bool):
-                self.add(path, "The value of exists is not true or false. Send true or false.")
+                self.add(path, "The value of exists is not a boolean. Send true or false.")
         elif name == _ANYTHING_BUT:
             if not isinstance(value, list) or not value or not all(map(_is_scalar, value)):
-                self.add(path, "The value of anything-but is not a list of values. Send at least one value.")
+                self.add(
+                    path, "The value of anything-but is not a list of values. Send a list with at least one value."
+                )
             else:
                 self.alternatives += len(value) - 1
         elif name == _NUMERIC:

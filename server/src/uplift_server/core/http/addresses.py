@@ -85,7 +85,7 @@ def parse_literal(host: str) -> str | None:
 def _canonical_ipv6(host: str) -> str:
     text = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "%" in text:
-        raise ValueError("an IPv6 address with a scope (%) is valid only on one machine")
+        raise ValueError("an IPv6 address with a zone (%) is valid only on one machine")
     value = int(IPv6Address(text))
     if value >> 32 == _MAPPED:
         # Python 3.13 changed how `str` formats these.

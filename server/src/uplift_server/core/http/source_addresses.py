@@ -22,7 +22,7 @@ class SourceAddress:
         """Parse `192.0.2.10` or `192.0.2.10@2026-12-01T00:00:00Z`. Raises ValueError."""
         address, separator, since = (part.strip() for part in text.partition(_SEPARATOR))
         if "%" in address:
-            raise ValueError("a published address must not have a zone")
+            raise ValueError("a published address must not have a zone (%)")
         return cls(str(ip_address(address)), parse_timestamp(since) if separator else None)
 
     @property

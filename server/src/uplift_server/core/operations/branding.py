@@ -37,8 +37,8 @@ def parse_colors(text: str) -> dict[str, str]:
         if measured < CONTRAST_MIN:
             lightness = "darker" if name == "accent" else "lighter"
             raise ValueError(
-                f"has the color {color} with a contrast of {measured:.1f}, below {CONTRAST_MIN}:"
-                f" choose a {lightness} one"
+                f"has the color {color}, whose contrast with the page background is {measured:.1f}, below"
+                f" {CONTRAST_MIN}: choose a {lightness} color"
             )
         found[name] = color.lower()
     if not found:

@@ -180,7 +180,7 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
             Severity.CRITICAL,
             "Sending has stopped",
             "The server cannot store the results of attempts.",
-            "Check the disk of the database and the log.",
+            "Check the log and the disk of the database.",
         )
     elif not state.sends:
         yield FleetProblem(
@@ -206,7 +206,7 @@ def _stream(state: FleetState) -> Iterator[FleetProblem]:
             "stream_late",
             Severity.CRITICAL,
             f"{counted(state.stream_events, 'accepted event')} {_verb(state.stream_events)} not in the database yet",
-            f"The oldest has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
+            f"The oldest event has waited in the event stream for {span(state.now - state.stream_oldest_at)}.",
             "Check the database. Make sure that a worker with UPLIFT_NATS_URL is running.",
             state.stream_oldest_at,
         )
@@ -229,7 +229,7 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
             Severity.ATTENTION,
             f"The database is slow: commits take up to {span(state.commit_p99_ms)}",
             f"99% of the last {number(state.commits)} commits of this process took at most this long.",
-            "Check the load and the latency of the disk or of the database server.",
+            "Check the load and the latency of the database server, or of the disk for SQLite.",
         )
 
 

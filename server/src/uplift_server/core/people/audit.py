@@ -8,7 +8,7 @@ from uplift_server.core.named_codes import NamedCode
 
 ACTIONS: Final = {
     "account.created": "An account was created.",
-    "account.changed": "An account's name, contacts, `uid` or metadata were updated.",
+    "account.changed": "The name, contacts, `uid` or metadata of an account were updated.",
     "account.deleted": "An account was deleted with its keys, endpoints and memberships.",
     "key.created": "An API key was created.",
     "key.changed": "An API key's name or expiry was updated.",

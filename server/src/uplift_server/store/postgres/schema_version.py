@@ -85,7 +85,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
         if isinstance(driver_error(error), asyncpg.LockNotAvailableError):
             raise Unavailable(
                 "a long transaction, such as a dump or a report, locks one of the tables, so nothing was changed; end"
-                " it, then try again"
+                " this transaction, then try again"
             ) from error
         raise store_error(error) from error
 
