@@ -206,6 +206,8 @@ def _read_secrets(secret: object) -> tuple[Secret, ...]:
         origin = ""
     if not texts:
         raise WebhookVerificationError(
-            "secret_missing", origin, f"Set {SECRET_VARIABLE} to the endpoint's secret, or pass it to Webhook()."
+            "secret_missing",
+            origin,
+            f"Set {SECRET_VARIABLE} to the endpoint's secret, or pass the secret to Webhook().",
         )
     return tuple(parse_secret(text) for text in texts)

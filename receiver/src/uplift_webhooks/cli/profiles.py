@@ -80,7 +80,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
             return Access(address, "", url_origin=url_origin)
         raise CliError(
             "the API key is not set",
-            f"set {KEY_VARIABLE} to a key of your account (sk_…), use --api-key, or add it to {file}",
+            f"set {KEY_VARIABLE} to a key of your account (sk_…), use --api-key, or add the key to {file}",
             ExitCode.NOT_ALLOWED,
         )
     if key is profile and profile.get("api_url") and without_version(profile["api_url"]) != address:
@@ -100,11 +100,11 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         if name:
-            raise CliError(f"there is no profile {name!r}", f"add it to {file}", ExitCode.USAGE) from None
+            raise CliError(f"there is no profile {name!r}", f"add the profile to {file}", ExitCode.USAGE) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        raise CliError(cause, "give this user access to the file, or replace it", ExitCode.USAGE) from error
+        raise CliError(cause, "give your user access to the file, or replace the file", ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -114,7 +114,7 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         return {}
     if not isinstance(found, dict):
         there = ", ".join(key for key, value in profiles.items() if isinstance(value, dict))
-        remedy = f"use one of: {there}" if there else f"add it to {file}"
+        remedy = f"use one of: {there}" if there else f"add the profile to {file}"
         raise CliError(f"there is no profile {name or DEFAULT_PROFILE!r}", remedy, ExitCode.USAGE)
     unknown = sorted(set(found) - set(_NAMES))
     wrong = unknown or sorted(key for key in found if not isinstance(found[key], str))

@@ -57,7 +57,7 @@ def trigger(
     otherwise.
     """
     if endpoint is not None and listen_session is not None:
-        raise CliError("--endpoint cannot be combined with --session", "omit one of them", ExitCode.USAGE)
+        raise CliError("--endpoint cannot be combined with --session", "omit one of these options", ExitCode.USAGE)
     calls = session.calls()
     if endpoint is not None:
         send_test(session, calls, endpoint, event_type)

@@ -84,7 +84,7 @@ def verify(
         [] if headers is None else _pairs(read_input(headers, BODY_BYTES_MAX, _REMEDY))
     )
     if not found:
-        raise CliError("the request has no headers", "pass them with -H or --headers", ExitCode.USAGE)
+        raise CliError("the request has no headers", "pass the headers with -H or --headers", ExitCode.USAGE)
     webhook = Webhook(
         secret or None,
         allow_uplift_signature=allow_uplift_signature,

@@ -54,7 +54,9 @@ def take_auth(options: dict[str, Any]) -> dict[str, Any]:
     given = [name for name, value in taken.items() if value is not None]
     if options.pop("no_auth", False):
         if given:
-            raise CliError(f"--no-auth cannot be combined with {_option(given[0])}", "omit one of them", ExitCode.USAGE)
+            raise CliError(
+                f"--no-auth cannot be combined with {_option(given[0])}", "omit one of these options", ExitCode.USAGE
+            )
         return {"auth": None}
     if not given:
         return {}
@@ -67,7 +69,9 @@ def take_auth(options: dict[str, Any]) -> dict[str, Any]:
         )
     missing = [_option(name) for name in (_OAUTH if is_oauth else _MTLS) if name not in given]
     if missing:
-        raise CliError(f"{_option(given[0])} requires {' and '.join(missing)}", "add the options", ExitCode.USAGE)
+        raise CliError(
+            f"{_option(given[0])} requires {' and '.join(missing)}", "add the missing options", ExitCode.USAGE
+        )
     kind = "oauth2_client_credentials" if is_oauth else "mtls"
     return {"auth": {"type": kind, **{_FIELDS[name][0]: _value(name, taken[name]) for name in given}}}
 

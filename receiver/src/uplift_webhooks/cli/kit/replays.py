@@ -64,7 +64,7 @@ def replay_body(
 ) -> dict[str, Any]:
     """Return the body of a request that creates a replay, without its endpoint. Raises CliError."""
     if only_missing and status:
-        raise CliError("--only-missing cannot be combined with --status", "omit one of them", ExitCode.USAGE)
+        raise CliError("--only-missing cannot be combined with --status", "omit one of these options", ExitCode.USAGE)
     given = {
         "status": [] if only_missing else status,
         "types": types,

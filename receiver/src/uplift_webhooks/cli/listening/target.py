@@ -51,24 +51,24 @@ def read_target(text: str) -> Target:
     if "://" not in written:
         written = f"http://{written}"
     if not all("!" <= character <= "~" for character in written):
-        raise ValueError("it contains a space or another character that is not allowed in a URL")
+        raise ValueError("the URL contains a space or another character that is not allowed")
     try:
         parts = urlsplit(written)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"it is not a URL: {error}") from error
+        raise ValueError(f"not a URL: {error}") from error
     if parts.scheme not in _PORTS:
-        raise ValueError(f"it starts with {parts.scheme}://, but only http:// and https:// are allowed")
+        raise ValueError(f"the URL starts with {parts.scheme}://, but only http:// and https:// are allowed")
     if not parts.hostname:
-        raise ValueError("it has no host")
+        raise ValueError("the URL has no host")
     if "@" in parts.netloc:
-        raise ValueError("it contains a user name or password")
+        raise ValueError("the URL contains a user name or password")
     try:
         # The connection encodes the host in the same way.
         parts.hostname.encode("idna")
     except UnicodeError:
-        raise ValueError("a label of its host is empty or longer than 63 characters") from None
+        raise ValueError("a label of the host is empty or longer than 63 characters") from None
     if port == 0:
-        raise ValueError("its port is 0")
+        raise ValueError("the port is 0")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port, path)
