@@ -107,13 +107,13 @@ def test_send_accepts_a_file_standard_input_or_the_example(api: FakeApi, tmp_pat
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
-        ('{"type": 3, "data": {}}', 'it is not an event such as {"type": "athlete.created", "data": {}}'),
-        ('{"type": "a.b"}', 'it is not an event such as {"type": "athlete.created", "data": {}}'),
-        ("[" * 100_000, "it is not valid JSON: "),
+        ('{"type": 3, "data": {}}', 'not an event such as {"type": "athlete.created", "data": {}}'),
+        ('{"type": "a.b"}', 'not an event such as {"type": "athlete.created", "data": {}}'),
+        ("[" * 100_000, "not valid JSON: "),
         ('{"type": "a.b", "data": {}, "acount": "x"}', "unknown field acount; known fields: account, data, "),
         ('{"type": "a.b", "data": [], "account": "acc_1"}', "data must be a dictionary"),
         ('{"type": "a.b", "data": {}}', "The event has no account"),
-        ('"' + "x" * 300_000 + '"', "it has more than "),
+        ('"' + "x" * 300_000 + '"', "the line has more than "),
     ],
 )
 def test_a_wrong_line_of_a_file_is_named(api: FakeApi, line: str, cause: str) -> None:

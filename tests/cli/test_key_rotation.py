@@ -277,8 +277,8 @@ def test_a_rotation_needs_exclusive_access(config: Config) -> None:
         lock.release()
     assert result.exit_code == 75
     assert (
-        result.stderr
-        == "Error: a server is using the database\nHow to fix: stop it, repeat this command, then start it again\n"
+        result.stderr == "Error: a server is using the database\n"
+        "How to fix: stop the server, repeat this command, then start the server\n"
     )
     assert config.secret_key_path.read_text() == before
     assert not config.next_secret_key_path.exists()

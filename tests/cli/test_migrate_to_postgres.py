@@ -130,7 +130,7 @@ def test_an_unreadable_file_is_not_reported_as_missing(
     result = migrate(source, target)
     monkeypatch.undo()
     assert result.exit_code == 2
-    assert "this user cannot read" in result.stderr
+    assert "your user cannot read" in result.stderr
 
 
 def test_nothing_is_moved_while_a_server_uses_the_file(source: Path, target: str) -> None:

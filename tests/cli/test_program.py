@@ -84,13 +84,13 @@ def test_an_error_has_a_line_for_the_cause_and_one_for_the_fix() -> None:
     assert result.stdout == ""
     assert result.stderr == (
         "Error: UPLIFT_PROT is not a setting of this version\n"
-        "How to fix: did you mean UPLIFT_PORT? Correct or remove it\n"
+        "How to fix: did you mean UPLIFT_PORT? Correct or remove the setting\n"
     )
 
 
 def test_an_unknown_name_without_a_near_match_has_no_suggestion() -> None:
     assert run("config", UPLIFT_FOO="1").stderr.endswith(
-        "How to fix: remove it; `uplift-server config` lists all settings\n"
+        "How to fix: remove the setting; `uplift-server config` lists all settings\n"
     )
 
 
@@ -281,7 +281,7 @@ def test_an_address_of_another_machine_differs_from_a_port_in_use() -> None:
     assert (code, examined.exit_code) == (75, 1)
     for text in (errors, examined.output):
         assert "UPLIFT_HOST is 192.0.2.1, which is not an address of this machine" in " ".join(text.split())
-    assert "set it to an address of this machine, such as 127.0.0.1" in errors
+    assert "set UPLIFT_HOST to an address of this machine, such as 127.0.0.1" in errors
 
 
 @pytest.mark.parametrize(

@@ -230,8 +230,8 @@ def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     file = toml(tmp_path, 'lease = "x"\nprot = 1\nretention = 1.5\n[table]\n')
     found = problems({"UPLIFT_PORT": "x", "UPLIFT_HOTS": "x", "UPLIFT_LOG_FORMAT": "x"}, file)
     assert len(found) == 7
-    assert found["UPLIFT_HOTS"].endswith("did you mean UPLIFT_HOST? Correct or remove it")
-    assert found[f"`prot` in {file}"].endswith("did you mean port? Correct or remove it")
+    assert found["UPLIFT_HOTS"].endswith("did you mean UPLIFT_HOST? Correct or remove the setting")
+    assert found[f"`prot` in {file}"].endswith("did you mean port? Correct or remove the setting")
     assert f"UPLIFT_LEASE (in {file})" in found
     assert f"UPLIFT_RETENTION (in {file})" in found
 
@@ -356,9 +356,9 @@ def test_a_wrong_file_of_a_secret_is_reported_without_its_content(tmp_path: Path
     secret.write_text("\r\n")
     empty = f"is {secret}, which is empty / write the value into the file, or correct the path"
     assert problems({name: str(secret)})[name] == empty
-    assert problems({name: ""})[name] == "is empty / set it to the path of a file, or remove it"
+    assert problems({name: ""})[name] == "is empty / set the path of a file, or remove the setting"
     both = {name: str(secret), "UPLIFT_OPERATOR_KEY": "op_" + "a" * 32}
-    assert problems(both)[name] == "is set in addition to UPLIFT_OPERATOR_KEY / remove one of them"
+    assert problems(both)[name] == "is set in addition to UPLIFT_OPERATOR_KEY / remove one of these settings"
     assert "UPLIFT_OPERATOR_KEY_FILE" in problems({"UPLIFT_OPERATOR_KEY_FIL": "x"})["UPLIFT_OPERATOR_KEY_FIL"]
     assert "not a setting" in problems({"UPLIFT_PORT_FILE": "x"})["UPLIFT_PORT_FILE"]
 

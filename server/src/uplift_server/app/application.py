@@ -98,7 +98,7 @@ class Application:
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
             raise ConfigError(
-                ConfigProblem("--role", reason, "omit it, or set UPLIFT_DATABASE_URL to a PostgreSQL database")
+                ConfigProblem("--role", reason, "omit the option, or set UPLIFT_DATABASE_URL to a PostgreSQL database")
             )
         self._config = config
         self._role = role

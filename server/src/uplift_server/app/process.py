@@ -38,7 +38,7 @@ def make_directory(path: Path) -> None:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
-                f"names a directory that this user cannot create ({error.strerror})",
+                f"names a directory that the server's user cannot create ({error.strerror})",
                 "create the directory, or use another",
             )
         ) from error

@@ -56,7 +56,7 @@ def sender(settings: SenderSettings, policy: AddressPolicy, resolver: Resolver, 
             )
         ) from error
     except ValueError as error:
-        raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct the setting, or remove it")) from error
+        raise ConfigError(ConfigProblem("UPLIFT_EGRESS_…", str(error), "correct or remove the setting")) from error
 
 
 def outbox(

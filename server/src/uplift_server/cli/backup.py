@@ -37,15 +37,15 @@ def backup(
     if revision is None:
         raise CliError(
             f"there is no database at {path.absolute()}",
-            "set its location with UPLIFT_DATABASE_URL or --config",
+            "set the location of the database with UPLIFT_DATABASE_URL or --config",
             ExitCode.NOT_FOUND,
         )
     directory = file.absolute().parent
     if not directory.is_dir():
         raise CliError(f"the directory {directory} does not exist", "create the directory first", ExitCode.USAGE)
     if not os.access(directory, os.W_OK | os.X_OK):
-        remedy = "give this user write access, or use another directory"
-        raise CliError(f"this user cannot write to {directory}", remedy, ExitCode.USAGE)
+        remedy = "give your user write access, or use another directory"
+        raise CliError(f"your user cannot write to {directory}", remedy, ExitCode.USAGE)
     try:
         copied = copy(path, file)
     except FileExistsError as error:

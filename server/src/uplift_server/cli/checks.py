@@ -108,7 +108,7 @@ def _example_values(config: Config) -> Iterator[Finding]:
                 "example value", "warn", f"{where} is not a random key, so others can guess it", _HOW_TO_REPLACE_KEY
             )
         elif example := example_in(text):
-            remedy = "replace it with your own value"
+            remedy = "replace the example with your own value"
             yield Finding("example value", "warn", f"{where} contains {example}, which is only an example", remedy)
 
 

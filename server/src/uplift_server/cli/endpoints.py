@@ -263,7 +263,7 @@ def send_test(
     config = session.config()
     with reach(config) as client:
         if not client.sends:
-            raise CliError("a test needs a running server", remedy_to_send(config), ExitCode.TRY_LATER)
+            raise CliError("a test requires a running server", remedy_to_send(config), ExitCode.TRY_LATER)
         path, owner = place(client, endpoint, account)
         with options(type="--type (`uplift-server event-types` lists them)"):
             answer = client.post(f"{path}/test", {} if event_type is None else {"type": event_type}, account=owner)
@@ -280,7 +280,7 @@ def verify(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> 
     config = session.config()
     with reach(config) as client:
         if not client.sends:
-            raise CliError("a test needs a running server", remedy_to_send(config), ExitCode.TRY_LATER)
+            raise CliError("a test requires a running server", remedy_to_send(config), ExitCode.TRY_LATER)
         path, owner = place(client, endpoint, account)
         show_check(session.output, client.post(f"{path}/verify", account=owner))
 

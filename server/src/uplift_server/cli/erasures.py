@@ -118,7 +118,7 @@ def show(
 def _show(session: Session, client: Calls, erasure: dict[str, Any], path: str, *, wait: bool) -> None:
     """Show an erasure now, or when it is completed."""
     if wait and not client.sends:
-        raise CliError("--wait needs a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
+        raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
     while wait and erasure["state"] == "running":
         time.sleep(LOOK_SECONDS)
         erasure = client.get(f"{path}/{segment(erasure['id'])}")

@@ -93,7 +93,7 @@ def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
     while line := file.readline(EVENT_BODY_BYTES_MAX + 1):
         number += 1
         if len(line) > EVENT_BODY_BYTES_MAX:
-            raise _wrong(source, number, f"it has more than {EVENT_BODY_BYTES_MAX} bytes")
+            raise _wrong(source, number, f"the line has more than {EVENT_BODY_BYTES_MAX} bytes")
         if line.strip():
             yield number, line
 
@@ -103,9 +103,9 @@ def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _wrong(source, number, f"it is not valid JSON: {error}") from error
+        raise _wrong(source, number, f"not valid JSON: {error}") from error
     if not isinstance(event, dict) or not isinstance(event.get("type"), str) or "data" not in event:
-        raise _wrong(source, number, 'it is not an event such as {"type": "athlete.created", "data": {}}')
+        raise _wrong(source, number, 'not an event such as {"type": "athlete.created", "data": {}}')
     if unknown := sorted(event.keys() - _FIELDS):
         raise _wrong(source, number, f"unknown field {unknown[0]}; known fields: {', '.join(sorted(_FIELDS))}")
     if event.get("id") is None and event.get("idempotency_key") is None:

@@ -207,7 +207,7 @@ def send(
     wait until you start one. If you repeat a command with --file, the server does not store the same lines again.
     """
     if (event_type is None) == (file is None):
-        raise CliError("the command needs either TYPE or --file", "pass one of them", ExitCode.USAGE)
+        raise CliError("the command needs either TYPE or --file", "pass TYPE or --file", ExitCode.USAGE)
     if file is not None and any(each is not None for each in (data, idempotency_key, ordering_key)):
         text = "--file cannot be combined with --data, --idempotency-key or --ordering-key"
         raise CliError(text, "omit the other options, or omit --file", ExitCode.USAGE)

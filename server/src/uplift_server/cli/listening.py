@@ -18,13 +18,13 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
         return ConfigProblem(
             "UPLIFT_HOST",
             f"is {config.host}, which is not an address of this machine ({reason})",
-            "set it to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all addresses",
+            "set UPLIFT_HOST to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all addresses",
         )
     if error.errno == errno.EACCES and config.port < _UNPRIVILEGED:
         return ConfigProblem(
             "UPLIFT_PORT",
-            f"is {config.port}, which this user is not allowed to use ({reason})",
-            f"set it to {_UNPRIVILEGED} or higher",
+            f"is {config.port}, which the server's user is not allowed to use ({reason})",
+            f"set UPLIFT_PORT to {_UNPRIVILEGED} or higher",
         )
     return ConfigProblem(
         "UPLIFT_HOST and UPLIFT_PORT",

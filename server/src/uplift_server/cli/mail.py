@@ -37,7 +37,9 @@ def send_test_email(
         raise CliError(f"{address} is not an email address", "use an address such as coach@example.com", ExitCode.USAGE)
     if not config.sends_mail:
         raise CliError(
-            "email is not configured: UPLIFT_SMTP_URL is not set", "set it and UPLIFT_MAIL_FROM", ExitCode.USAGE
+            "email is not configured: UPLIFT_SMTP_URL is not set",
+            "set UPLIFT_SMTP_URL and UPLIFT_MAIL_FROM",
+            ExitCode.USAGE,
         )
     relay = asyncio.run(_send_test_email(config, address))
     if session.output.as_json:

@@ -282,7 +282,9 @@ def sign_in_link(
 def _check_server(config: Config, *, for_operator: bool) -> None:
     """Check that a server is running and, for an operator's link, that the operator key is configured."""
     if not server_runs(config):
-        raise CliError("a sign-in link needs a running server", "run `uplift-server serve`, then repeat this command")
+        raise CliError(
+            "a sign-in link requires a running server", "run `uplift-server serve`, then repeat this command"
+        )
     if not serves_api(config):
         raise CliError("the server at this address is a worker and has no dashboard", remedy_beside_worker(config))
     if for_operator and config.on_postgresql and config.operator_key is None:

@@ -56,7 +56,7 @@ def _source(text: str) -> Path:
         is_there = stat.S_ISREG(path.stat().st_mode)
     except PermissionError as error:
         remedy = "run this command as the server's user"
-        raise CliError(f"this user cannot read {path.absolute()}", remedy, ExitCode.USAGE) from error
+        raise CliError(f"your user cannot read {path.absolute()}", remedy, ExitCode.USAGE) from error
     except OSError:
         is_there = False
     if not is_there:
@@ -82,10 +82,12 @@ def _check_key(config: Config, path: Path) -> None:
     kept = path.with_name("secret.key")
     if path.with_name("secret.key.new").exists() and config.secret_key is None:
         reason = "has an unfinished rotation"
-        raise ConfigError(ConfigProblem(NAME, reason, "complete it with `uplift-server secret-key rotate`"))
+        raise ConfigError(ConfigProblem(NAME, reason, "complete the rotation with `uplift-server secret-key rotate`"))
     if config.secret_key is None and not kept.exists():
         reason = f"is not set, and {kept} is missing"
-        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key that encrypts this file's secrets"))
+        raise ConfigError(
+            ConfigProblem(NAME, reason, "set UPLIFT_SECRET_KEY to the key that encrypts the secrets in the SQLite file")
+        )
     key = parse_key(config.secret_key or read_key(kept))
     cipher = Cipher(key, accepts_unbound=inspection.accepts_unbound(path))
     opens: Counter[bool] = Counter()
@@ -99,7 +101,9 @@ def _check_key(config: Config, path: Path) -> None:
     if opens[False]:
         where = f"(in {kept}) " if config.secret_key is None else ""
         reason = f"{where}cannot decrypt {opens[False]} of {opens.total()} encrypted secrets and headers in {path}"
-        raise ConfigError(ConfigProblem(NAME, reason, "set it to the key that encrypts this file's secrets"))
+        raise ConfigError(
+            ConfigProblem(NAME, reason, "set UPLIFT_SECRET_KEY to the key that encrypts the secrets in the SQLite file")
+        )
 
 
 class _ProgressReporter:

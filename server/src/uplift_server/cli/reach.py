@@ -104,8 +104,8 @@ def _exists(path: Path) -> bool:
         raise ConfigError(
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
-                f"is {path}, which this user cannot read ({error.strerror})",
-                "give this user access to the directory, or correct the path",
+                f"is {path}, which your user cannot read ({error.strerror})",
+                "give your user access to the directory, or correct the path",
             )
         ) from error
 
@@ -124,7 +124,7 @@ def no_database(config: Config) -> CliError:
         remedy = "run the command in the directory where you started that server"
     else:
         found = f"no server is running at {url}"
-        remedy = "run `uplift-server serve` to create it, or change to the directory of an existing database"
+        remedy = "run `uplift-server serve` to create a database, or change to the directory of an existing database"
     return CliError(
         f"there is no database at {config.database_path.absolute()}, and {found}",
         f"{remedy}; to use a database elsewhere, set UPLIFT_DATABASE_URL or --config",
@@ -150,7 +150,8 @@ def running_client(config: Config) -> Calls:
         # The first `serve` stores the key shortly before it is ready.
         raise CliError(
             f"a server uses the database, but does not respond at {local_url(config)}",
-            "if it is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to its address",
+            "if the server is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to the"
+            " address of the server",
             ExitCode.TRY_LATER,
         )
     if key is None:

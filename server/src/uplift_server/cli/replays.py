@@ -169,7 +169,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
     """Show a replay now, or when it ends."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
-        raise CliError("--wait needs a running server", remedy, ExitCode.TRY_LATER)
+        raise CliError("--wait requires a running server", remedy, ExitCode.TRY_LATER)
     if wait:
         with _Bar(session.output) as bar:
             while replay["state"] in _RUNNING:

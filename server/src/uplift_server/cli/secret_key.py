@@ -49,14 +49,17 @@ def rotate(
     config = session.config()
     if database_is_used(config):
         raise CliError(
-            "a server is using the database", "stop it, repeat this command, then start it again", ExitCode.TRY_LATER
+            "a server is using the database",
+            "stop the server, repeat this command, then start the server",
+            ExitCode.TRY_LATER,
         )
     if not database_exists(config):
         if config.on_postgresql:
             raise no_database(config)
         raise CliError(
             f"there is no database at {config.shown_database}",
-            "set its location with UPLIFT_DATABASE_URL or --config; a new database gets its key at the first start",
+            "set the location of the database with UPLIFT_DATABASE_URL or --config; a new database gets its key at the"
+            " first start",
             ExitCode.NOT_FOUND,
         )
     resealed, kept = asyncio.run(_rotate(config, new_key_file))

@@ -71,7 +71,7 @@ def _permanent_failure(error: Unavailable) -> CliError | None:
         if code.startswith(_NOT_OURS_TO_WRITE) or _is_of_the_file(cause):
             return CliError(
                 f"the directory of the database is not writable: {cause}",
-                "give this user write access to the directory and its files, or change UPLIFT_DATABASE_URL",
+                "give your user write access to the directory and its files, or change UPLIFT_DATABASE_URL",
                 ExitCode.USAGE,
             )
         cause = getattr(cause, "orig", None) or getattr(cause, "__cause__", None)

@@ -93,14 +93,14 @@ def migrate(
     if server_runs(found):
         raise CliError(
             "a server is using the database",
-            "stop it, then repeat this command; the server also upgrades the database when it starts",
+            "stop the server, then repeat this command; at its next start, the server also upgrades the database",
             ExitCode.TRY_LATER,
         )
     path = found.database_path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = f"names a directory that this user cannot create ({error.strerror})"
+        reason = f"names a directory that your user cannot create ({error.strerror})"
         raise ConfigError(
             ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another")
         ) from error

@@ -166,20 +166,23 @@ def _postgresql_url(text: str) -> str:
         raise InvalidValue("has no database name", remedy)
     given = dict(listed)
     if len(given) < len(listed):
-        raise InvalidValue("has a repeated parameter", "remove one of them")
+        raise InvalidValue("has a repeated parameter", "use each parameter once")
     if unknown := sorted(given.keys() - set(POSTGRESQL_PARAMETERS)):
         known = ", ".join(POSTGRESQL_PARAMETERS)
         raise InvalidValue(
-            f"has the unknown parameter {unknown[0]!r}", f"remove it; the allowed parameters are {known}"
+            f"has the unknown parameter {unknown[0]!r}", f"remove the parameter; the allowed parameters are {known}"
         )
     _check_hosts_given(given, beside=parts.hosts)
     if (wanted := given.get("target_session_attrs", "any")) not in _SESSIONS:
         raise InvalidValue(
-            f"has the invalid value target_session_attrs={wanted}", f"use one of {', '.join(_SESSIONS)}, or remove it"
+            f"has the invalid value target_session_attrs={wanted}",
+            f"use one of {', '.join(_SESSIONS)}, or remove the parameter",
         )
     _check_encryption(given)
     if given.get("pooler", "transaction") != "transaction":
-        raise InvalidValue(f"has the invalid value pooler={given['pooler']}", "use pooler=transaction, or remove it")
+        raise InvalidValue(
+            f"has the invalid value pooler={given['pooler']}", "use pooler=transaction, or remove the parameter"
+        )
     return text
 
 
@@ -212,7 +215,7 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     for name in ("host", "port"):
         if beside and name in given:
             remedy = "put all hosts before the database name, each as host:port"
-            raise InvalidValue(f"has both hosts and the parameter {name}", remedy)
+            raise InvalidValue(f"specifies hosts twice: before the database name and in the parameter {name}", remedy)
     hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
     _check_all_named(hosts)
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
@@ -239,7 +242,9 @@ def _check_port(port: str) -> None:
 def _check_encryption(given: Mapping[str, str]) -> None:
     mode = given.get("sslmode", "prefer")
     if mode not in _SSLMODES:
-        raise InvalidValue(f"has the invalid value sslmode={mode}", f"use one of {', '.join(_SSLMODES)}, or remove it")
+        raise InvalidValue(
+            f"has the invalid value sslmode={mode}", f"use one of {', '.join(_SSLMODES)}, or remove the parameter"
+        )
     if given.get("sslrootcert") == "system" and mode != "verify-full":
         raise InvalidValue("has sslrootcert=system without sslmode=verify-full", "add sslmode=verify-full")
     for name in ("sslrootcert", "sslcert", "sslkey"):
@@ -281,7 +286,7 @@ def networks(text: str) -> tuple[str, ...]:
         return tuple(str(each) for each in parse_networks(text)) if text else ()
     except ValueError:
         raise InvalidValue(
-            "is not a list of addresses and networks", "separate them with commas, such as 127.0.0.1,10.0.0.0/8"
+            "is not a list of addresses and networks", "separate the entries with commas, such as 127.0.0.1,10.0.0.0/8"
         ) from None
 
 
@@ -437,7 +442,7 @@ def nats_urls(text: str) -> str:
     if any("@" in each.netloc and not (each.username and each.password) for each in found):
         raise InvalidValue("has a user name without a password, or a password without a user name", remedy)
     if len({each.scheme for each in found}) > 1:
-        raise InvalidValue("has both nats:// and tls:// URLs", "use tls:// for all of them")
+        raise InvalidValue("has both nats:// and tls:// URLs", "use tls:// for all URLs")
     return ",".join(urls)
 
 

@@ -111,7 +111,7 @@ def read_key(path: Path) -> str:
     except OSError as error:
         reason = f"cannot be read from {path}: {error.strerror}"
         raise ConfigError(
-            ConfigProblem(NAME, reason, f"give this user read access to the file, or set {NAME}")
+            ConfigProblem(NAME, reason, f"give the server's user read access to the file, or set {NAME}")
         ) from error
     return text
 
@@ -146,4 +146,6 @@ def make_durable(directory: Path) -> None:
 def storage_error(what: str, error: OSError) -> ConfigError:
     """Return a ConfigError for a failed operation on a key file."""
     reason = f"cannot {what}: {error.strerror}"
-    return ConfigError(ConfigProblem(NAME, reason, f"give this user write access to the directory, or set {NAME}"))
+    return ConfigError(
+        ConfigProblem(NAME, reason, f"give the server's user write access to the directory, or set {NAME}")
+    )

@@ -75,7 +75,9 @@ def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool
         elif name in _SECRET_FILES:
             setting = _SECRET_FILES[name]
             if setting.name in environ:
-                problems.append(ConfigProblem(name, f"is set in addition to {setting.name}", "remove one of them"))
+                problems.append(
+                    ConfigProblem(name, f"is set in addition to {setting.name}", "remove one of these settings")
+                )
             elif (text := _secret(name, environ[name], problems)) is not None:
                 given[setting.name] = (f"the file of {name}", text)
         elif name.startswith(PREFIX) and name not in OTHER_TOOLS:
@@ -136,23 +138,23 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     """Return problems with combinations of valid values."""
     if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
         yield ConfigProblem(
-            "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes it",
-            "shorten it, or increase UPLIFT_ATTEMPT_TIMEOUT",
+            "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes the time to connect",
+            "shorten UPLIFT_CONNECT_TIMEOUT, or increase UPLIFT_ATTEMPT_TIMEOUT",
         )  # fmt: skip
     if values["lease_ms"] < values["attempt_timeout_ms"] + LEASE_MARGIN_MS_MIN:
         yield ConfigProblem(
             "UPLIFT_LEASE", "can expire during an attempt, so the server could send a delivery twice",
-            "make it at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove it",
+            "make UPLIFT_LEASE at least 5s longer than UPLIFT_ATTEMPT_TIMEOUT, or remove UPLIFT_LEASE",
         )  # fmt: skip
     if values["endpoint_timeout_max_ms"] > _endpoint_timeout_limit(values["lease_ms"]):
         yield ConfigProblem(
             "UPLIFT_ENDPOINT_TIMEOUT_MAX", "is too long for UPLIFT_LEASE, which can expire during an attempt",
-            "make it at least 5s shorter than UPLIFT_LEASE, or remove it",
+            "make UPLIFT_ENDPOINT_TIMEOUT_MAX at least 5s shorter than UPLIFT_LEASE, or remove the setting",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
             "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
-            "increase it; both periods start at the first failure",
+            "increase UPLIFT_DISABLE_AFTER; both periods start at the first failure",
         )  # fmt: skip
     if values["nats_url"] is not None and not values["database_url"].startswith(POSTGRESQL):
         yield ConfigProblem(
@@ -160,7 +162,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         )  # fmt: skip
     if values["nats_credentials_file"] is not None and values["nats_url"] is None:
         yield ConfigProblem(
-            "UPLIFT_NATS_CREDENTIALS_FILE", "is set, but UPLIFT_NATS_URL is not", "set UPLIFT_NATS_URL, or remove it",
+            "UPLIFT_NATS_CREDENTIALS_FILE", "is set, but UPLIFT_NATS_URL is not",
+            "set UPLIFT_NATS_URL, or remove UPLIFT_NATS_CREDENTIALS_FILE",
         )  # fmt: skip
     yield from _oidc_contradictions(values)
     if values["smtp_url"] is not None and values["mail_from"] is None:
@@ -182,7 +185,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         if values[f"oidc_{name}"] is None:
             yield ConfigProblem(
                 f"UPLIFT_OIDC_{name.upper()}", "is missing, but UPLIFT_OIDC_ISSUER is set",
-                "copy it from the identity provider, or remove UPLIFT_OIDC_ISSUER to turn single sign-on off",
+                "copy the value from the identity provider, or remove UPLIFT_OIDC_ISSUER to turn single sign-on off",
             )  # fmt: skip
     if values["oidc_read_only_group"] is not None and values["oidc_read_only_group"] == values["oidc_operator_group"]:
         yield ConfigProblem(
@@ -221,7 +224,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
 def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
     """Return the text of a secret's file without the line break at its end."""
     if not file:
-        problems.append(ConfigProblem(name, "is empty", "set it to the path of a file, or remove it"))
+        problems.append(ConfigProblem(name, "is empty", "set the path of a file, or remove the setting"))
         return None
     try:
         with Path(file).open(encoding="utf-8") as opened:
@@ -255,9 +258,9 @@ def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
     """Return the problem of an unknown name. The fix suggests the most similar name, compared without the prefix."""
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
-    remedy = "remove it; `uplift-server config` lists all settings"
+    remedy = "remove the setting; `uplift-server config` lists all settings"
     if nearest:
-        remedy = f"did you mean {bare[nearest[0]]}? Correct or remove it"
+        remedy = f"did you mean {bare[nearest[0]]}? Correct or remove the setting"
     return ConfigProblem(shown, "is not a setting of this version", remedy)
 
 
