@@ -157,7 +157,7 @@ def test_a_response_is_an_object() -> None:
 def test_tokens_are_text() -> None:
     assert oidc.read_tokens({"id_token": "a.b.c", "access_token": "abc"}) == Tokens("a.b.c", "abc")
     assert oidc.read_tokens({"id_token": "a.b.c", "access_token": "abc\r\n"}) == Tokens("a.b.c", None)
-    assert oidc.read_tokens({"id_token": 1}) == "token response: it has no id_token"
+    assert oidc.read_tokens({"id_token": 1}) == "token response: no id_token"
     assert "a.b.c" not in repr(Tokens("a.b.c", "abc"))
 
 

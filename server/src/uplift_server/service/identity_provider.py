@@ -128,12 +128,12 @@ class IdentityProvider:
                 raise failed
             keys = id_tokens.usable_keys(self._keys, header)
         if not keys:
-            raise ProviderFailed("ID token: no key of the provider matches its header (kid, alg)")
+            raise ProviderFailed("ID token: no key of the provider matches the header (kid, alg)")
         from uplift_server.service.token_signatures import verified_claims  # noqa: PLC0415 - see there
 
         claims = next(filter(None, (verified_claims(token, key) for key in keys)), None)
         if claims is None:
-            raise ProviderFailed("ID token: its signature is not valid")
+            raise ProviderFailed("ID token: the signature is not valid")
         return claims
 
     async def _shared_load_keys(self, metadata: ProviderMetadata) -> ProviderDown | None:

@@ -155,12 +155,12 @@ class SingleSignOn:
         if named is None and (await self._metadata()).names_issuer:
             named = ""
         if named not in (None, self._provider.client.issuer):
-            raise _rejected("authorization response: it is from another issuer", address)
+            raise _rejected("authorization response: the issuer (iss) is not the configured one", address)
         if response.error is not None:
             cause = f"authorization response: {oidc.known_error(response.error)}"
             raise _rejected(cause, address, _DENIED if response.error == "access_denied" else _FAILED)
         if not response.code or len(response.code) > oidc.CODE_CHARACTERS_MAX:
-            raise _rejected("authorization response: it has no valid code", address)
+            raise _rejected("authorization response: no valid code", address)
         return response.code
 
     async def _identify(self, code: str, transaction: SignInTransaction, address: str | None) -> Identified:

@@ -32,7 +32,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import ApiKey
 
 LOAD_ROWS: Final = 1000
-OPERATIONS_ACCOUNT_FIX: Final = "set it to an ID or a uid from `uplift-server accounts`, or remove it"
+OPERATIONS_ACCOUNT_FIX: Final = "use an ID or a uid from `uplift-server accounts`, or remove the setting"
 FINGERPRINT: Final = "secret_key.fingerprint"
 _CONFIGURED_ID: Final = bytes(16)
 

@@ -72,7 +72,7 @@ def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
             "stream replicas",
             "warn",
             f"{current} of {replicas} replicas are up to date",
-            "start the missing NATS server, or wait until it is up to date",
+            "start the missing NATS server, or wait until its replica is up to date",
         )
     elif replicas != settings.replicas:
         edit = f"nats stream edit UPLIFT_EVENTS --replicas {settings.replicas}"

@@ -157,7 +157,7 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
     if "@" in parts["authority"]:
         raise _RejectedError(
             "url_userinfo",
-            "The URL must not contain a user name or password. Remove everything up to the @; to authenticate "
+            "The URL must not contain a user name or password. Remove them and the @; to authenticate "
             "requests, verify their signatures or use a custom header.",
         )
     if parts["fragment"]:

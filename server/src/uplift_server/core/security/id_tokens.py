@@ -68,10 +68,10 @@ def read_header(token: str) -> TokenHeader | str:
     except (binascii.Error, ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        return "it is not a signed token"
+        return "not a signed token"
     algorithm, key_id = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS:
-        return f"its algorithm (alg) is not one of {', '.join(ALGORITHMS)}"
+        return f"the algorithm (alg) is not one of {', '.join(ALGORITHMS)}"
     return TokenHeader(algorithm, key_id if isinstance(key_id, str) else None)
 
 
@@ -95,13 +95,13 @@ def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_
     subject, expires_at, issued_at = claims.get("sub"), _ms(claims.get("exp")), _ms(claims.get("iat"))
     age_ms = None if issued_at is None else now_ms - issued_at
     checks = {
-        "its issuer (iss) is not the configured one": claims.get("iss") == client.issuer,
-        "its subject (sub) is not valid": isinstance(subject, str) and _SUBJECT.fullmatch(subject) is not None,
-        "its audience (aud, azp) is not this client": _is_for(claims, client.client_id),
-        "it has expired (exp)": expires_at is not None and now_ms < expires_at + CLOCK_SKEW_MS,
-        "its time of issue (iat) is too far from the current time": age_ms is not None
+        "the issuer (iss) is not the configured one": claims.get("iss") == client.issuer,
+        "the subject (sub) is not valid": isinstance(subject, str) and _SUBJECT.fullmatch(subject) is not None,
+        "the audience (aud, azp) is not this client": _is_for(claims, client.client_id),
+        "the token has expired (exp)": expires_at is not None and now_ms < expires_at + CLOCK_SKEW_MS,
+        "the time of issue (iat) is too far from the current time": age_ms is not None
         and -CLOCK_SKEW_MS <= age_ms <= TRANSACTION_MS + CLOCK_SKEW_MS,
-        "its nonce belongs to another sign-in": claims.get("nonce") == nonce,
+        "the nonce belongs to another sign-in": claims.get("nonce") == nonce,
     }
     return next((reason for reason, is_valid in checks.items() if not is_valid), None)
 

@@ -235,7 +235,7 @@ def read_tokens(values: dict[str, Any]) -> Tokens | str:
     """Return the tokens in the response of the token endpoint, or the reason why there are none."""
     id_token, access_token = values.get("id_token"), values.get("access_token")
     if not isinstance(id_token, str):
-        return "token response: it has no id_token"
+        return "token response: no id_token"
     is_usable = isinstance(access_token, str) and access_token.isascii() and access_token.isprintable()
     return Tokens(id_token, access_token if is_usable else None)
 

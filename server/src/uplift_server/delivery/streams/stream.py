@@ -254,7 +254,7 @@ async def check_streams(link: Link) -> StreamUnfit | None:
     if link.message_bytes_max < STREAM_MESSAGE_BYTES_MAX:
         return StreamUnfit(
             f"max_payload of the NATS server is {link.message_bytes_max} bytes",
-            f"set it to at least {STREAM_MESSAGE_BYTES_MAX}, the largest message of an event",
+            f"set max_payload to at least {STREAM_MESSAGE_BYTES_MAX}, the size of the largest event message",
         )
     for config in (EVENTS_CONFIG, REJECTED_CONFIG):
         found: Mapping[str, Any] = (await link.call(f"STREAM.INFO.{config['name']}"))["config"]
@@ -262,7 +262,7 @@ async def check_streams(link: Link) -> StreamUnfit | None:
             if found.get(field) != config[field]:
                 return StreamUnfit(
                     f"the stream {config['name']} has {field} {found.get(field)}, not {config[field]}",
-                    f"correct it with `nats stream edit {config['name']}`, or delete the stream when it is empty",
+                    f"run `nats stream edit {config['name']}` to correct it, or delete the stream when it is empty",
                 )
     return None
 

@@ -16,11 +16,11 @@ _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
 # SQLSTATE, part of the message, fix. The first match applies. The messages are those of PostgreSQL in English.
 _REJECTED: Final = (
-    ("3D000", "", "create it (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
+    ("3D000", "", "create the database (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
     (
         "42501",
         "",
-        "make the user of UPLIFT_DATABASE_URL its owner (ALTER DATABASE … OWNER TO …), or grant the privilege",
+        "make the user of UPLIFT_DATABASE_URL the database owner (ALTER DATABASE … OWNER TO …), or grant the privilege",
     ),
     ("28P01", "", "correct the user and password in UPLIFT_DATABASE_URL"),
     ("28000", "[local]", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
@@ -30,7 +30,7 @@ _REJECTED: Final = (
         "add sslmode=verify-full if the database requires TLS, or allow the connection in pg_hba.conf",
     ),
     ("28000", "client certificate", "add a client certificate with sslcert and sslkey in UPLIFT_DATABASE_URL"),
-    ("28000", "does not exist", "create it (CREATE ROLE), or correct the user in UPLIFT_DATABASE_URL"),
+    ("28000", "does not exist", "create the user (CREATE ROLE), or correct the user in UPLIFT_DATABASE_URL"),
     ("28000", "", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")

@@ -62,7 +62,7 @@ sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), _NOTHING.get)
 for _codes in (Status, Trigger, FailedReason, Outcome):
     sqlite3.register_adapter(_codes, int)
-_HOW_TO_FIX_LOCK: Final = "delete it while no server is running; the next start creates it again"
+_HOW_TO_FIX_LOCK: Final = "delete this file while no server is running; the next start creates a new one"
 
 
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
@@ -209,7 +209,7 @@ class FileLock:
 
     def _in_use(self, holder: str) -> InUse:
         return InUse(
-            f"{holder} is using {self._database}; stop it, or choose another database with UPLIFT_DATABASE_URL"
+            f"{holder} is using {self._database}; stop that server, or choose another database with UPLIFT_DATABASE_URL"
         )
 
     def _open(self) -> int:
