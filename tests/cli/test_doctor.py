@@ -122,7 +122,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
     store_held_delivery(path, 7, 11, now)
     store_held_delivery(path, 9, 10, old)
     text = f"3 held deliveries of 2 endpoints; the oldest event is from {format_timestamp(old)}"
-    warned = ("warn", f"{text} and older than UPLIFT_RETENTION; retention does not delete held deliveries")
+    warned = ("warn", f"{text}, longer ago than UPLIFT_RETENTION; retention does not delete held deliveries")
     assert examine()[1]["held"] == warned
     assert examine(UPLIFT_RETENTION="0")[1]["held"] == ("ok", text)
     lock = FileLock(path)
@@ -393,7 +393,7 @@ def test_a_server_with_another_database_is_found() -> None:
         assert (code, found["server"][0]) == (1, "fail")
         assert (
             found["server"][1]
-            == f"the server on http://127.0.0.1:{port} uses a different database than this configuration"
+            == f"the server at http://127.0.0.1:{port} uses a different database than this configuration"
         )
         assert found["database"][0] == "ok"
         lock = FileLock(load({}).database_path)

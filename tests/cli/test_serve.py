@@ -134,7 +134,7 @@ def handled_hangup() -> Iterator[None]:
 def test_the_ready_line_shows_the_url_and_a_signal_stops_the_server(place: Place, number: signal.Signals) -> None:
     with serving(place) as (process, line):
         assert line.startswith("Uplift Webhooks ")
-        assert line.endswith(f" ready on http://127.0.0.1:{place[1]['UPLIFT_PORT']}\n")
+        assert line.endswith(f" ready at http://127.0.0.1:{place[1]['UPLIFT_PORT']}\n")
         assert process.stdout is not None
         assert process.stdout.readline().startswith(
             "Operator key, shown only once (stored in uplift-data/operator.key): op_"

@@ -77,7 +77,7 @@ def test_the_readme_commands_deliver_an_event(tmp_path: Path) -> None:
     serve, receive, send = blocks(section, "sh")
     terminals = Terminals(tmp_path)
     with terminals.running(serve, "server") as log:
-        wait_for(lambda: " ready on http://" in log.read_text(), "the server is ready", within=60)
+        wait_for(lambda: " ready at http://" in log.read_text(), "the server is ready", within=60)
         with terminals.running(receive, "receiver") as received:
             listens = tmp_path / "receiver.py"
             wait_for(listens.exists, "the endpoint exists", within=60)

@@ -140,7 +140,7 @@ def test_a_crash_still_reaches_standard_error(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "a defect" in ended.stderr
-    assert "ready on" in ended.stdout
+    assert "ready at" in ended.stdout
 
 
 def _lines(server: Server) -> list[dict[str, object]]:

@@ -393,7 +393,7 @@ def test_doctor_checks_the_stream(fleet: Fleet, nats_server: NatsCluster) -> Non
     found = doctor()
     assert found["nats"] == ("ok", f"{nats_server.url} responds")
     assert found["stream replicas"][0] == "ok"
-    assert found["event stream"] == ("ok", "0 events wait for the database")
+    assert found["event stream"] == ("ok", "0 events are not in the database yet")
     nats_server.kill(0)
     try:
         assert doctor()["nats"][0] == "fail"

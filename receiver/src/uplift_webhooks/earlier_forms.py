@@ -39,7 +39,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
     with suppress(UnicodeError):
         yield "the body was decoded as Latin-1 and encoded as UTF-8", "body_recoded", body.decode().encode("latin-1")
     with suppress(UnicodeError):
-        yield "the body was decoded and encoded as Latin-1", "body_recoded", body.decode("latin-1").encode()
+        yield "the body was decoded as UTF-8 and encoded as Latin-1", "body_recoded", body.decode("latin-1").encode()
     with suppress(binascii.Error, ValueError):
         decoded = base64.b64decode(body, validate=True)
         yield "the body is still encoded as base64, for example by AWS API Gateway", "body_recoded", decoded

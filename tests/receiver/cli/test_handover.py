@@ -169,8 +169,8 @@ async def test_a_long_response_body_is_truncated() -> None:
     [
         (b"220 smtp.example ESMTP\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
         (b"HTTP/1.1 abc OK\r\n\r\n", "the response is not HTTP/1.0 or HTTP/1.1"),
-        (b"HTTP/1.1 101 Switching\r\n\r\n", "it responded with 101, which changes the protocol"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "its content-length is not a number"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", "the local server responded with 101, which changes the protocol"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "the content-length of the response is not a number"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "a chunk of the response has no size"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "a chunk of the response has no size"),
         (
@@ -179,7 +179,7 @@ async def test_a_long_response_body_is_truncated() -> None:
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "the response ended before the end of its body"),
         (b"HTTP/1.1 200 OK\r\nContent-", "the response ended before the end of its headers, or is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "its response headers are longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "the response headers are longer than 65536 bytes"),
     ],
 )
 async def test_an_invalid_response_is_reported(raw: bytes, error: str) -> None:
@@ -240,7 +240,7 @@ async def test_a_lost_connection_is_retried_a_few_times() -> None:
             LOST_MAX,
             LOST_MAX,
         )
-        assert response.error == "the local server closed the connection without a response: the connection was closed"
+        assert response.error == "the local server did not send a complete response: the connection was closed"
 
 
 async def test_a_cancelled_request_counts_if_it_was_sent() -> None:

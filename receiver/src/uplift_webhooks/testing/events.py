@@ -36,7 +36,9 @@ def make_event(
             raise ValueError(f"{type!r} is not in the catalog and has no example: pass data={{…}}.")
         data = {**example, "object": {**example["object"], **changes}}
     elif changes:
-        raise ValueError(f"{', '.join(changes)} would change the example, but you pass data. Add these fields to data.")
+        raise ValueError(
+            f"data replaces the example, so {', '.join(changes)} cannot change it. Add these fields to data."
+        )
     now_ms = time.time_ns() // 1_000_000
     envelope = {
         "id": _new_id(now_ms) if id is None else id,

@@ -39,7 +39,7 @@ def make_directory(path: Path) -> None:
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
                 f"names a directory that the server's user cannot create ({error.strerror})",
-                "create the directory, or use another",
+                "create the directory, or use another directory",
             )
         ) from error
 

@@ -120,18 +120,18 @@ def _server(config: Config) -> Finding:
         expected = _database_id(config)
     except CliError as error:
         return Finding(
-            "server", "fail", f"the server is running on {url}, but is not ready: {error.cause}", error.remedy
+            "server", "fail", f"the server is running at {url}, but is not ready: {error.cause}", error.remedy
         )
     except Unavailable:
         expected = None
     if found and expected and found != expected:
         return _different_database(config)
     more = "" if config.on_postgresql else "; stop it to check its database file"
-    return Finding("server", "ok", f"running and ready on {url}{more}")
+    return Finding("server", "ok", f"running and ready at {url}{more}")
 
 
 def _different_database(config: Config) -> Finding:
-    text = f"the server on {local_url(config)} uses a different database than this configuration"
+    text = f"the server at {local_url(config)} uses a different database than this configuration"
     return Finding("server", "fail", text, "correct UPLIFT_HOST and UPLIFT_PORT, or UPLIFT_DATABASE_URL")
 
 

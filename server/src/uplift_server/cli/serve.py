@@ -148,7 +148,7 @@ def _announce(application: "Application", config: Config, output: Output) -> Non
     if output.as_json:
         output.json({"kind": "ready", "url": url, "version": __version__, "operator_key": key})
         return
-    output.line(f"Uplift Webhooks {__version__} ready on {url}")
+    output.line(f"Uplift Webhooks {__version__} ready at {url}")
     if key is not None:
         kept = "" if config.on_postgresql else f" (stored in {operator_key_path(config)})"
         output.line(f"Operator key, shown only once{kept}: {key}")

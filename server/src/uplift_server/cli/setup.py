@@ -102,7 +102,7 @@ def migrate(
     except OSError as error:
         reason = f"names a directory that your user cannot create ({error.strerror})"
         raise ConfigError(
-            ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another")
+            ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another directory")
         ) from error
     lock = FileLock(path)
     lock.acquire()

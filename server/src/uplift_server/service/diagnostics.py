@@ -120,7 +120,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
     age_ms = time.time_ns() // 1_000_000 - found.oldest_at
     if config.retention_ms and age_ms > config.retention_ms:
         fix = "enable these endpoints with --held send or drop, or delete them; `uplift-server endpoints` lists them"
-        text += " and older than UPLIFT_RETENTION; retention does not delete held deliveries"
+        text += ", longer ago than UPLIFT_RETENTION; retention does not delete held deliveries"
         yield Finding("held", "warn", text, fix)
     else:
         yield Finding("held", "ok", text)

@@ -63,8 +63,8 @@ class EndpointStates:
         def pause(connection: Transaction, found: Endpoint) -> _Change | None:
             if found.state is EndpointState.DISABLED:
                 raise Conflict(
-                    "The endpoint is disabled, and its deliveries are held. To pause it, first enable it with `held` ="
-                    " `keep`."
+                    "The endpoint is disabled, and its deliveries are held. To pause the endpoint, first enable it with"
+                    " `held` = `keep`."
                 )
             return None if found.state is EndpointState.PAUSED else self._pause_or_disable(connection, found, None)
 

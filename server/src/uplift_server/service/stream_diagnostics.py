@@ -65,7 +65,7 @@ async def _read(link: Link, server: NatsServer, found: list[Finding]) -> StreamR
 
 
 def _of(reading: StreamReading, settings: StreamSettings) -> Iterator[Finding]:
-    text = f"{reading.messages:,} events wait for the database"
+    text = f"{reading.messages:,} events are not in the database yet"
     current, replicas = reading.current_replicas, reading.replicas
     if current < replicas:
         yield Finding(

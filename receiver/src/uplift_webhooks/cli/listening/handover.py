@@ -83,7 +83,7 @@ class Handover:
                 self._note_back()
                 cut_off += 1
                 if cut_off == LOST_MAX:
-                    return self._given_up(began, f"closed the connection without a response: {error}")
+                    return self._given_up(began, f"did not send a complete response: {error}")
             else:
                 self._note_back()
                 return answer

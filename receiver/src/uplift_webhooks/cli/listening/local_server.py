@@ -112,7 +112,7 @@ class LocalServer:
         while status < 200:
             version, status, fields = await _head(reader)
             if status == 101:
-                raise _NoHttp("it responded with 101, which changes the protocol")
+                raise _NoHttp("the local server responded with 101, which changes the protocol")
         content, ended = await _body(reader, status, fields)
         tokens = fields.get("connection", "" if version == "HTTP/1.1" else "close").lower()
         text = content[:RESPONSE_BODY_BYTES_MAX].decode("utf-8", "replace")
@@ -123,7 +123,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
-        raise _NoHttp(f"its response headers are longer than {HEAD_BYTES_MAX} bytes") from None
+        raise _NoHttp(f"the response headers are longer than {HEAD_BYTES_MAX} bytes") from None
     except asyncio.IncompleteReadError as error:
         if not error.partial:
             raise
@@ -151,7 +151,7 @@ async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, 
         if length is None:
             return await _to_the_end(reader)
         if not length.isdecimal():
-            raise _NoHttp("its content-length is not a number")
+            raise _NoHttp("the content-length of the response is not a number")
         size = min(int(length), BODY_BYTES_MAX)
         return await reader.readexactly(size), size == int(length)
     except asyncio.IncompleteReadError as error:

@@ -21,8 +21,8 @@ _NO_WORKER_HINT: Final = (
 )
 
 _SKIP_HINT: Final = (
-    "The server sends this delivery when the earlier one is delivered, failed or cancelled. To skip the earlier one,"
-    " cancel it."
+    "The server sends this delivery after the earlier delivery succeeds, fails or is cancelled. To skip the earlier"
+    " delivery, cancel it."
 )
 
 
