@@ -56,7 +56,7 @@ FIELD_CODES: Final = {
     "schema_invalid": "The schema is not valid JSON Schema 2020-12.",
     "schema_too_large": "The schema is too large.",
     "schema_too_complex": "A check against the schema could take too long.",
-    "schema_recursive": "The schema refers to itself, but recursion is not allowed there.",
+    "schema_recursive": "The schema refers to itself below a keyword that does not allow recursion.",
     "pattern_unsupported": "The pattern uses a feature that is not supported.",
     "too_deep": "The value has too many levels.",
     "schema_mismatch": "The data does not match the schema of its event type.",

@@ -113,7 +113,7 @@ def test_an_unknown_profile_lists_the_existing_ones(home: dict[str, str]) -> Non
 
 def test_a_file_that_is_not_utf8(home: dict[str, str]) -> None:
     (Path(home["XDG_CONFIG_HOME"]) / "uplift/config.toml").write_bytes(b"\xff")
-    with pytest.raises(CliError, match="it is not UTF-8"):
+    with pytest.raises(CliError, match="the file is not UTF-8"):
         find_access(Asked(), home)
 
 

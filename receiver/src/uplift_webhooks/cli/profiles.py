@@ -103,7 +103,7 @@ def _profile(file: Path, name: str) -> dict[str, str]:
             raise CliError(f"there is no profile {name!r}", f"add the profile to {file}", ExitCode.USAGE) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'the file is not UTF-8'}"
         raise CliError(cause, "give your user access to the file, or replace the file", ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)

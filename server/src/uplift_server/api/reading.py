@@ -117,7 +117,7 @@ class QueryReader:
         lists = {name for name in given if get_origin(self.model.model_fields[name].annotation) is list}
         given |= {name: request.query_params.getlist(name) for name in lists}
         problems += [
-            Problem(name, "repeated", "The parameter is repeated. Send it once.")
+            Problem(name, "repeated", "The request repeats this parameter. Send the parameter once.")
             for name in given
             if counts[name] > 1 and name not in lists
         ]

@@ -233,7 +233,7 @@ def create_key(
                 ExitCode.USAGE,
             )
         session.output.fields(
-            {"key": new_operator_key(), "use": "set UPLIFT_OPERATOR_KEY to it and restart the server"}
+            {"key": new_operator_key(), "use": "set UPLIFT_OPERATOR_KEY to this key, and restart the server"}
         )
         return
     _check_owner(session, account, service=service)

@@ -17,7 +17,7 @@ def _with_commands(text: str) -> str:
 ADVICE: Final = Advice(
     address="UPLIFT_HOST and UPLIFT_PORT",
     key="UPLIFT_OPERATOR_KEY",
-    unreachable="start the server with `uplift-server serve`, or set UPLIFT_HOST and UPLIFT_PORT to its address",
+    unreachable="start the server with `uplift-server serve`, or correct UPLIFT_HOST and UPLIFT_PORT",
     server_error="check the server's log",
     remedies={
         "idempotency_conflict": "use a new --idempotency-key, or send the same event as before",

@@ -117,7 +117,7 @@ def schedule(text: str) -> tuple[int, ...]:
             delays.append(parse(part))
         except InvalidValue as wrong:
             remedy = (
-                "separate delays with commas, such as 5s,5m,2h (1ms to 30d each), or leave it empty for one attempt"
+                "separate delays of 1ms to 30d with commas, such as 5s,5m,2h; for one attempt, leave the setting empty"
             )
             raise InvalidValue(f"is not valid: delay {number} {wrong.reason}", remedy) from wrong
     return tuple(delays)

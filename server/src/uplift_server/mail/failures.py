@@ -15,7 +15,7 @@ _AUTHENTICATION_REQUIRED: Final = 530
 
 Step = Literal["sender", "recipient", "message"]
 _REMEDIES: Final[dict[Step, str]] = {
-    "sender": "correct UPLIFT_MAIL_FROM, or allow the user of UPLIFT_SMTP_URL to send from this address",
+    "sender": "correct UPLIFT_MAIL_FROM, or configure the mail server to accept this sender",
     "recipient": "correct the email address; if it is correct, check the log of the mail server",
     "message": "check the log of the mail server",
 }

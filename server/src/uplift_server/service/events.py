@@ -157,6 +157,6 @@ def parsed_ids(
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:
-        text = f"{wrong[0][:100]!r} is not a valid {field}. Send an ID of this kind of object, or omit the parameter."
+        text = f"{wrong[0][:100]!r} does not have the required format. Correct the ID, or omit the parameter."
         problems.append(Problem(field, "id_invalid", text))
     return tuple(value for value in found.values() if value is not None)

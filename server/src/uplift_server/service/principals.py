@@ -143,7 +143,9 @@ class Principal:
             return
         if self.is_service_key:
             raise Forbidden(f"{_OPERATOR_KEY_REQUIRED} Do not use a service key (svc_…).")
-        raise Forbidden(_OPERATOR_KEY_REQUIRED if self.is_key else "Only operators can do this. Ask the operator.")
+        raise Forbidden(
+            _OPERATOR_KEY_REQUIRED if self.is_key else "This action requires an operator. Ask the operator."
+        )
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
         """Raise Forbidden unless this is an operator, or a service key with this scope.

@@ -69,8 +69,8 @@ class Readiness:
         heartbeat_age_ms = self._context.engine.status.heartbeat_age_ms()
         if heartbeat_age_ms is not None:
             raise NotReady(
-                f"The last heartbeat of this process is {heartbeat_age_ms // 1000} s old. Check its connection to the"
-                " database. The process rejoins automatically."
+                f"The last heartbeat of this process is {heartbeat_age_ms // 1000} s old. Check the connection of this"
+                " process to the database. The process rejoins automatically."
             )
         await self.probe()
         self._raise_if_failing()

@@ -80,9 +80,8 @@ class Cipher:
         except (InvalidTag, ValueError):
             pass
         raise WrongSecretKey(
-            f"the server cannot decrypt a stored value ({column}): it was encrypted with a key other than"
-            " UPLIFT_SECRET_KEY, or it was changed; set UPLIFT_SECRET_KEY to the key of this database (after a key"
-            " rotation: the new key)"
+            f"the server cannot decrypt a stored value ({column}), because it was encrypted with another key or"
+            " changed; set UPLIFT_SECRET_KEY to the key of this database (after a key rotation: the new key)"
         )
 
 

@@ -137,8 +137,8 @@ async def _begin(target: Raw, name: str) -> None:
                 continue
             if await target.fetchval(f"SELECT EXISTS (SELECT 1 FROM {quoted(table.name)})"):  # noqa: S608 - as above
                 raise CannotTransfer(
-                    f"the target is not empty: its table {table.name} has rows; if an earlier transfer completed, you"
-                    " are done; otherwise, choose an empty database"
+                    f"the target is not empty: its table {table.name} has rows; if an earlier transfer completed, no"
+                    " other transfer is needed; otherwise, choose an empty database"
                 )
         await target.execute(_CREATE_PROGRESS)
         await target.executemany(

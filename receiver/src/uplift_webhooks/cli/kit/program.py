@@ -195,7 +195,10 @@ def register(app: typer.Typer, panels: Mapping[str, Sequence[Commands]]) -> None
 def require_standard_output() -> None:
     """Exit with an error if standard output is closed."""
     if sys.stdout is None:
-        print("Error: standard output is closed\nHow to fix: redirect it to a file or to /dev/null", file=sys.stderr)
+        print(
+            "Error: standard output is closed\nHow to fix: redirect standard output to a file or to /dev/null",
+            file=sys.stderr,
+        )
         sys.exit(ExitCode.FAILED)
 
 

@@ -88,7 +88,7 @@ class Session:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if lost.seen_enough:
                 raise typer.Exit(ExitCode.OK) from None
-            remedy = "check the state before you repeat the command: it may have succeeded"
+            remedy = "before you repeat the command, check whether it succeeded"
             self.output.failure(f"cannot write the output: {lost}", remedy, ExitCode.FAILED)
             raise typer.Exit(ExitCode.FAILED) from None
         except Exception as error:

@@ -87,7 +87,7 @@ def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
     try:
         size = len(filter_text(pattern).encode())
     except (ValueError, RecursionError):
-        text = "The filter has an unpaired surrogate, too many levels or a number with too many digits. Correct it."
+        text = "The filter has an unpaired surrogate, too many levels or a number that is too long. Correct the filter."
         return [_problem(field, text)]
     if size > FILTER_BYTES_MAX:
         text = f"The filter has {size} bytes as JSON. Use at most {FILTER_BYTES_MAX}."

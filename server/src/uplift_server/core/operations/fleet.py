@@ -178,7 +178,7 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
         yield FleetProblem(
             "sending_stopped",
             Severity.CRITICAL,
-            "Sending has stopped",
+            "The server has stopped sending",
             "The server cannot store the results of attempts.",
             "Check the log and the disk of the database.",
         )
@@ -272,7 +272,7 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
 def _fix(causes: Sequence[CauseGroup]) -> str:
     if len(causes) == 1:
         return f"Tell the {'account' if causes[0].accounts == 1 else 'accounts'}: {causes[0].how_to_fix}"
-    return "View the failing endpoints by cause, and tell their accounts how to fix them."
+    return "View the failing endpoints by cause, and tell the accounts how to fix the causes."
 
 
 _NETWORK: Final = "Check the network, the firewall and the egress proxy of this host."

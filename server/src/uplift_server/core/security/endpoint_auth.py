@@ -143,7 +143,7 @@ def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None
 
 def _check_scope(scope: str) -> Problem | None:
     if not _SCOPE.fullmatch(scope):
-        text = "The scope is not valid. Separate scopes by single spaces, or omit the field."
+        text = "The scope is not valid. Separate scopes with single spaces, or omit the field."
         return Problem("auth.scope", "characters_invalid", text)
     return _too_long("scope", scope, OAUTH_SCOPE_CHARACTERS_MAX)
 
