@@ -178,7 +178,7 @@ def _stopped(state: FleetState) -> Iterator[FleetProblem]:
         yield FleetProblem(
             "sending_stopped",
             Severity.CRITICAL,
-            "The server has stopped sending",
+            "Sending has stopped",
             "The server cannot store the results of attempts.",
             "Check the log and the disk of the database.",
         )

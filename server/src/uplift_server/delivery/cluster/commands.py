@@ -188,7 +188,7 @@ class ClusteredCommands:
             result = _result_of(error)
         except Exception as error:
             if not isinstance(error, Conflict | Missing | TestRejected):
-                _log.error("command failed", kind=waiting.command.kind.value, exc_info=error)
+                _log.error("worker command failed", kind=waiting.command.kind.value, exc_info=error)
             result = _result_of(error)
         try:
             await self._database.write(lambda c: commands.finish(c, waiting.seq, result, now=self._clock.now_ms()))

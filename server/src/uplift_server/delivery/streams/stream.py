@@ -283,7 +283,7 @@ async def _create_missing(link: Link, config: Mapping[str, object], replicas: in
             raise StreamUnavailable(str(error)) from error
         fix = "check UPLIFT_NATS_REPLICAS, the limits of JetStream, and the permissions of the NATS user"
         raise StreamUnfit(f"NATS cannot create the stream {name}: {error}", fix) from error
-    _log.info("stream created", stream=name, replicas=replicas)
+    _log.info("NATS stream created", stream=name, replicas=replicas)
 
 
 async def read_stream(link: Link, now: int) -> StreamReading:

@@ -112,7 +112,9 @@ class PostgresMessageBus:
             await pair.raw.add_listener(CHANNEL, self._notified)
         elif not self._has_logged:
             self._has_logged = True
-            _log.warning("notifications unavailable through pooler", delay_ms_max=2_000, remedy=REMEDY_NOTIFICATIONS)
+            _log.warning(
+                "PostgreSQL notifications unavailable through pooler", delay_ms_max=2_000, remedy=REMEDY_NOTIFICATIONS
+            )
 
     async def _drop(self) -> None:
         pair, self._pair, self._listens = self._pair, None, False
