@@ -429,7 +429,7 @@ def test_a_key_of_an_account_sends_batches_for_its_account_only(port: int, opera
     for foreign in (other, "other", f"acc_{'0' * 32}"):
         rejected = writer.post("/v1/events/batch", {"events": [event(), event(account=foreign)]})
         assert problems(rejected) == {("events.1.account", "account_unknown")}
-        assert "only the events of its account" in rejected.json()["errors"][0]["message"]
+        assert "send events only for its account" in rejected.json()["errors"][0]["message"]
     assert Client(port, OPERATOR, other).get("/v1/events")["data"] == []
     large = {"events": [event(data={"object": {"id": "x" * 200_000}}) for _ in range(25)]}
     assert (writer.post("/v1/events/batch", large).status, operator.post("/v1/events/batch", large).status) == (

@@ -264,7 +264,7 @@ def test_a_damaged_database_is_a_permanent_error(tmp_path: Path, command: str) -
     code, errors = exit_code_and_errors(command, UPLIFT_PORT="0")
     assert code == 1
     assert "is damaged or is not a database" in errors
-    assert "How to fix: restore it from a backup; for details, run `uplift-server doctor`" in errors
+    assert "How to fix: restore the database from a backup; for details, run `uplift-server doctor`" in errors
 
 
 @pytest.mark.parametrize("command", ["migrate", "serve"])

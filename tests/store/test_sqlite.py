@@ -89,7 +89,7 @@ def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     target.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
     lock.path.symlink_to(target)
-    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; delete it while no server is running"):
+    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; delete this file while no server is running"):
         lock.acquire()
     assert target.read_text() == "kept"
 
@@ -106,7 +106,9 @@ def test_root_rejects_a_lock_file_of_another_user(tmp_path: Path) -> None:
         os.chown(each, 4321, 4322)
     lock = FileLock(path)
     lock.path.hardlink_to(target)
-    with pytest.raises(Misaddressed, match=r"who does not own the database; delete it while no server is running"):
+    with pytest.raises(
+        Misaddressed, match=r"who does not own the database; delete this file while no server is running"
+    ):
         lock.acquire()
     assert target.read_text() == "kept"
     lock.path.unlink()
