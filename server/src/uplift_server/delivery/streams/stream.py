@@ -249,7 +249,7 @@ async def check_streams(link: Link) -> StreamUnfit | None:
     if link.server_version < SERVER_VERSION_MIN:
         return StreamUnfit(
             f"the NATS server has version {'.'.join(map(str, link.server_version))}",
-            f"update all NATS servers to version {'.'.join(map(str, SERVER_VERSION_MIN))} or newer",
+            f"upgrade all NATS servers to version {'.'.join(map(str, SERVER_VERSION_MIN))} or newer",
         )
     if link.message_bytes_max < STREAM_MESSAGE_BYTES_MAX:
         return StreamUnfit(
