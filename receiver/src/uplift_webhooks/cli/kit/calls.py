@@ -99,11 +99,11 @@ class Calls:
         self._client.close()
 
     def get(self, path: str, *, account: str | None = None, **query: object) -> Any:
-        """Read an object or a page of a list. Parameters that are None are omitted."""
+        """Read an object or a page of a list. Omits parameters that are None."""
         return self._call("GET", path, account, query=query)
 
     def content(self, path: str) -> bytes:
-        """The unchanged bytes of the response to a GET."""
+        """Return the unchanged body of the response to a GET request."""
         with self._reported():
             return self._client.content(path)
 
@@ -128,7 +128,7 @@ class Calls:
         self._call("DELETE", path, account)
 
     def items(self, path: str, *, limit: int, account: str | None = None, **query: object) -> Iterator[dict[str, Any]]:
-        """The first `limit` items of a list, over as many pages as needed."""
+        """Yield the first `limit` items of a list, from as many pages as needed."""
         request = partial(self._client.request, headers=_headers(account))
         found = paging.pages(request, path, {**query, "limit": min(limit, paging.PAGE_ITEMS)})
         with self._reported():
@@ -137,9 +137,9 @@ class Calls:
     def reconcile(
         self, cursor: str | None, types: Sequence[str] | None, created_after: str | None, *, at_least: int
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the next events of the account, oldest first, and the cursor after them.
+        """Return the events of the account after `cursor`, oldest first, and the new cursor.
 
-        The list ends with the page that contains event number `at_least`, or with the newest event.
+        Stops at the end of the page that contains event number `at_least`, or at the newest event.
         """
         with self._reported():
             run = self._client.reconcile(cursor, types, created_after=created_after)
@@ -180,7 +180,7 @@ def misaddressed(api_url: str, reason: str, advice: Advice) -> CliError:
 
 
 def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
-    """Return a command's error for a failed call."""
+    """Return the error to report for a failed API call: cause, how to fix it, and exit code."""
     if isinstance(error, ApiMisaddressed):
         return CliError(_clause(str(error)), f"correct {advice.address}", ExitCode.USAGE)
     if not isinstance(error, ApiError):
@@ -203,7 +203,7 @@ def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
 
 
 def segment(text: str) -> str:
-    """Return a text as part of a path. Raises CliError if that is not possible."""
+    """Return an ID or a name as one segment of a URL path. Raises CliError if the text cannot be a segment."""
     try:
         return paging.segment(text)
     except ValueError as error:

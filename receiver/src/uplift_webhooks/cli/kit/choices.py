@@ -22,7 +22,7 @@ class Choices:
     """The field that describes an object."""
 
     def sentence(self, calls: Calls) -> str:
-        """Return the choices, or the command that lists them. Raises CliError."""
+        """Return a sentence that lists the choices, or that names the command to list them. Raises CliError."""
         found = list(calls.items(self.path, limit=SHOWN_MAX + 1))
         listing = calls.advice.lists.get(self.noun)
         if not found:

@@ -27,7 +27,7 @@ AUTH_OPTIONS: Final[dict[str, str]] = {
 
 
 def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:
-    """Add the authentication options to a command with `**settings`. An omitted option is None."""
+    """Add the authentication options to a command that has `**settings`. An omitted option is None."""
     *own, settings = inspect.signature(body, eval_str=True).parameters.values()
     options = [
         _parameter(name, None, Annotated[str | None, typer.Option(_option(name), metavar=metavar, help=text)])
@@ -38,7 +38,7 @@ def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_auth_changes(body: Callable[..., None]) -> Callable[..., None]:
-    """Add the same options, and `--no-auth`, to a command that updates an endpoint."""
+    """Add the authentication options and `--no-auth` to a command that updates an endpoint."""
     *own, settings = inspect.signature(with_auth_options(body), eval_str=True).parameters.values()
     removal = Annotated[bool, typer.Option("--no-auth", help="Remove the authentication.")]
     body.__signature__ = inspect.Signature([*own, _parameter("no_auth", False, removal), settings])  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ def with_auth_changes(body: Callable[..., None]) -> Callable[..., None]:
 
 
 def take_auth(options: dict[str, Any]) -> dict[str, Any]:
-    """Remove the authentication options, and return the request body's authentication field, if any.
+    """Remove the authentication options from `options`, and return the request field `auth`, if any.
 
     Raises CliError.
     """

@@ -46,7 +46,7 @@ NewDescription = Annotated[str | None, typer.Option("--description", metavar="TE
 
 
 def with_setting_options(body: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's `**settings` with an option for each setting. An omitted option is None."""
+    """Replace a command's `**settings` with an option for each endpoint setting. An omitted option is None."""
     *own, _ = inspect.signature(body, eval_str=True).parameters.values()
     options = [
         inspect.Parameter(
@@ -104,9 +104,9 @@ def endpoint_body(
     paused: bool,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request that creates an endpoint, without omitted options. Raises CliError.
+    """Return the request body to create an endpoint, without omitted options. Raises CliError.
 
-    `settings` also contains the options of the authentication.
+    `settings` also contains the authentication options.
     """
     auth = take_auth(settings)
     given = {
@@ -128,9 +128,9 @@ def endpoint_changes(
     filter_text: str | None,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request that updates an endpoint. Raises CliError without options.
+    """Return the request body to update an endpoint. Raises CliError if all options are omitted.
 
-    `settings` also contains the options of the authentication.
+    `settings` also contains the authentication options.
     """
     auth = take_auth(settings)
     given = {

@@ -14,7 +14,7 @@ _BETWEEN: Final = re.compile(r"[\s,:]*")
 
 
 def event_row(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event as a row of a table, with its delivery counts above zero."""
+    """Return an event as a table row that omits delivery counts of zero."""
     return {**event, "deliveries": {status: count for status, count in event["deliveries"].items() if count} or "none"}
 
 
@@ -27,9 +27,9 @@ def show_event(
     *,
     body_only: bool,
 ) -> None:
-    """Print an event with its body and the explanation of each endpoint. `body_only`: write only the bytes of the body.
+    """Print an event with its body and an explanation for each endpoint.
 
-    Raises CliError if the body was erased.
+    `body_only`: write only the bytes of the body. Raises CliError if the body was erased.
     """
     path = f"/v1/events/{segment(found['id'])}"
     output.streams = True

@@ -25,13 +25,13 @@ _COLUMNS: Final = [
 Filter = Annotated[
     str | None,
     typer.Option(
-        "--filter", metavar=_METAVAR, help="Filter that the data of an event must match, or none for no filter."
+        "--filter", metavar=_METAVAR, help="Filter that the data of an event must match. Use none for no filter."
     ),
 ]
 PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that the data of an event must match.")]
 PreviewedTypes = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help="Only this event type, or a pattern such as movement.*. Repeatable."),
+    typer.Option("--type", metavar="TYPE", help="Only events of this type or pattern, such as movement.*. Repeatable."),
 ]
 PreviewLimit = Annotated[
     int, typer.Option("--limit", metavar="N", min=1, max=100, help="Maximum number of events, 1 to 100.")
@@ -39,12 +39,12 @@ PreviewLimit = Annotated[
 
 
 def filter_field(text: str | None) -> dict[str, Any]:
-    """Return the field `filter` of a request, or nothing without the option. Raises CliError."""
+    """Return the request field `filter`, or no field if the option is omitted. Raises CliError."""
     return {} if text is None else {"filter": filter_of(text)}
 
 
 def filter_of(text: str) -> Any:
-    """Return the filter that a user has typed, or None for no filter. Raises CliError."""
+    """Parse a filter: JSON, `@FILE`, or `none`, which returns None. Raises CliError."""
     if text == NONE:
         return None
     content, name = text.encode("utf-8", "surrogateescape"), "the filter"
@@ -62,7 +62,7 @@ def filter_of(text: str) -> Any:
 def preview_filter(
     output: Output, calls: Calls, text: str, types: list[str] | None, limit: int, account: str | None = None
 ) -> None:
-    """Print the newest events, and whether they match a filter. Raises CliError."""
+    """Print the newest events, and whether each one matches a filter. Raises CliError."""
     body = {"filter": filter_of(text), "event_types": types or [], "limit": limit}
     with options(filter="the filter", event_types="--type", limit="--limit"):
         found = calls.post("/v1/endpoints/filter-preview", body, account=account)

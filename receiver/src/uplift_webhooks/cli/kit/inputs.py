@@ -14,7 +14,7 @@ SecretFile = Annotated[
     typer.Option(
         "--secret-file",
         metavar="FILE",
-        help="File with your own new secret, or - for standard input. Default: a generated secret.",
+        help="File that contains the new secret, or - for standard input. Default: the server generates a secret.",
     ),
 ]
 Overlap = Annotated[
@@ -26,7 +26,7 @@ UpliftHeader = Annotated[
     typer.Option(
         "--uplift-header",
         metavar="old|new",
-        help="Secret that signs x-uplift-signature-256 during the overlap. Default: old.",
+        help="Secret for the header x-uplift-signature-256 during the overlap. Default: old.",
     ),
 ]
 Limit = Annotated[
@@ -37,7 +37,7 @@ State = Annotated[
     typer.Option(
         "--state",
         metavar="enabled|paused|disabled|failing",
-        help="Only endpoints in this state. failing: enabled endpoints whose last attempt failed.",
+        help="Only endpoints in this state. Use failing for enabled endpoints whose last attempt failed.",
     ),
 ]
 Text = Annotated[
@@ -54,11 +54,13 @@ Uid = Annotated[
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", metavar="NAME=VALUE", help="Your own metadata. Repeatable."),
+    typer.Option("--metadata", metavar="NAME=VALUE", help="Your own metadata: one name and value. Repeatable."),
 ]
 Paused = Annotated[
     bool,
-    typer.Option("--paused", help="Create the endpoint paused. The server holds its deliveries until you enable it."),
+    typer.Option(
+        "--paused", help="Create the endpoint paused. The server holds its deliveries until you enable the endpoint."
+    ),
 ]
 Held = Annotated[
     str,
@@ -73,26 +75,35 @@ Held = Annotated[
 EventTypes = Annotated[list[str] | None, typer.Option("--type", metavar="TYPE", help="Only this event type.")]
 Statuses = Annotated[
     list[str] | None,
-    typer.Option("--status", metavar="pending|delivered|failed|held|cancelled", help="Only this status."),
+    typer.Option(
+        "--status", metavar="pending|delivered|failed|held|cancelled", help="Only deliveries with this status."
+    ),
 ]
 Outcomes = Annotated[
     list[str] | None,
-    typer.Option("--outcome", metavar="OUTCOME", help="Only this outcome of the last attempt, such as tls_error."),
+    typer.Option(
+        "--outcome", metavar="OUTCOME", help="Only deliveries whose last attempt had this outcome, such as tls_error."
+    ),
 ]
 StatusCodes = Annotated[
     list[str] | None,
     typer.Option(
         "--status-code",
         metavar="CODE",
-        help="Only this status code of the last attempt, such as 404, or a class, such as 5xx.",
+        help="Only deliveries whose last attempt got this status code, such as 404, or a class of codes, such as 5xx.",
     ),
 ]
 AttemptOutcomes = Annotated[
-    list[str] | None, typer.Option("--outcome", metavar="OUTCOME", help="Only this outcome, such as tls_error.")
+    list[str] | None,
+    typer.Option("--outcome", metavar="OUTCOME", help="Only attempts with this outcome, such as tls_error."),
 ]
 AttemptStatusCodes = Annotated[
     list[str] | None,
-    typer.Option("--status-code", metavar="CODE", help="Only this status code, such as 404, or a class, such as 5xx."),
+    typer.Option(
+        "--status-code",
+        metavar="CODE",
+        help="Only attempts that got this status code, such as 404, or a class of codes, such as 5xx.",
+    ),
 ]
 Endpoints = Annotated[
     list[str] | None,
@@ -104,7 +115,7 @@ Deliveries = Annotated[
 ]
 ObjectId = Annotated[
     str | None,
-    typer.Option("--object-id", metavar="ID", help="Only events about this object: the ID at data.object.id."),
+    typer.Option("--object-id", metavar="ID", help="Only events with this ID at data.object.id."),
 ]
 After = Annotated[
     str | None, typer.Option("--after", metavar="TIME", help="Only events accepted after this time (ISO 8601).")
@@ -114,7 +125,10 @@ Before = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Resend the matching deliveries instead of counting them.")]
 Test = Annotated[
-    bool | None, typer.Option("--test/--no-test", help="Only test events, or no test events. Default: all events.")
+    bool | None,
+    typer.Option(
+        "--test/--no-test", help="Only test events (--test) or no test events (--no-test). Default: all events."
+    ),
 ]
 OWN_DATA_OPTIONS: Final = {"uid": "--uid", "metadata": "--metadata"}
 """The options for the uid and the metadata, by API field."""
@@ -134,7 +148,7 @@ DELIVERY_OPTIONS: Final = {
 
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
-    """Return the given filters. Raises CliError unless the command has either a delivery or filters."""
+    """Return the filters that the user passed. Raises CliError unless there is either a delivery or a filter."""
     given = {name: value for name, value in filters.items() if value}
     if (delivery is None) == (not given):
         raise CliError(
@@ -144,7 +158,7 @@ def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
 
 
 def metadata_of(values: list[str] | None) -> dict[str, str] | None:
-    """Return the values of `--metadata`. Raises CliError for a value without `=`."""
+    """Parse the values of `--metadata`. Raises CliError for a value without `=`."""
     if not values:
         return None
     for each in values:
@@ -154,7 +168,7 @@ def metadata_of(values: list[str] | None) -> dict[str, str] | None:
 
 
 def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
-    """The first `bytes_max` bytes of a file, or of standard input if `source` is `-`. Raises CliError."""
+    """Read at most `bytes_max` bytes from a file, or from standard input if `source` is `-`. Raises CliError."""
     try:
         if source == "-":
             return sys.stdin.buffer.read(bytes_max)
@@ -165,9 +179,9 @@ def read_input(source: str, bytes_max: int, remedy: str) -> bytes:
 
 
 def read_secret(source: str) -> str:
-    """Return the first line of a file or of standard input. A secret is never an argument: other users see arguments.
+    """Read a secret from a file or from standard input, without the final line break. Raises CliError.
 
-    Raises CliError.
+    A secret is never an argument, because other users can see arguments.
     """
     remedy = "use a text file with the secret in its first line"
     try:
@@ -177,5 +191,5 @@ def read_secret(source: str) -> str:
 
 
 def input_name(source: str) -> str:
-    """Return the name of an input for people."""
+    """Return the name of an input for messages: `standard input` for `-`, otherwise the path."""
     return "standard input" if source == "-" else source

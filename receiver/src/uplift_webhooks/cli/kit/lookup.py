@@ -26,9 +26,10 @@ def find(
     also: Callable[[dict[str, Any]], bool] = lambda _: False,
     how: str = "use its ID or a unique ID prefix",
 ) -> dict[str, Any]:
-    """Return an item by its ID, uid, a unique ID prefix or its short form, or an item for which `also` is true.
+    """Find an object by its ID, its uid, a unique ID prefix or its short form.
 
-    Raises CliError. `how` names the accepted forms.
+    `also` accepts other objects, such as one with a matching name. `how` names the accepted forms in the error. Raises
+    CliError if no object or several objects match.
     """
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
@@ -67,7 +68,7 @@ def _ambiguous(noun: str, text: str, matches: list[dict[str, Any]], *, named: bo
 
 
 def find_type(calls: Calls, name: str) -> dict[str, Any]:
-    """Return the event type with this name. Raises CliError with the most similar name if there is none."""
+    """Find an event type by its name. Raises CliError, which suggests the most similar name."""
     try:
         found: dict[str, Any] = calls.get(f"/v1/event-types/{segment(name)}")
     except CliError as error:
@@ -88,9 +89,9 @@ def matching(
     before: str | None = None,
     **filters: object,
 ) -> dict[str, Any]:
-    """Return the query of a list of events, deliveries or attempts from the options of a command, with full IDs.
+    """Convert a command's options to query parameters of a list of events, deliveries or attempts.
 
-    Raises CliError for an unknown object or event type.
+    Replaces short IDs with full IDs. Raises CliError for an unknown object or event type.
     """
     for name in event_type or ():
         find_type(calls, name)
@@ -106,7 +107,7 @@ def matching(
 
 @contextmanager
 def known_type(calls: Calls, name: str | None) -> Iterator[None]:
-    """Suggest the most similar event type if a call is rejected because of an unknown one."""
+    """Suggest the most similar event type if the server rejects a call because of an unknown event type."""
     try:
         yield
     except CallRejected as error:
@@ -116,7 +117,7 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """Return the error for an unknown event type. `groups_too`: a group is also accepted."""
+    """Return the error for an unknown event type. `groups_too`: the error can also suggest a group."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists["event type"]
     remedy = f"did you mean {nearest}? To list all: {listing}" if nearest else f"to list all: {listing}"

@@ -31,7 +31,7 @@ _UNLIMITED: Final = 1 << 20
 
 
 def printable(value: object) -> str:
-    """Return a value as text without control characters."""
+    """Return a value as text. Replaces control characters with `?`."""
     return "" if value is None else "".join(c if c.isprintable() or c == "\n" else "?" for c in str(value))
 
 
@@ -45,7 +45,7 @@ class OutputLost(Exception):
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Raise the error, because rich would exit silently."""
+        """Raise the broken pipe error. Without this method, rich exits silently."""
         error = sys.exc_info()[1]
         assert error is not None, "rich calls this while it handles an error"
         raise error
@@ -65,7 +65,7 @@ class Output:
 
     @property
     def is_seen_only(self) -> bool:
-        """Whether only a person at a terminal sees notes. CI systems store terminal output."""
+        """Whether notes go only to a person at a terminal. False in CI, which stores the terminal's output."""
         return self.notes.is_terminal and not os.environ.get("CI")
 
     def json(self, value: Any) -> None:
@@ -74,26 +74,26 @@ class Output:
             print(json.dumps(value, ensure_ascii=False), flush=True)
 
     def print(self, *values: Any, **options: Any) -> None:
-        """Print objects that rich can render, as a result."""
+        """Print renderable objects of rich to standard output."""
         with self._printing():
             self.results.print(*values, **options)
             sys.stdout.flush()
 
     def line(self, *parts: str | tuple[str, str]) -> None:
-        """Print a line of a result. A part is a string, or a string and its style."""
+        """Print a line to standard output. Each part is a string, or a string and its style."""
         texts = [(printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
         # The terminal wraps long lines, so that they can be copied.
         self.print(Text.assemble(*texts), soft_wrap=True)
 
     def exactly(self, content: bytes) -> None:
-        """Write unchanged bytes as a result."""
+        """Write bytes to standard output, unchanged."""
         with self._printing():
             sys.stdout.flush()
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
 
     def flush(self) -> None:
-        """Flush the results."""
+        """Flush standard output."""
         with self._printing():
             sys.stdout.flush()
 
@@ -105,16 +105,16 @@ class Output:
             raise OutputLost(error, seen_enough=self.streams and isinstance(error, BrokenPipeError)) from error
 
     def note(self, text: str) -> None:
-        """Print a line of progress or advice. JSON output omits it."""
+        """Print a line of progress or advice to standard error. With JSON output, print nothing."""
         if not self.as_json:
             self.state(text)
 
     def state(self, text: str, style: str = "") -> None:
-        """Print the state of the command on standard error, even with JSON output."""
+        """Print the state of the command to standard error, even with JSON output."""
         self.notes.print(Text(printable(text), style=style))
 
     def failure(self, cause: str, remedy: str, code: int) -> None:
-        """Print the two lines of an error."""
+        """Print the cause of an error and how to fix it. With JSON output, print one JSON object."""
         if self.as_json:
             print(failure_json(cause, remedy, code), file=sys.stderr, flush=True)
             return
@@ -178,7 +178,7 @@ def failure_json(cause: str, remedy: str, code: int) -> str:
 
 
 def cell(value: object) -> str:
-    """Return a value as text."""
+    """Return a value as text for people: `yes` for True, and lists separated by commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

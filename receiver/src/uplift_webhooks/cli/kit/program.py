@@ -28,7 +28,7 @@ class Command(TyperCommand):
     """A command whose help shows flags without a type, and whose error for a missing parameter lists its choices."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments. The callback's `choices` returns the choices for the metavar of a missing parameter."""
+        """Parse the arguments. If a parameter is missing, the error lists the choices for it."""
         try:
             return super().parse_args(ctx, args)
         except MissingParameter as error:
@@ -37,7 +37,7 @@ class Command(TyperCommand):
             raise
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """All parameters."""
+        """Return all parameters. The help shows flags without a type."""
         return _untyped(super().get_params(ctx))
 
 
@@ -45,7 +45,7 @@ class Group(TyperGroup):
     """A group of commands whose help shows flags without a type."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """All parameters."""
+        """Return all parameters. The help shows flags without a type."""
         return _untyped(super().get_params(ctx))
 
 
@@ -58,7 +58,7 @@ class Noun(Group):
         self.epilog = f"Without a command, `{self.name}` runs `{self.name} list`{shown}."
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the omitted subcommand."""
+        """Insert the subcommand `show` or `list` if the user omitted it."""
         if not args or (args[0] not in self.commands and args[0] not in _HELP):
             # A mistyped subcommand is not an ID: typer then suggests the right one.
             mistyped = args and get_close_matches(args[0], self.commands, cutoff=_SIMILARITY_LEAST)
@@ -69,7 +69,7 @@ class Noun(Group):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the subcommand. If there is none, and no similar one, the error lists the subcommands."""
+        """Find the subcommand. If no name is the same or similar, the error lists the subcommands."""
         try:
             return super().resolve_command(ctx, args)
         except UsageError as error:
@@ -135,7 +135,7 @@ class _Program(Group):
 
 
 def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) -> typer.Typer:
-    """Return a program without commands, with `--version` and shell completion. `epilog` follows its help text."""
+    """Return a program that has `--version` and shell completion, but no commands. `epilog` follows the help text."""
     app = typer.Typer(
         name=name,
         help=about,
@@ -164,24 +164,24 @@ def program(name: str, version: str, about: str, *, epilog: Sequence[str] = ()) 
 
 
 def noun(about: str) -> typer.Typer:
-    """Return a group for the commands of one noun, such as `list`, `show` and `create`."""
+    """Return a command group for one noun, with commands such as `list`, `show` and `create`."""
     return typer.Typer(cls=Noun, help=about)
 
 
 def group(about: str) -> typer.Typer:
-    """Return a group of other commands."""
+    """Return a command group that prints its help if the command is omitted."""
     return typer.Typer(cls=Group, help=about, no_args_is_help=True)
 
 
 def add(app: typer.Typer, name: str, commands: typer.Typer, *, former: str | None = None) -> None:
-    """Add a group to a program. Its `former` name keeps working, but the help does not show it."""
+    """Add a command group to a program. `former`: a previous name that still works but is not in the help."""
     app.add_typer(commands, name=name)
     if former is not None:
         app.add_typer(commands, name=former, hidden=True)
 
 
 def register(app: typer.Typer, panels: Mapping[str, Sequence[Commands]]) -> None:
-    """Add the commands of modules to a program. The help shows them in panels, in this order."""
+    """Add the commands of each module to a program. The help shows the panels in this order."""
     for panel, modules in panels.items():
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         for each in modules:

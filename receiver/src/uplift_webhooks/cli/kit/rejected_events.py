@@ -11,7 +11,7 @@ REJECTED_EVENTS_PATH: Final = "/v1/rejected-events"
 REJECTED_EVENT_OPTIONS: Final = {"event_type": "--type", "since": "--since", "until": "--until"}
 """The options that filter rejected events, by API parameter."""
 RejectedTypes = Annotated[
-    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only this event type, as in the message.")
+    list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events with this type in the message.")
 ]
 Since = Annotated[
     str | None, typer.Option("--since", metavar="TIME", help="Only events rejected at this time or later (ISO 8601).")
@@ -27,7 +27,7 @@ _ERRORS: Final = [Column("field", "FIELD"), Column("code", "CODE"), Column("mess
 
 
 def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
-    """Return a rejected event as a row of a table, with the first cause."""
+    """Return a rejected event as a table row. The cause is its first error."""
     problem = rejected["problem"]
     errors = problem.get("errors")
     cause = f"{errors[0]['field']}: {errors[0]['message']}" if errors else problem["detail"]

@@ -32,11 +32,12 @@ IncludeMissing = Annotated[
     bool,
     typer.Option(
         "--include-missing",
-        help="Also send events for which the endpoint has no delivery, because it was created or subscribed later.",
+        help="Also send events without a delivery to the endpoint, because you created or subscribed the endpoint"
+        " later.",
     ),
 ]
 OnlyMissing = Annotated[
-    bool, typer.Option("--only-missing", help="Send only events for which the endpoint has no delivery.")
+    bool, typer.Option("--only-missing", help="Send only events without a delivery to the endpoint.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matching deliveries.")]
 REPLAY_OPTIONS: Final = {
@@ -62,7 +63,7 @@ def replay_body(
     only_missing: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Return the body of a request that creates a replay, without its endpoint. Raises CliError."""
+    """Return the request body to create a replay, without the endpoint. Raises CliError."""
     if only_missing and status:
         raise CliError("--only-missing cannot be combined with --status", "omit one of these options", ExitCode.USAGE)
     given = {

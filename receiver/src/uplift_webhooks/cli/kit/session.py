@@ -35,7 +35,7 @@ class Session:
     """Closed when the command ends."""
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the failures to report for an error. The last one has the exit code."""
+        """Return the errors to report for an exception. The last one determines the exit code."""
         if isinstance(error, CliError):
             return [error]
         return [
@@ -46,14 +46,13 @@ class Session:
         ]
 
     def reach(self) -> AbstractContextManager[Calls]:
-        """Return the calls of the selected server."""
+        """Return a context manager that opens an API client of the selected server."""
         raise NotImplementedError
 
     def choices(self, metavar: str) -> str:
         """Return a sentence with the choices for an argument or option, or with the command that lists them.
 
-        Empty if the choices are unknown. Never raises an error, because the sentence only adds to another error
-        message.
+        Empty if the choices are unknown. Ignores errors, because the sentence only adds to another error message.
         """
         if "|" in metavar:
             return f"Choose one of: {', '.join(metavar.split('|'))}."
@@ -67,7 +66,7 @@ class Session:
             return ""
 
     def missing(self, option: str, metavar: str) -> CliError:
-        """Return the error for a missing option, with its choices."""
+        """Return the error for a missing option, with the option's choices."""
         choices = self.choices(metavar).rstrip(".")
         remedy = choices[:1].lower() + choices[1:] if choices else f"add {option} {metavar}"
         return CliError(f"the option {option} is missing", remedy, ExitCode.USAGE)
@@ -113,8 +112,8 @@ def command(
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function as a command. The function receives a session, its arguments and its options.
 
-    The command also has `--json`, `--debug`, and `options`, which become attributes of the session. `hidden`: the help
-    does not show it.
+    The command also has `--json`, `--debug` and `options`. The values of `options` become attributes of the session.
+    `hidden`: the help does not show the command.
     """
 
     def register(body: Callable[..., None]) -> None:

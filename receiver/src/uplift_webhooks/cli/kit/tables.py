@@ -52,7 +52,7 @@ class Column:
         return _CUT_LEAST if self.gives else None
 
     def shorten(self, texts: list[str]) -> list[str]:
-        """Return the short forms of the texts."""
+        """Return short forms of the column's texts: relative timestamps, short IDs, or other texts unchanged."""
         if self.kind == "timestamp":
             return [text and distance(text) for text in texts]
         if self.kind == "id":
@@ -62,7 +62,11 @@ class Column:
 
 
 def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: int) -> tuple[Table, int]:
-    """Return a table of texts by column name, and its width. It exceeds `width` only if a column needs it."""
+    """Return a table and its width in characters.
+
+    `rows` contains texts by column name. The table exceeds `width` only if the minimum widths of its columns require
+    it.
+    """
     widest = {each.name: max(cell_len(each.heading), *(row[each.name].cell_len for row in rows)) for each in columns}
     rooms = {each.name: min(widest[each.name], each.least or widest[each.name]) for each in columns}
     kept = list(columns)
@@ -92,7 +96,7 @@ def _whole(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
-    """Return a unique short form of each ID, without the prefix. `find` accepts them."""
+    """Return a unique short form of each ID, without the prefix. `find` accepts the short forms."""
     bare = {each: _PREFIX.sub("", each) for each in ids}
     return {each: _short(text, [other for other in bare.values() if other != text]) for each, text in bare.items()}
 

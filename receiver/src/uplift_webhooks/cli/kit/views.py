@@ -55,7 +55,7 @@ def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
 
 
 def print_replay(output: Output, replay: dict[str, Any]) -> None:
-    """Print a replay. The text output calls the status of its deliveries `delivery_status`, beside its own `state`."""
+    """Print a replay. The text output shows the field `status` as `delivery_status`, to distinguish it from `state`."""
     if output.as_json:
         output.json(replay)
         return
@@ -63,7 +63,7 @@ def print_replay(output: Output, replay: dict[str, Any]) -> None:
 
 
 def show_test(output: Output, calls: Calls, test: dict[str, Any], program: str, account: str | None = None) -> None:
-    """Print the attempt of a test when it ends. Raises CliError if it failed."""
+    """Wait for the attempt of a test, and print it. Raises CliError if the attempt failed."""
     attempt = _attempt(calls, test, program, account)
     output.fields(attempt)
     if attempt["outcome"] != "delivered":
@@ -110,7 +110,7 @@ def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | No
 
 
 def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
-    """Return a delivery with a sentence for `waiting_for`."""
+    """Return a delivery in which `waiting_for` is a sentence instead of a code."""
     if delivery["status"] != "pending":
         return delivery
     waiting_for = delivery.get("waiting_for")
@@ -120,7 +120,7 @@ def explain_wait(delivery: dict[str, Any]) -> dict[str, Any]:
 def resend_matching(
     output: Output, calls: Calls, filters: dict[str, Any], account: str | None = None, *, starts: bool
 ) -> None:
-    """Resend the deliveries that match filters, or count them unless `starts`, and print them by endpoint."""
+    """Resend the deliveries that match filters, or count them if `starts` is false. Print a row per endpoint."""
     with options(**DELIVERY_OPTIONS):
         answer = calls.post(
             "/v1/deliveries/resend", filters if starts else {**filters, "dry_run": True}, account=account
