@@ -66,7 +66,7 @@ def list_attempts(
 ) -> None:
     """List attempts, newest events first.
 
-    Repeat an option to match any of several values. An attempt must match every option that you pass.
+    An attempt must match every filter option. If you repeat an option, an attempt must match one of its values.
     """
     calls = session.calls()
     query = matching(

@@ -96,7 +96,7 @@ def list_deliveries(
 ) -> None:
     """List deliveries, newest first.
 
-    Repeat an option to match any of several values. A delivery must match every option that you pass.
+    A delivery must match every filter option. If you repeat an option, a delivery must match one of its values.
     """
     calls = session.calls()
     query = matching(
@@ -166,11 +166,11 @@ def resend(
 ) -> None:
     """Resend one delivery immediately, or all deliveries that match filters.
 
-    You can resend one delivery in any status, unless an attempt is in flight or the endpoint is not enabled. If the
-    attempt succeeds, the delivery is delivered. If it fails, the retry schedule does not change.
+    You can resend one delivery in any status if no attempt is in flight and the endpoint is enabled. If the attempt
+    succeeds, the status becomes delivered. If the attempt fails, the retry schedule does not change.
 
-    With filters, the command counts the matching deliveries by endpoint. With --yes, it also starts a replay for each
-    endpoint. By default, only failed deliveries match.
+    With filters, the command counts the matching deliveries of each endpoint. To resend these deliveries, add --yes:
+    the server then starts a replay for each endpoint. By default, only failed deliveries match.
     """
     given = one_or_matching(
         delivery,

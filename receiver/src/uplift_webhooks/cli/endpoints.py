@@ -177,7 +177,7 @@ def update(
 def preview(
     session: Session, pattern: PreviewedFilter, event_types: PreviewedTypes = None, limit: PreviewLimit = 20
 ) -> None:
-    """Show which of the newest events match a filter, and why the others do not.
+    """Show which of the newest events match a filter.
 
     For each event that does not match, the output names the first path that does not match.
     """
@@ -187,7 +187,7 @@ def preview(
 def pause(session: Session, endpoint: Endpoint) -> None:
     """Pause an endpoint.
 
-    The server holds its pending and new deliveries until you enable the endpoint.
+    The server holds the endpoint's pending and new deliveries until you enable the endpoint.
     """
     calls = session.calls()
     # The error for a disabled endpoint says how to enable it.
@@ -202,8 +202,8 @@ def enable(
 ) -> None:
     """Enable a paused or disabled endpoint.
 
-    Enabling resets the endpoint's health and applies --held to its held deliveries. If the endpoint is already enabled,
-    the command applies --held only to deliveries that you kept earlier.
+    The command resets the endpoint's health and applies --held to the held deliveries. If the endpoint is already
+    enabled, the command applies --held only to deliveries that an earlier `--held keep` left held.
     """
     calls = session.calls()
     with options(held="--held"):
@@ -232,8 +232,8 @@ def delete(
 def run_test(session: Session, endpoint: Endpoint, event_type: TestType = None) -> None:
     """Send a test event to an endpoint and show the attempt.
 
-    You can test an endpoint in any state. A test never affects its health. The exit code is 0 if the endpoint
-    accepts the event, and 1 otherwise.
+    You can test an endpoint in any state. A test never affects the endpoint's health. The exit code is 0 if the
+    endpoint accepts the event, and 1 otherwise.
     """
     send_test(session, session.calls(), endpoint, event_type)
 
@@ -249,7 +249,7 @@ def verify(session: Session, endpoint: Endpoint) -> None:
 
 
 def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | None) -> None:
-    """Test an endpoint and print the attempt. Raises CliError if it failed."""
+    """Test an endpoint and print the attempt. Raises CliError if the attempt failed."""
     path = _place(calls, endpoint)
     with known_type(calls, event_type), options(type="the event type"):
         answer = calls.post(f"{path}/test", {} if event_type is None else {"type": event_type})

@@ -14,8 +14,8 @@ def register(app: typer.Typer) -> None:
 def ips(session: Session) -> None:
     """List the egress IPs of the server.
 
-    Allow these addresses in your firewall. The list includes upcoming addresses with their start times. The
-    command does not need an API key.
+    Allow these addresses in your firewall. For each upcoming address, the list shows when the server starts to use it.
+    The command does not need an API key.
     """
     found = session.calls(keyless=True).get("/v1/source-ips")
     rows = [{"address": each, "from": None} for each in found["current"]]

@@ -54,7 +54,8 @@ def listen(
         typer.Option(
             "--forward-to",
             metavar="URL",
-            help="Local server: a URL, a port (5000), 5000/webhook, or /webhook (port 80). Default: only print events.",
+            help="Local server that receives the events: a URL, a port (5000), a port and path (5000/webhook), or a"
+            " path (/webhook on port 80). Default: only print events.",
         ),
     ] = None,
     events: Annotated[
@@ -71,7 +72,8 @@ def listen(
         typer.Option(
             "--since",
             metavar="WHEN",
-            help="Start in the past: a duration such as 15m, a timestamp (ISO 8601), or an event ID.",
+            help="Start in the past: a duration such as 15m, a timestamp (ISO 8601), or the ID of the last event to"
+            " skip.",
         ),
     ] = None,
     print_secret: Annotated[
@@ -80,7 +82,8 @@ def listen(
     show_secret: Annotated[
         bool,
         typer.Option(
-            "--show-secret", help="Also show the secret in pipes, in CI and with --json. Default: only on a terminal."
+            "--show-secret",
+            help="Also show the secret in pipes, in CI and with --json. Default: show it only on a terminal.",
         ),
     ] = False,
     exit_on_disconnect: Annotated[
@@ -88,7 +91,8 @@ def listen(
         typer.Option(
             "--exit-on-disconnect",
             metavar="DURATION",
-            help="Exit with code 75 if there is no connection for this long, such as 2m. Default: reconnect forever.",
+            help="Exit with code 75 after this time without a connection, such as 2m. Default: reconnect without a"
+            " limit.",
         ),
     ] = None,
     duplicate: Annotated[bool, typer.Option("--duplicate", help="Forward every event twice.")] = False,

@@ -45,7 +45,7 @@ class Asked:
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """Return the path of the user's profiles."""
+    """Return the path of the file that contains the user's profiles."""
     home = environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home).expanduser() / "uplift" / "config.toml"
 

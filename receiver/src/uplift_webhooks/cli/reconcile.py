@@ -33,13 +33,17 @@ def reconcile(
     event_type: Annotated[
         list[str] | None,
         typer.Option(
-            "--type", metavar="TYPE", help="Only this event type, or a pattern such as movement.*. Repeatable."
+            "--type", metavar="TYPE", help="Only events of this type or pattern, such as movement.*. Repeatable."
         ),
     ] = None,
     after: After = None,
     cursor_file: Annotated[
         Path | None,
-        typer.Option("--cursor-file", metavar="FILE", help="Continue after the position in this file, and update it."),
+        typer.Option(
+            "--cursor-file",
+            metavar="FILE",
+            help="File that stores the position. The command continues after the stored position and updates the file.",
+        ),
     ] = None,
     limit: Annotated[
         int,

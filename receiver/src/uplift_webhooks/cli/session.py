@@ -36,12 +36,12 @@ class Session(kit.Session):
 
     @contextmanager
     def reach(self) -> Iterator[Calls]:
-        """Return the calls of the selected server. Raises CliError."""
+        """Open an API client of the selected server. Raises CliError."""
         with closing(self.calls()) as calls:
             yield calls
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the failures to report, including invalid secrets."""
+        """Return the errors to report for an exception, including an invalid signing secret."""
         if isinstance(error, WebhookVerificationError) and error.reason in {"secret_missing", "secret_invalid"}:
             return [CliError(error.cause, error.hint, ExitCode.USAGE)]
         return super().failures(error)

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def stats(
     session: Session,
     period: Annotated[
-        str | None, typer.Option("--period", metavar="1h|24h|7d|30d", help="Period until now. Default: 24h.")
+        str | None, typer.Option("--period", metavar="1h|24h|7d|30d", help="Period that ends now. Default: 24h.")
     ] = None,
     since: Annotated[
         str | None,
@@ -64,8 +64,8 @@ def stats(
 ) -> None:
     """Show how many deliveries and attempts succeeded and failed.
 
-    Without --by, the command shows the totals, and the failed attempts by outcome. --limit applies only with
-    --by type and --by endpoint.
+    Without --by, the command shows the totals, and the number of failed attempts for each outcome. --limit applies only
+    with --by type and --by endpoint.
     """
     asked = {"period": period, "since": since, "until": until, "by": by}
     with options(**_OPTIONS):

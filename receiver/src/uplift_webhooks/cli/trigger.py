@@ -38,7 +38,9 @@ def trigger(
     session: Session,
     event_type: Annotated[
         str | None,
-        typer.Argument(metavar="TYPE", help="Event type. Default: a type that the receiver is subscribed to."),
+        typer.Argument(
+            metavar="TYPE", help="Event type. Default: a type that the endpoint or session is subscribed to."
+        ),
     ] = None,
     endpoint: Annotated[
         str | None,
@@ -51,10 +53,11 @@ def trigger(
 ) -> None:
     """Send a test event and show the response.
 
-    The event is the example of its type in the catalog. By default, the server sends it to the newest connected
-    `uplift listen` on this machine, or else to the newest on any machine. The server does not store events for listen
-    sessions. The command waits up to 60 seconds. The exit code is 0 if the receiver accepts the event, and 1
-    otherwise.
+    The event is the example of its type in the catalog. By default, the server sends the event to the newest connected
+    `uplift listen` session of this machine. If there is none, the server sends it to the newest session of any machine.
+    The server does not store events for listen sessions.
+
+    The command waits up to 60 seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
     """
     if endpoint is not None and listen_session is not None:
         raise CliError("--endpoint cannot be combined with --session", "omit one of these options", ExitCode.USAGE)

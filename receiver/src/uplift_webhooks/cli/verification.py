@@ -110,16 +110,21 @@ def sign(
     secret: Secret = None,
     message_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Value of webhook-id. Default: the ID in the body, or a new ID."),
+        typer.Option(
+            "--id", metavar="ID", help="Value of the header webhook-id. Default: the ID in the body, or a new ID."
+        ),
     ] = None,
     timestamp: Annotated[
         int | None,
         typer.Option(
-            "--timestamp", metavar="SECONDS", min=0, help="Value of webhook-timestamp, in Unix seconds. Default: now."
+            "--timestamp",
+            metavar="SECONDS",
+            min=0,
+            help="Value of the header webhook-timestamp, in Unix seconds. Default: now.",
         ),
     ] = None,
 ) -> None:
-    """Print the signed headers for a request body.
+    """Print the signature headers for a request body.
 
     Use them to send a test request with curl. The command does not need a server.
     """

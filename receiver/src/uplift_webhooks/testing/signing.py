@@ -18,7 +18,7 @@ def sign(
     message_id: str | None = None,
     timestamp: int | None = None,
 ) -> dict[str, str]:
-    """Return the signed headers for a body, and `x-uplift-test` for the body of a test event.
+    """Return the signature headers for a body, and `x-uplift-test` for the body of a test event.
 
     The default `message_id` is the `id` in the body, or a new UUID. The default `timestamp` (Unix seconds) is now.
     Several secrets, newest first, produce the headers of a rotation: `webhook-signature` has one signature per secret,

@@ -192,7 +192,7 @@ def preview(
     event_types: PreviewedTypes = None,
     limit: PreviewLimit = 20,
 ) -> None:
-    """Show which of an account's newest events match a filter, and why the others do not.
+    """Show which of an account's newest events match a filter.
 
     For each event that does not match, the output names the first path that does not match.
     """
@@ -205,7 +205,7 @@ def preview(
 def pause_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Pause an endpoint.
 
-    The server holds its pending and new deliveries until you enable the endpoint.
+    The server holds the endpoint's pending and new deliveries until you enable the endpoint.
     """
     _change(session, endpoint, account, "pause")
 
@@ -223,8 +223,8 @@ def enable_endpoint(
 ) -> None:
     """Enable a paused or disabled endpoint.
 
-    Enabling resets the endpoint's health and applies --held to its held deliveries. If the endpoint is already
-    enabled, the command only applies --held to the deliveries that you kept earlier.
+    The command resets the endpoint's health and applies --held to the held deliveries. If the endpoint is already
+    enabled, the command applies --held only to deliveries that an earlier `--held keep` left held.
     """
     _change(session, endpoint, account, "enable", {"held": held})
 
@@ -233,7 +233,7 @@ def enable_endpoint(
 def disable_endpoint(session: Session, endpoint: Endpoint, account: AnyAccount = None) -> None:
     """Disable an endpoint as an operator.
 
-    The server holds its pending and new deliveries. The owner sees that an operator disabled the endpoint.
+    The server holds the endpoint's pending and new deliveries. The owner sees that an operator disabled the endpoint.
     """
     _change(session, endpoint, account, "disable")
 
@@ -257,8 +257,8 @@ def send_test(
 ) -> None:
     """Send a test event to an endpoint and show the attempt.
 
-    You can test an endpoint in any state. A test never affects its health. The exit code is 0 if the endpoint
-    accepts the event, and 1 otherwise. This command requires a running server.
+    You can test an endpoint in any state. A test never affects the endpoint's health. The exit code is 0 if the
+    endpoint accepts the event, and 1 otherwise. This command requires a running server.
     """
     config = session.config()
     with reach(config) as client:

@@ -30,14 +30,17 @@ class Session(kit.Session):
         return load(os.environ, file, terminal=sys.stderr.isatty())
 
     def reach(self) -> AbstractContextManager[Calls]:
-        """Return the calls of the running server, or of a temporary one. Raises CliError and ConfigError."""
+        """Return a context manager that opens an API client.
+
+        The client calls the running server, or a temporary one. Raises CliError and ConfigError.
+        """
         # Imported here because `reach` needs the settings of this module.
         from uplift_server.cli.reach import reach  # noqa: PLC0415
 
         return reach(self.config())
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the failures for an error, including errors of the configuration and the database."""
+        """Return the errors to report for an exception, including configuration and database errors."""
         if isinstance(error, ConfigError):
             return [CliError(f"{each.name} {each.reason}", each.remedy, ExitCode.USAGE) for each in error.problems]
         cause, _, remedy = str(error).partition("; ")
@@ -104,5 +107,5 @@ _OPTIONS: Final[kit.Options] = {
 def command(
     app: typer.Typer, name: str, *, examples: tuple[str, ...], hidden: bool = False
 ) -> Callable[[Callable[..., None]], None]:
-    """Register a command. `hidden`: the help does not show it."""
+    """Register a command. `hidden`: the help does not show the command."""
     return kit.command(app, name, Session, _OPTIONS, examples=examples, hidden=hidden)

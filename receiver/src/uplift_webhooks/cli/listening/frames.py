@@ -49,7 +49,7 @@ class LocalResponse:
 
 
 def read_event(frame: bytes) -> EventFrame:
-    """Parse an event's frame: a line of JSON, and the envelope. Raises NotAFrame."""
+    """Parse the frame of an event: one line of JSON, followed by the envelope. Raises NotAFrame."""
     line, separator, body = frame.partition(b"\n")
     header = _object(line)
     texts = [header.get(name) for name in ("place", "event", "type", "created_at", "delivery")]
@@ -68,7 +68,7 @@ def is_ready(frame: str | bytes) -> bool:
 
 
 def answer_frame(place: str, answer: LocalResponse, *, redelivered: bool) -> str:
-    """Return the frame with the response to an event."""
+    """Return a frame that reports the local server's response to an event."""
     return json.dumps(
         {
             "kind": "answer",

@@ -20,7 +20,7 @@ class LocalWatcher(Protocol):
     """Receives the state of the local server."""
 
     def local_away(self, reason: str) -> None:
-        """Report that the local server is unreachable. Attempts continue. Called once per outage."""
+        """Report that the local server is unreachable. Called once per outage, while the listener keeps trying."""
 
     def local_back(self) -> None:
         """Report that the local server is reachable again."""
@@ -42,7 +42,7 @@ class Taker(Protocol):
         """Deliver an event, and count the started requests."""
 
     def close(self) -> None:
-        """Close connections."""
+        """Close the connections to the local server."""
 
 
 class Handover:
@@ -133,4 +133,4 @@ class Printed:
         return LocalResponse(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: there is no connection."""

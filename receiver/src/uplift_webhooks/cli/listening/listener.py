@@ -82,13 +82,16 @@ class Watcher(Protocol):
         """Report that the stream has started."""
 
     def reconnecting(self, why: str, wait_seconds: float) -> None:
-        """Report that the connection was lost."""
+        """Report why there is no connection, and the seconds until the next attempt."""
 
     def reconnected(self) -> None:
         """Report that the connection is open again."""
 
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
-        """Report that an event was forwarded or printed. `again`: for the second time or later."""
+        """Report that an event was forwarded or printed.
+
+        `again`: not for the first time. `comes_again`: the listener will forward the event again.
+        """
 
 
 @dataclass(eq=False)

@@ -8,5 +8,5 @@ _CHARACTERS_MAX: Final = 200
 
 
 def machine_name() -> str:
-    """Return the name for a session's description; empty if the system has none."""
+    """Return this machine's name for the description of a session. Empty if the system has no name."""
     return "".join(c for c in platform.node() if c.isprintable())[:_CHARACTERS_MAX]

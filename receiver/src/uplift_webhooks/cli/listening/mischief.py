@@ -27,7 +27,7 @@ class Mischief:
         return self.chance.random() < self.fail
 
     def retry_seconds(self) -> float:
-        """Choose the delay before an event is forwarded again."""
+        """Choose the delay in seconds before the listener forwards an event again."""
         return self.chance.uniform(*RETRY_SECONDS)
 
     def chosen(self, count: int) -> int:

@@ -72,7 +72,7 @@ class Address:
     headers: Mapping[str, str]
 
     def url(self, after: str | None) -> str:
-        """The websocket's URL, to continue after a position."""
+        """Return the URL of the WebSocket. `after`: the position after which the stream continues."""
         parts = urlsplit(self.api_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         path = f"{parts.path.rstrip('/')}/v1/listen-sessions/{quote(self.session, safe='')}/stream"
@@ -138,7 +138,7 @@ def end_of(error: ConnectionClosed) -> Lost | Ended:
 
 
 def reason(error: BaseException) -> str:
-    """Return why there is no connection, in a few words."""
+    """Return the reason for a failed connection in a few words."""
     if isinstance(error, ConnectionRefusedError) or "Multiple exceptions" in str(error):
         return "no server responds at this address (connection refused)"
     if isinstance(error, EOFError):

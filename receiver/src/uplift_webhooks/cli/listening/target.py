@@ -34,7 +34,7 @@ class Target:
 
     @property
     def local(self) -> bool:
-        """Whether the host is always this machine."""
+        """Whether the host is `localhost` or a loopback address."""
         return self.host in LOCAL_HOSTS
 
 
