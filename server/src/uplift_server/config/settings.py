@@ -59,12 +59,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "a direct connection to the same PostgreSQL database without a pooler; each process uses one for heartbeats"
             " and notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
-            "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://` for TLS;"
-            " their JetStream accepts events for PostgreSQL; without a value, the database accepts events"),
+            "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://`"
+            " for TLS; their JetStream stores accepted events before PostgreSQL does; without a value, the"
+            " server stores them only in the database"),
     Setting("UPLIFT_NATS_REPLICAS", "nats_replicas", "1, 3 or 5", parsers.stream_replicas, "3",
             "the number of NATS servers that store each event, for streams that the server creates"),
     Setting("UPLIFT_NATS_CREDENTIALS_FILE", "nats_credentials_file", "path", parsers.credentials_file, None,
-            "a NATS credentials file, with the JWT and the seed of the server's NATS user"),
+            "a NATS credentials file that contains the JWT and the seed of the server's NATS user"),
     Setting("UPLIFT_HOST", "host", "address or name", parsers.host, "127.0.0.1", "the address to listen on"),
     Setting("UPLIFT_PORT", "port", "0 to 65535", parsers.integer(0, 65535), "8420",
             "the port to listen on; 0 selects a free port"),
@@ -87,19 +88,21 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_ENDPOINT_TIMEOUT_MAX", "endpoint_timeout_max_ms", "1s to 30s", parsers.duration("1s", "30s"), None,
             "the maximum of the endpoint setting `attempt_timeout`; endpoints with a longer stored value use the"
             " maximum",
-            derived="30s, or `UPLIFT_LEASE` - 5s if it is shorter"),
+            derived="the shorter of 30s and `UPLIFT_LEASE` - 5s"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
-            "the timeout of the connection within an attempt", derived="5s, or the attempt timeout if it is shorter"),
+            "the timeout for opening the connection of an attempt",
+            derived="the shorter of 5s and the attempt timeout"),
     Setting("UPLIFT_LEASE", "lease_ms", "1s to 1d", parsers.duration("1s", "1d"), None,
             "the time after which other processes retry the deliveries of a crashed process; at least 5s longer"
             " than the attempt timeouts", derived="longest attempt timeout + 15s"),
     Setting("UPLIFT_MAX_IN_FLIGHT", "max_in_flight", "1 to 100000", parsers.integer(1, 100_000), "1000",
-            "the concurrency limit of a process; if several accounts have deliveries, each account uses at most half"),
+            "the concurrency limit of a process; if several accounts have deliveries, each account uses at most"
+            " half of the limit"),
     Setting("UPLIFT_MAX_IN_FLIGHT_PER_ENDPOINT", "max_in_flight_per_endpoint", f"1 to {ENDPOINT_IN_FLIGHT_MAX}",
             parsers.integer(1, ENDPOINT_IN_FLIGHT_MAX), "16",
-            "the concurrency limit of endpoints without `max_in_flight`"),
+            "the concurrency limit of an endpoint that does not set `max_in_flight`"),
     Setting("UPLIFT_BREAKER_FAILURES", "breaker_failures", "0 to 10000", parsers.integer(0, 10_000), "10",
-            "the number of consecutive failed attempts that opens an endpoint's circuit breaker; 0: never"),
+            "the number of consecutive failed attempts after which an endpoint's circuit breaker opens; 0: never"),
     Setting("UPLIFT_BREAKER_PROBE_MAX", "breaker_probe_max_ms", "10ms to 1d", parsers.duration("10ms", "1d"), "5m",
             "the longest time between two probes, and the longest Retry-After that the server respects"),
     Setting("UPLIFT_WARN_AFTER", "warn_after_ms", "1s to 365d", parsers.duration("1s", "365d"), "3d",
@@ -109,7 +112,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_GONE_DISABLES_ENDPOINT", "gone_disables_endpoint", "true or false", parsers.boolean, "false",
             "whether a 410 (Gone) response disables the endpoint immediately"),
     Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", parsers.integer(1, 1000), "50",
-            "the number of held deliveries that the server releases per second after an endpoint is enabled"),
+            "the number of held deliveries that the server releases per second after you enable an endpoint"),
     Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", parsers.mail_server, None,
             "the mail server; without one, the server sends no email", secret=True),
     Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", parsers.mailbox, None,
@@ -117,8 +120,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
             "the recipient of emails about mass failures of endpoints"),
     Setting("UPLIFT_OPERATIONS_ACCOUNT", "operations_account", "ID or uid", parsers.account, None,
-            "the account whose endpoints receive operational events about every account, if they are subscribed to"
-            " them; the account must exist"),
+            "the account whose subscribed endpoints receive the operational events of all accounts; the account"
+            " must exist"),
     Setting("UPLIFT_SOURCE_IPS", "source_ips", "addresses", parsers.published_addresses, "54.245.28.22",
             "the egress IPs that `GET /v1/source-ips` publishes; for an upcoming IP, append the timestamp of its first"
             " use: `192.0.2.11@2026-12-01T00:00:00Z`"),
@@ -128,12 +131,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_EGRESS_PROXY", "egress_proxy", "URL", parsers.url("http", userinfo=True), None,
             "the egress proxy: an HTTP proxy that supports CONNECT, for outbound connections", secret=True),
     Setting("UPLIFT_EGRESS_CA_FILE", "egress_ca_file", "path", parsers.file, None,
-            "a PEM file with the certificate authorities to trust", derived="the system's authorities"),
+            "a PEM file that contains the certificate authorities to trust for outbound connections",
+            derived="the system's authorities"),
     Setting("UPLIFT_RETENTION", "retention_ms", "1m to 3650d, or 0", parsers.retention, "30d",
             "the retention period of events, deliveries and attempts; 0: forever"),
     Setting("UPLIFT_DASHBOARD_FRAME_ANCESTORS", "dashboard_frame_ancestors", "origins", parsers.frame_ancestors, None,
             "the sites that can embed the dashboard in a frame, separated by spaces, such as"
-            " `https://app.example.com`; without a value, no site can"),
+            " `https://app.example.com`; without a value, no site can embed it"),
     Setting("UPLIFT_BRAND_NAME", "brand_name", "text", branding.brand_name, None,
             "the name of the dashboard on its pages", derived="`Uplift Webhooks`"),
     Setting("UPLIFT_BRAND_LOGO_FILE", "brand_logo_file", "path", branding.brand_logo, None,
@@ -142,8 +146,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the accent colors of the dashboard in the light and the dark theme, such as"
             " `accent=#0b5cad accent-dark=#6cb2ff`"),
     Setting("UPLIFT_OIDC_ISSUER", "oidc_issuer", "URL", parsers.issuer, None,
-            "the identity provider for single sign-on with OpenID Connect: its issuer, exactly as in its metadata;"
-            " without one, single sign-on is off"),
+            "the issuer of the identity provider for single sign-on with OpenID Connect, exactly as in the"
+            " provider's metadata; without a value, single sign-on is off"),
     Setting("UPLIFT_OIDC_CLIENT_ID", "oidc_client_id", "text", parsers.text, None,
             "the client ID of this server at the identity provider"),
     Setting("UPLIFT_OIDC_CLIENT_SECRET", "oidc_client_secret", "text", parsers.text, None,
@@ -151,10 +155,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_OIDC_OPERATOR_GROUP", "oidc_operator_group", "text", parsers.text, None,
             "the group at the identity provider whose members are operators"),
     Setting("UPLIFT_OIDC_READ_ONLY_GROUP", "oidc_read_only_group", "text", parsers.text, None,
-            "the group at the identity provider whose members are read-only operators, if they are not in the operator"
-            " group; without both groups, single sign-on is for members only"),
+            "the group at the identity provider whose members are read-only operators, unless they are in the"
+            " operator group; if neither group is set, only members can use single sign-on"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
-            "the reverse proxies whose `X-Forwarded-For` the server trusts for client addresses"),
+            "the reverse proxies that the server trusts to send client addresses in `X-Forwarded-For`"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
             "a token that can only read `/metrics`; operator keys can also read it", secret=True),
     Setting("UPLIFT_OTLP_ENDPOINT", "otlp_endpoint", "URL",

@@ -51,10 +51,10 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_build_info", "info", "Versions of the server and Python, and the revision of the database schema",
            lambda s: {"version": s.version, "python": s.python, "revision": s.revision}, across_processes="each"),
     # ---- ingest
-    Metric("uplift_events_accepted_total", "counter", "Events stored and accepted with 202",
+    Metric("uplift_events_accepted_total", "counter", "Events that the server stored and accepted with 202",
            lambda s: s.engine.accepted),
     Metric("uplift_events_repeated_total", "counter",
-           "Repeated events, recognized by idempotency key or ID", lambda s: s.engine.duplicates),
+           "Repeated events, which the server recognized by idempotency key or ID", lambda s: s.engine.duplicates),
     Metric("uplift_events_refused_total", "counter",
            "Events rejected with 503, by reason: the queue is full (full), the database failed or was too slow"
            " (store), the server is stopping (stopping), or the event stream is full, failed or was too slow (stream)",
@@ -88,23 +88,23 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Requests that the server repeated within an attempt, because a reused connection closed without a response",
            lambda s: s.engine.requests_repeated),
     Metric("uplift_token_requests_total", "counter",
-           "Requests to the token URLs of endpoints by result: the server received a token (succeeded) or not (failed)",
+           "Token requests for endpoints, by result: the server received a token (succeeded) or did not (failed)",
            lambda s: {"succeeded": s.engine.tokens_received, "failed": s.engine.token_requests_failed}, "result"),
     Metric("uplift_attempt_duration_seconds", "histogram",
            "Duration of attempts in seconds, from the DNS lookup to the end of the response",
            lambda s: s.engine.attempt_durations),
     Metric("uplift_first_attempt_delay_seconds", "histogram",
-           "Seconds from acceptance to the start of the first attempt, including time when the endpoint was paused or"
-           " disabled", lambda s: s.engine.first_attempt_delays),
+           "Seconds from acceptance to the start of the first attempt, including the time while the endpoint"
+           " was paused or disabled", lambda s: s.engine.first_attempt_delays),
     Metric("uplift_delivery_delay_seconds", "histogram",
            "Seconds from acceptance to a successful attempt of the retry schedule",
            lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server set aside because they conflict with stored rows, by kind: an event, which was not"
-           " accepted (event); the record of an attempt, whose outcome was stored (attempt); the outcome of a"
-           " delivery (delivery); the health of endpoints (health)",
+           "Rows that the server set aside because they conflict with stored rows, by kind: an event that the"
+           " server did not accept (event), the record of an attempt whose outcome is stored (attempt), the outcome of"
+           " a delivery (delivery), or the health of endpoints (health)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",
@@ -120,9 +120,9 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: s.processes, "role", across_processes="max"),
     # ---- backlog
     Metric("uplift_deliveries_waiting", "gauge",
-           "Deliveries in the database by kind: due (due), scheduled for later (later), leased by a process (leased),"
-           " held for a paused or disabled endpoint (held), or waiting for another delivery of an ordered endpoint"
-           " (blocked). Each count stops at 100,000",
+           "Deliveries in the database by kind: due (due), scheduled for later (later), leased by a process"
+           " (leased), held for a paused or disabled endpoint (held), or blocked by an earlier delivery of an"
+           " ordered endpoint (blocked). Each count stops at 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker is running",
@@ -149,21 +149,22 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Endpoints whose concurrency or rate limit has delayed a due delivery for more than 1 minute",
            lambda s: s.at_limit),
     Metric("uplift_client_certificates_expiring", "gauge",
-           "Client certificates of endpoints that expire within 7 days or have expired",
+           "Endpoints whose client certificate has expired or expires within 7 days",
            lambda s: s.certificates_expiring, across_processes="max"),
     Metric("uplift_endpoints_probed", "gauge", "Endpoints with an open circuit breaker", lambda s: s.probed,
            across_processes="max"),
     Metric("uplift_mass_failure", "gauge",
-           "1 during a mass failure, while the server neither warns about nor disables endpoints, otherwise 0",
+           "1 during a mass failure, otherwise 0. During a mass failure, the server does not warn about or"
+           " disable endpoints",
            lambda s: int(s.mass_failure), across_processes="max"),
     Metric("uplift_operational_events_total", "counter",
-           "Operational events by type. An event for both the account and the operations account counts once",
+           "Operational events by type. An event for the account and for the operations account counts once",
            lambda s: {kind.type_name: s.engine.operational_events[kind] for kind in OperationalKind}, "type"),
     # ---- the database
     Metric("uplift_store_up", "gauge", "1 if the latest database reads and writes succeeded in time, otherwise 0",
            lambda s: int(s.store_up), across_processes="each"),
     Metric("uplift_store_reading_age_seconds", "gauge",
-           "Age in seconds of the values that these metrics read from the database",
+           "Age in seconds of the metrics that the process reads from the database",
            _stored(lambda r, s: _age_s(r.read_at, s)), across_processes="each"),
     Metric("uplift_store_commit_duration_seconds", "histogram",
            "Duration of database transactions in seconds, including the commit",
@@ -183,8 +184,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            _stored(lambda r, s: _age_s(r.oldest_event_at, s)), across_processes="max"),
     # ---- background work
     Metric("uplift_retention_removed_rows_total", "counter",
-           "Rows that retention deleted, by table. Excludes dependent rows. For deliveries, includes only rows deleted"
-           " before their partition was dropped",
+           "Rows that retention deleted, by table. Excludes dependent rows, and deliveries that were deleted"
+           " together with their partition",
            lambda s: s.engine.removed, "table"),
     Metric("uplift_retention_round_age_seconds", "gauge",
            "Seconds since retention last completed a pass, or since its first start",
@@ -195,7 +196,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_oldest_mail_age_seconds", "gauge", "Age of the oldest unsent email in seconds. 0 if there is none",
            _stored(lambda r, s: _age_s(r.oldest_email_at, s)), across_processes="max"),
     Metric("uplift_log_lines_dropped_total", "counter",
-           "Log lines dropped because the reader was too slow or writing failed", lambda s: s.log_lines_dropped),
+           "Log lines that the process dropped because the reader was too slow or a write failed",
+           lambda s: s.log_lines_dropped),
 )  # fmt: skip
 
 
