@@ -36,7 +36,7 @@ KeyOwner = Annotated[
     typer.Option("--account", metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix."),
 ]
 Service = Annotated[
-    bool, typer.Option("--service", help="A service key, which acts for all accounts within its scopes.")
+    bool, typer.Option("--service", help="Select service keys, which act for all accounts within their scopes.")
 ]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="ID of the key, or a unique ID prefix.")]
 Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if lines wrap.")]
@@ -222,8 +222,8 @@ def create_key(
 ) -> None:
     """Create an API key and print it once.
 
-    An account key or a service key works immediately. The server does not store a generated operator key: set
-    UPLIFT_OPERATOR_KEY to it and restart the server.
+    An account key or a service key works immediately. The server does not store a generated operator key: to use the
+    key, set UPLIFT_OPERATOR_KEY to it and restart the server.
     """
     if account is None and not service:
         if scopes or expires_at:
@@ -263,7 +263,9 @@ def update_key(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601), or never."),
+        typer.Option(
+            "--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601). Use never for no expiration."
+        ),
     ] = None,
 ) -> None:
     """Update the name or the expiry of an API key."""

@@ -52,14 +52,19 @@ def audit_log(
     actor: Annotated[
         str | None,
         typer.Option(
-            "--actor", metavar="ACTOR", help="ID of a key or member, or a kind: system, operator, key, member."
+            "--actor",
+            metavar="ACTOR",
+            help="Only actions by this actor: the ID of a key or member, or system, operator, key or member.",
         ),
     ] = None,
     action: Annotated[
-        str | None, typer.Option("--action", metavar="ACTION", help="Action, such as endpoint.changed.")
+        str | None, typer.Option("--action", metavar="ACTION", help="Only this action, such as endpoint.changed.")
     ] = None,
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="SUBJECT", help="ID of the changed object, or an event type.")
+        str | None,
+        typer.Option(
+            "--subject", metavar="SUBJECT", help="Only actions on this object: an ID, a uid or an event type."
+        ),
     ] = None,
     after: Annotated[
         str | None, typer.Option("--after", metavar="TIMESTAMP", help="Only entries after this timestamp (ISO 8601).")
@@ -70,7 +75,7 @@ def audit_log(
     limit: Limit = 50,
     wide: Wide = False,
 ) -> None:
-    """Show the audit log, newest first.
+    """Show the audit log, newest entries first.
 
     Each entry shows the time, the actor, the action, the changed object and the client's IP address.
     """

@@ -23,8 +23,8 @@ def doctor(session: Session) -> None:
     """Check settings, database, keys, disk, network, mail, single sign-on and clock.
 
     The command shows how to fix each problem. It does not change anything or send email. It also finds settings that
-    still have the value of an example. On PostgreSQL, it checks the connection's encryption, the database's clock and
-    durability settings, free connections, dead rows, and running API servers and workers. With NATS, it checks each
+    still have an example value. On PostgreSQL, it checks the connection's encryption, the database's clock and
+    durability settings, free connections, dead rows, and the running API servers and workers. With NATS, it checks each
     NATS server, and the replicas and the size of the event stream. If a check fails, the exit code is 1.
     """
     # Imported here because the checks load the store, which slows down `--help`.

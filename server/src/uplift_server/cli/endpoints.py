@@ -296,7 +296,7 @@ def _change(
 
 
 def place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
-    """Return the API path of an endpoint, and its account."""
+    """Return the API path of an endpoint and the ID of its account."""
     owner = lookup.owner(client, account)
     found = lookup.endpoint(client, endpoint, owner)
     return f"/v1/endpoints/{segment(found['id'])}", owner or found.get("account")

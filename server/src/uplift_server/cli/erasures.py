@@ -47,7 +47,7 @@ def create(
         typer.Option(
             "--object-id",
             metavar="ID",
-            help="Erase the events about this object: the ID at data.object.id. To read it from standard input, use -.",
+            help="Erase the events with this ID at data.object.id. To read the ID from standard input, use -.",
         ),
     ] = None,
     event: Annotated[
@@ -59,7 +59,7 @@ def create(
     """Erase the events about an object, or events by ID.
 
     Without --yes, the command only counts the events. You cannot undo an erasure. The server keeps the IDs, types and
-    times of erased events, and cancels their deliveries.
+    times of erased events, and cancels deliveries that are not delivered yet.
     """
     if (object_id is None) == (not event):
         raise CliError(

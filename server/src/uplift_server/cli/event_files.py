@@ -33,8 +33,8 @@ _REPEAT: Final = "repeat the command: the server does not store the accepted eve
 def send_file(client: Calls, output: Output, source: str, account: str | None) -> None:
     """Send every event of a file, or of standard input if `source` is `-`. Raises CliError.
 
-    An event that has neither an ID nor an idempotency key gets a key derived from its content and its line number, so a
-    repeat of the command does not store it again.
+    If an event has neither an ID nor an idempotency key, it gets a key derived from its content and its line number. If
+    the user repeats the command, the server does not store the event again.
     """
     with _opened(source) as file, _without_emitter_errors():
         results = _Results(output, None if source == "-" else Path(source).stat().st_size)
@@ -139,7 +139,7 @@ class _Results:
         self._task = self._progress.add_task("", total=size, sent=0)
 
     def drawn(self) -> Progress:
-        """Return the bar, to draw it during a `with` block."""
+        """Return the progress bar. A `with` block shows it."""
         return self._progress
 
     def note(self, number: int, size: int, future: "Future[dict[str, Any]]") -> None:
@@ -160,7 +160,7 @@ class _Results:
             )
 
     def report(self, source: str) -> None:
-        """Print the counts. Raises CliError if events were not accepted."""
+        """Print the counts. Raises CliError if the server did not accept every event."""
         self._output.fields(dict(self._counts))
         for number, error in sorted(self._rejected, key=lambda each: each[0]):
             self._output.note(f"line {number} of {input_name(source)}: {error}")

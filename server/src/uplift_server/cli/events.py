@@ -170,8 +170,8 @@ def send(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID of the account, a unique ID prefix, or its name. With --file: the account of events that do not"
-            " name one.",
+            help="ID, uid or name of the account, or a unique ID prefix. With --file: the account for lines without"
+            " one.",
         ),
     ] = None,
     data: Annotated[
@@ -181,8 +181,9 @@ def send(
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option("--file", metavar="FILE", help="Send many events: a file with a JSON object in each line, or - for"
-                     " standard input. Fields: type, data, account, id, idempotency_key, expires_at, ordering_key."),
+        typer.Option("--file", metavar="FILE", help="Send many events: a file that contains one JSON object per line,"
+                     " or - for standard input. Fields: type, data, account, id, idempotency_key, expires_at,"
+                     " ordering_key."),
     ] = None,
     idempotency_key: Annotated[
         str | None,

@@ -18,9 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def fleet(session: Session) -> None:
-    """Show the problems of the server and its endpoints, worst first, and the failing endpoints by cause.
+    """Show the problems of the server and its endpoints.
 
-    The exit code is 1 if a problem is critical.
+    The list shows the worst problems first, then the failing endpoints grouped by cause. The exit code is 1 if a
+    problem is critical.
     """
     output = session.output
     with reach(session.config()) as client:

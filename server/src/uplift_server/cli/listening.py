@@ -12,7 +12,7 @@ _PASSING: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN)
 
 
 def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
-    """Return the problem of the setting that prevents listening."""
+    """Return the setting that prevents the server from listening, with the reason and how to fix it."""
     reason = error.strerror or str(error)
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ConfigProblem(
@@ -36,7 +36,7 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
 def more_exactly(config: Config, error: ConfigError) -> ConfigError | CliError:
     """Return a clear error if the server could not listen; otherwise, return the given error.
 
-    Some of these errors are temporary: a machine that is starting does not have all its addresses yet.
+    Some errors are temporary: a machine that is starting does not have all its addresses yet.
     """
     cause = error.__cause__
     if not isinstance(cause, OSError) or not any("UPLIFT_PORT" in each.name for each in error.problems):

@@ -15,12 +15,12 @@ def account(calls: Calls, text: str) -> dict[str, Any]:
 
 
 def owner(calls: Calls, account_text: str | None) -> str | None:
-    """Return the ID of the account in an option; None without the option."""
+    """Return the ID of the account that an option selects; None if the option is omitted."""
     return None if account_text is None else str(account(calls, account_text)["id"])
 
 
 def account_path(calls: Calls, text: str) -> str:
-    """Return the API path of an account, found by its ID, a unique ID prefix, or its exact name."""
+    """Find an account by its ID, uid, a unique ID prefix, or its exact name. Return its API path."""
     return f"/v1/accounts/{segment(account(calls, text)['id'])}"
 
 

@@ -115,7 +115,7 @@ def withdraw(
 ) -> None:
     """Withdraw a pending invitation.
 
-    Its link stops working immediately.
+    The invitation link stops working immediately.
     """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)
@@ -178,9 +178,10 @@ def reset_password(session: Session, member: Member, account: Account) -> None:
     examples=("uplift-server members reset-second-factor coach@rapids.example --account acc_0197f0c2",),
 )
 def reset_second_factor(session: Session, member: Member, account: Account) -> None:
-    """Turn off the second factor of a member who lost the app and the recovery codes.
+    """Turn off the second factor of a member who lost the authenticator app and the recovery codes.
 
-    The password alone is then sufficient to sign in. Make sure that the request comes from the member.
+    The member can then sign in with only the password. Before you run the command, make sure that the request comes
+    from the member.
     """
     with reach(session.config()) as client:
         path = lookup.account_path(client, account)

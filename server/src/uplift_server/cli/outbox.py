@@ -54,16 +54,17 @@ def outbox(
         typer.Option(
             "--source-url",
             metavar="URL",
-            help="URL of your PostgreSQL database. Other users see it in the list of processes: with a password, use"
+            help="URL of your PostgreSQL database. Other users can see options: if the URL has a password, use"
             " --source-url-file.",
         ),
     ] = None,
     source_url_file: Annotated[
         str | None,
-        typer.Option("--source-url-file", metavar="FILE", help="File with the URL, or - for standard input."),
+        typer.Option("--source-url-file", metavar="FILE", help="File that contains the URL, or - for standard input."),
     ] = None,
     print_sql: Annotated[
-        bool, typer.Option("--print-sql", help="Print the SQL of the table and its triggers, for your own database.")
+        bool,
+        typer.Option("--print-sql", help="Print the SQL that creates the table and its triggers in your own database."),
     ] = False,
     once: Annotated[
         bool, typer.Option("--once", help="Send the waiting rows, then exit. Exit with 1 if rows were rejected.")
@@ -71,11 +72,12 @@ def outbox(
 ) -> None:
     """Send the rows of the table uplift_outbox in your own PostgreSQL database as events.
 
-    Insert a row in the same database transaction as your change. The command sends each row to the running server, with
-    the ID of the row as the ID of the event, and deletes the row when the server has accepted the event. Rows with the
-    same account and ordering key are sent in the order of their commits. If the server rejects a row, the command
-    keeps it and sets its columns rejected_at and problem. Later rows with the same account and ordering key wait until
-    you delete the row, or correct it and set both columns to NULL.
+    Insert a row in the same database transaction as your change. The command sends each row to the running server. The
+    ID of the row becomes the ID of the event. When the server has accepted the event, the command deletes the row. The
+    command sends rows with the same account and ordering key in the order of their commits.
+
+    If the server rejects a row, the command keeps the row and sets its columns rejected_at and problem. Later rows with
+    the same account and ordering key wait until you delete the row, or correct it and set both columns to NULL.
 
     The command runs until SIGTERM or Ctrl-C. You can run several processes: one of them sends, and another one takes
     over if it stops. Even if a process, the server or a database stops, no row is lost and no row becomes two events.

@@ -46,9 +46,9 @@ _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 @contextmanager
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
-    """Return an API client with an operator key. Raises CliError, ConfigError and a server's startup errors.
+    """Open an API client that has an operator key, for the running server or a temporary one.
 
-    Only commands with `create` may create a database.
+    `create`: create the database if it is missing. Raises CliError, ConfigError and a server's startup errors.
     """
     uses_running = _uses_running_server(config)
     if not create and not uses_running and not database_exists(config):
@@ -66,7 +66,7 @@ def _uses_running_server(config: Config) -> bool:
 
 
 def remedy_to_send(config: Config) -> str:
-    """Return how to send deliveries if the command uses a temporary server."""
+    """Return how to fix the error of a command that needs a running server."""
     if not config.on_postgresql or not server_runs(config):
         return "start the server: uplift-server serve"
     if not serves_api(config):
@@ -75,7 +75,7 @@ def remedy_to_send(config: Config) -> str:
 
 
 def remedy_beside_worker(config: Config) -> str:
-    """Return how to reach an API server if the local server is a worker."""
+    """Return how to select an API server if the server at the configured address is a worker."""
     more = "" if config.operator_key else ", and set UPLIFT_OPERATOR_KEY"
     return f"set UPLIFT_HOST and UPLIFT_PORT to the address of a server with the role api or all{more}"
 
@@ -144,7 +144,7 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
 
 
 def running_client(config: Config) -> Calls:
-    """Return a client of the running server with an operator key. Raises CliError if there is no key."""
+    """Open an API client of the running server with an operator key. Raises CliError if there is no key."""
     key = config.operator_key or stored_operator_key(config)
     if key is None and not responds(config):
         # The first `serve` stores the key shortly before it is ready.
@@ -164,7 +164,7 @@ def running_client(config: Config) -> Calls:
 
 
 def local_url(config: Config) -> str:
-    """Return the URL of the configured server on this machine."""
+    """Return the URL of the server at the configured host and port, for requests from this machine."""
     host = _LOOPBACK_BY_WILDCARD.get(config.host, config.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
@@ -201,7 +201,7 @@ def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiRespons
 
 
 def check_ready(config: Config, seconds: float) -> str | None:
-    """Return the database ID of the server at the configured address. Raises CliError if it is not ready."""
+    """Return the database ID of the server at the configured address. Raises CliError if the server is not ready."""
     url = local_url(config)
     try:
         response = _get(config, "/readyz", seconds)
@@ -238,7 +238,7 @@ def serves_api(config: Config) -> bool:
 
 
 def operator_key_path(config: Config) -> Path:
-    """Return the file of the operator key. The first `serve` creates it for commands of the same user."""
+    """Return the path of the operator key. The first `serve` creates the file for commands of the same user."""
     return config.database_path.with_name("operator.key")
 
 

@@ -206,7 +206,7 @@ class _Bar:
             self._progress.stop()
 
     def draw(self, replay: dict[str, Any]) -> None:
-        """Update the bar."""
+        """Update the progress bar."""
         now, sent = time.monotonic(), int(replay["sent"])
         rate = ""
         if self._before is not None:

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def resume(session: Session) -> None:
     """Resume retention after a clock jump.
 
-    If the clock jumps forward by more than half of UPLIFT_RETENTION, the server stops deleting old events. Check the
+    The server stops deleting old events if the clock jumps forward by more than half of UPLIFT_RETENTION. Check the
     clock before you run this command.
     """
     with reach(session.config()) as client:

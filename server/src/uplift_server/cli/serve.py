@@ -50,14 +50,14 @@ def register(app: typer.Typer) -> None:
 
 Role = Annotated[
     ProcessRole,
-    typer.Option("--role", help="Role of this process if several share a PostgreSQL database: api serves requests,"
-                 " worker sends deliveries, all does both."),
+    typer.Option("--role", help="Role of this process if several processes share a PostgreSQL database: api serves"
+                 " requests, worker sends deliveries, all does both."),
 ]  # fmt: skip
 
 NewDatabase = Annotated[
     bool,
     typer.Option(
-        "--new-database", help="Create an empty SQLite database even if secret.key of an earlier database exists."
+        "--new-database", help="Create an empty SQLite database even if there is a secret.key of an earlier database."
     ),
 ]
 
@@ -65,12 +65,12 @@ NewDatabase = Annotated[
 def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatabase = False) -> None:
     """Run the server.
 
-    The first start creates the database, the encryption key and an operator key, which it prints once. With
+    The first start creates the database, the encryption key and an operator key, and prints the operator key once. With
     SQLite, the server backs up and upgrades an older database. With PostgreSQL, run `uplift-server migrate` before you
     start a new version.
 
-    When the server is ready, it prints a line with "ready". With --json, the line has kind, url, version and
-    operator_key.
+    When the server is ready, it prints a line that contains "ready". With --json, the line is a JSON object with the
+    fields kind, url, version and operator_key.
 
     SIGTERM, SIGHUP and Ctrl-C stop the server: it stops accepting requests and waits up to 16 seconds for attempts in
     flight. A second SIGTERM or Ctrl-C stops it immediately. No accepted event is lost: the next start repeats

@@ -68,13 +68,14 @@ def migrate(
     """Create or upgrade the database schema, or copy SQLite to PostgreSQL.
 
     Without options, the command creates the schema or upgrades it to this version. It backs up an older SQLite file
-    first. On SQLite, `serve` does the same when it starts. On PostgreSQL, `serve` creates the tables of an empty
-    database but does not upgrade older ones: run this command before you start a new version. It is safe to repeat.
+    first. You can repeat the command safely. On SQLite, `serve` does the same when it starts. On PostgreSQL, `serve`
+    creates the tables of an empty database but does not upgrade older ones: run this command before you start a new
+    version.
 
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
     Stop all servers first. If the copy is interrupted, run the same command again to resume it. UPLIFT_SECRET_KEY must
-    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users
-    can see arguments. Connect to the database directly, not through a pooler.
+    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users can
+    see arguments. Connect to the database directly, not through a pooler.
     """
     if source is not None:
         from uplift_server.cli import moving  # noqa: PLC0415 - slow to load

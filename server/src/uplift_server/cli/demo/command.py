@@ -64,10 +64,12 @@ def demo(
 ) -> None:
     """Run a demo: a server, an account and local receivers.
 
-    The server sends sample events. The receivers verify every signature. One of them fails at first, so you see
-    retries. Another one fails for 10 minutes at a time, so you see a failing endpoint and its recovery; with --events,
-    the demo omits it. The demo prints links to the dashboard and ignores UPLIFT_… variables. With --events, the exit
-    code is 0 only if both receivers verified every event.
+    The server sends sample events. The receivers verify every signature. The first receiver is steady. The second one
+    fails at first, so you see retries. The third one fails for 10 minutes at a time, so you see a failing endpoint and
+    its recovery. The demo prints links to the dashboard and ignores UPLIFT_… variables.
+
+    With --events, the demo omits the third receiver, and the exit code is 0 only if the other receivers verified every
+    event.
     """
     # Imported here so that other commands start faster.
     from uplift_server.cli.demo.run import Demo, Plan, free_port  # noqa: PLC0415

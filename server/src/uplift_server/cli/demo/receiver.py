@@ -128,7 +128,7 @@ class Receivers:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
 
     def add_link(self, name: str, target: Callable[[], Awaitable[str]]) -> str:
-        """Return a URL that redirects to a new target each time. The URL contains a random token."""
+        """Return a URL that contains a random token and redirects each request to a new target."""
         path = f"{name}/{secrets.token_urlsafe(_LINK_TOKEN_BYTES)}"
         self._links[path] = target
         return self.url(path)

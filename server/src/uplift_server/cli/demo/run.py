@@ -70,7 +70,7 @@ class Plan:
 
 
 def demo_config(plan: Plan) -> Config:
-    """Return the settings of the demo server, which ignores the settings of real servers in the environment."""
+    """Return the settings of the demo server. They do not depend on the environment."""
     return load(
         {
             "UPLIFT_DATABASE_URL": f"sqlite:///{plan.directory.absolute()}/uplift.db",
@@ -85,7 +85,7 @@ def demo_config(plan: Plan) -> Config:
 
 
 def free_port(wanted: int) -> int:
-    """Return the requested port if it is free; otherwise 0, for any port."""
+    """Return the requested port if it is free; otherwise 0, which selects any free port."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

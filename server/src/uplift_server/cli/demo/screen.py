@@ -53,7 +53,7 @@ class Screen:
             self._live.stop()
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line of text."""
+        """Print a line of text, except with JSON output."""
         if not self._output.as_json:
             self._output.line((text, style))
 
@@ -74,7 +74,7 @@ class Screen:
             self._progress.update(self._task, completed=count)
 
     def heading(self) -> None:
-        """Print the headings of the columns."""
+        """Print the column headings for the received requests, except with JSON output."""
         if not self._output.as_json:
             columns = f"    {'RECEIVER':<9}{'RESPONSE':<24}{'LATENCY':>17}  {'TYPE':<28}ATTEMPT    SIGNATURE  EVENT"
             self._row(Text(columns, style="dim"))

@@ -31,7 +31,7 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether both receivers verified every event, and the server marked all as delivered."""
+        """Whether both receivers verified every event, and the server marked all deliveries as delivered."""
         everywhere = self.steady_verified == self.shaky_verified == self.sent
         return everywhere and not self.unverified and not self.unfinished
 
@@ -65,11 +65,11 @@ class Tally:
         return self._delivered[receiver]
 
     def outstanding(self) -> int:
-        """Return the number of deliveries that have not arrived yet."""
+        """Return the number of deliveries that the receivers have not accepted yet."""
         return sum(self.sent - count for count in self._delivered.values())
 
     def handed_over(self, event: str, at: float) -> None:
-        """Record an event that is sent at `at`."""
+        """Record that the demo sent an event at `at`."""
         self.sent += 1
         self._in_flight[event] = at
 
@@ -107,7 +107,7 @@ class Tally:
                 self._finished.popitem(last=False)
 
     def latency_ms(self, arrival: Arrival) -> float | None:
-        """Return the time from sending to this arrival; None for an unknown or old event."""
+        """Return the milliseconds from sending the event to receiving the request. None for an unknown or old event."""
         at = self._in_flight.get(arrival.event, self._finished.get(arrival.event))
         return None if at is None else round((arrival.at - at) * 1000, 2)
 
