@@ -319,15 +319,22 @@ class BulkResendNew(Body):
         description="Statuses of the deliveries to resend: `failed`, `cancelled`, `delivered`. Default: `failed`.",
         examples=[["failed", "cancelled"]],
     )
-    endpoint: list[str] = Field(default=[], max_length=FILTER_VALUES_MAX, description="Only these endpoints.")
-    type: list[str] = Field(default=[], max_length=FILTER_VALUES_MAX, description="Only events of these types.")
+    endpoint: list[str] = Field(
+        default=[], max_length=FILTER_VALUES_MAX, description="Only deliveries to these endpoints."
+    )
+    type: list[str] = Field(
+        default=[], max_length=FILTER_VALUES_MAX, description="Only deliveries of events of these types."
+    )
     outcome: list[OutcomeName] = Field(
-        default=[], max_length=FILTER_VALUES_MAX, description="Only these outcomes of the last attempt."
+        default=[],
+        max_length=FILTER_VALUES_MAX,
+        description="Only deliveries whose last attempt had one of these outcomes.",
     )
     status_code: list[Annotated[str, Field(pattern=_STATUS_CODE)]] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="Only these status codes of the last attempt, such as `404`, or classes, such as `5xx`.",
+        description="Only deliveries whose last attempt got one of these status codes, such as `404`, or a class of"
+        " codes, such as `5xx`.",
     )
     object_id: ObjectId = None
     created_after: Timestamp | None = Field(default=None, description="Only events accepted after this time.")
@@ -370,7 +377,8 @@ class EndpointsQuery(Paging):
         default=None,
         max_length=ENDPOINT_TEXT_CHARACTERS_MAX,
         pattern=_NO_ZERO,
-        description="Only endpoints with this text in their URL (without its query) or description. Ignores case.",
+        description="Only endpoints with this text in their description or URL. The search ignores case and the URL's"
+        " query.",
     )
     cause: str | None = Field(
         default=None,

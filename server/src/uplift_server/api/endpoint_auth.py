@@ -19,7 +19,7 @@ class OAuthNew(_Credentials):
 
     type: Literal["oauth2_client_credentials"] = Field(description="OAuth 2.0 client credentials.")
     token_url: str = Field(
-        description="URL that issues the access tokens. The same rules apply as for the endpoint's URL.",
+        description="URL that issues the access tokens. It must follow the same rules as the endpoint's URL.",
         examples=["https://login.example.com/oauth/token"],
     )
     client_id: str = Field(description="Client ID: printable ASCII.", examples=["uplift"])
@@ -60,7 +60,7 @@ class CertificateView(BaseModel):
     subject: str = Field(description="Subject of the certificate.")
     fingerprint: str = Field(description="SHA-256 of the certificate, in hexadecimal.")
     expires_at: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})] = Field(
-        description="When the certificate, or one in its chain, expires."
+        description="When the first certificate of the chain expires."
     )
 
 

@@ -17,10 +17,12 @@ class ErasureView(BaseModel):
     id: str = Field(description="Erasure ID (`ers_…`).")
     state: Literal["running", "completed"] = Field(description="Current state.")
     object_id_digest: str | None = Field(
-        description="Keyed digest of the object ID. It is the same for each erasure of the object in the account. Null"
-        " if the erasure selects events by their IDs."
+        description="Keyed digest of the object ID. All erasures of the same object in the account have the same"
+        " digest. Null if the erasure selects events by their IDs."
     )
-    events: int = Field(description="Number of erased events so far. Events that were already erased do not count.")
+    events: int = Field(
+        description="Number of events that this erasure has erased so far. Events erased earlier do not count."
+    )
     missing: int = Field(description="Number of requested IDs that belong to no event of the account.")
     created_at: CreatedAt
     completed_at: Timestamp | None = Field(
@@ -35,8 +37,8 @@ class ErasurePreviewView(BaseModel):
         description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."
     )
     events: int = Field(
-        description="Number of events. With an object ID, the erasure can find more: events that were stored before"
-        " the server recorded object IDs."
+        description="Number of events to erase. With an object ID, the erasure can find more events: those that the"
+        " server stored before it recorded object IDs."
     )
     missing: int = Field(description="Number of requested IDs that belong to no event of the account.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")

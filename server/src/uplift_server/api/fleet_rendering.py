@@ -26,11 +26,11 @@ class FailingCauseView(BaseModel):
 
     cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
     title: str = Field(description="The cause in a few words.")
-    how_to_fix: str = Field(description="How the account can fix it.")
+    how_to_fix: str = Field(description="How the account can fix the cause.")
     endpoints: int = Field(description="Number of endpoints with this cause.")
     accounts: int = Field(description="Number of accounts that own these endpoints.")
     pending_deliveries: int = Field(description="Number of pending deliveries to these endpoints.")
-    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery of these endpoints became due.")
+    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery to these endpoints became due.")
     since: Timestamp = Field(description="When the first of these endpoints began to fail.")
 
 
@@ -39,23 +39,23 @@ class FleetView(BaseModel):
 
     status: Literal["ok", "attention", "critical"] = Field(description="Severity of the worst problem.")
     read_at: Timestamp | None = Field(
-        description="When deliveries were counted. Null if the database does not respond."
+        description="When the server last counted the deliveries. Null if the database does not respond."
     )
     problems: list[FleetProblemView] = Field(description="All problems, worst first.")
     endpoints: dict[str, int] = Field(
-        description="Endpoints by state. Enabled endpoints are counted by health: `unknown`, `healthy`, `failing` or"
-        " `warned`."
+        description="Number of endpoints by state. Enabled endpoints are counted by health: `unknown`, `healthy`,"
+        " `failing` or `warned`."
     )
     pending_deliveries: int | None = Field(
-        description="Number of pending deliveries. Null until they are counted after an upgrade."
+        description="Number of pending deliveries. Null after an upgrade, until the server has counted them."
     )
     held_deliveries: int | None = Field(
-        description="Number of held deliveries. Null until they are counted after an upgrade."
+        description="Number of held deliveries. Null after an upgrade, until the server has counted them."
     )
-    oldest_due_at: Timestamp | None = Field(description="When the oldest delivery that is due became due.")
+    oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery became due.")
     failing: list[FailingCauseView] = Field(
-        description="Endpoints that are failing, or that the server disabled for failing, by cause. The cause with the"
-        " most endpoints is first."
+        description="Endpoints that are failing, or that the server disabled for failing, grouped by cause. The cause"
+        " with the most endpoints is first."
     )
     mass_failure: bool = Field(description="Whether many endpoints began to fail at once.")
 

@@ -17,7 +17,9 @@ class KeyView(BaseModel):
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
     expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
-    key: str | None = Field(default=None, description="The API key (`sk_…`). Only in the response that creates it.")
+    key: str | None = Field(
+        default=None, description="The API key (`sk_…`). Only in the response that creates the key."
+    )
 
 
 class ServiceKeyView(BaseModel):
@@ -30,7 +32,7 @@ class ServiceKeyView(BaseModel):
     created_at: CreatedAt
     expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
     key: str | None = Field(
-        default=None, description="The service key (`svc_…`). Only in the response that creates it."
+        default=None, description="The service key (`svc_…`). Only in the response that creates the key."
     )
 
 
@@ -47,7 +49,7 @@ class MemberView(BaseModel):
     role: RoleName = Field(description="Role in the account.")
     has_password: bool = Field(description="Whether the member can sign in with a password.")
     has_second_factor: bool = Field(
-        description="Whether sign-in with the member's password also requires a second factor."
+        description="Whether the member needs a second factor to sign in with the password."
     )
     created_at: CreatedAt
 
@@ -78,7 +80,7 @@ class PortalLinkView(BaseModel):
     role: RoleName = Field(description="Role of a new member or guest.")
     expires_at: ExpiresAt
     url: str | None = Field(
-        default=None, description="One-time link for the person. Only in the response that creates it."
+        default=None, description="One-time link for the person. Only in the response that creates the link."
     )
 
 

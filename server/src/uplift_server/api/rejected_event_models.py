@@ -28,21 +28,21 @@ class RejectedEventsQuery(Paging):
 class RejectedEventView(BaseModel):
     """A message in the stream that is not a valid event."""
 
-    id: str = Field(description="Rejected event ID (`rej_…`).")
+    id: str = Field(description="ID of the rejected event (`rej_…`).")
     account: str | None = Field(
         default=None,
         description="Account ID. Present only if the list spans accounts. Null if the subject names no account.",
     )
     subject: str = Field(description="Subject of the message.")
-    type: str | None = Field(description="Event type in the message. Null if it has none.")
-    event_id: str | None = Field(description="Event ID in the message. Null if it has none.")
+    type: str | None = Field(description="Event type in the message. Null if the message has none.")
+    event_id: str | None = Field(description="Event ID in the message. Null if the message has none.")
     idempotency_key: str | None = Field(
         description="Idempotency key in the message. Null if the message has none, or if the event's object was erased."
     )
     problem: dict[str, Any] = Field(
         description="The cause: the error that `POST /v1/events` returns for this event, without values of `data`."
     )
-    size_bytes: int = Field(description="Size of the message.")
+    size_bytes: int = Field(description="Size of the message in bytes.")
     published_at: Timestamp = Field(description="When the stream stored the message.")
     rejected_at: Timestamp = Field(description="When the server rejected the event.")
 

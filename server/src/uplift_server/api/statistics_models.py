@@ -18,10 +18,13 @@ class EndpointStatsQuery(Body):
 
     period: PeriodName | None = Field(
         default=None,
-        description="60 buckets of 1 minute, 24 of 1 hour, 28 of 6 hours, or 30 of 1 day, all in UTC. Default: `24h`.",
+        description="Period that ends now. In UTC, `1h` has 60 buckets of 1 minute, `24h` has 24 of 1 hour, `7d` has 28"
+        " of 6 hours, and `30d` has 30 of 1 day. Default: `24h`.",
     )
     since: TimestampParameter | None = Field(
-        default=None, description="Start of a range. Default: one day before `until`. Extended to whole hours or days."
+        default=None,
+        description="Start of a range. Default: one day before `until`. The server extends the range to whole hours or"
+        " days.",
     )
     until: TimestampParameter | None = Field(default=None, description="End of a range. Default: now.")
     by: Literal["hour", "day"] | None = Field(
@@ -76,9 +79,11 @@ class NumbersView(BaseModel):
     first_try_rate: float | None = Field(
         description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
     )
-    p50_ms: float | None = Field(description="Median duration of attempts. Null if there were no attempts.")
+    p50_ms: float | None = Field(
+        description="Median duration of attempts in milliseconds. Null if there were no attempts."
+    )
     p95_ms: float | None = Field(
-        description="95th percentile of the duration of attempts. Null if there were no attempts."
+        description="95th percentile of the duration of attempts in milliseconds. Null if there were no attempts."
     )
 
 
@@ -113,8 +118,8 @@ class StatsView(BaseModel):
     """The statistics of a period or a range."""
 
     period: PeriodName | None = Field(description="Requested period. Null if you requested a range.")
-    since: Timestamp = Field(description="Start of the statistics.")
-    until: Timestamp = Field(description="End of the statistics.")
+    since: Timestamp = Field(description="Start of the period or range.")
+    until: Timestamp = Field(description="End of the period or range.")
     totals: NumbersView
     buckets: list[BucketView] = Field(description="All buckets, oldest first. Empty with `by=type` and `by=endpoint`.")
     failures: dict[str, int] = Field(description="Number of failed attempts per outcome.")

@@ -43,7 +43,7 @@ class Listed(BaseModel, Generic[V]):
     prev_cursor: str | None = Field(description="Cursor of the previous page. Null on the first page.")
     has_more: bool | None = Field(
         default=None,
-        description="Only in the list of events, with `order=asc`: whether to request the next page immediately.",
+        description="Whether to request the next page immediately. Only in the list of events with `order=asc`.",
     )
 
 
@@ -69,12 +69,12 @@ class EventTypeView(BaseModel):
     """An event type of the catalog."""
 
     name: str = Field(description="Name, such as `athlete.created`.")
-    group: str = Field(description="Heading in the catalog.")
+    group: str = Field(description="Heading in the catalog under which the event type is listed.")
     description: str = Field(description="When the event occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(description="Example of `data`.")
     api_version: str = Field(description="The `api_version` of new events.")
-    documented: bool = Field(description="True if Uplift documents the event type. False for an extension.")
+    documented: bool = Field(description="Whether Uplift documents the event type. False for an extension.")
     archived: bool = Field(description="Whether the server rejects new events of this type.")
     archived_at: Timestamp | None = Field(description="When the event type was archived.")
     created_at: CreatedAt
@@ -87,14 +87,16 @@ class HealthView(BaseModel):
     status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
     failing_since: Timestamp | None = Field(description="Time of the first failed attempt since the last success.")
     warned_at: Timestamp | None = Field(description="When the server warned the account's contacts.")
-    disable_at: Timestamp | None = Field(description="When the server disables the endpoint if no attempt succeeds.")
+    disable_at: Timestamp | None = Field(
+        description="When the server disables the endpoint, unless an attempt succeeds first."
+    )
     last_success_at: Timestamp | None = Field(description="Time of the last successful attempt.")
     last_failure_at: Timestamp | None = Field(description="Time of the last failed attempt.")
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     last_status_code: int | None = Field(description="Status code of the last attempt, if it received a response.")
     last_error: str | None = Field(description="Error of the last attempt, if it did not receive a complete response.")
     last_response: str | None = Field(
-        description="First line of the response to the last attempt, if it failed. Secrets in it are masked."
+        description="First line of the response to the last attempt, if the attempt failed. Secrets in it are masked."
     )
     cause: str | None = Field(description="Code of the [cause](/docs/outcomes) while the endpoint is failing.")
     hint: str | None = Field(description="Cause of the failure and how to fix it, while the endpoint is failing.")
@@ -125,15 +127,15 @@ class EndpointView(BaseModel):
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
     pending_deliveries: int | None = Field(
-        description="Number of pending deliveries, 1 to 5 seconds old. Null until they are counted after an upgrade."
+        description="Number of pending deliveries. The count is 1 to 5 seconds old. Null after an upgrade, until the"
+        " server has counted them."
     )
     oldest_due_at: Timestamp | None = Field(
-        description="When the oldest delivery that is due and not in flight became due."
+        description="When the oldest due delivery that is not in flight became due."
     )
     health: HealthView
     verified_at: Timestamp | None = Field(
-        description="When your server rejected a wrong signature and accepted a valid one."
-        " Null if no check of the current URL has succeeded."
+        description="Time of the last successful signature check. Null if no check of the current URL has succeeded."
     )
     created_at: CreatedAt
     updated_at: UpdatedAt
@@ -148,14 +150,14 @@ class PreviewedEventView(BaseModel):
     id: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")
     matches: bool = Field(description="Whether the event matches the filter.")
-    path: str | None = Field(description="Path in the event that does not match. Null if the event matches.")
+    path: str | None = Field(description="First path in the event that does not match. Null if the event matches.")
 
 
 class FilterPreviewView(BaseModel):
     """The newest events, and whether they match a filter."""
 
     total: int = Field(description="Number of events that the filter was evaluated against.")
-    matched: int = Field(description="Number of these events that match the filter.")
+    matched: int = Field(description="Number of evaluated events that match the filter.")
     events: list[PreviewedEventView] = Field(description="The events, newest first.")
 
 
@@ -186,11 +188,12 @@ class EventView(BaseModel):
     expires_at: Timestamp | None = Field(description="When the server stops sending the event.")
     object_id: str | None = Field(description=_OBJECT_ID)
     ordering_key: str | None = Field(
-        description="Key of events that endpoints with the `ordering` `key` receive in order."
+        description="Ordering key. Endpoints whose `ordering` is `key` receive events with the same ordering key in"
+        " order."
     )
     test: bool = Field(description="Whether the event is a test event.")
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
-    erased_at: Timestamp | None = Field(description="When the content of the event was erased.")
+    erased_at: Timestamp | None = Field(description="When the server erased the content of the event.")
     body: dict[str, Any] | None = Field(
         default=None, description="The envelope, as signed and sent. In lists only with `include=body`."
     )
@@ -222,11 +225,11 @@ class DeliveryView(BaseModel):
         "Null while an attempt is in flight."
     )
     blocked_by: str | None = Field(
-        description="ID of the delivery that has to end first, because the endpoint's deliveries are ordered."
+        description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."
     )
     next_attempt_at: Timestamp | None = Field(
-        description="Earliest time of the next attempt. Null while an attempt is in flight or another delivery has to "
-        "end first."
+        description="Earliest time of the next attempt. Null while an attempt is in flight or another delivery must end"
+        " first."
     )
     last_outcome: str | None = Field(description="Outcome of the last attempt.")
     created_at: CreatedAt
@@ -237,11 +240,11 @@ class DeliveryView(BaseModel):
 class TimingsView(BaseModel):
     """Durations of the phases of an attempt. Null if a phase did not happen, such as on a reused connection."""
 
-    dns_ms: int | None = Field(description="Duration of the DNS lookup.")
-    connect_ms: int | None = Field(description="Time to open the TCP connection.")
-    tls_ms: int | None = Field(description="Duration of the TLS handshake.")
+    dns_ms: int | None = Field(description="Duration of the DNS lookup in milliseconds.")
+    connect_ms: int | None = Field(description="Time to open the TCP connection in milliseconds.")
+    tls_ms: int | None = Field(description="Duration of the TLS handshake in milliseconds.")
     first_byte_ms: int | None = Field(
-        description="Time from the start of the attempt to the first byte of the response."
+        description="Milliseconds from the start of the attempt to the first byte of the response."
     )
 
 
@@ -249,8 +252,8 @@ class RequestView(BaseModel):
     """The request of an attempt."""
 
     headers: dict[str, str] = Field(
-        description="Request headers. Values of custom headers are masked. Empty if the event was erased or"
-        " there was no access token."
+        description="Request headers. Values of custom headers are masked. Empty if the event was erased or the server"
+        " had no access token."
     )
 
 
@@ -259,7 +262,7 @@ class ResponseView(BaseModel):
 
     headers: dict[str, str] = Field(description="Response headers. Secrets in them are masked.")
     body: str = Field(description="Start of the response body.")
-    body_truncated: bool = Field(description="Whether the response body was longer than `body`.")
+    body_truncated: bool = Field(description="Whether the server truncated `body`.")
     first_line: str | None = Field(
         description="Start of the body as one readable line. Secrets in it are masked. Null if the body has no text."
     )
@@ -274,9 +277,9 @@ class AttemptView(BaseModel):
     event: str = Field(description="Event ID.")
     endpoint: str = Field(description="Endpoint ID.")
     number: int = Field(description="Number of the attempt: 1, 2, 3 …")
-    trigger: TriggerName = Field(description="Cause of the attempt.")
+    trigger: TriggerName = Field(description="Reason for the attempt.")
     started_at: Timestamp = Field(description="Start of the attempt.")
-    duration_ms: float = Field(description="Total duration.")
+    duration_ms: float = Field(description="Duration of the attempt in milliseconds.")
     timings: TimingsView
     status_code: int | None = Field(description="Status code of the response. Null without a response.")
     outcome: str = Field(description="Result of the attempt. See [Outcomes of attempts](/docs/outcomes).")
@@ -293,13 +296,13 @@ class SignatureCheckView(BaseModel):
     verified: bool = Field(description="Whether your server rejected the wrong signature and accepted the valid one.")
     verified_at: Timestamp | None = Field(description="Time of this check. Null if the endpoint is not verified.")
     verdict: VerdictCode = Field(description="Result of the check.")
-    text: str = Field(description="The result in words.")
+    text: str = Field(description="Description of the result.")
     hint: str | None = Field(description="How to fix the problem. Null if the endpoint is verified.")
     wrong_signature: AttemptView | None = Field(
         description="Attempt with the wrong signature. Null if it is still in flight."
     )
     valid_signature: AttemptView | None = Field(
-        description="Attempt with the valid signature. Null if it is still in flight, or was not necessary."
+        description="Attempt with the valid signature. Null if it is still in flight, or if the check did not need it."
     )
 
 
@@ -307,8 +310,8 @@ class ExplanationView(BaseModel):
     """Why an event did or did not reach an endpoint."""
 
     endpoint: str = Field(description="ID of the endpoint or listen session.")
-    reason: Reason = Field(description="Status of the delivery, or why there is none.")
-    text: str = Field(description="The reason in words.")
+    reason: Reason = Field(description="Status of the delivery, or the reason why there is no delivery.")
+    text: str = Field(description="Description of the reason.")
     hint: str | None = Field(description="How to fix the problem. Null if you do not need to do anything.")
     delivery: str | None = Field(description="Delivery ID. Null if there is no delivery.")
 
@@ -324,7 +327,7 @@ class ActorView(BaseModel):
 
     kind: ActorName = Field(description="Kind of actor.")
     id: str | None = Field(
-        description="ID of the key or member. After single sign-on of an operator, `oidc:` and the `sub` of the person"
+        description="ID of the key or member. For an operator who used single sign-on: `oidc:` and the person's `sub`"
         " at the identity provider. Null if the server performed the action."
     )
     name: str = Field(description="Name of the key, member or operator.")
@@ -347,7 +350,9 @@ class ListenSessionView(BaseModel):
 
     id: str = Field(description="Listen session ID (`lsn_…`).")
     account: str | None = Field(default=None, description=_ACCOUNT)
-    key: str = Field(description="ID of the API key that created the session. Only this key can stream it.")
+    key: str = Field(
+        description="ID of the API key that created the session. Only this key can receive the session's events."
+    )
     description: str = Field(description="Description of the session, such as your computer's name.")
     event_types: list[str] = Field(description=_PATTERNS)
     connected: bool = Field(description="Whether a client is connected.")
@@ -367,10 +372,12 @@ class ListenAnswerView(BaseModel):
     type: str = Field(description="Event type.")
     at: Timestamp = Field(description="Time of the response.")
     status_code: int | None = Field(description="Status code. Null if the local server did not respond.")
-    duration_ms: int = Field(description="Duration of the request to the local server.")
+    duration_ms: int = Field(description="Duration of the request to the local server in milliseconds.")
     error: str | None = Field(description="Error message of the `uplift` command.")
     body: str = Field(description="Start of the response body.")
-    redelivered: bool = Field(description="Whether the event had already been sent to the local server.")
+    redelivered: bool = Field(
+        description="Whether `uplift listen` had already forwarded the event to the local server."
+    )
 
 
 class ListenTestView(BaseModel):
@@ -390,30 +397,32 @@ class ReplayView(BaseModel):
     account: str | None = Field(default=None, description=_ACCOUNT)
     endpoint: str = Field(description="Endpoint ID.")
     state: ReplayStateName = Field(description="Current state.")
-    reason: Wait | None = Field(description="Reason that a running replay is currently not sending deliveries.")
+    reason: Wait | None = Field(description="Why a running replay is currently not sending deliveries.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
     types: list[str] = Field(description="Event types and `group.*` patterns. An empty list matches all event types.")
     outcome: list[str] = Field(description="Outcomes of the last attempt. An empty list matches all outcomes.")
     status_code: list[str] = Field(
         description="Status codes of the last attempt. An empty list matches all status codes."
     )
-    object_id: str | None = Field(description="Only events about this object. Empty if its events were erased.")
+    object_id: str | None = Field(
+        description="Only events with this object ID. Empty if the object's events were erased."
+    )
     created_after: Timestamp | None = Field(description="Only events accepted after this time.")
     created_before: Timestamp | None = Field(description="Only events accepted before this time.")
     rate_per_second: int = Field(description="Maximum number of deliveries per second.")
     include_missing: bool = Field(
-        description="Whether the replay also sends events for which the endpoint had no delivery."
+        description="Whether the replay also sends events that had no delivery to the endpoint."
     )
-    total: int | None = Field(description="Number of selected deliveries. Null until they are counted.")
+    total: int | None = Field(description="Number of selected deliveries. Null until the server has counted them.")
     sent: int = Field(description="Sum of `delivered` and `failed`.")
-    delivered: int = Field(description="Successful attempts.")
+    delivered: int = Field(description="Number of successful attempts.")
     failed: int = Field(
-        description="Failed attempts. An existing delivery keeps its previous status."
-        " A delivery that the replay created becomes `failed`."
+        description="Number of failed attempts. An existing delivery keeps its previous status. A delivery that the"
+        " replay created becomes `failed`."
     )
     skipped: int = Field(
-        description="Deliveries that the replay did not send: they expired, were erased or deleted, or changed"
-        " after the replay was created."
+        description="Number of deliveries that the replay did not send. They expired, were erased or deleted, or"
+        " changed after the replay was created."
     )
     created_at: CreatedAt
     updated_at: UpdatedAt
@@ -429,7 +438,7 @@ class ReplayPreview(BaseModel):
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
     filtered: bool = Field(
-        description="Whether the endpoint's filter can reject some of the missing events. In this case, the numbers are"
+        description="Whether the endpoint's filter can exclude some events without a delivery. If so, the counts are"
         " upper limits."
     )
 
@@ -452,15 +461,19 @@ class BulkResendPreview(BaseModel):
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early. In this case, use a shorter time range.")
-    endpoints: list[EndpointShareView] = Field(description="The endpoints, most deliveries first.")
+    endpoints: list[EndpointShareView] = Field(
+        description="The endpoints. The endpoint with the most deliveries is first."
+    )
 
 
 class BulkResendView(BaseModel):
     """A bulk resend."""
 
     count: int = Field(description="Number of deliveries to resend.")
-    replays: list[ReplayView] = Field(description="The replays, one for each endpoint.")
-    skipped: list[EndpointShareView] = Field(description="Endpoints without a replay. Empty for a repeated request.")
+    replays: list[ReplayView] = Field(description="The created replays, one for each endpoint.")
+    skipped: list[EndpointShareView] = Field(
+        description="Endpoints for which the server did not create a replay. Empty for a repeated request."
+    )
 
 
 class SourceIpsView(BaseModel):
