@@ -108,12 +108,12 @@ def listen(
 ) -> None:
     """Forward events to a local server, without a public URL.
 
-    The local server receives the same bytes and headers as an endpoint, signed with the secret of your API key, one
-    event at a time and in order. After a lost connection, the command reconnects and continues with the next event.
-    An event that it forwards again has the header x-uplift-redelivered: true.
+    The local server receives the same bytes and headers as an endpoint, signed with the secret of your API key. The
+    command forwards one event at a time, in order. After a lost connection, the command reconnects and continues with
+    the next event. An event that it forwards again has the header x-uplift-redelivered: true.
 
-    The API key needs the scope `listen`. Your endpoints and other sessions are not affected. To test idempotency, use
-    --duplicate, --shuffle and --fail. Ctrl-C stops the command with exit code 0.
+    The API key needs the scope `listen`. The command does not affect your endpoints or other sessions. To test
+    idempotency, use --duplicate, --shuffle and --fail. Ctrl-C stops the command with exit code 0.
     """
     target = _option("--forward-to", read_target, forward_to)
     timing = Timing(give_up_seconds=_option("--exit-on-disconnect", duration_seconds, exit_on_disconnect))

@@ -59,6 +59,6 @@ register(
 
 
 def start() -> None:
-    """Run the program."""
+    """Run the program, or exit with an error if standard output is closed."""
     require_standard_output()
     app()

@@ -66,6 +66,6 @@ def list_rejected_events(
 
 
 def show(session: Session, rejected_event: RejectedEventId) -> None:
-    """Show a rejected event with the cause."""
+    """Show a rejected event and the cause of the rejection."""
     found = find(session.calls(), REJECTED_EVENTS_PATH, "rejected event", "rej_", rejected_event)
     show_rejected_event(session.output, found)

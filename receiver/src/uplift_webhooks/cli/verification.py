@@ -19,7 +19,10 @@ BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 _REMEDY: Final = "use a readable file"
 
 Body = Annotated[
-    str, typer.Argument(metavar="BODY", help="File with the exact bytes of the body, or - for standard input.")
+    str,
+    typer.Argument(
+        metavar="BODY", help="File that contains the exact bytes of the request body, or - for standard input."
+    ),
 ]
 Secret = Annotated[
     list[str] | None,
@@ -61,7 +64,11 @@ def verify(
     ] = None,
     headers: Annotated[
         str | None,
-        typer.Option("--headers", metavar="FILE", help="File with headers: lines of NAME: VALUE, or a JSON object."),
+        typer.Option(
+            "--headers",
+            metavar="FILE",
+            help="File that contains the headers: one NAME: VALUE per line, or a JSON object.",
+        ),
     ] = None,
     secret: Secret = None,
     any_age: Annotated[bool, typer.Option("--any-age", help="Accept any timestamp.")] = False,

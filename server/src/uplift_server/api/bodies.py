@@ -199,7 +199,7 @@ class EndpointNew(Body):
     """A new endpoint."""
 
     url: str = Field(description="URL that receives the events.", examples=["https://example.com/uplift"])
-    description: Prose | None = Field(default=None, description="Your description.")
+    description: Prose | None = Field(default=None, description="Your description of the endpoint.")
     event_types: list[str] | None = Field(
         default=None,
         description=PATTERNS,
@@ -223,7 +223,7 @@ class EndpointChange(Body):
     """An update of an endpoint. Omitted fields stay unchanged, and null sets the default."""
 
     url: str = Field(default="", description="URL that receives the events.")
-    description: Prose | None = Field(default=None, description="Your description.")
+    description: Prose | None = Field(default=None, description="Your description of the endpoint.")
     event_types: list[str] | None = Field(default=None, description=PATTERNS)
     headers: dict[str, str | None] | None = Field(
         default=None, description="Custom headers. Omitted headers stay unchanged, and null removes a header."
@@ -358,7 +358,9 @@ class Paging(Body):
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
     cursor: str | None = Field(default=None, description="`next_cursor` or `prev_cursor` of another page.")
-    order: Literal["desc", "asc"] = Field(default="desc", description="Newest (`desc`) or oldest (`asc`) first.")
+    order: Literal["desc", "asc"] = Field(
+        default="desc", description="Order of the list: newest (`desc`) or oldest (`asc`) first."
+    )
 
     def listing(self) -> Listing:
         """Return the page for the services."""
@@ -403,7 +405,8 @@ class EventsQuery(Paging):
     test: bool | None = Field(default=None, description="`true`: only test events. `false`: no test events.")
     order: Literal["desc", "asc"] = Field(
         default="desc",
-        description="Newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never null.",
+        description="Order of the list: newest (`desc`) or oldest (`asc`) first. With `asc`, `next_cursor` is never"
+        " null.",
     )
     include: list[Literal["body"]] = Field(
         default=[],

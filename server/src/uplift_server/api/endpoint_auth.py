@@ -60,7 +60,7 @@ class CertificateView(BaseModel):
     subject: str = Field(description="Subject of the certificate.")
     fingerprint: str = Field(description="SHA-256 of the certificate, in hexadecimal.")
     expires_at: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})] = Field(
-        description="When the first certificate of the chain expires."
+        description="Earliest expiration of a certificate in the chain."
     )
 
 

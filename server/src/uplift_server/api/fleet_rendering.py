@@ -27,7 +27,7 @@ class FailingCauseView(BaseModel):
     cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
     title: str = Field(description="The cause in a few words.")
     how_to_fix: str = Field(description="How the account can fix the cause.")
-    endpoints: int = Field(description="Number of endpoints with this cause.")
+    endpoints: int = Field(description="Number of failing endpoints with this cause.")
     accounts: int = Field(description="Number of accounts that own these endpoints.")
     pending_deliveries: int = Field(description="Number of pending deliveries to these endpoints.")
     oldest_due_at: Timestamp | None = Field(description="When the oldest due delivery to these endpoints became due.")

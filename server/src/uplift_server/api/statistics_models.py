@@ -29,7 +29,7 @@ class EndpointStatsQuery(Body):
     until: TimestampParameter | None = Field(default=None, description="End of a range. Default: now.")
     by: Literal["hour", "day"] | None = Field(
         default=None,
-        description=f"Buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
         f" {DAYS_BY_DAY_MAX} days).",
     )
 
@@ -52,8 +52,9 @@ class StatsQuery(EndpointStatsQuery, Paging):
 
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment] # more values
         default=None,
-        description=f"Buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
-        f" {DAYS_BY_DAY_MAX} days). `type` and `endpoint` (up to {DAYS_BY_HOUR_MAX} days) list `groups`.",
+        description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
+        f" {DAYS_BY_DAY_MAX} days). `type` and `endpoint` (up to {DAYS_BY_HOUR_MAX} days) return `groups` instead"
+        " of buckets.",
     )
 
     def problems(self) -> list[Problem]:

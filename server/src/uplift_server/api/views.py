@@ -68,7 +68,7 @@ class RetentionView(BaseModel):
 class EventTypeView(BaseModel):
     """An event type of the catalog."""
 
-    name: str = Field(description="Name, such as `athlete.created`.")
+    name: str = Field(description="Name of the event type, such as `athlete.created`.")
     group: str = Field(description="Heading in the catalog under which the event type is listed.")
     description: str = Field(description="When the event occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
@@ -111,7 +111,7 @@ class EndpointView(BaseModel):
     uid: str | None = Field(description="Your own ID, unique in the account.")
     account: str | None = Field(default=None, description=_ACCOUNT)
     url: str = Field(description="URL that receives the events.")
-    description: str = Field(description="Your description.")
+    description: str = Field(description="Your description of the endpoint.")
     event_types: list[str] = Field(description=_PATTERNS)
     headers: dict[str, str] = Field(
         description="Custom request headers. Values are masked, except for some standard headers."
@@ -156,7 +156,7 @@ class PreviewedEventView(BaseModel):
 class FilterPreviewView(BaseModel):
     """The newest events, and whether they match a filter."""
 
-    total: int = Field(description="Number of events that the filter was evaluated against.")
+    total: int = Field(description="Number of events that the server evaluated.")
     matched: int = Field(description="Number of evaluated events that match the filter.")
     events: list[PreviewedEventView] = Field(description="The events, newest first.")
 
@@ -195,7 +195,9 @@ class EventView(BaseModel):
     deliveries: dict[StatusName, int] = Field(description="Number of deliveries per status.")
     erased_at: Timestamp | None = Field(description="When the server erased the content of the event.")
     body: dict[str, Any] | None = Field(
-        default=None, description="The envelope, as signed and sent. In lists only with `include=body`."
+        default=None,
+        description="The envelope, exactly as the server signs and sends it. Lists contain it only with"
+        " `include=body`.",
     )
 
 
@@ -203,7 +205,7 @@ class OneEventView(EventView):
     """An accepted event with its body."""
 
     body: dict[str, Any] | None = Field(
-        default={}, description="The envelope, as signed and sent. Null if the event was erased."
+        default={}, description="The envelope, exactly as the server signs and sends it. Null if the event was erased."
     )
 
 
@@ -299,10 +301,11 @@ class SignatureCheckView(BaseModel):
     text: str = Field(description="Description of the result.")
     hint: str | None = Field(description="How to fix the problem. Null if the endpoint is verified.")
     wrong_signature: AttemptView | None = Field(
-        description="Attempt with the wrong signature. Null if it is still in flight."
+        description="Attempt with the wrong signature. Null while the attempt is in flight."
     )
     valid_signature: AttemptView | None = Field(
-        description="Attempt with the valid signature. Null if it is still in flight, or if the check did not need it."
+        description="Attempt with the valid signature. Null while the attempt is in flight, or if the check did not"
+        " need it."
     )
 
 
@@ -340,7 +343,7 @@ class AuditEntryView(BaseModel):
     account: str | None = Field(default=None, description=_ACCOUNT)
     actor: ActorView
     action: str = Field(description="Action, such as `endpoint.changed`.")
-    subject: str = Field(description="ID of the changed object, or the name of the event type.")
+    subject: str = Field(description="ID of the changed object, or the name of the changed event type.")
     details: dict[str, Any] = Field(description="Details of the action, without secrets.")
     address: str | None = Field(description="IP address of the request. Accounts cannot see addresses of operators.")
 
@@ -386,7 +389,7 @@ class ListenTestView(BaseModel):
     event: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")
     answer: ListenAnswerView | None = Field(
-        description="Response of the local server. Null if it did not respond in time."
+        description="Response of the local server. Null if the local server did not respond in time."
     )
 
 

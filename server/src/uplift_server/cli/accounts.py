@@ -205,7 +205,9 @@ def create_key(
     service: Annotated[
         bool, typer.Option("--service", help="Create a service key, which acts for all accounts within its scopes.")
     ] = False,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = "command line",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Name of the key, such as its purpose.")
+    ] = "command line",
     scopes: Annotated[
         list[str] | None,
         typer.Option(
@@ -260,7 +262,9 @@ def update_key(
     key: Key,
     account: KeyOwner = None,
     service: Service = False,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Purpose of the key.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the key, such as its purpose.")
+    ] = None,
     expires_at: Annotated[
         str | None,
         typer.Option(

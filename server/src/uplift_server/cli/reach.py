@@ -172,7 +172,7 @@ def local_url(config: Config) -> str:
 def server_runs(config: Config) -> bool:
     """Whether another process has locked the SQLite file.
 
-    On PostgreSQL, or if the lock is not readable, check whether a server responds at the configured address.
+    On PostgreSQL, or if the lock is not readable: whether a server responds at the configured address.
     """
     if config.on_postgresql:
         return responds(config)
@@ -253,7 +253,7 @@ def stored_operator_key(config: Config) -> str | None:
 
 
 def store_operator_key(config: Config, key: str) -> None:
-    """Save an operator key for later commands, readable only by this user."""
+    """Save an operator key for later commands, in a file that only this user can read."""
     handle = os.open(operator_key_path(config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(handle, f"{key}\n".encode())

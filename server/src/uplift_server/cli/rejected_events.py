@@ -75,7 +75,7 @@ def list_rejected_events(
 
 @command(rejected_events_app, "show", examples=("uplift-server rejected-events rej_0197f0c2",))
 def show(session: Session, rejected_event: RejectedEventId, account: AnyAccount = None) -> None:
-    """Show a rejected event with the cause."""
+    """Show a rejected event and the cause of the rejection."""
     with reach(session.config()) as client:
         found = lookup.rejected_event(client, rejected_event, lookup.owner(client, account))
     show_rejected_event(session.output, found)

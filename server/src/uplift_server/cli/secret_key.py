@@ -37,7 +37,7 @@ def rotate(
         typer.Option(
             "--new-key-file",
             metavar="FILE",
-            help="File with the new key: base64 of 32 bytes. Required if UPLIFT_SECRET_KEY is set.",
+            help="File that contains the new key: 32 bytes in base64. Required if UPLIFT_SECRET_KEY is set.",
         ),
     ] = None,
 ) -> None:

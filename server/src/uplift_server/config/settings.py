@@ -53,15 +53,15 @@ class Setting:
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_DATABASE_URL", "database_url", "SQLite or PostgreSQL URL", parsers.database_url,
             "sqlite:///uplift-data/uplift.db",
-            "the database: a SQLite file, whose directory the server creates, or"
+            "the database: a SQLite file (the server creates its directory), or"
             " `postgresql://user:password@host/database` (add `?pooler=transaction` for a pooler)"),
     Setting("UPLIFT_DATABASE_DIRECT_URL", "database_direct_url", "PostgreSQL URL", parsers.direct_database_url, None,
-            "a direct connection to the same PostgreSQL database without a pooler; each process uses one for heartbeats"
-            " and notifications", derived="`UPLIFT_DATABASE_URL`"),
+            "a URL that connects to the same PostgreSQL database without a pooler; each process uses one such"
+            " connection for heartbeats and notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
             "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://`"
             " for TLS; their JetStream stores accepted events before PostgreSQL does; without a value, the"
-            " server stores them only in the database"),
+            " server stores accepted events only in the database"),
     Setting("UPLIFT_NATS_REPLICAS", "nats_replicas", "1, 3 or 5", parsers.stream_replicas, "3",
             "the number of NATS servers that store each event, for streams that the server creates"),
     Setting("UPLIFT_NATS_CREDENTIALS_FILE", "nats_credentials_file", "path", parsers.credentials_file, None,
@@ -139,7 +139,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the sites that can embed the dashboard in a frame, separated by spaces, such as"
             " `https://app.example.com`; without a value, no site can embed it"),
     Setting("UPLIFT_BRAND_NAME", "brand_name", "text", branding.brand_name, None,
-            "the name of the dashboard on its pages", derived="`Uplift Webhooks`"),
+            "the name that the dashboard shows on its pages", derived="`Uplift Webhooks`"),
     Setting("UPLIFT_BRAND_LOGO_FILE", "brand_logo_file", "path", branding.brand_logo, None,
             "a PNG or SVG file of at most 64 KiB that the dashboard shows instead of its name"),
     Setting("UPLIFT_BRAND_COLORS", "brand_colors", "colors", branding.brand_colors, None,

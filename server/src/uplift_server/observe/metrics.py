@@ -65,7 +65,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Filter evaluations that exceeded the step limit. The server treats these events as matching",
            lambda s: s.engine.filter_budget_exceeded),
     Metric("uplift_stream_up", "gauge",
-           "1 if the process can use the event stream in NATS, otherwise 0. Absent without a stream",
+           "1 if the process can use the event stream in NATS, otherwise 0. Absent if NATS is not configured",
            lambda s: None if s.stream_up is None else int(s.stream_up), across_processes="each"),
     Metric("uplift_stream_messages", "gauge", "Events in the event stream that are not in the database yet",
            lambda s: None if s.stream is None else s.stream.messages, across_processes="max"),

@@ -41,7 +41,7 @@ class ErasurePreview(NamedTuple):
 
     found: Found
     missing: int
-    """Number of requested IDs that belong to no event of the account."""
+    """Number of requested IDs that do not match an event of the account."""
     object_digest: str | None
     complete: bool
 

@@ -40,7 +40,7 @@ def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:
 def with_auth_changes(body: Callable[..., None]) -> Callable[..., None]:
     """Add the authentication options and `--no-auth` to a command that updates an endpoint."""
     *own, settings = inspect.signature(with_auth_options(body), eval_str=True).parameters.values()
-    removal = Annotated[bool, typer.Option("--no-auth", help="Remove the authentication.")]
+    removal = Annotated[bool, typer.Option("--no-auth", help="Remove the endpoint's authentication.")]
     body.__signature__ = inspect.Signature([*own, _parameter("no_auth", False, removal), settings])  # type: ignore[attr-defined]
     return body
 

@@ -90,7 +90,7 @@ class Watcher(Protocol):
     def delivery(self, event: EventFrame, answer: LocalResponse, *, again: bool, comes_again: bool) -> None:
         """Report that an event was forwarded or printed.
 
-        `again`: not for the first time. `comes_again`: the listener will forward the event again.
+        `again`: the event was forwarded before. `comes_again`: the listener will forward the event again.
         """
 
 

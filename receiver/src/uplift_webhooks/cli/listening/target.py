@@ -24,12 +24,12 @@ class Target:
 
     @property
     def origin(self) -> str:
-        """The URL without its path."""
+        """The URL of the local server without its path."""
         return f"{self.scheme}://{self.authority}"
 
     @property
     def url(self) -> str:
-        """The full URL."""
+        """The full URL of the local server."""
         return self.origin + self.path
 
     @property

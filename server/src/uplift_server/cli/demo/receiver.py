@@ -70,7 +70,7 @@ class ShakyRule:
         self._seconds = 0
 
     def status(self, event: str, attempt: int) -> int:
-        """Return the status code of the response."""
+        """Return the status code for an attempt. Some first and second attempts fail."""
         if attempt == 1:
             self._firsts += 1
             if self._firsts <= FIRST_FAILURES or self._firsts % RELAPSE_EVERY == 0:
@@ -93,7 +93,7 @@ class DownRule:
         self._began = now()
 
     def status(self) -> int:
-        """Return the status code of the response."""
+        """Return the current status code: 503 during an outage, otherwise 204."""
         return 503 if (self._now() - self._began) % (DOWN_SECONDS + UP_SECONDS) < DOWN_SECONDS else 204
 
 
@@ -123,7 +123,7 @@ class Receivers:
             await self._server.wait_closed()
 
     def url(self, receiver: str) -> str:
-        """Return the URL of a receiver."""
+        """Return the URL at which a receiver accepts requests."""
         assert self._server is not None, "not started"
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/{receiver}"
 

@@ -80,7 +80,7 @@ class Screen:
             self._row(Text(columns, style="dim"))
 
     def arrival(self, arrival: Arrival, latency_ms: float | None) -> None:
-        """Print a received request."""
+        """Print a received request, as a row or as JSON."""
         good = arrival.problem is None and 200 <= arrival.status < 300
         if self._output.as_json:
             self._output.json(
@@ -119,7 +119,7 @@ class Screen:
         self._output.print(line, no_wrap=True, overflow="ellipsis" if live else "ignore", crop=live)
 
     def summary(self, summary: Summary) -> None:
-        """Print the summary."""
+        """Print the summary of the run, as text or JSON."""
         if self._output.as_json:
             self._output.json(summary.as_json())
             return
