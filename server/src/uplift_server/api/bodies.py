@@ -357,7 +357,9 @@ class Paging(Body):
     """The requested page of a list."""
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
-    cursor: str | None = Field(default=None, description="`next_cursor` or `prev_cursor` of another page.")
+    cursor: str | None = Field(
+        default=None, description="Cursor of the requested page: `next_cursor` or `prev_cursor` of another page."
+    )
     order: Literal["desc", "asc"] = Field(
         default="desc", description="Order of the list: newest (`desc`) or oldest (`asc`) first."
     )

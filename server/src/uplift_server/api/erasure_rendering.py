@@ -15,7 +15,7 @@ class ErasureView(BaseModel):
     """An erasure of events. A completed erasure is the receipt."""
 
     id: str = Field(description="Erasure ID (`ers_…`).")
-    state: Literal["running", "completed"] = Field(description="Current state.")
+    state: Literal["running", "completed"] = Field(description="Current state of the erasure.")
     object_id_digest: str | None = Field(
         description="Keyed digest of the object ID. All erasures of the same object in the account have the same"
         " digest. Null if the erasure selects events by their IDs."

@@ -14,7 +14,7 @@ _LINE = r"^[ -~]+$"
 class EventTypeNew(Body):
     """An event type of the catalog."""
 
-    description: Prose = Field(description="When the event occurs and what it contains.")
+    description: Prose = Field(description="Description of the event: when it occurs and what it contains.")
     group: str | None = Field(
         default=None,
         max_length=GROUP_CHARACTERS_MAX,
@@ -35,7 +35,7 @@ class EventTypeNew(Body):
 class EventTypeChange(Body):
     """An update of an event type. Omitted fields stay unchanged, and null sets the default."""
 
-    description: Prose = Field(default="", description="When the event occurs and what it contains.")
+    description: Prose = Field(default="", description="Description of the event: when it occurs and what it contains.")
     group: str | None = Field(
         default=None,
         max_length=GROUP_CHARACTERS_MAX,

@@ -33,7 +33,7 @@ class RejectedEventView(BaseModel):
         default=None,
         description="Account ID. Present only if the list spans accounts. Null if the subject names no account.",
     )
-    subject: str = Field(description="Subject of the message.")
+    subject: str = Field(description="Subject of the NATS message.")
     type: str | None = Field(description="Event type in the message. Null if the message has none.")
     event_id: str | None = Field(description="Event ID in the message. Null if the message has none.")
     idempotency_key: str | None = Field(

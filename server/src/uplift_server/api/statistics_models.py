@@ -18,8 +18,8 @@ class EndpointStatsQuery(Body):
 
     period: PeriodName | None = Field(
         default=None,
-        description="Period that ends now. In UTC, `1h` has 60 buckets of 1 minute, `24h` has 24 of 1 hour, `7d` has 28"
-        " of 6 hours, and `30d` has 30 of 1 day. Default: `24h`.",
+        description="Period that ends now, in UTC. `1h`: 60 buckets of 1 minute. `24h` (default): 24 buckets of 1 hour."
+        " `7d`: 28 buckets of 6 hours. `30d`: 30 buckets of 1 day.",
     )
     since: TimestampParameter | None = Field(
         default=None,

@@ -70,7 +70,7 @@ class EventTypeView(BaseModel):
 
     name: str = Field(description="Name of the event type, such as `athlete.created`.")
     group: str = Field(description="Heading in the catalog under which the event type is listed.")
-    description: str = Field(description="When the event occurs and what it contains.")
+    description: str = Field(description="Description of the event: when it occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(description="Example of `data`.")
     api_version: str = Field(description="The `api_version` of new events.")
@@ -84,7 +84,7 @@ class EventTypeView(BaseModel):
 class HealthView(BaseModel):
     """The health of an endpoint."""
 
-    status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health.")
+    status: Literal["unknown", "healthy", "failing", "warned"] = Field(description="Current health of the endpoint.")
     failing_since: Timestamp | None = Field(description="Time of the first failed attempt since the last success.")
     warned_at: Timestamp | None = Field(description="When the server warned the account's contacts.")
     disable_at: Timestamp | None = Field(
@@ -122,7 +122,7 @@ class EndpointView(BaseModel):
         description="Pattern that the `data` of an event must match. Null: no filter."
     )
     state: StateName = Field(
-        description="Current state. The server sends deliveries only if the endpoint is `enabled`."
+        description="Current state of the endpoint. The server sends deliveries only if the endpoint is `enabled`."
     )
     disabled_reason: ReasonName | None = Field(description="Why the endpoint is disabled.")
     held_deliveries: int = Field(description=f"Number of held deliveries, counted up to {HELD_COUNTED_MAX}.")
@@ -219,12 +219,12 @@ class DeliveryView(BaseModel):
     type: str = Field(description="Event type.")
     object_id: str | None = Field(description=_OBJECT_ID)
     test: bool = Field(description="Whether the event is a test event.")
-    status: StatusName = Field(description="Current status.")
+    status: StatusName = Field(description="Current status of the delivery.")
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
-        description="Why a pending delivery waits: its due time (`schedule`), a probe of the open circuit breaker "
-        "(`probe`), the queue (`turn`), another delivery (`order`), or another worker (`worker`). "
-        "Null while an attempt is in flight."
+        description="Why a pending delivery waits. `schedule`: its due time. `probe`: a probe of the open circuit"
+        " breaker. `turn`: the queue. `order`: another delivery. `worker`: another worker. Null while an attempt is"
+        " in flight."
     )
     blocked_by: str | None = Field(
         description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."
@@ -399,7 +399,7 @@ class ReplayView(BaseModel):
     id: str = Field(description="Replay ID (`rpl_…`).")
     account: str | None = Field(default=None, description=_ACCOUNT)
     endpoint: str = Field(description="Endpoint ID.")
-    state: ReplayStateName = Field(description="Current state.")
+    state: ReplayStateName = Field(description="Current state of the replay.")
     reason: Wait | None = Field(description="Why a running replay is currently not sending deliveries.")
     status: list[StatusName] = Field(description="Statuses of the selected deliveries.")
     types: list[str] = Field(description="Event types and `group.*` patterns. An empty list matches all event types.")

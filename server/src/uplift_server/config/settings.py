@@ -86,8 +86,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_ATTEMPT_TIMEOUT", "attempt_timeout_ms", "100ms to 10m", parsers.duration("100ms", "10m"), "15s",
             "the timeout of an attempt: DNS lookup, connection, request and response"),
     Setting("UPLIFT_ENDPOINT_TIMEOUT_MAX", "endpoint_timeout_max_ms", "1s to 30s", parsers.duration("1s", "30s"), None,
-            "the maximum of the endpoint setting `attempt_timeout`; endpoints with a longer stored value use the"
-            " maximum",
+            "the maximum of the endpoint setting `attempt_timeout`; endpoints with a longer stored timeout use"
+            " the maximum",
             derived="the shorter of 30s and `UPLIFT_LEASE` - 5s"),
     Setting("UPLIFT_CONNECT_TIMEOUT", "connect_timeout_ms", "10ms to 10m", parsers.duration("10ms", "10m"), None,
             "the timeout for opening the connection of an attempt",

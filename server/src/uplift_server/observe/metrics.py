@@ -56,8 +56,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_events_repeated_total", "counter",
            "Repeated events, which the server recognized by idempotency key or ID", lambda s: s.engine.duplicates),
     Metric("uplift_events_refused_total", "counter",
-           "Events rejected with 503, by reason: the queue is full (full), the database failed or was too slow"
-           " (store), the server is stopping (stopping), or the event stream is full, failed or was too slow (stream)",
+           "Events rejected with 503, by reason: full (the queue is full), store (the database failed or was"
+           " too slow), stopping (the server is stopping), or stream (the event stream is full, failed or was"
+           " too slow)",
            lambda s: {each.text: s.engine.rejected[each] for each in Rejection}, "reason"),
     Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
            lambda s: s.engine.accept_durations),
@@ -88,23 +89,23 @@ METRICS: Final[tuple[Metric, ...]] = (
            "Requests that the server repeated within an attempt, because a reused connection closed without a response",
            lambda s: s.engine.requests_repeated),
     Metric("uplift_token_requests_total", "counter",
-           "Token requests for endpoints, by result: the server received a token (succeeded) or did not (failed)",
+           "Token requests for endpoints, by result: succeeded (the server received a token) or failed",
            lambda s: {"succeeded": s.engine.tokens_received, "failed": s.engine.token_requests_failed}, "result"),
     Metric("uplift_attempt_duration_seconds", "histogram",
            "Duration of attempts in seconds, from the DNS lookup to the end of the response",
            lambda s: s.engine.attempt_durations),
     Metric("uplift_first_attempt_delay_seconds", "histogram",
-           "Seconds from acceptance to the start of the first attempt, including the time while the endpoint"
-           " was paused or disabled", lambda s: s.engine.first_attempt_delays),
+           "Seconds from the acceptance of an event to the start of the first attempt, including the time while"
+           " the endpoint was paused or disabled", lambda s: s.engine.first_attempt_delays),
     Metric("uplift_delivery_delay_seconds", "histogram",
-           "Seconds from acceptance to a successful attempt of the retry schedule",
+           "Seconds from the acceptance of an event to a successful attempt of the retry schedule",
            lambda s: s.engine.delivery_delays),
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server set aside because they conflict with stored rows, by kind: an event that the"
-           " server did not accept (event), the record of an attempt whose outcome is stored (attempt), the outcome of"
-           " a delivery (delivery), or the health of endpoints (health)",
+           "Rows that the server set aside because they conflict with stored rows. Kinds: event (the server did"
+           " not accept the event), attempt (the outcome of the attempt is stored, but not its record), delivery"
+           " (the outcome of a delivery), health (the health of endpoints)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",
@@ -115,22 +116,23 @@ METRICS: Final[tuple[Metric, ...]] = (
            "1 if the process has stopped sending because it cannot store outcomes or is shutting down, otherwise 0",
            lambda s: int(s.sending_stopped), across_processes="each"),
     Metric("uplift_processes", "gauge",
-           "Active processes on the database by role: all, api or worker. Excludes workers that are starting or"
-           " stopping. Commands that use the database count as api. Absent if this process's heartbeat has expired",
+           "Active processes that use the database, by role: all, api or worker. Excludes workers that are"
+           " starting or stopping. Commands that use the database count as api. Absent if this process's"
+           " heartbeat has expired",
            lambda s: s.processes, "role", across_processes="max"),
     # ---- backlog
     Metric("uplift_deliveries_waiting", "gauge",
-           "Deliveries in the database by kind: due (due), scheduled for later (later), leased by a process"
-           " (leased), held for a paused or disabled endpoint (held), or blocked by an earlier delivery of an"
-           " ordered endpoint (blocked). Each count stops at 100,000",
+           "Deliveries in the database by kind: due, later (scheduled for later), leased (by a process), held"
+           " (for a paused or disabled endpoint), or blocked (by an earlier delivery of an ordered endpoint)."
+           " Each count stops at 100,000",
            _stored(lambda r, _: r.waiting), "kind", across_processes="max"),
     Metric("uplift_deliveries_pending", "gauge",
            "Pending deliveries, including those in flight. The value is 1 to 2 seconds old while a worker is running",
            _stored(lambda r, _: r.pending), across_processes="max"),
     Metric("uplift_oldest_due_age_seconds", "gauge",
-           "Age in seconds of the oldest due delivery that is not leased, by cause of the delay: this server (server),"
-           " the endpoint's concurrency or rate limit (endpoint), or its open circuit breaker (probe). 0 if there is"
-           " none",
+           "Age in seconds of the oldest due delivery that is not leased, by cause of the delay: server (this"
+           " server), endpoint (the endpoint's concurrency or rate limit), or probe (the endpoint's open circuit"
+           " breaker). 0 if there is no such delivery",
            _stored(lambda r, s: {name: _age_s(at, s) for name, at in r.oldest_due_at.items()}),
            "held_up_by", across_processes="max"),
     Metric("uplift_replays", "gauge", "Unfinished replays by state", _stored(lambda r, _: r.replays),
