@@ -37,7 +37,7 @@ Attempt = Annotated[str, typer.Argument(metavar="ATTEMPT", help="ID of the attem
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `attempts` commands to the program."""
     group = noun("List and show attempts.")
     add(app, "attempts", group)
     command(

@@ -54,7 +54,7 @@ Delivery = Annotated[str, typer.Argument(metavar="DELIVERY", help="ID of the del
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `deliveries` commands to the program."""
     group = noun("List, show, resend and cancel deliveries.")
     add(app, "deliveries", group)
     command(

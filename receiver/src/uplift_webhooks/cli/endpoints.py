@@ -58,7 +58,7 @@ TestType = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `endpoints` commands to the program."""
     group = noun("List, show, create, update, test, verify, pause, enable and delete endpoints.")
     add(app, "endpoints", group)
     command(group, "list", examples=("uplift endpoints", "uplift endpoints list --state failing --cause dns"))(
@@ -167,7 +167,7 @@ def update(
     filter_text: Filter = None,
     **settings: Any,
 ) -> None:
-    """Update an endpoint. Omitted options stay unchanged."""
+    """Update an endpoint. Fields without an option stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     calls = session.calls()
     with options(url="--url", event_types="--type", **ENDPOINT_OPTIONS):

@@ -12,7 +12,7 @@ from uplift_webhooks.cli.session import Session, command
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `event-types` commands to the program."""
     group = noun("List and show the event types of the catalog.")
     add(app, "event-types", group)
     command(group, "list", examples=("uplift event-types",))(list_types)

@@ -28,7 +28,7 @@ _REASONS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `events` commands to the program."""
     group = noun("List and show events.")
     add(app, "events", group)
     command(

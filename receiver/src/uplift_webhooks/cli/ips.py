@@ -7,7 +7,7 @@ from uplift_webhooks.cli.session import Session, command
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Add the `ips` command to the program."""
     command(app, "ips", examples=("uplift ips", "uplift ips --json | jq -r .address"))(ips)
 
 

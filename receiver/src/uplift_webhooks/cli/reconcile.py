@@ -16,7 +16,7 @@ _CURSOR_CHARACTERS_MAX: Final = 1000
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Add the `reconcile` command to the program."""
     command(
         app,
         "reconcile",

@@ -32,7 +32,7 @@ _COLUMNS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `rejected-events` commands to the program."""
     group = noun("List and show rejected events.")
     add(app, "rejected-events", group)
     command(

@@ -40,7 +40,7 @@ Replay = Annotated[str, typer.Argument(metavar="REPLAY", help="ID of the replay,
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `replays` commands to the program."""
     group = noun("List, show, create, pause, resume and cancel replays.")
     add(app, "replays", group)
     command(group, "list", examples=("uplift replays",))(list_replays)

@@ -22,7 +22,7 @@ Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID of the end
 
 
 def register(endpoints: typer.Typer) -> None:
-    """Add the group `secret` to the commands of endpoints."""
+    """Add the `secret` commands to the `endpoints` commands."""
     commands = group("Show and rotate the secret of an endpoint.")
     add(endpoints, "secret", commands)
     command(commands, "show", examples=("uplift endpoints secret show ep_0197f0c2",))(show)

@@ -30,7 +30,7 @@ _COUNTS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Add the `stats` command to the program."""
     command(
         app,
         "stats",

@@ -22,7 +22,7 @@ _ANSWERS_SEARCHED: Final = 200
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module to the program."""
+    """Add the `trigger` command to the program."""
     command(
         app,
         "trigger",

@@ -35,7 +35,7 @@ Secret = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the program."""
+    """Add the `verify` and `sign` commands to the program."""
     command(
         app,
         "verify",
@@ -83,8 +83,8 @@ def verify(
 ) -> None:
     """Verify the signature of a saved request.
 
-    The command works like Webhook.verify of the library and does not need a server. If verification fails, it shows the
-    cause and how to fix it.
+    The command works like Webhook.verify of the library and does not need a server. If verification fails, the command
+    shows the cause and how to fix it.
     """
     content = read_input(body, BODY_BYTES_MAX, _REMEDY)
     found = [_pair(each) for each in header or ()] + (

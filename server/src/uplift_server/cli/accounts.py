@@ -43,7 +43,7 @@ Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and 
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `accounts` and `keys` commands to the program."""
     add(app, "accounts", account_app, former="account")
     add(app, "keys", key_app, former="key")
 
@@ -123,7 +123,7 @@ def update_account(
     uid: Uid = None,
     metadata: Metadata = None,
 ) -> None:
-    """Update an account. Omitted options stay unchanged."""
+    """Update an account. Fields without an option stay unchanged."""
     given = {"name": name, "contact_emails": email, "uid": uid, "metadata": metadata_of(metadata)}
     body = {field: value for field, value in given.items() if value is not None}
     if not body:

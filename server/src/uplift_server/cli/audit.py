@@ -34,7 +34,7 @@ _NAMES: Final = {
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command of this module."""
+    """Add the `audit-log` command to the program."""
     command(
         app,
         "audit-log",

@@ -11,7 +11,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `backup` command to the program."""
     command(app, "backup", examples=("uplift-server backup /var/lib/uplift/backups/uplift.db",))(backup)
 
 

@@ -16,7 +16,7 @@ type_app: Final = noun("List and show the event types of the catalog.")
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command of this module."""
+    """Add the `event-types` commands to the program."""
     add(app, "event-types", type_app)
 
 

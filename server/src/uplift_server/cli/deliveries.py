@@ -83,7 +83,7 @@ _ATTEMPT_COLUMNS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `deliveries` and `attempts` commands to the program."""
     add(app, "deliveries", delivery_app, former="delivery")
     add(app, "attempts", attempt_app)
 

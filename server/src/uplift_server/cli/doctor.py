@@ -15,7 +15,7 @@ _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `doctor` command to the program."""
     command(app, "doctor", examples=("uplift-server doctor", "uplift-server doctor --json"))(doctor)
 
 

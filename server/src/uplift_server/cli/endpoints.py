@@ -49,7 +49,7 @@ Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="ID or uid of 
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `endpoints` commands to the program."""
     add(app, "endpoints", endpoint_app, former="endpoint")
 
 
@@ -167,7 +167,7 @@ def update_endpoint(
     account: AnyAccount = None,
     **settings: Any,
 ) -> None:
-    """Update an endpoint. Omitted options stay unchanged."""
+    """Update an endpoint. Fields without an option stay unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (

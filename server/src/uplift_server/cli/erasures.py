@@ -26,7 +26,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until the erasure is co
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `erasures` commands to the program."""
     add(app, "erasures", erasures_app)
 
 

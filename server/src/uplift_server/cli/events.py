@@ -51,7 +51,7 @@ Event = Annotated[str, typer.Argument(metavar="EVENT", help="ID of the event, or
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `events` commands to the program."""
     add(app, "events", event_app)
     sent = (
         "uplift-server events send movement.analytics.created --account acc_0197f0c2",

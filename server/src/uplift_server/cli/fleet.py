@@ -13,7 +13,7 @@ _STYLES: Final = {"attention": "yellow", "critical": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command of this module."""
+    """Add the `fleet` command to the program."""
     command(app, "fleet", examples=("uplift-server fleet", "uplift-server fleet --json"))(fleet)
 
 

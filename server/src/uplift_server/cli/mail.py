@@ -18,7 +18,7 @@ mail_app: Final = group("Test the mail server. To check it without sending an em
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `mail` commands to the program."""
     add(app, "mail", mail_app)
 
 

@@ -36,7 +36,7 @@ _INVITATIONS: Final = [
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `members`, `sign-in-links` and `portal-links` commands to the program."""
     add(app, "members", member_app, former="member")
     add(app, "sign-in-links", link_app)
     add(app, "portal-links", portal_link_app, former="portal-link")

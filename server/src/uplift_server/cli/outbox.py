@@ -38,7 +38,7 @@ _SECOND_SIGNAL: Final = 128 + signal.SIGINT
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command of this module."""
+    """Add the `outbox` command to the program."""
     examples = (
         "uplift-server outbox --print-sql | psql mydb",
         "uplift-server outbox --source-url postgresql://uplift@db.example.com/mydb?sslmode=verify-full",

@@ -28,7 +28,7 @@ rejected_events_app: Final = noun("List and show rejected events: messages in NA
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `rejected-events` commands to the program."""
     add(app, "rejected-events", rejected_events_app)
 
 

@@ -48,7 +48,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until the replay ends, 
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `replays` commands to the program."""
     add(app, "replays", replay_app, former="replay")
 
 

@@ -12,7 +12,7 @@ retention_app: Final = group("Control the deletion of old events.")
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `retention` commands to the program."""
     add(app, "retention", retention_app)
 
 

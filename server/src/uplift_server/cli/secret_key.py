@@ -21,7 +21,7 @@ key_app: Final = group("Rotate the key that encrypts endpoint secrets at rest.")
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `secret-key` commands to the program."""
     add(app, "secret-key", key_app)
 
 

@@ -25,7 +25,7 @@ secret_app: Final = group("Show and rotate endpoint secrets.")
 
 
 def register(_app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `secret` commands to the `endpoints` commands."""
     add(endpoint_app, "secret", secret_app)
 
 

@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `serve` command to the program."""
     examples = (
         "uplift-server serve",
         "UPLIFT_PORT=9000 uplift-server serve --json",
@@ -204,7 +204,7 @@ class Stopper:
         self._is_stopping = False
 
     def install(self) -> None:
-        """Handle SIGTERM, SIGINT and SIGHUP."""
+        """Install the handlers of SIGTERM, SIGINT and SIGHUP."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)

@@ -24,7 +24,7 @@ _COLUMNS: Final = [Column("name", "NAME"), Column("value", "VALUE", folds=True),
 
 
 def register(app: typer.Typer) -> None:
-    """Register the commands of this module."""
+    """Add the `config` and `migrate` commands to the program."""
     command(app, "config", examples=("uplift-server config", "uplift-server config --config production.toml"))(config)
     command(
         app,

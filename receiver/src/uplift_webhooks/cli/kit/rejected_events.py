@@ -35,7 +35,7 @@ def rejected_event_row(rejected: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_rejected_event(output: Output, rejected: dict[str, Any]) -> None:
-    """Print a rejected event. The text output ends with the errors of its fields."""
+    """Print a rejected event. The text output ends with the errors of the event's fields."""
     output.streams = True
     if output.as_json:
         output.json(rejected)

@@ -41,7 +41,7 @@ def endpoint_row(endpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_endpoint(output: Output, endpoint: dict[str, Any]) -> None:
-    """Print an endpoint. The text output ends with its health."""
+    """Print an endpoint. The text output ends with the endpoint's health."""
     if output.as_json:
         output.json(endpoint)
         return

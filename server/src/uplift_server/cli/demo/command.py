@@ -23,7 +23,7 @@ PORT: Final = 8420
 
 
 def register(app: typer.Typer) -> None:
-    """Register the command."""
+    """Add the `demo` command to the program."""
     examples = ("uplift-server demo", "uplift-server demo --events 200", "uplift-server demo --events 50 --json")
     command(app, "demo", examples=examples)(demo)
 
