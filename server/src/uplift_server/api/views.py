@@ -483,4 +483,4 @@ class SourceIpsView(BaseModel):
     """The egress IPs of the server."""
 
     current: list[str] = Field(description="Addresses in use.")
-    upcoming: list[dict[str, str]] = Field(description="Upcoming addresses, each with `address` and `from`.")
+    upcoming: list[dict[str, str]] = Field(description="Upcoming addresses. `from` is the time of the first use.")

@@ -64,7 +64,7 @@ def demo(
 ) -> None:
     """Run a demo: a server, an account and local receivers.
 
-    The server sends sample events. The receivers verify every signature. The first receiver is steady. The second one
+    The server sends sample events. The receivers verify every signature. The first one never fails. The second one
     fails at first, so you see retries. The third one fails for 10 minutes at a time, so you see a failing endpoint and
     its recovery. The demo prints links to the dashboard and ignores UPLIFT_… variables.
 
