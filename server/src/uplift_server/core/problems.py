@@ -1,4 +1,4 @@
-"""Validation problems as values, so that one response can list all problems."""
+"""Validation problems as values, so that one response can list all of them."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,6 @@ class Problem:
     field: str
     """The field's name in the API, such as `url` or `headers.X-Team`."""
     code: str
-    """For programs. A code never changes."""
+    """The code that programs check. It never changes."""
     message: str
-    """For users: the reason and how to fix it."""
+    """The message for users: the reason and how to fix it."""

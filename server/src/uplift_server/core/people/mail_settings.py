@@ -1,4 +1,4 @@
-"""Mail server and sender, as an operator configures them."""
+"""The SMTP server and the sender address, as an operator configures them."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """An SMTP server."""
+    """An SMTP server, with the login and the encryption that the server uses for it."""
 
     host: str
     port: int
@@ -29,13 +29,13 @@ class MailServer:
 
     @property
     def protected(self) -> bool:
-        """Whether the connection must be encrypted and the certificate verified."""
+        """Whether to require an encrypted connection and a valid certificate."""
         return self.tls_from_the_start or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A sender: an email address, and a name (may be empty)."""
+    """The sender of emails: an email address, and a name, which may be empty."""
 
     name: str
     address: str
@@ -45,7 +45,7 @@ def parse_mail_server(text: str) -> MailServer:
     """Parse `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
 
     The default port is 25 without a login, 587 with a login, and 465 with TLS from the start. User and password are
-    percent-encoded. Raises ValueError with a reason that contains no part of the text.
+    percent-encoded. Raises ValueError with a reason that does not quote the text, because it can contain a password.
     """
     try:
         parts = urlsplit(text)

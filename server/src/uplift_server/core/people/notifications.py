@@ -1,4 +1,4 @@
-"""Notifications by email: their kinds, their values, and how long the server tries to send them."""
+"""Email notifications: their kinds, the values in their texts, and the retry schedule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uplift_server.core.people.people import RESET_TTL_MS
 
 
 class NotificationKind(NamedCode):
-    """The reason for a notification. The database stores the number."""
+    """The reason for a notification. The database stores its number."""
 
     ENDPOINT_WARNED = 0
     ENDPOINT_DISABLED = 1
@@ -29,15 +29,15 @@ class SecondFactorChange(StrEnum):
     TURNED_ON = "turned_on"
     TURNED_OFF = "turned_off"
     RESET = "reset"
-    """By an operator."""
+    """An operator turned off the second factor."""
     RECOVERY_CODE_USED = "recovery_code_used"
 
 
 class NotificationState(StrEnum):
-    """The state of an email."""
+    """The state of an email in the outbox."""
 
     WAITING = "waiting"
-    """Not sent yet; attempts continue."""
+    """The email is not sent yet, and the server still tries to send it."""
     SENT = "sent"
     GIVEN_UP = "given_up"
 
@@ -72,12 +72,12 @@ An email about several endpoints has the values of the first one. `others` has t
 endpoints, and `more` is the number of further ones.
 """
 CONTENT_FACTS: Final = ("cause", "remedy", "response")
-"""Values that can repeat parts of a response. The erasure of an event erases them."""
+"""The names of values that can quote a response. The erasure of an event also erases these values."""
 OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of an email with another endpoint."""
+    """Return the values of an email after adding another endpoint to it."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:
@@ -86,17 +86,17 @@ def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -
 
 
 def endpoint_count(facts: Mapping[str, object]) -> int:
-    """Return the number of endpoints in the values of an email about endpoints."""
+    """Return the number of endpoints that an email is about."""
     others, more = facts.get("others"), facts.get("more")
     return 1 + (len(others) if isinstance(others, list) else 0) + (more if isinstance(more, int) else 0)
 
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
-"""The server gives up on an email after this time."""
+"""The server stops trying to send an email after this time."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""A shorter limit, by kind, for emails that become useless sooner."""
+"""A shorter limit for kinds of emails that become useless sooner."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
-"""The waits after attempts 1, 2, 3 …; the last one repeats."""
+"""The waits after attempts 1, 2, 3 and so on. The last wait repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,10 @@ class Notification:
 def retry_at(
     attempts_made: int, *, created_at: int, now_ms: int, expires_after_ms: int = GIVE_UP_AFTER_MS
 ) -> int | None:
-    """Return when to retry an email after a temporary failure (Unix ms); None to give up.
+    """Return when to retry an email after a temporary failure (Unix ms), or None to give up.
 
-    The last attempt is made when the time is up, so an email gets one attempt even after a long downtime.
+    The server makes the last attempt when the time limit is reached, so that even an email that waited during a long
+    downtime gets one attempt.
     """
     end = created_at + expires_after_ms
     if now_ms >= end:

@@ -11,7 +11,7 @@ PASSWORD_CHARACTERS_MIN: Final = 10
 PASSWORD_CHARACTERS_MAX: Final = 200
 _DIFFERENT_CHARACTERS_MIN: Final = 5
 GUEST_NAME: Final = "Portal guest"
-"""The name of a guest whose portal link has no email address."""
+"""The display name of a guest whose portal link has no email address."""
 
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
@@ -22,39 +22,45 @@ SESSION_TTL_MS: Final = 30 * _DAY_MS
 PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 """Maximum duration of a session that a portal link started."""
 SINGLE_SIGN_ON_SESSION_TTL_MS: Final = 12 * _HOUR_MS
-"""Maximum duration of a session after single sign-on, so that a removal at the identity provider takes effect."""
+"""Maximum duration of a session after single sign-on.
+
+The limit ensures that a removal at the identity provider takes effect.
+"""
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between updates of a session's last use."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
-"""A new session beyond this limit ends the oldest one. Guests of portal links share one limit."""
+"""Maximum number of sessions of one person.
+
+A new session beyond this limit ends the oldest one. All portal guests share one limit.
+"""
 CONFIRMED_FOR_MS: Final = 10 * _MINUTE_MS
-"""How long a password confirmation is valid. Revealing a secret requires one."""
+"""How long a password confirmation is valid. A person must confirm the password to reveal a secret."""
 
 LINK_TTL_MS: Final = 5 * _MINUTE_MS
 INVITATION_TTL_MS: Final = 7 * _DAY_MS
 RESET_TTL_MS: Final = _HOUR_MS
 ACCOUNTS_PER_PERSON_MAX: Final = 500
-"""Maximum number of accounts that a person can see."""
+"""Maximum number of accounts that the dashboard lists for a person."""
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 INVITATIONS_PER_SIGN_IN_MAX: Final = 20
-"""Maximum number of invitations that one single sign-on accepts."""
+"""Maximum number of pending invitations that one single sign-on accepts."""
 
 
 def normalize_email(text: str) -> str:
-    """Return the form of an email address that identifies a person."""
+    """Return an email address in the form that identifies a person: without outer spaces and in lower case."""
     found = text.strip()[: EMAIL_CHARACTERS_MAX + 1]
     # The Kelvin sign has the lower case k. Another mailbox must not become this one. Only ASCII addresses are valid.
     return found.lower() if found.isascii() else found
 
 
 def normalize_password(text: str) -> bytes:
-    """Return the bytes to hash, independent of how a keyboard composes characters (NFKC)."""
+    """Return the bytes of a password to hash. NFKC makes them the same for all keyboards."""
     return unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
 
 
 def check_password(text: str, email: str | None, field: str = "password") -> Problem | None:
-    """Return the problem with a new password, if any. Length matters most (NIST SP 800-63B)."""
+    """Return the problem with a new password, if any: its length, or that it is easy to guess (NIST SP 800-63B)."""
     if len(text) < PASSWORD_CHARACTERS_MIN:
         reason = f"The password has {len(text)} characters. Use at least {PASSWORD_CHARACTERS_MIN}."
         return Problem(field, "password_short", reason)
@@ -72,15 +78,15 @@ def _easy_passwords(email: str | None) -> frozenset[str]:
 
 
 def csrf_token(cookie: str) -> str:
-    """Return the token for the forms of a session, derived from the cookie, which other sites cannot read."""
+    """Return the CSRF token of a session. It is derived from the cookie, which other sites cannot read."""
     return hmac.digest(cookie.encode(), b"csrf", "sha256").hex()
 
 
 def is_session_expired(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
-    """Whether a session has reached its end or was unused for SESSION_IDLE_MS (times are Unix ms)."""
+    """Whether a session has ended or was unused for SESSION_IDLE_MS. Times are Unix ms."""
     return now_ms >= ends_at or now_ms - seen_at >= SESSION_IDLE_MS
 
 
 def is_confirmed(confirmed_at: int | None, now_ms: int) -> bool:
-    """Whether the password was confirmed within CONFIRMED_FOR_MS (times are Unix ms)."""
+    """Whether the person confirmed the password within CONFIRMED_FOR_MS. Times are Unix ms."""
     return confirmed_at is not None and now_ms - confirmed_at < CONFIRMED_FOR_MS
