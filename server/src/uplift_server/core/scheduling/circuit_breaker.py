@@ -1,8 +1,9 @@
 """Circuit breaker of an endpoint.
 
-After many failures in a row, it opens: the endpoint gets one probe at a time, with growing waits between probes. Other
-due deliveries wait without using up attempts. The first success closes it. A `Retry-After` header opens it for the
-requested time. `delivery/health/circuit_breaker.py` updates it after each attempt.
+The breaker opens after many failures in a row. While it is open, the endpoint gets one probe at a time, with growing
+waits between probes. Other due deliveries wait without using up attempts. The first success closes the breaker. A
+`Retry-After` header opens it for the requested time. `delivery/health/circuit_breaker.py` updates the breaker after
+each attempt.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class BreakerRule:
-    """The number of consecutive failures that opens a breaker (0: never), and the longest wait between probes.
+    """When a breaker opens and how often it probes.
 
-    `probe_max_ms` also limits the wait that a receiver can request.
+    `failures` is the number of consecutive failures that opens the breaker (0: never). `probe_max_ms` limits the wait
+    between probes, and the wait that a receiver can request.
     """
 
     failures: int
@@ -31,11 +33,11 @@ class Breaker:
 
     failures: int = 0
     timeouts_since: int | None = None
-    """Start of an unbroken series of timeouts."""
+    """When the current series of timeouts began (Unix ms)."""
     probe_at: int | None = None
     probe_wait_ms: int = 0
     retry_after_at: int | None = None
-    """Time of the receiver's last `Retry-After`."""
+    """When the receiver last sent `Retry-After` (Unix ms)."""
 
     def after_success(self, began_at: int) -> "Breaker":
         """Return a closed breaker, unless the receiver requested a wait after this attempt began (Unix ms)."""
@@ -44,9 +46,9 @@ class Breaker:
         return CLOSED
 
     def after_failure(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, retry_after_ms: int = 0) -> "Breaker":
-        """Return the state after a failure of the receiver. An open breaker stays open.
+        """Return the breaker after a failed attempt. An open breaker stays open.
 
-        `retry_after_ms`: the wait that the receiver requests, which opens the breaker.
+        `retry_after_ms` is the wait that the receiver requests. It opens the breaker.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
@@ -69,13 +71,13 @@ class Breaker:
 
 
 CLOSED: Final = Breaker()
-"""The initial state."""
+"""A closed breaker without failures."""
 
 
 def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
-    """Return the breaker after a restart or a change of worker, from the endpoint's health.
+    """Return the breaker of an endpoint after a restart or a change of worker, from the endpoint's health.
 
-    The waits between probes continue where they were, so a restart does not retry all failing endpoints at once.
+    The waits between probes keep their length, so that a restart does not retry all failing endpoints at once.
     """
     failures, last_failure_at = health.consecutive_failures, health.last_failure_at
     if rule.failures == 0 or last_failure_at is None:

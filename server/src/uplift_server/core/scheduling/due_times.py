@@ -21,11 +21,14 @@ class DueTimes:
         self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
-        """The number of entries in memory, including void ones."""
+        """Return the number of entries in the heap, including void ones."""
         return len(self._heap)
 
     def note(self, endpoint_seq: int, due_at: int) -> bool:
-        """Keep a due time if it is the endpoint's earliest. Return whether it is earlier than all others."""
+        """Keep a due time if it is the endpoint's earliest.
+
+        Return whether it is earlier than the due times of all endpoints.
+        """
         due_at = -(-due_at // DUE_STEP_MS) * DUE_STEP_MS
         known = self._due_at.get(endpoint_seq)
         if known is not None and known <= due_at:
@@ -40,7 +43,7 @@ class DueTimes:
 
     @property
     def next_at(self) -> int | None:
-        """The earliest due time of all."""
+        """The earliest due time of all endpoints (Unix ms), or None without any."""
         while self._heap:
             due_at, endpoint_seq = self._heap[0]
             if self._due_at.get(endpoint_seq) == due_at:
@@ -49,7 +52,7 @@ class DueTimes:
         return None
 
     def take(self, now_ms: int) -> Iterator[int]:
-        """Remove and yield the endpoints that are due."""
+        """Remove and yield the endpoints that are due at `now_ms`."""
         while (next_at := self.next_at) is not None and next_at <= now_ms:
             _, endpoint_seq = heappop(self._heap)
             del self._due_at[endpoint_seq]

@@ -1,4 +1,4 @@
-"""The lane of one endpoint: its waiting deliveries in memory, its attempts in flight, and the limits of both.
+"""The lane of one endpoint: its waiting deliveries in memory, its attempts in flight, and their limits.
 
 Callers pass the time as `now_ms`.
 """
@@ -13,17 +13,20 @@ from uplift_server.core.scheduling.circuit_breaker import CLOSED, Breaker
 T = TypeVar("T")
 
 WINDOW_START: Final = 4
-"""Initial limit of attempts in flight. Each success raises it by one."""
+"""Initial limit of attempts in flight of a lane. Each success raises the limit by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
-"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration. A stalled lane does not
-exceed WINDOW_START attempts in flight, so a receiver that begins to hang takes only a few slots."""
+"""A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration of an attempt.
+
+A stalled lane does not exceed WINDOW_START attempts in flight, so a receiver that begins to hang takes only a few
+slots.
+"""
 LOOKAHEAD_MS: Final = 5000
-"""A lane holds the deliveries that it can send within this time."""
+"""A lane keeps only as many deliveries in memory as it can send within this time."""
 
 
 class AttemptKind(IntEnum):
-    """The kind of a waiting attempt. The kinds of a lane alternate."""
+    """The kind of a waiting attempt. A lane alternates between the kinds."""
 
     FIRST = 0
     RETRY = 1
@@ -36,7 +39,7 @@ _KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 
 
 class AccountShare(Generic[T]):
-    """One account: its attempts in flight, its waiting bytes, and its lanes that may start another attempt."""
+    """The attempts in flight of one account, the size of its waiting deliveries, and its lanes that can start."""
 
     __slots__ = ("in_flight", "lanes", "queued", "waiting_bytes")
 
@@ -46,7 +49,7 @@ class AccountShare(Generic[T]):
         self.queued = False
         """Whether the account is in the round-robin queue of accounts."""
         self.waiting_bytes = 0
-        """The size of the deliveries that wait in its lanes. The caller updates it."""
+        """The size in bytes of the deliveries that wait in the account's lanes. The caller updates it."""
 
 
 class HostShare(Generic[T]):
@@ -103,14 +106,14 @@ class Lane(Generic[T]):
         self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
         self.start_interval_ms = 0.0
-        """The minimum time between two starts; 0 without a rate limit."""
+        """The minimum time between the starts of two attempts. It is 0 without a rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
         self.waiting_bytes = 0
-        """The size of the waiting deliveries. The caller updates it."""
+        """The size in bytes of the waiting deliveries. The caller updates it."""
         self.reserved = 0
-        """The number of deliveries that are being stored with a lease and will then enter the lane."""
+        """The number of deliveries that are being stored with a lease and enter the lane after the commit."""
         self.in_flight = 0
         self.window = WINDOW_START
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises it; a timeout resets it to 1."""
@@ -118,20 +121,20 @@ class Lane(Generic[T]):
         """Whether the last successful attempt was quick, and no attempt in flight is overdue."""
         self.last_end_ms = 0
         self.busy_since_ms = 0
-        """When the lane last changed from idle to busy."""
+        """When the lane last changed from idle to busy (Unix ms)."""
         self.mean_us = 0
-        """Moving mean of the duration of attempts."""
+        """The moving mean of the durations of attempts, in µs."""
         self.next_start_ms = 0.0
         self.kind_index = 0
         self.queued = False
         """Whether the lane is in its account's queue, parked, or waiting for its timer."""
         self.timer_id = 0
-        """The ID of the lane's entry among the timers; 0 if there is none."""
+        """The ID of the lane's timer. It is 0 without a timer."""
         self.timer_at = 0.0
         self.parked = False
 
     def free_capacity(self, now_ms: int) -> int:
-        """The number of deliveries that the lane can still hold in memory."""
+        """Return the number of deliveries that the lane can still take into memory."""
         held = self.waiting_count + self.reserved
         if self.breaker.probe_at is not None:
             return max(0, 1 - held - self.in_flight)
@@ -140,7 +143,10 @@ class Lane(Generic[T]):
         return self._waiting_max() - held
 
     def _waiting_max(self) -> int:
-        """The number of deliveries that the lane sends within LOOKAHEAD_MS. The leases of any others would expire."""
+        """Return the number of deliveries that the lane can send within LOOKAHEAD_MS.
+
+        The leases of any more would expire.
+        """
         per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX
         if self.start_interval_ms:
@@ -148,17 +154,17 @@ class Lane(Generic[T]):
         return min(most, max(self.in_flight_max, per_lookahead))
 
     def next_start_at(self) -> float:
-        """The earliest time (Unix ms) of the next attempt."""
+        """Return the earliest time (Unix ms) of the next attempt."""
         probe_at = self.breaker.probe_at
         return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
 
     @property
     def has_slot(self) -> bool:
-        """Whether one more attempt may be in flight."""
+        """Whether the lane may have one more attempt in flight."""
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Whether several attempts are in flight and none has ended for too long."""
+        """Whether several attempts are in flight and the last one ended too long ago."""
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
@@ -169,7 +175,7 @@ class Lane(Generic[T]):
         return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
 
     def pop(self) -> T:
-        """Return the next delivery. The kinds alternate."""
+        """Return the next delivery. The lane alternates between the kinds of attempts."""
         self.waiting_count -= 1
         first, retry, replay = self.waiting
         if not retry and not replay:

@@ -1,10 +1,9 @@
 r"""Fair order of waiting deliveries: round robin over accounts, endpoints and kinds of attempts.
 
 A lane holds the waiting deliveries of one endpoint and counts its attempts in flight, so an endpoint that hangs fills
-only its own lane. If slots are scarce, accounts alternate, then the endpoints of an account, then first attempts,
-retries and replays of an endpoint. An account has a limited share of the slots and a limited number of attempts per
-host.
-Callers pass the time as `now_ms`.
+only its own lane. If slots are scarce, the process alternates between accounts, then between the endpoints of an
+account, then between first attempts, retries and replays of an endpoint. An account has a limited share of the slots
+and a limited number of attempts per host. Callers pass the time as `now_ms`.
 """
 
 from collections import deque
@@ -22,31 +21,36 @@ T = TypeVar("T")
 
 QUICK_US: Final = 1_000_000
 UNPROVEN_SHARE: Final = 0.75
-"""The last quarter of the slots is for proven lanes, whose last success took at most QUICK_US. Slow or silent receivers
-cannot use it."""
+"""The share of the slots that unproven lanes may use. A lane is proven if its last success took at most QUICK_US.
+
+The remaining quarter is reserved for proven lanes, so that slow or silent receivers cannot use all slots.
+"""
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""If less than a quarter of the slots is free, a lane starts an attempt only if the number of free slots is at least
-four times its attempts in flight. This keeps a few slots free for idle lanes (a dynamic threshold, as in shared-memory
-switches). The rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots.
+"""If slots are scarce, a lane needs more than four free slots for each of its attempts in flight to start another.
+
+Slots are scarce if less than a quarter is free. The rule keeps a few slots free for idle lanes (a dynamic threshold, as
+in shared-memory switches). It does not apply to a process with fewer than SCARCE_SLOTS_MIN slots.
 """
 ACCOUNT_SHARE: Final = 0.5
-"""The share of the slots for one account, unless it is the only account. It is below UNPROVEN_SHARE, so that unproven
-lanes of other accounts find slots."""
+"""The share of the slots that one account may use, unless it is the only account.
+
+It is below UNPROVEN_SHARE, so that unproven lanes of other accounts find slots.
+"""
 
 
 class NoSlot(Enum):
-    """The limit that leaves no slot for an attempt."""
+    """The limit that prevents an attempt from starting."""
 
     SERVER = "server"
     ACCOUNT = "account"
-    """The account's share, or its limit for the host."""
+    """The account's share of the slots, or its limit of attempts to the host."""
     ENDPOINT = "endpoint"
 
 
 class Lanes(Generic[T]):
-    """All lanes of a process and their order."""
+    """All lanes of a process, and the order in which they start attempts."""
 
     def __init__(self, in_flight_max: int, host_in_flight_max: int = HOST_IN_FLIGHT_MAX) -> None:
         self.in_flight_max = in_flight_max
@@ -61,17 +65,17 @@ class Lanes(Generic[T]):
         self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet: start time, timer ID and lane.
 
-        The ID breaks ties. An entry is void if its lane has another `timer_id`.
+        The ID breaks ties. An entry is void if its lane has a different `timer_id`.
         """
         self._timer_count = 0
         self._unproven_max = in_flight_max * UNPROVEN_SHARE
         self._unproven_in_flight = 0
         self._scarce_below = in_flight_max * SCARCE_SHARE if in_flight_max >= SCARCE_SLOTS_MIN else 0
         self._parked: deque[Lane[T]] = deque()
-        """Unproven lanes that wait for slots. An entry is void if its lane is no longer `parked`."""
+        """Unproven lanes that wait for a slot. An entry is void if its lane is no longer `parked`."""
 
     def lane(self, endpoint: int, account: int, host: str) -> Lane[T]:
-        """Return the lane of an endpoint; the first call creates it."""
+        """Return the lane of an endpoint. Create it if it does not exist."""
         lane = self._lanes.get(endpoint)
         if lane is None:
             share = self._accounts.get(account)
@@ -115,7 +119,10 @@ class Lanes(Generic[T]):
         return [] if lane is None else self.take_waiting(lane)
 
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
-        """Remove and return the waiting deliveries of a lane, of all kinds or of some."""
+        """Remove and return the waiting deliveries of a lane.
+
+        `kinds` selects some kinds of attempts; the default is all.
+        """
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
             lane.waiting[kind].clear()
@@ -123,7 +130,7 @@ class Lanes(Generic[T]):
         return taken
 
     def remove(self, lane: Lane[T], matches: Callable[[T], bool]) -> T | None:
-        """Remove and return the first waiting delivery that matches, or None."""
+        """Remove and return the first waiting delivery of a lane that matches, or None."""
         for queue in lane.waiting:
             for item in queue:
                 if matches(item):
@@ -133,7 +140,7 @@ class Lanes(Generic[T]):
         return None
 
     def set_limits(self, lane: Lane[T], *, in_flight_max: int, start_interval_ms: float) -> None:
-        """Set the limits of a lane, which apply to the next `pop`."""
+        """Set the limits of a lane. They apply from the next `pop`."""
         lane.in_flight_max = in_flight_max
         # The new interval counts from the last start.
         if not start_interval_ms:
@@ -155,7 +162,10 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def pop(self, now_ms: int) -> tuple[Lane[T], T] | None:
-        """Return the next delivery with its lane, counted as in flight, or None if none may start now."""
+        """Return the next delivery with its lane and count the attempt as in flight.
+
+        Return None if no attempt may start now.
+        """
         timers = self._timers
         while timers and timers[0][0] <= now_ms:
             _, number, lane = heappop(timers)
@@ -196,10 +206,10 @@ class Lanes(Generic[T]):
         return None
 
     def start_now(self, lane: Lane[T], now_ms: int, *, beyond_limit: bool = False) -> NoSlot | None:
-        """Take a slot for an attempt that a user requested, or return the limit that leaves none.
+        """Take a slot for an attempt that a user requested, or return the limit that prevents it.
 
-        The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt ahead of time,
-        and the next start moves by one interval. With `beyond_limit`, the lane's own limit does not apply.
+        The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt early and then
+        waits one interval longer. With `beyond_limit`, the lane's own limit does not apply.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
@@ -230,12 +240,12 @@ class Lanes(Generic[T]):
             self._unproven_in_flight += 1
 
     def _is_crowded(self, lane: Lane[T]) -> bool:
-        """Whether the few free slots are reserved for lanes with fewer attempts in flight."""
+        """Whether slots are scarce and the lane has too many attempts in flight to take another one."""
         free = self.in_flight_max - self.in_flight
         return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
-        """Whether a lane may start an attempt now. Otherwise, park it or start its timer if needed."""
+        """Whether a lane may start an attempt now. If not, park the lane or start its timer where needed."""
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.is_stalled(now_ms):
@@ -260,9 +270,10 @@ class Lanes(Generic[T]):
         parked.append(lane)
 
     def attempt_ended(self, lane: Lane[T], now_ms: int, duration_us: int, *, succeeded: bool | None = None) -> None:
-        """Free the slot of an attempt. `duration_us` is 0 if it never began and does not count for the rate limit.
+        """Free the slot of an attempt that has ended.
 
-        `succeeded` is True after a success and False after a timeout.
+        `duration_us` is 0 if the attempt never began; the attempt then does not count for the rate limit. `succeeded`
+        is True after a success, False after a timeout, and None after another failure.
         """
         account, share = lane.account_share, lane.host_share
         lane.in_flight -= 1
@@ -295,12 +306,12 @@ class Lanes(Generic[T]):
             self._queue_if_ready(lane)
 
     def _unpark(self) -> bool:
-        """Queue as many parked lanes as there are free slots. Return whether any account is queued."""
+        """Queue one parked lane for each free slot. Return whether any account is queued."""
         self._queue_parked(self._parked, self._unproven_max - self._unproven_in_flight)
         return bool(self._account_queue)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
-        """Queue as many of the lanes parked for a host as the host has free slots."""
+        """Queue one of the lanes parked for a host for each free slot of the host."""
         self._queue_parked(share.parked, share.in_flight_max - share.in_flight)
 
     def _queue_parked(self, parked: deque[Lane[T]], slots: float) -> None:
@@ -311,7 +322,7 @@ class Lanes(Generic[T]):
                 slots -= 1
 
     def _set_proven(self, lane: Lane[T], *, proven: bool) -> None:
-        """Set whether a lane is proven, including for its attempts in flight."""
+        """Set whether a lane is proven. The change also applies to its attempts in flight."""
         if lane.proven is not proven:
             lane.proven = proven
             self._unproven_in_flight += -lane.in_flight if proven else lane.in_flight
@@ -319,14 +330,14 @@ class Lanes(Generic[T]):
                 self._queue(lane)
 
     def next_start_at(self) -> float | None:
-        """The time of the earliest timer, if any."""
+        """Return the time of the earliest timer (Unix ms), or None without timers."""
         timers = self._timers
         while timers and timers[0][1] != timers[0][2].timer_id:
             heappop(timers)
         return timers[0][0] if timers else None
 
     def _queue_if_ready(self, lane: Lane[T]) -> None:
-        """Queue a lane that may start earlier than expected: a slot is free, or its breaker closed."""
+        """Queue a lane that can start earlier than its timer, because a slot is free or its breaker closed."""
         is_idle = not lane.queued or (lane.timer_id and lane.next_start_at() < lane.timer_at)
         if is_idle and lane.waiting_count and lane.has_slot:
             self._queue(lane)
@@ -342,7 +353,7 @@ class Lanes(Generic[T]):
             self._account_queue.append(account)
 
     def _rotate_accounts(self, account: AccountShare[T]) -> None:
-        """Move the first account to the end, or remove it if none of its lanes waits."""
+        """Move the first account to the end of the queue, or remove it if none of its lanes waits."""
         if account.lanes:
             if len(self._account_queue) > 1:
                 self._account_queue.rotate(-1)

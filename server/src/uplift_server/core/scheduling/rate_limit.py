@@ -3,13 +3,13 @@
 from typing import Final
 
 LATENESS_CREDIT_MS: Final = 20
-"""An attempt that starts up to this late does not delay the next one."""
+"""An attempt that starts late by at most this time does not delay the next attempt."""
 
 
 def start_interval_ms(per_second: int) -> float:
-    """Return the interval between two starts, in ms, so that no second has more than `per_second` starts.
+    """Return the interval in ms between two starts, so that no second has more than `per_second` starts.
 
-    A second that begins with a late start must not include an extra start. Therefore, the intervals of a second add up
-    to LATENESS_CREDIT_MS more, and the rate is 98% of the limit.
+    A late start shortens the next interval, so a second that begins with a late start could include an extra one. To
+    prevent this, the intervals of a second add up to LATENESS_CREDIT_MS more. The rate is therefore 98% of the limit.
     """
     return (1000 + LATENESS_CREDIT_MS) / per_second

@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
-"""Each delay varies uniformly by ±10%."""
+"""The server varies each delay uniformly by up to ±10%."""
 
 
 _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
@@ -17,17 +17,17 @@ _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class RetrySchedule:
-    """The waits after attempts 1, 2, 3 …, in ms: n delays allow n + 1 attempts."""
+    """The waits after attempts 1, 2, 3 and so on, in ms. A schedule with n delays allows n + 1 attempts."""
 
     delays_ms: tuple[int, ...]
 
     @property
     def attempts_max(self) -> int:
-        """The number of attempts."""
+        """The number of attempts that the schedule allows."""
         return len(self.delays_ms) + 1
 
     def delay_ms(self, attempts_made: int, draw: float) -> int | None:
-        """Return the wait after `attempts_made` attempts (1 or more), or None if the retries are exhausted.
+        """Return the wait after `attempts_made` attempts (at least 1), or None if the retries are exhausted.
 
         `draw` in [0, 1) selects the jitter.
         """
@@ -39,10 +39,10 @@ class RetrySchedule:
 
 
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
-    """Return the wait that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 h.
+    """Return the wait in ms that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 hours.
 
-    The value is an HTTP date or a number of seconds. A fraction is accepted, although the RFC does not allow it.
-    Returns None without a valid header, and 0 for a date in the past.
+    The value is an HTTP date or a number of seconds. The function also accepts a fraction, although the RFC does not
+    allow it. Returns None without a valid header, and 0 for a date in the past.
     """
     if value is None:
         return None

@@ -5,33 +5,33 @@ from typing import NamedTuple
 
 
 class WaitingFor(StrEnum):
-    """The condition for the next attempt. The API uses these values."""
+    """What a pending delivery waits for. The API uses these values."""
 
     SCHEDULE = "schedule"
-    """The due time."""
+    """The delivery waits for its due time."""
     PROBE = "probe"
     """The delivery is due, but the endpoint's circuit breaker is open."""
     ORDER = "order"
-    """Another delivery of its order group, which has to end first."""
+    """The delivery waits until an earlier delivery of its order group has ended."""
     TURN = "turn"
-    """The delivery is due, but others come first."""
+    """The delivery is due, but the server sends other deliveries first."""
     WORKER = "worker"
-    """Another process has the delivery: in flight or in its queue."""
+    """Another process holds the delivery, in flight or in its queue."""
 
 
 class HeldUpBy(StrEnum):
-    """The cause of the delay of an endpoint's due deliveries. The values are labels of a metric."""
+    """Why the due deliveries of an endpoint are late. The values are labels of a metric."""
 
     SERVER = "server"
-    """The server: the endpoint has free capacity."""
+    """The server is late: the endpoint has free capacity."""
     ENDPOINT = "endpoint"
-    """The endpoint's concurrency limit or rate limit."""
+    """The endpoint has reached its concurrency limit or rate limit."""
     PROBE = "probe"
-    """The endpoint's open circuit breaker."""
+    """The endpoint's circuit breaker is open."""
 
 
 class Waiting(NamedTuple):
-    """The condition, and the earliest time (Unix ms) of the next attempt, if known."""
+    """What a delivery waits for, and the earliest time (Unix ms) of its next attempt, if known."""
 
     what: WaitingFor
     until: int | None
