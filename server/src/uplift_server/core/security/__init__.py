@@ -1,1 +1,1 @@
-"""Rules of keys, permissions and signatures."""
+"""Rules for keys, permissions and signatures."""

@@ -12,13 +12,13 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The beginning of the error of an attempt that got no token. Causes depend on it."""
+"""The prefix of the error of an attempt without a token. The rules for causes depend on it."""
 LIFETIME_MS_DEFAULT: Final = 300_000
-"""The lifetime of a token whose response does not contain one."""
+"""The lifetime of a token if the response does not contain one."""
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""A token is not used in the last tenth of its lifetime, or in the last minute if that is shorter."""
+"""The server stops using a token for the last tenth of its lifetime, or for the last minute if that is shorter."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The codes of section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(
@@ -35,16 +35,16 @@ _CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token in memory. It is never stored or logged."""
+    """An access token. It is kept in memory only and never logged."""
 
     header: bytes = field(repr=False)
-    """The line of the request header, with its line break."""
+    """The complete `authorization` header line, with its line break."""
     expires_at: int
-    """From this time on (Unix ms), get a new token."""
+    """The time (Unix ms) from which the server requests a new token."""
 
 
 def token_request(client: OAuthClient, *, path: str, host_header: str, user_agent: str) -> tuple[bytes, bytes]:
-    """Return the headers and the body of a token request. It authenticates with `client_secret_basic`."""
+    """Return the headers and the body of a token request. The client authenticates with `client_secret_basic`."""
     form = {"grant_type": "client_credentials"} | ({} if client.scope is None else {"scope": client.scope})
     body = urlencode(form).encode()
     # Percent-encoding is valid form encoding, and also works with servers that do not read `+` as a space.
@@ -58,7 +58,7 @@ def token_request(client: OAuthClient, *, path: str, host_header: str, user_agen
 
 
 def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
-    """Return the token in the response to a token request, or the reason why there is none."""
+    """Return the token in the response to a token request, or the reason why the response contains none."""
     if exchange.failure is not None:
         return exchange.error or ""
     values = _object(exchange.response_body)
@@ -97,7 +97,7 @@ def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: 
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body; an empty one if there is none."""
+    """Return the JSON object in a body, or an empty object if the body is not one."""
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
@@ -106,7 +106,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _usable_ms(expires_in: object) -> int:
-    """Return how long to use a token. Some servers send the lifetime as a string."""
+    """Return how long to use a token, in ms. Some servers send the lifetime as a string."""
     text = str(expires_in)
     seconds = int(text) if text.isascii() and text.isdigit() else None
     lifetime = LIFETIME_MS_DEFAULT if seconds is None else min(seconds * 1000, LIFETIME_MS_MAX)

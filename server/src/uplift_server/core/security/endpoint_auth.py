@@ -18,9 +18,9 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.timestamps import format_timestamp
 
 AUTHORIZATION: Final = "authorization"
-"""The header that carries an access token."""
+"""The request header that carries an access token."""
 CERTIFICATE_WARNINGS_MS: Final = (30 * 86_400_000, 7 * 86_400_000)
-"""How long before the expiry of a client certificate the server warns, earliest first."""
+"""How long before a client certificate expires the server sends warnings, earliest warning first."""
 # RFC 6749, appendix A.
 _VISIBLE: Final = re.compile(r"[\x20-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")
@@ -28,7 +28,7 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """The credentials for access tokens (RFC 6749, section 4.4)."""
+    """The client credentials with which the server requests access tokens (RFC 6749, section 4.4)."""
 
     type: ClassVar[str] = "oauth2_client_credentials"
     hidden: ClassVar[tuple[str, ...]] = ("client_secret",)
@@ -37,25 +37,28 @@ class OAuthClient:
     client_id: str
     client_secret: str = field(repr=False)
     scope: str | None = None
-    """Scopes separated by spaces."""
+    """The requested scopes, separated by spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """A certificate with its private key, for mutual TLS. The facts are read from the certificate."""
+    """A client certificate with its private key, for mutual TLS.
+
+    The fingerprint and the expiry are read from the certificate.
+    """
 
     type: ClassVar[str] = "mtls"
     hidden: ClassVar[tuple[str, ...]] = ("certificate", "private_key")
 
     certificate: str = field(repr=False)
-    """PEM: the client's certificate, then its intermediate certificates."""
+    """The client's certificate, then its intermediate certificates, as PEM."""
     private_key: str = field(repr=False)
-    """PEM, not encrypted."""
+    """The unencrypted private key, as PEM."""
     subject: str = ""
     fingerprint: str = ""
-    """SHA-256 of the certificate, in hexadecimal."""
+    """The SHA-256 digest of the certificate, in hexadecimal."""
     expires_at: int = 0
-    """When the first certificate of the chain expires (Unix ms)."""
+    """The earliest expiry of the certificates in the chain (Unix ms)."""
 
 
 EndpointAuth = OAuthClient | ClientCertificate
@@ -63,22 +66,22 @@ _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAu
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
-    """Return the authentication with these fields, as in the API or as stored."""
+    """Return the authentication with these fields. The fields are those of the API or of the stored form."""
     return _KINDS[values["type"]](**{name: value for name, value in values.items() if name != "type"})
 
 
 def auth_from_text(text: str) -> EndpointAuth:
-    """Return a stored authentication."""
+    """Return the authentication that a stored text describes."""
     return auth_of(json.loads(text))
 
 
 def auth_text(auth: EndpointAuth) -> str:
-    """Return an authentication as stored, with its secrets: a JSON object."""
+    """Return an authentication in its stored form: a JSON object that includes the secrets."""
     return json.dumps({"type": auth.type, **asdict(auth)}, ensure_ascii=False, separators=(",", ":"))
 
 
 def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return an authentication without its secrets, by API field."""
+    """Return the API fields of an authentication, without its secrets."""
     if auth is None:
         return None
     names = [each.name for each in fields(auth) if each.name not in auth.hidden]
@@ -86,7 +89,7 @@ def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return an authentication for the audit log: without its secrets and without the query of its URL."""
+    """Return an authentication for the audit log, without its secrets and without the query of its URL."""
     if auth is None:
         return None
     if isinstance(auth, OAuthClient):
@@ -97,12 +100,15 @@ def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def auth_secrets(auth: EndpointAuth | None) -> tuple[str, ...]:
-    """Return the secrets of an authentication, to compare them."""
+    """Return the secrets of an authentication, so that callers can compare them."""
     return () if auth is None else tuple(getattr(auth, name) for name in auth.hidden)
 
 
 def check_auth(auth: EndpointAuth) -> list[Problem]:
-    """Return the problems with the texts of an authentication. The field is `auth.<name>`."""
+    """Return the problems with the lengths and characters of an authentication's fields.
+
+    Each problem names `auth.<field>`.
+    """
     found: tuple[Problem | None, ...]
     if isinstance(auth, ClientCertificate):
         found = (
@@ -120,7 +126,7 @@ def check_auth(auth: EndpointAuth) -> list[Problem]:
 
 
 def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, str]) -> Problem | None:
-    """Return the problem with an authentication of an endpoint with this URL and these custom headers, if any."""
+    """Return the conflict of an authentication with the URL or the custom headers of its endpoint, if any."""
     if isinstance(auth, ClientCertificate) and not url.lower().startswith("https:"):
         text = "The client certificate of the endpoint needs TLS. Use an https URL, or remove the authentication."
         return Problem("url", "https_required", text)
@@ -133,7 +139,7 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 
 
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
-    """Return when to warn of the expiry of a client certificate (Unix ms). None if no warning is left.
+    """Return when to send the next warning about the expiry of a client certificate (Unix ms), or None.
 
     `warned_at` is the time of the last warning. A late warning replaces the earlier ones.
     """

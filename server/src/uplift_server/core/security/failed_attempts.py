@@ -3,13 +3,14 @@
 from typing import Final
 
 KEYS_MAX: Final = 10_000
-"""The maximum number of keys in memory. While all of them have recent failures, other keys wait."""
+"""Maximum number of keys in memory. If all of them have recent failures, attempts with a new key must wait."""
 
 
 class Failures:
-    """Failures in the last `within_ms`, at most `most` for each key. Kept in memory only.
+    """The failed attempts of the last `within_ms`, with a limit of `most` for each key.
 
-    A key with a recent failure is never evicted, so a flood of other keys does not reset its count.
+    The counts are kept in memory only. A key with a recent failure is never evicted, so a flood of other keys does not
+    reset its count.
     """
 
     def __init__(self, most: int, within_ms: int, *, keys_max: int = KEYS_MAX) -> None:
@@ -17,10 +18,10 @@ class Failures:
         self._within_ms = within_ms
         self._keys_max = keys_max
         self._times: dict[str, list[int]] = {}
-        """The times of failures by key, in the order of the latest failure."""
+        """The times of failures by key. The key with the latest failure comes last."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
-        """Return the time until the key may try again; 0 if it may try now."""
+        """Return the time until the key may try again, in ms; 0 if it may try now."""
         recent = self._recent(key, now_ms)
         if len(recent) >= self._most:
             return recent[-self._most] + self._within_ms - now_ms
@@ -32,13 +33,13 @@ class Failures:
         return 0
 
     def note(self, key: str, now_ms: int) -> None:
-        """Count a new attempt after `wait_ms` returned 0. It counts as failed until `forgive` is called."""
+        """Count a new attempt after `wait_ms` returned 0. The attempt counts as failed until `forgive` removes it."""
         recent = self._recent(key, now_ms)
         self._times.pop(key, None)
         self._times[key] = [*recent, now_ms]
 
     def forgive(self, key: str) -> None:
-        """Remove the latest attempt of a key from the count."""
+        """Remove the latest attempt of a key from its count."""
         times = self._times.get(key)
         if times is None:
             return

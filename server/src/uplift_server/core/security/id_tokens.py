@@ -1,4 +1,4 @@
-"""ID tokens of OpenID Connect: the claims that are valid, and the person that they identify (Core 1.0, 3.1.3.7)."""
+"""ID tokens of OpenID Connect (Core 1.0, section 3.1.3.7): checks of their claims, and the identified person."""
 
 import base64
 import binascii
@@ -14,26 +14,29 @@ from uplift_server.core.people.people import normalize_email
 from uplift_server.core.security.oidc import TRANSACTION_MS, OidcClient
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
-"""The signature algorithms. All are asymmetric, so the client secret cannot sign, and `none` is rejected."""
+"""The accepted signature algorithms. All are asymmetric, so a client secret cannot sign a token. `none` is rejected."""
 _KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
 _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
-"""The name of EdDSA with this curve in RFC 9864."""
+"""The equivalent names of an algorithm: RFC 9864 renamed EdDSA with the curve Ed25519."""
 _CURVES: Final = {"EC": "P-256", "OKP": "Ed25519"}
 _RSA_CHARACTERS_MIN: Final = 342
-"""The length of a modulus of 2048 bits in base64url."""
+"""The length of a 2048-bit RSA modulus in base64url."""
 _KEYS_READ_MAX: Final = 100
 _CANDIDATES_MAX: Final = 5
 """Maximum number of keys to try for a token without a key ID."""
 CLOCK_SKEW_MS: Final = 120_000
 """Maximum difference between the clocks of the provider and this server."""
 _SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
-"""ASCII, with the limit of the standard for `sub`."""
+"""A valid `sub` claim: ASCII, with the length limit of the standard."""
 GROUPS_READ_MAX: Final = 10_000
 _SECONDS_MAX: Final = 2**40
 _VERIFIED: Final = ("email_verified", "xms_edov")
-"""The claims for a verified email. Microsoft Entra ID sends `xms_edov`: the owner of the email's domain is verified."""
+"""The claims that state that the email address is verified.
+
+`xms_edov` of Microsoft Entra ID states that the owner of the email's domain is verified.
+"""
 _TRUE: Final = (True, "true", 1, "1")
-"""The forms of a true claim. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
+"""The values that mean true. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
 
 
 class TokenHeader(NamedTuple):
@@ -45,23 +48,23 @@ class TokenHeader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A person as the provider describes them."""
+    """A person as the identity provider describes them."""
 
     issuer: str
     subject: str
-    """The permanent ID of the person at the provider."""
+    """The provider's permanent ID of the person."""
     email: str | None
-    """The email address in lower case; None if the provider has not verified it."""
+    """The email address in lower case, or None if the provider has not verified it."""
     name: str
     is_operator: bool
     """Whether the person is an operator, who has all permissions unless `is_read_only`."""
     is_read_only: bool
     authenticated_at: int | None
-    """When the person last entered their credentials at the provider (Unix ms), if it reports that."""
+    """When the person last entered their credentials at the provider (Unix ms), or None if unknown."""
 
 
 def read_header(token: str) -> TokenHeader | str:
-    """Return the header of a signed token, or the reason why its signature is not accepted."""
+    """Return the header of a signed token, or the reason why the server rejects it."""
     part = token.partition(".")[0]
     try:
         header = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
@@ -76,14 +79,14 @@ def read_header(token: str) -> TokenHeader | str:
 
 
 def usable_keys(key_set: Mapping[str, Any], header: TokenHeader) -> list[dict[str, Any]]:
-    """Return the keys (JWK) of a provider that can verify a token with this header."""
+    """Return the provider's keys (JWK) that can verify a token with this header."""
     keys = key_set.get("keys")
     found = [] if not isinstance(keys, list) else [key for key in keys[:_KEYS_READ_MAX] if _can_verify(key, header)]
     return found[:_CANDIDATES_MAX]
 
 
 def count_usable_keys(key_set: Mapping[str, Any]) -> int:
-    """Return the number of keys (JWK) of a provider that can verify a token with one of the ALGORITHMS."""
+    """Return the number of the provider's keys (JWK) that can verify a token with one of the ALGORITHMS."""
     keys = key_set.get("keys")
     headers = [TokenHeader(algorithm, None) for algorithm in ALGORITHMS]
     found = keys[:_KEYS_READ_MAX] if isinstance(keys, list) else []
@@ -91,7 +94,10 @@ def count_usable_keys(key_set: Mapping[str, Any]) -> int:
 
 
 def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_ms: int) -> str | None:
-    """Return the reason why the claims of an ID token with a valid signature are not accepted, if any."""
+    """Return the reason why the server does not accept the claims of an ID token, if any.
+
+    The signature is already verified.
+    """
     subject, expires_at, issued_at = claims.get("sub"), _ms(claims.get("exp")), _ms(claims.get("iat"))
     age_ms = None if issued_at is None else now_ms - issued_at
     checks = {
@@ -107,19 +113,22 @@ def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_
 
 
 def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
-    """Whether the ID token lacks claims that the provider may have in its userinfo response."""
+    """Whether the ID token lacks claims that the userinfo response can contain."""
     wanted = ["email", *(["groups"] if client.has_operators else [])]
     return any(name not in claims for name in wanted)
 
 
 def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims of an ID token, completed by the userinfo response. The email and its state stay together."""
+    """Return the claims of an ID token, completed by the userinfo response.
+
+    The email and its verification come from the same source.
+    """
     source = claims if "email" in claims else userinfo
     return {**userinfo, **claims, **{name: source.get(name) for name in ("email", *_VERIFIED)}}
 
 
 def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
-    """Return the person that valid claims describe."""
+    """Return the person that a set of valid claims describes."""
     email = normalize_email(str(claims.get("email")))
     is_verified = any(claims.get(name) in _TRUE for name in _VERIFIED)
     verified = email if is_verified and check_email(email) is None else None
@@ -141,7 +150,7 @@ def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
 
 
 def operator_name(identity: Identity) -> str:
-    """Return the name of an operator in the audit log."""
+    """Return the name that the audit log shows for an operator."""
     return identity.name if identity.email in (None, identity.name) else f"{identity.name} <{identity.email}>"
 
 
@@ -171,7 +180,7 @@ def _groups(value: object) -> list[object]:
 
 
 def _ms(seconds: object) -> int | None:
-    """Return a time in ms, or None if it is not a number of seconds since 1970."""
+    """Return a number of seconds since 1970 as Unix ms, or None for another value."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _SECONDS_MAX:
         return None
     return int(seconds * 1000)

@@ -16,17 +16,17 @@ CALLBACK_PATH: Final = "/sign-in/oidc/callback"
 """The path of the redirect URI below the public URL."""
 SCOPE: Final = "openid email profile"
 METADATA_TTL_MS: Final = 3_600_000
-"""How long the metadata and the keys of the provider stay in memory."""
+"""How long the server keeps the provider's metadata and keys in memory."""
 KEYS_REFRESH_MS_MIN: Final = 60_000
-"""Minimum interval between two refreshes of the keys because of an unknown key ID."""
+"""Minimum interval between two refreshes of the keys that an unknown key ID causes."""
 TRANSACTION_MS: Final = 10 * 60_000
-"""How long a person has for the sign-in at the provider."""
+"""How long a person has to sign in at the provider."""
 RESPONSE_BYTES_MAX: Final = 64 * 1024
 RANDOM_BYTES: Final = 32
-"""The size of `state`, `nonce` and the PKCE code verifier before their encoding."""
+"""The number of random bytes in `state`, `nonce` and the PKCE code verifier."""
 CODE_CHARACTERS_MAX: Final = 4096
 SIGN_OUT_URL_CHARACTERS_MAX: Final = 8000
-"""Longer URLs exceed the limits of common web servers."""
+"""Maximum length of a sign-out URL. Common web servers reject longer URLs."""
 # The codes of OAuth 2.0 and OpenID Connect. Other values could contain anything.
 _ERROR_CODES: Final = frozenset(
     {
@@ -49,10 +49,10 @@ _ERROR_CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class OidcClient:
-    """This server as a client of the identity provider."""
+    """The registration of this server as a client of the identity provider."""
 
     issuer: str
-    """The issuer, exactly as its tokens name it."""
+    """The issuer, exactly as the provider's tokens contain it."""
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uri: str
@@ -63,19 +63,19 @@ class OidcClient:
 
     @property
     def has_operators(self) -> bool:
-        """Whether the members of a group are operators."""
+        """Whether a group of operators is configured."""
         return self.operator_group is not None or self.read_only_group is not None
 
     @property
     def operator_grant(self) -> bytes:
-        """The digest of the settings that make a person an operator. A change ends the sessions of operators."""
+        """A digest of the settings that decide who is an operator. If it changes, the sessions of operators end."""
         named = "\0".join((self.issuer, self.client_id, self.operator_group or "", self.read_only_group or ""))
         return hashlib.sha256(named.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMetadata:
-    """The endpoints of the provider."""
+    """The endpoints and capabilities of the provider."""
 
     authorization_endpoint: str
     token_endpoint: EndpointUrl
@@ -90,26 +90,29 @@ class ProviderMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The response of the token endpoint."""
+    """The tokens in a response of the token endpoint."""
 
     id_token: str = field(repr=False)
     access_token: str | None = field(repr=False)
 
 
 def metadata_url(issuer: str) -> str:
-    """Return the URL of the provider's metadata."""
+    """Return the URL of the provider's metadata document."""
     return f"{issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
 def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | str:
-    """Parse a URL of the provider that the server will request, or return the reason why it is not valid."""
+    """Parse a URL of the provider to which the server sends requests, or return the reason why it is not valid."""
     # The sender checks the address: public ones need https.
     found = parse_endpoint_url(text, None, to_ascii=to_ascii)
     return found.message if isinstance(found, Problem) else found
 
 
 def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
-    """Return the JSON object in a response, or the reason why there is none. `what` names the response."""
+    """Return the JSON object in a response, or the reason why it contains none.
+
+    `what` names the response in the reason.
+    """
     if exchange.failure is not None:
         return f"{what}: {exchange.error}"
     values = _json(exchange.response_body)
@@ -121,7 +124,7 @@ def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
 
 
 def read_metadata(values: dict[str, Any], issuer: str, *, to_ascii: Callable[[str], str]) -> ProviderMetadata | str:
-    """Return the endpoints in the metadata of the provider, or the reason why they cannot be used."""
+    """Return the provider's endpoints from its metadata, or the reason why the server cannot use them."""
     named = values.get("issuer")
     if named != issuer:
         return f"the provider's issuer is {str(named)[:200]!r}, not {issuer!r}"
@@ -158,18 +161,18 @@ _ENDPOINTS: Final = {
     "userinfo_endpoint": False,
     "end_session_endpoint": False,
 }
-"""The endpoints in the metadata, and whether they are required."""
+"""The endpoints that the metadata can contain. The value is True for required endpoints."""
 
 
 def random_text(random: bytes) -> str:
-    """Return random bytes as text for a URL."""
+    """Encode random bytes as text for a URL."""
     return base64.urlsafe_b64encode(random).rstrip(b"=").decode()
 
 
 def authorization_url(
     metadata: ProviderMetadata, client: OidcClient, *, state: str, nonce: str, verifier: str, again: bool
 ) -> str:
-    """Return the URL where the person signs in. With `again`, the provider asks for the password again."""
+    """Return the URL of the provider's sign-in page. With `again`, the provider asks for the credentials again."""
     challenge = random_text(hashlib.sha256(verifier.encode()).digest())
     query = {
         "response_type": "code",
@@ -185,7 +188,10 @@ def authorization_url(
 
 
 def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: str | None, back: str) -> str | None:
-    """Return the URL that ends the person's session at the provider and returns to `back`; None if there is none."""
+    """Return the URL that ends the person's session at the provider, or None if the provider has none.
+
+    The provider then redirects the browser to `back`.
+    """
     if metadata.end_session_endpoint is None:
         return None
     query = {"client_id": client.client_id, "post_logout_redirect_uri": back}
@@ -197,7 +203,10 @@ def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: st
 
 
 def get_request(url: EndpointUrl, user_agent: str, access_token: str | None = None) -> bytes:
-    """Return the headers of a GET request. Its connection is not reused, so that the request is sent once."""
+    """Return the headers of a GET request.
+
+    The connection closes after the response, so that the client never repeats the request.
+    """
     bearer = "" if access_token is None else f"authorization: Bearer {access_token}\r\n"
     head = (
         f"GET {url.path} HTTP/1.1\r\nhost: {url.host_header}\r\naccept: application/json\r\n"
@@ -232,7 +241,7 @@ def code_request(
 
 
 def read_tokens(values: dict[str, Any]) -> Tokens | str:
-    """Return the tokens in the response of the token endpoint, or the reason why there are none."""
+    """Return the tokens in a response of the token endpoint, or the reason why it contains none."""
     id_token, access_token = values.get("id_token"), values.get("access_token")
     if not isinstance(id_token, str):
         return "token response: no id_token"
@@ -241,7 +250,7 @@ def read_tokens(values: dict[str, Any]) -> Tokens | str:
 
 
 def known_error(code: str) -> str:
-    """Return an error code of the provider for the log, if it is one of the standards."""
+    """Return the provider's error code for the log if the standards define it. Otherwise, return None."""
     return code if code in _ERROR_CODES else "unknown error"
 
 

@@ -1,6 +1,6 @@
 """Roles of members: the scopes and rights of each role.
 
-A right is a permission that is not a scope. An API key has a right only through a scope.
+A right is a permission that is not a scope. An API key has a right only if one of its scopes includes it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """The role of a member in an account, in ascending order. The database stores the number."""
+    """The role of a member in an account, in ascending order. The database stores its number."""
 
     MEMBER = 0
     MANAGER = 1
@@ -29,10 +29,10 @@ class Right(StrEnum):
     KEYS_MANAGE = "keys:manage"
     MEMBERS_MANAGE = "members:manage"
     ACCOUNT_MANAGE = "account:manage"
-    """Change the account's contacts."""
+    """Update the account's contacts."""
     AUDIT_READ = "audit:read"
     DATA_ERASE = "data:erase"
-    """Erase events, and read the receipts."""
+    """Erase events, and view the receipts."""
 
 
 _READING: Final = frozenset({Scope.EVENTS_READ, Scope.ENDPOINTS_READ, Scope.DELIVERIES_READ})
@@ -48,7 +48,7 @@ _ADMINISTERING: Final = frozenset(Right)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[Scope]]] = MappingProxyType(
     {Role.MEMBER: _READING, Role.MANAGER: _MANAGING, Role.ADMIN: _MANAGING, Role.OWNER: _MANAGING}
 )
-"""The scopes of each role. No role can create events, only operators can."""
+"""The scopes of each role. No role can create events; only operators can."""
 RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.MEMBER: frozenset({Right.ENDPOINTS_TEST}),
@@ -60,13 +60,13 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""The scope that gives each right to a key. A key has no other rights."""
+"""The scope that includes each right for an API key. Keys have no other rights."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
-"""The highest role of a portal guest. A guest has no identity, so a guest cannot own an account."""
+"""The highest role of a portal guest. A guest is anonymous and therefore cannot own an account."""
 
 
 def roles_text() -> str:
-    """All roles, for users."""
+    """Return the names of all roles as text for users."""
     return ", ".join(role.text for role in Role)
 
 
@@ -83,8 +83,8 @@ def check_role(text: str, field: str = "role") -> Problem | None:
 
 
 def can_grant(own: Role, other: Role) -> bool:
-    """Whether a member who manages members may grant this role, or change or remove a member who has it.
+    """Whether a member who manages members may grant a role, or update or remove a member who has it.
 
-    Members cannot grant a role above their own, and only owners can change owners.
+    Members cannot grant a role above their own. Only owners can update or remove owners.
     """
     return other <= own

@@ -29,7 +29,10 @@ class AccountsScope(StrEnum):
 
 
 DEFAULT_SCOPES: Final = frozenset(Scope) - {Scope.EVENTS_WRITE, Scope.SECRETS_READ}
-"""The scopes of a key that is created without a list. It can neither create events nor read secrets."""
+"""The scopes of a key that is created without a list of scopes.
+
+Such a key can neither create events nor reveal secrets.
+"""
 SERVICE_SCOPES: Final[tuple[Scope | AccountsScope, ...]] = (*Scope, *AccountsScope)
 """The scopes that a service key can have."""
 
@@ -37,7 +40,7 @@ SERVICE_SCOPES: Final[tuple[Scope | AccountsScope, ...]] = (*Scope, *AccountsSco
 def check_scopes(
     texts: Iterable[str], field: str = "scopes", *, known: Collection[Scope | AccountsScope] = tuple(Scope)
 ) -> list[Problem]:
-    """Return a problem for each text that is not a known scope, in order."""
+    """Return a problem for each text that is not a known scope, in the order of the texts."""
     names = frozenset(map(str, known))
     return [
         Problem(field, "scope_unknown", f"The scope {text[:100]!r} does not exist. Use one of {', '.join(known)}.")

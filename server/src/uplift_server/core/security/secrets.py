@@ -1,4 +1,4 @@
-"""The secrets of an endpoint during rotation: which are valid, and which one signs `x-uplift-signature-256`.
+"""The secrets of an endpoint during a rotation: which secrets are valid, and which one signs `x-uplift-signature-256`.
 
 The type parameter is the form of a secret: encrypted in the store, text in the signer.
 """
@@ -13,24 +13,27 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's secret, and the previous one while both are valid. Times are Unix ms."""
+    """An endpoint's current secret, and the previous one while both are valid. Times are Unix ms."""
 
     current: T = field(repr=False)
     created_at: int
-    """Creation of the current secret."""
+    """When the current secret was created."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """When the previous secret expires. None without a previous secret."""
+    """When the previous secret expires, or None without a previous secret."""
     header_new: bool = False
-    """Whether the current secret signs `x-uplift-signature-256`, which can carry only one signature."""
+    """Whether the current secret signs `x-uplift-signature-256`, instead of the previous one.
+
+    The header can carry only one signature.
+    """
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the pair at a time, without the previous secret if it has expired."""
+        """Return the pair as it is at `now_ms`: without the previous secret if it has expired."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 
     def without_previous(self) -> "SecretPair[T]":
-        """Return the pair with the current secret only."""
+        """Return the pair without the previous secret."""
         return SecretPair(self.current, self.created_at)
 
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
@@ -44,7 +47,7 @@ class SecretPair(Generic[T]):
 
     @property
     def uplift_header(self) -> Literal["old", "new"]:
-        """Which secret signs `x-uplift-signature-256`."""
+        """The secret that signs `x-uplift-signature-256`, as `old` or `new`."""
         return "new" if self.previous is None or self.header_new else "old"
 
     @property
@@ -56,15 +59,15 @@ class SecretPair(Generic[T]):
     def live(self) -> tuple[T, ...]:
         """The secrets that sign `webhook-signature`, in the order of their signatures.
 
-        The first one also signs `x-uplift-signature-256`. A receiver that incorrectly checks only the first signature
-        then sees both headers change to the new secret at the same time.
+        The first one also signs `x-uplift-signature-256`. If a receiver incorrectly checks only the first signature,
+        both headers change to the new secret at the same time.
         """
         if self.previous is None:
             return (self.current,)
         return (self.current, self.previous) if self.header_new else (self.previous, self.current)
 
     def mapped(self, current: Callable[[T], U], previous: Callable[[T], U]) -> "SecretPair[U]":
-        """Return the pair with its secrets in another form, such as decrypted."""
+        """Return the pair with its secrets converted, for example decrypted."""
         return SecretPair(
             current(self.current),
             self.created_at,

@@ -1,7 +1,8 @@
-"""Secrets, and the two signatures of a request.
+"""Endpoint secrets, and the two signatures of a request.
 
-Uplift documents `x-uplift-signature-256`. `webhook-signature` is Standard Webhooks (https://www.standardwebhooks.com).
-Both are HMAC-SHA256, with different keys and messages.
+Uplift documents `x-uplift-signature-256`. `webhook-signature` is the header of Standard Webhooks
+(https://www.standardwebhooks.com). Both are HMAC-SHA256 signatures, but they use different keys and sign different
+messages.
 """
 
 import binascii
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "whsec_"
 """The prefix of a secret that contains a key in base64, as Standard Webhooks libraries expect."""
 _OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "svc_", "op_")
-"""Prefixes of keys that are not endpoint secrets: `whsec_` misspelled, Standard Webhooks key pairs, API keys."""
+"""Prefixes of keys that are not endpoint secrets: misspelled `whsec_`, Standard Webhooks key pairs, and API keys."""
 
 _PRINTABLE = re.compile(r"[!-~]*")
 _BLOCK_BYTES: Final = 64
@@ -36,7 +37,7 @@ _OUTER_PAD: Final = bytes(value ^ 0x5C for value in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two HMAC keys of a secret. Never shown."""
+    """The two HMAC keys of a secret. They are never shown."""
 
     uplift: bytes = field(repr=False)
     """The key for `x-uplift-signature-256`: the whole text of the secret."""
@@ -94,9 +95,9 @@ def standard_form(secret: str) -> str:
 
 
 class Signer:
-    """Signs the requests to one endpoint. Reuse it, because the constructor hashes the keys.
+    """Signs the requests to one endpoint. Reuse a signer, because the constructor hashes the keys.
 
-    `secrets` sign `webhook-signature`, one signature each, in this order. `uplift_secret` signs
+    Each of `secrets` adds one signature to `webhook-signature`, in this order. `uplift_secret` signs
     `x-uplift-signature-256`, which can carry only one signature.
     """
 
@@ -129,9 +130,9 @@ class Signer:
 
 
 def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
-    """Return SHA-256 states after the padded key, inner and outer (RFC 2104, section 2).
+    """Return the inner and outer SHA-256 states after the padded key (RFC 2104, section 2).
 
-    Copying the two states takes 0.94 µs for a body of 1 KiB; `hmac.digest` takes 1.7 µs and `hmac.HMAC.copy` 1.2 µs
+    Copying the two states takes 0.94 µs for a body of 1 KiB. `hmac.digest` takes 1.7 µs and `hmac.HMAC.copy` 1.2 µs
     (CPython 3.11), because they hash the key's blocks again.
     """
     if len(key) > _BLOCK_BYTES:

@@ -1,7 +1,7 @@
-"""Tokens in links, derived from a key. They are never stored.
+"""Tokens in links, derived from a key and never stored.
 
-A token is an ID (or other data) with a keyed hash of it. Read access to the database does not give access to tokens,
-and an email resent after a crash contains the same token.
+A token is an ID (or other data) with a keyed hash of it. Read access to the database does not reveal tokens. An email
+that the server sends again after a crash contains the same token.
 """
 
 import hmac
@@ -24,17 +24,17 @@ class Purpose(Enum):
     RESET = "passwords"
 
     def url(self, public_url: str, token: str) -> str:
-        """Return the link with this token. `public_url` has no trailing slash."""
+        """Return the URL of the link with this token. `public_url` has no trailing slash."""
         return f"{public_url}/{self.value}/{token}"
 
 
 def token(key: bytes, purpose: Purpose, object_id: bytes) -> str:
-    """Return the token for an ID of 16 bytes."""
+    """Return the token for an object ID of 16 bytes."""
     return _text(object_id + _tag(key, purpose, object_id))
 
 
 def verified_id(key: bytes, purpose: Purpose, text: str) -> bytes | None:
-    """Return the ID of a token with the same key and purpose; None if the token is not valid."""
+    """Return the ID in a token, or None if the token is not valid for this key and purpose."""
     value = _bytes(text, _ID_BYTES + _TAG_BYTES)
     if value is None:
         return None
@@ -48,13 +48,13 @@ def password_mark(password_hash: str) -> str:
 
 
 def reset_token(key: bytes, person_id: bytes, *, expires_at: int, mark: str) -> str:
-    """Return a token to reset a password until a time (Unix ms)."""
+    """Return a token that can reset a password until `expires_at` (Unix ms)."""
     content = person_id + expires_at.to_bytes(_TIMESTAMP_BYTES, "big")
     return _text(content + _tag(key, Purpose.RESET, content + mark.encode()))
 
 
 def parse_reset_token(text: str) -> tuple[bytes, int] | None:
-    """Return the person and the expiry of a reset token without verification; None if it is malformed."""
+    """Return the person and the expiry in a reset token, or None if it is malformed. Does not verify the token."""
     value = _bytes(text, _ID_BYTES + _TIMESTAMP_BYTES + _TAG_BYTES)
     if value is None:
         return None

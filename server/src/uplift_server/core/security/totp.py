@@ -1,6 +1,6 @@
 """Second factors: time-based codes from an authenticator app (RFC 6238), and recovery codes.
 
-The codes have 6 digits, are based on SHA-1, and change every 30 seconds, because all apps support only these settings.
+The time-based codes have 6 digits, use SHA-1 and change every 30 seconds, because all apps support these settings.
 """
 
 import hashlib
@@ -11,24 +11,24 @@ from typing import Final
 from urllib.parse import quote
 
 SECRET_BYTES: Final = 20
-"""The size of the key that the server shares with the app (RFC 4226, section 4)."""
+"""The size in bytes of the key that the server shares with the app (RFC 4226, section 4)."""
 STEP_MS: Final = 30_000
 DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
-"""The server also accepts the codes of this many steps before and after, because clocks differ."""
+"""The number of steps before and after the current one whose codes the server also accepts, because clocks differ."""
 RECOVERY_CODES: Final = 10
 """The number of recovery codes that a person gets."""
 RECOVERY_BYTES: Final = 10
-"""The random bytes of a recovery code. With 80 bits, a fast hash protects it."""
+"""The number of random bytes in a recovery code. With 80 random bits, a fast hash is sufficient."""
 CODE_CHARACTERS_MAX: Final = 40
-"""Maximum length of a code that a person enters, with spaces and hyphens."""
+"""Maximum length of a code as entered, with spaces and hyphens."""
 
 _GROUP_CHARACTERS: Final = 4
 _SEPARATORS: Final = re.compile(r"[\s-]+")
 
 
 def code_at(secret: bytes, step: int, digits: int = DIGITS) -> str:
-    """Return the code of a step (RFC 4226, section 5.3)."""
+    """Return the code for a time step (RFC 4226, section 5.3)."""
     mac = hmac.digest(secret, step.to_bytes(8, "big"), "sha1")
     start = mac[-1] & 0xF
     number = int.from_bytes(mac[start : start + 4], "big") & 0x7FFF_FFFF
@@ -36,12 +36,15 @@ def code_at(secret: bytes, step: int, digits: int = DIGITS) -> str:
 
 
 def step_at(now_ms: int) -> int:
-    """Return the step of a time (Unix ms)."""
+    """Return the time step that contains a time (Unix ms)."""
     return now_ms // STEP_MS
 
 
 def matching_step(secret: bytes, text: str, now_ms: int, *, after: int) -> int | None:
-    """Return the step of an entered code; None if it is wrong, or from a step up to `after`, whose code was used."""
+    """Return the time step of an entered code, or None if the code is wrong.
+
+    A code from a step up to `after` is also wrong, because the person has already used a code of step `after`.
+    """
     entered, current = normalize_code(text), step_at(now_ms)
     steps = range(max(after + 1, current - SKEW_STEPS_MAX), current + SKEW_STEPS_MAX + 1)
     found = [step for step in steps if hmac.compare_digest(code_at(secret, step).encode(), entered)]
@@ -54,7 +57,7 @@ def key_text(secret: bytes) -> str:
 
 
 def app_uri(secret: bytes, *, email: str, issuer: str) -> str:
-    """Return the URI in the QR code, with the names that the app shows."""
+    """Return the URI for the QR code. The app shows the email and the issuer."""
     names = f"{quote(issuer, safe='')}:{quote(email, safe='')}"
     return f"otpauth://totp/{names}?secret={key_text(secret)}&issuer={quote(issuer, safe='')}"
 
@@ -66,7 +69,7 @@ def recovery_code(random: bytes) -> str:
 
 
 def recovery_digest(person_id: bytes, text: str) -> bytes:
-    """Return the digest of a recovery code, which is stored instead of the code."""
+    """Return the digest of a recovery code. The database stores only the digest."""
     return hashlib.sha256(person_id + normalize_code(text)).digest()
 
 
