@@ -1,7 +1,7 @@
 """Value types of endpoint settings.
 
-A value has three forms: the value in the program, its JSON form in the API and the audit log, and its text form in
-dashboard forms and commands. Lists and enumerations also have a form for the database.
+A value has three forms: the Python value, the JSON value in the API and the audit log, and the text in dashboard forms
+and commands. Lists and enumerations also have a form for the database.
 """
 
 import json
@@ -16,78 +16,78 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.texts import printable
 
 NO_DELAYS: Final = "none"
-"""The text form of an empty list of durations. An empty text means the default."""
+"""The text for an empty list of durations. An empty text means the default."""
 _NUMBER_DIGITS_MAX: Final = 18
 _SHOWN_CHARACTERS_MAX: Final = 32
-"""Maximum number of characters of an invalid duration in its problem."""
+"""Maximum number of characters of an invalid duration to quote in an error message."""
 
 
 class ValueType(ABC):
-    """How a setting's value is checked, converted and shown. None, the default, is not a value."""
+    """How to check, convert and display the value of a setting. None means the default and is not a value."""
 
     @property
     @abstractmethod
     def bounds(self) -> str:
-        """The allowed values, in words."""
+        """The allowed values as text."""
 
     @property
     def input_help(self) -> str:
-        """How to enter a value as text, in addition to the setting's help."""
+        """How to enter a value as text. Pages show it after the help of the setting."""
         return ""
 
     @abstractmethod
     def problems(self, field: str, sent: Any) -> Iterator[Problem]:
-        """Check a JSON value that has the right JSON type."""
+        """Return the problems with a JSON value of the right JSON type."""
 
     @abstractmethod
     def parse(self, text: str) -> Any:
-        """Return the JSON value of a text. Raises ValueError with a message for users."""
+        """Return the JSON value of an entered text. Raises ValueError with a message for users."""
 
     def read(self, sent: Any) -> Any:
-        """Convert a valid JSON value to the value in the program."""
+        """Convert a valid JSON value to the Python value."""
         return sent
 
     def json(self, value: Any) -> Any:
-        """Convert a value to its JSON form."""
+        """Convert a Python value to its JSON form."""
         return value
 
     def text(self, value: Any) -> str:
-        """Return the text that `parse` accepts."""
+        """Convert a value to the text that `parse` accepts."""
         return str(self.json(value))
 
     def words(self, value: Any) -> str:
-        """Return a value as readable text."""
+        """Convert a value to readable text."""
         return self.text(value)
 
     def stored(self, value: Any) -> Any:
-        """Convert a value to the form in the database."""
+        """Convert a value to its form in the database."""
         return value
 
     def loaded(self, content: Any) -> Any:
-        """Convert the form in the database to a value."""
+        """Convert a value from its form in the database."""
         return content
 
 
 @dataclass(frozen=True, slots=True)
 class WholeNumber(ValueType):
-    """A whole number from 1."""
+    """A whole number that is at least 1."""
 
     maximum: int
     unit: str
-    """The unit in words, in the plural."""
+    """The unit as a plural noun."""
 
     @property
     def bounds(self) -> str:
-        """The allowed values, in words."""
+        """The allowed numbers as text."""
         return f"1 to {self.maximum:,}"
 
     def problems(self, field: str, sent: int) -> Iterator[Problem]:
-        """Check that the number is within the bounds."""
+        """Return a problem if the number is out of bounds."""
         if not 1 <= sent <= self.maximum:
             yield Problem(field, "out_of_range", f"The number is not in the allowed range. Use {self.bounds}.")
 
     def parse(self, text: str) -> int:
-        """Return the number."""
+        """Return the number in a text."""
         if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS_MAX):
             raise ValueError("Enter a whole number, or leave the field empty.")
         return int(text)
@@ -99,7 +99,10 @@ class WholeNumber(ValueType):
 
 @dataclass(frozen=True, slots=True)
 class Choice(ValueType):
-    """One of several names. The database stores its number. A setting with this type has an initial value."""
+    """One of several names.
+
+    The database stores the number of the name. A setting with this type has an initial value.
+    """
 
     kind: type[NamedCode]
 
@@ -110,49 +113,49 @@ class Choice(ValueType):
 
     @property
     def bounds(self) -> str:
-        """The allowed values, in words."""
+        """The allowed names as text."""
         return ", ".join(f"`{name}`" for name in self.names)
 
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
-        """Check that the name exists."""
+        """Return a problem if the name does not exist."""
         if sent not in self.names:
             yield Problem(field, "value_unknown", f"The value is not allowed. Use one of {self.bounds}.")
 
     def parse(self, text: str) -> str:
-        """Return the name."""
+        """Return the text: it is the JSON form."""
         return text
 
     def read(self, sent: str) -> NamedCode:
-        """Return the member with a name."""
+        """Return the enumeration member with a name."""
         return self.kind[sent.upper()]
 
     def json(self, value: NamedCode) -> str:
-        """Return the name of a member."""
+        """Return the name of an enumeration member."""
         return value.text
 
     def stored(self, value: NamedCode) -> int:
-        """Return the number of a member."""
+        """Return the number of an enumeration member."""
         return int(value)
 
     def loaded(self, content: int) -> NamedCode:
-        """Return the member with a number."""
+        """Return the enumeration member with a number."""
         return self.kind(content)
 
 
 @dataclass(frozen=True, slots=True)
 class Duration(ValueType):
-    """A duration. The value is in ms, and its JSON and text forms have units: `10s`."""
+    """A duration. The Python value is in ms, and the JSON and text forms have units: `10s`."""
 
     minimum_ms: int
     maximum_ms: int
 
     @property
     def bounds(self) -> str:
-        """The allowed values, in words."""
+        """The allowed durations as text."""
         return f"{format_duration(self.minimum_ms)} to {format_duration(self.maximum_ms)}"
 
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
-        """Check that the text is a duration within the bounds."""
+        """Return a problem if the text is not a duration within the bounds."""
         try:
             duration_ms = parse_duration(sent)
         except ValueError:
@@ -164,21 +167,24 @@ class Duration(ValueType):
             yield Problem(field, "out_of_range", f"{sent} is not in the allowed range. Use {self.bounds}.")
 
     def parse(self, text: str) -> str:
-        """Return the text: the JSON form is the same."""
+        """Return the text: it is the JSON form."""
         return text
 
     def read(self, sent: str) -> int:
-        """Return the ms of a duration."""
+        """Return the number of ms in a duration with units."""
         return parse_duration(sent)
 
     def json(self, value: int) -> str:
-        """Return a duration with units."""
+        """Return a number of ms as a duration with units."""
         return format_duration(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Durations(ValueType):
-    """A list of durations, which may be empty. The value is a tuple in ms, and the column is a JSON list in ms."""
+    """A list of durations, which may be empty.
+
+    The Python value is a tuple in ms, and the database stores a JSON list in ms.
+    """
 
     each: Duration
     count_max: int
@@ -186,17 +192,17 @@ class Durations(ValueType):
 
     @property
     def input_help(self) -> str:
-        """How to enter the list, and an empty list."""
+        """How to enter a list, and how to enter an empty list."""
         return f"Separate the durations with commas. Enter {NO_DELAYS} for an empty list."
 
     @property
     def bounds(self) -> str:
-        """The allowed values, in words."""
+        """The allowed lists as text."""
         total = format_duration(self.total_ms_max)
         return f"up to {self.count_max} durations of {self.each.bounds}, at most {total} in total"
 
     def problems(self, field: str, sent: list[str]) -> Iterator[Problem]:
-        """Check each duration, the number of durations and their sum."""
+        """Return the problems with the durations, their number and their sum."""
         if len(sent) > self.count_max:
             yield Problem(field, "too_many", f"The list has too many durations. Use {self.bounds}.")
             return
@@ -206,25 +212,25 @@ class Durations(ValueType):
             yield Problem(field, "out_of_range", f"The sum of the durations is too large. Use {self.bounds}.")
 
     def parse(self, text: str) -> list[str]:
-        """Return the durations of a text with commas."""
+        """Return the durations in a text, which separates them with commas."""
         return [] if text == NO_DELAYS else [part.strip() for part in text.split(",")]
 
     def read(self, sent: list[str]) -> tuple[int, ...]:
-        """Return the ms of each duration."""
+        """Return the durations as numbers of ms."""
         return tuple(map(parse_duration, sent))
 
     def json(self, value: tuple[int, ...]) -> list[str]:
-        """Return each duration with units."""
+        """Return the durations with units."""
         return [format_duration(each) for each in value]
 
     def text(self, value: tuple[int, ...]) -> str:
-        """Return the durations, separated by commas."""
+        """Return the durations as text, separated by commas."""
         return ", ".join(self.json(value)) or NO_DELAYS
 
     def stored(self, value: tuple[int, ...]) -> str:
-        """Return a JSON list of ms."""
+        """Return the durations as a JSON list of ms."""
         return json.dumps(value)
 
     def loaded(self, content: str) -> tuple[int, ...]:
-        """Return the ms of a JSON list."""
+        """Return the durations in a JSON list of ms."""
         return tuple(json.loads(content))

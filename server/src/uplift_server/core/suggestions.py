@@ -1,4 +1,4 @@
-"""Problems with names that do not exist, such as misspelled fields, and suggestions."""
+"""Problems for unknown names, such as misspelled fields, and suggestions for the right name."""
 
 import difflib
 import re
@@ -11,12 +11,12 @@ from uplift_server.core.limits import PROBLEMS_LISTED_MAX
 from uplift_server.core.problems import Problem
 
 SUGGESTIONS_MAX: Final = 10
-"""Maximum number of suggestions in one response, because each takes up to 2 ms."""
+"""Maximum number of suggestions in one response. Each suggestion takes up to 2 ms."""
 FIELD_CHARACTERS_MAX: Final = 200
-"""Maximum length of a field name in a response."""
+"""Maximum number of characters of a field name in a response."""
 _CANDIDATES_MAX: Final = 300
 _CLOSE_MAX: Final = 8
-"""Maximum number of candidates to compare completely. These candidates share the most letters with the text."""
+"""Maximum number of candidates to compare completely: those that share the most letters with the name."""
 _CHARACTERS_MAX: Final = 64
 _LETTERS_DIFFERENT_MAX: Final = 5
 _SIMILARITY_MIN: Final = 0.7
@@ -27,9 +27,9 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+")
 def unknown_fields(
     names: Iterable[str], known: Collection[str], prefix: str = "", texts: Mapping[str, str] = MappingProxyType({})
 ) -> list[Problem]:
-    """Return a problem for each name that is not a known field, up to one more than a response lists.
+    """Return a problem for each unknown field name, up to one more than a response lists.
 
-    `texts` has the messages of names that users often send.
+    `texts` contains messages for unknown names that users often send.
     """
     unknown = islice((name for name in names if name not in known), PROBLEMS_LISTED_MAX + 1)
     problems = []
@@ -41,13 +41,16 @@ def unknown_fields(
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return ` Did you mean x?` with the candidate most similar to a name; an empty text if none is similar."""
+    """Return ` Did you mean x?` with the candidate most similar to a name, or an empty string if none is similar."""
     found = closest(name, candidates)
     return "" if found is None else f" Did you mean {found}?"
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate most similar to a name, or the last word of the name that is a candidate, if any."""
+    """Return the candidate most similar to a name.
+
+    If none is similar, return the last word of the name that is a candidate, or None.
+    """
     if len(name) > _CHARACTERS_MAX:
         return None
     known = list(islice(candidates, _CANDIDATES_MAX))

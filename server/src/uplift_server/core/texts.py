@@ -1,4 +1,4 @@
-"""Display of untrusted text."""
+"""Safe display of untrusted text."""
 
 import re
 

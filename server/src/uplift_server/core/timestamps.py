@@ -1,4 +1,4 @@
-"""Timestamps in API and logs: ISO 8601, UTC, milliseconds."""
+"""Timestamps in the API and the logs: ISO 8601 in UTC with milliseconds."""
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
