@@ -61,7 +61,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def one(visit: Visit) -> Response:
-    """Show one account."""
+    """Show one account with its statistics and portal links."""
     return await _one(visit)
 
 
@@ -83,7 +83,7 @@ async def update(visit: Visit) -> Response:
 
 
 async def create_link(visit: Visit) -> Response:
-    """Create a portal link and redirect to the page that shows it."""
+    """Create a portal link, and redirect to the page that shows the link once."""
     form, account = await visit.form(), visit.parameter("account")
     draft = LinkDraft(form.optional("email"), form.text("role"))
     try:
@@ -147,7 +147,7 @@ def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
 
 
 def _taken(error: Conflict) -> Problem:
-    """Return the only conflict of these forms as a problem with its field."""
+    """Return a conflict as a problem with the field `uid`. The forms of accounts have no other conflicts."""
     return Problem("uid", "taken", error.detail)
 
 

@@ -1,4 +1,4 @@
-"""Endpoints in all accounts: search by state, disable and enable."""
+"""Endpoints of all accounts: search by state, disable and enable."""
 
 from typing import Final
 
@@ -102,7 +102,7 @@ async def switch_off(visit: Visit) -> Response:
 
 
 async def switch_on(visit: Visit) -> Response:
-    """Enable an endpoint, and send, drop or keep its held deliveries."""
+    """Enable an endpoint. The form decides whether to send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     asked = (await visit.form()).text("held")
     held = next((each for each in HeldAction if each.text == asked), HeldAction.KEEP)
@@ -111,7 +111,7 @@ async def switch_on(visit: Visit) -> Response:
 
 
 def _state(listed: EndpointSummary) -> tuple[str, str | None]:
-    """Return the state of an endpoint and its reason."""
+    """Return the state of an endpoint and the reason for it, as text."""
     record, health = listed.endpoint, listed.health
     if record.state is EndpointState.DISABLED:
         reason = None if record.disabled_reason is None else _REASONS[record.disabled_reason.text]

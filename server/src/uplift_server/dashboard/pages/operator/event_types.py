@@ -30,7 +30,7 @@ FIRST: Final[Mapping[str, Any]] = {
     ),
     "example": json.dumps({"object": {}}, indent=2),
 }
-"""Initial values of the form."""
+"""The initial values of the form."""
 
 
 async def listed(visit: Visit) -> Response:
@@ -102,7 +102,7 @@ async def delete(visit: Visit) -> Response:
 
 
 def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
-    """Return the draft and the JSON errors of the form."""
+    """Return the draft of the event type in a form, and the problems with the JSON in it."""
     problems: list[Problem] = []
     draft = EventTypeDraft(
         description=form.raw("description").strip(),
@@ -137,7 +137,7 @@ def _no_number(text: str) -> Any:
 
 
 def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
-    """Move problems inside a field to the field, with their path in the message."""
+    """Move problems inside a JSON field to the field, and add their path to the message."""
     found = []
     for problem in problems:
         field, _, place = problem.field.partition(".")

@@ -25,11 +25,11 @@ from uplift_server.store.processes import Process
 STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
 CAUSES_SHOWN: Final = 8
 OUTDATED_MS: Final = 10_000
-"""The page shows the age of older values."""
+"""The page shows the age of the values if they are older than this."""
 
 
 async def fleet(visit: Visit) -> Response:
-    """Show the page."""
+    """Show the fleet page."""
     services, caller = visit.services, visit.caller
     state = await services.operator_overview.state(caller)
     asked = visit.query.text("period")
@@ -63,7 +63,7 @@ async def fleet(visit: Visit) -> Response:
 
 
 def _pace(series: Series) -> str:
-    """Return the average rate of attempts."""
+    """Return the average rate of attempts as text."""
     hours = len(series.buckets) * series.bucket_ms / HOUR_MS
     for unit, share in (("per second", 3600), ("per minute", 60)):
         rate = series.totals.attempts / hours / share

@@ -25,7 +25,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Create a service key and redirect to the page that shows it."""
+    """Create a service key, and redirect to the page that shows the key once."""
     sent = await visit.form()
     draft, problems = new_key(sent)
     shown: dict[str, Any] = {

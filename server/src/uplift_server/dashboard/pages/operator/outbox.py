@@ -1,4 +1,4 @@
-"""Email outbox: emails with their state and last error."""
+"""Email outbox: the emails with their states and last errors."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""System: version, database, configuration and checks of the server."""
+"""System page: version, database, configuration and checks of the server."""
 
 from typing import Final
 
@@ -12,12 +12,12 @@ SHOWN_AS: Final = {"ok": ("healthy", "ok"), "warn": ("warned", "warning"), "fail
 
 
 async def system(visit: Visit) -> Response:
-    """Show the page without running the checks."""
+    """Show the system page without running the checks."""
     return _page(visit, None)
 
 
 async def examined(visit: Visit) -> Response:
-    """Run the checks and show the page. Takes several seconds."""
+    """Run the checks and show the page with their results. The checks take several seconds."""
     return _page(visit, await visit.dashboard.system.run_checks(visit.caller))
 
 

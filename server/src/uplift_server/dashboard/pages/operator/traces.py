@@ -1,4 +1,4 @@
-"""Trace: search any object by ID, in all accounts."""
+"""Trace: find an object by its ID, in all accounts."""
 
 from collections import Counter
 from typing import Final
@@ -13,11 +13,11 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Maximum number of endpoints without a delivery to show."""
+"""Maximum number of endpoints to list that have no delivery of the event."""
 
 
 async def trace(visit: Visit) -> Response:
-    """Show the search form and its result."""
+    """Show the search field and the object with the ID in the URL."""
     text = visit.query.text("id")[:_ID_CHARACTERS_MAX]
     found = await visit.services.traces.find(visit.caller, text) if text else Trace()
     return visit.render(
@@ -36,7 +36,7 @@ async def trace(visit: Visit) -> Response:
 
 
 def _why_not(traced: TracedEvent) -> list[tuple[str, int]]:
-    """Count the endpoints without a delivery by reason."""
+    """Return the reasons why endpoints have no delivery of the event, with the number of endpoints for each."""
     return Counter(REASONS[each.why.reason].lower() for each in traced.others).most_common()
 
 

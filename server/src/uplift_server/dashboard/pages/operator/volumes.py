@@ -1,4 +1,4 @@
-"""Delivery statistics of an account or an endpoint for a table row."""
+"""Delivery statistics of an account or an endpoint in a table row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 
 
 class Volume(NamedTuple):
-    """The statistics of a period."""
+    """The statistics of a table row."""
 
     totals: Statistics
     error_share: float | None
-    """The share of failed attempts, or None without attempts."""
+    """The share of failed attempts, from 0 to 1, or None without attempts."""
     columns: Sequence[Column]
     words: str
 
