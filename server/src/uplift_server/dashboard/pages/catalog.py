@@ -21,7 +21,7 @@ _TYPE: Final = "catalog/type.html"
 
 
 async def listed(visit: Visit) -> Response:
-    """Show event types by group. `q` filters by name and description."""
+    """List the event types by group. `q` in the URL filters by name and description."""
     wanted = visit.query.text("q")
     found = [
         each
@@ -33,7 +33,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one event type."""
+    """Show one event type with its schema, example and subscribed endpoints."""
     return _page(visit, chosen=visit.query.text("endpoint"))
 
 

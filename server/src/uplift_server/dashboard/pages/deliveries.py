@@ -1,4 +1,4 @@
-"""Delivery: its attempts, its status, and the actions resend and cancel."""
+"""Page of a delivery: its attempts and status, and the actions Resend and Cancel."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _BLOCKED: Final = "You cannot resend this delivery yet, because it waits for ano
 
 
 async def shown(visit: Visit) -> Response:
-    """Show a delivery."""
+    """Show a delivery with its attempts."""
     services, caller = visit.services, visit.caller
     found = await services.deliveries.get(caller, visit.parameter("delivery"))
     delivery = found.delivery
@@ -74,14 +74,17 @@ async def cancel(visit: Visit) -> Response:
 
 
 def _blocked_text(count: int) -> str | None:
-    """Return the number of deliveries that wait for an ordered one; None if there are none."""
+    """Return as text how many deliveries wait for this delivery of an ordered endpoint, or None without any."""
     if count < 2:
         return "1 delivery waits" if count else None
     return f"{count:,}{' or more' if count == BLOCKED_COUNTED_MAX else ''} deliveries wait"
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return the reason why the delivery cannot be resent now, or None. The service makes the final decision."""
+    """Return the reason why the page does not offer to resend the delivery, or None.
+
+    The page only anticipates the decision; the service makes it.
+    """
     delivery = found.delivery
     if endpoint is None:
         return "You cannot resend this delivery, because its endpoint was deleted."

@@ -1,4 +1,4 @@
-"""Lists of deliveries with filters: of an account, and for operators of all accounts."""
+"""Lists of deliveries with filters: the deliveries of one account, and for operators those of all accounts."""
 
 import json
 import re
@@ -35,11 +35,11 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import Page
 
 ENDPOINTS_LISTED_MAX: Final = 200
-"""With more endpoints, the filter is a text field instead of a list."""
+"""With more endpoints, the endpoint filter is a text field instead of a list."""
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 TESTS: Final = {"": False, "1": None, "only": True}
-"""The choices of the filter for test deliveries."""
+"""The choices of the filter for test deliveries: the URL parameter, and the value in the query."""
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
     "status": "--status",
@@ -54,7 +54,7 @@ _OPTIONS: Final = {
 
 
 async def listed(visit: Visit) -> Response:
-    """List the deliveries that match the filters in the URL, newest events first."""
+    """List the deliveries that match the filters in the URL. The deliveries of the newest events come first."""
     problems: list[Problem] = []
     caller = filtered_caller(visit, problems)
     query = _query(visit, visit.query, caller, problems)
@@ -66,7 +66,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def resend_preview(visit: Visit) -> Response:
-    """Count the deliveries that a resend with the filters in the URL sends."""
+    """Show the number of deliveries that match the filters in the URL, before a resend."""
     problems: list[Problem] = []
     query = _query(visit, visit.query, visit.caller, problems)
     fields = _values(query)
@@ -87,7 +87,7 @@ async def resend_preview(visit: Visit) -> Response:
 
 
 async def resend(visit: Visit) -> Response:
-    """Create the replays of a resend."""
+    """Create the replays that resend the matching deliveries."""
     sent = await visit.form()
     problems: list[Problem] = []
     query = _query(visit, sent, visit.caller, problems)
@@ -129,7 +129,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
 
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
-    """Return the IDs of endpoints. Each text is an ID or a part of a URL."""
+    """Return the endpoint IDs for the texts of the filter. Each text is an ID or a part of a URL."""
     found: dict[str, None] = {}
     for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):
@@ -192,12 +192,12 @@ def _number(count: int, noun: str, nouns: str | None = None) -> str:
 
 
 def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
-    """Return the filters as parameters of a URL."""
+    """Return the filters as URL parameters."""
     return [(name, value) for name, each in _lists(query).items() for value in each]
 
 
 def _body(query: DeliveryQuery) -> str:
-    """Return the filters as the body of a resend."""
+    """Return the filters as the request body of a resend."""
     single = {"object_id", "created_after", "created_before"}
     return json.dumps({name: each[0] if name in single else [*each] for name, each in _lists(query).items() if each})
 

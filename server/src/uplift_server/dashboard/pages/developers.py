@@ -1,4 +1,4 @@
-"""Developers: API keys, source IP addresses, listen sessions, and documentation links."""
+"""Developers page: API keys, source IP addresses, listen sessions, and links to the documentation."""
 
 from collections.abc import Collection
 from typing import Any, Final
@@ -36,19 +36,19 @@ DOCUMENTS: Final = (
     ("/docs/outcomes", "Outcomes of attempts", "Causes of failed attempts, and how to fix them"),
     ("/docs/vectors.json", "Test vectors", "Signed sample requests to test your own verification code"),
 )
-"""Documentation links."""
+"""The links to the documentation: path, title and description."""
 _PAGE: Final = "developers/page.html"
 _KEY: Final = "developers/key.html"
 _PATH: Final = "developers"
 
 
 async def page(visit: Visit) -> Response:
-    """Show the page."""
+    """Show the developers page."""
     return await _page(visit)
 
 
 async def make_key(visit: Visit) -> Response:
-    """Create an API key and redirect to the page that shows it."""
+    """Create an API key, and redirect to the page that shows the key once."""
     sent = await visit.form()
     draft, problems = new_key(sent)
     shown: dict[str, Any] = {
@@ -99,7 +99,7 @@ async def revoke_key(visit: Visit) -> Response:
 
 
 async def session(visit: Visit) -> Response:
-    """Show a listen session with the responses of the developer's server."""
+    """Show a listen session with the responses of the developer's local server."""
     name = visit.parameter("session")
     shown = await visit.services.listening.get(visit.caller, name)
     answers = await visit.services.listening.responses(

@@ -1,4 +1,4 @@
-"""Endpoint: state card, actions, and the tabs Deliveries, Subscription and Activity."""
+"""Page of an endpoint: the state card, the actions, and the tabs Deliveries, Subscription and Activity."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,17 +40,17 @@ _HELD: Final = {action.text: action for action in HeldAction}
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A tab of the page, with its own URL."""
+    """A tab of the endpoint page, with its own URL."""
 
     name: str
-    """The last part of the URL. Empty for the first tab."""
+    """The last segment of the tab's URL. It is empty for the first tab."""
     title: str
 
 
 async def tab(
     visit: Visit, name: str, *, shown: ShownEndpoint | None = None, status: int = 200, **context: Any
 ) -> Response:
-    """Render a tab below the state card. Raises NotFound."""
+    """Render the state card and a tab below it. Raises NotFound."""
     endpoint = visit.parameter("endpoint")
     if shown is None:
         shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -143,13 +143,13 @@ async def deliveries(visit: Visit) -> Response:
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """Return the event types to choose from, including the selected one even if it does not exist."""
+    """Return the event types of the filter, including the selected one even if it no longer exists."""
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 
 
 async def _numbers(visit: Visit, endpoint: str) -> dict[str, Any]:
-    """Return the statistics and charts of the period in the URL. Raises NotFound."""
+    """Return the statistics and charts of an endpoint for the period in the URL. Raises NotFound."""
     period = period_of(visit.query.text("period"))
     series = await visit.services.statistics.of_endpoint(visit.caller, endpoint, period)
     labels, latencies = latency_lines(series)
@@ -182,7 +182,7 @@ async def subscription(visit: Visit) -> Response:
 
 
 async def activity(visit: Visit) -> Response:
-    """Show the audit log of the endpoint, newest entry first."""
+    """Show the audit log of the endpoint. The newest entries come first."""
     page = await visit.services.audit_log.page(
         visit.caller, AuditFilter(subject=visit.parameter("endpoint")), visit.listing()
     )
@@ -205,7 +205,7 @@ _DONE: Final = {
 
 
 async def enable(visit: Visit) -> Response:
-    """Enable the endpoint, and send, drop or keep its held deliveries."""
+    """Enable the endpoint. The form decides whether to send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     held = _HELD.get((await visit.form()).text("held"), HeldAction.SEND)
     await visit.services.endpoint_states.enable(visit.caller, endpoint, held)

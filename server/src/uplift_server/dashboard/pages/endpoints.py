@@ -50,7 +50,7 @@ STATES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An endpoint in the list."""
+    """An endpoint in the list, with its statistics."""
 
     id: str
     shown: ShownEndpoint
@@ -58,9 +58,9 @@ class Row:
     success: float | None
     """The share of succeeded attempts in the last 24 hours."""
     told: str
-    """The succeeded and failed attempts as text."""
+    """The numbers of succeeded and failed attempts as text."""
     columns: Sequence[Column]
-    """The attempts per hour."""
+    """The attempts per hour as chart columns."""
 
 
 async def listed(visit: Visit) -> Response:
@@ -95,7 +95,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Create an endpoint and redirect to its secret, or preview its filter."""
+    """Create an endpoint and redirect to the page with its secret, or preview the filter in the form."""
     form = await visit.form()
     if form.flag(PREVIEW_FIELD):
         return await _form(visit, _NEW, as_sent(form), preview=await _previewed(visit, form))
@@ -113,7 +113,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def created(visit: Visit) -> Response:
-    """Show the secret of a new endpoint, and how to verify requests."""
+    """Show the secret of a new endpoint, and how to verify its requests."""
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
     active_since = shown.endpoint.secrets.at(visit.services.context.now()).created_at
@@ -136,7 +136,7 @@ async def edit(visit: Visit) -> Response:
 
 
 async def update(visit: Visit) -> Response:
-    """Update an endpoint, or preview its filter."""
+    """Update an endpoint, or preview the filter in the form."""
     form = await visit.form()
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -165,14 +165,14 @@ async def delete(visit: Visit) -> Response:
 
 
 async def permalink(visit: Visit) -> Response:
-    """Redirect from the URL in emails to the page of the endpoint."""
+    """Redirect from the endpoint URL in emails to the page of the endpoint."""
     endpoint = visit.parameter("endpoint")
     account = _account_of(visit, endpoint)
     return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
 
 
 def _account_of(visit: Visit, endpoint: str) -> str:
-    """Return the account of an endpoint, if the visitor has access to it. Raises NotFound."""
+    """Return the account of an endpoint. Raises NotFound if the visitor has no access to it."""
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     services = visit.services
     if visit.visitor.person is None:
@@ -191,7 +191,7 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Evaluate the filter of a form against the newest events of its types. Returns None without a filter."""
+    """Return the newest events of the selected types with the result of the form's filter, or None without a filter."""
     problems: list[Problem] = []
     pattern = filter_of(form, problems)
     if pattern is None:

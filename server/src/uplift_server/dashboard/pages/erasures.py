@@ -1,6 +1,6 @@
 """Erasure of personal data: form, preview, confirmation, and receipts.
 
-An object ID can identify a person, so it never appears in a URL. The preview keeps it in an encrypted cookie.
+An object ID can identify a person, so no URL contains one. The preview keeps the ID in an encrypted cookie.
 """
 
 import json
@@ -20,10 +20,10 @@ from uplift_server.service.erasures import ErasureDraft, ErasurePreview
 from uplift_server.service.errors import Invalid
 
 EVENT_IDS_MAX: Final = 40
-"""Maximum number of event IDs in the form, because they must fit into a cookie."""
+"""Maximum number of event IDs in the form. They must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""Subject of the cookie that keeps the checked input until the confirmation."""
+"""The purpose of the cookie that keeps the validated input until the person confirms it."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 
@@ -34,7 +34,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form, and the preview of the draft in the cookie."""
+    """Show the form, with the preview of the draft in the cookie."""
     visit.caller.require_right(Right.DATA_ERASE)
     shown = visit.shown_secret(_DRAFT)
     if shown is None:
@@ -49,7 +49,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def preview(visit: Visit) -> Response:
-    """Keep the draft in a cookie, and show its preview."""
+    """Store the draft in a cookie, and redirect to its preview."""
     visit.caller.require_right(Right.DATA_ERASE)
     draft, problems = _read(await visit.form())
     if not problems:
@@ -83,7 +83,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def shown(visit: Visit) -> Response:
-    """Show an erasure, which is the receipt after its completion."""
+    """Show an erasure. After its completion, the page is the receipt."""
     erasure = await visit.services.erasures.get(visit.caller, _account(visit), visit.parameter("erasure"))
     return visit.render("erasures/erasure.html", erasure=erasure)
 

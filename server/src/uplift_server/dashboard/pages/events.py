@@ -17,12 +17,12 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""The page of each kind of object whose ID the search field also accepts."""
+"""The search field also accepts IDs of these kinds of objects and redirects to the page of the object."""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
 async def listed(visit: Visit) -> Response:
-    """List the events of the account, newest first, or search by ID."""
+    """List the events of the account, newest first, or search for an ID."""
     problems: list[Problem] = []
     event_type = visit.query.optional("type")
     wanted = EventQuery(
@@ -43,7 +43,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
-    """Redirect to the only event with this ID prefix, or list all events with it."""
+    """Redirect to the event if only one has this ID prefix. Otherwise, list all events with the prefix."""
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:
         return visit.leave(visit.path(_PAGES[prefix], beginning))
@@ -85,7 +85,7 @@ async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one event."""
+    """Show one event with its body, deliveries and explanations."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     path = visit.path("events", visit.parameter("event"))

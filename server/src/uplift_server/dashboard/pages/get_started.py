@@ -26,7 +26,10 @@ ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
-"""The parameters with the deliveries of this page's tests, so that reload and Back show them again."""
+"""The URL parameters for the test deliveries of this page.
+
+They keep the results after a reload or a return to the page.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,17 @@ class ShownAttempt:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the endpoint accepted the event."""
+        """Whether the endpoint accepted the delivery."""
         return self.attempt is not None and self.attempt.outcome is Outcome.DELIVERED
 
     @property
     def result(self) -> Result | None:
-        """The result of the attempt for a signature check."""
+        """The result of the attempt, as input for the verdict on the signature check."""
         return result_of(self.attempt)
 
     @property
     def hint(self) -> Explanation | None:
-        """The cause of the failure and how to fix it, or None."""
+        """The cause of the failure and how to fix it, or None without a failure."""
         found = self.attempt
         if found is None:
             return None
@@ -62,7 +65,7 @@ class ShownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress with one endpoint."""
+    """The progress of the checklist for one endpoint."""
 
     endpoint: str
     """The ID of the endpoint."""
@@ -70,22 +73,25 @@ class Progress:
     event: ShownAttempt | None
     """The latest delivery that is not a test, such as the registration event."""
     test: ShownAttempt | None
-    """The last test of this page, or else of the endpoint."""
+    """The latest test delivery that this page sent, or otherwise the latest one of the endpoint."""
     wrong: ShownAttempt | None
-    """The test with a wrong signature of this page's last check."""
+    """The test with a wrong signature from the latest check on this page."""
     valid: ShownAttempt | None
-    """The test with a valid signature of this page's last check."""
+    """The test with a valid signature from the latest check on this page."""
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of this page's last check."""
+        """The verdict on the latest check on this page, or None without a check."""
         if self.wrong is None:
             return None
         return verdict(self.wrong.result, None if self.valid is None else self.valid.result)
 
     @property
     def is_tested(self) -> bool:
-        """Whether this URL accepted the last test event, or retention has deleted it."""
+        """Whether this URL accepted the latest test event.
+
+        If retention has deleted the test, whether it ever accepted one.
+        """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None
         return self.test.is_delivered
@@ -102,7 +108,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def register(visit: Visit) -> Response:
-    """Create an endpoint with this URL and redirect to its secret."""
+    """Create an endpoint with the URL in the form, and redirect to its secret."""
     sent = await visit.form()
     framework, url = sent.text("framework"), sent.text("url")
     try:
@@ -142,7 +148,7 @@ async def test(visit: Visit) -> Response:
 
 
 async def verify(visit: Visit) -> Response:
-    """Check that the endpoint rejects a wrong signature and accepts a valid one, and show both responses."""
+    """Send a test with a wrong signature and one with a valid signature, and show both responses."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
@@ -223,7 +229,7 @@ async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
 
 
 async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> ShownAttempt | None:
-    """Return the last test of the endpoint, unless retention has deleted it."""
+    """Return the latest test delivery of the endpoint, or None if retention has deleted it."""
     at = shown.endpoint.tested_at
     if at is None:
         return None
@@ -234,7 +240,7 @@ async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> Shown
 
 
 async def _attempt(visit: Visit, delivery: str, shown: ShownEndpoint) -> ShownAttempt | None:
-    """Return a delivery of this endpoint, unless retention has deleted it."""
+    """Return a delivery to this endpoint, or None if retention has deleted it."""
     if not delivery:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Invitations: show and accept."""
+"""Invitations: the page of an invitation, and its acceptance."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ _PATH: Final = "/invitations/{token}"
 
 
 async def form(visit: Visit) -> Response:
-    """Show an invitation. If it is no longer valid, redirect a signed-in visitor to the home page."""
+    """Show an invitation. If it is no longer valid, redirect a visitor who is signed in to the home page."""
     try:
         found = await _invitation(visit)
     except NotFound as error:

@@ -29,20 +29,20 @@ ROLE_WORDS: Final = {
     ),
     Role.OWNER: "Also adds, changes and removes owners.",
 }
-"""The permissions of each role. Each role includes the permissions of the previous one."""
+"""The permissions of each role, for users. Each role includes the permissions of the previous one."""
 _PAGE: Final = "settings/members.html"
 _PATH: Final = "settings"
 
 
 async def page(visit: Visit) -> Response:
-    """List the members. Redirect visitors without access to the contacts."""
+    """List the members. Redirect visitors who cannot view members to the contacts."""
     if not visit.caller.principal.has_right(Right.MEMBERS_MANAGE):
         return visit.leave(visit.path(_PATH, "contacts"))
     return await _page(visit)
 
 
 async def invite(visit: Visit) -> Response:
-    """Invite a person by email, or redirect to the invitation link if email is not configured."""
+    """Invite a person by email. If email is not configured, redirect to the page with the invitation link."""
     sent = await visit.form()
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)
@@ -76,7 +76,7 @@ async def remove(visit: Visit) -> Response:
 
 
 async def reset_password(visit: Visit) -> Response:
-    """Create a password reset link, as an operator. Raises NotFound for other visitors."""
+    """As an operator, create a password reset link for a member. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
@@ -84,7 +84,7 @@ async def reset_password(visit: Visit) -> Response:
 
 
 async def reset_second_factor(visit: Visit) -> Response:
-    """Turn off the second factor of a member, as an operator. Raises NotFound for other visitors."""
+    """As an operator, turn off the second factor of a member. Raises NotFound for other visitors."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
@@ -135,7 +135,7 @@ async def _page(
 
 
 def _roles_for(own: Role, member: Member) -> list[Role]:
-    """Return the roles that a visitor can assign to a member. Empty if the member has a higher role."""
+    """Return the roles that a visitor can assign to a member. There are none if the member has a higher role."""
     if not can_grant(own, member.role):
         return []
     most = GUEST_ROLE_MAX if member.person.email is None else Role.OWNER

@@ -1,4 +1,4 @@
-"""Overview: health, open problems, statistics and latest deliveries of an account."""
+"""Account overview: health, open problems, statistics and latest deliveries."""
 
 from typing import Final
 
@@ -18,14 +18,14 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 5
-"""The number of endpoints with problems that have a card. The others are table rows."""
+"""Maximum number of endpoints with a state card. Other endpoints with problems are table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
-"""The periods to choose from."""
+"""The periods of the statistics, with their titles."""
 
 
 async def overview(visit: Visit) -> Response:
-    """Show the page."""
+    """Show the overview of an account."""
     services, caller = visit.services, visit.caller
     period = next((each for each in SPANS if each.value == visit.query.text("period")), Period.LAST_24_HOURS)
     series = await services.statistics.of_account(caller, period)

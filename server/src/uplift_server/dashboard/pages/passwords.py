@@ -25,12 +25,12 @@ _WORDS: Final[dict[str, Any]] = {
 
 
 async def ask_form(visit: Visit) -> Response:
-    """Show the form that requests a link."""
+    """Show the form that requests a password reset link."""
     return visit.render(_ASK)
 
 
 async def ask(visit: Visit) -> Response:
-    """Email the link. The response does not reveal whether the person exists."""
+    """Email the reset link. The response does not reveal whether the person exists."""
     sent = await visit.form()
     try:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)
@@ -40,12 +40,12 @@ async def ask(visit: Visit) -> Response:
 
 
 async def form(visit: Visit) -> Response:
-    """Show the form that sets a password. The server validates the link only when the form is submitted."""
+    """Show the form that sets a new password. The server validates the link only after the person submits the form."""
     return visit.render(_FORM, **_WORDS)
 
 
 async def choose(visit: Visit) -> Response:
-    """Set the password and sign in."""
+    """Set the new password and sign the person in."""
     sent = await visit.form()
     try:
         cookie = await visit.services.sessions.reset(

@@ -1,4 +1,4 @@
-"""Rejected events: of an account, and for operators of all accounts and unknown ones."""
+"""Rejected events: those of one account, and for operators those of all accounts and of unknown accounts."""
 
 from typing import Any, Final
 

@@ -37,11 +37,11 @@ class Progress:
 
     sent: int
     left: int | None
-    """The number of deliveries left to send. None while the server counts them."""
+    """The number of deliveries that remain to be sent, or None while the server counts them."""
     rate: float
     """The average rate since the replay was created."""
     seconds_left: float | None
-    """The estimated time left. None while the replay is not sending deliveries."""
+    """The estimated remaining time, or None while the replay sends no deliveries."""
 
 
 async def listed(visit: Visit) -> Response:
@@ -57,7 +57,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form, and the preview if the query has `plan`."""
+    """Show the form that starts a replay. If the URL has `plan`, also show the preview."""
     visit.caller.require(Scope.DELIVERIES_WRITE)
     if not visit.query.flag("plan"):
         draft, problems = _read(visit.query, status_default=True)
@@ -86,7 +86,7 @@ async def start(visit: Visit) -> Response:
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one replay."""
+    """Show one replay with its progress."""
     found = await visit.services.replays.get(visit.caller, visit.parameter("replay"))
     by_id = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     return visit.render(
@@ -135,7 +135,7 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
 
 
 def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, list[Problem]]:
-    """Return the draft and the problems of the form."""
+    """Return the draft of a replay in a form, and the problems of the form."""
     problems: list[Problem] = []
     rate = sent.number("rate_per_second", problems)
     if rate is not None and not 1 <= rate <= REPLAY_RATE_PER_SECOND_MAX:
@@ -182,7 +182,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the request body of the equivalent API call, without empty fields."""
+    """Return the request body of the equivalent API call, without its empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),

@@ -1,4 +1,4 @@
-"""Search: redirect to the page of a single hit, or list several hits."""
+"""Search: redirect to the page of the only hit, or list the hits."""
 
 from typing import Final
 
@@ -31,7 +31,7 @@ async def found(visit: Visit) -> Response:
 
 
 def _path(visit: Visit, hit: Hit) -> str:
-    """Return the URL of the page of a hit."""
+    """Return the path of the page of a hit."""
     if hit.kind is HitKind.OBJECT:
         return link("/operator/deliveries" if visit.account is None else visit.path("events"), object_id=hit.id)
     if hit.kind is HitKind.ACCOUNT:

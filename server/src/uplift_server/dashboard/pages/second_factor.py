@@ -1,4 +1,4 @@
-"""The second factor: the code at sign-in, and the page of your own second factor."""
+"""The second factor: the code at sign-in, and the page where a person turns the second factor on or off."""
 
 from io import BytesIO
 from typing import Any, Final
@@ -19,21 +19,21 @@ _PATH: Final = "/you/second-factor"
 _PAGE: Final = "you/second_factor.html"
 _CODE: Final = "sign_in/code.html"
 _CODES: Final = "recovery-codes"
-"""The subject of the recovery codes that the page shows once."""
+"""The key under which the page shows new recovery codes once."""
 _PURPOSE: Final = b"key of an authenticator app"
 _SVG_SCALE: Final = 5
 _EXPIRED: Final = "Your session changed, so the page shows a new QR code. Scan it, and enter the new code."
 
 
 async def code_form(visit: Visit) -> Response:
-    """Ask for the code after the password."""
+    """Show the form that asks for the code, after the password is confirmed."""
     if read_pending(visit) is None:
         return visit.leave("/sign-in")
     return visit.render(_CODE, next=visit.query.text("next"))
 
 
 async def enter_code(visit: Visit) -> Response:
-    """Complete the sign-in."""
+    """Check the code and complete the sign-in."""
     sent = await visit.form()
     wanted = sent.text("next")
     try:
@@ -50,7 +50,7 @@ async def enter_code(visit: Visit) -> Response:
 
 
 async def page(visit: Visit) -> Response:
-    """Show the second factor, or how to turn it on."""
+    """Show the state of the second factor, or how to turn it on."""
     return await _page(visit)
 
 
@@ -90,7 +90,10 @@ async def new_recovery_codes(visit: Visit) -> Response:
 
 
 async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None = None) -> Response:
-    """Show the second factor, or a new key or the key that the person is setting up."""
+    """Show the state of the second factor.
+
+    If it is off, show the key that the person is setting up, or a new one.
+    """
     visitor = _visitor(visit)
     assert visitor.person is not None
     email = visitor.person.email
@@ -111,7 +114,7 @@ async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None 
 
 
 def _picture(uri: str) -> Markup:
-    """Return the QR code as SVG, with a white margin, so that apps can read it on a dark page."""
+    """Return the QR code as SVG. Its white margin lets apps read it on a dark page."""
     target = BytesIO()
     segno.make(uri, error="m", micro=False).save(
         target, kind="svg", scale=_SVG_SCALE, light="#fff", xmldecl=False, svgns=False
@@ -128,9 +131,9 @@ def _visitor(visit: Visit) -> Visitor:
 
 
 def _cookies(visit: Visit) -> EncryptedCookies:
-    """Return the encryption of the key while the person sets up the app.
+    """Return the encryption for the key that the person is setting up.
 
-    The page contains the key, but no cookie does.
+    The form contains the encrypted key; no cookie does.
     """
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 

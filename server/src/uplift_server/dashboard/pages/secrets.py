@@ -27,7 +27,7 @@ OVERLAPS: Final = (
     (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
     (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
 )
-"""How long both secrets stay active, in seconds."""
+"""The choices for how long both secrets stay valid, in seconds."""
 HEADERS: Final = (
     ("old", "Use the old secret until the overlap ends"),
     ("new", "Use the new secret immediately"),
@@ -35,12 +35,15 @@ HEADERS: Final = (
 
 
 async def security(visit: Visit) -> Response:
-    """Show the age of the current secret, and the old secret if it is active. Show a revealed secret."""
+    """Show the age of the current secret, and the old secret while it is valid.
+
+    Show a secret that was just revealed.
+    """
     return await _security(visit)
 
 
 async def reveal(visit: Visit) -> Response:
-    """Reveal the current secret to a visitor who recently confirmed the password."""
+    """Reveal the current secret to a visitor who has recently confirmed the password."""
     form = await visit.form()
     try:
         if form.text("password"):
@@ -87,7 +90,7 @@ def _leave(visit: Visit, secret: str | None, notice: str | None = None) -> Respo
 
 
 async def _confirm(visit: Visit, password: str) -> None:
-    """Confirm the visitor's password. Raises Unauthorized, RateLimited and Forbidden."""
+    """Check the visitor's password, and record the confirmation. Raises Unauthorized, RateLimited and Forbidden."""
     sessions = visit.services.sessions
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     await sessions.confirm(visit.visitor, password, address=visit.address)
@@ -98,7 +101,7 @@ async def _confirm(visit: Visit, password: str) -> None:
 
 
 def _rotation(form: Form) -> tuple[RotationDraft, list[Problem]]:
-    """Return the rotation and the problems of the form."""
+    """Return the rotation in a form, and the problems of the form."""
     problems: list[Problem] = []
     overlap_s = form.number("overlap_seconds", problems)
     if overlap_s is not None and overlap_s > SECRET_OVERLAP_SECONDS_MAX:

@@ -17,7 +17,7 @@ _CONTACTS: Final = "settings/contacts.html"
 
 
 async def contacts(visit: Visit) -> Response:
-    """Show the contacts for endpoint failures."""
+    """Show the contacts that receive emails about failing endpoints."""
     assert visit.account is not None
     return visit.render(_CONTACTS, **_of_contacts(visit, "\n".join(visit.account.contact_emails)))
 

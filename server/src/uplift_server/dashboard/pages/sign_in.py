@@ -11,14 +11,14 @@ from uplift_server.dashboard.visit import Visit, own_path
 from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
 FORM: Final = "sign_in/form.html"
-"""The sign-in form, which also shows why another way to sign in failed."""
+"""The template of the sign-in form. It also shows why another way to sign in failed."""
 _OPERATOR: Final = "sign_in/operator.html"
 _SIGNED_OUT: Final = "You are signed out."
 _USED: Final = "This link was already used, or it has expired. Ask for a new link."
 
 
 async def home(visit: Visit) -> Response:
-    """Redirect to the home page of the visitor."""
+    """Redirect to the visitor's home page."""
     return visit.leave("/sign-in" if visit.visitor is None else await _home(visit))
 
 
@@ -74,7 +74,7 @@ async def sign_in_operator(visit: Visit) -> Response:
 
 
 async def enter_form(visit: Visit) -> Response:
-    """Show a confirmation for a one-time link, so that link scanners do not consume it."""
+    """Show a confirmation page for a one-time link, so that link scanners do not use up the link."""
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
         if visit.visitor is not None:
             return visit.leave("/", problem=_USED)
@@ -83,14 +83,14 @@ async def enter_form(visit: Visit) -> Response:
 
 
 async def enter(visit: Visit) -> Response:
-    """Consume the link and sign in."""
+    """Use up the one-time link and sign in."""
     cookie = await visit.services.sessions.open_link(visit.parameter("token"), address=visit.address)
     visit.sign_in(cookie)
     return visit.leave("/")
 
 
 async def sign_out(visit: Visit) -> Response:
-    """Sign out, after single sign-on also at the identity provider."""
+    """Sign out. After single sign-on, also sign out at the identity provider."""
     url = await _provider_sign_out(visit)
     if visit.visitor is not None:
         await visit.services.sessions.sign_out(visit.visitor)
@@ -102,7 +102,7 @@ async def sign_out(visit: Visit) -> Response:
 
 
 async def _provider_sign_out(visit: Visit) -> str | None:
-    """Return the URL that signs the visitor out at the identity provider, if there is one."""
+    """Return the URL that signs the visitor out at the identity provider, or None."""
     service, cookie = visit.services.single_sign_on, visit.cookie(SESSION_COOKIE)
     if service is None or visit.visitor is None or cookie is None:
         return None

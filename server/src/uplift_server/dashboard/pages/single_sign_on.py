@@ -1,4 +1,4 @@
-"""Single sign-on: redirect to the identity provider, and sign in after its response."""
+"""Single sign-on: the redirect to the identity provider, and the sign-in after its response."""
 
 from typing import Final
 
@@ -14,18 +14,18 @@ from uplift_server.service.errors import Busy, Forbidden, NotFound, RateLimited,
 from uplift_server.service.single_sign_on import AuthorizationResponse, SignInTransaction, SingleSignOn
 
 TRANSACTION_COOKIE: Final = "uplift_transaction"
-"""A sign-in that the browser continues at the identity provider."""
+"""The cookie with the state of a sign-in while the browser is at the identity provider."""
 _PURPOSE: Final = b"single sign-on"
 _PATH_CHARACTERS_MAX: Final = 1_000
-"""Maximum length of the page to return to. A browser accepts cookies of up to 4 KiB."""
+"""Maximum length of the path to return to. Browsers accept cookies of up to 4 KiB."""
 _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503}
 
 
 async def begin(visit: Visit) -> Response:
     """Redirect to the identity provider.
 
-    The page is the target of a link, not of a form: Content-Security-Policy would limit the hosts to which the provider
-    can redirect after a form.
+    The page is the target of a link instead of a form. After a form, Content-Security-Policy would limit the hosts to
+    which the provider can redirect.
     """
     wanted = own_path(visit.query.text("next"))
     page = wanted if len(wanted) <= _PATH_CHARACTERS_MAX else "/"
@@ -39,7 +39,7 @@ async def begin(visit: Visit) -> Response:
 
 
 async def finish(visit: Visit) -> Response:
-    """Sign in after the identity provider has sent the browser back."""
+    """Sign in when the identity provider sends the browser back."""
     service, transaction, query = _service(visit), _transaction(visit), visit.query
     page = "/" if transaction is None else own_path(transaction.next)
     visit.set_cookie(TRANSACTION_COOKIE, "", seconds=0)
@@ -57,7 +57,7 @@ async def finish(visit: Visit) -> Response:
 
 
 def _refuse(visit: Visit, error: Unauthorized | Forbidden | RateLimited | Busy, page: str) -> Response:
-    """Show the reason, with the other ways to sign in for a visitor without a session."""
+    """Show the reason why the sign-in failed. A visitor without a session also sees the other ways to sign in."""
     if visit.visitor is not None:
         return visit.leave(page, problem=error.detail)
     return visit.render(FORM, _STATUS[type(error)], refusal=error.detail, next=page, email="")
@@ -74,7 +74,7 @@ def _cookies(visit: Visit) -> EncryptedCookies:
 
 
 def _service(visit: Visit) -> SingleSignOn:
-    """Return the service. Raises NotFound if no identity provider is configured."""
+    """Return the single sign-on service. Raises NotFound if no identity provider is configured."""
     if visit.services.single_sign_on is None:
         raise NotFound("Single sign-on is not configured. Sign in with a password.")
     return visit.services.single_sign_on

@@ -23,20 +23,20 @@ class Result:
 
     delivery: Delivery
     told: Told | None
-    """The attempt, or None while it is in flight or if it was never made."""
+    """The attempt, or None if the server has not completed or made one."""
     body: bytes
-    """The body of the request."""
+    """The body of the test request."""
 
     @property
     def kind(self) -> str:
-        """The status for the symbol and the color."""
+        """The status. The page selects the symbol and the color by it."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status
 
 
 async def show(visit: Visit) -> Response:
-    """Show the form, and the result of the test delivery in the URL."""
+    """Show the form, and the result of the test delivery that the URL names."""
     return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
 
 
@@ -72,7 +72,7 @@ async def _trial(
 
 
 async def _result(visit: Visit, delivery: str) -> Result:
-    """Return the result of a test delivery. Raises NotFound, including for a delivery to another endpoint."""
+    """Return the result of a test delivery. Raises NotFound, also if the delivery belongs to another endpoint."""
     services, caller = visit.services, visit.caller
     found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):

@@ -1,4 +1,7 @@
-"""Your profile: name, password, sessions and accounts. Also confirms the password before secrets are revealed."""
+"""Your profile: name, password, sessions and accounts.
+
+The module also confirms the password before the dashboard reveals secrets.
+"""
 
 from typing import Any, Final
 
@@ -30,7 +33,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def rename(visit: Visit) -> Response:
-    """Change the name."""
+    """Update the person's name."""
     visitor, sent = _visitor(visit), await visit.form()
     try:
         await visit.services.sessions.rename(visitor, sent.text("name"), address=visit.address)
@@ -40,7 +43,7 @@ async def rename(visit: Visit) -> Response:
 
 
 async def change_password(visit: Visit) -> Response:
-    """Change or set the password, and end all other sessions."""
+    """Set or change the password, and end all other sessions."""
     visitor, sent = _visitor(visit), await visit.form()
     sessions, present, password = visit.services.sessions, sent.raw("present"), sent.raw("password")
     try:
@@ -65,7 +68,7 @@ async def unlink(visit: Visit) -> Response:
 
 
 async def leave(visit: Visit) -> Response:
-    """Leave an account."""
+    """Remove the visitor from an account."""
     visitor, sent = _visitor(visit), await visit.form()
     account = sent.text("account")
     caller = visitor.caller(account, visit.address)
@@ -74,7 +77,7 @@ async def leave(visit: Visit) -> Response:
 
 
 async def sign_out_everywhere(visit: Visit) -> Response:
-    """End all sessions, including this one."""
+    """End all sessions of the person, including this one."""
     assert visit.visitor is not None
     await visit.services.sessions.sign_out_everywhere(visit.visitor)
     visit.sign_out()
@@ -82,7 +85,7 @@ async def sign_out_everywhere(visit: Visit) -> Response:
 
 
 async def hide_secret(visit: Visit) -> Response:
-    """Stop showing a one-time secret."""
+    """Hide a secret that the page shows only once."""
     visit.hide_secret()
     return visit.leave(own_path((await visit.form()).text("next")))
 
@@ -93,7 +96,7 @@ async def confirm_form(visit: Visit) -> Response:
 
 
 async def confirm(visit: Visit) -> Response:
-    """Confirm the password and return to the page."""
+    """Check the password, and return to the page that requires it."""
     sent = await visit.form()
     assert visit.visitor is not None
     wanted = sent.text("next")
