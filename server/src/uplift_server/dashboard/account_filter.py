@@ -1,4 +1,4 @@
-"""The filter by account on pages of all accounts."""
+"""The account filter on pages that show all accounts."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the caller for the account in the URL: its ID, uid, name, or a part of its name.
+    """Return the visitor as the caller for the account in the URL: an ID, a uid, or a name or part of it.
 
-    Adds a problem if there is not exactly one such account.
+    Adds a problem if no account or more than one account matches.
     """
     text = visit.query.text("account")
     if visit.account is not None or not text:

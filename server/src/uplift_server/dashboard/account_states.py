@@ -1,4 +1,4 @@
-"""The health of an account in one sentence."""
+"""The health of an account as a sentence."""
 
 from uplift_server.core.durations import format_span
 from uplift_server.core.operations.fleet import LATE_MS
@@ -11,7 +11,7 @@ from uplift_server.service.endpoint_problems import EndpointProblems
 def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str, *, now: int) -> tuple[str, str]:
     """Return the health of an account at `now` (Unix ms): a CSS class and a sentence.
 
-    `numbers` are the statistics of the period `span`, such as `last 24 hours`.
+    `numbers` contains the statistics of the period `span`, such as `last 24 hours`.
     """
     if not troubles.endpoints:
         return "unknown", "No endpoints yet. Create an endpoint to receive events."
@@ -36,7 +36,10 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
 
 
 def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
-    """Return the pending deliveries of an account and the age of the oldest, after a space; empty without any."""
+    """Return a sentence with the number of pending deliveries and the age of the oldest.
+
+    The sentence begins with a space. It is empty if no delivery is pending.
+    """
     pending, oldest = troubles.backlog.pending, troubles.backlog.oldest_due_at
     if not pending:
         return ""
@@ -46,7 +49,7 @@ def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
 
 
 def _without_problems(troubles: EndpointProblems, numbers: Statistics, span: str) -> tuple[str, str]:
-    """Return the health of an account without failing or disabled endpoints."""
+    """Return the health of an account that has no failing or disabled endpoints."""
     if count := max(troubles.holding, len(troubles.shown)):
         counted = "1 endpoint has" if count == 1 else f"{words.count(count)} endpoints have"
         return "paused", f"Action required: {counted} held deliveries. Release or drop them."

@@ -82,15 +82,15 @@ PAGES: Final[Sequence[Page]] = tuple(
         )
     )
 )
-"""All pages and forms."""
+"""The routes of all pages and forms."""
 ASSET_CACHE: Final = "public, max-age=31536000, immutable"
 
 
 class DashboardApp:
-    """The ASGI application. The caller starts and stops the services."""
+    """The dashboard as an ASGI application. The caller starts and stops the services."""
 
     def __init__(self, dashboard: Dashboard, api: App) -> None:
-        """`api` responds to requests for unknown paths that do not accept HTML."""
+        """Create the application. `api` responds to requests for unknown paths that do not accept HTML."""
         self._dashboard = dashboard
         self._api = api
         routes = [Route(f"{PATH}/{{name:path}}", self._serve_asset), *(route(page, dashboard) for page in PAGES)]
@@ -99,7 +99,7 @@ class DashboardApp:
         self._pages.router.default = self._not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Respond to a request."""
         await self._pages(scope, receive, send)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class DashboardApp:
         return response
 
     async def _refusal(self, request: Request) -> Response:
-        """Return the page for an unknown path, with the menu of the visitor."""
+        """Return the page for an unknown path, with the visitor's menu."""
         visit = Visit(request, self._dashboard)
         with suppress(StoreError):
             visit.visitor = await self._dashboard.services.sessions.visitor(visit.cookie(SESSION_COOKIE))
@@ -149,7 +149,10 @@ def create_dashboard(
     branding: Branding,
     api: App,
 ) -> DashboardApp:
-    """Return the dashboard. `key` signs form tokens and cookies. Reads templates, so call it outside the event loop."""
+    """Return the dashboard. `key` signs form tokens and cookies.
+
+    The function reads templates, so call it outside the event loop.
+    """
     rendering.prepare()
     safety = Safety(key, public_url, frame_ancestors)
     dashboard = Dashboard(

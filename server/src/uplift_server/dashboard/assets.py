@@ -17,17 +17,20 @@ PATH: Final = "/assets"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file with its media type."""
+    """A static file with its media type."""
 
     body: bytes
     media_type: str
     url: str
-    """URL with a digest of the content, so that browsers can cache the file without expiry."""
+    """The URL of the file.
+
+    It contains a digest of the content, so that browsers can cache the file without an expiry.
+    """
 
 
 @cache
 def asset(name: str) -> Asset | None:
-    """Return one of FILES, or None for any other name."""
+    """Return the file with this name, or None if it is not one of FILES."""
     if name not in FILES:
         return None
     body = resources.files(__package__).joinpath("static", *name.split("/")).read_bytes()
@@ -35,13 +38,13 @@ def asset(name: str) -> Asset | None:
 
 
 def create_asset(name: str, body: bytes, media_type: str) -> Asset:
-    """Create a file with its URL."""
+    """Return a static file with its URL."""
     digest = hashlib.sha256(body).hexdigest()[:16]
     return Asset(body, media_type, f"{PATH}/{name}?{digest}")
 
 
 def url_of(name: str) -> str:
-    """Return the URL of one of FILES."""
+    """Return the URL of the file with this name in FILES."""
     found = asset(name)
     assert found is not None, f"unknown asset: {name}"
     return found.url

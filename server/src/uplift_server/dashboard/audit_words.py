@@ -1,4 +1,4 @@
-"""Details of audit log entries as text."""
+"""The details of audit log entries as text."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,15 +10,15 @@ from uplift_server.core.timestamps import parse_timestamp
 
 _NOTHING: Final = "none"
 _DEFAULTS: Final = {each.name: each.default for each in ENDPOINT_SETTINGS}
-"""The defaults of endpoint settings, in words."""
+"""The text for the default of each endpoint setting."""
 _TEXT_CHARACTERS_MAX: Final = 300
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def details_words(details: Mapping[str, object]) -> list[tuple[str, str | int]]:
-    """Return the details of an entry as labels and text, or Unix time in ms for a timestamp.
+    """Return the details of an entry as pairs of a label and a text, or of a label and a timestamp (Unix ms).
 
-    For an update, the text has the old and new values.
+    For an update, the text contains the old and new values.
     """
     before, after = details.get("from"), details.get("to")
     if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -39,7 +39,7 @@ def _label(name: str) -> str:
 
 
 def _time(value: object) -> int | None:
-    """Return the Unix time in ms of a timestamp, or None for another value."""
+    """Return a timestamp as Unix ms, or None if the value is not a timestamp."""
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return None
     try:
@@ -57,7 +57,7 @@ def _value(name: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as truncated text."""
+    """Return a value as text of limited length."""
     if value is None or value in ("", [], {}):
         return _NOTHING
     if isinstance(value, bool):

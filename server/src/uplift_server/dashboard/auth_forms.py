@@ -20,7 +20,7 @@ AUTH_TYPES: Final = (
     (OAuthClient.type, "OAuth 2.0 client credentials"),
     (ClientCertificate.type, "Client certificate (mutual TLS)"),
 )
-"""The choices of the form, and their labels."""
+"""The authentication types in the form, with their labels."""
 _SHOWN: Final = ("token_url", "client_id", "scope")
 _AGAIN: Final = "Enter the client secret. To change the authentication, enter it again."
 _BOTH: Final = "Enter the certificate and its private key."
@@ -28,7 +28,7 @@ _BOTH: Final = "Enter the certificate and its private key."
 
 @dataclass(frozen=True, slots=True)
 class FilledAuth:
-    """The values of the fields."""
+    """The values of the authentication fields."""
 
     auth_type: str = ""
     token_url: str = ""
@@ -40,19 +40,25 @@ class FilledAuth:
 
 
 def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
-    """Return the values of a stored authentication. The secrets are empty, and stay unchanged."""
+    """Return the field values for a stored authentication.
+
+    The secret fields are empty; if they stay empty, the secrets do not change.
+    """
     if shown is None:
         return FilledAuth()
     return FilledAuth(auth_type=shown["type"], **{name: shown.get(name) or "" for name in _SHOWN})
 
 
 def sent_auth(form: Form) -> FilledAuth:
-    """Return the submitted values, to show the form again."""
+    """Return the submitted field values, so that the form can be shown again."""
     return FilledAuth(**{name: form.text(name) for name in FilledAuth.__dataclass_fields__})
 
 
 def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
-    """Return the authentication in a form, or UNSET if it is unchanged. Add problems for missing secrets."""
+    """Return the authentication in a form, or UNSET if the form does not change it.
+
+    Add problems for missing secrets.
+    """
     sent, shown = sent_auth(form), None if stored is None else stored.auth
     if sent.auth_type == OAuthClient.type:
         if sent.client_secret:
@@ -73,7 +79,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
 
 
 def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Return problems with the names of the form's fields instead of `auth.<name>`."""
+    """Replace the prefix `auth.` in the field names of problems with the names of the form's fields."""
     return [
         Problem(each.field.removeprefix("auth."), each.code, each.message) if each.field.startswith("auth.") else each
         for each in problems
@@ -81,6 +87,6 @@ def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def expiring_certificate(shown: ShownEndpoint, now: int) -> int | None:
-    """Return when the client certificate expires (Unix ms), if the server warns about it now."""
+    """Return when the client certificate expires (Unix ms) if the server already warns about it, or None."""
     expires_at = shown.endpoint.certificate_expires_at
     return expires_at if expires_at is not None and expires_at - now <= CERTIFICATE_WARNINGS_MS[0] else None

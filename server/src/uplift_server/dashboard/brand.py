@@ -1,4 +1,4 @@
-"""The operator's brand as static files."""
+"""The operator's brand as static files: the logo and the style sheet."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from uplift_server.core.operations.branding import Branding, logo_type
 from uplift_server.dashboard.assets import Asset, create_asset
 
 DARK_ACCENT: Final = "#6cb2ff"
-"""The default of dashboard.css, because the color of the light theme would replace it."""
+"""The default accent color of the dark theme, as in dashboard.css.
+
+The style sheet repeats it, because the accent color of the light theme would replace it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,12 @@ class Brand:
 
     @property
     def assets(self) -> Mapping[str, Asset]:
-        """The files by name."""
+        """The static files of the brand by file name."""
         return {name: file for name, file in (("brand-logo", self.logo), ("brand.css", self.style)) if file is not None}
 
 
 def create_brand(branding: Branding) -> Brand:
-    """Read the logo, and create the style sheet."""
+    """Return the brand. Reads the logo, and creates the style sheet."""
     content = None if branding.logo_file is None else Path(branding.logo_file).read_bytes()
     kind = None if content is None else logo_type(content)
     logo = None if content is None or kind is None else create_asset("brand-logo", content, kind)

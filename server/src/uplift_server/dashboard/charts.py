@@ -20,41 +20,41 @@ SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 28
 BAR_HEIGHT: Final = 8
 _GAP: Final = 0.2
-"""The space between columns, as a fraction of a column's width."""
+"""The space between two columns, as a fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 _PART_GAP: Final = 1.0
-"""The space between the parts of a column, because neighbors can have similar colors."""
+"""The space between the parts of a column. It separates neighbors that have similar colors."""
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 _UNITS: Final = {_MINUTE_MS: "per minute", _HOUR_MS: "per hour", 6 * _HOUR_MS: "per 6 hours", _DAY_MS: "per day"}
 _LABELS_MS: Final = {_MINUTE_MS: 10 * _MINUTE_MS, _HOUR_MS: 4 * _HOUR_MS, 6 * _HOUR_MS: _DAY_MS, _DAY_MS: 5 * _DAY_MS}
-"""The distance between the labels of the time axis, by the length of a bucket."""
+"""The distance between labels of the time axis in ms, for each bucket length."""
 _LABELS_END: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A time bucket. `at` is its start (Unix ms)."""
+    """A time bucket of a chart. `at` is its start (Unix ms)."""
 
     at: int
     length_ms: int
 
     @property
     def has_label(self) -> bool:
-        """Whether the time axis has a label here."""
+        """Whether the time axis has a label at the start of the bucket."""
         return self.at % _LABELS_MS.get(self.length_ms, self.length_ms) == 0
 
     @property
     def name(self) -> str:
-        """The time range, in UTC."""
+        """The time range of the bucket in UTC, as text."""
         if self.length_ms >= _DAY_MS:
             return day(self.at)
         return f"{day(self.at)}, {_minute(self.at)} to {_minute(self.at + self.length_ms)} UTC"
 
     @property
     def label(self) -> Markup:
-        """The label on the time axis."""
+        """The label of the bucket on the time axis."""
         by_day = self.length_ms > _HOUR_MS
         return Markup('<time datetime="{}" data-short="{}">{}</time>').format(
             format_timestamp(self.at), "day" if by_day else "minute", day(self.at) if by_day else _minute(self.at)
@@ -72,19 +72,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One time bucket of a chart."""
+    """The column of one time bucket."""
 
     slot: Slot
     parts: tuple[Part, ...]
 
     @property
     def total(self) -> float:
-        """The sum of all parts."""
+        """The sum of the parts."""
         return sum(part.value for part in self.parts)
 
     @property
     def title(self) -> str:
-        """The values as text."""
+        """The time range and the values of the column, as text for its tooltip."""
         told = ", ".join(f"{count(part.value)} {part.name}" for part in self.parts if part.value)
         return f"{self.slot.name}: {told or 'none'}"
 
@@ -99,7 +99,7 @@ class Line:
 
 
 def columns(given: Sequence[Column], label: str) -> Markup:
-    """Return stacked columns, the first part at the bottom."""
+    """Return a chart with stacked columns. The first part of each column is at the bottom."""
     top = ceiling(max((column.total for column in given), default=0))
     each = WIDTH / max(len(given), 1)
     drawn = []
@@ -117,7 +117,7 @@ def columns(given: Sequence[Column], label: str) -> Markup:
 
 
 def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
-    """Return lines of values in ms. The chart shows `limit` as a line if the values reach a third of it."""
+    """Return a line chart of values in ms. It shows `limit` as a line if the highest value reaches a third of it."""
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
     each = WIDTH / max(len(slots), 1)
@@ -136,7 +136,7 @@ def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: fl
 
 
 def sparkline(given: Sequence[Column], label: str) -> Markup:
-    """Return small stacked columns for a table row."""
+    """Return a small chart with stacked columns for a table row."""
     top = max((column.total for column in given), default=0) or 1
     each = SPARK_WIDTH / max(len(given), 1)
     drawn = []
@@ -155,7 +155,7 @@ def sparkline(given: Sequence[Column], label: str) -> Markup:
 
 
 def bar(given: Sequence[Part], label: str) -> Markup:
-    """Return a horizontal bar. The width of each part is its share of the total."""
+    """Return a horizontal bar. The width of each part is proportional to its share of the total."""
     whole = sum(part.value for part in given) or 1
     x, drawn = 0.0, []
     for part in given:
@@ -172,7 +172,7 @@ def bar(given: Sequence[Part], label: str) -> Markup:
 
 
 def ceiling(value: float) -> float:
-    """Return a round number of at least `value`, for the top of an axis."""
+    """Return a round number that is at least `value`, for the top of the value axis."""
     if value <= 1:
         return 1.0
     size = 10.0 ** (len(str(int(value))) - 1)
@@ -180,7 +180,7 @@ def ceiling(value: float) -> float:
 
 
 def _paths(line: Line, each: float, top: float) -> list[str]:
-    """Return a line as paths. Missing values break the line; a single value is a dot."""
+    """Return a line as SVG paths. The line has a gap for each missing value; a value between two gaps is a dot."""
     found: list[str] = []
     points: list[str] = []
     for number, value in enumerate([*line.values, None]):
@@ -202,7 +202,7 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def _opened(slot: Slot, title: str, x: float, width: float) -> str:
-    """Return the start of a group with the title of a column, and the invisible area that shows the title on hover."""
+    """Return the start of the SVG group of a bucket: the title, and the invisible area that shows it on hover."""
     return (
         f'<g data-at="{slot.at}" data-length="{slot.length_ms}"><title>{escape(title)}</title>'
         f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'

@@ -1,4 +1,4 @@
-"""Cookies that only this server can read, for values that must not be in plain text on another machine."""
+"""Cookies that only this server can decrypt, for values that no other machine may store in plain text."""
 
 import base64
 import binascii
@@ -15,18 +15,18 @@ _NONCE_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class EncryptedCookies:
-    """Encrypts and decrypts the cookies of one purpose. `key` is the key of the dashboard."""
+    """Encrypts and decrypts the cookies of one purpose. `key` is the dashboard's key."""
 
     key: bytes = field(repr=False)
     purpose: bytes
 
     def encrypt(self, content: bytes, place: bytes = b"") -> str:
-        """Return a cookie that `decrypt` accepts only with the same `place`."""
+        """Return the content as a cookie. `decrypt` accepts the cookie only with the same `place`."""
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 
     def decrypt(self, cookie: str, place: bytes = b"") -> bytes | None:
-        """Return the content of a cookie. None if it belongs to another place or was changed."""
+        """Return the content of a cookie, or None if it was changed or belongs to another `place`."""
         try:
             sent = base64.urlsafe_b64decode(cookie.encode("ascii", "replace"))
             return self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], place)

@@ -25,12 +25,12 @@ _OPERATIONAL_NOTE: Final = (
     " about itself."
 )
 _NAMED_MAX: Final = 40
-"""Maximum number of characters of user input to quote in an error message."""
+"""Maximum number of characters of an input to quote in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A checkbox for an event type or a group."""
+    """A checkbox for an event type or for a group of event types."""
 
     pattern: str
     text: str
@@ -39,7 +39,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Event types with the same first word, and the pattern for all of them, including future ones; or others."""
+    """A group of checkboxes: event types with the same first word, or the remaining event types.
+
+    `whole` is the checkbox for all event types with this first word, including future ones.
+    """
 
     title: str
     whole: Choice | None
@@ -48,18 +51,18 @@ class Group:
 
     @property
     def size(self) -> int:
-        """The number of event types."""
+        """The number of event types in the group."""
         return len(self.types)
 
     @property
     def is_open(self) -> bool:
-        """Whether at least one checkbox is selected."""
+        """Whether the group shows its checkboxes, because at least one is selected."""
         return any(each.chosen for each in (*((self.whole,) if self.whole else ()), *self.types))
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The values of the form's fields."""
+    """The values of the fields of the endpoint form."""
 
     url: str = ""
     description: str = ""
@@ -74,12 +77,12 @@ class Filled:
 
     @property
     def has_more(self) -> bool:
-        """Whether an advanced field has a value."""
+        """Whether an advanced field has a value, so that the form shows the advanced fields."""
         return any((self.secret, self.headers, self.uid, self.metadata, *self.settings.values()))
 
 
 def filled_with(shown: ShownEndpoint) -> Filled:
-    """Return the values of a stored endpoint, with masked header values."""
+    """Return the field values for a stored endpoint. Header values are masked."""
     endpoint = shown.endpoint
     return Filled(
         url=endpoint.url,
@@ -99,7 +102,7 @@ def filled_with(shown: ShownEndpoint) -> Filled:
 
 
 def as_sent(form: Form) -> Filled:
-    """Return the submitted values, to show the form again."""
+    """Return the submitted field values, so that the form can be shown again."""
     return Filled(
         url=form.text("url"),
         description=form.text("description"),
@@ -115,7 +118,7 @@ def as_sent(form: Form) -> Filled:
 
 
 def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointDraft, list[Problem]]:
-    """Return the draft of a new or stored endpoint, and the problems of the form."""
+    """Return the draft of a new or edited endpoint, and the problems of the form."""
     problems: list[Problem] = []
     url, description = form.text("url"), form.raw("description").strip()
     if len(description) > DESCRIPTION_CHARACTERS_MAX or "\0" in description:
@@ -144,7 +147,11 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Name the fields of the form. It has one field for all headers and one for the filter, so add their parts."""
+    """Move each problem to the field of the form that contains the cause.
+
+    The form has one field for all headers and one for the filter, so the message adds the header name or the path in
+    the filter.
+    """
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")
         if each.field.startswith("headers.")
@@ -154,7 +161,7 @@ def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
-    """Return the event types by their first word, then operational ones, then chosen patterns outside the catalog."""
+    """Return the groups of event types: by first word, then operational types, then patterns outside the catalog."""
     wanted = set(chosen)
     operational: list[EventType] = []
     by_word: dict[str, list[EventType]] = {}
@@ -189,7 +196,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns, except for names that a selected group includes."""
+    """Return the patterns without the event types that the pattern of a selected group includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))
@@ -197,7 +204,7 @@ def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """Parse lines of `Name: value`. A masked value keeps the stored value."""
+    """Parse lines of `Name: value`. For a masked value, return the stored value."""
     headers: dict[str, str] = {}
     problems: list[Problem] = []
     for number, line in enumerate(lines[: CUSTOM_HEADERS_MAX + 1], start=1):
@@ -215,7 +222,7 @@ def _headers(lines: Sequence[str], stored: Mapping[str, str]) -> tuple[dict[str,
 
 
 def _setting(form: Form, setting: EndpointSetting, problems: list[Problem]) -> Any:
-    """Return the JSON value of a setting. The service checks it."""
+    """Return the JSON value of a setting in a form. The service validates the value."""
     text = form.text(setting.name)
     if not text:
         return None

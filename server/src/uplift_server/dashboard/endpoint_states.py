@@ -1,4 +1,4 @@
-"""The state of an endpoint as text: the problem, when it began, how to fix it, and what happens next."""
+"""The state of an endpoint as text: its problem, when the problem began, how to fix it, and what happens next."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ REASON_TEXTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a card: text, a timestamp (Unix ms), or both."""
+    """A row of a state card: text, a timestamp (Unix ms), or both."""
 
     label: str
     text: str = ""
@@ -28,12 +28,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StateCard:
-    """The state card of an endpoint's page."""
+    """The state card on the page of an endpoint."""
 
     kind: str
-    """`healthy`, `failing`, `warned`, `unknown`, `paused` or `disabled`."""
+    """The state: `healthy`, `failing`, `warned`, `unknown`, `paused` or `disabled`."""
     word: str
-    """The state in one or two words."""
+    """The label of the state, in one or two words."""
     title: str
     sentence: str
     rows: tuple[Row, ...]
@@ -41,7 +41,7 @@ class StateCard:
 
 @dataclass(frozen=True, slots=True)
 class ProblemCard:
-    """The compact card of an endpoint with a problem."""
+    """The compact state card of an endpoint that has a problem."""
 
     state: "Summary"
     sentence: str
@@ -51,19 +51,19 @@ class ProblemCard:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The state of an endpoint in a list."""
+    """The state of an endpoint in a table row."""
 
     kind: str
-    """One of the kinds of StateCard."""
+    """The state, as in `StateCard.kind`."""
     text: str
     reason: str | None
-    """Why the endpoint is disabled or failing."""
+    """The reason why the endpoint is disabled or failing."""
     held: str | None
-    """The number of held deliveries, if any."""
+    """The number of held deliveries as text, or None without any."""
 
 
 def summary(shown: ShownEndpoint) -> Summary:
-    """Return the state of an endpoint for a list."""
+    """Return the state of an endpoint for a table row."""
     endpoint = shown.endpoint
     held = f"{held_text(shown)} held" if shown.held_deliveries else None
     if endpoint.state is EndpointState.DISABLED:
@@ -77,7 +77,10 @@ def summary(shown: ShownEndpoint) -> Summary:
 
 
 def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: bool) -> StateCard:
-    """Return the state card of an endpoint. `contacts` is the number of contacts who receive emails."""
+    """Return the state card of an endpoint at `now` (Unix ms).
+
+    `contacts` is the number of contacts that receive emails.
+    """
     if shown.endpoint.state is EndpointState.PAUSED:
         return _paused(shown)
     if shown.endpoint.state is EndpointState.DISABLED:
@@ -88,7 +91,7 @@ def state_card(shown: ShownEndpoint, *, now: int, contacts: int, sends_mail: boo
 
 
 def problem_card(shown: ShownEndpoint, *, now: int) -> ProblemCard:
-    """Return the compact card of an endpoint that is failing, disabled, paused or has held deliveries."""
+    """Return the compact card of an endpoint that is failing, disabled or paused, or that has held deliveries."""
     endpoint, found = shown.endpoint, cause_of(shown.endpoint.health)
     fix = "" if found is None else found.remedy
     rows = []
@@ -196,7 +199,7 @@ def _deliveries(number: int) -> str:
 
 
 def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
-    """Return the number of pending deliveries, and when the oldest became due."""
+    """Return card rows with the number of pending deliveries and the time when the oldest became due."""
     pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
     if not pending:
         return ()

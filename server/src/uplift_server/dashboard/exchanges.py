@@ -1,4 +1,4 @@
-"""Attempts for pages: request, response, timings, and the equivalent curl command."""
+"""Attempts on pages: request, response, timings, and the equivalent curl command."""
 
 import shlex
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ from uplift_server.dashboard.rendering import span_ms
 from uplift_server.store.records import Attempt
 
 ARGUMENT_BYTES_MAX: Final = 100_000
-"""Maximum size of a body in an argument. Linux limits an argument to 128 KiB."""
+"""Maximum size of a body in a command-line argument. Linux limits an argument to 128 KiB."""
 _NOT_REPEATED: Final = frozenset({"host", "content-length"})
-"""Headers that the command omits, because curl adds them."""
+"""Headers that the curl command omits, because curl adds them itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt as a page shows it."""
+    """An attempt with the texts that a page shows."""
 
     attempt: Attempt
     explanation: Explanation | None
     phases: tuple[Part, ...]
-    """The phases of the attempt with their durations in ms."""
+    """The phases of the attempt, with their durations in ms."""
 
     @property
     def status(self) -> str:
-        """`delivered` or `failed`, for the symbol and the color."""
+        """`delivered` or `failed`. The page selects the symbol and the color by this status."""
         return "delivered" if self.attempt.outcome is Outcome.DELIVERED else "failed"
 
     @property
     def outcome(self) -> str:
-        """The outcome, with the status code if there was a response."""
+        """The outcome as text, with the status code if the receiver responded."""
         code = self.attempt.status_code
         return words.OUTCOMES[self.attempt.outcome] + ("" if code is None else f", {code}")
 
@@ -50,17 +50,17 @@ class Told:
 
     @property
     def trigger(self) -> str:
-        """The trigger of the attempt."""
+        """The trigger of the attempt as text."""
         return words.TRIGGERS[self.attempt.trigger]
 
     @property
     def duration_ms(self) -> float:
-        """The total duration in ms."""
+        """The duration of the attempt in ms."""
         return self.attempt.duration_us / 1000
 
     @property
     def timings(self) -> str:
-        """The phases in one line."""
+        """The durations of the phases in one line of text."""
         return ", ".join(f"{part.name} {span_ms(part.value)}" for part in self.phases)
 
     @property
@@ -80,24 +80,24 @@ class Told:
 
     @property
     def response_line(self) -> str | None:
-        """The first line of the response if the attempt failed."""
+        """The first line of the response body if the attempt failed."""
         return first_line(self.attempt.response_body) if self.attempt.outcome in RESPONDED else None
 
     @property
     def masks(self) -> bool:
-        """Whether at least one header value is masked."""
+        """Whether the request headers contain a masked value."""
         return MASKED in self.request_head
 
 
 def told(attempt: Attempt) -> Told:
-    """Return an attempt in the form that a page shows."""
+    """Return an attempt with the texts that a page shows."""
     return Told(attempt, explain_attempt(attempt), _phases(attempt))
 
 
 def curl(attempt: Attempt, url: str, body: bytes) -> str:
-    """Return a POSIX shell command that sends the same request to a URL.
+    """Return a POSIX shell command that sends the request of an attempt to a URL.
 
-    If the body is too large for an argument, the command pipes it.
+    If the body is too large for an argument, the command pipes it to curl.
     """
     headers = [
         f"-H {shlex.quote(line)}"
@@ -117,7 +117,7 @@ def _head(head: bytes) -> str:
 
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
-    """Return the phases from DNS to the last byte, without phases that did not happen."""
+    """Return the phases of an attempt from DNS to the last byte, without phases that did not take place."""
     # Round down like the other values, because a fraction of 1 ms would look like response time.
     whole = attempt.duration_us // 1000
     opening = [

@@ -1,4 +1,4 @@
-"""Statistics as charts and text: deliveries by status, attempts by outcome."""
+"""Statistics as charts and text: deliveries by status, and attempts by outcome."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ from uplift_server.dashboard.charts import Column, Line, Part, Slot
 from uplift_server.dashboard.words import OUTCOMES
 
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
-"""The parts of a column, from bottom to top. The names are also CSS classes."""
+"""The statuses in a column, from bottom to top. The names are also CSS classes."""
 PERIODS: Final = {
     Period.LAST_HOUR: "hour",
     Period.LAST_24_HOURS: "24 hours",
@@ -19,12 +19,12 @@ PERIODS: Final = {
 
 
 def period_of(text: str) -> Period:
-    """Return the period in a URL, by default the last 24 hours."""
+    """Return the period in a URL. The default is the last 24 hours."""
     return next((period for period in Period if period.value == text), Period.LAST_24_HOURS)
 
 
 def status_columns(series: Series) -> list[Column]:
-    """Return the deliveries of each bucket by status."""
+    """Return a chart column for each bucket, with the deliveries by status."""
     return [
         Column(Slot(bucket.at, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
@@ -32,7 +32,7 @@ def status_columns(series: Series) -> list[Column]:
 
 
 def attempt_columns(series: Series) -> list[Column]:
-    """Return the succeeded and failed attempts of each bucket."""
+    """Return a chart column for each bucket, with the succeeded and failed attempts."""
     return [
         Column(
             Slot(bucket.at, series.bucket_ms),
@@ -46,7 +46,7 @@ def attempt_columns(series: Series) -> list[Column]:
 
 
 def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
-    """Return the buckets, and the lines of p50 and p95 latency."""
+    """Return the buckets, and the chart lines of the p50 and p95 latency."""
     numbers = [bucket.statistics for bucket in series.buckets]
     return [Slot(bucket.at, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
@@ -55,7 +55,7 @@ def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
 
 
 def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
-    """Return the outcomes of failed attempts with their counts and shares, most frequent first."""
+    """Return the outcomes of failed attempts with their counts and shares, the most frequent outcome first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
     return [
@@ -74,19 +74,19 @@ def succeeded(numbers: Statistics) -> int:
 
 
 def attempt_words(numbers: Statistics) -> str:
-    """Return the results of attempts as text: `12 attempts succeeded, 1 failed`."""
+    """Return the numbers of succeeded and failed attempts as text: `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
     return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
 
 
 def success_share(numbers: Statistics) -> float | None:
-    """Return the share of succeeded attempts, 0 to 1, or None without attempts."""
+    """Return the share of succeeded attempts, from 0 to 1, or None without attempts."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None
 
 
 def status_words(numbers: Statistics) -> str:
-    """Return the deliveries by status as text: `12 delivered, 1 failed`."""
+    """Return the numbers of deliveries by status as text: `12 delivered, 1 failed`."""
     counts = {name: getattr(numbers, name) for name in STATUSES}
     told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
     return ", ".join(told) or "no deliveries"

@@ -1,4 +1,4 @@
-"""The filter in the form of an endpoint, and its preview."""
+"""The filter field of the endpoint form, and its preview."""
 
 import json
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from uplift_server.service.fields import UNSET, Unset
 from uplift_server.service.filter_previews import PreviewedEvent
 
 PREVIEW_FIELD: Final = "preview"
-"""The field of a form that is submitted only to preview its filter."""
+"""The form field that requests a preview of the filter instead of an update."""
 _EXAMPLE: Final = '{"object": {"movement": ["pitching"]}}'
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPreview:
-    """The newest events, and whether they match the filter in the form; or its problems."""
+    """The newest events with the result of the filter in the form, or the problems of the filter."""
 
     events: Sequence[PreviewedEvent] = ()
     problems: Sequence[Problem] = ()
 
     @property
     def matched(self) -> int:
-        """The number of events that match."""
+        """The number of shown events that match the filter."""
         return sum(each.mismatch is None for each in self.events)
 
 
 def filter_input(stored: str | None) -> str:
-    """Return a stored filter as the text of the field."""
+    """Return a stored filter as the text of the form field."""
     return "" if stored is None else json.dumps(json.loads(stored), ensure_ascii=False, indent=2)
 
 
 def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset | None:
-    """Return the filter of a form. A form without the field leaves it unchanged. Adds a problem for invalid JSON."""
+    """Return the filter in a form, or UNSET if the form has no filter field. Adds a problem for invalid JSON."""
     if not form.flag("filter"):
         return UNSET
     try:
@@ -45,7 +45,7 @@ def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset 
 
 
 def named_paths(problems: Sequence[Problem]) -> list[Problem]:
-    """Add the path in the filter to the message of each problem, because the form has one field for the filter."""
+    """Add the path in the filter to the message of each problem, because the form has only one field for the filter."""
     found = []
     for each in problems:
         field, _, path = each.field.partition(".")

@@ -1,4 +1,4 @@
-"""Form data: bounded reading, and access by field name."""
+"""Form data: reading with a size limit, and access by field name."""
 
 import asyncio
 import hashlib
@@ -20,9 +20,9 @@ from uplift_server.service.versions import Versions
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Limit for visitors who are not signed in and did not open the form while they were."""
+"""Maximum size of a form from a visitor without a session, unless the visitor opened the form during a session."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Limit for visitors who may have opened the form before their session ended."""
+"""Maximum size of a form from a visitor without a session who may have opened the form during a session."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -33,7 +33,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Form:
-    """The fields of a form or a URL query, as text."""
+    """The fields of a form or of a URL query, as text."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, list[str]] = {}
@@ -41,19 +41,19 @@ class Form:
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str:
-        """Return a field without surrounding white space, or an empty string."""
+        """Return a field without surrounding white space, or an empty string if it is missing."""
         return self.raw(name).strip()
 
     def raw(self, name: str) -> str:
-        """Return a field as sent, with line breaks as \\n."""
+        """Return a field as sent, except that its line breaks become line feeds."""
         return self._values.get(name, [""])[-1].replace("\r\n", "\n")
 
     def optional(self, name: str) -> str | None:
-        """Return a field without surrounding white space, or None if it is empty."""
+        """Return a field without surrounding white space, or None if it is empty or missing."""
         return self.text(name) or None
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        """Return the JSON object in a field, or None if it is empty. Raises ValueError for other text."""
+        """Return the JSON object in a field, or None if the field is empty. Raises ValueError for any other text."""
         text = self.text(name)
         if not text:
             return None
@@ -74,11 +74,11 @@ class Form:
         return [line for each in self.raw(name).split("\n") if (line := each.strip())]
 
     def flag(self, name: str) -> bool:
-        """Whether the form has this field, for example a selected checkbox."""
+        """Whether the form contains this field, as it does for a selected checkbox."""
         return name in self._values
 
     def number(self, name: str, problems: list[Problem]) -> int | None:
-        """Return a whole number, or None if the field is empty. Add a problem for any other input."""
+        """Return the whole number in a field, or None if the field is empty. Add a problem for any other input."""
         text = self.text(name)
         if not text:
             return None
@@ -88,7 +88,10 @@ class Form:
         return int(text)
 
     def instant(self, name: str, problems: list[Problem]) -> int | None:
-        """Return a timestamp (Unix ms), or None if the field is empty. Without an offset, the time is in UTC."""
+        """Return the timestamp in a field (Unix ms), or None if the field is empty.
+
+        A time without an offset is in UTC. Add a problem for any other input.
+        """
         text = self.text(name)
         if not text:
             return None
@@ -102,23 +105,29 @@ class Form:
             return None
 
     def without(self, prefix: str) -> "Form":
-        """Return a form without the fields whose names begin with `prefix`."""
+        """Return the form without the fields whose names begin with `prefix`."""
         kept = {name: sent for name, sent in self._values.items() if not name.startswith(prefix)}
         return Form((name, value) for name, sent in kept.items() for value in sent)
 
     def as_sent(self) -> Mapping[str, Sequence[str]]:
-        """Return all fields."""
+        """Return all fields with their values as sent."""
         return self._values
 
 
 def seen_versions(form: Form) -> Versions:
-    """Return the version that the person saw. None accepts all versions, for a page of an earlier release."""
+    """Return the version of the object that the person saw in the form, to detect concurrent updates.
+
+    None accepts every version, because pages of an earlier release do not send it.
+    """
     version = form.optional("version")
     return None if version is None else frozenset({version})
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:
-    """Read the form of a request. Raises PayloadTooLarge with the advice, Malformed, RateLimited and Busy."""
+    """Read the form in a request.
+
+    Raises PayloadTooLarge (its message contains `advice`), Malformed, RateLimited and Busy.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"application/x-www-form-urlencoded", ""}:
         raise Malformed("The form has the wrong content type. Send application/x-www-form-urlencoded.")
@@ -147,7 +156,7 @@ def _parsed(body: bytearray) -> Form:
 
 
 def key_of(form: Form) -> IdempotencyKey | None:
-    """Return the idempotency key of a form, so that a page reload does not create a second object."""
+    """Return the idempotency key of a form, or None. It prevents a page reload from creating a second object."""
     key = form.text(ONCE_FIELD)
     if not key:
         return None
@@ -156,7 +165,7 @@ def key_of(form: Form) -> IdempotencyKey | None:
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:
-    """Return the messages by field. `secret.0` belongs to the field `secret`."""
+    """Return the messages of problems by field. The field of `secret.0` is `secret`."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.field.partition(".")[0], []).append(problem.message)

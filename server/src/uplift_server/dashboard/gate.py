@@ -1,6 +1,6 @@
 """Routing of requests to the API or the dashboard.
 
-The first visit loads the dashboard in a thread, so that a server without visitors uses less memory.
+The first request for a page loads the dashboard in a thread, so that a server without visitors uses less memory.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API: Final = frozenset({"v1", "docs", "packages", "healthz", "readyz", "metrics", "openapi.json"})
-"""First segments of the API's paths."""
+"""The first path segments that belong to the API."""
 
 
 class Pages(Protocol):
-    """The loaded dashboard."""
+    """The pages of the loaded dashboard."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Respond to a request."""
 
     def close(self) -> None:
         """Close all live streams."""
 
 
 class Gate:
-    """ASGI application that routes each request to the API or the dashboard."""
+    """The ASGI application that routes each request to the API or the dashboard."""
 
     def __init__(self, api: App, load: Callable[[], Pages]) -> None:
         self._api = api
@@ -37,7 +37,7 @@ class Gate:
         self._loading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Route a request to the API or the dashboard."""
         # `OPTIONS *` has a path without a slash.
         if scope["type"] != "http" or scope["path"].removeprefix("/").partition("/")[0] in API:
             await self._api(scope, receive, send)

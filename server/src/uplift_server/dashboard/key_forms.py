@@ -24,11 +24,11 @@ SCOPE_WORDS: Final[Mapping[Scope | AccountsScope, str]] = {
     AccountsScope.ACCOUNTS_READ: "Read accounts",
     AccountsScope.ACCOUNTS_WRITE: "Create, update and delete accounts",
 }
-"""The permissions of each scope."""
+"""The description of each scope for users."""
 
 
 def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
-    """Return the key of a form that creates one, and the problems of its expiry."""
+    """Return the key that a form creates, and the problems with its expiry."""
     problems: list[Problem] = []
     expires_at = form.instant("expires_at", problems)
     text = None if expires_at is None else format_timestamp(expires_at)
@@ -36,7 +36,7 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 
 
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
-    """Return the update of a key in a form, and the problems of its expiry. An unchanged expiry is absent."""
+    """Return the update of a key in a form, and the problems with its expiry. The update omits an unchanged expiry."""
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)
     expires_at: str | Unset | None = None if sent is None else format_timestamp(sent)

@@ -1,6 +1,6 @@
-"""Live pages: a stream notifies a page of changes, and the page reloads its live region.
+"""Live pages: a stream notifies the page of changes, and the page reloads its live region.
 
-All pages of an account share one watch, which polls only while streams are open.
+All pages of an account share one watch. It polls the database only while streams are open.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ LOOK_SECONDS_BUSY: Final = 5.0
 """The poll interval while the process is busy, so that pages do not delay events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""The maximum delay between reloads of two pages while the process is not busy."""
+"""The maximum time between the reloads of two pages while the process is not busy."""
 STREAM_SECONDS_MAX: Final = 600.0
-"""The stream ends after this time. The browser reconnects, and the server checks the session again."""
+"""Maximum duration of a stream. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0
-"""The interval of comments, because proxies close silent streams."""
+"""The interval of comments in a stream. Proxies close streams that stay silent for too long."""
 RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"
@@ -35,7 +35,7 @@ _CHANGE: Final = b"event: change\ndata:\n\n"
 
 
 class _Watch:
-    """The streams of one account, or of all operators."""
+    """The streams of one account or of all operators, which share one poll."""
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
@@ -43,13 +43,13 @@ class _Watch:
         self.task: asyncio.Task[None] | None = None
 
     def tell(self) -> None:
-        """Wake every stream."""
+        """Notify every stream of a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 class _Counted(StreamingResponse):
-    """A stream that calls `end` when it ends, even if it ends before its first line."""
+    """A streaming response that calls `end` when it ends, even if it ends before its first line."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -63,7 +63,7 @@ class _Counted(StreamingResponse):
 
 
 class Live:
-    """All streams of the dashboard."""
+    """All open streams of the dashboard."""
 
     def __init__(self) -> None:
         self._watches: dict[int | None, _Watch] = {}
@@ -71,7 +71,7 @@ class Live:
         self._closed = asyncio.Event()
         self._load = _Load()
         self._next_turn = 0.0
-        """The earliest time of the next reload (event loop time)."""
+        """The earliest time of the next page reload, on the event loop's clock."""
 
     def close(self) -> None:
         """Close all streams."""
@@ -80,9 +80,9 @@ class Live:
             watch.tell()
 
     def stream(self, visit: Visit) -> Response:
-        """Return a stream for the visitor. Raises RateLimited and Busy if too many streams are open.
+        """Return a stream of changes for the visitor. Raises RateLimited or Busy if too many streams are open.
 
-        All operators share the limit of one account.
+        All operators together have the limit of one account.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -129,9 +129,9 @@ class Live:
             yield told
 
     async def _turn(self) -> None:
-        """Wait for the next reload slot, because reloading all open pages at once would stall the event loop.
+        """Wait until this page may reload. If all open pages reloaded at once, the event loop would stall.
 
-        While the process is busy, the slots spread over the whole poll interval.
+        While the process is busy, the reloads are spread over the whole poll interval.
         """
         now = asyncio.get_running_loop().time()
         turn = max(now, self._next_turn)
@@ -142,7 +142,7 @@ class Live:
                 await self._closed.wait()
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
-        """Poll for changes while streams are open."""
+        """Poll the database for changes while the watch has streams."""
         before: Hashable = None
         while True:
             self._load.look(visit)
@@ -156,7 +156,7 @@ class Live:
 
 
 async def _may_listen(visit: Visit) -> bool:
-    """Whether the session is still valid and still allows this page."""
+    """Whether the visitor's session is still valid and still allows this page."""
     try:
         return await visit.is_still_let_in()
     except Unavailable:
@@ -172,7 +172,7 @@ class _Load:
         """Whether the process used more than CORES_BUSY cores between the last two measurements."""
 
     def look(self, visit: Visit) -> None:
-        """Measure the CPU time, at most twice per poll interval."""
+        """Measure the CPU use of the process, at most twice per poll interval."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:
@@ -181,7 +181,7 @@ class _Load:
 
 
 async def account_stream(visit: Visit) -> Response:
-    """Serve the stream of changes for an account or the operators."""
+    """Respond with the stream of changes for an account or for the operators."""
     return visit.dashboard.live.stream(visit)
 
 

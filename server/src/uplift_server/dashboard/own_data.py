@@ -1,4 +1,4 @@
-"""The form fields `uid` and `metadata`."""
+"""The fields `uid` and `metadata` of forms."""
 
 import json
 from contextlib import suppress
@@ -11,19 +11,19 @@ from uplift_server.service.fields import UNSET, Unset
 
 
 class OwnData(NamedTuple):
-    """The values of the fields. A form without a field leaves it unchanged."""
+    """The values of the fields `uid` and `metadata`. If a form omits a field, its value does not change."""
 
     uid: str | Unset | None
     metadata: dict[str, str] | Unset | None
 
 
 def own_data(form: Form, problems: list[Problem]) -> OwnData:
-    """Return the fields of a form. Add a problem for metadata that is not a JSON object of strings."""
+    """Return the values of the fields in a form. Add a problem if the metadata is not a JSON object of strings."""
     return OwnData(form.optional("uid") if form.flag("uid") else UNSET, _metadata(form, problems))
 
 
 def metadata_input(stored: str | None) -> str:
-    """Return stored metadata as the text of the field."""
+    """Return stored metadata as the text of the form field."""
     return "" if stored is None else json.dumps(metadata_of(stored), ensure_ascii=False, indent=2)
 
 
