@@ -1,1 +1,1 @@
-"""The dashboard: pages for members of accounts and for operators."""
+"""The dashboard: web pages for members of accounts and for operators."""

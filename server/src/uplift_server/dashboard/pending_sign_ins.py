@@ -1,4 +1,4 @@
-"""Sign-ins that need a code, in a cookie that only this server can decrypt."""
+"""Sign-ins that still need a code of the second factor, in a cookie that only this server can decrypt."""
 
 from typing import Final
 
@@ -15,25 +15,25 @@ _PURPOSE: Final = b"pending sign-in"
 
 
 def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
-    """Redirect to the page that asks for the code, and then to `page`."""
+    """Redirect to the page that asks for the code. After the code, the browser continues to `page`."""
     keep_pending(visit, pending)
     return visit.leave(link(CODE_PATH, next=page))
 
 
 def keep_pending(visit: Visit, pending: PendingSignIn) -> None:
-    """Set the cookie in the response."""
+    """Store a sign-in in the cookie of the response."""
     visit.set_cookie(_COOKIE, _cookies(visit).encrypt(msgspec.json.encode(pending)), seconds=PENDING_MS // 1000)
 
 
 def read_pending(visit: Visit) -> PendingSignIn | None:
-    """Return the sign-in in the cookie. It may have expired."""
+    """Return the sign-in in the cookie, or None. The sign-in may have expired."""
     cookie = visit.cookie(_COOKIE)
     content = None if cookie is None else _cookies(visit).decrypt(cookie)
     return None if content is None else msgspec.json.decode(content, type=PendingSignIn)
 
 
 def forget_pending(visit: Visit) -> None:
-    """Delete the cookie in the response."""
+    """Delete the cookie of the sign-in in the response."""
     visit.set_cookie(_COOKIE, "", seconds=0)
 
 

@@ -1,4 +1,4 @@
-"""Rendering of templates to escaped HTML, with their filters."""
+"""Rendering of templates to escaped HTML, and the template filters."""
 
 import asyncio
 import re
@@ -34,23 +34,26 @@ from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
-"""A part of a URL up to its separator, or 40 characters of a longer part, which does not fit in a table column."""
+"""A part of a URL up to the next separator, but at most 40 characters, so that it fits in a table column."""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
-"""The maximum time to render without yielding to the event loop."""
+"""The maximum time to render before yielding to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""Other tasks are busy if the event loop takes longer than this to resume."""
+"""If the event loop takes longer than this to resume the rendering, other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
-"""The pause between two slices while other tasks are busy, because one event needs several loop iterations."""
+"""The pause between two slices while other tasks are busy. One event needs several iterations of the loop."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""Timestamps further from now are shown with their year. Keep the formats in sync with dashboard.js."""
+"""Timestamps that differ from now by more than this are shown with their year.
+
+Keep the formats in sync with dashboard.js.
+"""
 DAY_SHOWN_AFTER_S: Final = 7 * 86_400
-"""Relative times further from now are shown as dates."""
+"""Relative times that differ from now by more than this are shown as dates."""
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template in slices that yield to the event loop, because a page takes up to 20 ms."""
+    """Render a template in slices that yield to the event loop, because a whole page takes up to 20 ms."""
     pieces = []
     turn_ends = 0.0
     for piece in _template(template).generate(context):
@@ -64,7 +67,7 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def prepare() -> None:
-    """Load the base templates before the first visit needs them."""
+    """Load the base templates, so that the first visit does not have to."""
     _template("layout.html")
 
 
@@ -144,7 +147,7 @@ def breakable(name: str) -> Markup:
 
 
 def url(text: str) -> Markup:
-    """Return a URL without its query, with line break opportunities only after its separators and in long parts."""
+    """Return a URL without its query. Line breaks are possible only after separators and in long parts."""
     parts = _URL_PART.findall(printable(without_query(text), lines=True))
     # Browsers break lines after hyphens.
     whole = Markup('<span class="unbroken">{}</span>')
@@ -152,18 +155,18 @@ def url(text: str) -> Markup:
 
 
 def digest(text: str) -> str:
-    """Return a short digest of a text, for an element ID that stays the same in every response."""
+    """Return a short digest of a text, as an element ID that is the same in every response."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 
 def with_times(text: str) -> Markup:
-    """Return text with ISO timestamps as local times."""
+    """Return text with its ISO timestamps as elements that show local times."""
     parts = _INSTANT.split(printable(text, lines=True))
     return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
 
 
 def with_code(text: str) -> Markup:
-    """Return text with the parts between backticks as code. An unpaired backtick stays unchanged."""
+    """Return text with the parts between backticks as code elements. An unpaired backtick stays unchanged."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -181,19 +184,25 @@ def _time(text: str) -> Markup | str:
 
 
 def moment(ms: int | None) -> str:
-    """Format a timestamp (Unix ms) for a form field, in UTC, or return an empty string."""
+    """Format a timestamp (Unix ms) for a form field, in UTC. Return an empty string for None."""
     return "" if ms is None else datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def short_clock(ms: int, now_ms: float | None = None) -> str:
-    """Format a timestamp like `clock`, without the year if it is recent. dashboard.js replaces it with local time."""
+    """Format a timestamp like `clock`, but without the year if it is recent.
+
+    dashboard.js replaces the text with local time.
+    """
     now_ms = time.time() * 1000 if now_ms is None else now_ms
     at = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{day(ms)}, {at:%H:%M:%S}" if abs(now_ms - ms) < YEAR_SHOWN_AFTER_MS else f"{day(ms)}, {at:%Y, %H:%M}"
 
 
 def ago(ms: int, now_ms: float | None = None) -> str:
-    """Format a timestamp (Unix ms) relative to now: `3 min ago`, `in 2 h`, or its date if it is not near."""
+    """Format a timestamp (Unix ms) relative to now: `3 min ago`, `in 2 h`.
+
+    Return the date if the timestamp is not near.
+    """
     now_ms = time.time() * 1000 if now_ms is None else now_ms
     apart = abs(now_ms - ms) // 1000
     if apart >= DAY_SHOWN_AFTER_S:
@@ -215,7 +224,7 @@ def lower_first(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the first and last characters of a long ID."""
+    """Return a long ID as its first and last characters."""
     return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
 
 
@@ -227,7 +236,7 @@ def span_ms(ms: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share, 0 to 1, as `99.2%`. Only exact values become 0% and 100%. None becomes a dash."""
+    """Format a share from 0 to 1 as `99.2%`, and None as a dash. Only exact values become 0% and 100%."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:
@@ -236,7 +245,10 @@ def percent(share: float | None) -> str:
 
 
 def pretty(text: str | bytes) -> str:
-    """Return printable text. JSON of at most PRETTY_LINES_MAX lines is indented, with numbers as written."""
+    """Return text without control characters.
+
+    JSON of at most PRETTY_LINES_MAX lines is indented; its numbers do not change.
+    """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     # An upper bound: indenting 256 KiB of brackets and commas would produce 17 MiB and take 200 ms.

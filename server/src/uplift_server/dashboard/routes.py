@@ -1,4 +1,4 @@
-"""Routes of pages: method, path, and who can access them."""
+"""Routes of pages: their methods, their paths, and who can access them."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -30,25 +30,28 @@ class Door(Enum):
 
     ANYBODY = "anybody"
     VISITOR = "visitor"
-    """Anyone who is signed in."""
+    """Every visitor who is signed in."""
     ACCOUNT = "account"
-    """A member of the account in the path, or an operator."""
+    """Members of the account in the path, and operators."""
     OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One route. Methods other than GET require a form token."""
+    """One route of the dashboard. Methods other than GET require a form token."""
 
     method: str
     path: str
     serve: Serve
     door: Door
     back: str | None = None
-    """The page of a form whose own path has no page. A GET of the form's path redirects to it."""
+    """The path of the page that contains the form, if the form's own path has no page.
+
+    GET requests to that path redirect to it.
+    """
 
     def page_of_form(self, visit: Visit) -> str:
-        """Return the URL of `back`, with the parameters of this request."""
+        """Return the URL of the page `back`, with the path parameters of this request."""
         assert self.back is not None
         return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 
@@ -73,26 +76,26 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 
 
 _REJECTIONS: Final = (errors.Conflict, errors.RateLimited, errors.Busy)
-"""Rejections that do not concern a field of the form."""
+"""Rejections that do not belong to a field of the form."""
 
 
 def account_page(path: str, serve: Serve) -> Page:
-    """Return a page of an account. `path` follows /accounts/{account}."""
+    """Return a route for a page of an account. `path` follows `/accounts/{account}`."""
     return Page("GET", _ACCOUNT + path, serve, Door.ACCOUNT)
 
 
 def account_form(path: str, serve: Serve, *, back: str | None = None) -> Page:
-    """Return the target of a form on the account page `back`, by default the page with the same path."""
+    """Return a route for a form on the account page `back`. By default, the page has the same path as the form."""
     return Page("POST", _ACCOUNT + path, serve, Door.ACCOUNT, None if back is None else _ACCOUNT + back)
 
 
 def operator_page(path: str, serve: Serve) -> Page:
-    """Return a page for operators. `path` follows /operator."""
+    """Return a route for a page of operators. `path` follows `/operator`."""
     return Page("GET", _OPERATOR + path, serve, Door.OPERATOR)
 
 
 def operator_form(path: str, serve: Serve, *, back: str | None = None) -> Page:
-    """Return the target of a form on the operator page `back`, by default the page with the same path."""
+    """Return a route for a form on the operator page `back`. By default, the page has the same path as the form."""
     return Page("POST", _OPERATOR + path, serve, Door.OPERATOR, None if back is None else _OPERATOR + back)
 
 
@@ -147,7 +150,7 @@ async def _serve(page: Page, visit: Visit) -> Response:
 
 
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
-    """Return the error page for an exception."""
+    """Return the error page for an exception. The log names `page`."""
     if isinstance(error, StoreError):
         return _told(visit, 503, "Temporarily unavailable", "The database is not available. Try again in a moment.")
     if isinstance(error, errors.ServiceError):

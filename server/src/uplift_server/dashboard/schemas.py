@@ -1,4 +1,4 @@
-"""A JSON Schema as a readable tree of limited size, because operators can upload any schema."""
+"""A JSON Schema as a readable tree. Its size is limited, because operators can upload any schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -33,20 +33,20 @@ _BOUNDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the tree."""
+    """A node of the schema tree."""
 
     name: str
     kind: str
-    """`string`, `array of object`, `string or null`."""
+    """The type as text, such as `string`, `array of object`, or `string or null`."""
     required: bool
     description: str
     notes: tuple[str, ...]
-    """Constraints on the values."""
+    """The constraints on the values, as text."""
     children: tuple["Node", ...]
 
 
 def tree(schema: str) -> Node:
-    """Return the tree of a schema (JSON text) of an event's `data`."""
+    """Return the tree of a schema (JSON text) that describes the `data` of events."""
     return _Reader(json.loads(schema)).node("data", None, required=True, depth=0)
 
 
@@ -56,7 +56,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return a node with its children, within the limits. `name` is None for the root."""
+        """Return the node of a schema with its children, within the limits of the tree. `name` is None for the root."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):
@@ -96,7 +96,7 @@ class _Reader:
                 yield f"{told}, {number + 1}", each, False
 
     def _resolved(self, schema: Any) -> Any:
-        """Resolve a reference within the schema. Other references stay unresolved."""
+        """Resolve a reference within the schema. References to other documents stay unresolved."""
         for _ in range(DEPTH_MAX):
             reference = schema.get("$ref") if isinstance(schema, Mapping) else None
             if not isinstance(reference, str) or not reference.startswith("#"):

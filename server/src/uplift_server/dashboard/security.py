@@ -1,4 +1,4 @@
-"""Security headers, cookies, and form tokens."""
+"""Security headers, cookies, and form tokens of the dashboard."""
 
 import base64
 import binascii
@@ -14,10 +14,13 @@ from starlette.responses import Response
 
 SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
-"""The cookie before sign-in. Form tokens derive from it, so that other sites cannot submit forms."""
+"""The cookie that visitors have before sign-in.
+
+Form tokens are derived from it, so that other sites cannot submit forms.
+"""
 NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
-"""The secret that a page shows again after a reload."""
+"""The cookie with a secret that its page shows again after a reload."""
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
@@ -30,25 +33,28 @@ CSRF_HEADER: Final = "x-csrf-token"
 _MAC_BYTES: Final = 16
 _NOTICE: Final = b"n"
 _PROBLEM: Final = b"p"
-"""The first byte of a signed notice."""
+"""The first byte of a signed notice that reports a problem."""
 
 
 class Notice(NamedTuple):
-    """A text that the next page shows once."""
+    """A text that the next page shows once, after a form."""
 
     text: str
     is_problem: bool
-    """Whether it states why a form was rejected."""
+    """Whether the notice states why a form was rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """The URL, the framing policy, and the signing key of the dashboard."""
+    """The URL, the framing policy and the signing key of the dashboard, with the headers and cookies based on them."""
 
     key: bytes
     public_url: str
     frame_ancestors: str | None = None
-    """Sites that can frame the dashboard, as a source list of Content-Security-Policy. None means no site."""
+    """The sites that can show the dashboard in a frame, as a source list of Content-Security-Policy.
+
+    None means no site.
+    """
 
     @property
     def secure(self) -> bool:
@@ -72,7 +78,7 @@ class Safety:
             headers["cache-control"] = "no-store"
 
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
-        """Set a cookie that scripts cannot read. In a frame on another site, the cookie requires HTTPS."""
+        """Set a cookie that scripts cannot read. Frames on other sites receive it only over HTTPS."""
         parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:
             parts.append("Secure")
@@ -81,18 +87,18 @@ class Safety:
         response.headers.append("set-cookie", "; ".join(parts))
 
     def cookie(self, request: Request, name: str) -> str | None:
-        """Return the value of a cookie that `set_cookie` set."""
+        """Return the value of a cookie that `set_cookie` has set."""
         return request.cookies.get(self._cookie_name(name))
 
     def _cookie_name(self, name: str) -> str:
         return HOST_PREFIX + name if self.secure else name
 
     def form_token(self, cookie: str) -> str:
-        """Return the form token for a visitor without a session, from the form cookie."""
+        """Return the form token for a visitor without a session. It is derived from the form cookie."""
         return self._mac(b"form", cookie.encode()).hex()
 
     def notice_text(self, text: str, *, is_problem: bool = False) -> str:
-        """Return a notice as a signed cookie value."""
+        """Return a notice as the value of a signed cookie."""
         content = (_PROBLEM if is_problem else _NOTICE) + text[:NOTICE_CHARACTERS_MAX].encode()
         return base64.urlsafe_b64encode(self._mac(b"notice", content) + content).decode()
 
@@ -124,7 +130,7 @@ def same(given: str, expected: str) -> bool:
 def is_foreign(request: Request, public_url: str) -> bool:
     """Whether the browser reports that a page of another site sent the request.
 
-    A reverse proxy can change `Host`, so the host of the public URL is also accepted.
+    A reverse proxy can change the `Host` header, so the host of the public URL also counts as this site.
     """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True
@@ -136,6 +142,6 @@ def is_foreign(request: Request, public_url: str) -> bool:
 
 
 def is_own(request: Request, public_url: str) -> bool:
-    """Whether the browser reports that a page of this server sent the request."""
+    """Whether the browser reports that a page of this dashboard sent the request."""
     reported = request.headers.get("sec-fetch-site") == "same-origin" or request.headers.get("origin", "null") != "null"
     return reported and not is_foreign(request, public_url)

@@ -1,7 +1,7 @@
 """One-time secrets that a page shows again for a few minutes, so that a reload does not lose them.
 
-The secret is in a cookie that only this server can decrypt, and only for the session and the account that the secret
-was shown in.
+The secret is in a cookie that only this server can decrypt. The server decrypts it only for the same session and
+account.
 """
 
 from dataclasses import dataclass, field
@@ -12,41 +12,47 @@ import msgspec
 from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
 
 SHOWN_SECONDS: Final = 300
-"""How long the page shows a secret again."""
+"""How long a page shows a one-time secret."""
 SECRET_BYTES_MAX: Final = 2_000
-"""The maximum size of a secret. A browser accepts cookies of up to 4 KiB."""
+"""The maximum size of a secret. Browsers accept cookies of up to 4 KiB."""
 
 
 class ShownSecret(NamedTuple):
-    """A secret in the cookie."""
+    """The decrypted content of the cookie."""
 
     subject: str
-    """The ID of the object that the secret belongs to."""
+    """The ID of the object that has this secret."""
     secret: str
     until: int
-    """When the page stops showing it (Unix ms)."""
+    """When the page stops showing the secret (Unix ms)."""
 
     @property
     def since(self) -> int:
-        """When the page showed it first (Unix ms)."""
+        """When the page first showed the secret (Unix ms)."""
         return self.until - SHOWN_SECONDS * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class SecretCookies:
-    """Encrypts and decrypts the cookies of secrets."""
+    """Encrypts and decrypts the cookies of one-time secrets."""
 
     key: bytes = field(repr=False)
 
     def write(self, subject: str, secret: str, place: bytes, now_ms: int) -> str:
-        """Return the cookie of a secret that was created or revealed now. `place` is its session and account."""
+        """Return the cookie for a secret that was just created or revealed.
+
+        `place` identifies the session and the account.
+        """
         assert len(secret.encode()) <= SECRET_BYTES_MAX, "the secret fits into a cookie"
         return self._cookies.encrypt(
             msgspec.json.encode(ShownSecret(subject, secret, now_ms + SHOWN_SECONDS * 1000)), place
         )
 
     def read(self, cookie: str, place: bytes, now_ms: int) -> ShownSecret | None:
-        """Return the secret in a cookie. None if it has expired, belongs to another place or was changed."""
+        """Return the secret in a cookie, or None.
+
+        The result is None if the cookie has expired, was changed, or belongs to another `place`.
+        """
         content = self._cookies.decrypt(cookie, place)
         if content is None:
             return None

@@ -1,4 +1,7 @@
-"""Sign-in in place of a form whose session has ended. The page keeps the filled form, and submits it afterward."""
+"""Sign-in on the page of a form after the session has ended.
+
+The page keeps the filled form and submits it after the sign-in.
+"""
 
 from typing import Final
 
@@ -15,14 +18,14 @@ from uplift_server.service.second_factors import SecondFactorRequired
 NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _PREFIX: Final = "sign_in."
 _NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key", "code"})
-"""Fields that the page does not contain: passwords, and the token of the previous session."""
+"""Fields that the sign-in page does not keep: passwords, and the token of the previous session."""
 _SECRET: Final = {
     "secret": "Custom secret",
     "headers": "Custom headers",
     "client_secret": "Client secret",
     "private_key": "Private key",
 }
-"""Fields that may contain secrets, with their labels. The page asks for their values again."""
+"""Fields that can contain secrets, with their labels. The sign-in page asks for their values again."""
 _STATUS: Final = {Unauthorized: 401, RateLimited: 429, Busy: 503}
 _ENTER_AGAIN: Final = "Enter the secret values again. This page does not keep them."
 _NO_SESSION: Final = "You are not signed in yet. Open a new sign-in link in another tab first."
@@ -31,7 +34,7 @@ _NO_SESSION: Final = "You are not signed in yet. Open a new sign-in link in anot
 async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
     """Return the page that asks a visitor without a session to sign in, or None after a successful sign-in.
 
-    Raises Forbidden for a form that may come from another site.
+    Raises Forbidden if another site may have sent the form.
     """
     if not visit.proves_origin:
         raise Forbidden(NOT_SIGNED_IN)
@@ -54,7 +57,7 @@ async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
 
 
 async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Response:
-    """Sign in, and return the cookie of the session, or the page that asks again."""
+    """Sign in and return the session cookie. After a failed sign-in, return the sign-in page again."""
     asks_code = sent.flag(f"{_PREFIX}enters_code")
     try:
         cookie = await _session(visit, sent, as_operator=as_operator)
@@ -70,7 +73,7 @@ async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Respon
 
 
 async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
-    """Sign in, and return the cookie of the session.
+    """Sign in and return the session cookie.
 
     Raises Unauthorized, SecondFactorRequired, NotFound, RateLimited and Busy.
     """
@@ -84,7 +87,7 @@ async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
 
 
 def confirm_session(visit: Visit) -> Response:
-    """Return the page that asks a visitor whose session changed in another tab to continue."""
+    """Return the page that asks a visitor to confirm the form, because another tab changed the session."""
     return _page(visit, 403, as_operator=False)
 
 
@@ -113,7 +116,7 @@ def _page(
 
 
 def _asked_again(sent: Form) -> dict[str, str]:
-    """Return the fields that the page asks for again, with their labels: those with a value that may be secret."""
+    """Return the filled fields that can contain secrets, with their labels. The sign-in page asks for them again."""
     return {name: label for name, label in _SECRET.items() if sent.flag(f"{_PREFIX}{name}") or _has_secret(sent, name)}
 
 

@@ -1,6 +1,6 @@
 """Code samples of receivers, with the path and port of an endpoint.
 
-The samples are identical to those in the documentation or contain its functions. The tests run them.
+The samples are identical to those in the documentation or contain their functions. Tests run the samples.
 """
 
 import re
@@ -21,7 +21,7 @@ FRAMEWORKS: Final = {
     "python": "Plain Python",
 }
 EXTRAS: Final = {"flask": "flask", "fastapi": "fastapi", "django": "django", "python": None}
-"""The extra of the Python library for each framework that uses it."""
+"""The extra of the Python library for each framework. None means that the framework needs no extra."""
 _RUNS: Final = {
     "flask": ("Save the code as app.py and run it with UPLIFT_WEBHOOK_SECRET set:", "flask --app app run --port 5000"),
     "fastapi": (
@@ -48,14 +48,14 @@ _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A code sample."""
+    """A code sample of a receiver, with instructions."""
 
     title: str
     code: str
     use: str
-    """How to use the code."""
+    """How to use the code, as a sentence."""
     command: str | None
-    """The command that runs the code, or None if the reader's own web server runs it."""
+    """The command that runs the code, or None if the reader's own web server calls it."""
     forwarded_port: str | None
     """The port to which the reader's HTTPS server or proxy must forward requests."""
 
@@ -68,7 +68,7 @@ def snippet(framework: str) -> str:
 
 
 def receiver(framework: str, url: str | None = None) -> Receiver:
-    """Return the code sample for one of FRAMEWORKS, with the path and port of an endpoint's URL."""
+    """Return the code sample for one of FRAMEWORKS, with the path and port in an endpoint's URL."""
     path, port = (_PATH, None) if url is None else _path_and_port(url)
     code = snippet(framework).replace(f'"{_PATH}"', f'"{path}"')
     if framework == "django":
@@ -82,17 +82,20 @@ def receiver(framework: str, url: str | None = None) -> Receiver:
 
 
 def all_receivers(url: str) -> list[Receiver]:
-    """Return the code samples for all frameworks, with the path and port of an endpoint's URL."""
+    """Return the code samples for all frameworks, with the path and port in an endpoint's URL."""
     return [receiver(name, url) for name in FRAMEWORKS]
 
 
 def variable_line(secret: str | None) -> str:
-    """Return the shell command that sets the secret, or a placeholder, in the environment."""
+    """Return the shell command that sets the environment variable for the secret.
+
+    Without a secret, it contains a placeholder.
+    """
     return f"export UPLIFT_WEBHOOK_SECRET={'whsec_…' if secret is None else shlex.quote(secret)}"
 
 
 def _path_and_port(url: str) -> tuple[str, str | None]:
-    """Return the path, and the port of an http URL that has one."""
+    """Return the path of a URL, and its port if the URL is an `http` URL with a port."""
     parts = urlsplit(url)
     path = parts.path or "/"
     port = str(parts.port) if parts.scheme.lower() == "http" and parts.port else None

@@ -1,4 +1,4 @@
-"""One request to the dashboard, with its visitor, account and response."""
+"""A request to the dashboard, with its visitor, its account and the means to respond."""
 
 import asyncio
 import re
@@ -53,21 +53,24 @@ if TYPE_CHECKING:
 
 PAGE_ITEMS: Final = 25
 TRAIL_PAGES_MAX: Final = 20
-"""Pages that the link to newer rows can go back one by one. After that, it goes to the first page."""
+"""Maximum number of pages that the link to newer rows goes back one by one.
+
+Beyond it, the link goes to the first page.
+"""
 PART: Final = "part"
 """Query parameter that requests only the live region of a page."""
 SHOWN: Final = "shown"
-"""Query parameter with the ID of the object whose secret a page shows."""
+"""Query parameter that contains the ID of the object whose secret the page shows."""
 OPERATOR: Final = "operator"
-"""The value of `needs` for calls that only operators can make."""
+"""The value of `needs` for API calls that only operators can make."""
 SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "rejected-events", "replays"})
-"""The nouns whose commands `uplift-server` also has, with the option `--account`."""
+"""The nouns of `uplift` commands that `uplift-server` also has, with the option `--account`."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """The dependencies of all pages."""
+    """The dependencies that all pages share."""
 
     services: Services
     safety: Safety
@@ -75,10 +78,10 @@ class Dashboard:
     system: System
     sends_mail: bool
     allows_private_networks: bool
-    """Whether endpoints can use private networks and HTTP without TLS."""
+    """Whether endpoint URLs can be in private networks and use HTTP without TLS."""
     brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Lock that lets only one page render at a time, so that many visitors do not delay events."""
+    """A lock that lets only one page render at a time, so that many visitors do not delay events."""
 
     @property
     def public_url(self) -> str:
@@ -88,13 +91,13 @@ class Dashboard:
 
 @dataclass(slots=True)
 class Visit:
-    """A request with its visitor."""
+    """A request with its visitor, and the response to it."""
 
     request: Request
     dashboard: Dashboard
     visitor: Visitor | None = None
     account: Account | None = None
-    """The account of the page, or None for pages without an account."""
+    """The account to which the page belongs, or None for pages without an account."""
     _caller: Caller | None = None
     _form: Form | None = None
     _form_cookie: str | None = None
@@ -107,7 +110,7 @@ class Visit:
 
     @property
     def query(self) -> Form:
-        """The query of the URL."""
+        """The fields of the URL query."""
         return Form(self.request.query_params.multi_items())
 
     @property
@@ -135,17 +138,20 @@ class Visit:
 
     @property
     def may_write(self) -> bool:
-        """Whether the visitor can make changes. False for read-only operators."""
+        """Whether the visitor can make changes. It is False for read-only operators."""
         return self.visitor is not None and not self.visitor.is_read_only
 
     def can_call(self, needs: str | None) -> bool:
-        """Whether an API key with the visitor's permissions can make a call. `needs` is a scope or OPERATOR."""
+        """Whether an API key with the visitor's permissions could make an API call. `needs` is a scope or OPERATOR."""
         principal = self.caller.principal
         is_allowed = principal.is_operator and not principal.is_read_only
         return is_allowed or needs is None or needs in principal.scopes
 
     def command(self, command: str) -> str | None:
-        """Return the visitor's form of a command: `uplift` for members, `uplift-server` for operators."""
+        """Return a command as the visitor can run it: `uplift` for members, `uplift-server` for operators.
+
+        None if there is none.
+        """
         is_for_operators = command.startswith("uplift-server ")
         if not self.caller.principal.is_operator:
             return None if is_for_operators else command
@@ -159,18 +165,18 @@ class Visit:
         return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:
-        """Act for an account. Raises NotFound if the visitor is not a member."""
+        """Select the account of this request. Raises NotFound if the visitor has no access to it."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
         self.account = self.services.context.cache.accounts[self._caller.require_account()]
 
     def enter_as_operator(self) -> None:
-        """Act as an operator. Raises NotFound for other visitors."""
+        """Select the operator role for this request. Raises NotFound for visitors who are not operators."""
         assert self.visitor is not None
         self._caller = self.visitor.operator(self.address)
 
     def cookie(self, name: str) -> str | None:
-        """Return the value of a dashboard cookie."""
+        """Return the value of a cookie of the dashboard."""
         return self.dashboard.safety.cookie(self.request, name)
 
     async def is_still_let_in(self) -> bool:
@@ -188,22 +194,22 @@ class Visit:
         return True
 
     def path(self, *parts: str) -> str:
-        """Return the URL of a page of this account."""
+        """Return the URL of a page of this request's account."""
         assert self.account is not None
         start = f"/accounts/{ids.prefixed(ids.ACCOUNT, self.account.id)}"
         return "/".join([start, *(quote(part, safe="") for part in parts)])
 
     def parameter(self, name: str) -> str:
-        """Return a parameter of the path."""
+        """Return a parameter in the URL path."""
         value: str = self.request.path_params[name]
         return value
 
     def listing(self) -> Listing:
-        """Return the list position that the URL requests."""
+        """Return the position in a list that the URL requests."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
-        """Return the URL of the page with older rows and the same filters, or None on the last page."""
+        """Return the URL of the page that has the next older rows and the same filters, or None on the last page."""
         if key is None:
             return None
         here = self.query.optional("cursor")
@@ -212,7 +218,7 @@ class Visit:
 
     @property
     def newer(self) -> str | None:
-        """The URL of the page with newer rows, or None on the first page."""
+        """The URL of the page that has the next newer rows, or None on the first page."""
         if not self.query.optional("cursor"):
             return None
         trail = self._trail
@@ -220,7 +226,7 @@ class Visit:
 
     @property
     def _trail(self) -> list[str]:
-        """The cursors of the pages between the first page and this one, for the links to newer rows."""
+        """Return the cursors of the pages between the first page and this one. Links to newer rows use them."""
         return [each for each in self.query.text("trail").split(".") if each]
 
     def _page(self, cursor: str | None, trail: Sequence[str]) -> str:
@@ -231,7 +237,7 @@ class Visit:
         return f"{self.request.url.path}?{urlencode(kept)}" if kept else self.request.url.path
 
     async def form(self, *, session_ended: bool = False) -> Form:
-        """Return the submitted form. Visitors without a session can send larger forms if their session has ended.
+        """Return the submitted form. With `session_ended`, visitors without a session can send larger forms.
 
         Raises PayloadTooLarge and Malformed.
         """
@@ -251,17 +257,17 @@ class Visit:
 
     @property
     def sent_form(self) -> Form:
-        """The submitted form, after `form` read it."""
+        """The submitted form. Requires an earlier call of `form`."""
         assert self._form is not None
         return self._form
 
     def use_form(self, form: Form) -> None:
-        """Replace the submitted form."""
+        """Replace the submitted form of this request."""
         self._form = form
 
     @property
     def csrf_token(self) -> str:
-        """The form token of this page."""
+        """The form token that forms on this page must contain."""
         if self.visitor is not None:
             return self.visitor.csrf_token
         if self._form_cookie is None:
@@ -270,17 +276,17 @@ class Visit:
 
     @property
     def proves_origin(self) -> bool:
-        """Whether the browser states that a page of this server sent the form."""
+        """Whether the browser reports that a page of this dashboard sent the form."""
         return is_own(self.request, self.dashboard.public_url)
 
     def is_own_token(self, token: str) -> bool:
-        """Whether a page of this session, or of this browser before sign-in, contains the form token."""
+        """Whether the form token belongs to this session, or to this browser before sign-in."""
         known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
         foreign = is_foreign(self.request, self.dashboard.public_url)
         return known and not foreign and same(token, self.csrf_token)
 
     async def has_token(self) -> bool:
-        """Whether a page of this session sent the form."""
+        """Whether the request has the form token of this session, as a header or a field."""
         return self.is_own_token(self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD))
 
     def sign_in(self, cookie: str) -> None:
@@ -293,16 +299,16 @@ class Visit:
         self.hide_secret()
 
     def set_cookie(self, name: str, value: str, *, seconds: int) -> None:
-        """Set a cookie in the response, or delete it with 0 seconds."""
+        """Set a cookie in the response. With 0 seconds, delete the cookie."""
         self._cookies.append((name, value, seconds))
 
     def notify(self, text: str, *, is_problem: bool = False) -> None:
-        """Show a notice, or the reason why a form was rejected, on the next page."""
+        """Show a notice on the next page. With `is_problem`, the notice states why a form was rejected."""
         value = self.dashboard.safety.notice_text(text, is_problem=is_problem)
         self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
-        """Return a page. The template receives `visit` and `context`."""
+        """Return a response whose body is the rendered template. The template receives `visit` and `context`."""
         return _Unwritten(self, template, status, context)
 
     async def write(self, template: str, context: Mapping[str, Any], status: int) -> Response:
@@ -319,20 +325,20 @@ class Visit:
         return self.finish(HTMLResponse(body, status))
 
     def refuse(self, template: str, problems: Sequence[Problem], **context: Any) -> Response:
-        """Return a form with the problems at its fields."""
+        """Return the page of a form again, with the problems next to their fields."""
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page, which shows the notice, or the reason why the form was rejected."""
+        """Redirect to another page. It shows the notice, or the problem why the form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)
         return self.finish(RedirectResponse(path, 303))
 
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
-        """Redirect to a page that shows a secret of an object for SHOWN_SECONDS.
+        """Redirect to a page that shows the secret of an object for SHOWN_SECONDS.
 
-        Without a secret, because the request is repeated, the page shows the secret of the first request.
+        `secret` is None if the request is repeated. The page then shows the secret from the first request.
         """
         if secret is not None:
             now = self.services.context.now()
@@ -341,7 +347,10 @@ class Visit:
         return self.leave(f"{path}{'&' if '?' in path else '?'}{urlencode({SHOWN: subject})}", notice)
 
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
-        """Return the secret of an object if this URL shows it, unless its secret changed (`since`, Unix ms) later."""
+        """Return the secret of an object if this URL shows it, or None.
+
+        Also returns None if the secret changed at `since` (Unix ms), after the page first showed it.
+        """
         cookie = self.cookie(SHOWN_COOKIE)
         if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:
             return None
@@ -351,16 +360,16 @@ class Visit:
 
     @property
     def _place(self) -> bytes:
-        """The session and the account of a shown secret."""
+        """Return the session and the account to which a shown secret is bound."""
         assert self.visitor is not None, "only signed-in visitors see secrets"
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 
     def hide_secret(self) -> None:
-        """Delete the cookie of a shown secret in the response."""
+        """Delete the cookie of the shown secret in the response."""
         self._cookies.append((SHOWN_COOKIE, "", 0))
 
     def finish(self, response: Response) -> Response:
-        """Set the cookies and security headers of a response."""
+        """Add the cookies and security headers of this request to a response."""
         if self._form_cookie is not None and self.cookie(FORM_COOKIE) != self._form_cookie:
             self._cookies.append((FORM_COOKIE, self._form_cookie, SESSION_SECONDS))
         for name, value, seconds in self._cookies:
@@ -370,7 +379,7 @@ class Visit:
 
 
 class _Unwritten(Response):
-    """A page whose template is not rendered yet."""
+    """A response whose template is rendered later."""
 
     def __init__(self, visit: Visit, template: str, status: int, context: Mapping[str, Any]) -> None:
         super().__init__(status_code=status)
@@ -379,23 +388,23 @@ class _Unwritten(Response):
         self._context = context
 
     async def written(self) -> Response:
-        """Render the page."""
+        """Return the response with the rendered template."""
         return await self._visit.write(self._template, self._context, self.status_code)
 
 
 async def written(response: Response) -> Response:
-    """Return a response, after rendering its template if needed."""
+    """Return a response, after rendering its template if it has one."""
     return await response.written() if isinstance(response, _Unwritten) else response
 
 
 def link(path: str, **query: str | None) -> str:
-    """Return a URL with the query parameters that are not None."""
+    """Return a path with a query of the parameters that are not None."""
     kept: Mapping[str, str] = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(kept)}" if kept else path
 
 
 def own_path(text: str) -> str:
-    """Return the path if it is on this server, or the home page."""
+    """Return a path of this server unchanged. Return the path of the home page for any other text."""
     # Browsers ignore white space in URLs and treat \\ as /, so "/\t/elsewhere" leads to another site.
     ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
     return text if ours else "/"

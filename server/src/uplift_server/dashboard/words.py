@@ -1,4 +1,4 @@
-"""Labels of outcomes, triggers, reasons and waits."""
+"""Labels of outcomes, triggers, reasons and waits for pages."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
