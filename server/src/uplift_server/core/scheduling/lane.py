@@ -145,7 +145,7 @@ class Lane(Generic[T]):
     def _waiting_max(self) -> int:
         """Return the number of deliveries that the lane can send within LOOKAHEAD_MS.
 
-        The leases of any more would expire.
+        The leases of further deliveries would expire.
         """
         per_lookahead = self.in_flight_max * LOOKAHEAD_MS * 1000 // max(self.mean_us, 1)
         most = LANE_WAITING_MAX

@@ -1,7 +1,7 @@
 """Tokens in links, derived from a key and never stored.
 
 A token is an ID (or other data) with a keyed hash of it. Read access to the database does not reveal tokens. An email
-that the server sends again after a crash contains the same token.
+that the server resends after a crash contains the same token.
 """
 
 import hmac
