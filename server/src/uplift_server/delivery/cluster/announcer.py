@@ -1,6 +1,6 @@
-"""Announce the accounts with listen streams to the other processes, and wake their streams.
+"""Announces the accounts with listen streams to the other processes, and wakes their streams.
 
-Each process repeats its announcement with every heartbeat. An announcement that is not repeated expires.
+Each process repeats its announcement with every heartbeat. An announcement expires if the process does not repeat it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
-"""The lifetime of an announcement."""
+"""How long an announcement is valid unless its process repeats it."""
 
 
 class ClusteredAnnouncer:
@@ -39,7 +39,7 @@ class ClusteredAnnouncer:
                 self._update()
 
     def streams_changed(self) -> None:
-        """Announce that an account got its first stream in this process, or lost its last."""
+        """Announce that an account has its first stream in this process, or no longer has one."""
         self._notifier.notify_listened(self._audience.here)
 
     def events_stored(self, account_seq: int) -> None:
@@ -48,11 +48,11 @@ class ClusteredAnnouncer:
             self._notifier.notify_stored(account_seq)
 
     def session_ended(self, session_id: bytes, why: EndReason, at: int) -> None:
-        """End the streams of a session in other processes that began before `at` (Unix ms)."""
+        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
         self._notifier.notify_session_ended(session_id.hex(), why.value, at)
 
     def listened_elsewhere(self, process_id: int, account_seqs: Iterable[int]) -> None:
-        """Replace the announced accounts of another process."""
+        """Replace the accounts that another process has announced."""
         self._announced[process_id] = frozenset(account_seqs), self._clock.now_ms() + EXPIRES_AFTER_MS
         self._update()
 

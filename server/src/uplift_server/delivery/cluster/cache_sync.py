@@ -1,7 +1,8 @@
-"""Apply the changes of other processes to the cache and to the deliveries of this process.
+"""Applies the changes of other processes to the cache and to the deliveries of this process.
 
-Every change is read again after REREAD_AFTER_MS, because an older change of this process may have overwritten it in
-the cache. A row that this process changes during a read is skipped and read again, because the read may be outdated.
+Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change of this process may have
+overwritten it in the cache. If this process changes a row during a read, the read may be outdated. Cache sync then
+skips the row and reads it again.
 """
 
 import asyncio
@@ -28,24 +29,24 @@ from uplift_server.store.records import Account, ApiKey, Endpoint, EventType, Se
 from uplift_server.store.replays import Replay
 
 SYNC_EVERY_MS: Final = 500
-"""The interval between reads of the change log. A notification triggers an earlier read."""
+"""The interval between reads of the change log. A notification triggers a read immediately."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
 """The maximum number of rows per read."""
 NUMBERS_MAX: Final = 10_000
-"""The maximum number of row numbers per read."""
+"""The maximum number of row IDs that one read of the change log returns."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
-"""The maximum time between the end of an attempt and the commit of its outcome."""
+"""The maximum time from the end of an attempt to the commit of its outcome."""
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
 Subject = tuple[str, int]
-"""The name of a table, and the number of a row."""
+"""A changed row: the name of its table, and its number."""
 
 
 class _Read(NamedTuple):
-    """The current rows of some subjects. Deleted rows are missing."""
+    """The current content of changed rows. Deleted rows are missing."""
 
     accounts: list[Account]
     keys: list[ApiKey]
@@ -56,7 +57,7 @@ class _Read(NamedTuple):
     replays: list[Replay]
 
     def names(self) -> dict[Subject, RecordKey]:
-        """Return the cache key of each subject."""
+        """Return the cache key of each row."""
         return {
             **{("accounts", each.seq): ("accounts", each.seq) for each in self.accounts},
             **{("api_keys", each.seq): ("api_keys", each.digest) for each in self.keys},
@@ -68,7 +69,7 @@ class _Read(NamedTuple):
         }
 
     def of(self, subjects: Collection[Subject]) -> "_Read":
-        """Return only the rows of these subjects."""
+        """Return the read with only the rows of these subjects."""
         return _Read(
             [each for each in self.accounts if ("accounts", each.seq) in subjects],
             [each for each in self.keys if ("api_keys", each.seq) in subjects],
@@ -81,7 +82,7 @@ class _Read(NamedTuple):
 
 
 class CacheSync:
-    """Applies the change log to the cache, and the health of endpoints that other processes own."""
+    """Applies the change log to the cache, and updates the health of endpoints that other processes own."""
 
     def __init__(
         self,
@@ -106,9 +107,9 @@ class CacheSync:
         self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
-        """The transaction of the last change that was read, by subject."""
+        """The transaction of the last change that was read, for each subject."""
         self._reread_at: dict[Subject, int] = {}
-        """The time of the second read (Unix ms) by subject."""
+        """When to read a subject again (Unix ms), for each subject."""
         self._changed_here: set[Subject] = set()
         """Subjects that this process changed during a read."""
         self._health_at = 0
@@ -119,7 +120,7 @@ class CacheSync:
         """The time (Unix ms) up to which all changes are in the cache."""
 
     async def begin(self) -> None:
-        """Apply changes from now on. Call this before the cache is loaded. Raises Unavailable."""
+        """Apply the changes from now on. Call this before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
@@ -129,7 +130,7 @@ class CacheSync:
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Apply changes until stopped or cancelled."""
+        """Apply changes until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -293,7 +294,7 @@ class CacheSync:
             self._changes.held_action_changed(record.seq)
 
     async def _sync_health(self, now: int) -> None:
-        """Update the health of endpoints from attempts of other processes."""
+        """Update the health of endpoints after attempts of other processes."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
         found = await self._database.read_with_priority(lambda c: health.attempted_since(c, since))
         self._health_at = now
@@ -321,7 +322,7 @@ def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
 
 
 def _configuration(record: Endpoint) -> Endpoint:
-    """Return an endpoint without its health, to compare its other fields."""
+    """Return an endpoint's record without its health, to compare the other fields."""
     return replace(
         record,
         consecutive_failures=0,

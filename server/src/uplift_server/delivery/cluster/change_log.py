@@ -1,4 +1,4 @@
-"""Cleanup of the change log. A process that missed deleted changes reloads its cache."""
+"""Cleanup of the change log. A process that has not read deleted changes reloads its cache."""
 
 import asyncio
 from collections import deque
@@ -11,21 +11,21 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 
 RETENTION_MS: Final = 3_600_000
-"""The retention of changes. Processes read them twice a second."""
+"""How long the change log keeps changes. Processes read it twice a second."""
 CLEANUP_EVERY_MS: Final = 60_000
 BATCH_ROWS: Final = 200
 BATCH_PAUSE_MS: Final = 20
 
 
 class ChangeLogCleanup:
-    """Deletes old changes in one process at a time."""
+    """Deletes old changes. Only one process at a time does this job."""
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database
         self._jobs = jobs
         self._clock = clock
         self._oldest_active: deque[tuple[int, int]] = deque()
-        """Pairs of a time (Unix ms) and the oldest transaction that was active then."""
+        """Times (Unix ms), each with the oldest transaction that was active at that time."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delete old changes until stopped or cancelled."""

@@ -1,4 +1,4 @@
-"""The membership of this process in a cluster: join, hand over endpoints, leave."""
+"""The membership of this process in a cluster: the steps to join, to hand over endpoints, and to leave."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -26,7 +26,7 @@ from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 
 STEP_WITHIN_S: Final = 2.0
-"""How long a shutdown waits for each step."""
+"""The time limit for each step of a shutdown."""
 _log = structlog.get_logger()
 
 
@@ -50,7 +50,7 @@ class Cluster:
         outage_guard: OutageGuard,
         encryption_upgrade: EncryptionUpgrade | None,
     ) -> None:
-        """Pass `encryption_upgrade` if stored values may not be bound to their columns yet."""
+        """Create the membership. Pass `encryption_upgrade` if stored values may not yet be bound to their columns."""
         self.delivers = role.delivers
         self._state = state
         self._bus = bus
@@ -67,20 +67,20 @@ class Cluster:
         self._encryption_upgrade = encryption_upgrade
 
     async def join(self) -> None:
-        """Become a member before anything else is read. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads anything else. Raises Unavailable and UnknownSchema."""
         self._bus.listen(self._receiver.receive)
         await self.membership.join()
         await self.cache_sync.begin()
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Announce that this process is ready, and whether it delivers."""
+        """Announce that this process is ready. `delivers` states whether it delivers events."""
         self._state.deliver(delivers=delivers)
         with suppress(Unavailable):
             # If this heartbeat fails, the next one announces the change.
             await self.membership.send_heartbeat()
 
     def loops(self, *, delivers: bool) -> Iterator[Loop]:
-        """Return the loops of a member."""
+        """Return the loops that a member of the cluster runs."""
         yield Loop("heartbeat", self.membership.run)
         yield Loop("lease cleanup", self.membership.end_leases)
         yield Loop("shard handover", self._handover.run)
@@ -96,9 +96,9 @@ class Cluster:
             yield Loop("outage", self._outage_guard.follow)
 
     async def hand_over(self) -> None:
-        """Hand over the endpoints of this process to the other members.
+        """Hand over the endpoints of this process to the other workers.
 
-        Attempts in flight count toward the endpoints' limits in the other processes.
+        Its attempts in flight count toward the endpoints' concurrency limits in the other processes.
         """
         if self._state.process_id:
             self._state.deliver(delivers=False)
@@ -107,7 +107,7 @@ class Cluster:
             await self._within(self.membership.send_heartbeat())
 
     async def leave(self) -> None:
-        """Announce the end of this process."""
+        """Announce that this process stops."""
         await self._within(self._successes.write())
         if self._state.process_id:
             await self._within(self.membership.leave())
@@ -115,7 +115,7 @@ class Cluster:
         await self._bus.close()
 
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
-        """Wait a limited time for a shutdown step. If it fails, the other processes notice the shutdown later."""
+        """Run a shutdown step with a time limit. If the step fails, the other processes detect the shutdown later."""
         try:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step

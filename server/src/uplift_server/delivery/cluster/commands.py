@@ -1,7 +1,7 @@
-"""Commands for endpoints of other processes: the owner reads them from the database and executes them.
+"""Commands for endpoints that other processes own: the owner reads them from the database and executes them.
 
-A delivery that no process has leased is changed immediately in the database. If the owner does not execute a cancel
-or resend in time, the API responds with 202, and the command stays until an owner executes it.
+A delivery without a lease changes immediately in the database. If the owner does not execute a cancel or resend in
+time, the API responds with 202, and the command stays until an owner executes it.
 """
 
 import asyncio
@@ -24,10 +24,13 @@ from uplift_server.store.idempotency import KeyReused
 
 READ_EVERY_MS: Final = 1_000
 REREAD_MS: Final = 50
-"""The poll interval while the owner's cache lacks the endpoint or event type, for at most KNOWN_WITHIN_MS."""
+"""The poll interval while the owner's cache does not contain the endpoint or event type.
+
+The owner waits at most KNOWN_WITHIN_MS.
+"""
 KNOWN_WITHIN_MS: Final = 1_000
 RESULT_WITHIN_MS: Final = 2_500
-"""How long a caller waits for the result."""
+"""How long a caller waits for the result of a command."""
 POLL_MS: Final = 100
 UNAVAILABLE_WAIT_MS: Final = 500
 _DEFECT: Final = "The server could not execute the command. See its log for the cause."
@@ -60,12 +63,12 @@ class ClusteredCommands:
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._result_stored = asyncio.Event()
-        """Set, and replaced with a new event, when a result may have been stored."""
+        """An event that is set when a result may have been stored, and then replaced by a new event."""
 
     async def execute(self, command: Command) -> Result:
-        """Execute a command, or store it for another process.
+        """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict (InFlight while an attempt is in flight), Missing, TestRejected and Unavailable.
+        Raises Conflict, Missing, TestRejected and Unavailable. The conflict is InFlight while an attempt is in flight.
         """
         if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
@@ -86,11 +89,11 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test may be stored."""
+        """Wait until the database may contain the outcome of the endpoint's test."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:
-        """Read commands and results now, because another process stored one."""
+        """Read commands and results now, because another process has stored one."""
         self._wake.set()
         self._result_stored.set()
         self._result_stored = asyncio.Event()
@@ -107,7 +110,7 @@ class ClusteredCommands:
             await self._clock.wait(self._wake, wait_ms)
 
     def _start_soon(self, connection: Transaction, command: Command) -> None:
-        """Let the owner start a resend before the due deliveries of the endpoint."""
+        """Schedule a resend before the other due deliveries of its endpoint."""
         if command.kind is CommandKind.RESEND:
             start = Command(
                 CommandKind.START, command.account_seq, command.endpoint_seq, command.entry, command.event_seq
@@ -132,7 +135,7 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test whose caller stops waiting. If the test already ran, return its result."""
+        """Withdraw a test because its caller stops waiting. If the owner has already run it, return its result."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -144,7 +147,10 @@ class ClusteredCommands:
         return await self._database.read_with_priority(lambda c: commands.get_result(c, seq))
 
     async def _execute_own(self) -> bool:
-        """Execute commands for the endpoints of this process. Return whether some wait for the cache."""
+        """Execute the stored commands for the endpoints of this process.
+
+        Return whether some of them wait for the cache.
+        """
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))
         if have_expired:
@@ -207,7 +213,7 @@ def _result_of(error: Exception) -> Result:
 
 
 def _checked(result: Result) -> Result:
-    """Return a result, or raise the error of a rejected command."""
+    """Return the result of a command, or raise the error of a rejected one."""
     match result.error:
         case None:
             return result

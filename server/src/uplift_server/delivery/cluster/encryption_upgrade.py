@@ -1,4 +1,4 @@
-"""The encryption upgrade of a PostgreSQL database. It starts when no server of an earlier release is running."""
+"""The encryption upgrade of a PostgreSQL database. It starts when all servers run a release that supports it."""
 
 import asyncio
 from functools import partial
@@ -15,12 +15,12 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""The time that cache sync may take to replace the records in memory."""
+"""The time in which cache sync replaces the records in memory."""
 _log = structlog.get_logger()
 
 
 class EncryptionUpgrade:
-    """Binds all encrypted values to their columns, then rejects other values in this process.
+    """Binds all encrypted values to their columns. Afterward, this process rejects values that are not bound.
 
     Every process runs this upgrade. Transactions lock the rows that they change.
     """
@@ -32,7 +32,7 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade when no server of an earlier release is running, then wait for the stop."""
+        """Upgrade as soon as no server of an earlier release is running, then wait until the process stops."""
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
@@ -56,7 +56,7 @@ class EncryptionUpgrade:
         return False
 
     async def _upgrade(self) -> bool:
-        """Bind all values, unless a server of an earlier release is running."""
+        """Bind all values, unless a server of an earlier release is still running."""
         if not await self._database.write(encryption_upgrade.block_earlier_releases):
             return False
         last: int | None = 0

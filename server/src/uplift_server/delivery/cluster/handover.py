@@ -1,4 +1,4 @@
-"""The handover of endpoints between workers."""
+"""The handover of endpoints between workers when the workers change."""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 class ShardHandover:
-    """Gives up endpoints that this process lost, and takes over endpoints that it gained."""
+    """Gives up the endpoints that this process has lost, and takes over the endpoints that it has gained."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ShardHandover:
             await self._clock.wait(self._wake, wait_ms)
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat. `living` contains the live processes, including this one."""
+        """React to a heartbeat of this process. `living` contains the live processes, including this one."""
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
             includes_this_process = self._state.process_id in workers
@@ -88,15 +88,15 @@ class ShardHandover:
         self._lanes.pump()
 
     def rejoined(self) -> None:
-        """React to an eviction of this process. It has rejoined with a new process ID."""
+        """React to the eviction of this process, which has rejoined with a new process ID."""
         self.drop_all()
 
     def drop_all(self) -> None:
-        """Give up all endpoints, because this process has rejoined or is stopping."""
+        """Give up all endpoints, because this process has rejoined or is about to stop."""
         self._set_workers(())
 
     async def settle(self) -> None:
-        """Give up lost endpoints, publish the view, and take over gained endpoints if all workers agree.
+        """Give up lost endpoints, publish the view, and take over gained endpoints if all workers have the same view.
 
         Raises Unavailable; the next call continues.
         """

@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""A change of the clock by this much counts as a step. Smaller differences come from inexact readings."""
+"""The minimum change of the clock that counts as a step. Smaller differences result from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -45,10 +45,10 @@ class HeartbeatListener(Protocol):
     """Receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat. `living` contains the live processes, including this one."""
+        """React to a heartbeat of this process. `living` contains the live processes, including this one."""
 
     def rejoined(self) -> None:
-        """React to an eviction of this process. It has rejoined with a new process ID."""
+        """React to the eviction of this process, which has rejoined with a new process ID."""
 
 
 class _Heartbeat(NamedTuple):
@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must be based on `time`."""
+        """Create the membership. `clock` must be based on `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -89,16 +89,19 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """All heartbeats of this process since this time have been on time. A late process must not evict others."""
+        """The time since which all heartbeats of this process have been on time.
+
+        A process with late heartbeats must not evict others.
+        """
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
-        """Processes whose eviction has an unknown result, because the response of the database was lost."""
+        """Processes whose eviction may have failed, because the response of the database was lost."""
         self._eviction = asyncio.Event()
         self._heartbeat_lock = asyncio.Lock()
 
     async def join(self) -> None:
-        """Synchronize the clock with the database, and get a process ID. Raises Unavailable and UnknownSchema."""
+        """Synchronize the clock with the database, and obtain a process ID. Raises Unavailable and UnknownSchema."""
         await learn_time(self._bus, self._time, self._read_time)
         host, pid = self._host, os.getpid()
 
@@ -187,7 +190,10 @@ class Membership:
                     await self._evict(each)
 
     def _learn_time(self, reading: ClockReading, began: int) -> int:
-        """Adjust the clock to the database's. Return the start of the heartbeat by the adjusted clock (Unix ms)."""
+        """Adjust the clock to the database's clock.
+
+        Return the start of the heartbeat on the adjusted clock (Unix ms).
+        """
         before = self._clock.now_ms()
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
@@ -208,9 +214,10 @@ class Membership:
         )
 
     async def _evict(self, process: Process) -> None:
-        """Evict a dead process unless it has just sent a heartbeat, then end its leases.
+        """Evict a dead process, unless it has just sent a heartbeat, and then end its leases.
 
-        This order prevents the dead process from using lost leases. If this process dies in between, the leases expire.
+        This order prevents the dead process from using the leases that it lost. If this process stops between the two
+        steps, the leases expire.
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
@@ -243,7 +250,7 @@ class Membership:
 
 
 def _host() -> str:
-    """Return the host and the process namespace: processes with the same text can see each other's PIDs."""
+    """Return the host and its process namespace. Processes with the same text can see each other's PIDs."""
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -265,7 +272,7 @@ def _runs(pid: int) -> bool:
 async def learn_time(
     bus: MessageBus, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
 ) -> None:
-    """Learn the database's time before the first use of the clock. Raises Unavailable."""
+    """Read the database's time before anything uses the clock. Raises Unavailable."""
     # The first reading includes the preparation of the connection, so it is not exact.
     for _ in range(READINGS_FIRST):
         time.add_reading(await bus.write(partial(_reading, time, read_time)))

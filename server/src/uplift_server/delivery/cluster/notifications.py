@@ -18,11 +18,11 @@ from uplift_server.store.schema_processes import CHANGED
 _WITH_SENDER: Final = frozenset(
     {NotificationKind.DUE, NotificationKind.LISTENED, NotificationKind.STORED, NotificationKind.SESSION_ENDED}
 )
-"""Kinds whose text begins with the sender's process ID. A process ignores its own notifications."""
+"""Kinds of notifications that begin with the sender's process ID. A process ignores its own notifications."""
 
 
 class NotificationReceiver:
-    """Wakes the part that each notification is for."""
+    """Wakes the part of the engine for which a notification is."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class NotificationReceiver:
         self._erased_events = erased_events
 
     def receive(self, text: str) -> None:
-        """Handle the text of a notification. Ignore texts of other programs and later releases."""
+        """Handle a notification. Ignore texts that other programs or later releases send."""
         if text == CHANGED:
             self._cache_sync.wake()
             return

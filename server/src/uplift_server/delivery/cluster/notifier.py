@@ -1,4 +1,7 @@
-"""Notifications to the other processes. Any may be lost: a process also polls for changes every second."""
+"""Notifications to the other processes.
+
+Notifications can be lost, so every process also polls for changes every second.
+"""
 
 import asyncio
 import json
@@ -15,13 +18,13 @@ from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 
 GATHER_MS: Final = 3
-"""The time to gather notifications. Sending one for each event would halve the throughput."""
+"""How long to gather notifications before sending them. One message per event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
-"""The time to gather notifications to listen streams."""
+"""How long to gather notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
-"""The maximum length of the queue. Further notifications are dropped."""
+"""Maximum number of queued texts. The notifier drops further notifications."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""The maximum count of numbers, each with up to 19 digits, in one notification."""
+"""Maximum number of numbers in one notification. Each has up to 19 digits."""
 _log = structlog.get_logger()
 
 
@@ -39,13 +42,13 @@ class NotificationKind(StrEnum):
     STORED = "stored"
     """Events were stored for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
-    """The streams of a listen session end. Fields: sender, session, reason, time (Unix ms)."""
+    """The streams of a listen session must end. Fields: sender, session, reason, time (Unix ms)."""
     ERASED = "erased"
-    """Events were erased. Fields: events with leased deliveries, endpoints whose last error was erased."""
+    """Events were erased. Fields: the events with leased deliveries, and the endpoints whose last error was erased."""
 
 
 class Notifier:
-    """Gathers notifications and combines them into few texts."""
+    """Gathers notifications and combines them into a few texts."""
 
     def __init__(self, bus: MessageBus, state: ClusterState, clock: Clock) -> None:
         self._bus = bus
@@ -65,7 +68,7 @@ class Notifier:
         self._schedule()
 
     def notify_listened(self, account_seqs: Iterable[int]) -> None:
-        """Announce the accounts with listen streams in this process."""
+        """Announce the accounts that have listen streams in this process."""
         self._send(NotificationKind.LISTENED, self._state.process_id, list(account_seqs)[:NUMBERS_MAX])
 
     def notify_stored(self, account_seq: int) -> None:
@@ -75,7 +78,7 @@ class Notifier:
         self._stored[account_seq] = None
 
     def notify_session_ended(self, session_id: str, why: str, at: int) -> None:
-        """End the streams of a listen session that began before `at` (Unix ms)."""
+        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:
@@ -87,7 +90,7 @@ class Notifier:
         self._send(NotificationKind.COMMANDS)
 
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop leased deliveries of erased events, and last errors of endpoints."""
+        """Notify other processes to drop the leased deliveries of erased events, and endpoints' erased last errors."""
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):
             self._send(NotificationKind.ERASED, event_seqs[at : at + half], endpoint_seqs[at : at + half])

@@ -2,10 +2,9 @@
 
 Each worker computes the owner of an endpoint from the live workers (`core.operations.cluster.assigned_worker`). When
 the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
-It takes over new endpoints when all workers have the same view: then no other worker begins an attempt, and attempts
-that others have in flight count toward the endpoint's concurrency limit.
-
-Leases and fences prevent concurrent attempts of a delivery. Ownership only avoids needless conflicts.
+It takes over new endpoints only when all workers have the same view. At that time, no other worker begins an attempt,
+and attempts that others still have in flight count toward the endpoint's concurrency limit. Leases and fences prevent
+concurrent attempts of a delivery; ownership only prevents needless conflicts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusteredShards:
-    """Implements Shards. `ShardHandover` moves endpoints between processes."""
+    """Implements `Shards` for a cluster. `ShardHandover` moves endpoints between processes."""
 
     def __init__(self, state: ClusterState, notifier: Notifier, successes: SuccessReports, clock: Clock) -> None:
         self._state = state
@@ -32,22 +31,22 @@ class ClusteredShards:
         self.is_agreed = False
         """Whether all workers have the same view."""
         self.gained: dict[int, None] = {}
-        """Endpoints of this process that it has not taken over yet."""
+        """Endpoints that belong to this process, which it has not taken over yet."""
         self.lost: dict[int, None] = {}
-        """Endpoints of other processes whose deliveries may still be queued in this process."""
+        """Endpoints that belong to other processes, whose deliveries may still be queued in this process."""
 
     @property
     def process_id(self) -> int:
-        """The ID under which this process leases. A rejoin changes it."""
+        """The process ID in the leases of this process. A rejoin changes it."""
         return self._state.process_id
 
     @property
     def membership_id(self) -> int:
-        """The process ID as a member of a cluster; 0 outside a cluster."""
+        """The process ID as a member of a cluster. It is 0 outside a cluster."""
         return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Return whether this process delivers to an endpoint. The endpoint need not be in the cache."""
+        """Return whether this process delivers to an endpoint. The cache does not have to contain the endpoint."""
         owned = self._owned.get(endpoint_seq)
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
@@ -56,14 +55,14 @@ class ClusteredShards:
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
-        """Assign an endpoint that is new in the cache."""
+        """Decide whether this process owns an endpoint that is new in the cache."""
         is_own = self.is_own(endpoint_seq)
         self._owned[endpoint_seq] = is_own and self.is_agreed
         if is_own and not self.is_agreed:
             self.gained[endpoint_seq] = None
 
     def discard(self, endpoint_seq: int) -> None:
-        """Remove an endpoint that left the cache."""
+        """Remove an endpoint that is no longer in the cache."""
         self._owned.pop(endpoint_seq, None)
 
     def foreign(self, endpoint_seqs: Iterable[int]) -> Iterable[int]:
@@ -71,37 +70,37 @@ class ClusteredShards:
         return [seq for seq in endpoint_seqs if not self._owned.get(seq, True)]
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """Notify the owners of these endpoints about due deliveries."""
+        """Notify the owners of endpoints that deliveries are due."""
         self._notifier.notify_due(endpoint_seqs)
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """Report a successful attempt at `at` (Unix ms) to the owner of a failing endpoint."""
+        """Report to the owner of a failing endpoint that an attempt succeeded at `at` (Unix ms)."""
         self._successes.add(endpoint_seq, at)
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop leased deliveries of erased events, and last errors of endpoints."""
+        """Notify other processes to drop the leased deliveries of erased events, and endpoints' erased last errors."""
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 
     def is_own(self, endpoint_seq: int) -> bool:
-        """Return whether this process is the assigned worker of an endpoint."""
+        """Return whether an endpoint is assigned to this process."""
         return assigned_worker(endpoint_seq, self.workers) == self._state.process_id
 
     def take(self, endpoint_seq: int) -> None:
-        """Take over an endpoint."""
+        """Record that this process has taken over an endpoint."""
         self._owned[endpoint_seq] = True
 
     def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:
-        """Forget lost endpoints that have no more deliveries in this process."""
+        """Remove lost endpoints that have no more deliveries in this process from `lost`."""
         for seq in endpoint_seqs:
             self.lost.pop(seq, None)
 
     def forget_gained(self, endpoint_seqs: Iterable[int]) -> None:
-        """Forget gained endpoints that were taken over or deleted."""
+        """Remove gained endpoints that this process has taken over, or that were deleted, from `gained`."""
         for seq in endpoint_seqs:
             self.gained.pop(seq, None)
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Give up lost endpoints, and collect gained ones."""
+        """Update the workers: give up lost endpoints, and collect gained ones."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():
@@ -114,7 +113,7 @@ class ClusteredShards:
                 self.gained[seq] = None
 
     def compare_views(self, living: Sequence[Process]) -> None:
-        """Update `is_agreed` from the processes of a heartbeat."""
+        """Update `is_agreed` from the views of the live processes."""
         own, view = self._state.process_id, membership_hash(self.workers)
         others = [each for each in living if each.delivers and each.seq != own]
         self.is_agreed = own in self.workers and all(each.view == view for each in others)

@@ -1,4 +1,4 @@
-"""The state of this process as a member of the cluster, updated by heartbeats."""
+"""The state of this process as a member of the cluster. Heartbeats update it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,17 +10,20 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """The membership state. Other parts read its attributes and change them through methods. All times are Unix ms."""
+    """The membership state.
+
+    Other parts read its attributes, and change them only through methods. All times are Unix ms.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.process_id = 0
         self.delivers = False
-        """Whether this process may own endpoints: only between its start and its stop."""
+        """Whether this process may own endpoints. This is the case only between its start and its stop."""
         self.view = 0
-        """The `membership_hash` of the workers from which this process computes its own endpoints."""
+        """The `membership_hash` of the workers from which this process computes the endpoints that it owns."""
         self.trusted_until = 0
-        """The time before which no other process evicts this one."""
+        """The time until which no other process evicts this one."""
         self.heartbeat_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()
@@ -35,16 +38,16 @@ class ClusterState:
         self.process_id, self.heartbeat_at = process_id, now
 
     def renew(self, began: int, members: Sequence[Process]) -> None:
-        """Extend the membership after a heartbeat that began at `began`."""
+        """Extend the membership after a heartbeat that started at `began`."""
         self.heartbeat_at, self.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
         self.members = members
 
     def deliver(self, *, delivers: bool) -> None:
-        """Set whether this process may own endpoints, for the next heartbeat."""
+        """Set whether this process may own endpoints. The next heartbeat publishes it."""
         self.delivers = delivers
 
     def publish_view(self, view: int) -> None:
-        """Send a new view with an immediate heartbeat."""
+        """Publish a new view with an immediate heartbeat."""
         self.view = view
         self.request_heartbeat()
 
@@ -53,27 +56,30 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Hold these jobs, and no others, until `until`."""
+        """Hold exactly these singleton jobs until `until`."""
         self._jobs, self._jobs_until = jobs, until
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
-        """Set whether this process can do a job. If not, it leaves the job to others with the next heartbeats."""
+        """Set whether this process can do a singleton job.
+
+        If not, the next heartbeats leave the job to other processes.
+        """
         if is_possible:
             self._impossible.discard(job)
         else:
             self._impossible.add(job)
 
     def can_do(self, job: SingletonJob) -> bool:
-        """Return whether this process may take a job."""
+        """Return whether this process may take a singleton job."""
         return job not in self._impossible
 
     def mark_evicted(self) -> None:
-        """Drop all jobs and the right to send: the other processes evicted this one."""
+        """Record that the other processes evicted this one: it loses all singleton jobs and may not send."""
         self.trusted_until = 0
         self.take_jobs(frozenset(), 0)
 
     def holds(self, job: SingletonJob) -> bool:
-        """Return whether this process does a job now."""
+        """Return whether this process holds a singleton job now."""
         return job in self._jobs and self._clock.now_ms() < self._jobs_until
 
     def living(self) -> Sequence[Process]:
@@ -85,6 +91,6 @@ class ClusterState:
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat if it has expired, else None."""
+        """Return the time since the last heartbeat if the membership has expired, or None."""
         heartbeat_age_ms = self._clock.now_ms() - self.heartbeat_at
         return heartbeat_age_ms if heartbeat_age_ms > HEARTBEAT_TRUSTED_MS else None

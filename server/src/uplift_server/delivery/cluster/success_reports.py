@@ -1,4 +1,4 @@
-"""Reports of successful attempts to the new owners of endpoints, through the database."""
+"""Reports of successful attempts to the current owners of endpoints, through the database."""
 
 import asyncio
 from typing import Final
@@ -16,22 +16,22 @@ _log = structlog.get_logger()
 
 
 class SuccessReports:
-    """Writes reports in the background. A lost report only delays the recovery of an endpoint."""
+    """Writes reports in the background. If a report is lost, the endpoint recovers later."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._successes: dict[int, int] = {}
-        """The time of the last success (Unix ms) by endpoint."""
+        """The time of the latest success (Unix ms), by endpoint."""
         self._wake = asyncio.Event()
 
     def add(self, endpoint_seq: int, at: int) -> None:
-        """Report a success of a failing endpoint at `at` (Unix ms)."""
+        """Report that an attempt to a failing endpoint succeeded at `at` (Unix ms)."""
         self._successes[endpoint_seq] = at
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Write reports until stopped."""
+        """Write reports until the process stops."""
         while not stopping.is_set():
             await self._clock.wait(self._wake, IDLE_MS)
             self._wake.clear()
@@ -45,7 +45,7 @@ class SuccessReports:
                     self._successes.clear()
 
     async def write(self) -> None:
-        """Write all reports. Raises Unavailable and keeps them for the next call."""
+        """Write all reports. Raises Unavailable, and keeps the reports for the next call."""
         # Sorted, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 
