@@ -1,1 +1,1 @@
-"""Monitors endpoints: warns, disables and recovers them."""
+"""Monitoring of endpoints: warnings, disabling and recoveries."""

@@ -1,4 +1,4 @@
-"""Opens and closes the circuit breakers of endpoints. The rules are in `core.scheduling.circuit_breaker`."""
+"""Applies the circuit breaker rules of `core.scheduling.circuit_breaker` to endpoints."""
 
 from uplift_server.core.deliveries.outcomes import Outcome, is_own_fault
 from uplift_server.core.http.exchange import Exchange
@@ -13,7 +13,7 @@ def update_breaker(
 ) -> None:
     """Update the circuit breaker of an endpoint's lane after an attempt.
 
-    If `counts` is false, a failure changes the breaker only if its response has a `Retry-After`.
+    If `counts` is false, a failure changes the breaker only if its response has a `Retry-After` header.
     """
     if outcome is Outcome.DELIVERED:
         lane.breaker = lane.breaker.after_success(now_ms - exchange.duration_us // 1000)
@@ -27,5 +27,5 @@ def update_breaker(
 
 
 def _requested_pause_ms(exchange: Exchange, now_ms: int) -> int:
-    """Return the time for which the receiver asks the server to pause deliveries to the endpoint."""
+    """Return the pause in ms that the receiver requests with its response."""
     return retry_after_ms(exchange.retry_after, now_ms) or 0 if exchange.status_code in (429, 503) else 0

@@ -1,4 +1,4 @@
-"""The effects on deliveries when an endpoint is enabled, disabled or deleted."""
+"""The effects on deliveries when an endpoint changes: it is enabled, disabled or deleted."""
 
 import asyncio
 from typing import Protocol
@@ -14,10 +14,10 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """Applies changes of endpoints that are already in the store and the cache."""
+    """Applies changes of an endpoint to its deliveries. The store and the cache already contain the changes."""
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch an endpoint's deliveries that became due in the database."""
+        """Dispatch deliveries of an endpoint that became due in the database."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """Cancel the deliveries of a deleted endpoint."""
@@ -29,17 +29,17 @@ class EndpointChanges(Protocol):
         """Release the held deliveries of an endpoint and reset its health."""
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint, depending on its record."""
+        """Release, keep or drop the held deliveries of an enabled endpoint, as its record states."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False after a timeout. Raises Unavailable.
+        Return False if this takes longer than `within_ms`. Raises Unavailable.
         """
 
 
 class LiveEndpointChanges:
-    """Applies changes to the deliveries in memory and in the database."""
+    """Applies changes of an endpoint to its deliveries in memory and in the database."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch an endpoint's deliveries that became due in the database."""
+        """Dispatch deliveries of an endpoint that became due in the database."""
         if self._shards.owns(endpoint_seq):
             self._due.note_due(endpoint_seq)
         else:
@@ -95,14 +95,14 @@ class LiveEndpointChanges:
         self.held_action_changed(endpoint_seq)
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint, depending on its record."""
+        """Release, keep or drop the held deliveries of an enabled endpoint, as its record states."""
         self._held.enqueue(endpoint_seq)
         self.note_due(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False after a timeout. Raises Unavailable.
+        Return False if this takes longer than `within_ms`. Raises Unavailable.
         """
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)

@@ -17,19 +17,22 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""Wait after a start, so that due deliveries are attempted first: endpoints may have recovered."""
+"""The wait after a start. It lets the server first attempt due deliveries, because endpoints may have recovered."""
 CHECK_EVERY_MS_MIN: Final = 1_000
-"""The minimum time between two checks of the failing endpoints."""
+"""The minimum time between two checks of failing endpoints."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
-"""The interval of checks for a mass failure. It can begin or end without an attempt, because only endpoints with a
-recent attempt count.
+"""The interval between checks for a mass failure.
+
+A mass failure can begin or end without an attempt, because only endpoints with a recent attempt count.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
-"""The maximum time between checks in a cluster. The health of endpoints of other processes changes without a wake-up.
+"""The maximum time between checks in a cluster.
+
+Other processes change the health of their endpoints without a wake-up.
 """
 EMAIL_WAIT_MS: Final = 60_000
-"""The wait before the monitor tries again to disable an endpoint whose warning email is unsent."""
+"""The wait before the next try to disable an endpoint whose warning email is not sent yet."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
 """The number of endpoints to check before other tasks run."""
@@ -48,7 +51,7 @@ class HealthSettings:
 
 
 class HealthMonitor:
-    """Watches failing and warned endpoints. Sleeps until the next change or due step."""
+    """Watches failing and warned endpoints. Sleeps until an endpoint changes or a step is due."""
 
     def __init__(
         self,
@@ -70,21 +73,21 @@ class HealthMonitor:
         self._outage_guard = outage_guard
         self._check_every_ms_max = check_every_ms_max
         self._watched: dict[int, int | None] = {}
-        """Failing and warned endpoints, with the start of the latest failure if known (Unix ms)."""
+        """The failing and warned endpoints, with the start of the current failure (Unix ms) if known."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """When to try again to disable an endpoint whose warning email is unsent (Unix ms), by endpoint."""
+        """When to try again to disable an endpoint whose warning email is not sent yet (Unix ms), by endpoint."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
-        """Load the stored state. Raises Unavailable."""
+        """Load the stored mass failure and the endpoints to watch. Raises Unavailable."""
         await self._outage_guard.load()
         for endpoint in self._cache.endpoints.values():
             if self._shards.owns(endpoint.seq):
                 self.watch(endpoint)
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Watch an endpoint after a failed attempt, or after a success that follows failures."""
+        """Watch an endpoint after a failed attempt, or after the first success that follows failures."""
         health = endpoint.health
         known = self._watched.get(endpoint.seq)
         was_warned = health.warned_at is not None and not health.warned
@@ -106,7 +109,7 @@ class HealthMonitor:
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return when a failing endpoint will be disabled (Unix ms); None during a mass failure or if unknown."""
+        """Return when the server disables a failing endpoint (Unix ms). None during a mass failure, or if unknown."""
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
@@ -118,7 +121,10 @@ class HealthMonitor:
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return when a failing endpoint's contacts will be warned (Unix ms); None in a mass failure or if unknown."""
+        """Return when the server warns a failing endpoint's contacts (Unix ms).
+
+        None during a mass failure, or if unknown.
+        """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
@@ -140,7 +146,7 @@ class HealthMonitor:
                 await self._clock.wait(self._wake, min(left_ms, self._check_every_ms_max))
 
     async def _check(self) -> int:
-        """Take all due steps; return the time of the next one (Unix ms)."""
+        """Take all due steps. Return the time of the next step (Unix ms)."""
         watched = self._watched_endpoints()
         failing = [endpoint for endpoint in watched if endpoint.health.failing_since is not None]
         await self._outage_guard.evaluate([*failing, *self._failing_elsewhere()])
@@ -155,12 +161,12 @@ class HealthMonitor:
         return next_at
 
     def _failing_elsewhere(self) -> list[LiveEndpoint]:
-        """Return the failing endpoints of other processes."""
+        """Return the failing endpoints that other processes own."""
         foreign = (self._cache.endpoints[seq] for seq in self._shards.foreign(self._cache.endpoints))
         return [each for each in foreign if each.health.failing_since is not None and each.takes_deliveries]
 
     def _watched_endpoints(self) -> list[LiveEndpoint]:
-        """Return the endpoints to watch, and drop healthy, disabled and deleted ones."""
+        """Return the watched endpoints. Stop watching healthy, disabled and deleted ones."""
         watched = []
         for seq in list(self._watched):
             endpoint = self._cache.endpoints.get(seq)
@@ -194,7 +200,10 @@ class HealthMonitor:
             self._wait_until[endpoint.seq] = now + EMAIL_WAIT_MS
 
     async def _disable_gone(self) -> None:
-        """Disable endpoints that responded with 410, except during a mass failure: a proxy may have responded."""
+        """Disable the endpoints that responded with 410.
+
+        During a mass failure, disable none, because a proxy may have responded.
+        """
         while self._gone and self._outage_guard.outage is None:
             seq = next(iter(self._gone))
             endpoint = self._cache.endpoints.get(seq)

@@ -1,7 +1,7 @@
 """The outage guard: during a mass failure, it prevents warnings and disabling, and notifies the operator.
 
-The current mass failure is stored, so it survives a restart. After its end, its duration does not count for the
-endpoints that are still failing.
+The store contains the current mass failure, so it survives a restart. After the end of a mass failure, its duration
+does not count for the endpoints that are still failing.
 """
 
 import asyncio
@@ -40,16 +40,16 @@ class Outage:
 
     since: int
     counts_from: int
-    """The start of the excused time. It excludes the time that an earlier mass failure excused."""
+    """The start of the excused period. It does not include the time that an earlier mass failure excused."""
     endpoints: int
     """The number of failing endpoints when the mass failure was detected."""
     onset: int
-    """When most of them began to fail."""
+    """When most of these endpoints began to fail."""
     is_notified: bool
-    """Whether the operator is notified. False if the mass failure begins soon after an earlier one ended."""
+    """Whether the server notifies the operator. False if the mass failure begins soon after an earlier one ended."""
 
     def marks(self) -> dict[str, int]:
-        """Return the values to store."""
+        """Return the fields of the mass failure to store."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -81,15 +81,18 @@ class OutageGuard:
         self._recipient = recipient
         self._random_bytes = random_bytes
         self._ended_at: int | None = None
-        """The end of the latest mass failure (Unix ms)."""
+        """When the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """The end of the current mass failure, not stored yet (Unix ms)."""
+        """When the current mass failure ended (Unix ms), if this is not stored yet."""
         self.outage: Outage | None = None
         self._must_reload = False
-        """Whether to reload first: another process held the job, or the result of a write is unknown."""
+        """Whether to reload the mass failure first.
+
+        This is necessary if another process held the job, or if the result of a write is unknown.
+        """
 
     async def load(self) -> None:
-        """Load the current mass failure. Raises Unavailable."""
+        """Load the stored mass failure. Raises Unavailable."""
         stored = await self._database.read_with_priority(lambda c: server_values.get_all(c, _MARKS))
         self._ended_at = stored.get(_ENDED_AT)
         self.outage = None
@@ -104,16 +107,17 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the mass failure until stopped. Use this in a process that does not deliver."""
+        """Reload the stored mass failure until the process stops. A process that does not deliver uses this."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):
                 await self.load()
 
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
+        """Begin or end a mass failure, based on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, use the stored mass failure. Treat a new one as begun even before it is stored.
+        Without the singleton job, this method uses the stored mass failure. With it, a new mass failure takes effect
+        even before it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:
@@ -140,7 +144,7 @@ class OutageGuard:
         self._must_reload = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Load the mass failure that another process stored. Raises Unavailable."""
+        """Load the mass failure that another process has stored. Raises Unavailable."""
         before = self.outage
         await self.load()
         if before is None or self.outage is not None:
@@ -157,7 +161,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """Count the endpoints with a recent attempt. Stop when the count exceeds `enough`."""
+        """Return the number of endpoints with a recent attempt. Stop counting when the number exceeds `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():

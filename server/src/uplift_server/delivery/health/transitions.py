@@ -1,8 +1,8 @@
-"""The health transitions of an endpoint: warned, disabled, recovered; and warnings about its client certificate.
+"""The health transitions of an endpoint (warned, disabled, recovered), and warnings about its client certificate.
 
-Each transition is one transaction with the endpoint's health, an audit log entry, an operational event, and an email to
-each contact of the account. Therefore, each notification is sent once, even if the process is killed. Emails wait for
-further endpoints of the account with the same transition, so one dead server causes one email.
+Each transition is one transaction that stores the endpoint's health, an audit log entry, an operational event, and an
+email to each contact of the account. Therefore, the server sends each notification once, even if the process is killed.
+An email waits for further endpoints of the account with the same transition, so one dead server causes one email.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,9 +28,12 @@ from uplift_server.store.operational_events import OperationalEvent
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
 
 GROUP_MS_MAX: Final = 30_000
-"""The maximum wait of a warning for further endpoints of its account."""
+"""The maximum time that a warning email waits for further endpoints of its account."""
 RECOVERED_GROUP_MS_MAX: Final = 300_000
-"""The same limit for a recovery: circuit breakers probe the endpoints of a recovered server within 5 minutes."""
+"""The maximum time that a recovery email waits.
+
+Circuit breakers probe the endpoints of a recovered server within 5 minutes.
+"""
 
 R = TypeVar("R")
 
@@ -38,26 +41,29 @@ _log = structlog.get_logger()
 
 
 class _Subject(NamedTuple):
-    """A copy of an endpoint for a transaction, which runs on another thread."""
+    """A copy of the endpoint that a transaction uses. The transaction runs on another thread."""
 
     endpoint_seq: int
     endpoint: str
-    """The public ID."""
+    """The public ID of the endpoint."""
     account: Account
     facts: dict[str, object]
-    """The facts in every notification."""
+    """The values that every notification about the endpoint contains."""
     event_subject: Subject
 
 
 class Disabling(Protocol):
-    """Holds the deliveries of disabled endpoints."""
+    """The port that holds the deliveries of disabled endpoints."""
 
     def disabled(self, endpoint_seq: int) -> None:
         """Hold the pending deliveries of an endpoint that is disabled in the store and the cache."""
 
 
 class Transitions:
-    """Stores transitions, then applies them. All methods raise Unavailable before any effect."""
+    """Stores transitions, and then applies them to the cache and the deliveries.
+
+    All methods raise Unavailable before any effect.
+    """
 
     def __init__(
         self,
@@ -147,7 +153,7 @@ class Transitions:
         return done is not False
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
-        """Notify the contacts of a warned endpoint that it recovered. `failed_since` is Unix ms."""
+        """Notify the contacts of a warned endpoint that it has recovered. `failed_since` is in Unix ms."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         recovered_at = endpoint.health.last_success_at
@@ -176,7 +182,7 @@ class Transitions:
             self._log(endpoint, "endpoint recovered", details)
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an endpoint's account that its client certificate expires soon, if this is due."""
+        """Warn the contacts of an endpoint's account if its client certificate expires soon and a warning is due."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
 
         def warn(connection: Transaction) -> tuple[Endpoint | None, bool]:
@@ -271,7 +277,7 @@ class Transitions:
             accounts.lock(connection, subject.account.seq)
 
     def _group_ms(self, kind: NotificationKind) -> int:
-        """Return how long an email waits for further endpoints."""
+        """Return how long an email waits for further endpoints, in ms."""
         longest = RECOVERED_GROUP_MS_MAX if kind is NotificationKind.ENDPOINT_RECOVERED else GROUP_MS_MAX
         return min(longest, self._rule.warn_after_ms // 10)
 
