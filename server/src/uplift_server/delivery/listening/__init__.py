@@ -1,1 +1,1 @@
-"""Live streams to developers and to pages."""
+"""Live streams of events to developers' machines."""

@@ -8,24 +8,24 @@ if TYPE_CHECKING:
 
 
 class Audience:
-    """The accounts whose events are streamed."""
+    """The accounts that have listen streams."""
 
     def __init__(self) -> None:
         self.here: dict[int, set[Stream]] = {}
-        """The streams of this process by account."""
+        """The streams of this process, by account."""
         self._elsewhere: frozenset[int] = frozenset()
         self.accounts: Collection[int] = self.here
-        """All accounts with a stream. Ingest looks up the account of each event."""
+        """All accounts with a listen stream. Ingest looks up the account of each event here."""
 
     def add(self, stream: "Stream") -> bool:
-        """Add a stream of this process; return whether it is the first of its account here."""
+        """Add a stream of this process. Return whether it is the first of its account in this process."""
         of_account = self.here.setdefault(stream.session.account_seq, set())
         of_account.add(stream)
         self._update()
         return len(of_account) == 1
 
     def remove(self, stream: "Stream") -> bool:
-        """Remove a stream of this process; return whether it was the last of its account here."""
+        """Remove a stream of this process. Return whether it was the last of its account in this process."""
         of_account = self.here.get(stream.session.account_seq)
         if of_account is None:
             return False
@@ -41,7 +41,7 @@ class Audience:
         return account_seq in self._elsewhere
 
     def set_elsewhere(self, account_seqs: frozenset[int]) -> None:
-        """Replace the accounts with streams in other processes."""
+        """Replace the accounts that have streams in other processes."""
         self._elsewhere = account_seqs
         self._update()
 
@@ -50,26 +50,26 @@ class Audience:
 
 
 class Announcer(Protocol):
-    """Announces listen streams and their events to other processes."""
+    """The port that announces listen streams and their events to other processes."""
 
     def streams_changed(self) -> None:
-        """Announce that an account got its first stream in this process, or lost its last."""
+        """Announce that an account has its first stream in this process, or no longer has one."""
 
     def events_stored(self, account_seq: int) -> None:
         """Wake the streams of an account in other processes."""
 
     def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
-        """End the streams of a session in other processes that began before `at` (Unix ms)."""
+        """End the streams of a listen session in other processes if they began before `at` (Unix ms)."""
 
 
 class NoAnnouncer:
-    """Announcer of a single process, which has no other processes to notify."""
+    """The announcer of a single process. It does nothing, because there are no other processes."""
 
     def streams_changed(self) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""
 
     def events_stored(self, account_seq: int) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""
 
     def session_ended(self, session_id: bytes, why: "EndReason", at: int) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""

@@ -1,7 +1,7 @@
-"""The relay: streams events to developers' machines over connections that the developers opened.
+"""The relay: streams events to developers' machines, over connections that the developers opened.
 
-A stream reads events from the store after its own position. Positions are saved every SAVE_EVERY_MS; a client that
-reconnects sends its exact position.
+A stream reads events from the store after its own position. The relay saves positions every SAVE_EVERY_MS. A client
+that reconnects sends its exact position.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ CLEANUP_BATCH: Final = 100
 
 
 class SessionGone(Exception):
-    """The session was deleted, its key revoked or its account deleted before its stream began."""
+    """The listen session has ended: it or its account was deleted, or its key was revoked, before the stream began."""
 
 
 class TooManyStreams(Exception):
-    """The stream would exceed a limit."""
+    """A new stream would exceed a limit."""
 
     def __init__(self, limit: Exceeded) -> None:
         super().__init__(limit)
@@ -47,11 +47,11 @@ class TooManyStreams(Exception):
 
 
 _Progress = tuple[Stream, int | None, list[ListenResponse]]
-"""A stream, its position, and its responses since the last save."""
+"""A stream, its position, and the responses that it received since the last save."""
 
 
 class Relay:
-    """All streams of this process."""
+    """Manages all listen streams of this process."""
 
     def __init__(
         self, database: Database, cache: EndpointCache, audience: Audience, announcer: Announcer, clock: Clock
@@ -67,7 +67,7 @@ class Relay:
         self._stopping = False
 
     def note_stored(self, account_seq: int) -> None:
-        """Wake the streams of an account, in all processes: events were stored."""
+        """Wake the streams of an account in all processes, because events were stored."""
         self.wake(account_seq)
         self._announcer.events_stored(account_seq)
 
@@ -77,9 +77,9 @@ class Relay:
             stream.wake()
 
     async def connect(self, session: ListenSession, position: int | None) -> Stream:
-        """Start a session's stream after `position`, or after its last position.
+        """Start a session's stream after `position`, or after its stored position. End other streams of the session.
 
-        This ends another stream of the same session. Raises TooManyStreams, SessionGone and Unavailable.
+        Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, position)
         # From now on, a deleted session or revoked key ends this stream. This write finds earlier deletions, and keeps
@@ -121,7 +121,7 @@ class Relay:
         return stream
 
     def disconnect(self, stream: Stream) -> None:
-        """Forget a stream whose connection ended."""
+        """Remove a stream whose connection has ended."""
         self.note_progress(stream)
         if self._streams.get(stream.session.id) is stream:
             del self._streams[stream.session.id]
@@ -129,11 +129,11 @@ class Relay:
             self._announcer.streams_changed()
 
     def stream_of(self, session_id: bytes) -> Stream | None:
-        """Return the stream of a session; None if it is not connected."""
+        """Return the stream of a session, or None if the session is not connected."""
         return self._streams.get(session_id)
 
     def note_progress(self, stream: Stream) -> None:
-        """Save the position and the responses of a stream soon."""
+        """Schedule the save of a stream's position and responses."""
         self._progressed[stream] = None
         self._wake.set()
 
@@ -143,9 +143,9 @@ class Relay:
         self._announcer.session_ended(session_id, EndReason.REMOVED, NEVER)
 
     def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
-        """End a session's stream in this process, if it began before `at` (Unix ms).
+        """End a session's stream in this process if it began before `at` (Unix ms).
 
-        Notifications may arrive late. Of two streams of a session, the newer one stays.
+        Notifications may arrive late. If a session has two streams, the newer one stays.
         """
         stream = self._streams.get(session_id)
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):
@@ -156,7 +156,7 @@ class Relay:
             stream.end(why)
 
     def end_streams_of_key(self, key_id: bytes) -> None:
-        """End the streams of a revoked key."""
+        """End the streams of sessions with a revoked key."""
         for stream in self._streams.values():
             if stream.session.key_id == key_id:
                 stream.end(EndReason.REMOVED)
@@ -167,13 +167,13 @@ class Relay:
             stream.end(EndReason.REMOVED)
 
     def stop(self) -> None:
-        """End all streams; the clients reconnect."""
+        """End all streams. The clients reconnect to another process or after the restart."""
         self._stopping = True
         for stream in self._streams.values():
             stream.end(EndReason.STOPPING)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Save progress and delete unused sessions until stopped."""
+        """Save progress and delete unused sessions until the process stops."""
         cleaned_at = self.clock.now_ms()
         while not stopping.is_set():
             self._wake.clear()
@@ -217,7 +217,7 @@ class Relay:
                 batches += _split(batch)
 
     async def _delete_unused(self, stopping: asyncio.Event) -> None:
-        """Delete sessions without a stream after UNUSED_EXPIRES_AFTER_MS."""
+        """Delete the sessions that have had no stream for UNUSED_EXPIRES_AFTER_MS."""
         for stream in self._streams.values():
             self._progressed[stream] = None
         await self.save()
@@ -234,7 +234,7 @@ class Relay:
 
 
 def _split(batch: list[_Progress]) -> list[list[_Progress]]:
-    """Split a rejected batch, so that only the rejected part is lost."""
+    """Split a batch that the database rejected, so that only the rejected part is lost."""
     if len(batch) > 1:
         return [[each] for each in batch]
     [(stream, position, responses)] = batch

@@ -1,4 +1,4 @@
-"""A stream of events to a developer's machine, and the responses to them."""
+"""A listen stream: events that the server sends to a developer's machine, and the responses to them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval between checks for events without a wake-up, and for a deleted session."""
+"""The interval at which a stream checks for events without a wake-up, and whether its session was deleted."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class EndReason(Enum):
-    """The reason for the end of a stream, as sent to the client."""
+    """The reason why a stream ended, as the server sends it to the client."""
 
     REPLACED = "replaced"
     """The session has a newer connection."""
@@ -40,7 +40,7 @@ class EndReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """An event or test event without a response."""
+    """An event or test event that was sent and has no response yet."""
 
     event_id: bytes
     type: str
@@ -49,10 +49,10 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """An event or test event to send over a stream."""
+    """An event or test event that a stream sends."""
 
     position: int
-    """The number of the event; negative for a test event, which has none."""
+    """The number of the event. It is negative for a test event, which has no number."""
     event_id: bytes
     type: str
     created_at: int
@@ -60,7 +60,7 @@ class StreamItem:
 
 
 class Stream:
-    """A connection of a session."""
+    """One connection of a listen session."""
 
     def __init__(self, relay: "Streaming", session: ListenSession, position: int) -> None:
         self.session = session
@@ -68,40 +68,40 @@ class Stream:
         self.position = position
         """All events up to this number have a response."""
         self.superseded = False
-        """Whether a newer stream of the session has the current position."""
+        """Whether a newer stream of the session has taken over the position."""
         self.responses: list[ListenResponse] = []
-        """Responses that are not saved yet."""
+        """The responses that are not saved yet."""
         self._relay = relay
         self._subscription = Subscription(session.event_types)
         self._read_through = position
         self.began_at: int | None = None
-        """The start (Unix ms). Among all streams of a session in all processes, only the latest one stays."""
+        """When the stream began (Unix ms). A session keeps only the stream that began last, in all processes."""
         self.replaced_at = 0
-        """The start of another stream (Unix ms) that was announced before `began_at` was known."""
+        """When another stream of the session began (Unix ms), if it was announced before `began_at` was known."""
         self._seen_at = relay.clock.now_ms()
-        """The last time at which the session existed (Unix ms)."""
+        """When the session was last known to exist (Unix ms)."""
         self._more = True
         self._unacknowledged: dict[int, _Sent] = {}
         self._unacknowledged_bytes = 0
         self._tests: dict[int, tuple[_Sent, asyncio.Future[ListenResponse]]] = {}
-        """Test events without a response. If the future is done, the caller stopped waiting."""
+        """The test events without a response. A future is done if its caller no longer waits."""
         self._tests_to_send: list[StreamItem] = []
         self._tests_sent = 0
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Look for events to send."""
+        """Check for events to send."""
         self._more = True
         self._wake.set()
 
     def end(self, why: EndReason) -> None:
-        """Make `next` return None."""
+        """End the stream: `next` returns None."""
         if self.end_reason is None:
             self.end_reason = why
         self._wake.set()
 
     async def next(self) -> list[StreamItem] | None:
-        """Wait for items and return as many as the client has room for; None after the end."""
+        """Wait for items. Return as many as the client has room for, or None after the end of the stream."""
         relay = self._relay
         while self.end_reason is None:
             if relay.clock.now_ms() >= relay.cache.key_expiries.get(self.session.key_id, NEVER):
@@ -135,9 +135,10 @@ class Stream:
     def send_test(
         self, event_id: bytes, type_name: str, created_at: int, body: bytes
     ) -> "asyncio.Future[ListenResponse] | None":
-        """Send a test event over this stream; return a future of its response.
+        """Send a test event over this stream. Return a future for its response.
 
-        A caller that stops waiting cancels the future. Returns None if TESTS_AWAITED_MAX are waiting.
+        A caller that stops waiting cancels the future. Returns None if TESTS_AWAITED_MAX test events are already
+        waiting.
         """
         if sum(not future.done() for _, future in self._tests.values()) >= TESTS_AWAITED_MAX:
             return None
@@ -152,7 +153,7 @@ class Stream:
         return future
 
     def record_response(self, position: int, response: LocalResponse) -> None:
-        """Record the response of a local server. Ignore a response to an unknown item."""
+        """Record the response of the developer's local server. Ignore a response to an unknown item."""
         test = self._tests.pop(position, None)
         sent = self._unacknowledged.pop(position, None) if test is None else test[0]
         if sent is None:
@@ -177,7 +178,7 @@ class Stream:
         self._wake.set()
 
     def _awaited_tests(self) -> list[StreamItem]:
-        """Return the unsent test events whose callers are still waiting."""
+        """Return the test events that are not sent yet and whose callers are still waiting."""
         awaited = {position for position, (_, future) in self._tests.items() if not future.done()}
         return [each for each in self._tests_to_send if each.position in awaited]
 
@@ -230,14 +231,14 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The part of the relay that streams use."""
+    """The part of the relay that a stream uses."""
 
     database: Database
     cache: EndpointCache
     clock: Clock
 
     def note_progress(self, stream: Stream) -> None:
-        """Save the position and the responses of a stream soon."""
+        """Schedule the save of a stream's position and responses."""
 
 
 def _item(event: StreamedEvent, type_name: str) -> StreamItem:
