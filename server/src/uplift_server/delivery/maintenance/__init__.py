@@ -1,1 +1,1 @@
-"""Periodic work: retention, erasures, statistics, expiry of old secrets, operational events."""
+"""Periodic jobs: retention, erasures, statistics, expiry of old secrets and certificates, operational events."""

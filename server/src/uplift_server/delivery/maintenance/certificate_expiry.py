@@ -1,4 +1,4 @@
-"""Certificate expiry: warns the contacts of accounts before a client certificate of an endpoint expires."""
+"""Certificate expiry: warns the contacts of an account before a client certificate of an endpoint expires."""
 
 import asyncio
 from contextlib import suppress
@@ -12,18 +12,21 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 3_600_000
 SLICE_ENDPOINTS: Final = 1_000
-"""How many endpoints a check reads before other tasks run."""
+"""The number of endpoints that a check reads before other tasks run."""
 
 
 class CertificateWarnings(Protocol):
-    """Sends warnings about certificates."""
+    """The port that sends warnings about client certificates."""
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Warn about the certificate of an endpoint, unless another process did. Raises Unavailable."""
+        """Send a warning about the certificate of an endpoint, unless another process has sent it.
+
+        Raises Unavailable.
+        """
 
 
 class CertificateExpiry:
-    """Checks the certificates in the cache every hour."""
+    """Checks the client certificates in the cache every hour."""
 
     def __init__(self, cache: EndpointCache, jobs: SingletonJobs, warnings: CertificateWarnings, clock: Clock) -> None:
         self._cache = cache

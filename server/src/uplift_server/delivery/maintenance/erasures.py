@@ -1,7 +1,7 @@
 """Erasure jobs: erase events in small batches, and continue after a restart.
 
-An erasure is completed when no process can still have the content: after the leases of its deliveries have ended, and
-after the database has removed the earlier content of changed rows.
+An erasure is completed when no process can still have the erased content. At that time, the leases of the deliveries
+have ended, and the database has removed the earlier content of changed rows.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from uplift_server.store.erasures import Erasure
 from uplift_server.store.errors import Unavailable
 
 READ_EVERY_MS: Final = 1_000
-"""The interval between two reads of unfinished erasures in a cluster, because other processes can create them."""
+"""The interval between reads of unfinished erasures in a cluster. Other processes can create erasures."""
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new erasure outside a cluster."""
+"""The longest wait for a new erasure outside a cluster, where a wake-up reports each new erasure."""
 BATCH_PAUSE_MS: Final = 20
 CHECK_MS: Final = 250
-"""The time between two checks of an erasure that waits for the end of a lease or of a read."""
+"""The interval between checks of an erasure that waits for the end of a lease or of a database read."""
 UNAVAILABLE_WAIT_MS: Final = 500
 DEFECT_WAIT_MS: Final = 60_000
 ERASURES_PER_ROUND: Final = ERASURES_UNFINISHED_PER_ACCOUNT_MAX
@@ -37,14 +37,14 @@ _log = structlog.get_logger()
 
 
 class ErasedEvents:
-    """Removes erased events from the memory of this process."""
+    """The port that removes erased events from the memory of this process."""
 
     def __init__(self, cache: EndpointCache, lanes: DeliveryLanes) -> None:
         self._cache = cache
         self._lanes = lanes
 
     def forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Drop the deliveries of events, and the last errors of endpoints, which can repeat a response."""
+        """Drop the deliveries of erased events, and the last errors of endpoints, which can quote a response."""
         self._lanes.forget(event_seqs)
         for seq in endpoint_seqs:
             endpoint = self._cache.endpoints.get(seq)
@@ -53,7 +53,7 @@ class ErasedEvents:
 
 
 class ErasureJobs:
-    """All erasures that are not completed."""
+    """Runs all erasures that are not completed."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ErasureJobs:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Start a new erasure now, if this process does this job."""
+        """Start a new erasure now, if this process holds the job."""
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -95,7 +95,7 @@ class ErasureJobs:
         return READ_EVERY_MS if self._shards.membership_id else IDLE_MS
 
     async def _round(self) -> int:
-        """Run the next step of every erasure. Return the time until the next round."""
+        """Run the next step of every erasure. Return the time until the next round, in ms."""
         found = await self._database.read(lambda c: erasures.unfinished(c, limit=ERASURES_PER_ROUND))
         if not found:
             return self._idle_ms
@@ -103,7 +103,7 @@ class ErasureJobs:
         return BATCH_PAUSE_MS if any(advanced) else CHECK_MS
 
     async def _advance(self, erasure: Erasure) -> bool:
-        """Run the next step. Return False if the erasure waits."""
+        """Run the next step of an erasure. Return False if the erasure has to wait."""
         now = self._clock.now_ms()
         if erasure.has_events_left:
             await self._erase(erasure, now)

@@ -1,7 +1,7 @@
-"""Operational events: turns the rows that transactions added into events of the subscribed accounts.
+"""Operational events: turns the rows that transactions have added into events for the subscribed accounts.
 
-The ingest stores each event under an idempotency key. Therefore, a restart between the commit of an event and the
-deletion of its row sends no second event.
+Ingest stores each event under an idempotency key. Therefore, a restart after the commit of the event and before the
+deletion of its row does not send a second event.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of events, and of counts, that one round reads."""
+"""The maximum number of events that one round reads, and of counts."""
 ROUND_PAUSE_MS: Final = 20
 """The pause after a round that read as many rows as possible."""
 DEFECT_WAIT_MS: Final = 60_000
@@ -33,17 +33,20 @@ _log = structlog.get_logger()
 
 
 class Ingest(Protocol):
-    """Stores events with their deliveries."""
+    """The port that stores events with their deliveries."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
         """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store events of accounts, all or none. Raises BacklogFull and Unavailable, which the future also raises."""
+        """Store the events of one or more accounts, all or none.
+
+        Raises BacklogFull and Unavailable. The future raises both, too.
+        """
 
 
 class OperationalEvents:
-    """Sends the operational events of all accounts."""
+    """Sends the operational events of all accounts and endpoints."""
 
     def __init__(
         self,
@@ -59,9 +62,10 @@ class OperationalEvents:
         operations_account: str | None,
         public_url: str,
     ) -> None:
-        """`operations_account` is the ID or uid of the account that receives the events of every account.
+        """Create the job.
 
-        `new_id` creates an ID from the time (Unix ms).
+        `operations_account` is the ID or uid of the account that receives the events about every account. `new_id`
+        creates an ID from a time (Unix ms).
         """
         self._database = database
         self._cache = cache
@@ -93,7 +97,7 @@ class OperationalEvents:
                 wait_ms = DEFECT_WAIT_MS
 
     async def _round(self) -> bool:
-        """Send the waiting events. Return whether there may be more."""
+        """Send the waiting events. Return whether more may be waiting."""
         now = self._clock.now_ms()
         counts = await self._database.read(lambda c: operational_events.due_counts(c, now=now, limit=ROWS_PER_ROUND))
         if counts:
@@ -113,7 +117,10 @@ class OperationalEvents:
         )
 
     async def _send(self, event: OperationalEvent) -> OperationalEvent | None:
-        """Store an event in every account with a recipient. Return it when it is stored, or without any recipient."""
+        """Store an event in every account that has a recipient.
+
+        Return the event when it is stored or has no recipient.
+        """
         event_type = self._type(event.kind)
         if event_type is None:
             return event
@@ -144,12 +151,12 @@ class OperationalEvents:
         return event
 
     def _type(self, kind: OperationalKind) -> LiveEventType | None:
-        """Return the event type, unless an operator deleted or archived it."""
+        """Return the event type of a kind, or None if an operator deleted or archived it."""
         event_type = self._cache.event_types.get(kind.type_name)
         return None if event_type is None or event_type.archived else event_type
 
     def _accounts(self, account_seq: int) -> Iterator[int]:
-        """Yield the account of an endpoint, and the operations account."""
+        """Return the account of an endpoint, and the operations account."""
         yield account_seq
         if self._operations_account is not None:
             # The account may have been deleted since the start.
@@ -158,7 +165,7 @@ class OperationalEvents:
                 yield operations.seq
 
     def _has_subscriber(self, count: DueCount) -> bool:
-        """Return whether an endpoint may receive an event about failed deliveries, if its filter matches."""
+        """Return whether an endpoint may receive an event about failed deliveries. Ignores filters."""
         event_type = self._type(OperationalKind.DELIVERY_FAILED)
         return event_type is not None and any(
             endpoint.seq != count.endpoint_seq

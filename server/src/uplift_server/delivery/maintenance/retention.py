@@ -20,24 +20,29 @@ from uplift_server.store.partitions import Partition, Partitions
 
 BATCH_PAUSE_MS: Final = 20
 PAUSE_FACTOR: Final = 9
-"""The pause after a batch of a partition, as a multiple of the batch's duration, if few partitions have expired."""
+"""The pause after a batch of a partition, as a multiple of the duration of the batch.
+
+It applies while few partitions have expired.
+"""
 PARTITION_PAUSE_MS_MIN: Final = 5
 PARTITION_PAUSE_MS_MAX: Final = 100
 PARTITION_DURATION_DIVISOR: Final = 2
-"""Pauses extend the deletion of a partition to at most half of the time that it covers. Measured while 500 deliveries/s
-were deleted: p99 at 300 events/s was 5.2 instead of 4.0 ms."""
+"""Pauses extend the deletion of a partition to at most half of the period that the partition covers.
+
+Measured with 300 events/s while the server deleted 500 deliveries/s: the p99 latency was 5.2 ms instead of 4.0 ms.
+"""
 PLANNED_PAUSE_MS_MAX: Final = 1_000
 BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
-"""The number of expired partitions at which pauses become minimal, because deletion is slower than ingest."""
+"""If this many partitions have expired, pauses are minimal, because deletion is slower than ingest."""
 ROUND_EVERY_MS: Final = 60_000
 RECHECK_EVERY_MS: Final = 3_600_000
-"""The interval at which expired rows that were still needed are checked again."""
+"""The interval at which retention checks expired rows again that were still needed."""
 _DELIVERIES: Final = "deliveries"
 _log = structlog.get_logger()
 
 
 class Retention:
-    """Deletes expired rows once a minute. If `retention_ms` is 0, keeps everything."""
+    """Deletes expired rows once a minute. It deletes nothing if `retention_ms` is 0."""
 
     def __init__(
         self, database: Database, jobs: SingletonJobs, clock: Clock, counters: EngineCounters, *, retention_ms: int
@@ -49,21 +54,21 @@ class Retention:
         self._retention_ms = retention_ms
         self._partition_lasts_ms = partition_duration_ms(retention_ms)
         self._positions: dict[str, tuple[Any, ...] | None] = {}
-        """The position after expired rows that are still needed, by table."""
+        """The position after the expired rows that are still needed, by table."""
         self._rechecked_at = 0
         self._distrust_logged_at = 0
         self._interrupted: dict[Partition, Key] = {}
-        """The position in a partition whose deletion was interrupted at the end of a pass."""
+        """The position at which a pass interrupted the deletion of a partition, by partition."""
         self._was_interrupted = False
         """Whether this pass interrupted the deletion of a partition."""
 
     @property
     def has_work(self) -> bool:
-        """Whether retention or partitions are configured."""
+        """Whether retention or partitions are configured, so that there is work to do."""
         return bool(self._retention_ms) or self._partitions is not None
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete expired rows until stopped."""
+        """Delete expired rows until the process stops."""
         while not stopping.is_set():
             if not self._was_interrupted:
                 await self._clock.wait(stopping, ROUND_EVERY_MS)
@@ -83,7 +88,7 @@ class Retention:
                 _log.exception("retention failed")
 
     async def _clock_is_trusted(self) -> bool:
-        """Return whether retention can trust the clock. Otherwise, an operator must confirm it."""
+        """Return whether retention can trust the clock. If not, an operator must confirm the time."""
         if not self._retention_ms:
             return True
         now = self._clock.now_ms()
@@ -100,9 +105,9 @@ class Retention:
         return last_seen_at is None
 
     async def prune_once(self, stopping: asyncio.Event) -> Counter[str]:
-        """Delete expired rows once; return the deleted rows by table, without dependent rows.
+        """Delete expired rows once. Return the numbers of deleted rows by table, without dependent rows.
 
-        The next pass continues with a partition that takes longer than a pass.
+        If a partition takes longer than a pass, the next pass continues with it.
         """
         now = self._clock.now_ms()
         # `abs`, because a clock that was set back also invalidates the positions.
@@ -159,7 +164,7 @@ class Retention:
     ) -> bool:
         """Delete the ended deliveries of a partition until `until` (Unix ms). Return whether all are deleted.
 
-        The more expired partitions are waiting, the shorter the pauses.
+        The pauses are shorter if more expired partitions are waiting.
         """
         numbers = await partitions.count_seqs(partition)
         position = self._interrupted.pop(partition, None)
@@ -224,7 +229,7 @@ class Retention:
 
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
-    """Return the pause after a batch of a partition, for a number of expired partitions."""
+    """Return the pause in ms after a batch of a partition. `waiting` is the number of expired partitions."""
     # A batch takes longer when the database is busy.
     load_ms = PAUSE_FACTOR * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
     pause_ms = min(max(PARTITION_PAUSE_MS_MIN, load_ms), PARTITION_PAUSE_MS_MAX)

@@ -20,7 +20,7 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
 class SecretExpiry:
-    """Sleeps until the next overlap ends, then erases its previous secret."""
+    """Sleeps until the next overlap ends, and then erases the previous secret."""
 
     def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database

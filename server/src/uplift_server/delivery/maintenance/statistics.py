@@ -1,7 +1,7 @@
-"""The statistics updater: counts new deliveries and attempts about a second after their commit.
+"""The statistics updater: counts new deliveries and attempts about one second after their commit.
 
-While the process is busy, it counts every ten seconds: a count of many endpoints delays deliveries, mostly by a fixed
-time per endpoint.
+While the process is busy, it counts every ten seconds. A count of many endpoints delays deliveries, and most of the
+delay is a fixed time per endpoint.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.statistics import count, save
 
 BATCH_ROWS: Final = 30_000
-"""The maximum number of deliveries, and of attempts, per read. A read takes about 100 ms."""
+"""The maximum number of deliveries per read, and of attempts. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
-"""The maximum number of status changes per batch: their deletion blocks the single writer."""
+"""The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
-"""The number of rows that one turn of the event loop computes, in about 1 ms."""
+"""The number of rows that one iteration of the event loop computes. They take about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""The share of a CPU core at which the process counts as busy: then BUSY_TURNS intervals pass between two counts."""
+"""A process that uses at least this share of a CPU core is busy. It then counts only every BUSY_TURNS intervals."""
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts every `every_ms`, and less often while the process is busy. Newer rows are not in the statistics yet."""
+    """Counts every `every_ms`, and less often while the process is busy. The statistics do not include newer rows."""
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class StatisticsUpdater:
         self._load = (clock.now_ms(), clock.processor_s())
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Count until stopped."""
+        """Count until the process stops."""
         intervals = 0
         while not stopping.is_set():
             await self._clock.wait(stopping, self._every_ms)
@@ -51,7 +51,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def count_all(self, stopping: asyncio.Event) -> None:
-        """Count all new rows in batches. Raises Unavailable; completed batches stay counted."""
+        """Count all new rows in batches. Raises Unavailable. The results of completed batches stay stored."""
         more = True
         while more and not stopping.is_set():
             position, now = await self._database.stream_position(), self._clock.now_ms()
@@ -68,7 +68,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, BATCH_PAUSE_MS)
 
     def _is_busy(self) -> bool:
-        """Return whether the process was busy since the last call."""
+        """Return whether the process has been busy since the last call."""
         at, used_s = self._load
         self._load = now, uses_s = self._clock.now_ms(), self._clock.processor_s()
         return (uses_s - used_s) * 1000 >= BUSY_CORES * (now - at) > 0

@@ -1,1 +1,1 @@
-"""Replay jobs and their throttle."""
+"""Replay jobs, which deliver past events at a limited rate."""

@@ -1,7 +1,7 @@
-"""Replay jobs: each releases batches of deliveries at its rate into the lane of its endpoint.
+"""Replay jobs: each releases batches of deliveries into the lane of its endpoint, at the rate of the replay.
 
-The deliveries of a batch are spread evenly until the next batch. The database counts the released deliveries without an
-outcome.
+The deliveries of a batch are spread evenly until the next batch. The database counts the released deliveries that have
+no outcome yet.
 """
 
 import asyncio
@@ -40,32 +40,34 @@ AHEAD_ROWS: Final = 20_000
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""Limits of a read ahead: the deliveries that the job sends within AHEAD_MS, at least AHEAD_MIN, and the total size of
-their bodies.
+"""Limits of reading ahead: the total size of the bodies, and the number of deliveries.
+
+The number is what the job sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
-"""The number of missing events to read ahead if the endpoint has a filter, because it may reject most of them."""
+"""The number of missing events to read ahead if the endpoint has a filter. The filter may reject most of them."""
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The steps of filters in a round, because they block the event loop. One evaluation may exceed them."""
+"""The maximum number of filter steps in a round, because they block the event loop. One evaluation may exceed it."""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The time between two releases of a job. Each is a commit that new events wait for."""
+"""The interval between two releases of a job. New events have to wait for the commit of each release."""
 FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
-"""The time between two checks of a job that waits for its last outcomes or for its endpoint."""
+"""The interval between two checks of a job that waits for its last outcomes or for its endpoint."""
 JOBS_PER_ROUND_MAX: Final = 50
 """The maximum number of jobs in a round."""
 UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
-"""A replay creates no delivery for an event that retention deletes within this time, or within half of the retention
-period.
+"""A replay creates no delivery for an event that retention deletes within this time.
+
+The time is at most half of the retention period.
 """
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new or changed replay."""
+"""The longest wait for a new or changed replay. A wake-up ends the wait."""
 
 
 class _Job:
-    """A replay and its deliveries that were read ahead."""
+    """A replay with the deliveries that were read ahead."""
 
     __slots__ = ("ahead", "next_at", "rate", "replay")
 
@@ -73,9 +75,9 @@ class _Job:
         self.replay = replay
         self.rate = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
-        """The time of the next step (Unix ms)."""
+        """When the next step of the job is due (Unix ms)."""
         self.ahead = ReplayBatch((), replay.next_event_seq - 1)
-        """The next deliveries."""
+        """The next deliveries, which were read ahead."""
 
     @property
     def exhausted(self) -> bool:
@@ -84,7 +86,7 @@ class _Job:
 
 
 class ReplayJobs:
-    """All replays that are not completed."""
+    """Runs all replays that are not completed."""
 
     def __init__(
         self,
@@ -116,13 +118,13 @@ class ReplayJobs:
         self._wake = asyncio.Event()
         self._stopping = False
         self._filter_steps = 0
-        """The steps of filters that this round may still take."""
+        """The number of filter steps that this round may still take."""
         self.stepping = 0
         """The number of jobs in the current round."""
 
     @property
     def known(self) -> Collection[int]:
-        """The numbers of the replays in memory."""
+        """The sequence numbers of the replays in memory."""
         return self._jobs.keys()
 
     async def load(self) -> None:
@@ -131,7 +133,7 @@ class ReplayJobs:
             self.put(replay)
 
     async def take_over(self, endpoint_seqs: Container[int]) -> None:
-        """Reload the replays of endpoints that this process takes over. Raises Unavailable."""
+        """Reload the replays of endpoints after this process has taken over the endpoints. Raises Unavailable."""
         for replay in await self._unfinished():
             if replay.selection.endpoint_seq in endpoint_seqs:
                 self._jobs.pop(replay.seq, None)
@@ -147,7 +149,7 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Add or update a replay. Restore the status of its queued deliveries unless it is running."""
+        """Add or update a replay. Unless it is running, restore the previous status of its queued deliveries."""
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
         if replay.completed_at is not None:
@@ -164,7 +166,7 @@ class ReplayJobs:
         self._wake.set()
 
     def runs(self, replay_seq: int) -> bool:
-        """Return whether deliveries of a replay may be sent."""
+        """Return whether the server may send deliveries of a replay."""
         job = self._jobs.get(replay_seq)
         return job is not None and job.replay.state is ReplayState.RUNNING
 
@@ -176,12 +178,12 @@ class ReplayJobs:
                 self._wake.set()
 
     def stop(self) -> None:
-        """Stop releases. `run` ends soon."""
+        """Stop all releases. `run` then ends soon."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Run the due steps of all jobs until stopped."""
+        """Run the due steps of all jobs until `stop`."""
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
@@ -214,7 +216,7 @@ class ReplayJobs:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """Cancel the replay of a deleted endpoint. Wait if the endpoint exists but is missing from the cache."""
+        """Cancel the replay of a deleted endpoint. If the cache does not contain the endpoint yet, wait."""
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
@@ -237,7 +239,7 @@ class ReplayJobs:
             self._jobs.pop(replay.seq, None)
 
     async def _settle_stopped(self, job: _Job, now: int) -> None:
-        """Restore the status of a paused replay's leased deliveries, or finish a cancelled replay."""
+        """Restore the previous status of the leased deliveries of a paused replay, or finish a cancelled replay."""
         seq = job.replay.seq
         job.next_at = now + CHECK_MS
         if job.replay.state is ReplayState.PAUSED:
@@ -250,7 +252,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Continue counting, or release the next deliveries."""
+        """Continue to count the deliveries of a replay, or release the next ones."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
@@ -276,7 +278,7 @@ class ReplayJobs:
         job.next_at = now + COUNT_PAUSE_MS
 
     async def _release(self, job: _Job, endpoint: LiveEndpoint, lane: Lane[LeasedDelivery], limit: int) -> None:
-        """Release up to `limit` deliveries. With 0, only check whether the job is complete."""
+        """Release up to `limit` deliveries. If `limit` is 0, only check whether the job is complete."""
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._read_ahead(job, endpoint)
         now, replay = self._clock.now_ms(), job.replay
@@ -319,9 +321,9 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Remove missing events that the endpoint's filter rejects from the batch, which begins at event `first`.
+        """Remove the missing events that the endpoint's filter rejects from the batch, which begins at event `first`.
 
-        The result ends early if the round has no filter steps left.
+        If the round has no filter steps left, the result contains only the events checked so far.
         """
         found: list[Candidate] = []
         through = first - 1
@@ -340,7 +342,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Keep the result of a write, unless the replay has changed since then."""
+        """Keep a replay that a write returned, unless the replay has changed since then."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 
