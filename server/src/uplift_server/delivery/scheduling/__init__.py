@@ -1,1 +1,1 @@
-"""Decides which delivery is sent next: dispatcher, lanes, held deliveries."""
+"""Scheduling of deliveries: dispatcher, lanes and held deliveries."""

@@ -1,7 +1,7 @@
-"""Dispatcher: lease due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
+"""Dispatcher: leases due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
 
-The dispatcher knows the next due time of each endpoint. A scan of the database once a second finds the due times that
-it does not know, after a start or from other processes.
+The dispatcher knows the next due time of each endpoint. Some due times are unknown after a start or come from other
+processes. A scan of the database once a second finds them.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class Dispatcher:
-    """Leases due deliveries of endpoints whose lane has room."""
+    """Leases due deliveries of the endpoints whose lanes have room."""
 
     def __init__(
         self,
@@ -56,22 +56,22 @@ class Dispatcher:
         self._unused_leases: list[tuple[int, int, int]] = []
 
     def release_lease(self, delivery: Lease | LeasedDelivery) -> None:
-        """Release the lease of a delivery without an attempt."""
+        """Release the lease of a delivery that was not attempted."""
         self._unused_leases.append((delivery.event_seq, delivery.endpoint_seq, delivery.fence))
         self._due.note_backlog(delivery.endpoint_seq)
         self._due.wake()
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Lease due deliveries of an endpoint now."""
+        """Lease the due deliveries of an endpoint now."""
         self._due.note_due(endpoint_seq)
 
     def stop(self) -> None:
-        """Stop leasing. `run` ends soon."""
+        """Stop leasing. `run` then ends soon."""
         self._stopping = True
         self._due.wake()
 
     async def run(self) -> None:
-        """Lease due deliveries until stopped."""
+        """Lease due deliveries until `stop`."""
         while not self._stopping:
             self._due.changed.clear()
             try:
@@ -89,7 +89,7 @@ class Dispatcher:
         return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
-        """Release, scan and lease once. Return whether there may be more to release or lease now."""
+        """Release, scan and lease once. Return whether more leases may be released or taken now."""
         await self._release_batch()
         now = self._clock.now_ms()
         if self._due.needs_scan or now - self._scanned_at >= self._scan_every_ms:
@@ -97,7 +97,7 @@ class Dispatcher:
         return await self._lease() or bool(self._unused_leases)
 
     async def release_unused(self) -> None:
-        """Release all unused leases. Raises Unavailable and keeps the rest for the next call."""
+        """Release all unused leases. Raises Unavailable, and keeps the remaining ones for the next call."""
         # Release at least one batch, to wait for leases that the loop is releasing.
         await self._release_batch()
         while self._unused_leases:
@@ -121,7 +121,7 @@ class Dispatcher:
             self._shards.notify_owners(foreign)
 
     async def _scan(self, now: int) -> None:
-        """End expired leases and find the next due time of every endpoint."""
+        """End expired leases, and read the next due time of every endpoint."""
         # Timers ignore a clock that is set forward, so an attempt may be due before its timer fires.
         self._lanes.pump()
         await self._database.reclaim(now=now)
@@ -147,7 +147,7 @@ class Dispatcher:
             await self._lease()
 
     async def _lease(self) -> bool:
-        """Lease due deliveries of endpoints whose lane has room. Return whether there may be more."""
+        """Lease due deliveries of the endpoints whose lanes have room. Return whether more may be due."""
         self._due.take(self._clock.now_ms())
         requests = self._requests()
         if not requests:
@@ -191,7 +191,7 @@ class Dispatcher:
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:
-        """Divide one batch among the endpoints of the backlog whose lanes have room."""
+        """Return lease requests that divide one batch among the endpoints of the backlog whose lanes have room."""
         now = self._clock.now_ms()
         requests: list[LeaseRequest] = []
         if self._lanes.stopped:

@@ -6,41 +6,41 @@ from uplift_server.core.scheduling.due_times import DueTimes
 
 
 class DueEndpoints:
-    """Endpoints with deliveries that are due now (`backlog`) or at a known time."""
+    """The endpoints whose deliveries are due now (`backlog`) or at a known time."""
 
     def __init__(self) -> None:
         self.backlog: dict[int, None] = {}
-        """Endpoints with due deliveries to lease. The dispatcher starts with the first."""
+        """The endpoints with due deliveries to lease. The dispatcher starts with the first endpoint."""
         self.changed = asyncio.Event()
-        """Set to wake the dispatcher."""
+        """An event that wakes the dispatcher."""
         self.needs_scan = True
-        """Whether due times may be unknown, so that the database must be scanned."""
+        """Whether due times may be unknown, so that the dispatcher must scan the database."""
         self._times = DueTimes()
 
     def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:
-        """Lease deliveries of an endpoint at a due time (Unix ms), or now if it is 0."""
+        """Record when deliveries of an endpoint are due (Unix ms; 0 means now), so that the dispatcher leases them."""
         if self._times.note(endpoint_seq, due_at):
             self.changed.set()
 
     def note_backlog(self, endpoint_seq: int) -> None:
-        """Lease due deliveries of an endpoint when its lane has room."""
+        """Record that an endpoint has due deliveries. The dispatcher leases them when the lane has room."""
         self.backlog[endpoint_seq] = None
 
     def wake(self) -> None:
-        """Wake the dispatcher, because an endpoint of the backlog has room."""
+        """Wake the dispatcher, because the lane of an endpoint in the backlog has room."""
         self.changed.set()
 
     def scan(self) -> None:
-        """Scan the database for due deliveries now."""
+        """Let the dispatcher scan the database for due deliveries now."""
         self.needs_scan = True
         self.changed.set()
 
     def take(self, now_ms: int) -> None:
-        """Move the endpoints whose due time has come into the backlog."""
+        """Move the endpoints whose due time has arrived into the backlog."""
         for endpoint_seq in self._times.take(now_ms):
             self.note_backlog(endpoint_seq)
 
     @property
     def next_at(self) -> int | None:
-        """The next due time (Unix ms)."""
+        """The next due time of all endpoints (Unix ms), or None without any."""
         return self._times.next_at

@@ -1,7 +1,8 @@
-"""Held deliveries: hold those of paused or disabled endpoints, and release those of enabled ones at a bounded rate.
+"""Held deliveries: holds those of paused or disabled endpoints, and releases those of enabled ones at a limited rate.
 
-The state of an endpoint in the database decides between hold, release, drop and cancel, so a crash loses no work. State
-changes and the dispatcher enqueue endpoints. A periodic scan finds all endpoints with held deliveries.
+The state of an endpoint in the database decides whether to hold, release, drop or cancel its deliveries, so a crash
+loses no work. State changes and the dispatcher add endpoints to the queue. A periodic scan finds all endpoints with
+held deliveries.
 """
 
 import asyncio
@@ -21,18 +22,21 @@ from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
 
 TICK_MS: Final = 100
-"""Time between two batches of an endpoint."""
+"""The interval between two batches of an endpoint."""
 BLOCKED_WAIT_MS: Final = 500
-"""Wait before the next release to an endpoint whose deliveries are slower than the release rate."""
+"""The wait before the next release to an endpoint that is slower than the release rate."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
-"""Maximum number of rows, for all endpoints, between two pauses."""
+"""The maximum number of rows of all endpoints between two pauses."""
 SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class _TokenBucket:
-    """Limits the release rate of one endpoint. Credit covers a late tick, but does not accumulate while idle."""
+    """Limits the release rate of one endpoint.
+
+    Its credit covers a late tick, but does not grow while the endpoint is idle.
+    """
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
         self._per_ms = rate_per_second / 1000
@@ -50,7 +54,7 @@ class _TokenBucket:
         return int(self._credit)
 
     def take(self, count: int) -> None:
-        """Subtract released deliveries."""
+        """Subtract released deliveries from the credit."""
         self._credit -= count
 
     def pause_until(self, at_ms: int) -> None:
@@ -84,13 +88,16 @@ class HeldDeliveries:
         self._rate_per_second = rate_per_second
         self._scan_every_ms = scan_every_ms
         self._work: dict[int, None] = {}
-        """Queue of endpoints to check."""
+        """The queue of endpoints to check."""
         self._buckets: dict[int, _TokenBucket] = {}
         self._scanned_at = 0
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Check an endpoint whose state changed, or a paused, disabled or deleted one with open deliveries."""
+        """Queue an endpoint after a change of its state, or one that is off and has open deliveries.
+
+        An endpoint is off if it is paused, disabled or deleted.
+        """
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
@@ -99,7 +106,7 @@ class HeldDeliveries:
     async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
         """Hold all pending deliveries of an endpoint before it is enabled. Raises Unavailable.
 
-        Return False if this is not complete by `until_ms` (Unix ms).
+        Return False if some are still pending at `until_ms` (Unix ms).
         """
         while self._clock.now_ms() < until_ms:
             endpoint = self._cache.endpoints.get(endpoint_seq)
@@ -108,7 +115,7 @@ class HeldDeliveries:
         return False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Process the queue until stopped."""
+        """Process the queue until the process stops."""
         while not stopping.is_set():
             self._wake.clear()
             try:
@@ -124,9 +131,9 @@ class HeldDeliveries:
                 await self._clock.wait(self._wake, max(1, next_scan - self._clock.now_ms()))
 
     async def _scan(self) -> None:
-        """Enqueue endpoints with held deliveries to release or drop.
+        """Queue the endpoints that have held deliveries to release or drop.
 
-        An event that was being stored when its endpoint was enabled can leave a held delivery.
+        For example, an event that was being stored when its endpoint was enabled can leave a held delivery.
         """
         now = self._clock.now_ms()
         if now - self._scanned_at < self._scan_every_ms:
@@ -145,7 +152,7 @@ class HeldDeliveries:
         self._scanned_at = now
 
     async def _process_work(self) -> None:
-        """Process one batch of each endpoint in the queue, up to ROUND_ROWS_MAX rows."""
+        """Process one batch of each queued endpoint, up to ROUND_ROWS_MAX rows."""
         rows = 0
         requests: list[HeldRequest] = []
         for endpoint_seq in list(self._work):
@@ -181,7 +188,10 @@ class HeldDeliveries:
             await self._release(requests)
 
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop a batch, depending on the endpoint. Return the number of rows, or 0 if none are left."""
+        """Cancel, hold or drop a batch of deliveries, depending on the endpoint.
+
+        Return the number of rows; 0 if none are left.
+        """
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
             self._stop_releasing(endpoint_seq)
@@ -197,7 +207,10 @@ class HeldDeliveries:
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
-        """Cancel a batch of deliveries to drop. Return the number of rows, at least 1 until the last batch."""
+        """Cancel a batch of the deliveries to drop.
+
+        Return the number of rows, which is at least 1 until the last batch.
+        """
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
         if (record.held_action, record.held_through) == (HeldAction.DROP, dropped.completed_through):
@@ -209,7 +222,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return the request to release the held deliveries of an enabled endpoint, except kept ones."""
+        """Return the request to release the held deliveries of an enabled endpoint, except those that it keeps."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:
@@ -248,5 +261,5 @@ class HeldDeliveries:
 
 
 def _needs_action(endpoint: LiveEndpoint) -> bool:
-    """Return whether held deliveries of an endpoint may have to be released or dropped."""
+    """Return whether the server may have to release or drop held deliveries of an endpoint."""
     return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

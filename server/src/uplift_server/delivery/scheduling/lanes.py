@@ -1,4 +1,7 @@
-"""The engine's lanes: queues of leased deliveries per endpoint, bounded in bytes, from which attempts start."""
+"""The engine's lanes: one queue of leased deliveries for each endpoint, limited in bytes.
+
+Attempts start from these queues.
+"""
 
 import asyncio
 from collections import Counter
@@ -29,37 +32,40 @@ from uplift_server.delivery.scheduling.spreader import Spreader
 from uplift_server.store.hot_records import LeasedDelivery
 
 STARTS_MAX: Final = 64
-"""Maximum number of attempts to start in one turn of the event loop. More would delay API requests without sending
-anything sooner.
+"""Maximum number of attempts to start in one iteration of the event loop.
+
+More would delay API requests, but send nothing sooner.
 """
 ACCOUNT_STARTS_MAX: Final = 16
-"""Maximum number of attempts of one account to start in one turn. Accepting and sending an event takes several turns.
-An event with many endpoints would make these turns long for all accounts.
+"""Maximum number of attempts of one account to start in one iteration of the event loop.
+
+Several iterations are necessary to accept and send an event. Without this limit, an event with many endpoints would
+make these iterations long for all accounts.
 """
 
 
 class Load(NamedTuple):
-    """The load of this process."""
+    """The load of this process, as one reading."""
 
     in_flight: int
     in_flight_max: int
     waiting: int
-    """Leased deliveries that are not in flight."""
+    """The number of leased deliveries that are not in flight."""
     probes: Mapping[int, int]
-    """The time of the next probe (Unix ms), by endpoint with an open circuit breaker."""
+    """The time of the next probe (Unix ms) of each endpoint whose circuit breaker is open."""
     stopped: bool
-    """Whether nothing may be sent now."""
+    """Whether the process may not start attempts now."""
 
 
 class Starter(Protocol):
-    """Starts attempts."""
+    """The port that starts attempts."""
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, /) -> None:
-        """Start an attempt that has a slot."""
+        """Start an attempt for which a slot was taken."""
 
 
 class _ForeignLeases(NamedTuple):
-    """An endpoint that this process took over, and the number of leases that other processes hold on it."""
+    """An endpoint that this process took over, with the number of leases on it that other processes still hold."""
 
     endpoint: LiveEndpoint
     leased: int
@@ -79,15 +85,18 @@ class DeliveryLanes:
         breaker: BreakerRule,
     ) -> None:
         self.bytes_held = 0
-        """Body bytes of all waiting and reserved deliveries."""
+        """The total size of the bodies of all waiting and reserved deliveries."""
         self._due = due
         self._shards = shards
         self.in_order: set[int] = set()
-        """Endpoints with held deliveries to release. Their retries and first attempts share a queue, in order."""
+        """The endpoints with held deliveries to release.
+
+        Their retries and first attempts share a queue, to keep the order.
+        """
         self.parked: dict[tuple[int, int], None] = {}
-        """Deliveries (event and endpoint) without further attempts before a restart: see `park`."""
+        """Deliveries (event and endpoint) that must not be attempted before a restart: see `park`."""
         self.erased: dict[int, None] = {}
-        """Events that were erased while a delivery was leased."""
+        """The events that were erased while one of their deliveries was leased."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
         """The deliveries of a replay that are not queued yet, by endpoint."""
@@ -98,48 +107,48 @@ class DeliveryLanes:
         self._timer: Handle | None = None
         self._timer_at: float | None = None
         self._starts = 0
-        """Attempts that started in this turn of the event loop."""
+        """The number of attempts that have started in this iteration of the event loop."""
         self._account_starts: Counter[int] = Counter()
-        """The same, by account."""
+        """The number of attempts that have started in this iteration, by account."""
         self._turn_full = False
-        """Whether no further attempt starts in this turn."""
+        """Whether no further attempt may start in this iteration of the event loop."""
         self._starter: Starter | None = None
         self.blocked = False
-        """Whether outcomes cannot be stored. No attempt starts until they can."""
+        """Whether outcomes cannot be stored. Attempts start again when the store recovers."""
         self.draining = False
-        """Whether the process is stopping. No attempt starts."""
+        """Whether the process is stopping and starts no more attempts."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
-        """The leases of other processes by endpoint. They count toward its concurrency limit."""
+        """The leases of other processes, by endpoint. They count toward the endpoint's concurrency limit."""
 
     def open(self, starter: Starter) -> None:
-        """Start attempts from now on."""
+        """Start attempts from now on, with `starter`."""
         self._starter = starter
 
     def drain(self) -> None:
-        """Do not start further attempts."""
+        """Start no further attempts, because the process is stopping."""
         self.draining = True
 
     def block(self) -> None:
-        """Do not start attempts until `unblock`."""
+        """Start no attempts until `unblock`."""
         self.blocked = True
 
     def unblock(self) -> None:
-        """Resume starting attempts."""
+        """Start attempts again after `block`."""
         self.blocked = False
         self.pump()
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing may be sent now."""
+        """Whether the process may not start attempts now."""
         return self.blocked or self.draining or not self._shards.may_send()
 
     @property
     def in_flight(self) -> int:
-        """Number of attempts in flight."""
+        """The number of attempts in flight."""
         return self._lanes.in_flight
 
     def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
-        """Return the lane of an endpoint. Create it with the endpoint's limits."""
+        """Return the lane of an endpoint. If there is none, create it with the endpoint's limits."""
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)
@@ -153,7 +162,7 @@ class DeliveryLanes:
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the changed limits and host of an endpoint."""
+        """Apply the limits and the host of a changed endpoint to its lane."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             self._lanes.move_to_host(lane, endpoint.parts.url.host)
@@ -161,17 +170,20 @@ class DeliveryLanes:
             self.pump()
 
     def find(self, endpoint_seq: int) -> Lane[LeasedDelivery] | None:
-        """Return the lane of an endpoint if it has one."""
+        """Return the lane of an endpoint, or None if it has none."""
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery whose outcome cannot be stored, because they would repeat forever."""
+        """Prevent further attempts of a delivery whose outcome the database rejects.
+
+        Otherwise, the attempts would repeat forever.
+        """
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
 
     def forget(self, event_seqs: Sequence[int]) -> None:
-        """Drop the waiting deliveries of erased events, and ignore their attempts in flight."""
+        """Drop the waiting deliveries of erased events, and ignore the outcomes of those in flight."""
         for event_seq in event_seqs:
             if len(self.erased) >= PARKED_MAX:
                 del self.erased[next(iter(self.erased))]
@@ -181,7 +193,7 @@ class DeliveryLanes:
                 self.withdraw(lane.endpoint, event_seq)
 
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Reserve room for a delivery that is being stored."""
+        """Reserve room in a lane for a delivery that is being stored."""
         lane.reserved += 1
         # Inline `_count_bytes`, because this runs for every event.
         self.bytes_held += body_bytes
@@ -189,22 +201,22 @@ class DeliveryLanes:
         lane.account_share.waiting_bytes += body_bytes
 
     def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Release the room of a delivery that was not stored."""
+        """Release the reserved room of a delivery that was not stored."""
         lane.reserved -= 1
         self._count_bytes(lane, -body_bytes)
 
     def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
-        """Queue a delivery that has a reservation; `pump` sends it."""
+        """Queue a delivery for which room is reserved. `pump` starts its attempt."""
         lane.reserved -= 1
         self._lanes.push(lane, delivery, kind)
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
-        """Queue a delivery without a reservation; `pump` sends it."""
+        """Queue a delivery for which no room is reserved. `pump` starts its attempt."""
         self._count_bytes(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
     def spread(self, lane: Lane[LeasedDelivery], deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Reserve room for deliveries of a replay, and queue them evenly over `within_ms`."""
+        """Reserve room for the deliveries of a replay, and queue them at even intervals over `within_ms`."""
         spreader = self._spreaders.get(lane.endpoint)
         if spreader is None:
             spreader = self._spreaders[lane.endpoint] = Spreader(self._clock, partial(self._push_replays, lane))
@@ -213,23 +225,26 @@ class DeliveryLanes:
         spreader.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return the number of further deliveries that may wait in a lane."""
+        """Return how many more deliveries may wait in a lane."""
         if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
             return 0
         return lane.free_capacity(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return the number of further deliveries of a replay that may wait in a lane."""
+        """Return how many more deliveries of a replay may wait in a lane."""
         return 0 if self.stopped or self._is_full(lane) else replay_capacity(lane, now_ms)
 
     @property
     def batch_bytes_max(self) -> int:
-        """Limit of the body bytes of one lease. It is low when only accounts with few waiting bytes have room."""
+        """The maximum total size of the bodies in one lease batch.
+
+        It is low if only accounts with few waiting bytes have room.
+        """
         is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
 
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Return whether waiting bodies of the endpoint, the account or all accounts have reached their limit."""
+        """Return whether the waiting bodies of the endpoint, its account or all accounts have reached their limit."""
         account_bytes = lane.account_share.waiting_bytes
         holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (
@@ -252,7 +267,7 @@ class DeliveryLanes:
             self._due.wake()
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Remove the lane of a deleted endpoint. Return its waiting deliveries."""
+        """Remove the lane of a deleted endpoint. Return the deliveries that waited in it."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
@@ -269,7 +284,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*self._lanes.take_waiting(lane), *self._take_spread(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
-        """Remove and return a delivery if it is waiting."""
+        """Remove and return a delivery if it is waiting, or return None."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
@@ -293,7 +308,7 @@ class DeliveryLanes:
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:
-        """Update the leases of other processes by endpoint. Return whether any are left."""
+        """Update the numbers of leases that other processes hold, by endpoint. Return whether any are left."""
         for seq, (endpoint, before) in list(self._foreign_leases.items()):
             now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
@@ -316,7 +331,7 @@ class DeliveryLanes:
             self._apply_limits(lane, endpoint)
 
     def take_replays(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Remove and return the waiting deliveries of an endpoint's replay."""
+        """Remove and return the waiting replay deliveries of an endpoint."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return []
@@ -328,7 +343,7 @@ class DeliveryLanes:
         return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
-        """Start an attempt that a person requested, or queue it in its lane. Return False if neither is possible."""
+        """Start an attempt that a person requested, or queue it in its lane. Return False if both are impossible."""
         now = self._clock.now_ms()
         if self.stopped:
             return False
@@ -341,23 +356,26 @@ class DeliveryLanes:
         return True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Start an attempt that has a slot."""
+        """Start an attempt for which a slot was taken."""
         assert self._starter is not None, "the engine has started"
         self._starter.start(lane, delivery)
 
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
-        """Take a slot for a test, or return the limit that prevents it. Ignores the endpoint's concurrency limit."""
+        """Take a slot for a test, or return the limit that prevents it.
+
+        The endpoint's concurrency limit does not apply.
+        """
         return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
     def waiting_events(self, endpoint_seq: int) -> set[int]:
-        """Return the events that wait for an endpoint in memory."""
+        """Return the events whose deliveries to an endpoint wait in memory."""
         lane = self._lanes.find(endpoint_seq)
         waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
         spreader = self._spreaders.get(endpoint_seq)
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the cause of the delay of due deliveries of an endpoint whose circuit breaker is closed."""
+        """Return why the due deliveries of an endpoint are late. The endpoint's circuit breaker is closed."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER
@@ -365,7 +383,7 @@ class DeliveryLanes:
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
     def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
-        """Return the concurrency limit of an endpoint, or the default."""
+        """Return the concurrency limit of an endpoint, which can be the default."""
         return endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
 
     def load(self) -> Load:
@@ -378,7 +396,7 @@ class DeliveryLanes:
         return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
-        """Start all attempts that may start now, up to the limits for one turn of the event loop."""
+        """Start all attempts that may start now, up to the limits for one iteration of the event loop."""
         now, starter = self._clock.now_ms(), self._starter
         if starter is None or self.blocked or self.draining or not self._shards.may_send():
             return
@@ -396,7 +414,7 @@ class DeliveryLanes:
         self._set_timer()
 
     def _on_next_turn(self) -> None:
-        """Start the attempts that the last turn of the event loop had no room for."""
+        """Start the attempts that exceeded the limits of the previous iteration of the event loop."""
         was_full, self._turn_full, self._starts = self._turn_full, False, 0
         self._account_starts.clear()
         if was_full:
@@ -409,7 +427,7 @@ class DeliveryLanes:
         self.pump()
 
     def _take_spread(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Remove and return the deliveries of a replay that are not queued yet."""
+        """Remove and return the replay deliveries of an endpoint that are not queued yet."""
         spreader = self._spreaders.pop(endpoint_seq, None)
         if spreader is None:
             return []
@@ -436,7 +454,7 @@ class DeliveryLanes:
         return deliveries
 
     def _set_timer(self) -> None:
-        """Pump again when the first rate-limited lane may start an attempt."""
+        """Set a timer that calls `pump` when the first waiting lane may start an attempt."""
         wake_at = self._lanes.next_start_at()
         if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
             return

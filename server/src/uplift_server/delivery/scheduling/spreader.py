@@ -1,4 +1,4 @@
-"""Spreads replay deliveries over time, because a burst of them would delay new deliveries."""
+"""Spreads replay deliveries over time. A burst of them would delay new deliveries."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from uplift_server.store.hot_records import LeasedDelivery
 
 
 class PushDeliveries(Protocol):
-    """Queues deliveries."""
+    """The callback that queues deliveries in a lane."""
 
     def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
-        """Queue due deliveries in the lane."""
+        """Queue deliveries that are due in the lane."""
 
 
 class Spreader:
-    """Queues the deliveries of a lane's replay at even intervals."""
+    """Queues the replay deliveries of a lane at even intervals."""
 
     __slots__ = ("_clock", "_gap_ms", "_next_ms", "_push", "_timer", "_waiting")
 
@@ -30,7 +30,7 @@ class Spreader:
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Add deliveries behind the waiting ones, and spread all of them over `within_ms`."""
+        """Add deliveries after the waiting ones, and spread all of them over `within_ms`."""
         self._waiting.extend(deliveries)
         if self._waiting:
             self._gap_ms = within_ms / len(self._waiting)
