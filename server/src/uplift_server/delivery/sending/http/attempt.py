@@ -1,4 +1,4 @@
-"""State of an attempt in flight."""
+"""The state of an attempt in flight."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """Progress and durations of opening a connection."""
+    """The progress and the durations of opening a connection."""
 
     __slots__ = ("connect_ms", "dns_ms", "remote_address", "stage", "tls_ms")
 
@@ -23,7 +23,7 @@ class Opening:
 
 
 class Attempt:
-    """A request in flight. `started` is in monotonic seconds, `started_at` in Unix ms."""
+    """A request in flight. `started` is in monotonic seconds, and `started_at` in Unix ms."""
 
     __slots__ = (
         "bytes_sent", "connection", "done", "opening", "repeated", "request", "retried", "started", "started_at",

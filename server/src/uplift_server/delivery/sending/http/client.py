@@ -1,4 +1,4 @@
-"""HTTP client of the engine: sends requests over pooled connections, and enforces timeouts."""
+"""The HTTP client of the engine: sends requests over pooled connections, and enforces timeouts."""
 
 import asyncio
 import time
@@ -23,10 +23,10 @@ _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
 _FILES_WAIT_SECONDS = 0.1
 _FILES_SECONDS_MAX = 1.0
-"""Longest wait of an attempt for a file descriptor. `LEASE_LEFT_MS_MIN` covers it."""
+"""The longest wait of an attempt for a file descriptor. `LEASE_LEFT_MS_MIN` includes this wait."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSE_BATCH = 16
-"""Number of idle connections to close at a time if no file descriptor is left."""
+"""The number of idle connections to close at a time when no file descriptor is left."""
 _log = structlog.get_logger()
 
 
@@ -39,7 +39,7 @@ def _timeout_text(attempt: Attempt, stage: str) -> str:
 
 
 class Sender(ConnectionOwner):
-    """Sends requests over keep-alive connections on the event loop of `start`.
+    """Sends requests over keep-alive connections, on the event loop that calls `start`.
 
     A request over an open connection needs no task, future or timer. One sweep enforces all timeouts, at most 50 ms
     late.
@@ -54,9 +54,9 @@ class Sender(ConnectionOwner):
         clock_ms: Callable[[], int] = _unix_ms,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use `clock_ms` (Unix ms) for `Exchange.started_at` only. The caller closes the resolver.
+        """Create a sender. `clock_ms` (Unix ms) is used only for `Exchange.started_at`. The caller closes the resolver.
 
-        Raises ValueError if an egress proxy or address is not valid, OSError if `ca_file` cannot be read.
+        Raises ValueError if an egress proxy or address is not valid, and OSError if `ca_file` cannot be read.
         """
         self._settings = settings
         self._clock_ms = clock_ms
@@ -79,16 +79,16 @@ class Sender(ConnectionOwner):
 
     @property
     def in_flight(self) -> int:
-        """Number of requests in flight."""
+        """The number of requests in flight."""
         return sum(map(len, self._attempts.values()))
 
     @property
     def idle_connections(self) -> int:
-        """Number of idle connections."""
+        """The number of idle connections."""
         return len(self._pool)
 
     async def start(self) -> None:
-        """Bind to the running event loop."""
+        """Bind the sender to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._connection_type = Connection if isinstance(self._loop, uvloop.Loop) else BufferedConnection
 
@@ -110,7 +110,7 @@ class Sender(ConnectionOwner):
             await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request (HTTP/1.1), and call `done` with its exchange exactly once, later on the event loop.
+        """Send a request (HTTP/1.1). `done` is called with the exchange exactly once, later on the event loop.
 
         Raises RuntimeError before `start` and after `close`.
         """

@@ -1,8 +1,8 @@
-"""A connection to a receiver: writes a request, and reads its response.
+"""A connection to a receiver: writes a request, and reads the response.
 
-httptools leaves four tasks to this module: skip interim responses, end a body without a length when the connection
-ends, close the connection on unexpected bytes, and limit the response headers. This module defines no callback for
-single headers: most responses do not need one, and each header would cost two allocations and a call.
+httptools leaves four tasks to this module: to skip interim responses, to end a body without a length when the
+connection ends, to close the connection after unexpected bytes, and to limit the response headers. The module defines
+no callback for single headers. Most responses do not need one, and each header would cost two allocations and a call.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} byte
 
 
 class ConnectionOwner(Protocol):
-    """Callbacks from a connection to its client."""
+    """The callbacks of a connection to its client."""
 
     def opened(self, connection: "Connection") -> None:
         """Track an open connection."""
@@ -47,7 +47,7 @@ class ConnectionOwner(Protocol):
         """Finish an attempt, and reuse its connection if it is open."""
 
     def stale(self, attempt: Attempt) -> None:
-        """Retry an attempt whose reused connection ended before the first byte of the response."""
+        """Retry an attempt, because its reused connection ended before the first byte of the response."""
 
     def ended(self, connection: "Connection") -> None:
         """Stop using a connection that is closing or closed."""
@@ -57,7 +57,10 @@ class ConnectionOwner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A connection and the response to its current attempt. `retire_at` and `idle_since` are monotonic seconds."""
+    """A connection, with the response to its current attempt.
+
+    `retire_at` and `idle_since` are in monotonic seconds.
+    """
 
     __slots__ = (
         "_attempt",
@@ -159,12 +162,12 @@ class Connection(asyncio.Protocol):
             self._finish()
 
     def on_message_begin(self) -> None:
-        """Close the connection after the response if another message follows it. The parser calls this."""
+        """Parser callback: if another message follows the response, close the connection after the response."""
         if self._complete:
             self._keep = False
 
     def on_headers_complete(self) -> None:
-        """Read the status. The parser also calls this for interim responses."""
+        """Parser callback: read the status. The parser also calls this for interim responses."""
         parser = self._parser
         if self._complete or parser is None:
             return
@@ -181,7 +184,7 @@ class Connection(asyncio.Protocol):
         self._keep = parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:
-        """Store a part of the decoded body. The parser calls this."""
+        """Parser callback: store a part of the decoded body."""
         if self._complete:
             return
         if self._body_bytes < self._body_bytes_max:
@@ -189,7 +192,7 @@ class Connection(asyncio.Protocol):
         self._body_bytes += len(data)
 
     def on_message_complete(self) -> None:
-        """Complete the response. The parser also calls this for interim responses."""
+        """Parser callback: complete the response. The parser also calls this for interim responses."""
         if self._status:
             self._complete = True
 
@@ -217,18 +220,18 @@ class Connection(asyncio.Protocol):
             self._owner.ended(self)
 
     def abort(self) -> None:
-        """Close the connection now, in any state, even during a TLS shutdown."""
+        """Close the connection immediately in any state, even during a TLS shutdown."""
         was_open, self.is_open = self.is_open, False
         self._transport.abort()
         if was_open:
             self._owner.ended(self)
 
     def encryption(self) -> ssl.SSLObject | None:
-        """Return the TLS state of an encrypted connection."""
+        """Return the TLS object of an encrypted connection, or None."""
         return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     def stage(self) -> str:
-        """Return the stage of the attempt in flight, for its error text."""
+        """Return the stage of the attempt in flight as text for its error."""
         if self._status:
             return "receiving the response body"
         return "receiving the response headers" if self._raw else "waiting for the response"
@@ -306,10 +309,10 @@ class Connection(asyncio.Protocol):
 
 
 class BufferedConnection(Connection, asyncio.BufferedProtocol):
-    """A connection for the standard library's event loop, which reads into a buffer that all connections share.
+    """A connection for the standard library's event loop. It reads into a buffer that all connections share.
 
     The loop's `recv` of 256 KiB may map and unmap memory on every read (python/cpython#85451), which doubles the cost
-    of a request. uvloop does not need this.
+    of a request. uvloop does not need this class.
     """
 
     __slots__ = ()

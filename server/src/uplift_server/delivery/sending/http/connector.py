@@ -1,4 +1,4 @@
-"""Opens connections: resolve a name, check its addresses, and connect to an allowed one.
+"""Opens connections: resolves a name, checks its addresses, and connects to an allowed address.
 
 The socket connects to the checked address itself, so a second DNS lookup cannot change it.
 """
@@ -51,7 +51,10 @@ class Connector:
         create_connection: ConnectionFactory,
         monotonic: Callable[[], float],
     ) -> None:
-        """Check the settings. Raises ValueError for an invalid proxy or address, and OSError for `ca_file`."""
+        """Create a connector.
+
+        Raises ValueError for an invalid proxy or address, and OSError for an unreadable `ca_file`.
+        """
         self._settings = settings
         self._policy = policy
         self._resolver = resolver
@@ -84,14 +87,17 @@ class Connector:
         return connection
 
     def remember_session(self, connection: Connection) -> None:
-        """Keep the TLS session of a connection that got its first response."""
+        """Keep the TLS session of a connection that has received its first response."""
         target, encrypted = connection.target, connection.encryption()
         tls = self._tls if target.identity is None else self._identified.get(target.identity)
         if encrypted is not None and tls is not None:
             tls.remember(_certificate_name(target.host), encrypted)
 
     async def _tls_of(self, target: Target) -> TlsContext:
-        """Return the context of a target. Creating one takes about 20 ms, so a thread does it. Raises AttemptFailed."""
+        """Return the TLS context of a target. Raises AttemptFailed.
+
+        A new context takes about 20 ms, so a thread creates it.
+        """
         identity = target.identity
         if identity is None:
             return self._tls
@@ -144,7 +150,7 @@ class Connector:
         return text
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
-        """Connect to the first address that accepts, with an even share of the remaining time for each."""
+        """Connect to the first address that accepts. Each address gets an even share of the remaining time."""
         # Skip addresses of a family without an egress IP: their failure would show nothing about the receiver.
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
         if not usable:

@@ -1,4 +1,4 @@
-"""Failures of attempts before the request is sent, and their texts."""
+"""Failures of attempts before the server sends the request, and their texts."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _SENT_TWICE = "the request was sent twice, because a reused connection closed wi
 
 
 class AttemptFailed(Exception):
-    """The attempt failed before its request was sent."""
+    """The attempt failed before the server sent its request."""
 
     def __init__(self, failure: Failure, text: str) -> None:
         super().__init__(text)
@@ -27,7 +27,7 @@ class AttemptFailed(Exception):
 
 
 class FilesExhausted(AttemptFailed):
-    """No file descriptor is left for the attempt. This is not the receiver's fault."""
+    """No file descriptor is left for the attempt. The receiver has not caused this failure."""
 
     def __init__(self, what: str) -> None:
         super().__init__(Failure.EGRESS, f"{what}: too many open files")
@@ -43,27 +43,27 @@ def files_exhausted() -> bool:
 
 
 def one_line(text: str) -> str:
-    """Return `text` for `Exchange.error`: one line, printable, at most ERROR_CHARACTERS_MAX."""
+    """Return `text` as one printable line of at most ERROR_CHARACTERS_MAX characters, for `Exchange.error`."""
     return _UNPRINTABLE.sub(" ", text).strip()[:ERROR_CHARACTERS_MAX]
 
 
 def sent_twice(error: str | None) -> str:
-    """Return an attempt's error with the note that its request was sent twice."""
+    """Return the error of an attempt, with a note that the request was sent twice."""
     return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 
 def reason(error: OSError) -> str:
-    """Return the system's text for an error, without its number and file name."""
+    """Return the system's text for an error, without the error number and the file name."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
 
 
 def seconds(milliseconds: int) -> str:
-    """Return a readable duration, such as `15 s`."""
+    """Return a duration as readable text, such as `15 s`."""
     return f"{milliseconds / 1000:g} s"
 
 
 def socket_name(address: str, port: int) -> str:
-    """Return `address:port`, IPv6 in brackets."""
+    """Return `address:port`, with an IPv6 address in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,4 +1,4 @@
-"""Pool of idle connections."""
+"""The pool of idle connections."""
 
 from itertools import islice
 
@@ -8,10 +8,10 @@ from uplift_server.delivery.targets import Target
 
 
 class Pool:
-    """Idle connections by target, most recently used first. All times are monotonic seconds.
+    """Idle connections by target, the most recently used first. All times are monotonic seconds.
 
-    The address of a connection was checked for its target when it was opened. Dicts serve as ordered sets, to take the
-    newest, drop the oldest and remove any connection in O(1).
+    The address of a connection was checked for its target when the connection was opened. Dicts serve as ordered sets:
+    taking the newest, dropping the oldest and removing any connection are O(1).
     """
 
     def __init__(self, settings: SenderSettings) -> None:
@@ -25,7 +25,7 @@ class Pool:
         return len(self._by_age)
 
     def take(self, target: Target, now: float) -> Connection | None:
-        """Remove and return an idle connection to `target`."""
+        """Remove and return an idle connection to `target`, or return None."""
         idle = self._by_target.get(target)
         while idle:
             connection, _ = idle.popitem()
@@ -53,13 +53,13 @@ class Pool:
         self._by_age[connection] = None
 
     def discard(self, connection: Connection) -> None:
-        """Remove a closed connection if it was idle."""
+        """Remove a closed connection if it is in the pool."""
         if connection in self._by_age:
             del self._by_age[connection]
             del self._by_target[connection.target][connection]
 
     def close_oldest(self, count: int) -> int:
-        """Close up to `count` connections, the longest idle first. Return their number."""
+        """Close up to `count` connections that have been idle longest. Return the number of closed connections."""
         oldest = list(islice(self._by_age, count))
         for connection in oldest:
             self._retire(connection)

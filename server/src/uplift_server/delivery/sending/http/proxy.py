@@ -1,4 +1,4 @@
-"""Egress proxy: CONNECT tunnels to allowed addresses, never to host names."""
+"""Egress proxy: CONNECT tunnels to allowed addresses. The proxy never receives host names."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ _TARGET_UNREACHABLE: Final = (502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Address and credentials of the egress proxy."""
+    """The address and the credentials of the egress proxy."""
 
     host: str
     port: int
@@ -40,8 +40,8 @@ class Proxy:
     async def tunnel(self, sock: socket.socket, address: str, port: int) -> None:
         """Open a tunnel to `address:port` on `sock`, which is connected to the proxy.
 
-        Raises AttemptFailed: CONNECT if the proxy cannot reach the target, BLOCKED if its rules do not allow it, else
-        EGRESS.
+        Raises AttemptFailed. The failure is CONNECT if the proxy cannot reach the target, BLOCKED if its rules do not
+        allow the target, and EGRESS otherwise.
         """
         target = socket_name(address, port)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]

@@ -1,4 +1,4 @@
-"""Interface between the engine and the sender: the engine passes a request and gets an exchange back."""
+"""Interface between the engine and the sender: the engine passes a request and receives an exchange."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,26 +11,26 @@ from uplift_server.delivery.targets import Target
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request."""
+    """A request to a receiver or a token URL."""
 
     target: Target
     head: bytes
-    """Request line and headers, with the empty line at their end."""
+    """The request line and the headers, with the empty line at their end."""
     body: bytes
     context: Any
-    """Value for the caller's `done`. The sender ignores it."""
+    """An object for the caller's `done`. The sender ignores it."""
     timeout_ms: int | None = None
-    """Timeout of the attempt. None: the sender's."""
+    """The timeout of the attempt. None means the timeout in the sender's settings."""
     response_bytes_max: int = RESPONSE_BODY_BYTES_STORED_MAX
-    """The exchange has at most this many bytes of the response's body."""
+    """The maximum number of bytes of the response body in the exchange."""
 
 
 Done = Callable[[Request, Exchange], None]
-"""Called once for each request, on the event loop, after `send` has returned."""
+"""A callback for a request. It is called once, on the event loop, after `send` has returned."""
 
 
 class RequestSender(Protocol):
-    """Sends requests."""
+    """The port that sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request, and call `done` once with its exchange."""
+        """Send a request. `done` is called once with its exchange."""

@@ -1,4 +1,4 @@
-"""DNS resolver on the event loop. `getaddrinfo` would block the thread pool."""
+"""DNS resolver on the event loop. `getaddrinfo` would occupy the threads of the pool."""
 
 import asyncio
 import time
@@ -28,9 +28,9 @@ _FAULTS: Final[dict[object, str]] = {
 
 
 class ResolutionFailed(Exception):
-    """The name has no address, or the lookup failed. `text` is the cause for users.
+    """The name has no address, or the lookup failed.
 
-    `out_of_files`: the process has no file descriptor left for the lookup.
+    `text` is the cause for users. `out_of_files` is true if the process has no file descriptor left for the lookup.
     """
 
     def __init__(self, text: str, *, out_of_files: bool = False) -> None:
@@ -40,7 +40,7 @@ class ResolutionFailed(Exception):
 
 
 class _Entry:
-    """Result of a lookup, valid until `expires_at` (monotonic seconds)."""
+    """The result of a lookup. It is valid until `expires_at` (monotonic seconds)."""
 
     __slots__ = ("addresses", "expires_at", "failure")
 
@@ -54,7 +54,7 @@ class Resolver:
     """Resolves names with `/etc/hosts` and the name servers, and caches the results.
 
     Results are cached for their TTL within the limits of the settings. Concurrent lookups of a name share one query.
-    Use it on one event loop only, and close it.
+    Use a resolver on one event loop only, and close it afterward.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Resolver:
         nameservers: Sequence[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use `nameservers` (`address` or `address:port`), or the machine's if it is None."""
+        """Create a resolver. `nameservers` are `address` or `address:port`; None means the machine's name servers."""
         self._settings = settings
         self._nameservers = nameservers
         self._monotonic = monotonic
@@ -75,9 +75,9 @@ class Resolver:
         self._closed = False
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Return the addresses of a name in the order to try them, at least one. Raises ResolutionFailed.
+        """Return the addresses of a name, at least one, in the order to try them. Raises ResolutionFailed.
 
-        The addresses are not checked against the address policy.
+        The resolver does not check the addresses against the address policy.
         """
         name = host.lower().removesuffix(".")
         if name == "localhost" or name.endswith(".localhost"):
@@ -90,7 +90,7 @@ class Resolver:
         return entry.addresses
 
     async def close(self) -> None:
-        """Cancel all lookups. Waiting callers get ResolutionFailed."""
+        """Cancel all lookups. Callers that wait for a lookup receive ResolutionFailed."""
         self._closed = True
         for task in self._pending.values():
             task.cancel()

@@ -1,4 +1,4 @@
-"""Reads details from response bytes that the parser does not provide."""
+"""Reads details that the parser does not provide from the bytes of a response."""
 
 import re
 from typing import Final
@@ -18,9 +18,9 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IG
 
 
 def final_head(raw: bytes, interim: int) -> bytes:
-    """Return the status line and headers of the final response in `raw`, after `interim` responses of status 1xx.
+    """Return the status line and headers of the final response in `raw`.
 
-    The result is incomplete if `raw` is.
+    `interim` is the number of 1xx responses before it. If `raw` is incomplete, the result is incomplete, too.
     """
     start = 0
     while interim:
@@ -31,7 +31,7 @@ def final_head(raw: bytes, interim: int) -> bytes:
 
 
 def status_of(head: bytes) -> int | None:
-    """Return the status code of response headers that may be incomplete."""
+    """Return the status code in response headers, which may be incomplete."""
     match = _STATUS_LINE.match(head)
     if match is None:
         return None
@@ -40,17 +40,17 @@ def status_of(head: bytes) -> int | None:
 
 
 def ends_with_connection(head: bytes) -> bool:
-    """Return whether a body ends only when the connection ends. `head` has complete response headers."""
+    """Return whether the body ends only when the connection ends. `head` contains the complete response headers."""
     return _CONTENT_LENGTH.search(head) is None and _CHUNKED.search(head) is None
 
 
 def retry_after(head: bytes) -> str | None:
-    """Return the value of Retry-After."""
+    """Return the value of the Retry-After header, or None."""
     return _value(_RETRY_AFTER, head)
 
 
 def location(head: bytes) -> str | None:
-    """Return the value of Location without NUL characters, which PostgreSQL rejects."""
+    """Return the value of the Location header, or None. NUL characters are removed, because PostgreSQL rejects them."""
     found = _value(_LOCATION, head)
     return None if found is None else found.replace("\0", "\ufffd")
 

@@ -32,10 +32,10 @@ _TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSI
 
 
 class TlsContext(ssl.SSLContext):
-    """Client context for TLS 1.2 and later that verifies certificates, and resumes the last session with a host.
+    """A client context for TLS 1.2 and later. It verifies certificates, and resumes the last session with a host.
 
-    Resuming a session skips the certificate check. Therefore, the context keeps only sessions of full handshakes, for
-    at most _SESSION_SECONDS_MAX.
+    A resumed session skips the check of the certificate. Therefore, the context keeps only sessions of full handshakes,
+    for at most _SESSION_SECONDS_MAX.
     """
 
     _sessions: dict[str, tuple[ssl.SSLSession, float]]
@@ -70,13 +70,13 @@ class TlsContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Add the session of the host when the event loop starts TLS."""
+        """Start TLS on a connection with the stored session of the host. The event loop calls this."""
         if session is None and isinstance(server_hostname, str):
             session = self._session(server_hostname)
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
     def remember(self, host: str, encrypted: ssl.SSLObject) -> None:
-        """Keep the session of a connection to `host`. In TLS 1.3, it exists after the first response."""
+        """Keep the session of a connection to `host`. In TLS 1.3, the session exists only after the first response."""
         # A resumed session would extend the life of an old certificate check.
         if encrypted.session_reused:
             return
@@ -101,7 +101,10 @@ class TlsContext(ssl.SSLContext):
 
 
 def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
-    """Load a certificate and its private key. On Linux, neither is written to a disk. Raises ssl.SSLError."""
+    """Load a certificate and its private key into a context. Raises ssl.SSLError.
+
+    On Linux, neither is written to a disk.
+    """
     with ExitStack() as files:
         paths = []
         for text in (identity.certificate, identity.private_key):
@@ -114,7 +117,7 @@ def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
 
 
 def _memory_file() -> IO[bytes]:
-    """Return an open file without a name: in memory on Linux, else a deleted file."""
+    """Return an open file without a name: a memory file on Linux, and a deleted file on other systems."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("identity"), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
@@ -126,7 +129,7 @@ def _reject_encrypted() -> str:
 
 
 def explain(error: Exception, host: str) -> str:
-    """Return why a TLS handshake with `host` failed, for the owner of the receiver."""
+    """Return the reason why a TLS handshake with `host` failed, for the owner of the receiver."""
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _CERTIFICATE_FAULTS.get(error.verify_code)
         return fault.format(host=host) if fault else f"the certificate of {host} is not valid: {error.verify_message}"
@@ -141,6 +144,6 @@ def explain(error: Exception, host: str) -> str:
 
 
 def error_text(error: ssl.SSLError) -> str:
-    """Return OpenSSL's name for the error, such as `certificate required`."""
+    """Return OpenSSL's name for an error, such as `certificate required`."""
     name = (error.reason or str(error)).replace("_", " ").lower()
     return re.sub("^(tlsv1|tlsv13|sslv3) alert ", "", name)
