@@ -1,1 +1,1 @@
-"""Sends deliveries and stores the outcomes of their attempts."""
+"""Sending of deliveries, and storage of the outcomes of their attempts."""

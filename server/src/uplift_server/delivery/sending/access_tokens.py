@@ -1,4 +1,4 @@
-"""Access tokens of endpoints with OAuth 2.0 client credentials. They are only in memory."""
+"""Access tokens of endpoints that use OAuth 2.0 client credentials. The tokens are kept in memory only."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -17,10 +17,13 @@ from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.observe.counters import EngineCounters
 
 AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
-"""The request header of an access token, for storage."""
+"""The masked request header of an access token, as it is stored."""
 
 Waiter = Callable[[Exchange | None], None]
-"""Called with None if there is a token, otherwise with the failed exchange of the attempt."""
+"""A callback of a waiting attempt.
+
+Its argument is None if there is a token, or otherwise the failed exchange of the attempt.
+"""
 
 
 class _Pending(NamedTuple):
@@ -29,11 +32,11 @@ class _Pending(NamedTuple):
     endpoint: LiveEndpoint
     auth: bytes | None
     waiters: list[tuple[int, Waiter]]
-    """Each waiter with the start of its wait (Unix ms)."""
+    """The waiters, each with the start of its wait (Unix ms)."""
 
 
 class AccessTokens:
-    """Gets and keeps one token for each endpoint. An update of the authentication takes effect at once."""
+    """Requests and keeps one token for each endpoint. An update of the authentication takes effect immediately."""
 
     def __init__(self, sender: RequestSender, clock: Clock, counters: EngineCounters, user_agent: str) -> None:
         self._sender = sender
@@ -41,17 +44,17 @@ class AccessTokens:
         self._counters = counters
         self._user_agent = user_agent
         self._pending: dict[tuple[int, bytes | None], _Pending] = {}
-        """At most one request for each endpoint and version of its authentication."""
+        """The token requests in flight: at most one for each endpoint and version of its authentication."""
 
     def header_of(self, endpoint: LiveEndpoint) -> bytes | None:
-        """Return the request header with the valid token of an endpoint, if there is one."""
+        """Return the request header with an endpoint's valid token, or None if there is no valid token."""
         held = endpoint.token
         if held is None or held.auth != endpoint.record.auth or self._clock.now_ms() >= held.token.expires_at:
             return None
         return held.token.header
 
     def request(self, endpoint: LiveEndpoint, client: OAuthClient, waiter: Waiter) -> None:
-        """Get a token for an endpoint, and call the waiter once, later on the event loop."""
+        """Request a token for an endpoint. `waiter` is called once, later on the event loop."""
         now, key = self._clock.now_ms(), (endpoint.seq, endpoint.record.auth)
         pending = self._pending.get(key)
         if pending is not None:
@@ -69,7 +72,7 @@ class AccessTokens:
         self._pending[key] = pending
 
     def discard(self, endpoint: LiveEndpoint, sent_at: int) -> None:
-        """Discard the token of an endpoint that responded with 401 to an attempt that started at `sent_at`."""
+        """Discard an endpoint's token after a response with 401 to an attempt that started at `sent_at` (Unix ms)."""
         if endpoint.token is not None and endpoint.token.received_at <= sent_at:
             endpoint.token = None
 

@@ -45,9 +45,12 @@ from uplift_server.store.records import EndpointState, HeldAction
 
 RANDOM_SEED_BYTES: Final = 16
 EGRESS_WAIT_MS_MIN: Final = 60_000
-"""Minimum wait after a failure of the egress proxy or IP, which does not count as a scheduled attempt."""
+"""Minimum wait after a failure of the egress proxy or egress IP.
+
+Such a failure does not count as a scheduled attempt.
+"""
 _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
-"""The schedule after such a failure if the endpoint's schedule has no delays."""
+"""The schedule after a failure of the egress proxy or egress IP, if the endpoint's schedule has no delays."""
 GONE: Final = 410
 UNAUTHORIZED: Final = 401
 # Constants, because looking up a member of an enumeration takes longer than counting an attempt.
@@ -62,31 +65,31 @@ _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class LeaseReleases(Protocol):
-    """Releases unused leases."""
+    """The port that releases unused leases."""
 
     def release_lease(self, delivery: LeasedDelivery) -> None:
-        """Release the lease of a delivery without an attempt."""
+        """Release the lease of a delivery that was not attempted."""
 
 
 class RunningReplays(Protocol):
-    """The running replays."""
+    """The port that knows the running replays."""
 
     def runs(self, replay_seq: int) -> bool:
-        """Return whether deliveries of a replay may be sent."""
+        """Return whether the server may send deliveries of a replay."""
 
 
 class HealthListener(Protocol):
-    """Receives the endpoints whose health changed."""
+    """The port that receives the endpoints whose health has changed."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Note an endpoint whose attempt failed, or succeeded after failures."""
+        """Note an endpoint after a failed attempt, or after the first success that follows failures."""
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
-        """Note an endpoint that responded with 410."""
+        """Note an endpoint that has responded with 410."""
 
 
 class _InFlight(msgspec.Struct, frozen=True):
-    """The context of an exchange."""
+    """The context of an exchange in flight."""
 
     lane: Lane[LeasedDelivery]
     delivery: LeasedDelivery
@@ -94,11 +97,14 @@ class _InFlight(msgspec.Struct, frozen=True):
     event_type: LiveEventType
     number: int
     head: bytes
-    """The request line and headers, with masked values of custom headers. Empty without an access token."""
+    """The request line and headers, with masked values of custom headers.
+
+    Empty while the attempt has no access token.
+    """
 
 
 class Attempts:
-    """Starts and settles attempts."""
+    """Starts attempts, and settles their outcomes."""
 
     def __init__(
         self,
@@ -137,11 +143,11 @@ class Attempts:
         self._random = random.Random(random_bytes(RANDOM_SEED_BYTES))  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
-        """Release the leases of attempts that the closing sender aborts, instead of counting failures."""
+        """From now on, release the leases of attempts that the sender aborts, instead of counting failures."""
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Send a delivery, or settle it if it must not be sent."""
+        """Attempt a delivery, or settle it without an attempt if the server must not send it."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if self._lanes.erased and delivery.event_seq in self._lanes.erased:
@@ -374,7 +380,7 @@ class Attempts:
 
 
 def wrong_signer() -> Signer:
-    """Return a signer with a new random key, which no receiver knows."""
+    """Return a signer with a new random key. Its signatures are wrong for every receiver."""
     secret = generate_secret(secrets.token_bytes(SECRET_KEY_BYTES_GENERATED))
     return Signer([secret], secret)
 
@@ -398,13 +404,16 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether the endpoint holds unsent deliveries. They stay pending while held ones are dropped."""
+    """Return whether the endpoint holds unsent deliveries.
+
+    While the server drops held deliveries, unsent ones stay pending.
+    """
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 
 
 def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Return whether an exchange counts for health: the endpoint must have been enabled during the whole attempt."""
+    """Return whether an exchange counts for health. It counts if the endpoint was enabled during the whole attempt."""
     record = endpoint.record
     since = record.state_since or 0
     # `since` is in the future if the machine's clock was set back and the process restarted.
@@ -412,7 +421,7 @@ def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> 
 
 
 def previous_state(delivery: LeasedDelivery) -> NextState | None:
-    """Return the state of a delivery before its resend, replay, or test; None for a scheduled attempt."""
+    """Return the state of a delivery before its resend, replay or test. None for a scheduled attempt."""
     return previous(delivery.resume_status, delivery.resume_due_at or delivery.lease_until)
 
 

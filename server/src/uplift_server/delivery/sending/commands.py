@@ -1,4 +1,7 @@
-"""User commands: cancel or resend a delivery, or test an endpoint, in the process that owns the endpoint."""
+"""User commands for a delivery or an endpoint: cancel, resend, and test.
+
+The process that owns the endpoint executes them.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +25,7 @@ from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.hot_records import LeasedDelivery, NewEvent
 
 Finish = Callable[[Transaction, Result], None]
-"""Runs in the transaction that executes a command."""
+"""A function that runs in the transaction that executes a command."""
 
 
 class TestRejected(Exception):
@@ -36,20 +39,20 @@ class TestRejected(Exception):
 
 
 class Commands(Protocol):
-    """Executes commands, here or in another process."""
+    """The port that executes commands, in this process or another one."""
 
     async def execute(self, command: Command) -> Result:
-        """Execute a command, or store it for another process.
+        """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict (InFlight while an attempt is in flight), Missing, TestRejected and Unavailable.
+        Raises Conflict, Missing, TestRejected and Unavailable. The conflict is InFlight while an attempt is in flight.
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test may be stored."""
+        """Wait until the database may contain the outcome of the endpoint's test."""
 
 
 class _SentBefore(Conflict):
-    """The request repeats one that already sent a test."""
+    """The request repeats an earlier one that has already sent a test."""
 
     def __init__(self, event_id: bytes) -> None:
         super().__init__("sent before")
@@ -83,7 +86,7 @@ class LocalCommands:
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
-        """Execute a command. `finish` runs in its transaction. Raises the errors of `Commands.execute`."""
+        """Execute a command. `finish` runs in its transaction. Raises the same errors as `Commands.execute`."""
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
         if command.test is not None:
@@ -107,7 +110,7 @@ class LocalCommands:
     ) -> LeasedDelivery | None:
         """Cancel or resend a delivery that is not leased, or whose lease has this fence. Return the lease of a resend.
 
-        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises the errors of
+        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises the same errors as
         `Commands.execute`.
         """
         now = self._clock.now_ms()
@@ -136,7 +139,7 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test may be stored."""
+        """Wait until the database may contain the outcome of the endpoint's test."""
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:
@@ -154,7 +157,7 @@ class LocalCommands:
         return Result()
 
     async def _test(self, command: Command, test: NewTest, finish: Finish) -> Result:
-        """Take a slot, store the test, and send it."""
+        """Take a slot, and store and send the test."""
         event = self._event(command, test)
         busy = self._tests.take_slot(command.endpoint_seq)
         if busy is not None:

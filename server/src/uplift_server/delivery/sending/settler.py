@@ -1,10 +1,8 @@
-"""Settler: write the outcomes of attempts to the store in batches, one batch at a time.
+"""Settler: writes the outcomes of attempts to the store in batches, one batch at a time.
 
 While one batch commits, the settler gathers the next, so batches grow with the load. Replay outcomes wait up to
-BATCH_WAIT_MS for other outcomes, because extra commits delay new events.
-
-If a batch cannot be written, the settler retries it and blocks new attempts: the server repeats attempts whose outcomes
-are not stored.
+BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot write a batch, it blocks
+new attempts and retries the batch. Otherwise, the server would repeat attempts whose outcomes are not stored.
 """
 
 import asyncio
@@ -28,13 +26,13 @@ _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
-"""Longest time that the outcome of a replay waits for a batch."""
+"""The longest time that the outcome of a replay waits for a batch."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
-"""Maximum age of the stored `last_success_at` of a healthy endpoint."""
+"""The maximum age of the stored `last_success_at` of a healthy endpoint."""
 
 
 class Settler:
-    """Gathers and writes settlements."""
+    """Gathers settlements and writes them in batches."""
 
     def __init__(
         self,
@@ -55,11 +53,11 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether to write the gathered settlements as soon as possible."""
+        """Whether to write the gathered settlements without waiting for further ones."""
         self._flush_timer: Handle | None = None
-        """Timer that writes the outcomes of replays if no other outcome arrives."""
+        """The timer that writes the outcomes of replays if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
-        """Parts of a rejected batch that are not written yet."""
+        """The parts of a rejected batch that are not written yet."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._is_writing = False
@@ -72,7 +70,7 @@ class Settler:
         self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
-        """Call back once when the next outcome of a delivery is written or set aside."""
+        """Call `callback` once when the next outcome of a delivery is written or set aside."""
         self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
@@ -91,14 +89,17 @@ class Settler:
         self._schedule()
 
     def flush(self) -> None:
-        """Write the gathered settlements now, or after the current batch."""
+        """Write the gathered settlements now, or after the batch that is being written."""
         if self._gathered:
             self._is_urgent = True
             if self._may_write:
                 self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """Store an endpoint's health: with the next batch if it is or was failing, else every HEALTH_SAVED_EVERY_MS."""
+        """Store the health of an endpoint that is or was failing with the next batch.
+
+        Store the health of any other endpoint every HEALTH_SAVED_EVERY_MS.
+        """
         health = endpoint.health
         if (
             health.failing_since is not None
@@ -109,13 +110,13 @@ class Settler:
             self.keep_health(endpoint)
 
     def keep_health(self, endpoint: LiveEndpoint) -> None:
-        """Store an endpoint's health with the next batch."""
+        """Store the health of an endpoint with the next batch."""
         endpoint.health_saved_failing = endpoint.health.failing_since is not None
         self._discard_lost_health()
         self._health[endpoint.seq] = endpoint
 
     def _discard_lost_health(self) -> None:
-        """Discard the health of endpoints that this process owned before it was evicted."""
+        """Discard the health of endpoints that this process owned before its eviction."""
         if self._health_membership != self._shards.membership_id:
             self._health_membership = self._shards.membership_id
             self._health.clear()
@@ -204,7 +205,7 @@ class Settler:
             self._lanes.unblock()
 
     def _note_due(self, batch: list[Settlement]) -> None:
-        """Count settlements that are written, and note when deliveries are due."""
+        """Count the written settlements, and note when their deliveries are due next."""
         ended = self._counters.ended
         for settlement in batch:
             ended[settlement.status] += 1
@@ -217,7 +218,7 @@ class Settler:
     def _keep(
         self, batch: list[Settlement], lines: list[AttemptLine], health: dict[int, LiveEndpoint], error: Unavailable
     ) -> None:
-        """Keep a batch that could not be written, block new attempts, and retry."""
+        """Keep a batch that the store could not write, block new attempts, and retry."""
         self._gathered = batch + self._gathered
         self._is_urgent = True
         self._lines = lines + self._lines
@@ -231,8 +232,8 @@ class Settler:
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
         """Bisect a rejected batch to isolate each rejected row, and set the row aside.
 
-        Each rejected row costs log2(n) more writes. If a rejected outcome cannot be written without its attempt either,
-        park its delivery.
+        Each rejected row costs log2(n) more writes. If the store rejects an outcome even without its attempt, park the
+        delivery.
         """
         if batch and health:
             self._parts_left += [(batch, {}), ([], health)]
@@ -283,7 +284,7 @@ def _key(settlement: Settlement) -> dict[str, int]:
 
 
 def health_row(endpoint: LiveEndpoint) -> HealthRow:
-    """Return the stored form of an endpoint's health."""
+    """Return the health of an endpoint as a row to store."""
     health = endpoint.health
     return HealthRow(
         endpoint.seq,

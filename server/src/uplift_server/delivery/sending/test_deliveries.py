@@ -1,7 +1,8 @@
-"""Test deliveries: at most one in flight per endpoint, started immediately or rejected.
+"""Test deliveries: at most one in flight per endpoint. The server starts a test immediately or rejects it.
 
-A test takes a slot before it is stored, so a stored test never waits. It ignores the queue, the circuit breaker and
-the endpoint's concurrency limit. The limits of the process and the account, and the endpoint's rate limit, apply.
+A test takes a slot before it is stored, so a stored test never waits. A test ignores the queue, the circuit breaker and
+the endpoint's concurrency limit. The limits of the process and the account, and the endpoint's rate limit, apply to
+tests.
 """
 
 import asyncio
@@ -18,14 +19,17 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
 POLL_MS: Final = 100
-"""Interval between reads of the outcome of a test in another process."""
+"""The interval between reads of the outcome of a test in another process."""
 
 STORED_MAX: Final = 1_000
-"""Limit of remembered tests whose outcome was stored. A forgotten one delays its response by POLL_MS."""
+"""The maximum number of remembered tests whose outcome was stored.
+
+If a test is forgotten, its response arrives POLL_MS later.
+"""
 
 
 class Busy(Enum):
-    """Causes that prevent a test from starting now."""
+    """The reason why a test cannot start now."""
 
     STOPPED = "stopped"
     """The process is stopping, or cannot store outcomes."""
@@ -36,7 +40,7 @@ class Busy(Enum):
     SHARE = "share"
     """The account has reached its limit of attempts in flight, in total or to the endpoint's host."""
     RATE_LIMITED = "paced"
-    """The endpoint's rate limit leaves no room."""
+    """The endpoint's rate limit does not allow another attempt now."""
     DELETED = "deleted"
     """The endpoint was deleted after the request."""
 
@@ -45,13 +49,13 @@ _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.END
 
 
 class _RunningTest(NamedTuple):
-    """A test with a slot."""
+    """A test that has a slot."""
 
     lane: Lane[LeasedDelivery]
     until_ms: int
-    """End of its lease (Unix ms)."""
+    """The end of the test's lease (Unix ms)."""
     stored: asyncio.Event
-    """Set when its outcome is stored."""
+    """An event that is set when the outcome of the test is stored."""
 
 
 class RunningTests:
@@ -75,10 +79,10 @@ class RunningTests:
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
         self._stored: set[int] = set()
-        """Endpoints of tests whose outcome was stored and whose callers may not know it yet."""
+        """The endpoints whose test outcome was stored, but whose callers may not know it yet."""
 
     def take_slot(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test, or return why there is none. Call `send` or `abandon` next."""
+        """Take a slot for a test, or return the reason why it cannot start. Call `send` or `abandon` next."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None:
@@ -103,7 +107,7 @@ class RunningTests:
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
-        """Attempt a stored test in its slot."""
+        """Attempt a stored test in the slot taken for it."""
         test = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
@@ -122,7 +126,10 @@ class RunningTests:
             self._lanes.start(test.lane, delivery)
 
     async def wait(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored. If another process runs the test, wait POLL_MS."""
+        """Wait until the outcome of the endpoint's test is stored.
+
+        If another process runs the test, wait only for POLL_MS.
+        """
         test = self._running_tests.get(endpoint_seq)
         if test is not None:
             await self._clock.wait(test.stored, within_ms)
