@@ -1,7 +1,7 @@
 """The consumer of the event stream: stores its events in the database, in order, and rejects invalid ones.
 
-A message leaves the stream after the commit of its event or of its rejection. A repeated message has the same event
-ID, so the database recognizes it.
+A message leaves the stream after the commit of its event or of its rejection. A repeated message has the same event ID,
+so the database recognizes the repeat.
 """
 
 import asyncio
@@ -44,37 +44,40 @@ RETRY_MS_MAX: Final = 2_000
 DEFECT_WAIT_MS: Final = 5_000
 LOG_EVERY_MS: Final = 10_000
 LATE_MS: Final = DISORDER_MS // 2
-"""The delay from which an event is noted as late: below DISORDER_MS, because its commit also takes time."""
+"""The delay from which an event counts as late. It is shorter than DISORDER_MS, because the commit also takes time."""
 _log = structlog.get_logger()
 
 
 class Ingest(Protocol):
-    """Stores events with their deliveries."""
+    """The port that stores events with their deliveries."""
 
     def accept_for(
         self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store events of accounts, all or none. Raises BacklogFull and Unavailable, which the future also raises."""
+        """Store the events of one or more accounts, all or none.
+
+        Raises BacklogFull and Unavailable. The future raises both, too.
+        """
 
 
 @dataclass(slots=True)
 class _Event:
-    """A message, and its valid event or its problem."""
+    """A message with its valid event or its problem."""
 
     message: StreamMessage
     account: str
-    """The account that the subject names."""
+    """The account in the subject of the message."""
     account_seq: int | None = None
     draft: Draft | None = None
     rejection: Rejection | None = None
     accepted: AcceptedMessage | None = None
-    """The content of the message, if the server has already accepted the event."""
+    """The content of the message if the server has already accepted the event."""
     is_done: bool = False
-    """Whether the message can be removed from the stream."""
+    """Whether the consumer can remove the message from the stream."""
 
 
 class StreamConsumer:
-    """Stores the events of the stream while this process has the job."""
+    """Stores the events of the stream while this process holds the job."""
 
     def __init__(
         self,
@@ -101,13 +104,13 @@ class StreamConsumer:
         self._traces = traces
         self._pull: Pull | None = None
         self._removal: asyncio.Task[None] | None = None
-        """The removal of stored messages that is running, or the latest one."""
+        """The latest task that removes stored messages. It may still be running."""
         self._logged_at = 0
         self._late: LateEvents | None = None
-        """The noted late events."""
+        """The late events that were noted last."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Store events until stopped or cancelled."""
+        """Store events until the process stops or the task is cancelled."""
         while not stopping.is_set():
             link = self._stream.link
             self._jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=self._stream.trouble() is None)
@@ -137,7 +140,7 @@ class StreamConsumer:
         await self._end_pull()
 
     async def _end_pull(self) -> None:
-        """Remove the stored messages before another process takes the job, if possible."""
+        """Try to remove the stored messages before another process takes over the job."""
         pull, self._pull = self._pull, None
         removal, self._removal = self._removal, None
         if removal is not None:
@@ -147,7 +150,7 @@ class StreamConsumer:
                 await pull.remove_stored(at_once=True)
 
     def _remove_stored(self, pull: Pull) -> None:
-        """Remove stored messages while others are stored. If that fails, the pull fails."""
+        """Remove stored messages while further ones are being stored. If the removal fails, the pull fails."""
         if self._removal is None or self._removal.done():
             self._removal = asyncio.create_task(_removed(pull), name="removal of stored messages")
 
@@ -162,7 +165,7 @@ class StreamConsumer:
         return self._jobs.holds(SingletonJob.EVENT_STREAM)
 
     async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
-        """Store messages in order. If the job ends, NATS delivers the remaining messages again."""
+        """Store messages in order. If this process loses the job, NATS delivers the remaining messages again."""
         todo, wait_ms = list(messages), RETRY_MS_MIN
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
@@ -188,7 +191,7 @@ class StreamConsumer:
                 wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
-        """Return the events of the next messages, as many as one commit stores. Other tasks run between checks."""
+        """Return the events of the next messages, as many as fit in one commit. Other tasks run between the checks."""
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
         for message in messages:
@@ -207,7 +210,7 @@ class StreamConsumer:
     # ---- checks
 
     def _checked(self, message: StreamMessage) -> _Event | None:
-        """Return a message's event, or its problem. None if the cache must first be read again."""
+        """Return the event or the problem of a message, or None if the cache must be read again first."""
         subject = parse_subject(message.subject)
         event = _Event(message, subject.account)
         try:
@@ -218,7 +221,7 @@ class StreamConsumer:
         return event if is_current or self._is_fresh(message) else None
 
     def _check_published(self, event: _Event) -> bool:
-        """Check an event of an emitter. Return whether the result cannot depend on recent changes."""
+        """Check an event that an emitter published. Return whether recent changes cannot affect the result."""
         message = event.message
         account = self._cache.find_account(event.account)
         if account is None:
@@ -239,7 +242,7 @@ class StreamConsumer:
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
-        """Restore an event that the server has accepted. Return whether the cache has all its endpoints."""
+        """Restore an event that the server has accepted. Return whether the cache contains all its endpoints."""
         account = self._cache.find_account(event.account)
         event.account_seq = None if account is None else account.seq
         event.accepted = accepted = parse_accepted(event.message.data)
@@ -272,13 +275,16 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Whether the cache has all changes before the message. An object that it does not contain was then deleted."""
+        """Whether the cache contains all changes made before the message.
+
+        If so, an object that is missing in it was deleted.
+        """
         return self._freshness.synced_at > message.received_at
 
     # ---- commits
 
     async def _note_late(self, events: Sequence[_Event]) -> bool:
-        """Note events that are stored long after their timestamp. Return False if the database is unavailable."""
+        """Note the events that are stored long after their timestamps. Return False if the database is unavailable."""
         now = self._clock.now_ms()
         since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
         if now - since <= LATE_MS:
@@ -341,7 +347,10 @@ class StreamConsumer:
         event.rejection = self._published.defect(None if event.draft is None else _as_sent(event.draft))
 
     async def _reject(self, link: Link, events: Sequence[_Event]) -> None:
-        """Store rejections, and publish the events with their problems. Raises StreamUnavailable and StreamError."""
+        """Store rejections, and publish the rejected events with their problems.
+
+        Raises StreamUnavailable and StreamError.
+        """
         if not events:
             return
         now = self._clock.now_ms()
@@ -364,12 +373,15 @@ async def _removed(pull: Pull) -> None:
 
 
 def _as_sent(draft: Draft) -> Draft:
-    """Return an event without an ID that the server created."""
+    """Return an event as its caller sent it, without an ID that the server created."""
     return structs.replace(draft, id=None) if draft.has_server_id else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:
-    """Derive an ID for an event that has none. A repeated message gets the same ID."""
+    """Return an ID for an event that has none.
+
+    It is derived from the message, so a repeated message has the same ID.
+    """
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)
 
@@ -392,14 +404,14 @@ def _row(event: _Event, now: int) -> RejectedEvent:
 
 
 async def _publish(event: _Event, link: Link) -> None:
-    """Publish a rejected event. A repeat has the same message ID."""
+    """Publish a rejected event. A repeated publication has the same message ID."""
     message = event.message
     message_id = f"{message.seq}-{message.published_ns}"
     await link.store(rejected_subject(event.account), _rejected_message(event, link), message_id)
 
 
 def _rejected_message(event: _Event, link: Link) -> bytes:
-    """Return the message for a rejected event: the event, unless it is too large, and the problem."""
+    """Return the message for a rejected event. It contains the problem, and the event unless it is too large."""
     assert event.rejection is not None
     problem = event.rejection.problem
     payload = msgspec.json.encode({"event": _content(event), "problem": problem})
@@ -408,7 +420,7 @@ def _rejected_message(event: _Event, link: Link) -> bytes:
 
 
 def _content(event: _Event) -> object:
-    """Return an event as its emitter sent it. Text that is not JSON is a string."""
+    """Return the content of an event as its emitter sent it. Content that is not JSON becomes a string."""
     accepted, data = event.accepted, event.message.data
     if accepted is not None:
         fields = {

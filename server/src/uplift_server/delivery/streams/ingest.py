@@ -1,7 +1,7 @@
-"""Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
+"""Ingest through the event stream: the server accepts an event when the replicated stream has stored its message.
 
-The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier ones. It
-repeats a message with the same ID, so that NATS stores it once, until the timeout of its request.
+The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier ones. Until
+the request times out, the publisher repeats an unacknowledged message with the same ID, and NATS stores it only once.
 """
 
 import asyncio
@@ -40,24 +40,25 @@ from uplift_server.store.repeated_events import StoredEvent
 
 TICK_MS: Final = 100
 RESEND_AFTER_MS: Final = 800
-"""How long the publisher waits for an acknowledgment before it repeats a message: longer than a slow fsync, and short
-enough for several attempts during the election of a leader.
+"""How long the publisher waits for an acknowledgment before it repeats a message.
+
+The time is longer than a slow fsync, and short enough for several attempts during the election of a leader.
 """
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of earlier messages that the requests of a process read concurrently."""
 _FULL: Final = "maximum"
-"""JetStream rejects messages beyond the limits of a stream with "maximum bytes exceeded" or "maximum messages …"."""
+"""The start of JetStream's errors for messages beyond the limits of a stream, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()
 
 
 class EventStreamUnavailable(Unavailable):
-    """The event stream has not stored an event. It may still do so."""
+    """The event stream has not confirmed an event. It may still store the event."""
 
     advice = "The event stream is full or temporarily unavailable. Try again in a moment."
 
 
 class Recipients(Protocol):
-    """Finds the recipients of events."""
+    """The port that finds the endpoints that receive an event."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
         """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
@@ -75,7 +76,7 @@ _ack_decoder: Final = msgspec.json.Decoder(_Ack)
 
 
 class _Account(Backlog):
-    """The events of an account that the stream has not acknowledged."""
+    """The events of an account that the stream has not acknowledged yet."""
 
     __slots__ = ("seq",)
 
@@ -85,7 +86,7 @@ class _Account(Backlog):
 
 
 class _Publication:
-    """A message until its acknowledgment."""
+    """A message that waits for its acknowledgment."""
 
     __slots__ = (
         "duplicate_of",
@@ -112,18 +113,21 @@ class _Publication:
     ) -> None:
         self.request = request
         self.event = event
-        """The account and its event."""
+        """The sequence number of the account, and its event."""
         self.token = token
         self.subject = subject
         self.payload = payload
         self.event_id = event_id
         self.headers = {MESSAGE_ID: message}
         self.sent_at: int | None = None
-        """When the message was sent (Unix ms). None while it waits for the connection."""
+        """When the message was sent (Unix ms), or None while it waits for the connection."""
         self.duplicate_of: int | None = None
         """The number of the earlier message that NATS kept instead of this one."""
         self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The event in the database that this one repeats. None if the caller chose neither a key nor an ID."""
+        """The event in the database that this event repeats.
+
+        None if the caller chose neither an idempotency key nor an ID.
+        """
 
 
 class _Request:
@@ -141,12 +145,12 @@ class _Request:
         self.began_us = began_us
         self.publications: list[_Publication] = []
         self.waiting = len(drafts)
-        """The number of messages without an acknowledgment."""
+        """The number of messages that have no acknowledgment yet."""
         self.result: asyncio.Future[list[Appended] | IdempotencyConflict] = asyncio.get_running_loop().create_future()
 
 
 class StreamIngest:
-    """Accepts events through the event stream. It implements the port `Acceptance` of the service."""
+    """Accepts events through the event stream. Implements the port `Acceptance` of the service."""
 
     def __init__(
         self,
@@ -167,10 +171,7 @@ class StreamIngest:
         self._counters = counters
         self._backlog = Backlog()
         self._accounts: dict[int, _Account] = {}
-        """Accounts with unacknowledged events. The key 0 is for requests with events of several accounts."""
-        self._shares = StreamShares()
-        self._read_at = 0
-        """When the last reading of the stream was noted (Unix ms)."""
+        """The accounts with unacknowledged events. Key 0 is for requests with events of several accounts."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._wake = asyncio.Event()
@@ -184,11 +185,11 @@ class StreamIngest:
 
     @property
     def waiting_events(self) -> int:
-        """Number of events whose request has no response yet."""
+        """The number of events whose requests have no response yet."""
         return self._backlog.events
 
     def close(self) -> None:
-        """Reject new requests. The publisher continues with the others."""
+        """Reject new requests. The publisher continues with the earlier ones."""
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
@@ -196,7 +197,7 @@ class StreamIngest:
         return self._recipients.recipients(account_seq, event_type, data)
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Raise Unavailable, because the events are not in the database yet."""
+        """Always raise Unavailable, because the database does not contain the events yet."""
         del event_seqs
         raise Unavailable("the events are not in the database yet")
 
@@ -204,7 +205,7 @@ class StreamIngest:
         """Publish the events of one request. The future resolves when the stream has stored all of them.
 
         Raises BacklogFull, and Unavailable if the queue is full or the stream is down. The future raises Unavailable if
-        the stream fails. It may then have stored some of the events.
+        the stream fails; the stream may then have stored some of the events.
         """
         events = len(drafts)
         if self._closed:
@@ -267,7 +268,7 @@ class StreamIngest:
     # ---- the publisher
 
     async def connected(self, link: Link) -> None:
-        """Receive the acknowledgments of a new connection, and repeat the messages without one."""
+        """Receive acknowledgments over a new connection, and repeat the messages that have none."""
         self._inbox = link.new_inbox()
         await link.subscribe(f"{self._inbox}.*", self._note_ack)
         self._link = link
@@ -275,7 +276,7 @@ class StreamIngest:
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send messages until stopped or cancelled."""
+        """Send messages until the process stops or the task is cancelled."""
         while not stopping.is_set():
             await self._wake.wait()
             self._wake.clear()
@@ -295,7 +296,7 @@ class StreamIngest:
                 self._link = None  # The next connection sends all messages without an acknowledgment.
 
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Repeat messages and time out requests until stopped or cancelled."""
+        """Repeat unacknowledged messages and time out requests, until the process stops or the task is cancelled."""
         while True:
             await self._clock.wait(stopping, TICK_MS)
             now = self._clock.now_ms()
@@ -347,7 +348,7 @@ class StreamIngest:
             request.result.set_exception(self._rejected(len(request.drafts), why, text))
 
     def _finish(self, request: _Request) -> None:
-        """Resolve a request whose messages are all stored."""
+        """Resolve a request after the stream has stored all its messages."""
         self._counters.stream_durations.observe_many(self._clock.monotonic_us() - request.began_us, len(request.drafts))
         if any(each.known is not None for each in request.publications):
             task = asyncio.create_task(self._resolve(request), name="repeated events")
@@ -370,7 +371,7 @@ class StreamIngest:
     # ---- repeats
 
     async def _resolve(self, request: _Request) -> None:
-        """Find the earlier events that the events of a request repeat."""
+        """Find the earlier events that the events of a request repeat, and set its result."""
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 result = await asyncio.gather(*(self._appended(each) for each in request.publications))
@@ -385,7 +386,7 @@ class StreamIngest:
             self._end(request)
 
     async def _appended(self, publication: _Publication) -> Appended:
-        """Return the new event, or the earlier one that it repeats. Raises StreamUnavailable and StreamError."""
+        """Return the new event, or the earlier event that it repeats. Raises StreamUnavailable and StreamError."""
         new = Appended(0, publication.event_id, publication.request.accepted_at)
         if publication.known is None:
             return new
@@ -400,7 +401,7 @@ class StreamIngest:
         return new if known is None else _earlier(new, known.id, known.created_at)
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
-        """Return the ID and timestamp of an earlier message. None if its event has left the stream."""
+        """Return the ID and timestamp of an earlier message, or None if its event has left the stream."""
         link = self._link
         if link is None:
             raise StreamUnavailable("the connection to NATS is lost")
@@ -417,6 +418,6 @@ class StreamIngest:
 
 
 def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return an event that was found under the key or ID of a new one. It can be the new one itself."""
+    """Return the event found under the idempotency key or ID of a new event. It can be the new event itself."""
     is_new = (event_id, created_at) == (new.id, new.created_at)
     return new if is_new else Appended(0, event_id, created_at, duplicate=True)

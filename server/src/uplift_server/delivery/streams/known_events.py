@@ -1,4 +1,7 @@
-"""Lookup of stored events by idempotency key or chosen ID: one query for all requests of a turn of the event loop."""
+"""Lookup of stored events by idempotency key or chosen ID.
+
+One query serves all requests of an iteration of the event loop.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ from uplift_server.store.errors import StoreError
 from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 LOOKUP_SECONDS: Final = 0.25
-"""How long a request waits for the database, which may be down."""
+"""How long a request waits for the database, which may be unavailable."""
 
 
 class _Wanted(NamedTuple):
@@ -22,7 +25,7 @@ class _Wanted(NamedTuple):
 
 
 class KnownEventFinder:
-    """Finds stored events. While the database is down or slow, it finds none."""
+    """Finds stored events. While the database is unavailable or slow, it finds none."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,7 +33,10 @@ class KnownEventFinder:
         self._query: asyncio.Task[None] | None = None
 
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
-        """Return the stored event with the key or ID of a draft and its content, if it is found in time."""
+        """Return the stored event that has the idempotency key or ID of a draft, with its content, or None.
+
+        Also returns None if the database does not respond in time.
+        """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[StoredEvent | None] = loop.create_future()
         if self._database.health.trouble() is not None or len(self._wanted) >= BATCH_EVENTS_MAX:
@@ -76,7 +82,7 @@ def _give_up(wanted: Sequence[_Wanted]) -> None:
 
 
 def _of(known: KnownEvents, account_seq: int, draft: Draft) -> StoredEvent | None:
-    """Return the known event with the key or ID of a draft, if it has the same content."""
+    """Return the known event that has the idempotency key or ID of a draft, if its content is the same."""
     stored = None
     if draft.idempotency_key is not None:
         stored = known.by_key.get((account_seq, draft.idempotency_key))

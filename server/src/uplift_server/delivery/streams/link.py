@@ -15,19 +15,25 @@ from nats.protocol import parser
 CONNECT_SECONDS: Final = 3.0
 REQUEST_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1
-"""Two pings without a response end the connection, so a server that hangs is noticed within about 3 s."""
+"""The interval between pings.
+
+Two pings without a response end the connection, so a hanging server is detected within about 3 s.
+"""
 HEADER_BYTES_MAX: Final = 256
-"""The size of a message ID with its header. NATS disconnects a client whose message and headers are too large."""
+"""The maximum size of the header with a message ID.
+
+NATS disconnects a client whose message and headers are too large.
+"""
 _API: Final = "$JS.API."
 NOT_FOUND: Final = 404
 
 
 class StreamUnavailable(Exception):
-    """NATS cannot be reached, or does not respond in time."""
+    """NATS cannot be reached, or did not respond in time."""
 
 
 class StreamError(Exception):
-    """JetStream rejects a request."""
+    """JetStream rejected a request."""
 
     def __init__(self, code: int, description: str) -> None:
         super().__init__(description)
@@ -39,23 +45,23 @@ class Received(Protocol):
 
     @property
     def subject(self) -> str:
-        """The subject of the message."""
+        """The subject to which the message was published."""
 
     @property
     def reply(self) -> str:
-        """The subject for responses."""
+        """The subject for responses to the message."""
 
     @property
     def data(self) -> bytes:
-        """The content."""
+        """The content of the message."""
 
     @property
     def headers(self) -> Mapping[str, str] | None:
-        """The headers, if there are any."""
+        """The headers of the message, if any."""
 
 
 class NatsServer(NamedTuple):
-    """The address of a NATS server and its user."""
+    """The address of a NATS server, with the user and password."""
 
     address: str
     user: str | None
@@ -63,7 +69,7 @@ class NatsServer(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "NatsServer":
-        """Parse a URL with an optional user and password."""
+        """Parse a NATS URL, which can contain a user and password."""
         parts = urlsplit(url)
         user = None if parts.username is None else unquote(parts.username)
         password = None if parts.password is None else unquote(parts.password)
@@ -78,7 +84,10 @@ parser.MSG_RE, parser.HMSG_RE = (
 
 
 class _Client(Client):
-    """Reads messages with any subject and headers. Emitters choose them, so they must not end the connection."""
+    """A NATS client that accepts any subjects and headers.
+
+    Emitters choose them, so they must not end the connection.
+    """
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
@@ -94,7 +103,7 @@ class _Client(Client):
 
 
 class Link:
-    """A connection to one server. It ends with the first failure; the owner then opens another one."""
+    """A connection to one NATS server. It ends with the first failure, and the owner then opens another one."""
 
     def __init__(self) -> None:
         self._client = _Client()
@@ -137,17 +146,17 @@ class Link:
 
     @property
     def cause(self) -> str:
-        """The latest error of the connection."""
+        """The latest error of the connection, as the cause of its end."""
         return self._cause or "connection closed"
 
     @property
     def message_bytes_max(self) -> int:
-        """The maximum size of a message with its headers at this server."""
+        """The server's maximum size of a message with its headers."""
         return self._client.max_payload
 
     @property
     def server_version(self) -> tuple[int, int, int]:
-        """The version of the server."""
+        """The version of the NATS server."""
         version = self._client.connected_server_version
         return version.major, version.minor, version.patch
 
@@ -167,7 +176,7 @@ class Link:
     async def publish(
         self, subject: str, payload: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Send a message, without waiting for a response. Raises StreamUnavailable."""
+        """Publish a message without waiting for a response. Raises StreamUnavailable."""
         with _failures():
             await self._client.publish(subject, payload, reply, headers)
 
@@ -178,7 +187,7 @@ class Link:
     async def call(
         self, operation: str, body: Mapping[str, object] | None = None, *, seconds: float = REQUEST_SECONDS
     ) -> dict[str, Any]:
-        """Call the JetStream API. Raises StreamUnavailable and StreamError."""
+        """Call an operation of the JetStream API. Raises StreamUnavailable and StreamError."""
         payload = b"" if body is None else json.dumps(body).encode()
         return _raise_error(await self._request(_API + operation, payload, None, seconds))
 
@@ -188,7 +197,7 @@ class Link:
             return response.data
 
     async def close(self) -> None:
-        """Send the queued messages, and disconnect."""
+        """Send the queued messages, and close the connection."""
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await self._client.close()

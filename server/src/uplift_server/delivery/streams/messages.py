@@ -1,4 +1,4 @@
-"""Messages of the event stream: the content of an accepted event, and the ID by which NATS recognizes repeats."""
+"""Messages of the event stream: the content of an accepted event, and the message ID by which NATS detects repeats."""
 
 import hashlib
 from typing import Final
@@ -12,27 +12,27 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
 class AcceptedMessage(msgspec.Struct, omit_defaults=True):
-    """An event that the server has accepted, as it will be stored."""
+    """An event that the server has accepted, with the fields that it will store."""
 
     id: str
     type: str
     data: msgspec.Raw
     created_at: int
-    """Unix ms."""
+    """When the server accepted the event (Unix ms)."""
     type_number: int
     endpoints: list[int] = []
     """The sequence numbers of the endpoints that receive the event."""
     idempotency_key: str | None = None
     expires_at: int | None = None
-    """Unix ms."""
+    """When the event expires (Unix ms), or None."""
     ordering_key: str | None = None
     chose_id: bool = False
-    """Whether the caller chose the ID."""
+    """Whether the caller chose the event ID."""
     traceparent: str | None = None
 
 
 class _Identity(msgspec.Struct):
-    """The fields that a repeated message has in common with the first one."""
+    """The fields that are the same in a message and in its repeats."""
 
     account_seq: int
     idempotency_key: str | None
@@ -48,7 +48,7 @@ _decoder = msgspec.json.Decoder(AcceptedMessage)
 
 
 def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent: str | None) -> bytes:
-    """Return the message of an accepted event."""
+    """Return the message for an accepted event."""
     return _encode(
         AcceptedMessage(
             uuid_text(event_id),
@@ -67,7 +67,7 @@ def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent
 
 
 def parse_accepted(payload: bytes) -> AcceptedMessage | None:
-    """Return an accepted event; None if the message is not one."""
+    """Return the accepted event in a message, or None if the message contains none."""
     try:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -75,14 +75,14 @@ def parse_accepted(payload: bytes) -> AcceptedMessage | None:
 
 
 def may_repeat(draft: Draft) -> bool:
-    """Whether the caller chose a key or ID, so that an earlier message can be the same event."""
+    """Whether the caller chose an idempotency key or an ID, so that an earlier message can contain the same event."""
     return draft.idempotency_key is not None or draft.id is not None
 
 
 def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
-    """Return the ID by which NATS recognizes repeats of a message.
+    """Return the message ID by which NATS detects repeats.
 
-    Different content has a different ID. A conflict therefore reaches the database, which detects it.
+    Messages with different content have different IDs. A conflict therefore reaches the database, which detects it.
     """
     if not may_repeat(draft):
         return uuid_text(event_id)

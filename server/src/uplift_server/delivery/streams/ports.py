@@ -1,4 +1,4 @@
-"""Ports of the event stream: checks of events that emitters published, and the store of rejected events."""
+"""Ports of the event stream: checks of published events, rejections, and the state of this process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from uplift_server.store.hot_records import IdempotencyConflict
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The problem of an event (RFC 9457), and the readable fields of the event as the emitter sent them."""
+    """The problem of a rejected event (RFC 9457), and the readable fields of the event as the emitter sent them."""
 
     problem: Mapping[str, Any]
     event_type: str | None = None
@@ -21,41 +21,41 @@ class Rejection:
 
 
 class PublishedEvents(Protocol):
-    """Checks events that emitters published, like the API checks requests."""
+    """The port that checks events from emitters in the same way as the API checks requests."""
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
-        """Return the event of an account from its JSON, sent at a timestamp (Unix ms), or its problem."""
+        """Return the event of an account, or its problem. `body` is the event's JSON, and `sent_at` is in Unix ms."""
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem of a subject whose account does not exist."""
+        """Return the problem for a subject that contains an unknown account."""
 
     def conflict(self, draft: Draft, conflict: IdempotencyConflict) -> Rejection:
-        """Return the problem of an event whose idempotency key or ID belongs to another event."""
+        """Return the problem for an event whose idempotency key or ID already belongs to another event."""
 
     def defect(self, draft: Draft | None) -> Rejection:
-        """Return the problem of an event that the server cannot store because of a defect."""
+        """Return the problem for an event that the server cannot store because of a defect in the server."""
 
 
 class TraceSink(Protocol):
-    """Keeps the spans of emitters, which are the parents of the events' spans."""
+    """The port that keeps the spans of emitters. They are the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
-        """Keep the emitter's span of an event that another process accepted."""
+        """Keep the emitter's span for an event that another process has accepted."""
 
 
 class StreamJobs(SingletonJobs, Protocol):
-    """The singleton jobs of this process. While the process cannot do a job, it leaves the job to others."""
+    """The port that controls which singleton jobs this process can do."""
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
-        """Set whether this process can do a job."""
+        """Set whether this process can do a singleton job. If it cannot, other processes take the job."""
 
 
 class CacheFreshness(Protocol):
-    """Reports how recent the cache of this process is."""
+    """The port that reports how recent the cache of this process is."""
 
     @property
     def synced_at(self) -> int:
         """The time (Unix ms) up to which all changes are in the cache."""
 
     def wake(self) -> None:
-        """Read new changes now."""
+        """Read the new changes now."""

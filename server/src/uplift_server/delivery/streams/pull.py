@@ -1,9 +1,8 @@
-"""The messages of the event stream, in order, for one process at a time.
+"""The messages of the event stream in order, for one process at a time.
 
-Each process that takes over the job deletes the consumers of earlier processes and creates its own. Its consumer begins
-with the oldest message in the stream, so the order is kept after a crash.
-
-Stored messages are removed many at once, because an acknowledgment of each one costs NATS more than storing it.
+Each process that takes over the job deletes the consumers of earlier processes and creates its own. A new consumer
+begins with the oldest message in the stream, so the order is correct even after a crash. The process removes many
+stored messages at a time, because for NATS an acknowledgment of each message costs more than its storage.
 """
 
 import asyncio
@@ -20,24 +19,24 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""NATS delivers a message again if it is not removed or renewed for this long."""
+"""NATS delivers a message again if this process neither removes nor renews it for this long."""
 RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
-"""Without any message or heartbeat for this long, the consumer has lost its leader or the request."""
+"""If no message or heartbeat arrives for this long, the consumer has lost its leader or the request."""
 REMOVE_SECONDS: Final = 5.0
-"""How long NATS may take to remove messages: on a slow disk, longer than to respond to other requests."""
+"""How long NATS may take to remove messages. On a slow disk, this takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0
-"""The time limit of NATS to place a consumer on its servers."""
+"""How long NATS may take to place a consumer on its servers."""
 _ENDED: Final = frozenset({"404", "408", "409"})
-"""The end of a request. Other requests may succeed."""
+"""The status codes that end a pull request. Further requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
-"""An upper bound of the size of the subjects and of the fixed parts of a message and its acknowledgment."""
+"""The maximum size of the subjects and of the fixed parts of a message and its acknowledgment."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
@@ -49,20 +48,20 @@ class StreamMessage(NamedTuple):
     reply: str
     data: bytes
     seq: int
-    """The number of the message in the stream."""
+    """The sequence number of the message in the stream."""
     published_ns: int
-    """Unix ns by the clock of the NATS server."""
+    """When the stream stored the message, in Unix ns by the clock of the NATS server."""
     received_at: int
-    """Unix ms."""
+    """When this process received the message (Unix ms)."""
 
     @property
     def published_at(self) -> int:
-        """Unix ms by the clock of the NATS server."""
+        """When the stream stored the message, in Unix ms by the clock of the NATS server."""
         return self.published_ns // 1_000_000
 
 
 class Pull:
-    """Takes messages from the stream. The next ones arrive while the caller stores the last ones."""
+    """Takes messages from the stream. Further messages arrive while the caller stores the previous ones."""
 
     def __init__(self, link: Link, name: str, clock: Clock) -> None:
         self.link = link
@@ -71,15 +70,15 @@ class Pull:
         self._inbox = link.new_inbox()
         self._request = 0
         self._expected = 0
-        """The number of messages that the current request can still get."""
+        """The number of messages that the current pull request can still return."""
         self._waiting: deque[StreamMessage] = deque()
         self._unstored: dict[int, str] = {}
-        """The acknowledgment subjects of messages that are not stored yet, by number."""
+        """The acknowledgment subjects of messages that are not stored yet, by sequence number."""
         self._delivered = 0
-        """How many messages the consumer has delivered."""
+        """The number of messages that the consumer has delivered."""
         self._last_seq = 0
         self._removed_before = 1
-        """The stream has no messages with lower numbers."""
+        """The sequence number below which the stream has no messages."""
         self._removed_at = 0
         self._changed = asyncio.Event()
         self._heard_at = clock.now_ms()
@@ -88,7 +87,7 @@ class Pull:
 
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
-        """Delete the consumers of other processes, and create one. Raises StreamUnavailable and StreamError."""
+        """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable and StreamError."""
         # This removes nothing. Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()
@@ -123,7 +122,10 @@ class Pull:
         return pull
 
     async def next(self, within_ms: int) -> list[StreamMessage]:
-        """Return the next messages in order. Empty if none arrives within a time. Raises StreamUnavailable."""
+        """Return the next messages in order, or none if no message arrives within `within_ms`.
+
+        Raises StreamUnavailable.
+        """
         self._changed.clear()
         if self._broken is None and not self._waiting:
             if not self._expected:
@@ -138,13 +140,13 @@ class Pull:
         return taken
 
     def note_stored(self, message: StreamMessage) -> None:
-        """Let a message be removed from the stream."""
+        """Mark a message as stored, so that it can be removed from the stream."""
         self._unstored.pop(message.seq, None)
 
     async def remove_stored(self, *, at_once: bool = False) -> None:
-        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS unless `at_once`.
+        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS unless `at_once` is set.
 
-        Messages behind one that is not stored stay. Raises StreamUnavailable and StreamError.
+        A stored message stays while an earlier one is not stored. Raises StreamUnavailable and StreamError.
         """
         now = self._clock.now_ms()
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
@@ -158,12 +160,12 @@ class Pull:
         self._removed_before, self._removed_at = before, now
 
     def fail(self, cause: str) -> None:
-        """Let `next` raise StreamUnavailable."""
+        """Make `next` raise StreamUnavailable with this cause."""
         self._broken = self._broken or cause
         self._changed.set()
 
     def _require_intact(self) -> None:
-        """Raise StreamUnavailable if messages, the connection or the consumer are lost."""
+        """Raise StreamUnavailable if messages are missing, or if the connection or the consumer is lost."""
         if self._broken is not None or self.link.closed.is_set():
             raise StreamUnavailable(self._broken or self.link.cause)
 
@@ -173,11 +175,14 @@ class Pull:
 
     @property
     def _has_stored(self) -> bool:
-        """Whether the stream has stored messages that can be removed."""
+        """Whether the stream still has stored messages that can be removed."""
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Keep the messages that are not stored, at most every RENEW_EVERY_MS. Raises StreamUnavailable."""
+        """Renew the messages that are not stored, so that NATS does not deliver them again. Raises StreamUnavailable.
+
+        Renews them at most every RENEW_EVERY_MS.
+        """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:
             self._renewed_at = now

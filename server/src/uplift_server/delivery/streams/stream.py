@@ -30,18 +30,24 @@ from uplift_server.observe.snapshot import StreamReading
 CHECK_EVERY_MS: Final = 1_000
 STORED_CHECK_MS: Final = 50
 FAILED_CHECKS_MAX: Final = 2
-"""Failed checks in a row after which the process connects to another server: this one may have lost its connections."""
+"""The number of consecutive failed checks after which the process connects to another server.
+
+The first server may have lost its connections.
+"""
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""A leader without contact to most replicas for this long has lost them, and stores nothing."""
+"""If a leader has had no contact to most replicas for this long, it has lost them and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this long. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503
 SERVER_VERSION_MIN: Final = (2, 15, 0)
-"""Earlier servers keep a record of each message that was removed without an acknowledgment."""
+"""The minimum version of NATS.
+
+Earlier servers keep a record of each message that is removed without an acknowledgment.
+"""
 CREATE_SECONDS: Final = 5.0
-"""The time limit of NATS to place a stream on its servers."""
+"""How long NATS may take to place a stream on its servers."""
 _NS: Final = 1_000_000_000
 _log = structlog.get_logger()
 
@@ -78,11 +84,11 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""Without these values, the stream would lose events, or keep stored ones."""
+"""The required settings of the streams. With other values, a stream would lose events or keep stored ones."""
 
 
 class StreamUnfit(Exception):
-    """The configuration of a stream or NATS server does not allow the server to use it."""
+    """The configuration of a stream or of the NATS server does not meet the requirements of this server."""
 
     def __init__(self, cause: str, how_to_fix: str) -> None:
         super().__init__(f"{cause}; {how_to_fix}")
@@ -100,17 +106,17 @@ class StreamSettings:
 
     @classmethod
     def from_config(cls, config: Config) -> "StreamSettings":
-        """Return the settings of a server that uses NATS."""
+        """Return the settings of the event stream from a configuration that uses NATS."""
         assert config.nats_url is not None, "the event stream needs UPLIFT_NATS_URL"
         servers = [NatsServer.parse(url) for url in config.nats_url.split(",")]
         return cls(servers, config.nats_replicas, config.nats_credentials_file)
 
 
 class LinkListener(Protocol):
-    """Uses each new connection."""
+    """The port that receives each new connection."""
 
     async def connected(self, link: Link) -> None:
-        """Use a new connection. Raises StreamUnavailable."""
+        """Use a new connection to NATS. Raises StreamUnavailable."""
 
 
 class EventStream:
@@ -121,29 +127,35 @@ class EventStream:
         self._clock = clock
         self._listeners: list[LinkListener] = []
         self.link: Link | None = None
-        """The connection. None without a connection, and until its streams are checked."""
+        """The connection, or None while there is none or its streams are not checked yet."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
-        """Set after the first attempt to connect."""
+        """An event that is set after the first attempt to connect."""
         self._seen_up_at = 0
         self._cause: str | None = "the connection is not established yet"
         self.unfit: StreamUnfit | None = None
-        """The reason why the streams cannot be used."""
+        """The reason why the server cannot use the streams, or None."""
         self._is_failing = False
         self._has_warned = False
 
     def add_listener(self, listener: LinkListener) -> None:
-        """Call `connected` with every connection from now on."""
+        """Pass every new connection to a listener from now on."""
         self._listeners.append(listener)
 
     def trouble(self) -> str | None:
-        """Return why the stream cannot be used; None if it can, or while a new leader is elected."""
+        """Return the reason why the server cannot use the stream, or None.
+
+        The election of a new leader is not a reason.
+        """
         if self._cause is None or self._clock.now_ms() - self._seen_up_at <= DOWN_AFTER_MS:
             return None
         return self._cause
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database has all events that are in the stream now. Return False if that takes too long."""
+        """Wait until the database contains all events that are in the stream now.
+
+        Return False if this takes longer than `within_ms`.
+        """
         until = self._clock.now_ms() + within_ms
         last: int | None = None
         while self.link is not None:
@@ -160,7 +172,7 @@ class EventStream:
         return False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Stay connected until stopped or cancelled."""
+        """Keep a connection until the process stops or the task is cancelled."""
         wait_ms = RECONNECT_MS_MIN
         while not stopping.is_set():
             for server in random.sample(self._settings.servers, len(self._settings.servers)):
@@ -176,7 +188,7 @@ class EventStream:
             wait_ms = min(2 * wait_ms, RECONNECT_MS_MAX)
 
     async def _use(self, server: NatsServer, stopping: asyncio.Event) -> None:
-        """Connect, and use the connection until it fails. Raises StreamUnavailable and StreamUnfit."""
+        """Connect to a server, and use the connection until it fails. Raises StreamUnavailable and StreamUnfit."""
         link = await Link.connect(server, self._settings.credentials_file)
         try:
             await self._prepare(link)
@@ -245,7 +257,10 @@ class EventStream:
 
 
 async def check_streams(link: Link) -> StreamUnfit | None:
-    """Return why the existing streams cannot be used, if so. Raises StreamUnavailable and StreamError."""
+    """Return the reason why the server cannot use the existing streams, or None.
+
+    Raises StreamUnavailable and StreamError.
+    """
     if link.server_version < SERVER_VERSION_MIN:
         return StreamUnfit(
             f"the NATS server has version {'.'.join(map(str, link.server_version))}",
@@ -308,7 +323,7 @@ async def read_stream(link: Link, now: int) -> StreamReading:
 
 
 def _unix_ms(text: str) -> int:
-    """Convert a timestamp of NATS, which may have nanoseconds and any offset."""
+    """Return a NATS timestamp as Unix ms. It may have nanoseconds and any offset."""
     head, _, rest = text.partition(".")
     if not rest:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
