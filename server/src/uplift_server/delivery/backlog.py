@@ -1,4 +1,4 @@
-"""Backlogs of events that were received and are not durable yet, with their limits."""
+"""Backlogs of received events that are not stored yet, with their limits."""
 
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
@@ -11,7 +11,7 @@ from uplift_server.core.limits import (
 
 
 class Backlog:
-    """Size of the requests that are not stored yet."""
+    """The size of the requests that are not stored yet."""
 
     __slots__ = ("body_bytes", "events", "rows")
 
@@ -19,14 +19,17 @@ class Backlog:
         self.events = self.body_bytes = self.rows = 0
 
     def add(self, events: int, body_bytes: int, rows: int) -> None:
-        """Add a request, or remove it with negative numbers."""
+        """Add the size of a request. Negative numbers subtract it."""
         self.events += events
         self.body_bytes += body_bytes
         self.rows += rows
 
 
 def full_queue(total: Backlog, account: Backlog, events: int, rows: int) -> str | None:
-    """Return why a request does not fit in the backlog of all accounts or of its account. None if it fits."""
+    """Return the reason why a request exceeds the limits of the backlogs of all accounts or of its account.
+
+    None if it fits.
+    """
     if (
         total.events + events > ACCEPTS_WAITING_MAX
         or total.body_bytes >= ACCEPTS_BODY_BYTES_MAX

@@ -1,4 +1,4 @@
-"""Clocks: the system clock, and the database's clock that all processes share."""
+"""Clocks: the system clock, and the database's clock, which all processes share."""
 
 import asyncio
 import time
@@ -12,10 +12,10 @@ from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReadi
 from uplift_server.delivery.ports import Callback, Clock, Handle
 
 SLEW_DIVISOR: Final = 10
-"""While the machine's clock is behind, the engine's clock runs slower by 1/SLEW_DIVISOR."""
+"""While the machine's clock is behind, the engine's clock runs slower by the factor 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 STORED_AHEAD_MS_MAX: Final = 3_600_000
-"""The clock continues from a stored time that is at most this far in the future."""
+"""The clock continues from a stored time only if that time is at most this far ahead of the machine's clock."""
 _log = structlog.get_logger()
 
 
@@ -27,17 +27,20 @@ def _ticks_ns() -> int:
 class DatabaseTime:
     """Estimates the time of the database's clock from a monotonic clock and recent readings.
 
-    All processes on a database share this time, even if their machines' clocks differ.
+    All processes on a database share this time, even if the clocks of their machines differ.
     """
 
     def __init__(self, ticks_ns: Callable[[], int] = _ticks_ns) -> None:
-        """`ticks_ns` is a monotonic clock that includes the time the machine sleeps."""
+        """Create an estimate without readings.
+
+        `ticks_ns` is a monotonic clock that includes the time the machine sleeps.
+        """
         self._ticks_ns = ticks_ns
         self._readings: deque[ClockReading] = deque(maxlen=READINGS_KEPT)
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
-        """Return the monotonic time in ms, for readings."""
+        """Return the monotonic time in ms, to time a reading."""
         return self._ticks_ns() / 1_000_000
 
     def add_reading(self, reading: ClockReading) -> None:
@@ -46,7 +49,7 @@ class DatabaseTime:
         self._offset_ns = int(best_reading(self._readings).offset_ms * 1_000_000)
 
     def now_ns(self) -> int:
-        """Return Unix time in ns. Before the first reading, this is the machine's time."""
+        """Return the Unix time in ns. Before the first reading, it is the machine's time."""
         return time.time_ns() if self._offset_ns is None else self._ticks_ns() + self._offset_ns
 
 
@@ -54,25 +57,25 @@ class SystemClock(Clock):
     """Returns the time of the machine's clock, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    jumps forward, too. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up.
-    If this clock stopped instead, deliveries would stop. The engine's loops read the clock often enough to detect such
+    also jumps forward. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up.
+    It does not stop, because deliveries would stop, too. The engine's loops read the clock often enough to detect such
     changes.
     """
 
     def __init__(
         self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Use these clocks, which tests replace."""
+        """Create a clock from a wall clock and a monotonic clock. Tests replace both."""
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0
         self._slewed = (0, 0, 0)
-        """Start of the slew (monotonic ns and returned ms), and the last returned ms."""
+        """The start of the slew (monotonic ns, and the ms returned at that time), and the last returned ms."""
 
     def continue_after(self, stored_ms: int | None) -> None:
         """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back since.
 
-        A time that is too far in the future is ignored, because the earlier process had a wrong clock.
+        The clock ignores a time that is too far in the future, because the earlier process had a wrong clock.
         """
         if stored_ms is not None and stored_ms - self.wall_ms() <= STORED_AHEAD_MS_MAX:
             self._now_ms = max(self._now_ms, stored_ms + 1)

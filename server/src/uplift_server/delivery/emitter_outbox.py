@@ -1,8 +1,8 @@
 """The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted ones.
 
-Each turn is one transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
-the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a time, so that no
-reader sends a row while another one still has an earlier row of the same ordering key.
+Each turn is a transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
+the server crashes, a later turn sends the rows again with the same IDs. Only one reader has a turn at a time, so that
+no reader sends a row while another one still has an earlier row of the same ordering key.
 """
 
 import asyncio
@@ -32,11 +32,14 @@ STATUS_EVERY_SECONDS: Final = 60.0
 _log = structlog.get_logger()
 
 SendBatch = Callable[[bytes, int], Awaitable[BatchRejection | None]]
-"""Sends a batch body with a number of events. Returns None if the server accepts it. Raises ServerUnavailable."""
+"""Sends the body of a batch and its number of events.
+
+Returns None if the server accepts the batch. Raises ServerUnavailable.
+"""
 
 
 class ServerUnavailable(Exception):
-    """The server neither accepted nor rejected a batch. `is_permanent`: a retry probably fails, too."""
+    """The server neither accepted nor rejected a batch. If `is_permanent` is true, a retry probably fails, too."""
 
     def __init__(self, failure: Exception, *, is_permanent: bool, retry_after_seconds: float | None = None) -> None:
         super().__init__(str(failure))
@@ -46,14 +49,14 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of a turn."""
+    """The result of one turn of the reader."""
 
     sent: int = 0
     rejected: int = 0
     has_more: bool = False
-    """Whether the next turn can start at once."""
+    """Whether more rows are waiting, so that the next turn can start immediately."""
     is_own: bool = True
-    """Whether this reader had the turn."""
+    """Whether this reader had the turn. If not, another reader had it."""
 
 
 class OutboxReader:
@@ -66,9 +69,12 @@ class OutboxReader:
         self.rejected = 0
         self._rows_max = OUTBOX_BATCH_ROWS_MAX
         self._has_worked = False
-        """Whether a turn has ended without an error. Until then, a wrong setting ends the reader."""
+        """Whether a turn has ended without an error.
+
+        Until then, a permanent error, such as a wrong setting, stops the reader.
+        """
         self._outage: str | None = None
-        """The failing system, `source` or `server`, if the log reports its failure."""
+        """The failing system, `source` or `server`, if the reader has logged its failure."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
         self._unblock_at = 0.0
@@ -78,12 +84,12 @@ class OutboxReader:
         outbox.listen(self._changed.set)
 
     def stop(self) -> None:
-        """End `run` after the current turn."""
+        """End `run` when the current turn ends."""
         self._stopped.set()
         self._changed.set()
 
     async def run(self, *, once: bool = False) -> None:
-        """Send rows until `stop`, or with `once` until the outbox has no rows to send.
+        """Send rows until `stop`. With `once`, stop when the outbox has no rows to send.
 
         Raises Unavailable and ServerUnavailable with `once`, and for wrong settings before the first successful turn.
         """
@@ -136,7 +142,7 @@ class OutboxReader:
             return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
 
     async def _unblock(self, turn: Turn) -> bool:
-        """Unblock rows from time to time. Return whether there is more to do."""
+        """Unblock rows at a fixed interval. Return whether more rows are waiting."""
         if time.monotonic() < self._unblock_at:
             return False
         self._unblock_from = await turn.unblock(self._unblock_from)
@@ -146,7 +152,7 @@ class OutboxReader:
         return False
 
     def _note(self, turn: _Turn) -> None:
-        """Count a completed turn."""
+        """Count the rows of a completed turn."""
         self._has_worked = True
         self.sent += turn.sent
         self.rejected += turn.rejected
@@ -159,7 +165,7 @@ class OutboxReader:
             self._failures = 0
 
     async def _back_off(self, error: Unavailable | ServerUnavailable) -> None:
-        """Wait after a failure, with jitter, so that readers do not retry at the same time."""
+        """Wait after a failure. Jitter prevents readers from retrying at the same time."""
         outage = "server" if isinstance(error, ServerUnavailable) else "source"
         if self._outage != outage:
             self._outage = outage

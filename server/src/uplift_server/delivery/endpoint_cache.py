@@ -1,7 +1,7 @@
-"""In-memory cache of endpoints, event types, accounts and API keys.
+"""In-memory cache of endpoints, event types, accounts and API keys. The database is authoritative.
 
-The database is authoritative. A service that changes a record puts it here before it responds, so the change takes
-effect at once. Only code on the event loop reads and changes the cache.
+A service that changes a record updates the cache before it responds, so the change takes effect immediately. Only code
+on the event loop reads and changes the cache.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""The maximum number of compiled subscriptions that endpoints share, and of filters."""
+"""The maximum number of compiled subscriptions to keep, and of compiled filters. Endpoints share them."""
 
 _DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")
 
 
 class LiveEventType:
-    """An event type with its compiled schema."""
+    """An event type in memory, with its compiled schema."""
 
     __slots__ = ("_cost", "_validator", "name", "name_bytes", "record", "seq")
 
@@ -57,13 +57,13 @@ class LiveEventType:
 
     @property
     def archived(self) -> bool:
-        """Whether new events of this type are rejected."""
+        """Whether the server rejects new events of this type."""
         return self.record.archived_at is not None
 
     def problems(self, data: bytes) -> list[Problem]:
-        """Check data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
+        """Check an event's data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
 
-        Data that takes longer than SCHEMA_CHECK_NS_MAX to check is also a problem.
+        If the check takes longer than SCHEMA_CHECK_NS_MAX, it reports this as a problem.
         """
         if self._validator is None:
             return []
@@ -90,7 +90,7 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """Return the errors in data that does not match, or none if the search takes too long."""
+        """Return the errors in data that does not match the schema. Return none if the search takes too long."""
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
@@ -106,7 +106,7 @@ class LiveEventType:
 def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs.Validator:
     """Compile a JSON Schema 2020-12 (JSON text). Raises ValueError.
 
-    References resolve within the schema only. Patterns run in linear time unless `may_backtrack` is set.
+    References resolve only within the schema. Patterns run in linear time unless `may_backtrack` is set.
     """
     patterns = (
         jsonschema_rs.FancyRegexOptions(backtrack_limit=PATTERN_BACKTRACKS_MAX)
@@ -122,7 +122,7 @@ def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs
 
 
 def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
-    """Compile a stored schema. Return whether its patterns backtrack, which earlier releases allowed."""
+    """Compile a stored schema. Return it, and whether its patterns backtrack, which earlier releases allowed."""
     try:
         return compile_schema(schema), False
     except ValueError:
@@ -130,17 +130,20 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
 
 
 class EndpointToken(NamedTuple):
-    """An access token of an endpoint in memory."""
+    """The access token of an endpoint, kept in memory."""
 
     token: AccessToken
     auth: bytes | None
-    """The encrypted authentication that it belongs to."""
+    """The encrypted authentication for which the server requested the token."""
     received_at: int
-    """Unix ms."""
+    """When the server received the token (Unix ms)."""
 
 
 class LiveEndpoint:
-    """An endpoint in memory. The object stays when its record is replaced, so queued deliveries use the new record."""
+    """An endpoint in memory.
+
+    If its record changes, the object stays the same, so queued deliveries use the new record.
+    """
 
     __slots__ = (
         "_create_parts",
@@ -161,7 +164,7 @@ class LiveEndpoint:
     id_text: str
     account_text: str
     health: Health
-    """Health after the last attempt. The record's columns may be older."""
+    """The health after the last attempt. The columns of the record may be older."""
     record: Endpoint
     subscription: Subscription
 
@@ -177,43 +180,46 @@ class LiveEndpoint:
 
     @property
     def parts(self) -> RequestParts:
-        """The parts of its requests. Created on first use, because this takes seconds for 100,000 endpoints."""
+        """The constant parts of the endpoint's requests.
+
+        They are created on first use, because creating them for 100,000 endpoints takes seconds.
+        """
         if self._parts is None:
             self._parts = self._create_parts(self.record)
         return self._parts
 
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
-        """Replace the record and the parts of its requests."""
+        """Replace the record, and the constant parts of the requests."""
         self.record, self._parts, self._filter = record, parts, None
 
     @property
     def filter(self) -> Filter | None:
-        """The pattern that an event's data must match. Compiled on first use, like `parts`."""
+        """The filter of the endpoint in compiled form. It is compiled on first use, like `parts`."""
         if self._filter is None and self.record.filter is not None:
             self._filter = compiled_filter(self.record.filter)
         return self._filter
 
     def has_in_url(self, text: str) -> bool:
-        """Whether the URL without its query contains a text, or the whole URL is the text. Ignores case.
+        """Whether the URL without its query contains a text, or the whole URL equals the text. Ignores case.
 
-        The query may hold a token, so its parts cannot be searched.
+        The query may contain a token, so searches for a part of it do not match.
         """
         url, wanted = self.record.url, text.casefold()
         return wanted in without_query(url).casefold() or wanted == url.casefold()
 
     def is_named(self, text: str) -> bool:
-        """Whether a text is the public ID or the uid. Ignores case."""
+        """Whether a text is the endpoint's public ID or uid. Ignores case."""
         wanted = text.casefold()
         return wanted == self.id_text or (self.record.uid is not None and wanted == self.record.uid.casefold())
 
     @property
     def takes_deliveries(self) -> bool:
-        """Whether new deliveries may be attempted instead of held."""
+        """Whether the server attempts new deliveries instead of holding them."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
 
     @property
     def is_broken(self) -> bool:
-        """Whether the endpoint is failing, or the server disabled it for failing."""
+        """Whether the endpoint is failing, or is disabled because it was failing."""
         if self.takes_deliveries:
             return self.health.failing_since is not None
         return self.record.disabled_reason in _DISABLED_BY_SERVER and self.record.state is EndpointState.DISABLED
@@ -226,7 +232,7 @@ def _subscription(patterns: tuple[str, ...]) -> Subscription:
 
 @lru_cache(SUBSCRIPTIONS_KEPT_MAX)
 def compiled_filter(text: str) -> Filter:
-    """Compile a stored filter (JSON text). Endpoints share it."""
+    """Return the compiled form of a stored filter (JSON text). Endpoints with the same filter share it."""
     return Filter(text)
 
 
@@ -235,14 +241,14 @@ class Subscribers(NamedTuple):
 
     endpoints: tuple[LiveEndpoint, ...]
     have_filters: bool
-    """Whether an endpoint has a filter."""
+    """Whether at least one of the endpoints has a filter."""
 
 
 class EndpointLimits(Protocol):
-    """Enforces the limits of endpoints."""
+    """Enforces the limits of endpoints on their lanes."""
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the limits and the host of a new or changed endpoint."""
+        """Apply the limits and the host of an endpoint that is new or changed."""
 
 
 class EndpointCache(KeyCache):
@@ -265,7 +271,7 @@ class EndpointCache(KeyCache):
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._subscribers: dict[tuple[int, str], Subscribers] = {}
         self.overlaps: dict[int, int] = {}
-        """The time at which an endpoint's previous secret expires (Unix ms), by endpoint."""
+        """When the previous secret of an endpoint expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
 
     def load(
@@ -278,7 +284,7 @@ class EndpointCache(KeyCache):
     ) -> None:
         """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
-        An endpoint whose account is missing was created during the load. The change log reports both later.
+        An endpoint without its account was created during the load. The change log reports both later.
         """
         for account in accounts:
             self.put_account(account)
@@ -302,7 +308,7 @@ class EndpointCache(KeyCache):
             self._accounts_by_uid[account.uid] = account
 
     def _drop_account_uid(self, account: Account | None) -> None:
-        """Free the uid of an account, unless another account already has it."""
+        """Remove the uid of an account, unless another account already has it."""
         if account is not None and account.uid is not None and self._accounts_by_uid.get(account.uid) is account:
             del self._accounts_by_uid[account.uid]
 
@@ -312,7 +318,7 @@ class EndpointCache(KeyCache):
         return self._accounts_by_uid.get(text) if account_id is None else self.accounts_by_id.get(account_id)
 
     def drop_account(self, seq: int) -> None:
-        """Remove an account, but not its keys and endpoints."""
+        """Remove an account. Its keys and endpoints stay."""
         self._note("accounts", seq)
         account = self.accounts.pop(seq, None)
         self._drop_account_uid(account)
@@ -320,7 +326,7 @@ class EndpointCache(KeyCache):
             del self.accounts_by_id[account.id]
 
     def usable_types(self) -> Iterator[str]:
-        """Yield the names of the event types that accept new events."""
+        """Return the names of the event types that accept new events."""
         return (each.name for each in self.event_types.values() if not each.archived)
 
     def put_event_type(self, record: EventType) -> None:
@@ -331,7 +337,7 @@ class EndpointCache(KeyCache):
         self.event_types_by_seq[record.seq] = live
 
     def drop_event_type(self, name: str) -> None:
-        """Remove an event type from the catalog. Its events keep its name."""
+        """Remove an event type from the catalog. Stored events keep the name of their type."""
         self._note("event_types", name)
         self.event_types.pop(name, None)
 
@@ -347,7 +353,7 @@ class EndpointCache(KeyCache):
         self._index(live)
 
     def _load_endpoint(self, record: Endpoint) -> None:
-        """Add an endpoint without its request parts. Raises WrongSecretKey."""
+        """Add an endpoint without its constant request parts. Raises WrongSecretKey."""
         # Decrypt now: a start with a wrong key must fail.
         self.cipher.decrypt(record.secret, record.id, "secret")
         if record.previous_secret is not None:
@@ -370,9 +376,9 @@ class EndpointCache(KeyCache):
         return live
 
     def create_unbound_parts(self) -> Iterator[None]:
-        """Create request parts one by one from encrypted values that are not bound to their column.
+        """Create, one by one, the request parts whose encrypted values are not bound to their columns.
 
-        The cipher rejects such values after the encryption upgrade.
+        Call this before the encryption upgrade ends, because the cipher rejects such values afterward.
         """
         for live in list(self.endpoints.values()):
             record = live.record
@@ -397,7 +403,7 @@ class EndpointCache(KeyCache):
         self._limits.adjust(live)
 
     def drop_endpoint(self, seq: int) -> None:
-        """Remove a deleted endpoint, and mark it as deleted for its queued deliveries."""
+        """Remove a deleted endpoint. Mark it as deleted, because deliveries to it may still be queued."""
         self._note("endpoints", seq)
         live = self.endpoints.pop(seq, None)
         if live is not None:
@@ -410,7 +416,7 @@ class EndpointCache(KeyCache):
             self._subscribers.clear()
 
     def _drop_endpoint_uid(self, live: LiveEndpoint) -> None:
-        """Free the uid of an endpoint, unless another endpoint of the account already has it."""
+        """Remove the uid of an endpoint, unless another endpoint of the account already has it."""
         key = (live.record.account_seq, live.record.uid or "")
         if self._endpoints_by_uid.get(key) is live:
             del self._endpoints_by_uid[key]
@@ -418,7 +424,8 @@ class EndpointCache(KeyCache):
     def find_endpoint(self, account_seq: int | None, text: str) -> LiveEndpoint | None:
         """Return the endpoint with this public ID, or the account's endpoint with this uid.
 
-        `account_seq` is None for any account. A uid is unique only in its account.
+        If `account_seq` is None, search all accounts by public ID only, because a uid is unique only within its
+        account.
         """
         endpoint_id = parse_prefixed(ENDPOINT, text)
         if endpoint_id is None:

@@ -27,7 +27,10 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The time that a stop waits for each response of the database. It exceeds the wait for another program's lock."""
+"""The maximum time for each response of the database during a stop.
+
+It is longer than the wait for another program's lock.
+"""
 _log = structlog.get_logger()
 
 
@@ -39,7 +42,7 @@ class EngineSettings:
     breaker: BreakerRule
     timeouts: AttemptTimeouts
     lease_ms: int
-    """Longer than all timeouts."""
+    """The duration of a lease. It must be longer than all timeouts."""
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
@@ -47,24 +50,24 @@ class EngineSettings:
     release_rate_per_second: int = 50
     """The number of held deliveries to release per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
-    """The interval between scans of the database for due deliveries without a known due time."""
+    """The interval between scans of the database for due deliveries whose due time the engine does not know."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
     """The interval between checks for ingest requests that have waited too long."""
     operations_account: str | None = None
     """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1
-    """The process ID of a process without a cluster. It must not be 0."""
+    """The process ID of a process outside a cluster. It must not be 0."""
 
 
 class Sender(RequestSender, Protocol):
-    """A sender that the engine starts and closes."""
+    """The HTTP client, as the engine starts and closes it."""
 
     async def start(self) -> None:
-        """Prepare to send."""
+        """Prepare to send requests."""
 
     async def close(self) -> None:
-        """Abort the attempts in flight; each ends as a failure."""
+        """Abort the attempts in flight. Each of them fails."""
 
 
 class Loop(NamedTuple):
@@ -72,34 +75,34 @@ class Loop(NamedTuple):
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
-    """Takes the event that is set when the engine stops."""
+    """A coroutine function. Its argument is the event that is set when the engine stops."""
 
 
 class Cluster(Protocol):
-    """The membership of this process among others on its database."""
+    """The membership of this process in the cluster of a database."""
 
     @property
     def delivers(self) -> bool:
         """Whether the role of this process includes deliveries."""
 
     async def join(self) -> None:
-        """Become a member before anything else is read. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads anything else. Raises Unavailable and UnknownSchema."""
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Announce that this process is ready, and whether it delivers."""
+        """Announce that this process is ready. `delivers` states whether it delivers events."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
-        """Return the loops of a member."""
+        """Return the loops that a member of the cluster runs."""
 
     async def hand_over(self) -> None:
-        """Hand over the endpoints of this process to the other members."""
+        """Hand over the endpoints of this process to the other workers."""
 
     async def leave(self) -> None:
-        """Announce the end of this process."""
+        """Announce that this process stops."""
 
 
 class SingleProcess:
-    """A cluster of one process."""
+    """The membership of a process that is the only one on its database."""
 
     delivers = True
 
@@ -110,19 +113,19 @@ class SingleProcess:
         """Do nothing."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
-        """Return no loops."""
+        """Return no loops: there are no other processes."""
         del delivers
         return ()
 
     async def hand_over(self) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""
 
     async def leave(self) -> None:
         """Do nothing."""
 
 
 class Engine:
-    """Runs the parts between an accepted event and a settled delivery."""
+    """Starts, runs and stops the parts that turn accepted events into settled deliveries."""
 
     def __init__(
         self,
@@ -144,9 +147,9 @@ class Engine:
         tick_ms: int,
         on_loop_failure: Callable[[BaseException | None], None],
     ) -> None:
-        """`loops` run while this process delivers.
+        """Create the engine. `loops` run while this process delivers.
 
-        `on_loop_failure` gets the error of a loop that ended unexpectedly, so that the process stops. UnknownSchema
+        `on_loop_failure` receives the error of a loop that ended unexpectedly and stops the process. UnknownSchema
         means that another release changed the database.
         """
         self._database = database
@@ -171,11 +174,14 @@ class Engine:
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:
-        """Join the cluster before anything is read from the database. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads from the database. Raises Unavailable and UnknownSchema."""
         await self._cluster.join()
 
     async def start(self, *, dispatch: bool = True) -> None:
-        """Start the loops. Without `dispatch`, accept events and store them as due. Raises Unavailable."""
+        """Start the loops. Raises Unavailable.
+
+        Without `dispatch`, the engine accepts events and stores their deliveries as due, but sends none.
+        """
         await self._reclaim()
         await self._sender.start()
         self._lanes.open(self._attempts)
@@ -197,7 +203,7 @@ class Engine:
             self._begin(loop)
 
     async def _reclaim(self) -> None:
-        """End the leases that this process had before a restart."""
+        """End the leases that this process held before a restart."""
         now, own = self._clock.now_ms(), self._shards.process_id
         while await self._database.reclaim(now=now, process_id=own, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
@@ -208,9 +214,9 @@ class Engine:
         self.tasks.append(task)
 
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
-        """Reject new events, settle the attempts in flight, and release the other deliveries.
+        """Reject new events, settle the attempts in flight, and release the leases of other deliveries.
 
-        Attempts that take longer than `within_ms` are aborted, and their deliveries released.
+        Attempts that take longer than `within_ms` are aborted, and their leases are released.
         """
         until_ms = self._clock.now_ms() + within_ms
         self.ending = True
@@ -237,7 +243,10 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait a limited time for the database. Unfinished work is repeated after a restart or when a lease ends."""
+        """Wait for the database with a time limit.
+
+        Unfinished work is repeated after a restart or after a lease ends.
+        """
         try:
             async with asyncio.timeout(STORE_WITHIN_S):
                 await work
@@ -254,7 +263,7 @@ class Engine:
             self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Report a loop that ended unexpectedly. Without the loop, deliveries would wait forever unnoticed."""
+        """Report a loop that ended unexpectedly. Without the report, deliveries would wait forever unnoticed."""
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()

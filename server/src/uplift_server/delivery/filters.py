@@ -1,4 +1,4 @@
-"""Evaluation of endpoint filters against the data of one event."""
+"""Evaluation of endpoint filters against the data of an event."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -14,18 +14,18 @@ _NOT_READABLE: Final = object()
 
 
 class FilterEvaluation:
-    """Evaluates filters against the data of one event.
+    """Evaluates filters against the data of one event, within a limited number of steps.
 
-    The number of steps is limited, because the evaluation blocks the event loop. Beyond the limit, and for data that
-    cannot be read, an endpoint receives the event.
+    The evaluation blocks the event loop, so it must be short. If a filter exceeds the limit, or the data cannot be
+    read, the endpoint receives the event.
     """
 
     __slots__ = ("_data", "_mismatches", "_steps", "exceeded")
 
     def __init__(self, data: bytes) -> None:
-        """Decode the data (JSON)."""
+        """Decode the event's data (JSON)."""
         self.exceeded = 0
-        """The number of filters that were not evaluated to the end."""
+        """The number of filters whose evaluation exceeded the limit."""
         self._steps = FILTERS_STEPS_MAX
         self._mismatches: dict[Filter, str | None] = {}
         try:
@@ -35,11 +35,11 @@ class FilterEvaluation:
 
     @property
     def steps_taken(self) -> int:
-        """The number of steps of all evaluated filters."""
+        """The number of steps that all evaluations have taken."""
         return FILTERS_STEPS_MAX - self._steps
 
     def mismatch(self, pattern: Filter) -> str | None:
-        """Return the path in the body that does not match, or None if the endpoint receives the event."""
+        """Return the path in the event that does not match, or None if the endpoint receives the event."""
         # Endpoints with the same filter share its compiled form.
         if pattern not in self._mismatches:
             self._mismatches[pattern] = self._first_mismatch(pattern)
@@ -60,7 +60,7 @@ class FilterEvaluation:
 
 
 def accepting(endpoints: Iterable[LiveEndpoint], data: bytes, counters: EngineCounters) -> list[LiveEndpoint]:
-    """Return the endpoints whose filter matches an event's data (JSON), and those without a filter."""
+    """Return the endpoints without a filter, and those whose filter matches an event's data (JSON)."""
     evaluation = FilterEvaluation(data)
     found = [each for each in endpoints if each.filter is None or evaluation.mismatch(each.filter) is None]
     counters.filter_budget_exceeded += evaluation.exceeded

@@ -1,7 +1,7 @@
 """Event ingest: match endpoints, build the body, commit events with their deliveries, and queue leased deliveries.
 
-The store commits all requests in its queue at once, so a higher load means larger commits. Each account has a bounded
-number of rows in that queue. The account's other requests wait here.
+The store commits all requests in its queue at once, so a higher load means larger commits. Each account has a limited
+number of rows in the store's queue. Further requests of the account wait in this module.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from uplift_server.store.records import EndpointState
 _log = structlog.get_logger()
 
 COMMIT_TIMEOUT_MS: Final = 4000
-"""Timeout of a commit, checked once per tick, so that callers get a response within 5 s."""
+"""The timeout of a commit. The engine checks it once per tick, so that callers receive a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
 # Constants, because looking up a member of an enumeration takes as long as a function call.
@@ -51,24 +51,24 @@ _FIRST: Final = AttemptKind.FIRST
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """A validated event: its type is in the catalog, and its data matches the schema."""
+    """A validated event: the catalog contains its type, and its data matches the schema."""
 
     event_type: LiveEventType
     data: bytes
     endpoints: Sequence[LiveEndpoint]
-    """The endpoints that receive the event: see `EventIngest.recipients`."""
+    """The endpoints that receive the event, as `EventIngest.recipients` returns them."""
     id: bytes | None = None
     idempotency_key: str | None = None
     expires_at: int | None = None
     ordering_key: str | None = None
     created_at: int | None = None
-    """When the event was accepted (Unix ms), if that was before it is stored."""
+    """When the server accepted the event (Unix ms), or None if it stores the event immediately."""
     has_server_id: bool = False
     """Whether the server created the ID when it accepted the event."""
 
 
 class _Account(Backlog):
-    """Requests of one account that are not stored yet."""
+    """The requests of one account that are not stored yet."""
 
     __slots__ = ("queue", "seq", "storing_rows", "turn_rows")
 
@@ -77,53 +77,53 @@ class _Account(Backlog):
         self.seq = seq
         self.turn_rows = ACCEPTS_TURN_ROWS_MAX if seq else BATCHES_TURN_ROWS_MAX
         self.storing_rows = 0
-        """The number of rows in the store's queue."""
+        """The number of rows of the account in the store's queue."""
         self.queue: deque[_Group] = deque()
-        """Requests that wait until the account has fewer rows in the store's queue."""
+        """The requests that wait until the account has fewer rows in the store's queue."""
 
 
 class _Group(msgspec.Struct, frozen=True):
-    """Events of one request."""
+    """The events of one request."""
 
     account: _Account
     drafts: Sequence[tuple[int, Draft]]
     events: list[NewEvent]
-    """Empty until the group enters the store's queue."""
+    """The events to store. The list is empty until the group enters the store's queue."""
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int, int | None]]
-    """Deliveries to store with a lease: index of the event, endpoint, lane, end of the lease (Unix ms), order group."""
+    """The deliveries to store with a lease: event index, endpoint, lane, end of the lease (Unix ms), order group."""
     foreign: list[int]
-    """Endpoints of other processes that match an event."""
+    """The endpoints of other processes that receive an event of the group."""
     overflow: list[LiveEndpoint]
-    """Endpoints whose lane has no room for an event."""
+    """The endpoints whose lanes have no room for a delivery of the group."""
     result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     body_bytes: int
     rows: int
-    """The number of events and deliveries."""
+    """The number of events and deliveries in the group."""
     rejectable: int
     """The number of events that count as rejected if they are not stored."""
 
 
 class StoredEvents(Protocol):
-    """Forwards stored events to listen streams."""
+    """The port that forwards stored events to listen streams."""
 
     def note_stored(self, account_seq: int) -> None:
-        """Read new events of an account that has a stream."""
+        """Read the new events of an account that has a listen stream."""
 
 
 class BacklogFull(Exception):
-    """One request has too many events and deliveries for one commit."""
+    """A request has too many events and deliveries for one commit."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(f"{rows} events and deliveries, more than the limit of {GROUP_ROWS_MAX}")
 
 
 class Unstorable(Unavailable):
-    """The database cannot store the events of a request, now or later."""
+    """The database can never store the events of a request."""
 
 
 class EventIngest:
-    """Accepts events. When a returned future has a result, its events are durable."""
+    """Accepts events. The events are durable as soon as the returned future has a result."""
 
     def __init__(
         self,
@@ -151,24 +151,24 @@ class EventIngest:
         self._listeners = stored
         self._lease_ms = lease_ms
         self._gathered: list[_Group] = []
-        """Requests to store at the end of this turn of the event loop."""
+        """The requests to store at the end of this iteration of the event loop."""
         self._backlog = Backlog()
         self._accounts: dict[int, _Account] = {}
-        """Accounts with requests that are not stored yet. The key 0 is for requests with events of several accounts."""
+        """The accounts with requests that are not stored yet. Key 0 is for requests with events of several accounts."""
         self._storing: dict[int, list[_Group]] = {}
         self._batches = 0
         self._closed = False
         self._failing = False
         self.ids = IdSequence(random_bytes)
-        """Source of all IDs of this process."""
+        """The source of all IDs that this process creates."""
 
     @property
     def waiting_events(self) -> int:
-        """Number of accepted events that are not stored yet."""
+        """The number of received events that are not stored yet."""
         return self._backlog.events
 
     def close(self) -> None:
-        """Reject new requests, and store those in the queue."""
+        """Reject new requests, and store the queued ones."""
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
@@ -179,7 +179,7 @@ class EventIngest:
     def accept(
         self, account_seq: int, drafts: Sequence[Draft]
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store all drafts of one request or none. The future resolves when they are durable.
+        """Store all events of a request or none. The future resolves when they are durable.
 
         Raises BacklogFull, and Unavailable if the queue is full. The future raises Unavailable if the store fails.
         """
@@ -188,9 +188,10 @@ class EventIngest:
     def accept_for(
         self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool = True
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store drafts of one or more accounts. See `accept`.
+        """Store events of one or more accounts, like `accept`.
 
-        Only events of a request count as rejected. Events of the stream are repeated until they are stored.
+        If the store fails, only the events of a request count as rejected. The stream repeats its events until they are
+        stored.
         """
         rejectable = len(drafts) if is_request else 0
         if self._closed:
@@ -221,17 +222,17 @@ class EventIngest:
         return result
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Return the IDs of the endpoints with a delivery of each stored event. Raises Unavailable."""
+        """Return the IDs of the endpoints that have a delivery of each stored event. Raises Unavailable."""
         return await self._database.read(lambda c: deliveries.endpoint_ids_of_events(c, event_seqs))
 
     def _check_room(self, account: _Account, events: int, rows: int, rejectable: int) -> None:
-        """Raise Unavailable if the backlog of all accounts or of this one is too large."""
+        """Raise Unavailable if the backlog of all accounts or of this account is too large."""
         text = full_queue(self._backlog, account, events, rows)
         if text is not None:
             raise self._rejected(rejectable, Rejection.FULL, text)
 
     def _gather(self, group: _Group, now: int) -> None:
-        """Create the events of a request, and store them in the next turn of the event loop."""
+        """Create the events of a request, and store them at the end of this iteration of the event loop."""
         for account_seq, draft in group.drafts:
             group.events.append(self._event(account_seq, draft, now, group))
         group.account.storing_rows += group.rows
@@ -242,7 +243,8 @@ class EventIngest:
     def expire_waiting(self) -> None:
         """Fail the requests that have waited for COMMIT_TIMEOUT_MS.
 
-        The store may still commit their events. A repeated request finds them by its idempotency key.
+        The store may still commit their events. If the caller repeats the request, the server finds the events by the
+        idempotency key.
         """
         oldest = self._clock.now_ms() - COMMIT_TIMEOUT_MS
         for groups in self._storing.values():
@@ -375,7 +377,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Let the dispatcher lease the stored deliveries whose lane had no room."""
+        """Let the dispatcher lease the stored deliveries for which their lanes had no room."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
@@ -385,7 +387,7 @@ class EventIngest:
             self._due.wake()
 
     def _finish_group(self, group: _Group) -> None:
-        """Subtract a stored or rejected request from the backlog, and gather the account's next requests."""
+        """Subtract a stored or rejected request from the backlog, and gather the next requests of the account."""
         account = group.account
         for backlog in (self._backlog, account):
             backlog.add(-len(group.drafts), -group.body_bytes, -group.rows)
@@ -421,7 +423,7 @@ class EventIngest:
         self._failing = error is not None
 
     def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
-        """Queue leased deliveries in their lanes, or release the room reserved for those without a lease."""
+        """Queue leased deliveries in their lanes. Release the room that was reserved for deliveries without a lease."""
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:

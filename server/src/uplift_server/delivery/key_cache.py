@@ -1,4 +1,4 @@
-"""In-memory cache of API keys. It also collects the changes of all cached records."""
+"""In-memory cache of API keys. It also records which cached records change."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from uplift_server.store.records import ApiKey, ServiceKey
 
 RecordKey = tuple[str, int | str | bytes]
-"""A table and a record: the digest of a key, the name of an event type, or the number of an account or endpoint."""
+"""A cached record: its table, and a number, the digest of a key, or the name of an event type."""
 
 
 class KeyCache:
-    """Cache of API keys."""
+    """Cache of API keys and service keys."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, ApiKey] = {}
-        """The keys of accounts and operators by digest."""
+        """The API keys of accounts and operators, by digest."""
         self.service_keys: dict[bytes, ServiceKey] = {}
         self.key_expiries: dict[bytes, int] = {}
-        """When the keys that expire stop working (Unix ms), by ID."""
+        """When keys expire (Unix ms), by ID of the key. Keys without an expiry are missing."""
         self._has_set_operator_key = False
         self._changed: list[set[RecordKey]] = []
-        """Changed records, one set for each open `changes` block."""
+        """The changed records, as one set for each open `changes` block."""
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[set[RecordKey]]:
-        """Collect the records that are put or dropped within the block."""
+        """Collect the records that are added, replaced or removed within the `with` block."""
         changed: set[RecordKey] = set()
         self._changed.append(changed)
         try:
@@ -37,20 +37,20 @@ class KeyCache:
             changed.add((table, subject))
 
     def put_key(self, key: ApiKey) -> None:
-        """Add an API key. If the settings have an operator key, stored operator keys are not valid."""
+        """Add an API key. Ignore stored operator keys if the settings contain an operator key."""
         self._note("api_keys", key.digest)
         if key.account_seq is not None or not self._has_set_operator_key:
             self.keys[key.digest] = key
             self._note_expiry(key)
 
     def set_operator_key(self, key: ApiKey) -> None:
-        """Replace all operator keys with the key in the settings."""
+        """Replace all operator keys with the operator key in the settings."""
         self.keys = {digest: each for digest, each in self.keys.items() if each.account_seq is not None}
         self.keys[key.digest] = key
         self._has_set_operator_key = True
 
     def drop_key(self, digest: bytes) -> None:
-        """Remove a revoked key."""
+        """Remove a revoked API key."""
         self._note("api_keys", digest)
         key = self.keys.pop(digest, None)
         if key is not None:

@@ -1,4 +1,4 @@
-"""Object IDs: the ID of the object that an event is about, such as an athlete or a session."""
+"""Object IDs: the ID of the object to which an event belongs, such as an athlete or a session."""
 
 from typing import Final
 
@@ -19,9 +19,9 @@ _decoder: Final = msgspec.json.Decoder(_Data)
 
 
 def object_id_of(data: bytes) -> str | None:
-    """Return the string or integer at `object.id` of an event's data, as text.
+    """Return the string or integer at `object.id` in an event's data as text, or None for any other value.
 
-    Returns None for any other value, and for texts that are empty, too long, or not storable in both databases.
+    Also returns None for a text that is empty, too long, or that one of the databases cannot store.
     """
     try:
         found = _decoder.decode(data).object

@@ -1,4 +1,4 @@
-"""The constant parts of an endpoint's requests, created from its stored record."""
+"""The constant parts of an endpoint's requests, which are created from its stored record."""
 
 import json
 from typing import Final
@@ -20,7 +20,10 @@ from uplift_server.store.records import Endpoint
 UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
 )
-"""Replaces a stored URL that is not valid, so that its attempts fail. No name under `.invalid` resolves (RFC 2606)."""
+"""Replaces a stored URL that is not valid.
+
+Attempts to this URL fail, because no name under `.invalid` resolves (RFC 2606).
+"""
 _log = structlog.get_logger("uplift.cache")
 
 
@@ -37,7 +40,7 @@ class RequestParts:
         secrets: SecretPair[str],
         auth: EndpointAuth | None = None,
     ) -> None:
-        """Create the parts from decrypted `secrets` and `auth`."""
+        """Create the parts. `secrets` and `auth` are decrypted."""
         identity = None
         if isinstance(auth, ClientCertificate):
             identity = ClientIdentity(auth.certificate, auth.private_key)
@@ -47,17 +50,17 @@ class RequestParts:
         self.head = head
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
-        """From this time on (Unix ms), call `end_overlap` before signing."""
+        """The time (Unix ms) from which a caller must call `end_overlap` before it signs."""
         # Created now, so that the text of the secret is not kept until the overlap ends.
         self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
 
     def end_overlap(self) -> None:
-        """Sign with the current secret only."""
+        """Sign only with the current secret from now on."""
         self.signer, self.signer_until = self._next_signer, NEVER
 
 
 def create_request_parts(record: Endpoint, cipher: Cipher, user_agent: str) -> RequestParts:
-    """Create the parts of the requests of an endpoint. Raises WrongSecretKey."""
+    """Create the constant parts of an endpoint's requests from its record. Raises WrongSecretKey."""
     secrets = record.secrets.mapped(
         lambda current: cipher.decrypt(current, record.id, "secret"),
         lambda previous: cipher.decrypt(previous, record.id, "previous_secret"),

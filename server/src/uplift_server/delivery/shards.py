@@ -1,4 +1,4 @@
-"""The shards of a single process."""
+"""The endpoints and jobs of a single process."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from uplift_server.store.processes import Process
 
 
 class LocalShards:
-    """Implements Shards, SingletonJobs and Peers for one process: it owns every endpoint and does every job."""
+    """Implements Shards, SingletonJobs and Peers for a single process. It owns every endpoint and holds every job."""
 
     def __init__(self, process_id: int = 1) -> None:
         self.process_id = process_id
@@ -28,7 +28,7 @@ class LocalShards:
         """Do nothing: the process owns every endpoint."""
 
     def foreign(self, _endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """Return no endpoints."""
+        """Return no endpoints: no other process owns any."""
         return ()
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
@@ -41,14 +41,14 @@ class LocalShards:
         """Do nothing: there are no other processes."""
 
     def holds(self, _job: SingletonJob) -> bool:
-        """Return True: the process does every job."""
+        """Return True: the process holds every job."""
         return True
 
     def living(self) -> None:
         """Return None: there are no other processes."""
 
     def others(self) -> Sequence[Process]:
-        """Return no processes."""
+        """Return no processes: there are no others."""
         return ()
 
     def heartbeat_age_ms(self) -> None:

@@ -1,4 +1,4 @@
-"""Targets of requests, and the DNS form of their host names."""
+"""Targets of requests, and the ASCII form of their host names for DNS."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,30 +8,34 @@ import idna
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """The certificate (chain) and the private key that the client presents in TLS, in PEM."""
+    """The certificate chain and the private key that the client presents during a TLS handshake, as PEM."""
 
     certificate: str = field(repr=False)
     private_key: str = field(repr=False)
 
 
 class Target(NamedTuple):
-    """The target of an endpoint's requests, and the key of its idle connections.
+    """The target of an endpoint's requests. It is also the key of the target's idle connections.
 
-    It is a tuple because the hash of a frozen dataclass takes four times as long.
+    It is a tuple, because the hash of a frozen dataclass takes four times as long.
     """
 
     host: str
-    """Lowercase ASCII name, or address literal (IPv6 without brackets)."""
+    """The host as a lowercase ASCII name or an address literal. IPv6 literals have no brackets."""
     port: int
     encrypted: bool
     account: int = 0
-    """Accounts do not share connections, so that bytes after a response never become another account's response."""
+    """The sequence number of the account.
+
+    Accounts do not share connections, so that unexpected bytes after a response never become the response of another
+    account.
+    """
     identity: ClientIdentity | None = None
-    """For mutual TLS."""
+    """The client certificate for mutual TLS, or None."""
 
 
 def to_ascii(host: str) -> str:
-    """Return the ASCII form of an international host name (UTS 46, like browsers). Raises ValueError."""
+    """Return the ASCII form of an international host name (UTS 46, as in browsers). Raises ValueError."""
     try:
         return idna.encode(host, uts46=True, transitional=False).decode("ascii")
     except idna.IDNAError as error:

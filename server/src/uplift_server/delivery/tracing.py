@@ -1,7 +1,7 @@
-"""Trace export: collect accepted events and ended attempts, and export their spans in batches, in a thread.
+"""Trace export: collects accepted events and ended attempts, and exports their spans in batches on a thread.
 
-The parent span of an event is stored after the event, so that ingest stays fast. A crash in between loses the link
-between two traces.
+The server stores the parent span of an event after the event, so that ingest stays fast. A crash between the two writes
+loses the link between the traces.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from uplift_server.store.errors import StoreError
 
 EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
-"""Limit of the queued events, and of the queued attempts. Further ones are dropped."""
+"""Maximum number of queued events, and of queued attempts. Further ones are dropped."""
 KNOWN_MAX: Final = 20_000
-"""Maximum number of recent events whose parent span is in memory."""
+"""Maximum number of recent events whose parent spans are kept in memory."""
 PARENT_WAIT_MS: Final = 3_000
-"""Time within which another process stores the parent span of an event it accepted."""
+"""How long to wait until another process has stored the parent span of an event that it accepted."""
 LOOKUP_BATCH_MAX: Final = 500
 """Maximum number of events per lookup of parent spans."""
 CLOSE_SECONDS: Final = 0.8
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 
 
 class Traces:
-    """Exports spans until stopped."""
+    """Exports spans until `stop`."""
 
     def __init__(self, database: Database, clock: Clock, tracer: Tracer) -> None:
         self._database = database
@@ -43,13 +43,13 @@ class Traces:
         self._events: list[AcceptedEvent] = []
         self._lines: list[AttemptLine] = []
         self._late: list[tuple[int, AttemptLine]] = []
-        """Attempts of events whose parent span is not in memory, with their arrival time (Unix ms)."""
+        """Attempts of events whose parent span is not in memory, with the time when they were queued (Unix ms)."""
         self._to_store: dict[int, str] = {}
-        """The `traceparent` header by the number of the event."""
+        """The `traceparent` headers to store, by sequence number of the event."""
         self._known: dict[bytes, TraceContext | None] = {}
-        """Parent spans by event ID."""
+        """The parent spans, by event ID."""
         self._full: dict[str, bool] = {}
-        """Whether the latest item was dropped, by queue."""
+        """Whether the latest item of a queue was dropped, by queue."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +81,7 @@ class Traces:
             closing.set()
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
-        """Queue an accepted event, or a repeated one. `seq` is 0 if the event is not in the database yet."""
+        """Queue an event that was accepted or repeated. `seq` is 0 if the database does not contain the event yet."""
         if not self._has_room("events", len(self._events)):
             return
         self._events.append(event)
@@ -91,14 +91,14 @@ class Traces:
                 self._to_store[seq] = traceparent
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
-        """Keep the sender's span of an event that another process accepted."""
+        """Keep the sender's span for an event that another process has accepted."""
         sender_span = parse_traceparent(traceparent)
         if sender_span is not None and len(self._to_store) < KNOWN_MAX:
             self._cache(event_id, sender_span)
             self._to_store[seq] = traceparent
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
-        """Queue ended attempts whose outcomes are stored."""
+        """Queue ended attempts. Their outcomes are already stored."""
         if self._has_room("attempts", len(self._lines)):
             self._lines.extend(lines)
 
@@ -124,7 +124,7 @@ class Traces:
                 _log.exception("trace export failed")
 
     async def export(self, *, at_once: bool = False) -> None:
-        """Export the queued events and attempts. `at_once` does not wait for parent spans of other processes."""
+        """Export the queued events and attempts. With `at_once`, do not wait for parent spans of other processes."""
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
         to_store, self._to_store = self._to_store, {}
@@ -142,7 +142,7 @@ class Traces:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
     def _split_ready(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
-        """Return the attempts whose parent span is in memory or whose wait is over. Keep the others."""
+        """Return the attempts whose parent span is in memory or whose wait has ended. Keep the other attempts."""
         now = self._clock.now_ms()
         ready = []
         for line in lines:
@@ -157,7 +157,7 @@ class Traces:
         return ready
 
     async def _with_parents(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
-        """Return attempts with their parent spans. If the store fails, keep the attempts and raise."""
+        """Return attempts with their parent spans. If the store fails, keep the attempts and raise the error."""
         try:
             return await self._look_up_parents(lines)
         except StoreError:
