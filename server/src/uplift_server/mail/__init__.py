@@ -1,1 +1,1 @@
-"""Emails to people, over SMTP."""
+"""Emails to people over SMTP."""

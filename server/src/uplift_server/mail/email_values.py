@@ -1,7 +1,7 @@
 """The values of a notification, as safe texts for an email.
 
-URLs, descriptions, account names and parts of causes come from users or receivers: they are made printable and
-truncated here, and possible secrets are removed. The secret parts of links are created here and stored nowhere.
+URLs, descriptions, account names and parts of causes come from users or receivers. This module makes them printable,
+truncates them, and removes possible secrets. It also creates the secret parts of links, which are never stored.
 """
 
 import re
@@ -20,7 +20,7 @@ URL_CHARACTERS_SHOWN_MAX: Final = 300
 TEXT_CHARACTERS_SHOWN_MAX: Final = 300
 SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
 NAME_CHARACTERS_SHOWN_MAX: Final = 120
-"""The maximum length of an endpoint's name in a subject: host, path and description."""
+"""Maximum length of an endpoint's name (host, path and description) in a subject."""
 PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
@@ -36,49 +36,49 @@ _MONTHS: Final = (
 
 
 class EmailValues:
-    """The values of a notification as texts that can be shown."""
+    """The values of a notification as safe texts."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """`public_url` is the URL of this server. `link_key` derives the secret parts of links."""
+        """Create the texts. `public_url` is the URL of this server. `link_key` derives the secret parts of links."""
         self._values = values
         self._public_url = public_url
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """Return a value as one line."""
+        """Return the value with this name as one line."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return a cause or a fix, which may contain a URL, such as the target of a redirect."""
+        """Return a cause or how to fix it. The text may contain a URL, such as the target of a redirect."""
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
     @property
     def response(self) -> str:
         """The first line of the receiver's response in quotes.
 
-        Without URLs, because receivers must not add links to emails.
+        URLs are removed, because receivers must not add links to emails.
         """
         line = _URL.sub("[URL]", self._raw("response"))
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 
     def time(self, name: str) -> str:
-        """Return a formatted time, or an empty text if the time is unknown."""
+        """Return the time with this name as text, or an empty string if the time is unknown."""
         value = self._values.get(name)
         return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """Return a count; 0 if there is none."""
+        """Return the count with this name, or 0 without one."""
         value = self._values.get(name)
         return value if isinstance(value, int) else 0
 
     @property
     def url(self) -> str:
-        """The endpoint's URL without parts that may be secret."""
+        """The URL of the endpoint without the parts that may be secret."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property
     def host(self) -> str:
-        """Host and port of the endpoint."""
+        """The host and port of the endpoint."""
         try:
             netloc = urlsplit(self._raw("url")).netloc
         except ValueError:
@@ -87,7 +87,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The name of the endpoint: host, path, and the description if it fits."""
+        """The name of the endpoint: its host and path, and its description if it fits."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")
@@ -97,7 +97,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """The path of the URL without its trailing slash. The middle of a long path is omitted."""
+        """Return the path of the URL without its trailing slash. The middle of a long path is omitted."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -110,13 +110,13 @@ class EmailValues:
 
     @property
     def causes(self) -> str:
-        """The most frequent causes with their numbers of endpoints."""
+        """The most frequent causes, with the number of endpoints for each."""
         causes = self._values.get("causes")
         known = {str(title): n for title, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the endpoint's details and `others`, without rows that have no value."""
+        """Return the labels and values of the endpoint, and `others`. Omit rows without a value."""
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),
@@ -128,35 +128,35 @@ class EmailValues:
 
     @property
     def endpoints(self) -> tuple["EmailValues", ...]:
-        """The values of each listed endpoint."""
+        """The values of each endpoint that the email lists."""
         others = self._values.get("others")
         listed = [each for each in others if isinstance(each, dict)] if isinstance(others, list) else []
         return (self, *(EmailValues(each, self._public_url, self._link_key) for each in listed))
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints, including unlisted ones."""
+        """The number of endpoints that the email is about, including those that it does not list."""
         return endpoint_count(self._values)
 
     @property
     def endpoint_link(self) -> tuple[str, str]:
-        """The label and URL of the endpoint's page."""
+        """The label and URL of the link to the endpoint's page."""
         return "View endpoint", f"{self._public_url}/endpoints/{self.text('endpoint')}"
 
     @property
     def home_link(self) -> tuple[str, str]:
-        """The label and URL of the dashboard."""
+        """The label and URL of the link to the dashboard."""
         return "Open dashboard", self._public_url
 
     @property
     def invitation_url(self) -> str:
-        """The URL of the page to accept an invitation."""
+        """The URL of the page where the reader accepts the invitation."""
         link_token = token(self._link_key, Purpose.INVITATION, bytes.fromhex(self._raw("invitation")))
         return Purpose.INVITATION.url(self._public_url, link_token)
 
     @property
     def reset_url(self) -> str:
-        """The URL of the page to set a new password."""
+        """The URL of the page where the reader sets a new password."""
         person, expires_at = bytes.fromhex(self._raw("person")), self.number("expires_at")
         link_token = reset_token(self._link_key, person, expires_at=expires_at, mark=self._raw("mark"))
         return Purpose.RESET.url(self._public_url, link_token)
@@ -168,12 +168,12 @@ class EmailValues:
 
     @property
     def profile_url(self) -> str:
-        """The URL of the reader's profile."""
+        """The URL of the reader's profile page."""
         return f"{self._public_url}/you"
 
     @property
     def contact_closing(self) -> str:
-        """The closing line, with the reason for sending the email to this contact."""
+        """The closing line, which states why the contact receives the email."""
         return f"You received this email because you are a contact for {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
@@ -188,12 +188,12 @@ def format_time(ms: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return `1 endpoint`, `2 endpoints`."""
+    """Return a count with its noun: `1 endpoint`, `2 endpoints`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(text: str, characters_max: int) -> str:
-    """Return a text as one printable line, truncated."""
+    """Return a text as one printable line of limited length."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"
 

@@ -1,4 +1,4 @@
-"""The text of each notification, for the plain text and the HTML version of its email.
+"""The text of each notification. The plain text and HTML versions of an email use the same text.
 
 No email contains the body of a request or response. Only invitations and password resets contain links with tokens.
 """
@@ -14,20 +14,20 @@ from uplift_server.mail.email_values import EmailValues, counted, format_time
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """The text of an email. Each value is one printable line without HTML."""
+    """The text of an email. Every string is one printable line without HTML."""
 
     subject: str
     title: str
     opening: tuple[str, ...]
-    """Paragraphs about the event and its consequences."""
+    """The paragraphs about the event and its consequences."""
     details: tuple[tuple[str, str], ...]
-    """Labels and values."""
+    """The labels and values of the detail rows."""
     steps: tuple[str, ...]
-    """How to fix the problem."""
+    """How to fix the problem, as steps."""
     link: tuple[str, str]
-    """Label and URL."""
+    """The label and URL of the main link."""
     closing: str
-    """The reason for sending the email."""
+    """The closing line, which states why the reader receives the email."""
 
 
 def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
@@ -39,7 +39,7 @@ def compose_email(notification: Notification, public_url: str, link_key: bytes) 
 
 
 def compose_test_email(public_url: str) -> Email:
-    """Return a test email for the mail server."""
+    """Return the email that tests the mail server."""
     return Email(
         subject="Test email from Uplift Webhooks",
         title="Your email configuration works",
@@ -422,7 +422,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
         ("If you have few codes left, create new ones in your profile.",),
     ),
 }
-"""The title, the consequence and the next steps of each change."""
+"""The title, the consequence and the next steps for each change of a second factor."""
 _OTHER_CHANGE: Final = ("Your second factor changed", "Someone changed your second factor.", ())
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,
@@ -443,20 +443,20 @@ def _endpoints_of_account(values: EmailValues) -> str:
 
 
 def _causes(values: EmailValues) -> tuple[str, ...]:
-    """Return each cause with its number of endpoints, most frequent first."""
+    """Return each cause with its number of endpoints, the most frequent cause first."""
     causes = Counter(filter(None, (each.sentence("cause") for each in values.endpoints)))
     return tuple(f"{counted(n, 'endpoint')}: {cause}" for cause, n in causes.most_common(CAUSES_SHOWN_MAX))
 
 
 def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
-    """Return how to fix the most frequent causes."""
+    """Return how to fix the most frequent causes, as steps."""
     causes = Counter((each.sentence("cause"), each.sentence("remedy")) for each in values.endpoints)
     remedies = dict.fromkeys(remedy for (_, remedy), _ in causes.most_common(CAUSES_SHOWN_MAX) if remedy)
     return tuple(remedies)
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return one row for each endpoint: its URL, cause, response and times."""
+    """Return a row for each endpoint: its URL, cause, response and times."""
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:
         known = [f"{label} {each.time(name)}" for label, name in times if each.time(name)]

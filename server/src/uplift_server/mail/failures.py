@@ -1,4 +1,4 @@
-"""Causes of unsent emails, as text for the operator."""
+"""Reasons why an email was not sent, as text for the operator."""
 
 import os
 import socket
@@ -22,10 +22,13 @@ _REMEDIES: Final[dict[Step, str]] = {
 
 
 class MailNotSent(Exception):
-    """An email could not be sent. `cause` and `remedy` are for the operator and contain no secrets."""
+    """An email was not sent. `cause` and `remedy` are texts for the operator and contain no secrets."""
 
     def __init__(self, cause: str, remedy: str, *, permanent: bool = False, disconnected: bool = True) -> None:
-        """`permanent`: retries cannot succeed. `disconnected`: the connection cannot send more emails."""
+        """Create the error.
+
+        `permanent`: retries cannot succeed. `disconnected`: the connection cannot send more emails.
+        """
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
@@ -34,7 +37,7 @@ class MailNotSent(Exception):
 
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
-    """Return the failure of a message that the mail server rejected."""
+    """Return the error for a message that the mail server rejected."""
     # A problem with the sender or the login affects all emails until the operator fixes it.
     permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
@@ -42,7 +45,7 @@ def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) 
 
 
 def unreachable(server: str, error: Exception) -> MailNotSent:
-    """Return the failure of a connection to the mail server."""
+    """Return the error for a failed connection to the mail server."""
     # Imported only on servers that send email.
     from aiosmtplib import SMTPResponseException  # noqa: PLC0415
 
@@ -83,13 +86,13 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
 
 
 def response_text(error: "SMTPResponseException") -> str:
-    """Return the server's response as one line."""
+    """Return the mail server's response as one line."""
     text = printable(" ".join(f"{error.code} {error.message}".split()))
     return text if len(text) <= RESPONSE_CHARACTERS_SHOWN_MAX else f"{text[: RESPONSE_CHARACTERS_SHOWN_MAX - 1]}…"
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the first error in the chain."""
+    """Return the first error in a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,6 +1,6 @@
-"""Render an email as a message: headers, text and HTML.
+"""Renders an email as a message: headers, text and HTML.
 
-The message depends only on the notification, so a message resent after a crash is identical.
+The message depends only on the notification, so that a message resent after a crash is identical.
 """
 
 import textwrap
@@ -39,7 +39,7 @@ _POLICY: Final = _Policy(linesep=SMTP.linesep, max_line_length=SMTP.max_line_len
 def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, created_at: int) -> bytes:
     """Return the message as ASCII with CRLF line endings.
 
-    `message_id` is unique and consists of letters and digits. `created_at` is Unix ms.
+    `message_id` must be unique and consist of letters and digits. `created_at` is in Unix ms.
     """
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(sender.name, addr_spec=sender.address)
@@ -58,7 +58,7 @@ def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, c
 
 
 def plain(email: Email) -> str:
-    """Return the plain text of an email."""
+    """Return the plain text version of an email."""
     parts = [_wrapped(email.title), *map(_wrapped, email.opening)]
     parts.append("Next steps:\n" + "\n".join(_wrapped(step, "* ", "  ") for step in email.steps))
     # Do not wrap URLs.
@@ -69,7 +69,7 @@ def plain(email: Email) -> str:
 
 
 def html(email: Email) -> str:
-    """Return the HTML of an email, without external resources."""
+    """Return the HTML version of an email. It loads no external resources."""
     return _template().render(email=email)
 
 

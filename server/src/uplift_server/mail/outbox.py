@@ -1,7 +1,7 @@
-"""The outbox: sends notifications to the mail server and retries for three days.
+"""The outbox: sends notifications to the mail server, and retries for three days.
 
-After the mail server accepts a message, one transaction marks it as sent. After a crash between the two, or if the
-server's response is lost, the same message is resent with the same Message-ID.
+After the mail server accepts a message, a transaction marks it as sent. If the process crashes before the transaction,
+or the server's response is lost, the outbox resends the same message with the same Message-ID.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ from uplift_server.store.outbox import EmailResult
 BATCH_SIZE: Final = 20
 POLL_INTERVAL_MS: Final = 2_000
 STOP_SECONDS: Final = 1.0
-"""How long a stop waits for the email in flight."""
+"""How long a stop waits for the email that is being sent."""
 _log = structlog.get_logger()
 
 
 class Clock(Protocol):
-    """A wall clock with timed waits."""
+    """A wall clock with waits that time out."""
 
     def now_ms(self) -> int:
         """Return the Unix time in ms."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Wait until the event is set, for at most `timeout_ms`."""
+        """Wait until the event is set, but at most `timeout_ms`."""
 
 
 class SingletonJobs(Protocol):
-    """The singleton jobs of the cluster."""
+    """The jobs that only one process of the cluster runs at a time."""
 
     def holds(self, job: SingletonJob) -> bool:
-        """Return whether this process holds the lease of a job."""
+        """Return whether this process holds a singleton job now."""
 
 
 class Outbox:
@@ -75,18 +75,18 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start sending."""
+        """Start to send emails."""
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
-        """Stop sending. The email in flight has one second to finish; otherwise it is due at the next start."""
+        """Stop sending. If the current email takes longer than STOP_SECONDS, it is due again at the next start."""
         self._stopping.set()
         self._mail_server.shorten_timeout(STOP_SECONDS)
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
-        """Send until stopped."""
+        """Send emails until `stop`."""
         while not self._stopping.is_set():
             try:
                 # Also store results after another process has taken over the job.
@@ -104,7 +104,7 @@ class Outbox:
             await self._settle()
 
     async def send_due(self) -> bool:
-        """Send one batch of due emails. Return whether there were any. Raises Unavailable."""
+        """Send one batch of due emails. Return whether any were due. Raises Unavailable."""
         # If results cannot be stored, send nothing. Otherwise, emails would be sent twice.
         await self._settle()
         now = self._clock.now_ms()
@@ -126,7 +126,7 @@ class Outbox:
         return True
 
     async def _send(self, connection: MailConnection, notification: Notification) -> bool:
-        """Send one email. Return whether the connection can send more."""
+        """Send one email. Return whether the connection can send further emails."""
         try:
             await connection.send(self._sender.address, notification.recipient, self._message(notification))
         except MailNotSent as failure:
@@ -158,7 +158,7 @@ class Outbox:
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Schedule the next attempt, unless the failure is permanent."""
+        """Schedule the next attempt to send an email, unless the failure is permanent."""
         if self._stopping.is_set():
             # The stop interrupted the attempt. The email stays due, and the attempt does not count.
             return
@@ -185,7 +185,7 @@ class Outbox:
             _log.warning("email not sent", emails=count, cause=failure.cause, remedy=failure.remedy)
 
     async def _settle(self) -> None:
-        """Store the results of attempts. Raises Unavailable and keeps the results for the next call."""
+        """Store the results of the attempts. Raises Unavailable, and keeps the results for the next call."""
         if self._unsettled:
             results = tuple(self._unsettled)
             await self._database.write(lambda c: outbox.settle(c, results))

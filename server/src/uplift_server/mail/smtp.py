@@ -1,4 +1,4 @@
-"""SMTP client for the operator's mail server, with one timeout for each exchange."""
+"""SMTP client for the operator's mail server. Each exchange has a timeout."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import aiosmtplib
 
 EXCHANGE_SECONDS: Final = 60.0
-"""Timeout for opening a connection and for sending one message. Mail servers are slow because they check messages."""
+"""Timeout for opening a connection, and for sending a message. Mail servers are slow because they check messages."""
 QUIT_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class MailConnection:
-    """An open connection, ready for messages."""
+    """An open connection to the mail server, ready to send messages."""
 
     encrypted: bool
     logged_in: bool
@@ -31,7 +31,7 @@ class MailConnection:
     _client: "aiosmtplib.SMTP"
 
     async def send(self, sender: str, recipient: str, message: bytes) -> None:
-        """Send one message to one address. Raises MailNotSent unless the server accepted it."""
+        """Send one message to one address. Raises MailNotSent unless the server accepts the message."""
         from aiosmtplib import SMTPResponseException, SMTPServerDisconnected  # noqa: PLC0415 - see `SmtpServer.connected`
 
         step: Step = "sender"
@@ -51,7 +51,7 @@ class MailConnection:
             raise unreachable(str(self._server), error) from error
 
     async def _reset(self) -> None:
-        """Discard the rejected message, or close the connection if that fails."""
+        """Discard a rejected message. Close the connection if this fails."""
         from aiosmtplib import SMTPException  # noqa: PLC0415
 
         try:
@@ -65,8 +65,8 @@ class SmtpServer:
     """The operator's mail server.
 
     With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate against the
-    system's authorities and those in `ca_file`. Otherwise, it uses STARTTLS if offered, without verification: an
-    attacker with a false certificate could also hide the offer.
+    system's authorities and those in `ca_file`. Otherwise, it uses STARTTLS if offered, without verification.
+    Verification would add no protection, because an attacker could also hide the offer.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SmtpServer:
         ca_file: str | None = None,
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
-        """`own_name` is the host name or address of this server for EHLO."""
+        """Create a client. `own_name` is the host name or address of this server for EHLO."""
         self._server = server
         self._own_name = _ehlo_name(own_name)
         self._ca_file = ca_file
@@ -87,7 +87,7 @@ class SmtpServer:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return the configured mail server. The configuration must have one."""
+        """Return the mail server in the configuration, which must contain one."""
         assert config.smtp_url is not None, "the caller checks `sends_mail`"
         own_name = urlsplit(config.public_url).hostname or "localhost"
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)
@@ -99,7 +99,7 @@ class SmtpServer:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[MailConnection]:
-        """Open a connection, and log in if a login is configured. Raises MailNotSent."""
+        """Open a connection. Log in if a login is configured. Raises MailNotSent."""
         # Imported only on servers that send email.
         from aiosmtplib import SMTP, SMTPException  # noqa: PLC0415
 
@@ -171,7 +171,7 @@ class SmtpServer:
             ) from error
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit the current and all later exchanges to this many seconds."""
+        """Limit each current and later exchange to this number of seconds."""
         self._seconds = min(self._seconds, seconds)
         if self._timeout is not None and not self._timeout.expired():
             when = self._timeout.when()
@@ -180,7 +180,7 @@ class SmtpServer:
 
     @contextlib.asynccontextmanager
     async def timeout(self) -> AsyncIterator[None]:
-        """Limit the duration of the exchange in the block. Raises TimeoutError."""
+        """Limit the duration of the exchange within the block. Raises TimeoutError."""
         async with asyncio.timeout(self._seconds) as running:
             self._timeout = running
             try:
@@ -202,7 +202,7 @@ class SmtpServer:
 
 
 def _abort(client: "aiosmtplib.SMTP") -> None:
-    """Close the connection immediately. A TLS close would wait for the server."""
+    """Close the connection immediately. A regular TLS close would wait for the server."""
     transport = client.transport
     client.close()
     if transport is not None:
@@ -210,7 +210,7 @@ def _abort(client: "aiosmtplib.SMTP") -> None:
 
 
 def _ehlo_name(own_name: str) -> str:
-    """Return a host name, or an address literal for EHLO (RFC 5321, section 4.1.3)."""
+    """Return a host name, or an address as a literal, for EHLO (RFC 5321, section 4.1.3)."""
     try:
         address = ip_address(own_name.strip("[]"))
     except ValueError:
