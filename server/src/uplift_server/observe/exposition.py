@@ -1,7 +1,4 @@
-"""Prometheus and OpenMetrics output.
-
-Imported at the first request for metrics.
-"""
+"""Prometheus and OpenMetrics output. The server imports this module at the first request for metrics."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -25,7 +22,7 @@ from uplift_server.observe.snapshot import Snapshot
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Return all metrics and their content type, for a request's `Accept` header."""
+    """Return all metrics and their content type, as the request's `Accept` header demands."""
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
@@ -35,7 +32,7 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
 
 class _Collector(Collector):
-    """The metrics of one snapshot."""
+    """The metrics of one snapshot, for the Prometheus client."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -70,7 +67,7 @@ def _family(metric: Metric, value: float | Histogram | Mapping[str, float] | Map
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the cumulative counts by bound."""
+    """Return the cumulative counts of a histogram, by upper bound."""
     counts = accumulate(histogram.counts)
     bounds = [str(bound / histogram.per_second) for bound in histogram.bounds]
     return list(zip([*bounds, "+Inf"], map(float, counts), strict=True))

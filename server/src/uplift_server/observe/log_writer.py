@@ -12,13 +12,13 @@ from typing import BinaryIO, Final, TextIO, cast
 import structlog
 
 LINES_WAITING_MAX: Final = 20_000
-"""Limit of queued lines, about 15 MiB. Further lines are dropped and counted."""
+"""Maximum number of queued lines, about 15 MiB. Further lines are dropped and counted."""
 TEXT_BYTES_PER_LINE: Final = 1024
-"""A longer text counts as several lines, so that LINES_WAITING_MAX also bounds the bytes."""
+"""A text that exceeds this size counts as several lines, so that LINES_WAITING_MAX also limits the bytes."""
 GATHER_SECONDS: Final = 0.025
-"""How long the thread gathers lines after it wakes, so that it does not compete with the loop for each line."""
+"""How long the thread gathers lines after it wakes. Otherwise, it would compete with the event loop for each line."""
 CLOSE_SECONDS: Final = 2.0
-"""How long `close` waits for the lines in the queue."""
+"""How long `close` waits until the queued lines are written."""
 _POLL_SECONDS: Final = 0.005
 
 Payload = bytes | Callable[[], bytes]
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class LogWriter:
-    """Writes lines to a stream in the order of the queue. Thread-safe."""
+    """Writes lines to a stream in the order of the queue. It is thread-safe."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -39,14 +39,14 @@ class LogWriter:
         self._hurry = threading.Event()
         self._closed = False
         self.dropped = 0
-        """Lines that were not written: the queue was full, or the stream failed."""
+        """The number of lines that were dropped, because the queue was full or the stream failed."""
         self.error: OSError | None = None
-        """The last failure of the stream."""
+        """The latest failure of the stream."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, payload: Payload, lines: int = 1) -> None:
-        """Queue lines, as bytes or as a function that returns them in the thread. Never waits."""
+        """Queue lines without waiting. `payload` is bytes, or a function that the thread calls to get them."""
         weight = lines + (len(payload) // TEXT_BYTES_PER_LINE if isinstance(payload, bytes) else 0)
         with self._lock:
             if self._closed or self._queued - self._done + weight > LINES_WAITING_MAX:
@@ -56,7 +56,10 @@ class LogWriter:
             self._queue.put((lines, weight, payload))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the thread has handled all lines queued so far. Return False after `within_s` seconds."""
+        """Wait until the thread has handled all lines queued so far.
+
+        Return False if this takes longer than `within_s`.
+        """
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()
         while self._done < queued and time.monotonic() < until:
@@ -65,7 +68,7 @@ class LogWriter:
         return self._done >= queued
 
     def close(self) -> bool:
-        """Write queued lines for at most CLOSE_SECONDS, and drop later ones. Return False if the thread is stuck."""
+        """Write queued lines for at most CLOSE_SECONDS, and drop later lines. Return False if the thread hangs."""
         with self._lock:
             if not self._closed:
                 self._queue.put(None)
@@ -118,7 +121,7 @@ class LogWriter:
 
 
 class QueuedStream(io.TextIOBase):
-    """A text stream such as `sys.stderr` whose lines a LogWriter writes. Only `flush` waits, for a bounded time."""
+    """A text stream such as `sys.stderr` whose lines a LogWriter writes. Only `flush` waits, for a limited time."""
 
     def __init__(self, stream: TextIO, writer: LogWriter, flush_seconds: float = 0) -> None:
         self._stream = stream
@@ -132,7 +135,7 @@ class QueuedStream(io.TextIOBase):
         return self._encoding
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream."""
+        """Return the file descriptor of the stream."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
@@ -144,12 +147,12 @@ class QueuedStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Queue a text."""
+        """Queue a text without waiting."""
         self._writer.put(text.encode(self._encoding, "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        """Wait for the thread for at most `flush_seconds`. Raises the OSError of the stream."""
+        """Wait for at most `flush_seconds` until the thread has written the queue. Raises the OSError of the stream."""
         if self._flush_seconds:
             if not self._writer.flush(self._flush_seconds):
                 _log.warning("output stream stalled", stream=getattr(self._stream, "name", None))
@@ -160,7 +163,7 @@ class QueuedStream(io.TextIOBase):
 def raw_stream(stream: TextIO) -> BinaryIO:
     """Return an unbuffered copy of a text stream.
 
-    A buffer has a lock, which a stuck thread would still hold when the process ends.
+    A buffer has a lock, which a hanging thread would still hold at exit.
     """
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))

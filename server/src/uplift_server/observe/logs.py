@@ -1,9 +1,8 @@
-r"""Log lines on standard error: readable on a terminal, otherwise one JSON object per line.
+r"""Log lines on standard error: readable text on a terminal, otherwise one JSON object per line.
 
-The format `none` writes only warnings and errors, in the readable format.
-Every line starts with `at` (UTC, in ms), `level` and `message`, followed by the caller's fields. Never log bodies,
-secrets or keys. As a precaution, values of fields with such names are masked.
-A line that cannot be written is dropped, so that callers continue.
+The format `none` writes only warnings and errors, as readable text. Every line starts with `at` (UTC, in ms), `level`
+and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the values of fields
+with such names are masked. If a line cannot be written, it is dropped, so that callers continue.
 """
 
 import contextlib
@@ -25,8 +24,9 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""A repeated warning of a library is logged once in this time, with the number of suppressed repeats. Clients may cause
-many.
+"""The interval at which a repeated warning of a library is logged again, with the number of suppressed repeats.
+
+Clients may cause many repeats.
 """
 WARNINGS_KNOWN_MAX: Final = 1_000
 
@@ -73,7 +73,7 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
 
 
 class _TolerantStream(io.TextIOBase):
-    """A stream that ignores failed writes, for example to a closed pipe or a full disk."""
+    """A stream that ignores failed writes, such as writes to a closed pipe or a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -114,12 +114,12 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Return whether a stream is a terminal that supports colors, and the user did not set NO_COLOR."""
+    """Return whether a stream is a terminal that supports colors. Return False if the user has set NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _reordered(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put the common fields first, in the same order and format as in attempt lines."""
+    """Put the common fields of a line first, in the same order and format as in attempt lines."""
     level, message = line.pop("level"), line.pop("event")
     at = format_timestamp(time.time_ns() // 1_000_000)
     return {"at": at, "level": level, "message": message, **line}

@@ -1,4 +1,4 @@
-"""Every metric: name, kind, help and label, and its value in a snapshot.
+"""Every metric: its name, kind, help and label, and how to read its value from a snapshot.
 
 Each label has a fixed set of values. No label identifies an account, an endpoint or a URL.
 """
@@ -17,25 +17,25 @@ PREFIX: Final = "uplift_"
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
-"""A number, numbers by label value, or texts by label. None if the value is unknown."""
+"""The value of a metric: a number, numbers by label value, or texts by label. None means that the value is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric. Its name ends with its unit, seconds or bytes."""
+    """A metric. If it has a unit, its name ends with `seconds` or `bytes`."""
 
     name: str
     kind: MetricKind
     help: str
-    """Shown in `/metrics` and in the documentation."""
+    """The help text in `/metrics` and in the documentation."""
     value: Callable[[Snapshot], Value]
     label: str | None = None
     across_processes: Literal["sum", "max", "each"] = "sum"
-    """How to combine the values of several processes on one database. `each`: do not combine them."""
+    """How to combine the values of several processes on one database. `each` means not to combine them."""
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
-    """Return a function that applies `value` to the last database reading, or returns None without a reading."""
+    """Return a function that applies `value` to the latest database reading. It returns None without a reading."""
     return lambda snapshot: None if snapshot.stored is None else value(snapshot.stored, snapshot)
 
 
@@ -204,7 +204,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples_of(metric: Metric) -> Iterable[str]:
-    """Return the names of a metric's samples in queries."""
+    """Return the names of a metric's samples, as queries use them."""
     if metric.kind == "histogram":
         return (f"{metric.name}_bucket", f"{metric.name}_sum", f"{metric.name}_count")
     return (metric.name,)

@@ -1,4 +1,4 @@
-"""The state of a process at one moment, as the source of metrics."""
+"""The state of a process at one time, from which metrics are calculated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,19 +9,22 @@ from uplift_server.observe.counters import EngineCounters, StoreCounters
 
 @dataclass(frozen=True, slots=True)
 class DatabaseReading:
-    """Values from the database, for all processes together. Times are Unix ms."""
+    """Values from the database, which are the same for all processes. Times are Unix ms."""
 
     read_at: int
     waiting: Mapping[str, int]
-    """Deliveries by kind, each counted up to a limit."""
+    """The numbers of waiting deliveries by kind, each counted up to a limit."""
     pending: int | None
-    """Deliveries that are neither ended nor held. None until they are counted after an upgrade."""
+    """The number of deliveries that are neither ended nor held.
+
+    None until the server has counted them after an upgrade.
+    """
     oldest_due_at: Mapping[str, int | None]
-    """Due time of the oldest waiting delivery, by cause of the delay."""
+    """The due time of the oldest waiting delivery, by cause of the delay."""
     emails_waiting: int
     oldest_email_at: int | None
     replays: Mapping[str, int]
-    """Unfinished replays by state."""
+    """The numbers of unfinished replays, by state."""
     oldest_event_at: int | None
 
 
@@ -40,22 +43,22 @@ class StreamReading(NamedTuple):
     read_at: int
     messages: int
     oldest_at: int | None
-    """When the oldest message was published; None if the stream is empty."""
+    """When the oldest message was published. None if the stream is empty."""
     replicas: int
-    """The number of servers that store each event."""
+    """The number of NATS servers that store each event."""
     current_replicas: int
-    """The number of these servers that are up to date."""
+    """The number of the replicas that are up to date."""
     first_seq: int
-    """The number of the oldest message, or of the next one if the stream is empty."""
+    """The sequence number of the oldest message, or of the next message if the stream is empty."""
     last_seq: int
     bytes: int
     bytes_max: int
-    """-1 means that only the disk limits the stream."""
+    """The maximum size of the stream. -1 means that only the disk limits it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a process. `at` is Unix ms."""
+    """The state of a process at `at` (Unix ms)."""
 
     at: int
     version: str
@@ -68,31 +71,31 @@ class Snapshot:
     in_flight: int
     in_flight_max: int
     in_memory: int
-    """Deliveries queued in memory."""
+    """The number of deliveries that are queued in memory."""
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """Endpoints by state. Enabled endpoints are counted by health."""
+    """The numbers of endpoints by state. Enabled endpoints are counted by health."""
     processes: Mapping[str, int]
-    """Active processes on the database, by role."""
+    """The numbers of active processes on the database, by role."""
     failing: Mapping[str, int]
-    """Failing endpoints by the outcome of their last attempt."""
+    """The numbers of failing endpoints, by outcome of their last attempt."""
     pending_failing: int | None
-    """Pending deliveries of failing endpoints. None if they are unknown."""
+    """The number of pending deliveries of failing endpoints. None if it is unknown."""
     certificates_expiring: int
-    """Client certificates that expire soon or have expired."""
+    """The number of client certificates that expire soon or have expired."""
     at_limit: int
-    """Endpoints of this process whose limit has delayed a due delivery for more than a minute."""
+    """The number of this process's endpoints whose limit has delayed a due delivery for more than a minute."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int
     disk: Disk | None
-    """None if the database is on another machine."""
+    """The sizes of the database and its disk. None if the database is on another machine."""
     stored: DatabaseReading | None
-    """None if the database does not respond."""
+    """The latest database reading. None if the database does not respond."""
     store_up: bool
     """Whether the latest database reads and writes succeeded in time."""
     stream_up: bool | None
-    """Whether the event stream can be used. None without one."""
+    """Whether the server can use the event stream. None if none is configured."""
     stream: StreamReading | None
     """The latest reading of the event stream."""

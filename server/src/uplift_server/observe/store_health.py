@@ -1,4 +1,4 @@
-"""The health of a database, from the results of its reads and writes."""
+"""The health of a database, based on the results of its reads and writes."""
 
 import time
 from collections.abc import Callable
@@ -8,45 +8,50 @@ from typing import Final
 import structlog
 
 WRITE_STALLED_S: Final = 3.0
-"""How long a transaction may run. A SQLite connection waits 2 s for a lock of another program."""
+"""A transaction that runs longer than this is stalled. A SQLite connection waits 2 s for a lock of another program."""
 WRITE_FAILED_S: Final = 5.0
-"""The minimum time for which a failed write counts. On a nearly full disk, small writes succeed between large ones that
-fail."""
+"""The minimum time for which a failed write counts.
+
+On a nearly full disk, small writes succeed while large ones fail.
+"""
 READ_FAILED_S: Final = 60.0
-"""How long a failed read counts if the same read has not succeeded since."""
+"""How long a failed read counts, unless the same read succeeds earlier."""
 LOG_EVERY_S: Final = 60.0
-"""How often the log repeats a continuing failure."""
+"""The interval at which the log repeats a failure that continues."""
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A cause of failed reads or writes."""
+    """The cause of failed reads or writes, and how to fix it."""
 
     cause: str
-    """A clause. It contains no text from a driver, because callers without a key can read it."""
+    """The cause as a clause. It contains no text from a driver, because callers without a key can read it."""
     how_to_fix: str
 
 
 class StoreHealth:
-    """The latest results. The threads of a storage engine write them, and the event loop reads them."""
+    """The latest results of reads and writes.
+
+    The threads of a storage engine record them, and the event loop reads them.
+    """
 
     def __init__(self) -> None:
         self.written_at = float("-inf")
-        """When the latest transaction that changed something was committed (monotonic, s)."""
+        """When the latest transaction with changes was committed (monotonic seconds)."""
         self.writing_since: float | None = None
-        """When the current transaction began (monotonic, s)."""
+        """When the current transaction began (monotonic seconds), or None."""
         self.writer_ended = False
-        """Whether the thread that writes has ended and was not restarted."""
+        """Whether the writer thread has ended and was not restarted."""
         self._write: tuple[float, Trouble] | None = None
-        """The latest failed write, until another one succeeds."""
+        """The latest failed write and its time, until a later write succeeds."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
         self._logged: dict[str, float] = {}
         self._unrecovered: set[str] = set()
-        """Logged failures whose recovery is not logged yet."""
+        """The logged failures whose recovery is not logged yet."""
 
     def note_write(self) -> None:
-        """Note a committed transaction that changed something."""
+        """Record a committed transaction with changes."""
         self.written_at = time.monotonic()
         if self._write is not None and self.written_at - self._write[0] >= WRITE_FAILED_S:
             self._write = None
@@ -54,29 +59,29 @@ class StoreHealth:
                 _log.warning("database writes recovered")
 
     def note_failed_write(self, trouble: Trouble, error: BaseException) -> None:
-        """Note a failed transaction."""
+        """Record a failed transaction."""
         self._write = (time.monotonic(), trouble)
         if self._should_log(""):
             _log.error("database write failed", cause=trouble.cause, error=str(error))
 
     def note_read(self, name: str) -> None:
-        """Note a successful read."""
+        """Record a successful read."""
         if self._reads and self._reads.pop(name, None) is not None and self._was_logged(name):
             _log.warning("database reads recovered", read=name)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
-        """Note a failed read. Without `trouble`, the cause is the read, not the database."""
+        """Record a failed read. Without `trouble`, the read itself is the cause, not the database."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
         if self._should_log(name):
             _log.error("database read failed", read=name, cause=trouble and trouble.cause, error=str(error))
 
     def has_written_within(self, seconds: float) -> bool:
-        """Return whether a transaction was committed within `seconds`, and none has failed since then."""
+        """Return whether a transaction was committed within `seconds` and none has failed since then."""
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:
-        """Return the known cause of failures and how to fix it; None if there is none."""
+        """Return the known cause of failures and how to fix it, or None without failures."""
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:
@@ -108,5 +113,5 @@ class StoreHealth:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the name of a read in the log: its function, or the function that contains it."""
+    """Return the name of a read for the log: its function, or the function that contains it."""
     return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"
