@@ -212,7 +212,7 @@ class Durations(ValueType):
             yield Problem(field, "out_of_range", f"The sum of the durations is too large. Use {self.bounds}.")
 
     def parse(self, text: str) -> list[str]:
-        """Return the durations in a text, which separates them with commas."""
+        """Return the durations in a comma-separated text."""
         return [] if text == NO_DELAYS else [part.strip() for part in text.split(",")]
 
     def read(self, sent: list[str]) -> tuple[int, ...]:

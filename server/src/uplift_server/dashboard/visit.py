@@ -329,7 +329,7 @@ class Visit:
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page. It shows the notice, or the problem why the form was rejected."""
+        """Redirect to another page. It shows the notice, or the reason why the form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)
@@ -398,7 +398,7 @@ async def written(response: Response) -> Response:
 
 
 def link(path: str, **query: str | None) -> str:
-    """Return a path with a query of the parameters that are not None."""
+    """Return a URL from a path and the query parameters that are not None."""
     kept: Mapping[str, str] = {name: value for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(kept)}" if kept else path
 

@@ -110,7 +110,7 @@ class SingleProcess:
         """Do nothing: there are no other processes."""
 
     async def arrive(self, *, delivers: bool) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""
 
     def loops(self, *, delivers: bool) -> Iterable[Loop]:
         """Return no loops: there are no other processes."""
@@ -121,7 +121,7 @@ class SingleProcess:
         """Do nothing: there are no other processes."""
 
     async def leave(self) -> None:
-        """Do nothing."""
+        """Do nothing: there are no other processes."""
 
 
 class Engine:

@@ -82,7 +82,7 @@ class Shards(Protocol):
         """Report to the owner of a failing endpoint that an attempt succeeded at `at` (Unix ms)."""
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop the leased deliveries of erased events, and endpoints' erased last errors."""
+        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
 
 
 class SingletonJobs(Protocol):

@@ -110,7 +110,7 @@ class Lanes(Generic[T]):
         return self._lanes.get(endpoint)
 
     def all(self) -> Iterable[Lane[T]]:
-        """All lanes."""
+        """Return all lanes of this process."""
         return self._lanes.values()
 
     def drop(self, endpoint: int) -> list[T]:
@@ -311,7 +311,7 @@ class Lanes(Generic[T]):
         return bool(self._account_queue)
 
     def _unpark_host(self, share: HostShare[T]) -> None:
-        """Queue one of the lanes parked for a host for each free slot of the host."""
+        """For each free slot of a host, queue one of the lanes that are parked for the host."""
         self._queue_parked(share.parked, share.in_flight_max - share.in_flight)
 
     def _queue_parked(self, parked: deque[Lane[T]], slots: float) -> None:

@@ -1,4 +1,4 @@
-"""Rate limits of failed attempts, by a key such as an email or a network."""
+"""Limits of failed attempts, such as wrong passwords, for each key: an email address or network, for example."""
 
 from typing import Final
 

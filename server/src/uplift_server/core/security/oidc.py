@@ -188,9 +188,9 @@ def authorization_url(
 
 
 def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: str | None, back: str) -> str | None:
-    """Return the URL that ends the person's session at the provider, or None if the provider has none.
+    """Return the URL that ends the person's session at the provider and then redirects to `back`.
 
-    The provider then redirects the browser to `back`.
+    Return None if the provider has no such URL.
     """
     if metadata.end_session_endpoint is None:
         return None

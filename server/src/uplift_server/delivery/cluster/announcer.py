@@ -28,7 +28,10 @@ class ClusteredAnnouncer:
         """The accounts with listen streams and the expiry of the announcement (Unix ms), by process."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Repeat the announcement, and expire the announcements of other processes, until stopped or cancelled."""
+        """Repeat the announcement, and expire the announcements of other processes.
+
+        Runs until the process stops or the task is cancelled.
+        """
         while not stopping.is_set():
             await self._clock.wait(stopping, HEARTBEAT_INTERVAL_MS)
             if self._audience.here:

@@ -32,7 +32,7 @@ SYNC_EVERY_MS: Final = 500
 """The interval between reads of the change log. A notification triggers a read immediately."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
-"""The maximum number of rows per read."""
+"""The maximum number of changed rows that one read returns."""
 NUMBERS_MAX: Final = 10_000
 """The maximum number of row IDs that one read of the change log returns."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
@@ -69,7 +69,7 @@ class _Read(NamedTuple):
         }
 
     def of(self, subjects: Collection[Subject]) -> "_Read":
-        """Return the read with only the rows of these subjects."""
+        """Return a copy that contains only the rows of these subjects."""
         return _Read(
             [each for each in self.accounts if ("accounts", each.seq) in subjects],
             [each for each in self.keys if ("api_keys", each.seq) in subjects],

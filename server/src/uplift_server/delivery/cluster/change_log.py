@@ -28,7 +28,7 @@ class ChangeLogCleanup:
         """Times (Unix ms), each with the oldest transaction that was active at that time."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete old changes until stopped or cancelled."""
+        """Delete old changes until the process stops or the task is cancelled."""
         while not stopping.is_set():
             await self._clock.wait(stopping, CLEANUP_EVERY_MS)
             if not self._jobs.holds(SingletonJob.RETENTION):

@@ -99,7 +99,7 @@ class ClusteredCommands:
         self._result_stored = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Execute commands for the endpoints of this process until stopped or cancelled."""
+        """Execute commands for the endpoints of this process until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:

@@ -64,7 +64,7 @@ class ShardHandover:
         self._has_foreign_leases = False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Hand over endpoints when the workers change, until stopped or cancelled."""
+        """Hand over endpoints when the workers change, until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             try:

@@ -119,7 +119,7 @@ class Membership:
         self._notifier.notify_workers_changed()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send heartbeats until stopped or cancelled."""
+        """Send heartbeats until the process stops or the task is cancelled."""
         logged_at = -FAILED_LOGGED_EVERY_MS
         while not stopping.is_set():
             self._state.heartbeat_due.clear()
@@ -135,7 +135,7 @@ class Membership:
             await self._clock.wait(self._state.heartbeat_due, HEARTBEAT_INTERVAL_MS)
 
     async def end_leases(self, stopping: asyncio.Event) -> None:
-        """End the leases of evicted processes until stopped or cancelled.
+        """End the leases of evicted processes until the process stops or the task is cancelled.
 
         This loop is separate from the heartbeats, because ending many leases would delay a heartbeat for too long.
         """

@@ -90,7 +90,7 @@ class Notifier:
         self._send(NotificationKind.COMMANDS)
 
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop the leased deliveries of erased events, and endpoints' erased last errors."""
+        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):
             self._send(NotificationKind.ERASED, event_seqs[at : at + half], endpoint_seqs[at : at + half])

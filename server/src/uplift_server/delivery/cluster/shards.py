@@ -78,7 +78,7 @@ class ClusteredShards:
         self._successes.add(endpoint_seq, at)
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop the leased deliveries of erased events, and endpoints' erased last errors."""
+        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 
     def is_own(self, endpoint_seq: int) -> bool:

@@ -131,7 +131,7 @@ class HealthMonitor:
         return endpoint.health.warn_at(self._rule)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Watch endpoints until stopped or cancelled."""
+        """Watch endpoints until the process stops or the task is cancelled."""
         await self._clock.wait(stopping, BEGIN_AFTER_MS)
         while not stopping.is_set():
             self._wake.clear()

@@ -35,7 +35,7 @@ class CertificateExpiry:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Warn about certificates until stopped or cancelled."""
+        """Warn about certificates until the process stops or the task is cancelled."""
         while not stopping.is_set():
             if self._jobs.holds(SingletonJob.SECRET_EXPIRY):
                 # The next check tries again.

@@ -75,7 +75,7 @@ class ErasureJobs:
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Erase events until stopped or cancelled."""
+        """Erase events until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._wake.clear()
             wait_ms = self._idle_ms

@@ -79,7 +79,7 @@ class OperationalEvents:
         self._public_url = public_url
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Send events until stopped or cancelled."""
+        """Send events until the process stops or the task is cancelled."""
         wait_ms = self._every_ms
         while not stopping.is_set():
             await self._clock.wait(stopping, wait_ms)

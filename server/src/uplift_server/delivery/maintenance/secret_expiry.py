@@ -29,7 +29,7 @@ class SecretExpiry:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Erase previous secrets until stopped or cancelled."""
+        """Erase previous secrets until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._cache.overlap_added.clear()
             next_end = min(self._cache.overlaps.values(), default=NEVER)

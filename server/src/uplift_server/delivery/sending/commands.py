@@ -157,7 +157,7 @@ class LocalCommands:
         return Result()
 
     async def _test(self, command: Command, test: NewTest, finish: Finish) -> Result:
-        """Take a slot, and store and send the test."""
+        """Take a slot for a test, store the test, and send it."""
         event = self._event(command, test)
         busy = self._tests.take_slot(command.endpoint_seq)
         if busy is not None:

@@ -42,7 +42,7 @@ class Busy(Enum):
     RATE_LIMITED = "paced"
     """The endpoint's rate limit does not allow another attempt now."""
     DELETED = "deleted"
-    """The endpoint was deleted after the request."""
+    """The endpoint was deleted after the test was requested."""
 
 
 _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.ENDPOINT: Busy.RATE_LIMITED}

@@ -371,7 +371,7 @@ class StreamIngest:
     # ---- repeats
 
     async def _resolve(self, request: _Request) -> None:
-        """Find the earlier events that the events of a request repeat, and set its result."""
+        """Find the earlier events that the events of a request repeat, and resolve the request."""
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_MS / 1000):
                 result = await asyncio.gather(*(self._appended(each) for each in request.publications))

@@ -34,7 +34,7 @@ FIRST: Final[Mapping[str, Any]] = {
 
 
 async def listed(visit: Visit) -> Response:
-    """List the event types that match the search, by group, including archived types."""
+    """List the event types that match the search in their groups, including archived types."""
     search = visit.query.text("search")
     types = [live.record for live in visit.services.context.cache.event_types.values()]
     found = [each for each in types if search.casefold() in f"{each.name} {each.description}".casefold()]
