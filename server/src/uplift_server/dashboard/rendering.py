@@ -67,7 +67,7 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def prepare() -> None:
-    """Load the base templates, so that the first visit does not have to."""
+    """Load the base templates at the start, so that the first visit does not wait for them."""
     _template("layout.html")
 
 

@@ -1,8 +1,8 @@
-"""The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted ones.
+"""The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted rows.
 
 Each turn is a transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
-the server crashes, a later turn sends the rows again with the same IDs. Only one reader has a turn at a time, so that
-no reader sends a row while another one still has an earlier row of the same ordering key.
+the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a time. Otherwise, a
+reader could send a row before another reader sends an earlier row of the same ordering key.
 """
 
 import asyncio

@@ -48,7 +48,7 @@ class LocalShards:
         """Return None: there are no other processes."""
 
     def others(self) -> Sequence[Process]:
-        """Return no processes: there are no others."""
+        """Return no processes: there are no other processes."""
         return ()
 
     def heartbeat_age_ms(self) -> None:

@@ -22,7 +22,7 @@ from uplift_server.store.errors import StoreError
 
 EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
-"""Maximum number of queued events, and of queued attempts. Further ones are dropped."""
+"""Maximum number of queued events. It is also the maximum number of queued attempts. Further items are dropped."""
 KNOWN_MAX: Final = 20_000
 """Maximum number of recent events whose parent spans are kept in memory."""
 PARENT_WAIT_MS: Final = 3_000

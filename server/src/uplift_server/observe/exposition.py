@@ -22,7 +22,7 @@ from uplift_server.observe.snapshot import Snapshot
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Return all metrics and their content type, as the request's `Accept` header demands."""
+    """Return all metrics in the format that the `Accept` header requests, and their content type."""
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))

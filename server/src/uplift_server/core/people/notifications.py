@@ -59,17 +59,20 @@ FACTS: Final = {
     NotificationKind.CERTIFICATE_EXPIRING: ("endpoint", "url", "description", "account", "expires_at"),
     NotificationKind.SECOND_FACTOR_CHANGED: ("change", "at"),
 }  # fmt: skip
-"""The values of each kind of notification.
+"""The names of the values of each kind of notification. Times are Unix ms and may be null.
 
-`endpoint` is the public ID, `account` the account's name. Times are Unix ms and may be null. `cause` and `remedy` are
-the sentences of `Explanation` for the last failed attempt (empty without one), and `response` is the first line of its
-response. `reason` is the name of a disabled reason. `endpoints`, `attempted` and `still_failing` are counts. `causes`
-maps titles of causes to numbers of endpoints. `invitation` and `person` are IDs in hexadecimal. `mark` is the
-fingerprint of the password to replace: the tokens of links are derived from it and a key, and never stored. `change` is
-a SecondFactorChange.
+* `endpoint` is the public ID, and `account` is the name of the account.
+* `cause` and `remedy` are the sentences of `Explanation` for the last failed attempt. They are empty without one.
+* `response` is the first line of the response to that attempt.
+* `reason` is the name of a disabled reason.
+* `endpoints`, `attempted` and `still_failing` are counts.
+* `causes` maps titles of causes to numbers of endpoints.
+* `invitation` and `person` are IDs in hexadecimal.
+* `mark` is the fingerprint of the password to replace. The token of the link is derived from it and a key.
+* `change` is a SecondFactorChange.
 
-An email about several endpoints has the values of the first one. `others` has the values of up to OTHERS_MAX other
-endpoints, and `more` is the number of further ones.
+An email about several endpoints has the values of the first endpoint. `others` has the values of up to OTHERS_MAX
+other endpoints, and `more` is the number of endpoints beyond them.
 """
 CONTENT_FACTS: Final = ("cause", "remedy", "response")
 """The names of values that can quote a response. The erasure of an event also erases these values."""

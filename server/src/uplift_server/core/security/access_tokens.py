@@ -78,9 +78,9 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 
 
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
-    """Return the exchange of an attempt that waited for a token since `started_at` and got none.
+    """Return the exchange of an attempt for which no token was available. The attempt waited since `started_at`.
 
-    It does not contain the response of the token URL, which can contain secrets.
+    The exchange does not contain the response of the token URL, which can contain secrets.
     """
     return Exchange(
         started_at,

@@ -17,7 +17,7 @@ DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
 """The number of steps before and after the current one whose codes the server also accepts, because clocks differ."""
 RECOVERY_CODES: Final = 10
-"""The number of recovery codes that a person gets."""
+"""The number of recovery codes that the server creates for a person."""
 RECOVERY_BYTES: Final = 10
 """The number of random bytes in a recovery code. With 80 random bits, a fast hash is sufficient."""
 CODE_CHARACTERS_MAX: Final = 40

@@ -36,7 +36,7 @@ LOAD_PAGE: Final = 500
 COUNT_ROWS: Final = 20_000
 """The maximum number of deliveries or events that a read counts."""
 AHEAD_ROWS: Final = 20_000
-"""The maximum number of deliveries or events that a read scans for the next ones to replay."""
+"""The maximum number of deliveries or events that a read scans to find the next deliveries."""
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024

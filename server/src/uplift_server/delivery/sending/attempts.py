@@ -404,9 +404,9 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether the endpoint holds unsent deliveries.
+    """Return whether the endpoint holds its unsent deliveries.
 
-    While the server drops held deliveries, unsent ones stay pending.
+    It does not while the server drops its held deliveries. Unsent deliveries then stay pending.
     """
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP

@@ -53,7 +53,7 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether to write the gathered settlements without waiting for further ones."""
+        """Whether to write the gathered settlements immediately, without waiting for further outcomes."""
         self._flush_timer: Handle | None = None
         """The timer that writes the outcomes of replays if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []

@@ -37,7 +37,7 @@ The first server may have lost its connections.
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""If a leader has had no contact to most replicas for this long, it has lost them and stores nothing."""
+"""If a leader has had no contact with most replicas for this long, it has lost them and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this long. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503

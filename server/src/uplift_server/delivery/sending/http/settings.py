@@ -18,7 +18,7 @@ class SenderSettings:
     keep_alive_ms: int = 55_000
     """How long an idle connection stays open."""
     connection_age_ms_max: int = 5 * 60_000
-    """The maximum age of a connection that gets further requests. The limit lets DNS changes take effect."""
+    """The maximum age of a connection that the sender reuses. The limit ensures that DNS changes take effect."""
     idle_connections_per_target_max: int = 256
     idle_connections_max: int = 1_000
     connections_max: int = 100_000
