@@ -42,7 +42,7 @@ class ClusteredAnnouncer:
                 self._update()
 
     def streams_changed(self) -> None:
-        """Announce that an account has its first stream in this process, or no longer has one."""
+        """Announce that an account's first stream in this process started, or that its last stream ended."""
         self._notifier.notify_listened(self._audience.here)
 
     def events_stored(self, account_seq: int) -> None:

@@ -53,7 +53,7 @@ class Announcer(Protocol):
     """The port that announces listen streams and their events to other processes."""
 
     def streams_changed(self) -> None:
-        """Announce that an account has its first stream in this process, or no longer has one."""
+        """Announce that an account's first stream in this process started, or that its last stream ended."""
 
     def events_stored(self, account_seq: int) -> None:
         """Wake the streams of an account in other processes."""
