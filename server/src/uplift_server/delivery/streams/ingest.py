@@ -172,6 +172,9 @@ class StreamIngest:
         self._backlog = Backlog()
         self._accounts: dict[int, _Account] = {}
         """The accounts with unacknowledged events. Key 0 is for requests with events of several accounts."""
+        self._shares = StreamShares()
+        self._read_at = 0
+        """The time of the last noted reading of the stream (Unix ms)."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._wake = asyncio.Event()
