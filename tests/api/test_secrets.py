@@ -231,7 +231,7 @@ def test_a_repeated_rotation_request_rotates_once(server: Any, owner: Any, endpo
     assert owner.post(path(other_endpoint, "/rotate"), body, idempotency_key=key).code == "idempotency_conflict"
 
 
-# ---- expiry of the previous secret
+# ---- expiry of the old secret
 
 
 def test_the_previous_secret_can_be_expired_early(server: Any, owner: Any, endpoint: Any) -> None:

@@ -134,7 +134,7 @@ def test_deliveries_held_longer_than_the_retention_are_found(monkeypatch: pytest
 
 
 def test_every_encrypted_value_is_checked() -> None:
-    """The check includes all endpoints, previous secrets and headers."""
+    """The check includes all endpoints, old secrets and headers."""
     path = database()
     key = parse_key(secret_key(load({})))
     with closing(connect(path, read_only=False)) as raw:

@@ -75,7 +75,7 @@ while True:
 
 
 def create_database(config: Config, *, encrypted_with: str | None = None) -> None:
-    """Create a database with its encryption key and endpoints, one with a previous secret and headers."""
+    """Create a database with its encryption key and endpoints, one with an old secret and headers."""
     config.database_path.parent.mkdir(parents=True)
     cipher = Cipher(parse_key(encrypted_with or secret_key(config)))
     schema_version.upgrade(config.database_path, now_ms=0)

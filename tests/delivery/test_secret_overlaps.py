@@ -1,4 +1,4 @@
-"""Secret overlaps: signatures change exactly at the end, also after restarts, and the previous secret is erased."""
+"""Secret overlaps: signatures change exactly at the end, also after restarts, and the old secret is erased."""
 
 import math
 from dataclasses import replace

@@ -46,7 +46,7 @@ class Endpoint:
     is_steady: bool
     created_at: int
     previous_until: int = 0
-    """The time until which the previous secret also signs."""
+    """The time until which the old secret also signs."""
     rotated_at: int = 0
     is_off: bool = False
     """Whether it is paused or disabled."""

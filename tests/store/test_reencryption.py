@@ -26,7 +26,7 @@ def connection(connection: sa.Connection) -> sa.Connection:
 
 
 def endpoint(connection: sa.Connection, number: int, cipher: Cipher = OLD) -> Any:
-    """Store an endpoint with a secret. Every third has a previous secret, every fifth headers and an authentication."""
+    """Store an endpoint with a secret. Every third has an old secret, every fifth headers and an authentication."""
     endpoint_id = number.to_bytes(16, "big")
     created = endpoints.create(
         connection,

@@ -107,7 +107,7 @@ SECRET_CHARACTERS_MAX = 256
 SECRET_KEY_BYTES_MIN = 24
 SECRET_KEY_BYTES_MAX = 64
 SECRET_KEY_BYTES_GENERATED = 32
-# How long the previous secret stays valid after a rotation.
+# How long the old secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
 # Authentication of the server to an endpoint. The certificate can be a chain. A longer RSA key would delay the event

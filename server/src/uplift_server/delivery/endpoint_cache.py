@@ -271,7 +271,7 @@ class EndpointCache(KeyCache):
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._subscribers: dict[tuple[int, str], Subscribers] = {}
         self.overlaps: dict[int, int] = {}
-        """When the previous secret of an endpoint expires (Unix ms), by endpoint."""
+        """When the old secret of an endpoint expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
 
     def load(

@@ -124,7 +124,7 @@ class Secrets:
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
-        """Expire the previous secret now, if there is one. Raises NotFound."""
+        """Expire the old secret now, if there is one. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         require_valid(problems)

@@ -391,7 +391,7 @@ def set_secrets(connection: Connection, endpoint: Endpoint, secrets: SecretPair[
 
 
 def erase_previous_secrets(connection: Connection, seqs: Collection[int], *, now: int) -> list[Endpoint]:
-    """Erase the expired previous secrets of these endpoints. Return the changed endpoints."""
+    """Erase the expired old secrets of these endpoints. Return the changed endpoints."""
     query = (
         sa.update(endpoints)
         .where(endpoints.c.seq.in_(seqs), _LIVE, endpoints.c.previous_expires_at <= now)

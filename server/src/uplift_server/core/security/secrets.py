@@ -20,7 +20,7 @@ class SecretPair(Generic[T]):
     """When the current secret was created."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """When the previous secret expires, or None without a previous secret."""
+    """When the old secret expires, or None without an old secret."""
     header_new: bool = False
     """Whether the current secret signs `x-uplift-signature-256`, instead of the previous one.
 
@@ -28,18 +28,18 @@ class SecretPair(Generic[T]):
     """
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the pair as it is at `now_ms`: without the previous secret if it has expired."""
+        """Return the pair as it is at `now_ms`: without the old secret if it has expired."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 
     def without_previous(self) -> "SecretPair[T]":
-        """Return the pair without the previous secret."""
+        """Return the pair without the old secret."""
         return SecretPair(self.current, self.created_at)
 
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
         """Return the pair with a new current secret. The old one stays valid for `overlap_ms`.
 
-        At most two secrets are valid, so an earlier previous secret expires immediately.
+        At most two secrets are valid, so an earlier one expires immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)

@@ -1,4 +1,4 @@
-"""Secret expiry: erases previous secrets from the store when their overlap ends.
+"""Secret expiry: erases old secrets from the store when their overlap ends.
 
 Attempts check the end of an overlap themselves (`RequestParts.signer_until`).
 """
@@ -20,7 +20,7 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
 class SecretExpiry:
-    """Sleeps until the next overlap ends, and then erases the previous secret."""
+    """Sleeps until the next overlap ends, and then erases the old secret."""
 
     def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class SecretExpiry:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Erase previous secrets until the process stops or the task is cancelled."""
+        """Erase old secrets until the process stops or the task is cancelled."""
         while not stopping.is_set():
             self._cache.overlap_added.clear()
             next_end = min(self._cache.overlaps.values(), default=NEVER)
