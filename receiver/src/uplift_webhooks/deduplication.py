@@ -182,7 +182,8 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # A later end comes from a fast clock, possibly of a process that has crashed.
+                # If the claim ends later, the clock of its process is ahead. Shorten the claim, because that process
+                # may have crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
@@ -196,7 +197,8 @@ class Deduplicator(ABC):
         until = time.time() + self._remember_seconds
 
         def change(entry: _Entry | None) -> tuple[_Entry | None, None]:
-            # Another handler may have claimed the event after this claim expired. The event was still handled.
+            # Another handler may have claimed the event after this claim expired. Remember the event as handled in any
+            # case.
             entry = entry or _Entry(None, 0, None, 0)
             if entry.claim == token:
                 entry = replace(entry, claim=None)
@@ -232,7 +234,7 @@ class MemoryDeduplicator(Deduplicator):
 
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
         with self._lock:
-            # Move the entry to the end, so that unused entries are first.
+            # Move the entry to the end, so that the least recently used entries come first.
             before = self._entries.get(key)
             after, result = change(before)
             self._entries.pop(key, None)

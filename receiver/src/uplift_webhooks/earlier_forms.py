@@ -86,7 +86,7 @@ def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iter
     yield from forms(value)
     if not isinstance(value, dict):
         return
-    # A program may have sorted the members.
+    # Restore Uplift's order of the members, because a program may have sorted them.
     ordered = {name: value[name] for name in (*_MEMBERS, *value) if name in value}
     if [*ordered] != [*value]:
         yield from forms(ordered)
@@ -109,5 +109,5 @@ def _indented(value: object) -> Iterator[bytes]:
     for escaped, sort in product((False, True), repeat=2):
         with suppress(ValueError, RecursionError):
             text = json.dumps(value, ensure_ascii=escaped, sort_keys=sort, indent="\t")
-            # Tabs in strings are escaped, so all of these are indentation.
+            # Tabs in strings are escaped, so every unescaped tab is indentation.
             yield from (text.replace("\t", indentation).encode() for indentation in _INDENTATIONS)

@@ -90,7 +90,7 @@ class SourceAddresses:
     def _current(self) -> _Published:
         if self._source is None or time.monotonic() < self._refresh_at:
             return self._known()
-        # One thread refreshes. The others use the known addresses, or wait if there are none yet.
+        # One thread refreshes the addresses. Other threads use the known addresses, or wait if there are none yet.
         if not self._refreshing.acquire(blocking=self._published is None):
             return self._known()
         try:
@@ -102,7 +102,7 @@ class SourceAddresses:
 
     def _known(self) -> _Published:
         if self._published is None and self._failure is not None:
-            # Without this, the traceback grows each time.
+            # Remove the traceback, which would grow each time that the error is raised.
             raise self._failure.with_traceback(None)
         return self._published or ()
 
@@ -115,7 +115,7 @@ class SourceAddresses:
                 raise ApiUnreachable("The response is not from an Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
         except ApiFailure as failure:
-            # Requests must not wait one by one for a server that does not respond.
+            # Store the failure, so that not every request waits for a server that does not respond.
             self._failure = failure
             self._refresh_at = time.monotonic() + min(_RETRY_SECONDS, self._refresh_seconds)
 

@@ -144,7 +144,7 @@ class Webhook:
             raise WebhookVerificationError(
                 "malformed_header", f"The {names.TIMESTAMP} header is not a Unix timestamp in seconds.", _PASSED_ON
             )
-        # The sender's timestamp has whole seconds. Truncating ours keeps the limits exact.
+        # The header has whole seconds. Truncate the current time too, so that the limits are exact.
         age = int(time.time()) - int(text)
         if age > self._tolerance_seconds:
             raise WebhookVerificationError(

@@ -115,7 +115,7 @@ class Connections:
         ends_at: float,
     ) -> ApiResponse:
         sent = headers if self._tls is not None or self._proxy is None else {**headers, **self._proxy.headers}
-        # `http.client` also calls this for the response of a proxy to CONNECT.
+        # `http.client` also uses this class for a proxy's response to CONNECT.
         connection.response_class = partial(_Response, ends_at)  # type: ignore[assignment]
         if connection.sock is None:
             connection.timeout = _left(ends_at)
@@ -130,7 +130,7 @@ class Connections:
                 left -= len(piece)
                 if left < 0:
                     raise OSError(f"the response is larger than {RESPONSE_BYTES_MAX} bytes")
-            # Partial reads do not report a closed connection.
+            # A read with a size raises no error if the server closes the connection early.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
         return ApiResponse(response.status, response.headers, b"".join(pieces))

@@ -204,7 +204,7 @@ class Emitter:
         if thread is not None:
             try:
                 thread.join(timeout_seconds)
-            finally:  # An interrupt also ends the wait at the end of the process.
+            finally:  # After an interrupt, the exit of the process must not wait either.
                 self._abandon.set()
             thread.join(REQUEST_SECONDS_MAX)
         self._client.close()
@@ -421,7 +421,7 @@ def _wait_seconds(failure: ApiFailure, failures: int) -> float:
 
 
 def _begin_in_child() -> None:
-    # The parent's thread does not exist in the child. The parent sends the waiting events.
+    # A forked child does not have the sender's thread. The parent sends the events that were waiting.
     for emitter in list(_emitters):
         emitter._client.close()  # noqa: SLF001 - same module
         emitter._begin()  # noqa: SLF001 - same module

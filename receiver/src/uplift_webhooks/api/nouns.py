@@ -413,7 +413,7 @@ def _as_sent(path: str, answer: object) -> AnyEvent:
     if not isinstance(answer, dict) or not isinstance(body, dict):
         raise ApiUnreachable(f"The response to GET {path} has no event body.")
     if answer.get("test") is True:
-        # Servers of earlier releases do not mark the body.
+        # Servers of earlier releases set `test` in the response, but not in the body of the event.
         body = {**body, "test": True}
     try:
         return read_event(body, None)

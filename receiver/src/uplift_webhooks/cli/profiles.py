@@ -59,7 +59,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
     set_there = {"api_url": environ.get(URL_VARIABLE, "").strip(), "api_key": environ.get(KEY_VARIABLE, "").strip()}
     named = asked.profile or environ.get(PROFILE_VARIABLE, "").strip()
     given = {"api_url": asked.api_url or "", "api_key": asked.api_key or ""}
-    # Read the file only if it is needed: it may have an error.
+    # Read the file only if it is needed, because it may be invalid.
     enough = all(given[name] or (set_there[name] and not asked.profile) for name in _NAMES)
     profile = {} if enough else _profile(file, named)
     layers = [given, profile, set_there] if asked.profile else [given, set_there, profile]

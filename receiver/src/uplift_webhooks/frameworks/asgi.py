@@ -64,7 +64,7 @@ class WebhookApplication:
                 pending: object = self._handler(event)
             else:
                 pending = await asyncio.to_thread(self._handler, event)
-            # A function may also return an awaitable.
+            # A handler that is not a coroutine function may also return an awaitable.
             if inspect.isawaitable(pending):
                 await pending
         except EventInProgress as error:

@@ -60,7 +60,7 @@ def verified(
 def _body(sent: Request, body_bytes_max: int) -> bytes | None:
     """Return the body, or None if it is too large."""
     if sent.content_length is None:
-        # Without a length, `get_data` returns an empty body. The server marks the end of the stream.
+        # Without a Content-Length, `get_data` returns an empty body. The web server marks the end of the stream.
         body = sent.stream.read(body_bytes_max + 1)
         return body if len(body) <= body_bytes_max else None
     return sent.get_data() if sent.content_length <= body_bytes_max else None

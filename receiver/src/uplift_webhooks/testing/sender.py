@@ -208,7 +208,7 @@ def _run_apart(run: Callable[[], Any]) -> None:
         try:
             asyncio.run(run())
         except BaseException as error:
-            # The test's thread raises the error.
+            # The thread of the test raises this error after `join`.
             raised.append(error)
 
     thread = threading.Thread(target=work)

@@ -56,6 +56,6 @@ def _envelope_in(body: bytes) -> dict[str, Any]:
 def _id_in(envelope: dict[str, Any]) -> str:
     """Return the ID in the envelope, or a new ID if it is missing or not valid in a header."""
     found = envelope.get("id")
-    # Headers are printable ASCII.
+    # The ID becomes a header, so it must be printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()
     return str(found) if fit else str(uuid.uuid4())

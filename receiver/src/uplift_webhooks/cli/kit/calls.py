@@ -146,7 +146,7 @@ class Calls:
             found: list[dict[str, Any]] = []
             for event in run:
                 found.append(event)
-                # The cursor moves with the last event of a page.
+                # The cursor moves only with the last event of a page, so the command stops there.
                 if run.cursor != cursor and len(found) >= at_least:
                     break
                 cursor = run.cursor

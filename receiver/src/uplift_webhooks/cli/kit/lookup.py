@@ -34,7 +34,7 @@ def find(
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
     except CallRejected as error:
-        # The text is not a complete ID, or its account is not known yet.
+        # These status codes mean that the text is not a complete ID, or that its account is not known yet.
         if error.status not in (404, 405, 422):
             raise
     else:
@@ -133,7 +133,7 @@ def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
             {f"{each.rsplit('.', count)[0]}.*" for each in names for count in range(1, each.count(".") + 1)}
         )
     elif name.endswith(".*"):
-        # Only a type is accepted here, so suggest one of the group.
+        # The command accepts event types but no groups, so suggest an event type of the group.
         inside = [each for each in names if each.startswith(name[:-1])]
         if inside:
             return inside[0]

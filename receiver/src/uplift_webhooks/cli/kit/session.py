@@ -83,7 +83,7 @@ class Session:
             self.output.note("Stopped.")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except OutputLost as lost:
-            # At exit, the interpreter flushes standard output again.
+            # Discard the rest of the output. Otherwise, the interpreter's flush at exit would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if lost.seen_enough:
                 raise typer.Exit(ExitCode.OK) from None

@@ -75,7 +75,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
     while _whole(kept, rooms) > width and (droppable := [each for each in kept if each.dropped]):
         kept.remove(max(droppable, key=lambda each: each.dropped))
     left = max(0, width - _whole(kept, rooms))
-    # Columns that need the least width come first, so that the others share the rest.
+    # Columns that need the least width come first, so that the other columns share the remaining width.
     wanting = sorted(kept, key=lambda each: widest[each.name] - rooms[each.name])
     for number, each in enumerate(wanting):
         more = min(widest[each.name] - rooms[each.name], left // (len(wanting) - number))
@@ -105,7 +105,7 @@ def _short(text: str, others: Sequence[str]) -> str:
     shared = max((_shared(text, other) for other in others), default=0)
     if shared < _DELIVERY_EVENT:
         return text[: max(BEGINNING, shared + 1)]
-    # Deliveries of one event differ only at the end, in the endpoint's ID.
+    # The IDs of an event's deliveries differ only at the end, in the endpoint's ID.
     siblings = [other for other in others if other[:_DELIVERY_EVENT] == text[:_DELIVERY_EVENT]]
     strangers = [other for other in others if other[:_DELIVERY_EVENT] != text[:_DELIVERY_EVENT]]
     ending = max(_ENDING, 1 + max(_shared(text[::-1], other[::-1]) for other in siblings))
@@ -124,7 +124,7 @@ def distance(timestamp: str, now_ms: int | None = None) -> str:
     """Return a timestamp relative to now: `in 4 min`, `3 h ago`, `now`."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     try:
-        # Python 3.10 does not parse the Z.
+        # Python 3.10 does not parse the suffix `Z`.
         at_ms = datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp() * 1000
     except ValueError:
         return timestamp

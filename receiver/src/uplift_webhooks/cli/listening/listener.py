@@ -214,7 +214,7 @@ class Listener:
         except NotAFrame as error:
             raise Lost(f"the server sent {error}") from error
         finally:
-            # Send the last responses.
+            # A clean close sends the last responses first.
             with suppress(asyncio.TimeoutError, ConnectionClosed):
                 await within(CLOSE_SECONDS, socket.close())
             abort(socket)
@@ -249,8 +249,8 @@ class Listener:
             self._came.set()
             return
         known = self._waiting.get(event.place)
-        # The stream is ordered. Earlier events that did not come over this connection have expired, or the server has
-        # their responses. The server does not resend them.
+        # The server sends events in order. It does not resend earlier events that have expired or whose responses it
+        # has.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -303,7 +303,7 @@ class Listener:
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # The server has deleted the events that it did not resend.
+        # Begun deliveries can no longer be repeated, because the server has deleted their events.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:

@@ -204,7 +204,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "no such host"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    # asyncio combines the errors of several addresses.
+    # If a host has several addresses, asyncio combines their errors into one.
     return "connection refused" if "Multiple exceptions" in text or isinstance(error, ConnectionRefusedError) else text
 
 

@@ -17,7 +17,8 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            # After the process was suspended, a result that is not processed yet may have arrived.
+            # If the process was suspended, the timeout may end before the event loop processes a result that has
+            # arrived.
             await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():
