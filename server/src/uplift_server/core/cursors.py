@@ -60,7 +60,8 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last base64 character may have unused bits. Reject every other text of the same position.
+        # Several texts can mean the same position, because the last base64 character may have unused bits. Accept only
+        # one.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

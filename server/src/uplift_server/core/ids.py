@@ -67,7 +67,7 @@ class IdSequence:
     def __init__(self, draw: Callable[[int], bytes]) -> None:
         """`draw` returns that many random bytes, such as `os.urandom`."""
         self._draw = draw
-        # Drawn for many IDs at once: during each system call, other threads can take the interpreter's lock.
+        # Random bytes for many IDs, because other threads can take the interpreter lock during each system call.
         self._stock = b""
         self._stock_at = 0
         self._last = -1
@@ -125,7 +125,7 @@ def prefixed(prefix: str, value: bytes) -> str:
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
     """Return the bytes of an ID with this prefix, or None if the text is not one."""
-    # Only texts of the right length reach the cache, which bounds its memory.
+    # Only texts of the right length reach the cache, which limits its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
 

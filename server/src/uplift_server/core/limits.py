@@ -9,20 +9,20 @@ EVENT_DATA_BYTES_MAX = 256 * 1024
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
-# How long the checks of a batch run before other requests continue.
+# The checks of a batch pause after this time, so that other requests continue.
 BATCH_CHECK_SECONDS_MAX = 0.01
 EVENT_TYPE_NAME_CHARACTERS_MAX = 128
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 ORDERING_KEY_CHARACTERS_MAX = 128
 OBJECT_ID_CHARACTERS_MAX = 128
-# The request of a single event: its data and the other fields.
+# The body of a request with a single event: the event's data and its other fields.
 EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
-# Other requests to the HTTP API.
+# The body of any other request to the HTTP API.
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
-# Request line and headers. They arrive in reads of up to 256 KiB; this limits the bytes kept between two reads.
+# The request line and headers that are kept between two reads. A read returns up to 256 KiB.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
-# Bodies that are not complete yet. The first limit applies separately to all operators, all service keys, all accounts,
-# and all visitors who are not signed in. The second limit applies to each account.
+# Request bodies that are not complete yet. The first limit applies separately to all operators, all service keys, all
+# accounts, and all visitors who are not signed in. The second limit applies to each account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # After an early response, the server reads and discards the rest of the body, so that the client gets the response.
@@ -31,16 +31,16 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# Entries of a list or an object in a request, and all its query parameters. The server does not read more.
+# The entries of a list or an object in a request, and its query parameters. The server does not read more.
 REQUEST_ENTRIES_MAX = 1_000
-# Values of one filter of a list.
+# The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100
-# Lists and objects in a whole request. Each one costs garbage collection time.
+# The lists and objects in one request, because each one costs garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
-# Problems of one request in the response.
+# The problems of one request that a response lists.
 PROBLEMS_LISTED_MAX = 100
 
-# The emitter outbox: one request of the reader. A larger row has a request of its own.
+# One request of the emitter outbox's reader. The reader sends a larger row in a separate request.
 OUTBOX_BATCH_ROWS_MAX = 500
 OUTBOX_BATCH_BYTES_MAX = 1024 * 1024
 OUTBOX_REQUEST_SECONDS_MAX = 10.0
@@ -49,40 +49,40 @@ OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
 OUTBOX_BACKOFF_SECONDS_MAX = 10.0
-# How often the reader looks for rows that no longer wait for a rejected row, and the limits of one turn.
+# How often the reader looks for rows that no longer wait for a rejected row, and how many rows it checks and unblocks.
 OUTBOX_UNBLOCK_EVERY_SECONDS = 2.0
 OUTBOX_AWAITED_MAX = 5_000
 OUTBOX_UNBLOCKED_MAX = 1_000
-# Counts of the rows of an outbox stop at this number.
+# A count of the rows in an outbox stops at this number.
 OUTBOX_COUNTED_MAX = 10_000
 
 # Event types
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024
 SCHEMA_PLACES_MAX = 5_000
-# The analysis of a schema: places with different schemas, and steps to find them.
+# The analysis of a schema stops after this number of nested schemas, or of steps to find them.
 SCHEMA_STATES_MAX = 5_000
 SCHEMA_STEPS_MAX = 20_000
-# The estimated time of one check on the event loop, and of collecting the errors in data that does not match.
+# The estimated time to check an event's data on the event loop, and to collect the errors if the data does not match.
 SCHEMA_CHECK_NS_MAX = 50_000_000
 SCHEMA_DETAILS_NS_MAX = 25_000_000
 SCHEMA_DETAILS_BYTES_MAX = 16 * 1024
 SCHEMA_PROBLEMS_MAX = 20
-# Maximum backtracking steps of a stored pattern. New patterns never backtrack.
+# The backtracking steps of a stored pattern. New patterns never backtrack.
 PATTERN_BACKTRACKS_MAX = 1_000
 
 # Endpoints
 URL_CHARACTERS_MAX = 2048
 DESCRIPTION_CHARACTERS_MAX = 1000
 SUBSCRIPTION_PATTERNS_MAX = 100
-# A filter as JSON: its size, nested objects, and values and operators in all lists.
+# The size of a filter as JSON, its levels of objects, and the values and operators in all its lists.
 FILTER_BYTES_MAX = 8 * 1024
 FILTER_LEVELS_MAX = 8
 FILTER_ALTERNATIVES_MAX = 64
-# Comparisons of one filter with one event, and of all filters with one event. A step takes about 0.2 µs.
+# The steps to compare an event with one filter, and with all filters. A step takes about 0.2 µs.
 FILTER_STEPS_MAX = 30_000
 FILTERS_STEPS_MAX = 150_000
-# The number of newest events that a preview evaluates a filter against.
+# A preview evaluates a filter with this number of newest events.
 FILTER_PREVIEW_EVENTS_DEFAULT = 20
 FILTER_PREVIEW_EVENTS_MAX = 100
 CUSTOM_HEADERS_MAX = 20
@@ -92,7 +92,7 @@ ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
 # Attempts in flight from one account to one host. An endpoint of the host with a higher limit raises this limit.
 HOST_IN_FLIGHT_MAX = 64
-# A search text for URLs and descriptions.
+# The text of a search for endpoints by URL or description.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
 RATE_LIMIT_PER_SECOND_MAX = 10_000
 # An endpoint's own timeout and retry schedule.
@@ -110,8 +110,8 @@ SECRET_KEY_BYTES_GENERATED = 32
 # How long the old secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
-# Authentication of the server to an endpoint. The certificate can be a chain. A longer RSA key would delay the event
-# loop in every TLS handshake.
+# The authentication to an endpoint. The certificate can be a chain. A longer RSA key would delay the event loop in
+# every TLS handshake.
 CLIENT_ID_CHARACTERS_MAX = 512
 CLIENT_SECRET_CHARACTERS_MAX = 1024
 OAUTH_SCOPE_CHARACTERS_MAX = 1024
@@ -121,7 +121,7 @@ CLIENT_KEY_RSA_BITS_MAX = 4096
 # TLS contexts with client certificates in memory. Each uses about 1 MiB.
 CLIENT_TLS_CONTEXTS_MAX = 64
 
-# Counts of an endpoint's held deliveries, and of the deliveries that wait for another one, stop at these numbers.
+# The counts of an endpoint's held deliveries and of its blocked deliveries stop at these numbers.
 HELD_COUNTED_MAX = 1_000
 BLOCKED_COUNTED_MAX = 1_000
 
@@ -146,7 +146,8 @@ REPLAY_OUTSTANDING_MAX = 200
 ERASURE_EVENT_IDS_MAX = 1_000
 ERASURES_UNFINISHED_PER_ACCOUNT_MAX = 20
 
-# Rejected events. Above the limit per account, the server deletes the oldest ones. A count stops at its limit.
+# Above the first limit, the server deletes an account's oldest rejected events. A count of rejected events stops at the
+# second.
 REJECTED_EVENTS_PER_ACCOUNT_MAX = 10_000
 REJECTED_EVENTS_COUNTED_MAX = 10_000
 # The server truncates the subject, the other texts and the messages of a rejected event, and the list of its errors.
@@ -165,14 +166,14 @@ STREAMS_PER_ACCOUNT_CROWDED_MAX = 2
 # Lists
 PAGE_ITEMS_DEFAULT = 50
 PAGE_ITEMS_MAX = 500
-# The bodies of the events on a page. A page with larger events has fewer of them.
+# The total size of the event bodies on a page. A page with large events contains fewer events.
 PAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 
 # One attempt
 RESPONSE_HEADERS_BYTES_MAX = 32 * 1024
 RESPONSE_BODY_BYTES_READ_MAX = 64 * 1024
 RESPONSE_BODY_BYTES_STORED_MAX = 4 * 1024
-# Access tokens with many claims have several KiB.
+# The response of a token URL. Access tokens with many claims have several KiB.
 TOKEN_RESPONSE_BYTES_MAX = 16 * 1024
 RESPONSE_HEADERS_BYTES_STORED_MAX = 4 * 1024
 ERROR_CHARACTERS_MAX = 300
@@ -182,60 +183,61 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 # A stop waits this long for attempts in flight: one attempt timeout and a margin. The whole stop takes at most 20 s.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
-# A small job has at most this many rows. After a commit with a larger job, small jobs get a separate commit.
+# The rows of a small job. After a commit with a larger job, small jobs get a separate commit.
 SMALL_JOB_ROWS_MAX = 500
-# Changes through the API in one commit. Each takes about as long as 100 rows.
+# The changes by API requests in one commit. Each change takes about as long as 100 rows.
 COMMIT_WRITES_MAX = 8
-# Deliveries in memory for a healthy endpoint. For other endpoints, the maximum is their concurrency limit.
+# The deliveries that wait in memory for a healthy endpoint. For other endpoints, the limit is their concurrency limit.
 LANE_WAITING_MAX = 1024
-# The bodies of deliveries that wait in lanes: of all accounts, of one account, and of one endpoint. More deliveries
+# The bodies of deliveries that wait in lanes, for all accounts, for each account and for each endpoint. More deliveries
 # wait in the database. The last quarter of the memory is for accounts with little data. An endpoint with little data
-# can add deliveries even if its account has reached its limit.
+# can add deliveries even if its account has reached the limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# Events that wait to be stored, of all accounts and of each. Beyond these limits, the server rejects events with 503.
+# The events of all accounts, and of each account, that wait to be stored. Above a limit, the server rejects events with
+# 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_ACCEPTS_WAITING_MAX = 15_000
-# Events and deliveries of one request, and of all that wait. Storing 10,000 rows takes about 200 ms.
+# The events and deliveries of one request, and of all waiting requests. Storing 10,000 rows takes about 200 ms.
 GROUP_ROWS_MAX = 50_000
 ACCEPTS_WAITING_ROWS_MAX = 100_000
 ACCOUNT_ACCEPTS_WAITING_ROWS_MAX = 75_000
-# The rows of one account in the database's queue. The last request may exceed this limit.
+# The rows of one account in the queue of the database. The last request may exceed this limit.
 ACCEPTS_TURN_ROWS_MAX = 500
-# The same for batches with events of several accounts, which need an operator key or a service key.
+# The same limit for batches with events of several accounts, which require an operator key or a service key.
 BATCHES_TURN_ROWS_MAX = 2 * COMMIT_ROWS_MAX
-# The NATS stream: its size, and how long it recognizes repeated messages.
+# The size of the NATS stream, and how long the stream recognizes repeated messages.
 STREAM_BYTES_MAX = 8 * 1024**3
 STREAM_DUPLICATES_SECONDS = 120
-# The NATS stream of rejected events: its size, and how long it keeps a message.
+# The size of the NATS stream of rejected events, and how long the stream keeps a message.
 REJECTED_STREAM_BYTES_MAX = 1024**3
 REJECTED_STREAM_SECONDS = 7 * 86_400
-# Messages that a process takes from the stream at once. It also takes the next ones while it stores them.
+# The messages of one batch from the NATS stream. A process requests the next batch while it stores one.
 STREAM_BATCH_MESSAGES_MAX = 500
 STREAM_BATCH_BYTES_MAX = 8 * 1024 * 1024
-# The message size that every NATS server must allow: an event, and the sequence numbers of 1,000 endpoints.
+# The message size that every NATS server must allow: one event and the numbers of 1,000 endpoints.
 STREAM_MESSAGE_BYTES_MAX = 384 * 1024
 LEASE_BATCH_MAX = 500
 LEASE_BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
 RELEASE_BATCH_MAX = 1_000
 SETTLE_BATCH_MAX = 1_000
 SETTLEMENTS_WAITING_MAX = 5_000
-# Cancel, resend and test commands that wait for another process or were executed within the last minute.
+# The commands (cancel, resend and test) that wait for another process or were executed within the last minute.
 COMMANDS_WAITING_MAX = 1_000
 ACCOUNT_COMMANDS_WAITING_MAX = 100
-# Due times are rounded up to a multiple of this.
+# The server rounds due times up to a multiple of this.
 DUE_STEP_MS = 20
-# Deliveries that are not attempted again before a restart because their outcome cannot be stored.
+# The deliveries that the server does not attempt again before a restart, because it cannot store their outcome.
 PARKED_MAX = 10_000
 # The minimum time left on a lease after the attempt timeout. With less, the attempt does not start.
 LEASE_LEFT_MS_MIN = 1_000
-# Other writes in the writer's queue.
+# The other writes that wait for the database.
 WRITES_WAITING_MAX = 1_000
-# Documentation searches that are waiting or running. Each takes a few milliseconds of one thread.
+# The documentation searches that wait or run. Each one takes a few milliseconds in a thread.
 SEARCHES_WAITING_MAX = 20

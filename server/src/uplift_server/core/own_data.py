@@ -11,7 +11,7 @@ from uplift_server.core.problems import Problem
 _RESERVED: Final = ("acc_", "ep_")
 """A uid must not begin like an ID, so that the server can tell them apart."""
 _UID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{UID_CHARACTERS_MAX}}}")
-# Clients remove these segments from a path.
+# A uid must not be one of these path segments, because HTTP clients remove them from a URL.
 _PATH_SEGMENTS: Final = frozenset({".", ".."})
 _NOT_STORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 

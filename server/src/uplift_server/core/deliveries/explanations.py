@@ -224,7 +224,7 @@ def _ended(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> Deli
 
 def _erased(event: EventFacts, delivery: DeliveryFacts, *, deleted: bool) -> DeliveryExplanation:
     if delivery.status in _ENDED:
-        # The delivery cannot be resent.
+        # Omit the hint to resend, because the event was erased.
         return replace(_ended(event, delivery, deleted=deleted), hint=None)
     text = f"The delivery was cancelled, because the event was erased.{_progress(delivery)}"
     return DeliveryExplanation(Reason.CANCELLED, text)

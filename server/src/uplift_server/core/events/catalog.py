@@ -19,7 +19,7 @@ EXTENSION_NOTE: Final = "This event type is an extension that Uplift does not do
 """The end of the description of an extension."""
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-# Fixed input of the sample generator. It also creates the examples, so they have the same structure as samples.
+# Fixed input for the sample generator, which also creates the examples. Examples and samples have the same structure.
 _EXAMPLE_MS: Final = 1_764_000_000_000
 _EXAMPLE_DRAW: Final = b"catalog"
 

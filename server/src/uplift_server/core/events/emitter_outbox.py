@@ -101,7 +101,7 @@ def _problem(rejection: BatchRejection) -> str:
             {name: _storable(text) for name, text in asdict(each).items()} for each in rejection.errors
         ]
     else:
-        # With errors, the detail is about the whole batch.
+        # If there are errors, the detail describes the whole batch instead of this event, so it is omitted.
         problem["detail"] = _storable(rejection.detail)
     return json.dumps(problem)
 

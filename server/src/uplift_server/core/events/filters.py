@@ -232,7 +232,7 @@ class _Alternatives:
         self._suffixes = tuple(each[_SUFFIX] for each in operators if _SUFFIX in each)
         self._bounds = tuple(_bounds(each[_NUMERIC]) for each in operators if _NUMERIC in each)
         excluded = [frozenset(map(_key, each[_ANYTHING_BUT])) for each in operators if _ANYTHING_BUT in each]
-        # A value matches one of several `anything-but` if it is not in all of them.
+        # A value matches at least one of several `anything-but` operators unless all of them exclude it.
         self._excluded = frozenset.intersection(*excluded) if excluded else None
         self._exists = any(each.get(_EXISTS) is True for each in operators)
         self._is_missing = any(each.get(_EXISTS) is False for each in operators)

@@ -127,7 +127,7 @@ class SchemaCost:
         places = [self._root, *(self._places.values() if self.is_complete else [])]
         self.value_ns_max = max(place.value_ns_max + place.names.by_type[str] for place in places)
         self._byte_ns_max = max(place.byte_ns_max + place.names.byte_ns_max for place in places)
-        # The shortest value, as in `[1,1,1]`, has two bytes.
+        # The shortest value takes two bytes, including a comma, as in `[1,1,1]`.
         self._unmeasured_bytes_max = int(SCHEMA_CHECK_NS_MAX / (self.value_ns_max / 2 + self._byte_ns_max))
         del self._graph, self._recursions, self._own, self._places, self._kinds, self._undivided
 
@@ -144,7 +144,7 @@ class SchemaCost:
         """Whether every error in `value`, decoded from `data`, can be collected within SCHEMA_CHECK_NS_MAX."""
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False
-        # Each error renders its value, and the validator creates all errors within alternatives.
+        # Each error contains its rendered value. The validator also creates every error within alternatives.
         measure = self.measure(value, by_kind=False)
         details_ns = measure.errors * (_ERROR_NS + len(data) * _RENDERING_NS)
         return measure.ns <= SCHEMA_CHECK_NS_MAX and details_ns <= SCHEMA_DETAILS_NS_MAX
@@ -208,7 +208,7 @@ class SchemaCost:
         while self._undivided:
             self._add_kinds(*self._undivided.pop(), left)
             if not self._fill_all(left):
-                # Estimates without kinds are higher, and therefore safe.
+                # Use the estimates without kinds, which are higher and therefore safe.
                 self._places = places
                 for place in places.values():
                     place.kinds = {}

@@ -78,7 +78,8 @@ class Costs:
     def byte_ns_max(self) -> int:
         """The maximum cost of one byte of a text, a name or a long integer."""
         integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
-        # Extreme numbers have at least 5 bytes. Nested arrays of unique items add up with each level.
+        # A very large number, such as 1e26, takes at least 5 bytes, including a comma. Each level of unique arrays adds
+        # costs.
         fraction_ns = self.exact * EXTREME_NS // 5 + 250 * self.deep_ns
         return self.character_ns + self.name_character_ns + int(integer_ns) + fraction_ns
 
@@ -115,7 +116,7 @@ def _charge(costs: Costs, keyword: str, value: Any) -> None:
         _charge_option(costs, value)
     elif keyword == "enum" and isinstance(value, list):
         if all(isinstance(option, str) for option in value):
-            # The validator looks these up by hash.
+            # The validator finds a string by its hash, so the number of options does not matter.
             costs.by_type[str] += _INTEGER_NS
             costs.errors += len(value)
         else:

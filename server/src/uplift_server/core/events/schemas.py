@@ -109,6 +109,6 @@ def _referred(root: Any, reference: Any) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):
-        # The whole schema, or an anchor, whose position does not matter for an upper bound.
+        # `#` is the whole schema. Treat an anchor in the same way, because the result is only an upper bound.
         return root
     return follow_pointer(root, reference[1:])

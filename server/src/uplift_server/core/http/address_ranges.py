@@ -74,12 +74,12 @@ _FORBIDDEN: Final = _blocks(
     ("233.252.0.0/24", "documentation", "RFC 6676"),
     ("240.0.0.0/4", "reserved", "RFC 1112"),
     ("255.255.255.255/32", "broadcast", "RFC 919"),
-    # A public address. Inside Azure, it is a service of the platform.
+    # This public address belongs to a service of the platform inside Azure.
     ("168.63.129.16/32", "cloud platform service", "Azure: What is IP address 168.63.129.16"),
-    # IPv6 outside 2000::/3 is not public unicast today.
+    # No address outside 2000::/3 is a public IPv6 unicast address today.
     ("::/0", "reserved", "RFC 4291"),
     ("::/128", "unspecified", "RFC 4291"),
-    # Each local network defines the embedded address and its position.
+    # Each local network chooses where it embeds an IPv4 address in this block.
     ("64:ff9b:1::/48", "local-use NAT64", "RFC 8215"),
     ("100::/64", "discard only", "RFC 6666"),
     ("100:0:0:1::/64", "dummy prefix", "RFC 9780"),

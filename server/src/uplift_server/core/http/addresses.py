@@ -88,7 +88,7 @@ def _canonical_ipv6(host: str) -> str:
         raise ValueError("an IPv6 address with a zone (%) is valid only on one machine")
     value = int(IPv6Address(text))
     if value >> 32 == _MAPPED:
-        # Python 3.13 changed how `str` formats these.
+        # Python 3.13 changed how `str` formats these addresses.
         return f"::ffff:{(value >> 16) & 0xFFFF:x}:{value & 0xFFFF:x}"
     return str(IPv6Address(value))
 
@@ -169,6 +169,6 @@ def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Addr
     """Return the IPv4 addresses inside an address. All must be allowed, because each can receive the packets."""
     value = int(address)
     if block.name == "Teredo":
-        # The relay's server, and the client, whose bits are inverted (RFC 4380, section 4).
+        # The addresses of the Teredo server and of the client, whose bits are inverted (RFC 4380, section 4).
         return [IPv4Address((value >> 64) & _IPV4_MASK), IPv4Address(~value & _IPV4_MASK)]
     return [IPv4Address(value & _IPV4_MASK)]

@@ -17,7 +17,7 @@ MASKED: Final = "********"
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1, with spaces and tabs only inside (RFC 9110, section 5.5).
 _VALUE = re.compile(r"[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
-# RFC 9110, section 7.6.1, and older names with the same meaning.
+# Headers for a single connection (RFC 9110, section 7.6.1), including older names.
 _HOP_BY_HOP: Final = frozenset(
     {
         "connection",

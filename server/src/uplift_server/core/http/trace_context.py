@@ -29,7 +29,7 @@ def parse_traceparent(text: str) -> TraceContext | None:
     if found is None:
         return None
     version, trace, span, flags, rest = found.groups()
-    # Only later versions may have more parts.
+    # Only versions after the first may have more parts.
     if version == _INVALID_VERSION or (version == _FIRST_VERSION and rest is not None):
         return None
     trace_id, span_id = int(trace, 16), int(span, 16)

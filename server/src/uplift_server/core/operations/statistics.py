@@ -90,7 +90,7 @@ class Statistics:
     @property
     def pending(self) -> int:
         """Deliveries with none of the other statuses."""
-        # Hours that retention has deleted may be missing, so the difference could be negative.
+        # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
     @property
@@ -143,7 +143,7 @@ def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Seri
         start = at - at % starts.step
         if start in gathered:
             gathered[start].append(numbers)
-    # Buckets of one row need no addition. This matters for the sparklines of a whole page.
+    # Skip the addition for a bucket with one row, because a page can show many sparklines.
     buckets = tuple(Bucket(at, each[0] if len(each) == 1 else total(each)) for at, each in gathered.items())
     return Series(starts.step, total(bucket.statistics for bucket in buckets), buckets)
 

@@ -50,7 +50,7 @@ INVITATIONS_PER_SIGN_IN_MAX: Final = 20
 def normalize_email(text: str) -> str:
     """Return an email address in the form that identifies a person: without outer spaces and in lower case."""
     found = text.strip()[: EMAIL_CHARACTERS_MAX + 1]
-    # The Kelvin sign has the lower case k. Another mailbox must not become this one. Only ASCII addresses are valid.
+    # Convert only ASCII: `lower` also turns the Kelvin sign into k, so it could turn one mailbox into another.
     return found.lower() if found.isascii() else found
 
 

@@ -83,13 +83,13 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
     if rule.failures == 0 or last_failure_at is None:
         return Breaker(failures)
     if health.failing_since is not None and health.probe_at is not None:
-        # Also opened by a `Retry-After` or by timeouts.
+        # The stored time of the probe also covers breakers that a `Retry-After` or timeouts opened.
         wait = min(max(PROBE_FIRST_MS, health.probe_at - last_failure_at), rule.probe_max_ms)
         return Breaker(failures, None, health.probe_at, wait)
     if failures < rule.failures:
         return Breaker(failures)
-    # Earlier releases did not store the time of the probe in an endpoint's health.
-    # More doublings than the maximum has bits make no difference.
+    # Earlier releases did not store the time of the probe in an endpoint's health, so compute it. The number of
+    # doublings is limited, because more of them exceed the maximum anyway.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
     # Concurrent attempts can fail together, so the wait is at most PROBE_FIRST_MS plus the time since the first
     # failure.

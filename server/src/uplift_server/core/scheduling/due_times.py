@@ -17,7 +17,7 @@ class DueTimes:
 
     def __init__(self) -> None:
         self._due_at: dict[int, int] = {}
-        # An entry is void if the dict has another due time for its endpoint.
+        # An entry of the heap is void if `_due_at` has another time for its endpoint.
         self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class AttemptKind(IntEnum):
     REPLAY = 2
 
 
-# Of six attempts, three are first attempts, two retries and one a replay, if all kinds wait.
+# If all kinds wait, three of six attempts are first attempts, two are retries, and one is a replay.
 _FIRST, _RETRY, _REPLAY = AttemptKind
 _KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 

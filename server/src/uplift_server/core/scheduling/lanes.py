@@ -196,7 +196,7 @@ class Lanes(Generic[T]):
             item = lane.pop()
             self._take_slot(lane, now_ms)
             if lane.start_interval_ms:
-                # Idle time allows no burst, but a late timer must not lower the rate.
+                # A pause must not allow a burst of attempts, but a late timer must not lower the rate.
                 lane.next_start_ms = max(lane.next_start_ms, now_ms - LATENESS_CREDIT_MS) + lane.start_interval_ms
             if lane.waiting_count and lane.has_slot:
                 lane.queued = True

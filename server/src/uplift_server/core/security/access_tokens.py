@@ -20,7 +20,7 @@ LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
 """The server stops using a token for the last tenth of its lifetime, or for the last minute if that is shorter."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-# The codes of section 5.2. Other values could contain a secret.
+# The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(
     {
         "invalid_request",

@@ -27,7 +27,7 @@ RANDOM_BYTES: Final = 32
 CODE_CHARACTERS_MAX: Final = 4096
 SIGN_OUT_URL_CHARACTERS_MAX: Final = 8000
 """Maximum length of a sign-out URL. Common web servers reject longer URLs."""
-# The codes of OAuth 2.0 and OpenID Connect. Other values could contain anything.
+# The error codes of OAuth 2.0 and OpenID Connect. Other values could contain any text.
 _ERROR_CODES: Final = frozenset(
     {
         "access_denied",
@@ -103,7 +103,7 @@ def metadata_url(issuer: str) -> str:
 
 def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | str:
     """Parse a URL of the provider to which the server sends requests, or return the reason why it is not valid."""
-    # The sender checks the address: public ones need https.
+    # The sender checks the address of the host. Public addresses require https.
     found = parse_endpoint_url(text, None, to_ascii=to_ascii)
     return found.message if isinstance(found, Problem) else found
 
