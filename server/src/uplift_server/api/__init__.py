@@ -5,7 +5,7 @@ from typing import Any
 
 def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document without starting a server."""
-    # Imported here, so that modules without the framework stay fast to import.
+    # Imported here, because FastAPI would slow down every import of this package.
     from uplift_server.api.app import document  # noqa: PLC0415
 
     return document()

@@ -89,8 +89,8 @@ def document() -> dict[str, Any]:
 
 
 def _framework(public_url: str | None = None) -> FastAPI:
-    # Redirects would make clients send their key twice. FastAPI's documentation pages load third-party scripts, and its
-    # OpenAPI route encodes the document for each request.
+    # Three features are off: redirects make clients send their key twice, FastAPI's documentation pages load
+    # third-party scripts, and its OpenAPI route encodes the document for each request.
     api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
     for router in _ROUTERS:
         api.include_router(router)

@@ -70,5 +70,5 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             return
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
-            # Otherwise uvicorn logs an error after an HTTP response.
+            # Without this flag, uvicorn logs an error after an HTTP response to the handshake.
             self.handshake_complete = True

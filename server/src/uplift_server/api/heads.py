@@ -120,7 +120,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > REQUEST_HEADERS_BYTES_MAX:
-                # This drops the responses to earlier requests of this connection.
+                # The rejection also drops the pending responses to earlier requests of this connection.
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
@@ -136,7 +136,7 @@ class BoundedHeads(HttpToolsProtocol):
         if cycle is None or cycle.response_complete:
             self.transport.write(_NO_HTTP)
         elif self._in_head or self._complete == self._begun:
-            # The newest request is complete. Its response is the last one, and closes the connection.
+            # The newest request is complete. Close the connection after its response.
             cycle.keep_alive = False
             return
         elif self.pipeline:
@@ -159,7 +159,7 @@ class BoundedHeads(HttpToolsProtocol):
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
-        # Not reached if uvicorn raised an error, because the headers are then malformed and the request does not exist.
+        # If the headers are malformed, uvicorn raises an error above, because there is no request.
         self._in_head = False
 
     def on_message_complete(self) -> None:
@@ -169,7 +169,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Handle a complete response. An unread body must not stay in memory with an idle connection."""
-        # On a busy server, the next turn of the event loop comes tens of milliseconds later.
+        # Write now: on a busy server, the next iteration of the event loop starts tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
         if cycle.response_complete and cycle.body:
@@ -196,7 +196,8 @@ class BoundedHeads(HttpToolsProtocol):
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # The request waits for the response to an earlier one. Until then, its body is not read.
+            # While the request waits for the response to an earlier one, the server does not read its body. Restart the
+            # time limit.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:
@@ -239,7 +240,8 @@ class BoundedHeads(HttpToolsProtocol):
         self._cancel_timers()
         self._watch = self.loop.call_later(LINGER_SECONDS_MAX, transport.abort)
         cast(CorkedTransport, transport).end_writing()
-        # The application must not wait for the rest of the body or keep the part that it has received.
+        # Report a disconnect, so that the application neither waits for the rest of the body nor keeps the received
+        # part.
         cycle = self._newest()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -105,7 +105,7 @@ class IngestRoutes:
 
     async def _one(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        # Checked before the body is read, because the body takes memory.
+        # Check the caller before reading the body, because the body takes memory.
         account_seq = self._ingest.sending_account(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, EVENT_BODY_BYTES_MAX)
@@ -129,7 +129,7 @@ class IngestRoutes:
 
     async def _many(self, headers: _Headers, receive: Receive) -> _Accepted:
         caller = self._authenticator.caller(headers.authorization, headers.account)
-        # Checked before the body is read, because the body takes memory.
+        # Check the caller before reading the body, because the body takes memory.
         bytes_max = self._ingest.batch_bytes_max(caller)
         with_endpoints = bool(headers.query) and _includes_endpoints(headers.query)
         body = await self._read(caller, receive, headers, bytes_max)

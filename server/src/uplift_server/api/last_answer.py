@@ -32,5 +32,5 @@ class LastAnswer:
             # If a response has begun, uvicorn rejects a second one and closes the connection.
             sending = send_error(send, error_response, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
-                # asyncio.timeout does not end in a cancelled task before Python 3.11.3.
+                # Before Python 3.11.3, `asyncio.timeout` does not end in a cancelled task, so use `wait_for`.
                 await asyncio.wait_for(sending, LAST_ANSWER_SECONDS_MAX)

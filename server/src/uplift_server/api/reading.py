@@ -50,7 +50,8 @@ class ParsedQuery(NamedTuple):
     problems: Sequence[Problem]
 
 
-# Coroutines, because FastAPI calls functions in another thread. The cache belongs to the thread of the event loop.
+# These functions are coroutines, because FastAPI calls other functions in a thread. Only the thread of the event loop
+# may use the cache.
 async def services_of(request: Request) -> Services:
     """Return the services of the application."""
     services: Services = request.app.state.services
@@ -125,7 +126,7 @@ class QueryReader:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            # The parameters of a list have one name, and one problem.
+            # Values of a list repeat the same parameter. Report only one problem for them.
             first = {detail["loc"][0]: detail for detail in reversed(details)}
             problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}
@@ -144,7 +145,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)
-    # Reporting the problems of thousands of entries would take seconds.
+    # Report only one problem for a field with too many entries, because thousands of problems would take seconds.
     endless = {name for name, each in known.items() if _is_endless(model, name, each)}
     problems += [
         Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX}.")
@@ -227,7 +228,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
 
 
 def _decoded(body: bytes) -> Any:
-    # Brackets in strings also count, because real strings have few.
+    # Brackets in strings also count, because strings contain few of them in practice.
     if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
         raise PayloadTooLarge(
             f"The request body has too many lists and objects. Send at most {REQUEST_CONTAINERS_MAX}."

@@ -66,7 +66,7 @@ class TurnLimit:
         oldest = time.monotonic() - WAIT_SECONDS_MAX
         while self._waiting and (self._room or self._waiting[0].since < oldest):
             since, may_start = self._waiting.popleft()
-            if may_start.done():  # its request was cancelled
+            if may_start.done():  # the request was cancelled
                 continue
             may_start.set_result(since >= oldest)
             self._room -= since >= oldest

@@ -214,7 +214,7 @@ class Application:
             # Stop the outbox first: another process that takes over the job would resend the current email.
             outbox = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
-            # The last responses are sent while attempts in flight finish.
+            # Send the last responses while attempts in flight finish.
             await asyncio.gather(self._serving, self._drain(), outbox)
         if self._file is not None:
             await self._file.rescue()

@@ -43,7 +43,7 @@ class DatabaseFile:
     async def rescue(self) -> None:
         """Save the content of a lost file, which only this process can read."""
         if self._change is None:
-            # The file may have changed since the last check.
+            # Check again, because the file may have changed since the last check.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_CHECK_SECONDS):
                     await self._check()

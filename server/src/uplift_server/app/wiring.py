@@ -84,7 +84,7 @@ def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
     if setting is None:
         return None
     try:
-        # The packages are optional, and need memory.
+        # Imported only for traces, because the packages are optional and use memory.
         from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
     except ImportError as error:
         reason = f"needs packages that are not installed ({error})"

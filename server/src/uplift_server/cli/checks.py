@@ -150,7 +150,7 @@ def _port(config: Config) -> Finding:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
-            # No server has locked the file of this configuration.
+            # No server has locked the configured file, so a server that responds here uses another database.
             if not config.on_postgresql and responds(config):
                 return _different_database(config)
             problem = cannot_listen(config, error)
@@ -206,7 +206,7 @@ def _postgresql(config: Config) -> Iterator[Finding]:
     if failed:
         return
     try:
-        # Without tables, there are no encrypted values or held deliveries.
+        # A database without tables has no encrypted values or held deliveries.
         if asyncio.run(current(config.database_url)) is not None:
             remedy = "set UPLIFT_SECRET_KEY to the same key as on the other servers"
             unbound = asyncio.run(accepts_unbound(config.database_url))

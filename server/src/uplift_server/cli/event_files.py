@@ -44,12 +44,12 @@ def send_file(client: Calls, output: Output, source: str, account: str | None) -
                     try:
                         _send_lines(emitter, file, source, results)
                     except KeyboardInterrupt:
-                        # The repeated command sends the rest.
+                        # Users can repeat the command to send the remaining events.
                         with suppress(EventsRejected, TimeoutError):
                             emitter.close(INTERRUPTED_SECONDS_MAX)
                         raise
             except EventsRejected:
-                pass  # `results` reports them with their lines.
+                pass  # `results` reports the rejected events with their line numbers.
     results.report(source)
 
 

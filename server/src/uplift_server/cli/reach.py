@@ -137,7 +137,7 @@ def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | N
     try:
         return ending.enter_context(_temporary_server(config))
     except Unavailable:
-        # On PostgreSQL, the cause is never another server.
+        # On PostgreSQL, another server is never the cause, because servers share the database.
         if config.on_postgresql or not server_runs(config):
             raise
         return None
@@ -147,7 +147,7 @@ def running_client(config: Config) -> Calls:
     """Open an API client of the running server with an operator key. Raises CliError if there is no key."""
     key = config.operator_key or stored_operator_key(config)
     if key is None and not responds(config):
-        # The first `serve` stores the key shortly before it is ready.
+        # On its first start, `serve` stores the key only shortly before it is ready.
         raise CliError(
             f"a server uses the database, but does not respond at {local_url(config)}",
             "if the server is starting, try again in a few seconds; otherwise, set UPLIFT_HOST and UPLIFT_PORT to the"
@@ -222,7 +222,7 @@ def responds(config: Config) -> bool:
             return (ready.status, api_error(ready).code) == _NOT_READY
         if ready.content.startswith(_READY):
             return True
-    # If the database does not respond, /readyz takes longer than LOOK_SECONDS.
+    # If the database does not respond, /readyz takes longer than LOOK_SECONDS. Then try /healthz.
     with contextlib.suppress(ApiFailure):
         health = _get(config, "/healthz")
         return (health.status, health.content) == (200, b"ok\n")
@@ -273,7 +273,7 @@ def _temporary_server(config: Config) -> Iterator[Calls]:
 
     It does not send deliveries, because this shell's settings may differ from the settings of the real server.
     """
-    # Its log would hide the output of the command.
+    # The log of the temporary server would hide the output of the command.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
     configure_logs(own.log_format)
     key = new_operator_key()
@@ -321,7 +321,7 @@ class _TemporaryServer:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._serve())
-        except BaseException as error:  # the waiting thread raises it
+        except BaseException as error:  # the thread that waits for the start raises the error
             self._error = error
         finally:
             self._started.set()

@@ -117,10 +117,10 @@ async def _serve(
 ) -> None:
     from uplift_server.app import Application  # noqa: PLC0415 - slow to load
 
-    # On PostgreSQL, the processes do not share a directory.
+    # Processes on PostgreSQL do not share a directory, so they do not keep the operator key in a file.
     keep_key = (lambda _: None) if config.on_postgresql else lambda key: store_operator_key(config, key)
     application = Application(config, keep_key=keep_key, role=role, new_database=new_database, log_writer=log_writer)
-    # Installed before the start, which can take a long time, so that signals work during it.
+    # Install the signal handlers before the start, so that signals work during a long start.
     stopper = Stopper(application, output, stop_limit)
     stopper.install()
     try:

@@ -55,7 +55,7 @@ def _is_present(path: Path) -> bool:
     try:
         path.stat()
     except PermissionError:
-        # `load` reports that it cannot be read. Without it, a command could use another database.
+        # `load` reports that the file cannot be read. If a command ignored the file, it could use another database.
         return True
     except OSError:
         return False
@@ -230,7 +230,7 @@ def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
         with Path(file).open(encoding="utf-8") as opened:
             text = opened.read(VALUE_CHARACTERS_MAX + 2).removesuffix("\n").removesuffix("\r")
     except (OSError, ValueError) as error:
-        # An encoding error contains the secret.
+        # Do not show an encoding error, because its text contains the secret.
         if isinstance(error, OSError):
             reason, remedy = f"cannot be read: {error.strerror}", "correct the path, or the permissions of the file"
         else:

@@ -243,7 +243,7 @@ def _fields(
     """Yield a row for each field. The fields of unnamed objects follow, such as `errors[].code`."""
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():
-        # Responses always contain all fields, so only requests mark required fields.
+        # Responses always contain all fields, so the reference marks required fields only in requests.
         required = are_requests and name in schema.get("required", ())
         known = described.get(f"{model_name}.{name}") or described.get(f"{prefix}{name}") or described.get(name)
         yield f"`{prefix}{name}`", _type(each, required=required), each.get("description") or known or ""

@@ -43,7 +43,7 @@ TIMEOUT_SECONDS: Final = 30.0
 STOP_TIMEOUT_SECONDS: Final = 8.0
 """Time limit for the last delivery after Ctrl-C."""
 SETTLING_SECONDS: Final = 5.0
-# Mostly captures, with some other events.
+# Most events are `movement.analytics.created`.
 EVENT_TYPES: Final = (
     "movement.analytics.created",
     "movement.analytics.created",
@@ -78,7 +78,7 @@ def demo_config(plan: Plan) -> Config:
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
             "UPLIFT_BREAKER_PROBE_MAX": PROBE_MAX,
-            # The demo prints each attempt when a receiver gets it.
+            # No log, because the demo prints each attempt when a receiver gets it.
             "UPLIFT_LOG_FORMAT": "none",
         }
     )
@@ -104,7 +104,7 @@ class Demo:
         self._tally = Tally()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        # A run with a number of events ends when all have arrived.
+        # A run with a fixed number of events ends when all have arrived, so no receiver can be down.
         self._names = (STEADY, SHAKY, DOWN) if plan.events is None else (STEADY, SHAKY)
         self._counted: list[str] = []
         # The API client blocks. A single thread keeps the order of events.

@@ -99,7 +99,7 @@ class Screen:
             return
         if arrival.receiver == DOWN:
             if arrival.status == self._down:
-                return  # during an outage and after it, many similar attempts arrive
+                return  # print only the first of many similar attempts
             self._down = arrival.status
         meaning = _MEANINGS.get(arrival.status, "")
         after = f"{latency_ms:14.1f} ms" if latency_ms is not None else " " * 17
