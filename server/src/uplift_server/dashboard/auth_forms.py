@@ -74,7 +74,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
             missing = "private_key" if sent.certificate else "certificate"
             problems.append(Problem(f"auth.{missing}", "required", _BOTH))
         return UNSET
-    # A page of an earlier release does not have the field.
+    # The form of an earlier release does not have the field `auth_type`.
     return None if shown is not None and form.flag("auth_type") else UNSET
 
 

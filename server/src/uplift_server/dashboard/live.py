@@ -92,7 +92,7 @@ class Live:
         response = _Counted(self._told(visit, watch), lambda: self._end(account_seq, watch))
         response.headers["x-accel-buffering"] = "no"
         visit.finish(response)
-        # Count the stream in the same step as the check, because the response starts later.
+        # Count the stream immediately after the check of the limit, because the response starts later.
         self._streams += 1
         watch.streams += 1
         if watch.task is None:
@@ -122,7 +122,7 @@ class Live:
             else:
                 await self._turn()
                 told = _CHANGE
-            # Later events belong to the next change.
+            # Changes after this line belong to the next update.
             changed = watch.changed
             if self._closed.is_set() or not await _may_listen(visit):
                 return
@@ -147,7 +147,7 @@ class Live:
         while True:
             self._load.look(visit)
             with suppress(Unavailable):
-                # The operators' pages show all accounts, so they always change.
+                # Pages for operators show all accounts, so assume that they always change.
                 stamp = object() if caller.account_seq is None else await visit.services.accounts.version(caller)
                 if before is not None and stamp != before:
                     watch.tell()

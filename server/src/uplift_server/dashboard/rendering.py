@@ -178,7 +178,7 @@ def _time(text: str) -> Markup | str:
     try:
         at = parse_timestamp(text)
     except ValueError:
-        # A receiver's text can look like a timestamp.
+        # Text from a receiver can look like a timestamp without being valid.
         return text
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(text, clock(at), short_clock(at))
 
@@ -251,7 +251,7 @@ def pretty(text: str | bytes) -> str:
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    # An upper bound: indenting 256 KiB of brackets and commas would produce 17 MiB and take 200 ms.
+    # Estimate the lines first: indenting 256 KiB of brackets and commas would produce 17 MiB and take 200 ms.
     lines = text.count(",") + 2 * (text.count("[") + text.count("{"))
     with suppress(ValueError, RecursionError):
         if lines <= PRETTY_LINES_MAX:

@@ -137,7 +137,7 @@ def is_foreign(request: Request, public_url: str) -> bool:
     origin = request.headers.get("origin")
     if origin is None or origin == "null":
         return False
-    # An origin is not necessarily a URL.
+    # Do not parse the origin, because it is not necessarily a valid URL.
     return origin.partition("://")[2] not in {request.headers.get("host"), urlsplit(public_url).netloc}
 
 

@@ -161,7 +161,7 @@ class Visit:
         if noun not in SHARED_NOUNS:
             return None
         account = "" if self.account is None else f" --account {ids.prefixed(ids.ACCOUNT, self.account.id)}"
-        # A command of a template is markup, which an f-string would escape again.
+        # Join with `+`: a command from a template is markup, which an f-string would escape again.
         return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:

@@ -100,7 +100,7 @@ class SystemClock(Clock):
         began_ns, from_ms, last_ms = self._slewed
         passed_ns = self._monotonic_ns()
         if last_ms != self._now_ms:
-            # The clock has had the machine's time since the last slew, so this is a new step backward.
+            # The last slew has ended, so the system clock was set back again.
             began_ns, from_ms = passed_ns, self._now_ms
             behind_ms = from_ms - self.wall_ms()
             if behind_ms >= STEP_LOGGED_MS_MIN:

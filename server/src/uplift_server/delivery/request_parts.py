@@ -51,7 +51,7 @@ class RequestParts:
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
         """The time (Unix ms) from which a caller must call `end_overlap` before it signs."""
-        # Created now, so that the text of the secret is not kept until the overlap ends.
+        # Create the next signer now, so that the text of the secret is not kept until the overlap ends.
         self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
 
     def end_overlap(self) -> None:

@@ -46,7 +46,7 @@ class MailConnection:
             await self._reset()
             raise rejected(error, step, disconnected=not self._client.is_connected) from error
         except (SMTPServerDisconnected, OSError, TimeoutError) as error:
-            # A late response would be mistaken for the response to the next command.
+            # Close the connection: a late response would be mistaken for the response to the next command.
             _abort(self._client)
             raise unreachable(str(self._server), error) from error
 
@@ -106,7 +106,7 @@ class SmtpServer:
         server = self._server
         if self._tls is None:
             try:
-                # Loading the authorities would block the event loop for too long.
+                # Loading the trusted certificates would block the event loop for too long.
                 self._tls = await asyncio.to_thread(self._make_tls)
             except OSError as error:
                 cause = f"the server cannot read the CA file: {error}"

@@ -129,7 +129,7 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
     sends = replay.state is ReplayState.RUNNING and shown.reason is None
     if left is None or not sends:
         return Progress(sent, left, rate, None)
-    # The average is not meaningful at the start.
+    # The average rate is not meaningful at the start.
     expected = min(rate, replay.rate_per_second) if sent >= replay.rate_per_second else replay.rate_per_second
     return Progress(sent, left, rate, left / expected)
 

@@ -146,7 +146,7 @@ class CacheSync:
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
-        # Transaction numbers decrease after a failover that lost the latest transactions.
+        # Also reload if the transaction numbers decrease: a failover has lost the latest transactions.
         if missed or changes.next_xid < self._next_xid:
             _log.warning("changes missed, reloading cache")
             await self._read_all()
@@ -233,7 +233,7 @@ class CacheSync:
         if seq not in self._cache.accounts:
             return
         self._relay.end_streams_of_account(seq)
-        # The changes of the endpoints may arrive later, but the cache must not contain endpoints without their account.
+        # The changes of these endpoints may arrive later, but the cache must not contain endpoints without an account.
         for endpoint in list(self._cache.endpoints_of(seq)):
             self._drop_endpoint(endpoint.seq)
         self._cache.drop_account(seq)
@@ -281,7 +281,7 @@ class CacheSync:
                 _log.error("endpoint cannot be decrypted", endpoint=endpoint_id, cause="encrypted with another key")
                 return
         live = self._cache.endpoints[record.seq]
-        # The owner has the latest health, except for excused time.
+        # The process that owns an endpoint has its latest health, except for the excused time.
         is_own = self._shards.owns(record.seq)
         live.health = live.health.with_excused_time_of(record.health) if is_own else record.health
         if before is None:

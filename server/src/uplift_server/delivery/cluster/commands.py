@@ -118,7 +118,8 @@ class ClusteredCommands:
             try:
                 commands.add(connection, start, now=self._clock.now_ms())
             except commands.TooManyCommands:
-                # The resend is due in the database: the dispatcher of the owner leases it without this row.
+                # This command is optional: the delivery is due in the database, so the owner's dispatcher leases it
+                # anyway.
                 return
 
     async def _leave_to_owner(self, command: Command) -> Result:
@@ -189,7 +190,7 @@ class ClusteredCommands:
             raise
         except InFlight as error:
             if self._clock.now_ms() >= waiting.created_at + RESULT_WITHIN_MS:
-                # The caller already received a response: the command runs after the attempt.
+                # The caller already received a response. The command runs after the attempt in flight.
                 return
             result = _result_of(error)
         except Exception as error:

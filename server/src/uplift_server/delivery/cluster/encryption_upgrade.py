@@ -36,7 +36,7 @@ class EncryptionUpgrade:
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)
-        # Otherwise, later attempts could not decrypt the records in memory that are not replaced yet.
+        # First decrypt the remaining old records in memory, because later attempts could not decrypt them.
         for _ in self._cache.create_unbound_parts():
             await asyncio.sleep(0)
         self._cipher.reject_unbound()

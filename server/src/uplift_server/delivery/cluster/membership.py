@@ -180,7 +180,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # A missing process was evicted: only the response was lost.
+            # If a process is missing, the database evicted it although its response was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -198,7 +198,7 @@ class Membership:
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
-            # The times of earlier heartbeats are from before the step, so they cannot show whether one was late.
+            # The system clock has jumped, so the times of earlier heartbeats cannot show whether one was late.
             self._timely_since = self._clock.now_ms()
             return began + step_ms
         if began >= self._state.trusted_until:
@@ -221,7 +221,8 @@ class Membership:
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # If False, it sent a heartbeat, or an earlier eviction got no response. The next heartbeat shows which.
+        # If not, the process has sent a heartbeat, or an earlier eviction succeeded without a response. The next
+        # heartbeat of this process shows which.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)
@@ -234,7 +235,7 @@ class Membership:
         await self.join()
         self._listener.rejoined()
         self._state.request_heartbeat()
-        # The database may have leased deliveries to the old process ID after the others ended its leases.
+        # The database may have leased deliveries to the old process ID after other processes ended its leases.
         self._end_leases(before)
 
     def _end_leases(self, process_id: int) -> None:
@@ -254,7 +255,7 @@ def _host() -> str:
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:
-        # Other systems do not reveal which processes see each other.
+        # Systems other than Linux do not show which processes can see each other.
         running = os.urandom(16)
     return f"{socket.gethostname()}#{hashlib.sha256(running).hexdigest()[:16]}"
 
@@ -273,7 +274,7 @@ async def learn_time(
     bus: MessageBus, time: DatabaseTime, read_time: Callable[[Transaction], float] = processes.database_now
 ) -> None:
     """Read the database's time before anything uses the clock. Raises Unavailable."""
-    # The first reading includes the preparation of the connection, so it is not exact.
+    # The first reading is not exact, because it includes the time to prepare the connection.
     for _ in range(READINGS_FIRST):
         time.add_reading(await bus.write(partial(_reading, time, read_time)))
 

@@ -107,7 +107,7 @@ class LiveEndpointChanges:
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is not None and not self._shards.owns(endpoint_seq):
-            # The owner empties its queue when it sees that the endpoint is disabled.
+            # The process that owns the endpoint empties its queue when it sees that the endpoint is disabled.
             seen_at = (endpoint.record.state_since or 0) + SEEN_WITHIN_MS
             if seen_at > until:
                 return False

@@ -98,7 +98,7 @@ class OutageGuard:
         self.outage = None
         if _MARKS + "since" in stored:
             found = {name.removeprefix(_MARKS): value for name, value in stored.items()}
-            # Earlier releases did not store the onset.
+            # Earlier releases did not store the onset of a mass failure.
             onset = found.get("onset", found["since"])
             self.outage = Outage(
                 found["since"], found["counts_from"], found["endpoints"], onset, is_notified=bool(found["told"])
@@ -130,7 +130,7 @@ class OutageGuard:
             if self.outage is None and group is not None and is_mass:
                 self.outage = Outage(group.since, group.since, group.endpoints, _onset(failing), is_notified=False)
             return
-        # If a write below fails, its result is unknown.
+        # Reload the state unless the writes below succeed, because the result of a failed write is unknown.
         self._must_reload = True
         if self.outage is not None and (self._ending_at is not None or not is_mass):
             await self._end(self.outage, failing)
@@ -203,7 +203,8 @@ class OutageGuard:
         facts = {"since": ended.onset, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> dict[int, Health]:
-            # Change the stored health, because concurrent settlements keep its excused time.
+            # Change the health in the database, because concurrent settlements keep the excused time that is stored
+            # there.
             health.excuse(connection, seqs, ended.counts_from, at)
             server_values.replace(connection, _MARKS, {_ENDED_AT: at})
             self._record(

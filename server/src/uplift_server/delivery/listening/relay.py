@@ -82,8 +82,8 @@ class Relay:
         Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, position)
-        # From now on, a deleted session or revoked key ends this stream. This write finds earlier deletions, and keeps
-        # the cleanup from deleting the session.
+        # From now on, a deleted session or revoked key ends this stream. The write below finds earlier deletions, and
+        # prevents the cleanup of the session.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))
@@ -151,7 +151,7 @@ class Relay:
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):
             stream.replaced_at = max(stream.replaced_at, at)
         elif stream is not None:
-            # The new stream has the latest position.
+            # A replaced stream does not store its position, because the new stream has the latest one.
             stream.superseded = why is EndReason.REPLACED
             stream.end(why)
 
@@ -204,7 +204,7 @@ class Relay:
             batch = batches.pop(0)
             rows = [(stream.session, position, responses) for stream, position, responses in batch]
             try:
-                # B023: the lambda runs before the next iteration.
+                # Ruff's B023 does not apply, because the lambda runs before the next iteration.
                 await self.database.write(lambda c: save_progress(c, rows, now=now))  # noqa: B023
             except Unavailable:
                 for stream, _, responses in reversed([*batch, *chain.from_iterable(batches)]):
@@ -227,7 +227,7 @@ class Relay:
             found = await self.database.read(lambda c: list_unused(c, before=before, limit=CLEANUP_BATCH))
             found_all = len(found) < CLEANUP_BATCH
             for session in found:
-                # B023: the lambda runs before the next iteration.
+                # Ruff's B023 does not apply, because the lambda runs before the next iteration.
                 removed = await self.database.write(lambda c: delete_unused(c, session, before=before))  # noqa: B023
                 if removed:
                     self.end(session.id)

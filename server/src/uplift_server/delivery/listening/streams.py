@@ -121,7 +121,7 @@ class Stream:
                 except Unavailable:
                     await relay.clock.wait(self._wake, UNAVAILABLE_WAIT_MS)
                     continue
-                # An end during the read may mean that the client lost its access.
+                # If the stream ended during the read, the client may have lost its access.
                 if found and self.end_reason is None:
                     return found
                 continue

@@ -38,7 +38,7 @@ class CertificateExpiry:
         """Warn about certificates until the process stops or the task is cancelled."""
         while not stopping.is_set():
             if self._jobs.holds(SingletonJob.SECRET_EXPIRY):
-                # The next check tries again.
+                # If the database is not available, the next check tries again.
                 with suppress(Unavailable):
                     await self._check(stopping)
             await self._clock.wait(stopping, CHECK_EVERY_MS)

@@ -127,7 +127,7 @@ class OperationalEvents:
         facts = event_data(event.kind, event.facts, public_url=self._public_url)
         data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
         key = f"operational-{event.id.hex()}"
-        # The ID of the endpoint, also for a failed delivery.
+        # The ordering key is the ID of the endpoint, also for an event about a failed delivery.
         ordering_key = str(event.facts.get("endpoint", event.facts["id"]))
         drafts = []
         for account_seq in self._accounts(event.account_seq):
@@ -159,7 +159,7 @@ class OperationalEvents:
         """Return the account of an endpoint, and the operations account."""
         yield account_seq
         if self._operations_account is not None:
-            # The account may have been deleted since the start.
+            # The operations account may have been deleted since the start of the server.
             operations = self._cache.find_account(self._operations_account)
             if operations is not None and operations.seq != account_seq:
                 yield operations.seq

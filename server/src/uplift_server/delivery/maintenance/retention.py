@@ -110,7 +110,7 @@ class Retention:
         If a partition takes longer than a pass, the next pass continues with it.
         """
         now = self._clock.now_ms()
-        # `abs`, because a clock that was set back also invalidates the positions.
+        # Use `abs`, because a clock that was set back also invalidates the positions.
         if abs(now - self._rechecked_at) >= RECHECK_EVERY_MS:
             self._rechecked_at = now
             self._positions.clear()
@@ -139,7 +139,7 @@ class Retention:
         except Unavailable as error:
             _log.info("expired partitions not dropped", cause=str(error))
         first_whole = await partitions.first_droppable_seq()
-        # Rows of old partitions that were still needed are deleted one by one.
+        # Dropped partitions leave rows that are still needed. Delete these rows one by one when they expire.
         by_row = replace(rule, only=(*rule.only, rule.key[0] < first_whole))
         return count + await self._prune(by_row, before, stopping)
 
@@ -230,7 +230,7 @@ class Retention:
 
 def _pause_ms(took_ms: float, planned_ms: float, waiting: int) -> float:
     """Return the pause in ms after a batch of a partition. `waiting` is the number of expired partitions."""
-    # A batch takes longer when the database is busy.
+    # Pause longer when the database is busy, because a batch then takes longer.
     load_ms = PAUSE_FACTOR * took_ms * max(0, BEHIND_PARTITIONS - waiting) // BEHIND_PARTITIONS
     pause_ms = min(max(PARTITION_PAUSE_MS_MIN, load_ms), PARTITION_PAUSE_MS_MAX)
     return pause_ms if waiting >= BEHIND_PARTITIONS else max(pause_ms, min(planned_ms, PLANNED_PAUSE_MS_MAX))

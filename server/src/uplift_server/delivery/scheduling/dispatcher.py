@@ -114,7 +114,8 @@ class Dispatcher:
         try:
             await self._database.release(unused, now=self._clock.now_ms())
         except (Unavailable, asyncio.CancelledError):
-            # A repeat is safe even if the database released them: the fence changes with each lease.
+            # Releasing these leases again is safe even if the database has released them: the fence changes with each
+            # lease.
             self._unused_leases = unused + self._unused_leases
             raise
         if foreign := {seq for _, seq, _ in unused if not self._shards.owns(seq)}:
@@ -135,7 +136,7 @@ class Dispatcher:
                 if not self._is_on(endpoint_seq):
                     self._held.enqueue(endpoint_seq)
                 elif due_at is None:
-                    continue  # all blocked
+                    continue  # all deliveries are blocked
                 elif due_at <= now:
                     self._due.note_backlog(endpoint_seq)
                 else:

@@ -60,7 +60,7 @@ class AccessTokens:
         if pending is not None:
             pending.waiters.append((now, waiter))
             return
-        # The sender checks the address, as for endpoints.
+        # The sender checks the address of the host, as it does for endpoints.
         url = parse_endpoint_url(client.token_url, None, to_ascii=to_ascii)
         if isinstance(url, Problem):
             url = UNREACHABLE

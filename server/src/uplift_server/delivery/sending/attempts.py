@@ -254,7 +254,7 @@ class Attempts:
         if (
             self._lanes.erased
             and delivery.event_seq in self._lanes.erased
-            # The caller of a test waits for the settlement, which changes nothing.
+            # Settle a test, because its caller waits. For an erased event, the settlement stores nothing.
             and delivery.trigger is not Trigger.TEST
         ):
             # The response to an erased event must not be stored or shown anywhere.
@@ -338,7 +338,7 @@ class Attempts:
         own_ms = endpoint.record.settings.retry_schedule_ms
         schedule = self._schedule if own_ms is None else RetrySchedule(own_ms)
         if exchange.failure is Failure.EGRESS:
-            # This attempt does not count. Use the delay of the last attempt that did.
+            # This attempt does not count. Use the delay of the last attempt that counted.
             scheduled, wait_ms = max(1, min(scheduled, len(schedule.delays_ms))), EGRESS_WAIT_MS_MIN
             schedule = schedule if schedule.delays_ms else _EGRESS_SCHEDULE
         return after_failure(

@@ -100,7 +100,7 @@ class LocalCommands:
                 self._dispatcher.release_lease(withdrawn)
             raise
         if command.kind is CommandKind.CANCEL:
-            # The next delivery of its order group may be due now.
+            # The next delivery of the same order group may be due now.
             self._dispatcher.note_due(command.endpoint_seq)
         self._attempt_now(leased)
         return result

@@ -158,7 +158,7 @@ class Settler:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
                 self._flush_timer = None
-        # An outcome has at most one line, and lines keep the order of outcomes.
+        # Each outcome has at most one log line, and the lines are in the order of the outcomes.
         lines_max = len(batch) if self._gathered else len(self._lines)
         lines, self._lines = self._lines[:lines_max], self._lines[lines_max:]
         self._is_writing = True

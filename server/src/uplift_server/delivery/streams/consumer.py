@@ -263,7 +263,7 @@ class StreamConsumer:
         event.draft = Draft(
             event_type,
             bytes(accepted.data),
-            # After a restore of a backup, the numbers can belong to endpoints of other accounts.
+            # Omit endpoints of other accounts: after a backup is restored, their numbers can be in the message.
             [each for each in found if each is not None and each.record.account_seq == account.seq],
             event_id,
             accepted.idempotency_key,
@@ -291,7 +291,7 @@ class StreamConsumer:
             return True
         late = LateEvents(since, now, now - since)
         if self._late is None or not self._late.covers(late):
-            # A margin saves writes for the next messages.
+            # Add a margin, so that the next messages need no write.
             wide = LateEvents(since - DISORDER_MS, now + DISORDER_MS, now - since + DISORDER_MS)
             try:
                 self._late = await self._database.write(lambda c: event_times.note_late(c, wide))
@@ -325,11 +325,12 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has the ID, so this one is stored. It has changed since, for example by an erasure.
+                # No other event has this ID, so the stored event is this one. It has changed since, for example by an
+                # erasure.
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)
-        elif isinstance(result, Unstorable):  # The ingest has logged and counted it.
+        elif isinstance(result, Unstorable):  # The ingest has logged and counted the defect.
             event.rejection = self._published.defect(_as_sent(draft))
         elif not isinstance(result, Unavailable):
             self._set_aside(event, result)

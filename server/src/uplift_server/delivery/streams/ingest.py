@@ -296,7 +296,7 @@ class StreamIngest:
                             publication.subject, publication.payload, reply=reply, headers=publication.headers
                         )
             except StreamUnavailable:
-                self._link = None  # The next connection sends all messages without an acknowledgment.
+                self._link = None  # The next connection resends all unacknowledged messages.
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Repeat unacknowledged messages and time out requests, until the process stops or the task is cancelled."""
@@ -307,7 +307,7 @@ class StreamIngest:
             late = []
             for publication in list(self._unacknowledged.values()):
                 if publication.token not in self._unacknowledged:
-                    continue  # Its request has just failed.
+                    continue  # The request of this message has just failed.
                 if publication.request.accepted_at <= now - COMMIT_TIMEOUT_MS:
                     self._fail(publication.request, Rejection.STREAM, "the event stream does not respond")
                 elif publication.sent_at is not None and publication.sent_at <= now - RESEND_AFTER_MS:

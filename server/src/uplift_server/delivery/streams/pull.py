@@ -88,7 +88,8 @@ class Pull:
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
         """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable and StreamError."""
-        # This removes nothing. Without the permission, the process would store the same messages again and again.
+        # Check the permission to remove messages, without removing any. Without the permission, the process would store
+        # the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()
         for name in names:
@@ -105,7 +106,8 @@ class Pull:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS,
             "deliver_policy": "all",
-            # The process requests messages one batch at a time. NATS counts stored ones until they are removed.
+            # No limit, because NATS counts stored messages until they are removed. The process requests one batch at a
+            # time.
             "max_ack_pending": -1,
             "max_deliver": -1,
             # Another process creates its own consumer, so this one need not survive a restart of NATS.
@@ -152,8 +154,8 @@ class Pull:
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
             return
         self._require_intact()
-        # If someone has deleted the stream and created it again, these numbers belong to other messages. The consumer
-        # is then missing.
+        # If someone deleted the stream and created it again, the numbers belong to other messages. This call then
+        # fails, because the consumer is missing.
         await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
         before = self._first_unstored
         await self.link.call(_REMOVE, {"seq": before}, seconds=REMOVE_SECONDS)
@@ -213,7 +215,7 @@ class Pull:
         at = 5 if len(tokens) == _SHORT_REPLY_TOKENS else 7
         seq, delivered, published_ns = map(int, tokens[at : at + 3])
         if delivered != self._delivered + 1:
-            # Without this check, a message that got lost on its way would be removed with later ones.
+            # Without this check, a lost message would be removed together with later messages.
             self.fail("a message of the event stream is missing")
             return
         self._delivered, self._last_seq = delivered, max(seq, self._last_seq)

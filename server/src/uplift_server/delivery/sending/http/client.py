@@ -66,7 +66,8 @@ class Sender(ConnectionOwner):
         self._sweep_seconds = max(_SWEEP_SECONDS_MIN, min(_SWEEP_SECONDS_MAX, shortest_ms / 1000 / 10))
         self._connector = Connector(settings, policy, resolver, self._create_connection, monotonic)
         self._pool = Pool(settings)
-        # By timeout. Attempts with the same timeout are in the order of their start, so the first one times out first.
+        # Attempts by timeout. Those with the same timeout are in the order of their start, so the first one times out
+        # first.
         self._attempts: dict[int, dict[Attempt, None]] = {}
         self._connections: set[Connection] = set()
         self._connection_type: type[Connection] = Connection
@@ -207,7 +208,7 @@ class Sender(ConnectionOwner):
                 if now >= retry_until:
                     raise
             await asyncio.sleep(_FILES_WAIT_SECONDS)
-            # The receiver did not cause the wait, so restart the timeout of the attempt.
+            # The receiver did not cause the wait for file descriptors, so restart the timeout of the attempt.
             same = self._attempts[attempt.timeout_ms]
             del same[attempt]
             attempt.started, attempt.started_at = self._monotonic(), self._clock_ms()

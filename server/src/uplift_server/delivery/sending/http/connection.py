@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
-                # The exception of a callback below is the context of the parser's exception.
+                # If a callback below raised an exception, it is the context of the parser's exception.
                 self._fail(Failure.PROTOCOL, f"the response is not valid HTTP/1.1: {error.__context__ or error}")
                 return
             self._keep = False
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX < len(final_head(self._raw, self._interim)):
             raise ValueError(_HEAD_TOO_LONG)
         self._status = status
-        # The parser loses this value when the message is complete.
+        # Read this value now, because the parser resets it when the message is complete.
         self._keep = parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:

@@ -31,10 +31,10 @@ from uplift_server.delivery.sending.http.settings import SenderSettings
 from uplift_server.delivery.sending.http.tls import TlsContext, error_text, explain
 from uplift_server.delivery.targets import ClientIdentity, Target
 
-# More addresses would leave too little time for each.
+# With more addresses, too little of the connect timeout would remain for each.
 _ADDRESSES_TRIED_MAX: Final = 6
 _TLS_CLOSE_SECONDS: Final = 1.0
-# linux/in.h. Without it, all connections from a bound source address share its 28,000 local ports.
+# From linux/in.h. Without this option, all connections from a bound source address share its 28,000 local ports.
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 ConnectionFactory = Callable[[Target, Opening], Connection]
@@ -64,9 +64,9 @@ class Connector:
         self._proxy_responded_at = 0.0
         self._sources = {_family(address): address for address in settings.egress_addresses}
         self._tls = TlsContext.create(settings.ca_file, monotonic)
-        # By identity, the least recently used first.
+        # TLS contexts by client identity, the least recently used first.
         self._identified: dict[ClientIdentity, TlsContext] = {}
-        # By account, so that an account with many certificates does not delay the others.
+        # One lock per account, so that an account with many certificates does not delay other accounts.
         self._identifying: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, target: Target, opening: Opening) -> Connection:
@@ -226,7 +226,7 @@ class Connector:
                 self._proxy_responded_at = self._monotonic()
                 return sock
             except TimeoutError:
-                # If the proxy served another attempt during this one, the receiver caused the timeout.
+                # If the proxy responded to another attempt in the meantime, the receiver caused the timeout.
                 failure = Failure.TIMEOUT if self._proxy_responded_at > before else Failure.EGRESS
                 limit = seconds(self._settings.connect_timeout_ms)
                 last = AttemptFailed(failure, f"the egress proxy did not open a tunnel to {name} within {limit}")

@@ -5,7 +5,8 @@ from typing import Final
 
 from uplift_server.core.limits import RESPONSE_BODY_BYTES_READ_MAX
 
-# Other limits cover the decoded body. This one also covers its framing (chunk extensions, trailers).
+# The limit of a body as received, including its framing (chunk extensions, trailers). Other limits cover the decoded
+# body.
 RESPONSE_WIRE_BYTES_MAX: Final = 8 * RESPONSE_BODY_BYTES_READ_MAX
 HEADER_VALUE_BYTES_MAX: Final = 2048
 

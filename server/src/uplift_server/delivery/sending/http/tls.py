@@ -13,7 +13,7 @@ from uplift_server.delivery.targets import ClientIdentity
 _SESSIONS_MAX: Final = 1000
 _SESSION_SECONDS_MAX: Final = 600.0
 
-# By X509_V_ERR code (openssl/x509_vfy.h).
+# Error texts by X509_V_ERR code (openssl/x509_vfy.h).
 _CERTIFICATE_FAULTS: Final = {
     9: "the certificate of {host}, or one in its chain, is not valid yet",
     10: "the certificate of {host}, or one in its chain, has expired",
