@@ -217,7 +217,7 @@ class Deliveries:
             return live.seq
         value = ids.parse_prefixed(ids.ENDPOINT, text)
         if value is not None:
-            # Another process may have just created it.
+            # Another process may have just created the endpoint.
             found = await self._context.database.read(lambda c: endpoints.get(c, caller.account_seq, value))
             if found is not None:
                 return found.seq

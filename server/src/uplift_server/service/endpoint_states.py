@@ -99,7 +99,8 @@ class EndpointStates:
             try:
                 return await self._apply(caller, endpoint, self._enable(record, held), problems)
             except _DisabledSince as newer:
-                # First, also hold the deliveries that were pending at the newer change.
+                # The endpoint was disabled again in the meantime. First hold the deliveries that were pending at that
+                # time.
                 self._context.cache.put_endpoint(newer.endpoint)
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
@@ -143,7 +144,7 @@ class EndpointStates:
         require_valid(problems)
         changed = await self._context.run_shielded(self._change(caller, record.id, change_state))
         if hold:
-            # Otherwise, the response would count leased deliveries in memory as in flight.
+            # Without this wait, the response would count leased deliveries in memory as in flight.
             await self._context.engine.endpoints.finish_holding(changed.seq, HOLD_WAIT_SHORT_MS)
         return await self._endpoints.show(changed)
 

@@ -90,7 +90,7 @@ class EventTypes:
             found: list[Problem] = []
             if (schema, example) != (seen.schema, seen.example):
                 found = await asyncio.to_thread(_check, name, schema, example)
-            # An unchanged schema is valid: an earlier release may have accepted it.
+            # Do not reject an unchanged schema, because an earlier release may have accepted it.
             require_valid([*problems, *(each for each in found if draft.schema is not UNSET or each.field != "schema")])
             changed = await self._context.run_shielded(self._update(caller, seen, draft, schema, example, versions))
             if changed is not None:

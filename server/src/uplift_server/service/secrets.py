@@ -119,7 +119,8 @@ class Secrets:
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
-        # Without other problems, only the transaction checks this, because a repeated request has the current secret.
+        # If there are no other problems, only the transaction compares the secrets, because a repeated request contains
+        # the current one.
         require_valid([*found, *self._unchanged(draft, live)] if any(found) else [])
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 

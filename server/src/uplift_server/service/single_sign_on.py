@@ -239,7 +239,7 @@ def _locked_invitations(connection: Transaction, identity: Identity, now: int) -
         return []
     found = invitations.list_for_email(connection, identity.email, now=now, limit=INVITATIONS_PER_SIGN_IN_MAX)
     open_ones = [each for each in found if accounts.lock(connection, each.account_seq)]
-    # Another transaction may have consumed one before its account was locked.
+    # Another transaction may have accepted an invitation before its account was locked.
     return [each for each in open_ones if invitations.get(connection, each.id, now=now) is not None]
 
 
