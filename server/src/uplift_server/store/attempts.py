@@ -70,7 +70,7 @@ def _looked_up(
     """Return the attempts that match a row of another table, and the condition of the join with this table."""
     if connection.dialect.name != "postgresql":
         return attempts, sa.and_(*conditions)
-    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
+    # OFFSET makes PostgreSQL search an index for each row instead of reading the whole table.
     return sa.select(attempts).where(*conditions).offset(0).lateral(name), sa.true()
 
 

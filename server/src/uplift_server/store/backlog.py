@@ -42,7 +42,7 @@ class Backlog(NamedTuple):
 
 def leased(connection: Connection, *, limit: int) -> dict[int, int]:
     """Count the leased deliveries of each endpoint, up to `limit` in total."""
-    # Without table statistics, SQLite scans all deliveries.
+    # Name the index: without table statistics, SQLite would scan all deliveries.
     named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
     query = sa.text(_LEASED.format(table=named))
     return {row.endpoint_seq: row.n for row in connection.execute(query, {"limit": limit})}
@@ -52,7 +52,7 @@ def count(connection: Connection, *, now: int, limit: int) -> Backlog:
     """Count deliveries at a time (Unix ms)."""
 
     def count_rows(index: str, part: str, more: str = "") -> int:
-        # Without table statistics, SQLite scans all deliveries of the endpoints.
+        # Name the index: without table statistics, SQLite would scan all deliveries of the endpoints.
         named = f"deliveries d INDEXED BY {index}" if connection.dialect.name == "sqlite" else "deliveries d"
         query = sa.text(_COUNT.format(table=named, part=part, more=more))
         values = {"limit": limit} | ({"now": now} if ":now" in more else {})

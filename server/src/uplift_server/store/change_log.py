@@ -78,7 +78,7 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
     old = sa.or_(directory_changes.c.xid < xid, _is_foreign(connection))
     some = sa.select(directory_changes.c.kind, directory_changes.c.subject_seq).where(old).limit(limit)
-    # The outer condition keeps an object that was just changed again.
+    # The outer condition keeps the rows of objects that have changed again in the meantime.
     return connection.execute(sa.delete(directory_changes).where(old, key.in_(some))).rowcount
 
 

@@ -41,7 +41,7 @@ class DatabaseState:
 def read(connection: Connection, *, now: int, limit: int) -> DatabaseState:
     """Read the state at `now` (Unix ms). Count up to `limit` deliveries of each kind."""
     waiting = backlog.count(connection, now=now, limit=limit)
-    # Without table statistics, SQLite scans all deliveries.
+    # Name the index: without table statistics, SQLite would scan all deliveries.
     named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"
     leased = connection.scalars(sa.text(_LEASED.format(table=named)), {"limit": limit}).one()
     totals = open_totals.read(connection)

@@ -38,7 +38,7 @@ def _first_other(condition: str) -> sa.ScalarSelect[int]:
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
 
 
-# A blocked delivery waits for the one with a due time, or for a held one.
+# A blocked delivery waits for the delivery of its order group that has a due time, or for a held one.
 _BLOCKER: Final = sa.func.coalesce(_first_other("others.due_at IS NOT NULL"), _first_other("others.due_at IS NULL"))
 _BLOCKERS: Final = (
     sa.select(
@@ -224,11 +224,11 @@ def start_resend(
         "status": int(Status.PENDING),
         "due_at": lease_until if process_id else now,
         "lease_owner": process_id,
-        # Invalidates the outcome of an attempt under an earlier lease.
+        # The new fence invalidates the outcome of an attempt under an earlier lease.
         "fence": row.fence + 1,
         "trigger": int(Trigger.RESEND),
         "resume_status": row.status,
-        # A delivery that waited in memory was due.
+        # A leased delivery that waited in memory was already due.
         "resume_due_at": now if leased_already else row.due_at if row.status == Status.PENDING else None,
         # If a replay released the delivery before, this attempt does not belong to it.
         "replay_seq": None,

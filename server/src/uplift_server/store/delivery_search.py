@@ -64,7 +64,7 @@ def source_of(
     """Return the table that lists the matching deliveries in order."""
     last = high if up else low
     if wanted.ids:
-        # No event has the number 0.
+        # If no ID is known, search for event 0, which does not exist.
         keys = _keys_of_ids(connection, account_seq, wanted.ids) or [(0, 0)]
         event_seq, endpoint_seq = deliveries.c.event_seq, deliveries.c.endpoint_seq
         listed = event_seq.in_([key[0] for key in keys])
@@ -83,7 +83,7 @@ def source_of(
     if account_seq is None:
         return Source(deliveries.c.event_seq, deliveries, [], last)
     if wanted.statuses and _UNSUCCESSFUL.issuperset(wanted.statuses):
-        # The literal condition of the partial index, so that both databases use it.
+        # Repeat the condition of the partial index literally, so that both databases use the index.
         unsuccessful: list[Any] = [
             deliveries.c.account_seq == account_seq,
             sa.text(status_sql.unsuccessful("deliveries")),
@@ -134,7 +134,7 @@ def in_range(
     """Return the conditions that limit the rows of the tables to a range of event numbers."""
     conditions: list[sa.ColumnElement[bool]] = [source.event_seq.between(low, high)]
     if source.tables is deliveries and tables is not deliveries and connection.dialect.name == "postgresql":
-        # PostgreSQL does not derive this range for the joined events, and would plan to read all their partitions.
+        # PostgreSQL does not derive this range for the joined events. Without it, the plan would read all partitions.
         conditions.append(events.c.seq.between(low, high))
     return conditions
 
@@ -176,7 +176,7 @@ def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
         attempts.c.endpoint_seq == deliveries.c.endpoint_seq,
         attempts.c.number == deliveries.c.attempts_made,
     )
-    # OFFSET prevents PostgreSQL from reading the whole table instead of an index for each row.
+    # OFFSET makes PostgreSQL search an index for each row instead of reading the whole table.
     found = sa.select(sa.literal(1)).select_from(attempts).where(*last, has_code(ranges)).offset(0)
     return found.correlate_except(attempts).exists()
 

@@ -25,7 +25,7 @@ class _Part:
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
         """Select the event numbers of an endpoint's deliveries in this part."""
-        # Without table statistics, SQLite scans all deliveries of the endpoint.
+        # Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
         event_seq = sa.column("event_seq", sa.BigInteger)
@@ -89,7 +89,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
     locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
     query = sa.select(endpoints.c.state, endpoints.c.held_action).where(there)
-    # One batch at a time, because a concurrent one would find its rows changed and report that none is left.
+    # Lock the endpoint, because a concurrent batch would find these rows changed and report that no rows are left.
     row = connection.execute(query.with_for_update(key_share=True)).first()
     if row is not None and (row.state == EndpointState.ENABLED or row.held_action == HeldAction.DROP):
         return 0
@@ -195,7 +195,7 @@ def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, 
 
 
 def _cancelled(now: int) -> dict[str, Any]:
-    # A resent delivery returns to its final status.
+    # If the delivery was being resent, it returns to its earlier final status.
     ended = deliveries.c.resume_status.in_([Status.DELIVERED, Status.FAILED])
     return {
         "status": sa.case((ended, deliveries.c.resume_status), else_=int(Status.CANCELLED)),

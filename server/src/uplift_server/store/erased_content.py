@@ -149,7 +149,7 @@ def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int)
 
 def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
     body = envelope.without_data(row.body)
-    # Not even a process whose clock is behind sends an event that expired when it was created.
+    # Set the expiry to the creation time, so that not even a process whose clock is behind sends the event.
     values: dict[str, Any] = {
         "object_id": None,
         "expires_at": row.created_at,
@@ -195,7 +195,7 @@ def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row
     deleted = connection.scalars(
         sa.delete(idempotency_keys)
         .where(
-            # The index begins with this timestamp. A key has the timestamp of its event.
+            # An idempotency key has the timestamp of its event, with which the index begins.
             idempotency_keys.c.created_at.in_({row.created_at for row in found}),
             idempotency_keys.c.event_seq.in_([row.seq for row in found]),
         )

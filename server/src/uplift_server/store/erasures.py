@@ -99,7 +99,7 @@ class Step(NamedTuple):
 
 def create(connection: Connection, new: NewErasure) -> Erasure:
     """Store an erasure. Raises Conflict if the account, which may be deleted, has too many unfinished erasures."""
-    # The lock keeps the count valid.
+    # Lock the account, so that the count below stays valid.
     connection.execute(sa.select(accounts.c.seq).where(accounts.c.seq == new.account_seq).with_for_update())
     own = (erasures.c.account_seq == new.account_seq, sa.text(_UNFINISHED))
     running = connection.scalar(sa.select(sa.func.count()).select_from(erasures).where(*own)) or 0

@@ -50,7 +50,7 @@ def find(connection: Connection, account_seq: int, email: str) -> Member | None:
 
 def find_guest(connection: Connection, account_seq: int, role: Role) -> Member | None:
     """Return the guest of the account's portal links with this role."""
-    # The expression avoids the index of emails, which has the guests of all accounts.
+    # `coalesce` keeps the database from using the index of emails, which contains the guests of all accounts.
     nameless = sa.func.coalesce(people_table.c.email, "") == ""
     query = _query(members.c.account_seq == account_seq, nameless, members.c.role == int(role))
     query = query.order_by(members.c.seq).limit(1)

@@ -71,7 +71,7 @@ def add_about_endpoint(
 
     Lock the account first, so that concurrent transactions add to the same emails.
     """
-    # The clocks of processes differ. An email that is due may be in flight.
+    # Skip emails that another process may be sending: they may be due by its clock.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
     query = sa.select(notices.c.seq, notices.c.recipient, notices.c.facts).where(
         notices.c.due_at > due_after,

@@ -143,7 +143,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
     """Count the deliveries that other processes have leased, by endpoint."""
-    # The literal condition of the partial index, so that both databases use it.
+    # Repeat the condition of the partial index literally, so that both databases use the index.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())
         .where(sa.text(status_sql.leased()), deliveries.c.lease_owner != own)

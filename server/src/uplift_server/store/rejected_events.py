@@ -93,7 +93,7 @@ def page(
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [rejected_events.c.account_seq == account_seq]
     seq, up = rejected_events.c.seq, request.reads_up
-    # Event types have no index.
+    # Search a window of rows, because event types have no index.
     end = window_end(connection, seq, rejected_events, own, low=low, high=high, rows=WINDOW_ROWS, up=up)
     if end is not None:
         low, high = (low, end) if up else (end, high)
@@ -113,7 +113,7 @@ def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> 
 
 def count_since(connection: Connection, since: int) -> int:
     """Count the events that were rejected at a time (Unix ms) or later, up to REJECTED_EVENTS_COUNTED_MAX."""
-    # The order makes PostgreSQL use the index.
+    # `order_by` makes PostgreSQL use the index.
     at = rejected_events.c.rejected_at
     query = sa.select(at).where(at >= since).order_by(at.desc()).limit(REJECTED_EVENTS_COUNTED_MAX)
     return connection.scalar(sa.select(sa.func.count()).select_from(query.subquery("page"))) or 0

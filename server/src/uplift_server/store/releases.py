@@ -128,7 +128,7 @@ def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[
         delivery = LeasedDelivery(
             event_seq=row.event_seq,
             endpoint_seq=row.endpoint_seq,
-            # A late outcome of the previous lease is outdated.
+            # The new fence invalidates a late outcome of the previous lease.
             fence=row.fence + 1,
             lease_until=0,
             attempts_made=row.attempts_made,
@@ -173,7 +173,7 @@ class ReplayProgress(NamedTuple):
             next_event_seq = max(next_event_seq, batch.candidates[fresh - 1].delivery.event_seq + 1)
         state, skipped = self.state, self.skipped + again + fresh - leased
         unfinished = outstanding + len(self.returned) - again
-        # A delivery that was not committed when they were counted may have appeared since.
+        # A delivery that was committed after the count can raise the total.
         total = max(self.total, self.delivered + self.failed + skipped + unfinished)
         if next_event_seq > self.last_event_seq and unfinished == 0:
             state = ReplayState.COMPLETED

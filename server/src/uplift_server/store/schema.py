@@ -56,7 +56,7 @@ api_keys = sa.Table(
     sa.Column("account_seq", sa.BigInteger, comment="NULL for operator keys"),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True, comment="SHA-256 of the key"),
-    # The name of the first revision. In the API, `hint` has another meaning.
+    # The column keeps its name from the first revision. In the API, `hint` has another meaning.
     sa.Column("hint", sa.Text, key="ends_with", nullable=False, comment="last characters of the key, for recognition"),
     sa.Column("scopes", sa.Text, nullable=False, comment="separated by spaces"),
     sa.Column("created_at", sa.BigInteger, nullable=False),

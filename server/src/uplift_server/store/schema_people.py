@@ -35,7 +35,7 @@ sessions = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), primary_key=True, comment="SHA-256 of the cookie"),
     sa.Column("person_seq", sa.BigInteger, comment="NULL for operators"),
     sa.Column("account_seq", sa.BigInteger, comment="for portal links: the only account that it shows"),
-    # After single sign-on, it is the digest of the settings that make the person an operator.
+    # After single sign-on, this column contains the digest of the settings that make the person an operator.
     sa.Column("key_digest", sa.LargeBinary(32), comment="for operators: digest of the key whose revocation ends it"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("seen_at", sa.BigInteger, nullable=False, comment="last use, rounded to the hour"),

@@ -21,7 +21,7 @@ def take(
     query = sa.select(duties).where(duties.c.name.in_(wanted))
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
     got = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}
-    # Another process can take them at the same time, in the same order. The second process waits and takes no jobs.
+    # Another process can take these jobs at the same time, in the same order. The second process waits and takes none.
     for job in sorted(got):
         if job not in known:
             taken = connection.execute(_INSERT, {"name": job, "process_id": process_id, "until": now + LEASE_MS})

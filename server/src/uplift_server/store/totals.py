@@ -27,7 +27,7 @@ def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -
     Endpoints without open deliveries are absent. Returns None until the first count after an upgrade.
     """
     counted = server_values.get(connection, VALUES)
-    # A new database has no values of statistics. An upgraded one has the position from which to count.
+    # An upgraded database has stored positions but no totals yet. A new database has neither.
     if counted and TOTALS_COUNTED not in counted:
         return None
     query = sa.select(delivery_totals.c.endpoint_seq, delivery_totals.c.pending, delivery_totals.c.held)

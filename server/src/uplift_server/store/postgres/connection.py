@@ -41,7 +41,7 @@ POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
 _SETTINGS: Final = {
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
-    # Compiling takes longer than any of these statements.
+    # JIT compilation takes longer than any statement of this server.
     "jit": "off",
     # Override the defaults of the database: a confirmed write is on disk, and a statement after a lock sees the
     # commits of the earlier holder.
@@ -69,10 +69,11 @@ DRIVER_ERRORS: Final = (
     OSError,
     TimeoutError,
 )
-# Classes of SQLSTATE. Serialization failures and deadlocks: a retry is likely to succeed.
+# Classes of SQLSTATE. After a serialization failure or a deadlock (40), a retry is likely to succeed.
 _RETRYABLE: Final = "40"
 _LOST: Final = ("08", "57P")
-# Invalid data, constraints and syntax: a retry also fails. Missing privileges are in `connection_errors`.
+# After invalid data, a violated constraint or a syntax error, a retry also fails. Missing privileges are in
+# `connection_errors`.
 _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 
@@ -251,7 +252,7 @@ class ConnectionPool:
             try:
                 yield pair
             except (asyncpg.InternalClientError, asyncio.CancelledError):
-                # The state of the protocol is unknown.
+                # Close the connection, because the state of its protocol is unknown.
                 pair.raw.terminate()
                 raise
             except DRIVER_ERRORS as error:

@@ -11,10 +11,10 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 UNDECLARED_POOLER: Final = (
     "the database is behind a pooler in transaction mode; add pooler=transaction to UPLIFT_DATABASE_URL"
 )
-# Errors through a pooler: of prepared statements, and of settings at the start of a connection (PgBouncer).
+# The errors of a pooler about prepared statements, and of PgBouncer about settings at the start of a connection.
 _STRANGE_STATEMENT: Final = ("26000", "42P05")
 _STRANGE_SETTING: Final = "unsupported startup parameter"
-# SQLSTATE, part of the message, fix. The first match applies. The messages are those of PostgreSQL in English.
+# Each row has a SQLSTATE, a part of PostgreSQL's message in English, and a fix. The first match applies.
 _REJECTED: Final = (
     ("3D000", "", "create the database (CREATE DATABASE), or correct UPLIFT_DATABASE_URL"),
     (
@@ -35,7 +35,7 @@ _REJECTED: Final = (
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
 """Authentication services. An outage of one has the same SQLSTATE as a rejection."""
-# Temporary errors: SQLSTATE, start of the message, fix.
+# Temporary errors. Each row has a SQLSTATE, the start of the message, and a fix.
 _TEMPORARILY_REJECTED: Final = (
     (
         "53300",
@@ -48,7 +48,7 @@ _AUTHORITY: Final = "set sslrootcert in UPLIFT_DATABASE_URL to the file of its c
 _STANDBYS: Final = "promote a standby, or add the primary to UPLIFT_DATABASE_URL"
 _HOST: Final = "use the host name of the certificate in UPLIFT_DATABASE_URL"
 _CLOCK: Final = "correct the clock of this machine (NTP)"
-# By X509_V_ERR code of openssl/x509_vfy.h.
+# Error texts by X509_V_ERR code (openssl/x509_vfy.h).
 _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | {
     3: "add the revocation list of its certificate authority",
     9: _CLOCK,
@@ -61,7 +61,7 @@ _CERTIFICATE_REMEDIES: Final = dict.fromkeys((2, 18, 19, 20, 21), _AUTHORITY) | 
 _TEMPORARY_CODES: Final = (9, 10, 11, 12)
 _BAD: Final = "replace the certificate on the database server"
 _UNREADABLE: Final = ("X509", "PEM")
-# Parts of messages of errors without a class or code.
+# Parts of the messages of errors that have no class or code.
 _NOT_OFFERED: Final = "rejected SSL upgrade"
 _NO_KEY: Final = "PEM lib"
 _FILES: Final = "correct sslrootcert, sslcert or sslkey in UPLIFT_DATABASE_URL; the key must not have a password"

@@ -393,7 +393,7 @@ class PostgresDatabase:
     def _finish(self, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
         if not task.cancelled():
-            # Otherwise, asyncio logs the error if the caller was cancelled.
+            # Retrieve the error. Otherwise, asyncio logs it if the caller was cancelled.
             task.exception()
 
     async def _with_retries(
@@ -410,7 +410,7 @@ class PostgresDatabase:
                 if not can_retry or retries == RETRIES_MAX:
                     raise store_error(error) from error
             retries += 1
-            # Random, so that two transactions do not collide again.
+            # Wait for a random time, so that two transactions do not collide again.
             await asyncio.sleep(random.uniform(0, RETRY_WAIT_MS_MAX * retries) / 1000)  # noqa: S311
 
 

@@ -83,6 +83,6 @@ class GroupCommit:
         start = 0
         for waiting in batch:
             end = start + len(waiting.groups)
-            if not waiting.result.done():  # Otherwise, its caller was cancelled.
+            if not waiting.result.done():  # done: the caller was cancelled
                 waiting.result.set_result(results[start:end])
             start = end

@@ -46,7 +46,7 @@ class Hosts:
     def __init__(self, url: str) -> None:
         self.known = _host_options(url)
         """The hosts in the order of attempts. The host of the latest connection comes first."""
-        # The driver splits the URL with urlsplit, and ignores its hosts if the options have one.
+        # The driver parses the URL with `urlsplit`, and ignores the hosts in it if the options contain a host.
         self.url = url if self.known == [{}] else str(split_postgres_url(url)._replace(hosts=""))
         """The URL to pass to the driver, together with the options of a host."""
 

@@ -181,7 +181,7 @@ class PostgresPartitions:
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
         """Delete a batch of the deliveries of events whose deliveries have all ended."""
-        # Endpoint numbers start at 1.
+        # Start before the first endpoint, which has the number 1.
         start = after or (partition.first_seq, 0)
         return _batch(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BATCH)
 
@@ -201,7 +201,7 @@ class PostgresPartitions:
         count = await self._write(lambda pair: _drop(pair.raw, partition, rest, needed, aside))
         if count is None:
             return 0
-        # An upper bound of the delay of other statements.
+        # The duration is an upper bound of the delay that the drop caused for other statements.
         _log.info("partition dropped", events=count, duration_ms=round(1000 * (time.monotonic() - began), 1))
         return count
 
@@ -261,7 +261,7 @@ class PostgresPartitions:
 
 
 async def _thin(raw: Raw, *place: int) -> list[asyncpg.Record]:
-    # A crash undoes only work that is repeated, so other commits do not need to wait for another flush.
+    # Do not flush, because a crash undoes only work that the server repeats. Other commits then wait less.
     await raw.execute("SET LOCAL synchronous_commit = off")
     rows: list[asyncpg.Record] = await raw.fetch(_THIN, *place)
     return rows
@@ -334,7 +334,7 @@ async def _drop(
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None
     dropped = [partition] if rest is None else [rest, partition]
-    # A remainder can have the bounds of the dropped partition.
+    # A partition of remaining rows can have the same bounds as the dropped partition.
     if not (await raw.fetchval(_IS_DROPPABLE, *partition) and await _all_exist(raw, dropped)):
         return None
     if needed:

@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
-# `store.releases` counts by the same conditions. The last row can be the first delivery whose body exceeds the limit.
+# `store.releases` counts with the same conditions. The last row can be the first delivery whose body exceeds the limit.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -57,8 +57,8 @@ REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
     filters=_FILTERS,
     lock="",
 )
-# Like REPLAYABLE_NEXT, and also the events without a delivery. Retention deletes old deliveries before their attempts.
-# Because of the OFFSET clauses, PostgreSQL searches an index for each event.
+# Like REPLAYABLE_NEXT, but also includes events without a delivery. Retention deletes old deliveries before their
+# attempts. Because of the OFFSET clauses, PostgreSQL searches an index for each event.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -162,7 +162,7 @@ FOR SHARE OF e                           -- an erasure waits, and then finds the
 ON CONFLICT DO NOTHING
 RETURNING event_seq
 """  # noqa: S608
-# The statistics count a delivery of a past event from this change.
+# The statistics count deliveries of past events from these rows.
 NOTE_MISSING: Final = f"""\
 INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)
 SELECT event_seq, $3::bigint, $4::bigint, created_at, {CREATED}, {PENDING}

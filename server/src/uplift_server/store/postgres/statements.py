@@ -102,7 +102,7 @@ FROM unnest(
 JOIN idempotency_keys k ON k.account_seq = wanted.account_seq AND k.key = wanted.key
 JOIN events e ON e.seq = k.event_seq
 """
-# An event can be found twice. DISTINCT would need a sort, for which the planner reads all chosen IDs.
+# The query can return an event twice. DISTINCT would need a sort, for which the planner reads all chosen IDs.
 _EVENTS_BY_ID: Final = """\
 SELECT wanted.account_seq, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
@@ -124,7 +124,7 @@ EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUM
 """Finds all other IDs. Searches only the first partition, because later partitions have no chosen IDs. A search of
 every partition would read random pages from disk.
 """
-# Some IDs remain for a while after the partition of their events is dropped.
+# After a partition of events is dropped, some of their chosen IDs remain for a while.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
 USING unnest(
@@ -283,7 +283,7 @@ _COUNTED: Final = f""", counted AS (
     ) s
     WHERE r.seq = s.replay_seq
 )"""  # noqa: S608
-# `excused_ms` only grows until `failing_since` changes, because another process may have just raised it.
+# Never lower `excused_ms` before `failing_since` changes, because another process may have just raised it.
 _HEALTH: Final = """, health AS (
     UPDATE endpoints e
     SET consecutive_failures = s.consecutive_failures,

@@ -50,5 +50,5 @@ class StreamPositionFinder:
                 open_readings.append((numbers, open_holders))
             else:
                 self.stream_position = StreamPosition(*map(max, self.stream_position or numbers, numbers))
-        # Keep two: the first reading can advance the position soonest, and the last one can advance it furthest.
+        # Keep two readings: the first one can advance the position soonest, and the last one can advance it furthest.
         self._awaited = open_readings if len(open_readings) <= 2 else [open_readings[0], open_readings[-1]]

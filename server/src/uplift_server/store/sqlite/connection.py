@@ -25,7 +25,7 @@ CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
 EMPTY_LOG_MS_MAX: Final = 100
-# More than the 11 hot statements (`ManyRows`) with their 67 sizes each (`rows.SIZES`).
+# Enough for the 11 hot statements (`ManyRows`) with 67 sizes each (`rows.SIZES`).
 CACHED_STATEMENTS: Final = 1024
 _UNWRITABLE: Final = Trouble(
     "the server cannot open or write the database file", "Check the permissions of the file and of its directory."
@@ -56,8 +56,8 @@ _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
-# The driver passes only str, int and float on at once. For a value of another type without an adapter, it looks for two
-# methods first, which costs more than the rest of the binding.
+# The driver binds only str, int and float directly. For a value of another type without an adapter, it first looks for
+# two methods, which takes longer than the rest of the binding.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), _NOTHING.get)
 for _codes in (Status, Trigger, FailedReason, Outcome):
@@ -101,7 +101,7 @@ def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Con
 def empty_log(path: Path) -> bool:
     """Write the log of a database to its file, and truncate the log. Return False if a read still needs the log."""
     with closing(connect(path, read_only=False)) as connection:
-        # The first step does not wait for anything. The second one blocks writers, for at most this time.
+        # The first checkpoint does not wait. The second one blocks writers for at most this time.
         connection.execute(f"PRAGMA busy_timeout = {EMPTY_LOG_MS_MAX}")
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

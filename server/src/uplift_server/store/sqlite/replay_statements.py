@@ -42,7 +42,7 @@ class DeliveryKey(NamedTuple):
     endpoint_seq: int
 
 
-# `store.releases` counts by the same conditions.
+# `store.releases` counts with the same conditions.
 _REPLAYABLE: Final = """\
 SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
     e.id, e.type_seq, e.created_at, e.expires_at, e.body, d.order_group, e.ordering_key
@@ -77,7 +77,8 @@ REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
-# Like REPLAYABLE_NEXT, and also the events without a delivery. Retention deletes old deliveries before their attempts.
+# Like REPLAYABLE_NEXT, but also includes events without a delivery. Retention deletes old deliveries before their
+# attempts.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT e.seq, :endpoint_seq, coalesce(d.fence, 0), coalesce(d.attempts_made, 0), coalesce(d.scheduled_attempts, 0),
     coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body,
@@ -137,7 +138,7 @@ WHERE deliveries.event_seq = r.event_seq AND deliveries.endpoint_seq = r.endpoin
   AND deliveries.status = r.status AND deliveries.completed_at = r.completed_at""",  # noqa: S608
     ReplayedRow,
 )
-# The statistics count a delivery of a past event from this change. It comes before the delivery.
+# The statistics count deliveries of past events from these rows, which are inserted before the deliveries.
 NOTE_MISSING: Final = ManyRows(
     f"""\
 INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)

@@ -252,7 +252,7 @@ INSERT INTO attempts (
 :values""",
     AttemptRow,
 )
-# `excused_ms` only grows until `failing_since` changes, because another process may have just raised it.
+# Never lower `excused_ms` before `failing_since` changes, because another process may have just raised it.
 UPDATE_HEALTH: Final = ManyRows(
     """\
 UPDATE endpoints
@@ -319,7 +319,7 @@ SELECT 1 FROM deliveries
 WHERE endpoint_seq = :endpoint_seq AND {waiting()} AND due_at <= :now
 LIMIT 1
 """  # noqa: S608
-# Without table statistics, SQLite scans all deliveries of the endpoint.
+# Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
 OLDEST_HELD: Final = f"""\
 SELECT d.event_seq, e.expires_at <= :now
 FROM deliveries d INDEXED BY deliveries_held JOIN events e ON e.seq = d.event_seq

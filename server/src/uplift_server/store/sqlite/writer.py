@@ -254,7 +254,7 @@ class Writer:
             job = self._backlog.popleft()
             if (
                 (small_only and job.weight > SMALL_JOB_ROWS_MAX)
-                # Changes do not count here, so that a job of the maximum size still fits.
+                # Changes by API requests do not count as rows here, so that a job of the maximum size still fits.
                 or (jobs and rows + job.weight > COMMIT_ROWS_MAX + writes)
                 or (job.guarded and writes >= COMMIT_WRITES_MAX)
             ):
@@ -306,7 +306,7 @@ class Writer:
         reason = error
         if not isinstance(error, StoreError):
             reason = unavailable(error)
-            # Commands derive their advice and exit code from it.
+            # Commands derive their advice and exit code from the cause.
             reason.__cause__ = error
         for job in jobs:
             job.error = reason
@@ -361,7 +361,7 @@ def _run_guarded(job: Job, writing: WriterConnection) -> None:
 
 def _resolve(jobs: list[Job]) -> None:
     for job in jobs:
-        if job.future.done():  # its caller was cancelled
+        if job.future.done():  # the caller was cancelled
             continue
         if job.error is None:
             job.future.set_result(job.result)
