@@ -86,7 +86,7 @@ def test_a_warning_without_disable_time_and_cause() -> None:
     text = line(plain(email))
     assert "disabled" not in email.subject
     assert "Uplift Webhooks will disable the endpoint unless a delivery succeeds" in text
-    assert "Latest error" not in text
+    assert "Last error" not in text
     assert "Will be disabled" not in text
     assert not any(not step for step in email.steps)
     assert all(value for _, value in email.details)

@@ -194,7 +194,10 @@ def _disabled_together(values: EmailValues) -> Email:
         subject=f"Webhooks to {counted(values.endpoint_count, 'endpoint')} are disabled",
         title=f"{_endpoints_of_account(values)} are disabled",
         opening=(
-            "Uplift Webhooks disabled the endpoints because they had been failing for too long or responded with 410.",
+            (
+                "Uplift Webhooks disabled the endpoints because they had been failing for too long or responded with "
+                "410 Gone."
+            ),
             *_causes(values),
             "Uplift Webhooks holds pending and new deliveries until you enable the endpoints.",
         ),
@@ -245,8 +248,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
                 f"{_after(' since ', since)}{_after(': ', values.causes)}."
             ),
             (
-                "They began to fail within the same hour, so the cause is probably in the network or configuration of "
-                "this server."
+                "The endpoints began to fail within the same hour, so the cause is probably in the network or "
+                "configuration of this server."
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends. The duration of the "
@@ -293,7 +296,7 @@ def _mass_failure_ended(values: EmailValues) -> Email:
             ("Affected", counted(values.number("endpoints"), "endpoint")),
             ("Still failing", counted(still, "endpoint")),
         ),
-        steps=("If you do not know the cause yet, check the attempts from that period.",),
+        steps=("If you do not know the cause yet, check the failed attempts from the time of the mass failure.",),
         link=values.home_link,
         closing=_OPERATOR_CLOSING,
     )
@@ -363,7 +366,7 @@ def _certificate_expiring(values: EmailValues) -> Email:
         title=f"The client certificate for {values.name} expires soon",
         opening=(
             f"Uplift Webhooks authenticates to your endpoint with a client certificate, which expires on {at}.",
-            "After this date, your server will probably reject all deliveries.",
+            "After that time, your server will probably reject all deliveries.",
         ),
         details=values.endpoint_details(("Certificate expires", at)),
         steps=_RENEW,
@@ -470,7 +473,7 @@ def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[
 
 def _last_error(values: EmailValues) -> tuple[str, ...]:
     cause = values.sentence("cause")
-    return (f"Latest error: {cause}",) if cause else ()
+    return (f"Last error: {cause}",) if cause else ()
 
 
 def _how_to_fix(values: EmailValues) -> tuple[str, ...]:
