@@ -64,7 +64,7 @@ def test_a_form_survives_the_end_of_its_session(case: FormCase, submitted: Forms
 
     asked = visitor.send(path, {CSRF_FIELD: token, **fields}, origin=server.url)
 
-    assert (asked.status, "Your input is kept." in asked.text) == (401, True)
+    assert (asked.status, "This page keeps your input." in asked.text) == (401, True)
     found = kept(asked, path)
     check_kept(found, fields)
     assert not any(PASSWORD in value for value in found.values())

@@ -22,7 +22,7 @@ def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
     if len(found) != 1:
         message = "Several accounts have this text in their name. Enter the account ID."
         if not found:
-            message = "No account has this ID or uid, or this text in its name."
+            message = "No account has this ID, this uid, or this text in its name. Enter another ID or name."
         problems.append(Problem("account", "account_unknown", message))
         return visit.caller
     return replace(visit.caller, account_seq=found[0].seq)

@@ -180,7 +180,7 @@ def _failing(shown: ShownEndpoint, now: int, contacts: int, *, sends_mail: bool)
     if shown.next_probe_at is not None:
         text = (
             "with one delivery. Other deliveries wait and keep their remaining attempts."
-            " To continue immediately, fix your server and resend one delivery"
+            " To continue immediately, fix your server and resend one delivery."
         )
         rows.append(Row("Next probe", text, at=max(now, shown.next_probe_at)))
     rows.append(
@@ -212,7 +212,7 @@ def _warning(warn_at: int, failures: int, now: int, contacts: int, *, sends_mail
         recipients = "in the dashboard and the audit log, because email is not configured on this server"
     elif contacts == 0:
         recipients = (
-            "only in the dashboard and the audit log, because the account has no contacts. Add them in Settings"
+            "only in the dashboard and the audit log, because the account has no contacts. Add contacts in Settings."
         )
     else:
         recipients = f"email to {contacts} contact{'' if contacts == 1 else 's'}"

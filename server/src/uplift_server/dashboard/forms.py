@@ -27,7 +27,9 @@ FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
 
-CHANGED_SINCE: Final = "Another person changed these settings after you opened this page. Check them, and save again."
+CHANGED_SINCE: Final = (
+    "Another person changed these settings after you opened this page. Check the settings, and save again."
+)
 _OFFSET: Final = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d)$")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 

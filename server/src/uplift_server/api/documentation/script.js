@@ -1,4 +1,4 @@
-// Search, copy buttons and reading aids. Every page also works without this script.
+// Search, copy buttons, languages of samples, and navigation. Every page also works without this script.
 
 const RESULTS_MAX = 8;
 const TERMS_MAX = 8;
@@ -234,7 +234,7 @@ contents?.addEventListener("click", (event) => {
   if (event.target.closest("a") && getComputedStyle(contents).position !== "sticky") contents.open = false;
 });
 
-// An anchor that moved to another page.
+// Follow an anchor that moved to another page.
 
 const follow = async () => {
   const wanted = decodeURIComponent(location.hash.slice(1));

@@ -137,7 +137,7 @@ def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: lis
             continue
         matching = [each.id_text for each in _live(visit, caller) if each.has_in_url(text)]
         if not 0 < len(matching) <= FILTER_VALUES_MAX:
-            message = "No endpoint has this text in its URL."
+            message = "No endpoint has this text in its URL. Enter another part of the URL."
             if matching:
                 message = f"More than {FILTER_VALUES_MAX} endpoints have this text in their URL. Enter a longer text."
             problems.append(Problem("endpoint", "endpoint_unknown", message))

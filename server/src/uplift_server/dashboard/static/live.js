@@ -8,7 +8,7 @@
   const fresh = document.querySelector(".fresh button");
   const state = document.getElementById("live-state");
   const LIST = ".table.cards";
-  // The stream of a new page begins sooner than this. Statistics change a second after a delivery, so it reports them.
+  // The stream of a new page begins within this time. Statistics change later, so the stream reports them.
   const LATE_MS = 500;
   // A stream that reconnects within this time is not reported as lost.
   const LOST_MS = 5000;
@@ -26,7 +26,7 @@
     }
   };
 
-  // Updates. A list waits while the pointer or the focus is inside, and other parts while they have something open.
+  // Updates. A list waits while the pointer or the focus is inside, and other parts while an element in them is open.
   const hovers = matchMedia("(hover: hover)");
   const isEdited = (field) => (field.matches("select")
     ? [...field.options].some((each) => each.selected !== each.defaultSelected)
