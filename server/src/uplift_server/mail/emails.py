@@ -77,7 +77,7 @@ def _warned(values: EmailValues) -> Email:
                 f"{counted(values.number('failed_attempts'), 'attempt')} failed, and none succeeded."
             ),
             *_last_error(values),
-            (f"{consequence} Deliveries to a disabled endpoint are held until you enable it."),
+            (f"{consequence} Uplift Webhooks holds deliveries to a disabled endpoint until you enable the endpoint."),
         ),
         details=values.endpoint_details(
             ("Failing since", since),
@@ -123,7 +123,7 @@ def _disabled(values: EmailValues) -> Email:
         steps=(
             *_how_to_fix(values),
             *(("Ask the operator before you enable the endpoint.",) if reason == "operator" else ()),
-            "Send a test event from the endpoint's page. This works while the endpoint is disabled.",
+            "Send a test event from the endpoint's page. Disabled endpoints also receive test events.",
             (
                 "Enable the endpoint, and choose whether to send, keep or drop the held deliveries. If you no longer "
                 "need the endpoint, delete it."
@@ -176,7 +176,7 @@ def _warned_together(values: EmailValues) -> Email:
         title=f"{_endpoints_of_account(values)} are failing",
         opening=(
             *_causes(values),
-            f"{consequence} Deliveries to a disabled endpoint are held until you enable it.",
+            f"{consequence} Uplift Webhooks holds deliveries to a disabled endpoint until you enable the endpoint.",
         ),
         details=_endpoint_rows(values, ("failing since", "failing_since"), ("will be disabled on", "disable_at")),
         steps=(
@@ -204,7 +204,7 @@ def _disabled_together(values: EmailValues) -> Email:
         details=_endpoint_rows(values, ("failing since", "failing_since")),
         steps=(
             *_how_to_fix_all(values),
-            "Send a test event from each endpoint's page. This works while the endpoint is disabled.",
+            "Send a test event from each endpoint's page. Disabled endpoints also receive test events.",
             (
                 "Enable each endpoint, and choose whether to send, keep or drop its held deliveries. If you no longer "
                 "need an endpoint, delete it."
@@ -333,7 +333,7 @@ def _password_reset(values: EmailValues) -> Email:
         ),
         details=_rows(("Server", values.server), ("Link expires", until)),
         steps=(
-            "Open the link and set a new password. This signs you out of all sessions.",
+            "Open the link and set a new password. A new password signs you out of all sessions.",
             "Do not forward this link. It works once. If you did not request a reset, ignore this email.",
         ),
         link=("Reset password", values.reset_url),
@@ -383,7 +383,7 @@ def _certificates_expiring(values: EmailValues) -> Email:
         title=f"The client certificates for {_endpoints_of_account(values)} expire soon",
         opening=(
             f"Uplift Webhooks authenticates to these endpoints with client certificates. The first expires on {first}.",
-            "When a certificate has expired, your server will probably reject all deliveries to its endpoint.",
+            "After a certificate expires, your server will probably reject all deliveries to the endpoint.",
         ),
         details=_endpoint_rows(values, ("certificate expires", "expires_at")),
         steps=_RENEW,
@@ -422,7 +422,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     SecondFactorChange.RECOVERY_CODE_USED: (
         "A recovery code was used",
         "Someone entered your password and one of your recovery codes. You cannot use this recovery code again.",
-        ("If you have few codes left, create new ones in your profile.",),
+        ("If you have few recovery codes left, create new recovery codes in your profile.",),
     ),
 }
 """The title, the consequence and the next steps for each change of a second factor."""
