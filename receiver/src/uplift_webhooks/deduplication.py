@@ -182,8 +182,8 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # If the claim ends later, the clock of its process is ahead. Shorten the claim, because that process
-                # may have crashed.
+                # If the claim ends later, the clock of its process is ahead.
+                # Shorten the claim, because that process may have crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now
             return _Entry(entry.handled, max(entry.until, ends), token, ends), True
@@ -197,8 +197,7 @@ class Deduplicator(ABC):
         until = time.time() + self._remember_seconds
 
         def change(entry: _Entry | None) -> tuple[_Entry | None, None]:
-            # Another handler may have claimed the event after this claim expired. Remember the event as handled in any
-            # case.
+            # Remember the event as handled, even if another handler has claimed it after this claim expired.
             entry = entry or _Entry(None, 0, None, 0)
             if entry.claim == token:
                 entry = replace(entry, claim=None)

@@ -52,8 +52,8 @@ class AsyncEmitter:
         async with self._turns:
             await self._wait_until(lambda: self._emitter._put_now(waiting))  # noqa: SLF001 - same package
         found = asyncio.wrap_future(waiting.future)
-        # Retrieve the exception: asyncio logs each one that is never retrieved, and the emitter already logs and
-        # reports it.
+        # Retrieve the exception, because asyncio logs exceptions that are never retrieved.
+        # The emitter already logs and reports each failure.
         found.add_done_callback(lambda done: done.cancelled() or done.exception())
         return found
 

@@ -44,7 +44,7 @@ class Call(Generic[R_co]):
 
     def make(self, request: Request) -> R_co:
         """Make the call. Raises ApiFailure."""
-        # Without a key, `Client.request` generates one.
+        # Without an idempotency key, `Client.request` generates one.
         headers = {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
         if self.if_match is not None:
             headers["if-match"] = etag_of(self.if_match)

@@ -53,8 +53,8 @@ class Reconciliation:
         """Yield the events of a page, and move the cursor with the last one."""
         chosen = [event for event in page.data if self._wants(event)]
         yield from chosen[:-1]
-        # The caller stores the cursor after each event. The page is complete with its last event, so move the cursor
-        # before it.
+        # The caller stores the cursor after each event.
+        # The last event completes the page, so move the cursor before yielding this event.
         self.cursor = page.next_cursor
         yield from chosen[-1:]
 

@@ -196,8 +196,7 @@ class BoundedHeads(HttpToolsProtocol):
         if self._complete == self._begun or self._in_head:
             return
         if self.pipeline:
-            # While the request waits for the response to an earlier one, the server does not read its body. Restart the
-            # time limit.
+            # Restart the time limit: the server does not read the body of a request that waits for an earlier response.
             self._body_since = self.loop.time()
         seconds_left = self._body_since + self.body_seconds_max - self.loop.time()
         if seconds_left > 0:
@@ -240,8 +239,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._cancel_timers()
         self._watch = self.loop.call_later(LINGER_SECONDS_MAX, transport.abort)
         cast(CorkedTransport, transport).end_writing()
-        # Report a disconnect, so that the application neither waits for the rest of the body nor keeps the received
-        # part.
+        # Report a disconnect, so that the application does not wait for the rest of the body.
         cycle = self._newest()
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

@@ -50,8 +50,7 @@ class ParsedQuery(NamedTuple):
     problems: Sequence[Problem]
 
 
-# These functions are coroutines, because FastAPI calls other functions in a thread. Only the thread of the event loop
-# may use the cache.
+# Coroutines, because FastAPI calls other functions in a thread. Only the event loop's thread may use the cache.
 async def services_of(request: Request) -> Services:
     """Return the services of the application."""
     services: Services = request.app.state.services

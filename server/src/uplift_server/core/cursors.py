@@ -60,8 +60,7 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # Several texts can mean the same position, because the last base64 character may have unused bits. Accept only
-        # one.
+        # The last base64 character may have unused bits. Accept only one of the texts for the same position.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

@@ -21,8 +21,9 @@ EVENT_BODY_BYTES_MAX = EVENT_DATA_BYTES_MAX + 16 * 1024
 REQUEST_BODY_BYTES_MAX = 1024 * 1024
 # The request line and headers that are kept between two reads. A read returns up to 256 KiB.
 REQUEST_HEADERS_BYTES_MAX = 64 * 1024
-# Request bodies that are not complete yet. The first limit applies separately to all operators, all service keys, all
-# accounts, and all visitors who are not signed in. The second limit applies to each account.
+# Request bodies that are not complete yet.
+# The first limit applies separately to all operators, all service keys, all accounts and all anonymous visitors.
+# The second limit applies to each account.
 UNFINISHED_BODIES_BYTES_MAX = 32 * 1024 * 1024
 UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX = 4 * 1024 * 1024
 # After an early response, the server reads and discards the rest of the body, so that the client gets the response.
@@ -82,7 +83,7 @@ FILTER_ALTERNATIVES_MAX = 64
 # The steps to compare an event with one filter, and with all filters. A step takes about 0.2 µs.
 FILTER_STEPS_MAX = 30_000
 FILTERS_STEPS_MAX = 150_000
-# A preview evaluates a filter with this number of newest events.
+# A preview shows how a filter evaluates this number of the newest events.
 FILTER_PREVIEW_EVENTS_DEFAULT = 20
 FILTER_PREVIEW_EVENTS_MAX = 100
 CUSTOM_HEADERS_MAX = 20
@@ -110,8 +111,8 @@ SECRET_KEY_BYTES_GENERATED = 32
 # How long the old secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
-# The authentication to an endpoint. The certificate can be a chain. A longer RSA key would delay the event loop in
-# every TLS handshake.
+# The authentication to an endpoint. The certificate can be a chain.
+# A longer RSA key would delay the event loop in every TLS handshake.
 CLIENT_ID_CHARACTERS_MAX = 512
 CLIENT_SECRET_CHARACTERS_MAX = 1024
 OAUTH_SCOPE_CHARACTERS_MAX = 1024
@@ -146,8 +147,8 @@ REPLAY_OUTSTANDING_MAX = 200
 ERASURE_EVENT_IDS_MAX = 1_000
 ERASURES_UNFINISHED_PER_ACCOUNT_MAX = 20
 
-# Above the first limit, the server deletes an account's oldest rejected events. A count of rejected events stops at the
-# second.
+# Above the first limit, the server deletes an account's oldest rejected events.
+# A count of rejected events stops at the second limit.
 REJECTED_EVENTS_PER_ACCOUNT_MAX = 10_000
 REJECTED_EVENTS_COUNTED_MAX = 10_000
 # The server truncates the subject, the other texts and the messages of a rejected event, and the list of its errors.
@@ -156,8 +157,8 @@ REJECTED_EVENT_TEXT_CHARACTERS_MAX = 128
 REJECTED_EVENT_MESSAGE_CHARACTERS_MAX = 300
 REJECTED_EVENT_ERRORS_MAX = 20
 
-# Listen streams of one process, and the same number of live pages. From STREAMS_CROWDED_FROM streams on, the limit per
-# account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
+# The listen streams of one process. The limits also apply, separately, to its live pages.
+# From STREAMS_CROWDED_FROM streams on, the limit per account is STREAMS_PER_ACCOUNT_CROWDED_MAX.
 STREAMS_MAX = 200
 STREAMS_PER_ACCOUNT_MAX = 25
 STREAMS_CROWDED_FROM = 150
@@ -189,17 +190,17 @@ SMALL_JOB_ROWS_MAX = 500
 COMMIT_WRITES_MAX = 8
 # The deliveries that wait in memory for a healthy endpoint. For other endpoints, the limit is their concurrency limit.
 LANE_WAITING_MAX = 1024
-# The bodies of deliveries that wait in lanes, for all accounts, for each account and for each endpoint. More deliveries
-# wait in the database. The last quarter of the memory is for accounts with little data. An endpoint with little data
-# can add deliveries even if its account has reached the limit.
+# The bodies of deliveries that wait in lanes, for all accounts, for each account and for each endpoint.
+# More deliveries wait in the database. The last quarter of the memory is for accounts with little data.
+# An endpoint with little data can add deliveries even if its account has reached the limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024
 ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# The events of all accounts, and of each account, that wait to be stored. Above a limit, the server rejects events with
-# 503.
+# The events that wait to be stored, of all accounts and of each account.
+# Above these limits, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000
 ACCOUNT_ACCEPTS_BODY_BYTES_MAX = 48 * 1024 * 1024

@@ -149,7 +149,7 @@ def breakable(name: str) -> Markup:
 def url(text: str) -> Markup:
     """Return a URL without its query. Line breaks are possible only after separators and in long parts."""
     parts = _URL_PART.findall(printable(without_query(text), lines=True))
-    # Browsers break lines after hyphens.
+    # Prevent line breaks after hyphens, which browsers would otherwise add.
     whole = Markup('<span class="unbroken">{}</span>')
     return Markup("<wbr>").join(whole.format(part) if "-" in part else escape(part) for part in parts if part)
 

@@ -74,8 +74,8 @@ class ShownSecrets:
     repeated: bool = False
 
 
-# Raised within transactions. A store error rolls back only its part of a batch. Any other error rolls back the
-# whole batch.
+# Errors within transactions. A store error rolls back only its part of a batch.
+# Any other error rolls back the whole batch.
 class _Deleted(Conflict):
     """The endpoint was deleted in the meantime."""
 
@@ -119,8 +119,8 @@ class Secrets:
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
-        # If there are no other problems, only the transaction compares the secrets, because a repeated request contains
-        # the current one.
+        # If there are no other problems, only the transaction compares the secrets.
+        # A repeated request contains the current secret, and must succeed.
         require_valid([*found, *self._unchanged(draft, live)] if any(found) else [])
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 

@@ -260,7 +260,7 @@ class Sessions(Credentials):
         try:
             await self._context.database.write(lambda c: sessions.touch(c, digest, now=now))
         except Unavailable:
-            # The current request does not need this, and the next request tries again.
+            # The current request does not need this update, and the next request tries again.
             return
 
 

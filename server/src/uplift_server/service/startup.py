@@ -71,7 +71,7 @@ async def prepare(
     if await context.database.read(database_identity.get) is None:
         await context.database.write(database_identity.ensure)
     await _load(context)
-    # Check this first: a start with the wrong encryption key must not create an operator key.
+    # Check the encryption key first: a start with the wrong key must not create an operator key.
     await _check_encryption_key(context, process_key)
     return await _ensure_operator(context, configured_operator_key, keep_key)
 

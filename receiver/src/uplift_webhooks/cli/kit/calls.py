@@ -185,7 +185,7 @@ def call_failure(error: ApiFailure, api_url: str, advice: Advice) -> CliError:
         return CliError(_clause(str(error)), f"correct {advice.address}", ExitCode.USAGE)
     if not isinstance(error, ApiError):
         return CliError(_clause(str(error)), advice.unreachable, ExitCode.TRY_LATER)
-    # All errors of the server have a code. Proxies have their own 429 and 5xx, but not 501.
+    # Every error of the server has a code. A 429 or 5xx without a code (except 501) comes from a proxy.
     if not error.code and (error.status < 500 or error.status == 501) and error.status != 429:
         return misaddressed(api_url, f"it responded with {error.status}", advice)
     problems = [(each.field, advice.rewrite(each.message)) for each in error.errors]

@@ -82,7 +82,7 @@ class Output:
     def line(self, *parts: str | tuple[str, str]) -> None:
         """Print a line to standard output. Each part is a string, or a string and its style."""
         texts = [(printable(part), "") if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
-        # The terminal wraps long lines, so that they can be copied.
+        # Let the terminal wrap long lines, so that users can copy them.
         self.print(Text.assemble(*texts), soft_wrap=True)
 
     def exactly(self, content: bytes) -> None:
@@ -153,7 +153,7 @@ class Output:
             for number, item in enumerate(items)
         ]
         table, width = draw(rows, columns, _UNLIMITED if wide else self.results.width)
-        # The terminal wraps wider rows, so that they can be copied.
+        # Let the terminal wrap wider rows, so that users can copy them.
         self.results.width = max(self.results.width, width)
         self.print(table)
 

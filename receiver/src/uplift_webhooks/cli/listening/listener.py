@@ -249,8 +249,8 @@ class Listener:
             self._came.set()
             return
         known = self._waiting.get(event.place)
-        # The server sends events in order. It does not resend earlier events that have expired or whose responses it
-        # has.
+        # The server sends events in order.
+        # It does not resend earlier events that have expired or whose responses it has.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break

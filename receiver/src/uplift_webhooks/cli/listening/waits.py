@@ -17,8 +17,7 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
     try:
         await asyncio.wait([task], timeout=seconds)
         if not task.done():
-            # If the process was suspended, the timeout may end before the event loop processes a result that has
-            # arrived.
+            # After a suspension of the process, a result may have arrived although the timeout has ended.
             await asyncio.wait([task], timeout=0)
     finally:
         if not task.done():

@@ -133,8 +133,8 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
     return tuple((pattern, Explanation(*texts)) for pattern, *texts in causes)
 
 
-# If an outcome has several texts, the first pattern that matches the attempt's error decides. The patterns are
-# phrases of the sender or the system with at least two words, so that no host name in the error can match.
+# If an outcome has several texts, the first pattern that matches the attempt's error decides.
+# Each pattern has at least two words, so that no host name in an error can match.
 _OWN_FAULTS: Final = (
     "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: |too many open files"
     "|no buffer space|cannot allocate memory|cannot assign requested|address already in use"

@@ -94,8 +94,7 @@ def _shared_facts(subject: Subject) -> dict[str, object]:
 
 
 def _cause_facts(cause: Explanation | None) -> dict[str, object]:
-    # The title and the fix are constant texts. The full sentence is omitted, because it can contain a URL from a
-    # redirect.
+    # Use the title, which is constant, because the full sentence can contain a URL from a redirect.
     if cause is None:
         return {"cause_code": None, "cause": None, "fix": None}
     return {"cause_code": cause.code, "cause": cause.title, "fix": cause.remedy}

@@ -78,8 +78,8 @@ class Costs:
     def byte_ns_max(self) -> int:
         """The maximum cost of one byte of a text, a name or a long integer."""
         integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
-        # A very large number, such as 1e26, takes at least 5 bytes, including a comma. Each level of unique arrays adds
-        # costs.
+        # A very large number, such as 1e26, takes at least 5 bytes, including a comma.
+        # Each level of nested arrays with unique items adds costs.
         fraction_ns = self.exact * EXTREME_NS // 5 + 250 * self.deep_ns
         return self.character_ns + self.name_character_ns + int(integer_ns) + fraction_ns
 

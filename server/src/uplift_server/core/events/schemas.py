@@ -72,7 +72,7 @@ def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
     ]
     if any(graph.in_place[id(each)] or graph.below[id(each)] for each in others):
         return False
-    # The validator must reach another value before the schema applies again.
+    # If the schema applied again to the same value, the validator would never end.
     seen: set[int] = set()
     left = [recursive.target]
     while left:

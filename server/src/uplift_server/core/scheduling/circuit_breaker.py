@@ -88,11 +88,11 @@ def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
         return Breaker(failures, None, health.probe_at, wait)
     if failures < rule.failures:
         return Breaker(failures)
-    # Earlier releases did not store the time of the probe in an endpoint's health, so compute it. The number of
-    # doublings is limited, because more of them exceed the maximum anyway.
+    # Compute the time of the probe, because earlier releases did not store it in an endpoint's health.
+    # Limit the doublings, because more of them would exceed the maximum wait anyway.
     doublings = min(failures - rule.failures, rule.probe_max_ms.bit_length())
-    # Concurrent attempts can fail together, so the wait is at most PROBE_FIRST_MS plus the time since the first
-    # failure.
+    # Concurrent attempts can fail together.
+    # Therefore, the wait is at most PROBE_FIRST_MS plus the time since the first failure.
     longest = PROBE_FIRST_MS + max(0, last_failure_at - (health.failing_since or 0))
     wait = min(PROBE_FIRST_MS << doublings, rule.probe_max_ms, longest)
     return Breaker(failures, None, last_failure_at + wait, wait)

@@ -142,7 +142,7 @@ class Lanes(Generic[T]):
     def set_limits(self, lane: Lane[T], *, in_flight_max: int, start_interval_ms: float) -> None:
         """Set the limits of a lane. They apply from the next `pop`."""
         lane.in_flight_max = in_flight_max
-        # The new interval counts from the last start.
+        # The new interval begins at the last start.
         if not start_interval_ms:
             lane.next_start_ms = 0.0
         elif lane.start_interval_ms:
@@ -294,7 +294,7 @@ class Lanes(Generic[T]):
                 lane.window = 1
         else:
             lane.next_start_ms -= lane.start_interval_ms
-        # Other lanes come first. Otherwise, this lane could keep its slot forever.
+        # Let other lanes start first. Otherwise, this lane could keep its slot forever.
         if self._parked:
             self._unpark()
         if share.parked:

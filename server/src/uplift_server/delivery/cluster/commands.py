@@ -118,8 +118,7 @@ class ClusteredCommands:
             try:
                 commands.add(connection, start, now=self._clock.now_ms())
             except commands.TooManyCommands:
-                # This command is optional: the delivery is due in the database, so the owner's dispatcher leases it
-                # anyway.
+                # The command is optional, because the owner's dispatcher leases due deliveries anyway.
                 return
 
     async def _leave_to_owner(self, command: Command) -> Result:

@@ -104,7 +104,7 @@ class ShardHandover:
             await self._give_up(list(self._shards.lost))
         view = membership_hash(self._shards.workers)
         if self._state.view != view:
-            # Other workers start to send to the lost endpoints when they see this view.
+            # When other workers see this view, they start to send to the endpoints that this worker lost.
             self._state.publish_view(view)
             self._notifier.notify_workers_changed()
         if self._shards.is_agreed and self._shards.gained:

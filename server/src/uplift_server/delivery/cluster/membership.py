@@ -221,8 +221,8 @@ class Membership:
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # If not, the process has sent a heartbeat, or an earlier eviction succeeded without a response. The next
-        # heartbeat of this process shows which.
+        # Otherwise, the process has sent a heartbeat, or an earlier eviction succeeded without a response.
+        # The next heartbeat of this process shows the reason.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)

@@ -82,8 +82,8 @@ class Relay:
         Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, position)
-        # From now on, a deleted session or revoked key ends this stream. The write below finds earlier deletions, and
-        # prevents the cleanup of the session.
+        # From now on, a deleted session or revoked key ends this stream.
+        # The write below finds earlier deletions, and prevents the cleanup of the session.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))

@@ -50,7 +50,7 @@ class KnownEventFinder:
         return found
 
     async def _run(self) -> None:
-        # Requests that arrive in one turn of the event loop, or during a query, share the next query.
+        # Requests that arrive in one iteration of the event loop, or during a query, share the next query.
         await asyncio.sleep(0)
         while self._wanted:
             wanted, self._wanted = self._wanted, []

@@ -88,8 +88,8 @@ class Pull:
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
         """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable and StreamError."""
-        # Check the permission to remove messages, without removing any. Without the permission, the process would store
-        # the same messages again and again.
+        # Check the permission to remove messages, without removing any.
+        # Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
         names = (await link.call(f"CONSUMER.NAMES.{EVENTS_STREAM}"))["consumers"] or ()
         for name in names:
@@ -106,8 +106,8 @@ class Pull:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS,
             "deliver_policy": "all",
-            # No limit, because NATS counts stored messages until they are removed. The process requests one batch at a
-            # time.
+            # No limit, because NATS counts stored messages until they are removed.
+            # The process requests one batch at a time.
             "max_ack_pending": -1,
             "max_deliver": -1,
             # Another process creates its own consumer, so this one need not survive a restart of NATS.
@@ -154,8 +154,8 @@ class Pull:
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
             return
         self._require_intact()
-        # If someone deleted the stream and created it again, the numbers belong to other messages. This call then
-        # fails, because the consumer is missing.
+        # If someone deleted the stream and created it again, the numbers belong to other messages.
+        # This call then fails, because the consumer is missing.
         await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
         before = self._first_unstored
         await self.link.call(_REMOVE, {"seq": before}, seconds=REMOVE_SECONDS)

@@ -12,8 +12,8 @@ from uplift_server.delivery.sending.http.failures import files_exhausted, second
 from uplift_server.delivery.sending.http.settings import SenderSettings
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
-# c-ares starts with 250 ms or more and doubles the timeout with each try. With fewer tries, it stops long before
-# `dns_timeout_ms`, which should end a lookup.
+# c-ares starts with a timeout of 250 ms or more, and doubles the timeout with each try.
+# With fewer tries, a lookup would end long before `dns_timeout_ms`.
 _TRIES: Final = 5
 _FIRST_TRY_SHARE: Final = 1 / 8
 _FAULTS: Final[dict[object, str]] = {
