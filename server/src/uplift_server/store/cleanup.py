@@ -127,8 +127,8 @@ _UNCOUNTED: Final = events.c.seq > _mark(EVENTS_COUNTED)
 _ATTEMPT_UNCOUNTED: Final = _any(
     attempts.c.event_seq == events.c.seq, attempts.c.seq >= _mark(ATTEMPTS_COUNTED), of=attempts
 )
-# Search the events of every account, because an index of events by type would slow every insert. With a million
-# accounts, the search takes 0.3 seconds. Therefore, a batch has one type.
+# Search the events of every account, because an index of events by type would slow every insert.
+# With a million accounts, the search takes 0.3 seconds. Therefore, a batch has one type.
 _ACCOUNT_HAS_EVENTS: Final = _any(
     events.c.account_seq == accounts.c.seq, events.c.type_seq == event_types.c.seq, of=events
 )
@@ -156,7 +156,7 @@ RETENTION_RULES: Final = (
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
     RetentionRule(rejected_events, rejected_events.c.rejected_at),
-    # Receipts are kept while their account exists.
+    # The receipts of erasures are kept while their account exists.
     RetentionRule(
         erasures,
         erasures.c.completed_at,

@@ -180,8 +180,9 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
-    # Another transaction may lease or change these rows now. With locks, PostgreSQL skips rows that no longer match and
-    # takes others, so 0 means that none is left. The outer condition covers rows that change before the update.
+    # Another transaction may lease or change these rows now.
+    # With locks, PostgreSQL skips rows that no longer match and takes others, so 0 means that none is left.
+    # The outer condition covers rows that change before the update.
     # A CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
     page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []

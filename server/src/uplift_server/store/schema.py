@@ -247,8 +247,8 @@ deliveries = sa.Table(
     sa.Column("replay_seq", sa.BigInteger, comment="replay that released the delivery and has not counted it"),
     sa.Column("order_group", sa.BigInteger, comment="0: the endpoint; otherwise a hash of the ordering key"),
     sqlite_with_rowid=False,
-    # Every row is updated at least once: leave room for the new version on its page, and vacuum long before a fifth of
-    # the table is dead.
+    # Every row is updated at least once, so leave space for its new version on the same page.
+    # Vacuum long before a fifth of the table consists of dead rows.
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -256,8 +256,8 @@ deliveries = sa.Table(
     },
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
-# A pending delivery is in exactly one of the next two indexes: a waiting one by endpoint and due time, a leased one by
-# the end of its lease.
+# A pending delivery is in exactly one of the next two indexes:
+# a waiting delivery by endpoint and due time, and a leased delivery by the end of its lease.
 _WAITING = status_sql.waiting()
 _LEASED = status_sql.leased()
 _UNSUCCESSFUL = status_sql.unsuccessful()

@@ -69,9 +69,9 @@ delivery_changes = sa.Table(
     comment="changes of status that are not counted yet",
 )
 
-# After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted. Such an
-# attempt increases `attempts_made` and sets `last_outcome` to delivered (0); a return to `delivered` without success
-# does not. Test deliveries are never counted.
+# After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted.
+# Such an attempt increases `attempts_made` and sets `last_outcome` to delivered (0).
+# A return to `delivered` without success does neither. Test deliveries are never counted.
 _NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"

@@ -38,8 +38,9 @@ def read_rows(connection: Connection, query: Statements, values: Mapping[str, ob
 
 
 # ---- counting
-# :events_after (exclusive) and :events_through (inclusive) are the events of the batch; its attempts and changes of
-# status have parameters of the same form. Deliveries of events up to :began are never counted.
+# :events_after (exclusive) and :events_through (inclusive) limit the events of the batch.
+# The attempts and the changes of status have parameters of the same form.
+# Deliveries of events up to :began are never counted.
 
 _MINUTE: Final = f"/ {MINUTE_MS}"
 _OF_DURATION: Final = (
@@ -56,8 +57,9 @@ WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigg
 GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
-# One row for each endpoint and outcome, with its durations in the stored text form, because Python would need more time
-# for a row per class of durations. The newest delivery of each row provides the account.
+# One row for each endpoint and outcome, with its durations in the stored text form.
+# Python would need more time for a row per class of durations.
+# The newest delivery of each row provides the account.
 COUNT_ATTEMPTS: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "outcome", "n", "first", "durations"),
     {

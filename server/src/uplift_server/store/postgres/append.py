@@ -45,8 +45,7 @@ async def append_events(
             async with statement_scope():
                 return await _append(raw, groups)
         except asyncpg.UniqueViolationError:
-            # Another transaction stored one of the keys or IDs first. Repeat the batch, which then finds the stored
-            # rows.
+            # Another transaction stored one of the keys or IDs first. The repeated batch finds the stored rows.
             if raw.is_in_transaction():
                 raise
             ids = [(event.account_seq, event.id) for group in groups for event in group if event.caller_chose_id]
@@ -66,8 +65,7 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
         if not repeated_events.may_repeat(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
-        # The database assigns the event numbers. Until then, each event has a provisional number: `~` of its index in
-        # the batch.
+        # Until the database numbers the events, each has a provisional number: `~` of its index in the batch.
         found = repeated_events.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
         if isinstance(found, IdempotencyConflict):
             results.append(found)

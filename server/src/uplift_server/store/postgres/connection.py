@@ -43,14 +43,14 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # JIT compilation takes longer than any statement of this server.
     "jit": "off",
-    # Override the defaults of the database: a confirmed write is on disk, and a statement after a lock sees the
-    # commits of the earlier holder.
+    # Override the defaults of the database. A confirmed write must be on disk.
+    # A statement after a lock must see the commits of the earlier lock holder.
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
 }
 _NO_TIMEOUTS: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-# Every statement uses an index. With outdated statistics of a fast-growing table, the planner preferred to read the
-# whole table: to count the last second, it read a month with five million events.
+# Every statement must use an index, even if the statistics of a fast-growing table are outdated.
+# The planner once read the five million events of a month to count those of the last second.
 _BY_INDEX: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -72,8 +72,8 @@ DRIVER_ERRORS: Final = (
 # Classes of SQLSTATE. After a serialization failure or a deadlock (40), a retry is likely to succeed.
 _RETRYABLE: Final = "40"
 _LOST: Final = ("08", "57P")
-# After invalid data, a violated constraint or a syntax error, a retry also fails. Missing privileges are in
-# `connection_errors`.
+# After invalid data, a violated constraint or a syntax error, a retry also fails.
+# `connection_errors` handles missing privileges.
 _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 

@@ -86,8 +86,9 @@ CREATE OR REPLACE TRIGGER uplift_outbox_notify AFTER INSERT ON uplift_outbox
 -- GRANT SELECT, DELETE, UPDATE (rejected_at, problem, waits_for) ON uplift_outbox TO my_reader;
 """
 
-# `waits_for` is the rejected row of the same key that a row must wait for, or that an earlier row waits for. A rejected
-# row that has expired is never sent, so no row waits for it. `locked` omits rows that other transactions have locked.
+# `waits_for` is the rejected row of the same key that a row must wait for, or that an earlier row waits for.
+# A rejected row that has expired is never sent, so no row waits for it.
+# `locked` omits rows that other transactions have locked.
 _TAKE: Final = """
 WITH page AS MATERIALIZED (
     SELECT id, position, account, ordering_key, (

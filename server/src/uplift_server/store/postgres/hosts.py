@@ -16,8 +16,8 @@ from uplift_server.core.operations.postgres_urls import split_postgres_url
 from uplift_server.store.errors import Misaddressed
 from uplift_server.store.postgres.connection_errors import configuration_error
 
-# Errors after which another host may work: unreachable, no response, closed, overloaded, disk or certificate error,
-# starting or stopping, or a standby.
+# Errors after which another host may accept the connection.
+# The host is unreachable, overloaded, a standby, starting or stopping, or has a disk or certificate error.
 _TRY_NEXT: Final = (
     OSError,
     TimeoutError,

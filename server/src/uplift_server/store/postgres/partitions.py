@@ -58,8 +58,8 @@ _ENDED: Final = (
     f" AND seq >= coalesce((SELECT value FROM marks WHERE name = '{ATTEMPTS_COUNTED}'), 0))"
     " ORDER BY first_seq"
 )
-# A partition that covers more than twice the usual duration ($2) would be dropped too late. It was created before
-# partitioning, or before retention became shorter.
+# A partition that covers more than twice the usual duration ($2) would be dropped too late.
+# Such a partition was created before partitioning, or before retention became shorter.
 _MARK_FOR_ROW_CLEANUP: Final = (
     "UPDATE event_partitions SET goes_by_row = true WHERE NOT goes_by_row AND begun_at < $1::bigint - 2 * $2::bigint"
     " AND (ended_at IS NULL OR ended_at > $1)"
@@ -295,8 +295,8 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
     await _limit_lock_wait(raw)
     # Wait for running inserts, which may have been planned without the new partition.
     await raw.execute("LOCK TABLE ONLY events IN SHARE MODE")
-    # `setval` is not transactional. After an interruption, the rest may run much later, so the end of the partition is
-    # not before its last event.
+    # `setval` is not transactional, and after an interruption, the rest may run much later.
+    # Therefore, the end of the partition must not be before its last event.
     await raw.execute("SELECT setval('events_seq_seq', $1, false) FROM events_seq_seq WHERE last_value < $1", first)
     last_at = await raw.fetchval("SELECT created_at FROM events ORDER BY seq DESC LIMIT 1")
     await raw.execute("UPDATE event_partitions SET ended_at = $2 WHERE end_seq = $1", first, max(now, last_at or 0))

@@ -33,8 +33,8 @@ _ENDED: Final = f"""d.status = ANY ($2::smallint[])
           AND d.completed_at <= $3       -- when the replay was created"""
 # A delivery that a replay created and did not attempt counts as missing.
 _UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
-# Compare pairs, so that the planner uses the index that begins with the endpoint. Another index would read the
-# deliveries of these events to all endpoints.
+# Compare pairs, so that the planner uses the index that begins with the endpoint.
+# Another index would read the deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), ended=_ENDED, filters="", lock=""
@@ -46,8 +46,9 @@ _FILTERS: Final = """
             SELECT FROM attempts a, unnest($13, $14::int[]) AS r(low, high)
             WHERE a.event_seq = d.event_seq AND a.endpoint_seq = d.endpoint_seq AND a.number = d.attempts_made
               AND a.status_code BETWEEN r.low AND r.high OFFSET 0))"""
-# With the limit $15, which the range does not exceed, the planner finds the deliveries first, by the index that begins
-# with the endpoint. Otherwise, it expects so few matches that it searches all events.
+# The range never exceeds the limit $15.
+# The limit makes the planner find the deliveries first, with the index that begins with the endpoint.
+# Without it, the planner would expect few matches and search all events.
 REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
     deliveries=f"""(
             SELECT * FROM deliveries d WHERE {_BETWEEN.format(first="$9", last="$10")}
@@ -57,8 +58,9 @@ REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
     filters=_FILTERS,
     lock="",
 )
-# Like REPLAYABLE_NEXT, but also includes events without a delivery. Retention deletes old deliveries before their
-# attempts. Because of the OFFSET clauses, PostgreSQL searches an index for each event.
+# Like REPLAYABLE_NEXT, but also includes events without a delivery.
+# Retention deletes old deliveries before their attempts.
+# Because of the OFFSET clauses, PostgreSQL searches an index for each event.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -92,8 +94,9 @@ FROM (
 WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
-# These deliveries matched the filters and had no attempt since. The rows are locked, so that they do not change before
-# the lease. $9: the events; $10: whether missing events match.
+# These deliveries matched the filters and had no attempt since.
+# The rows are locked, so that they do not change before the lease.
+# $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     deliveries="deliveries",
     events="d.endpoint_seq = $1 AND d.event_seq = ANY ($9::bigint[])",

@@ -16,8 +16,8 @@ from uplift_server.store.status_sql import FAILED, OPEN, PENDING, SCHEDULE, TEST
 
 # ---- append
 
-# $1: the number of events. The transaction gets its ID before the sequence numbers: a reader that sees the end of the
-# transaction sees all rows with these numbers.
+# $1: the number of events. The transaction gets its ID before the sequence numbers.
+# Therefore, a reader that sees the end of the transaction sees all rows with these numbers.
 _NUMBERED: Final = """\
 numbered AS MATERIALIZED (
     SELECT array_agg(nextval('events_seq_seq')) AS seqs
@@ -138,8 +138,7 @@ WHERE c.account_seq = wanted.account_seq AND c.id = wanted.id
 # ---- lease
 
 # - SKIP LOCKED skips deliveries that another process is leasing.
-# - Rows are locked without their events. A join can search for rows to lock once for each event, find other rows each
-#   time, and exceed the limit.
+# - Rows are locked without their events. A join could lock other rows for each event, and exceed the limit.
 # - Body sizes are checked before bodies are read.
 LEASE_DUE: Final = f"""\
 WITH locked AS MATERIALIZED (
@@ -222,8 +221,8 @@ $29-$39 are the fields of `HealthRow`. $40 is the process that writes.
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
 # - If a replay counts the attempt, the delivery leaves the replay.
-# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
-#   repeated settlement finds a different number of attempts.
+# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
+# - A repeated settlement finds a different number of attempts.
 # An array whose values are all NULL may be empty, because `unnest` fills the rows.
 _SETTLE: Final = f"""\
 WITH settled AS (
@@ -364,16 +363,15 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
 HELD_LOCK: Final = 0x68656C64
 """Class of the advisory locks to release held deliveries. Each lock is an endpoint's number modulo 2**31."""
-# A separate statement takes the lock, so that the next one sees the deliveries that the previous holder released. A
-# single statement would use an older snapshot and release too many.
+# A separate statement takes the lock, so that the next one sees the deliveries that the previous holder released.
+# A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\
 SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint)
 FROM unnest(
         $1::int[]                    -- numbers of endpoints modulo 2**31, ascending
     ) endpoint
 """  # noqa: S608
-# Rows are locked without their events, like those of LEASE_DUE. Ordered deliveries are
-# blocked at first.
+# Rows are locked without their events, as in LEASE_DUE. Ordered deliveries are blocked at first.
 RELEASE_HELD: Final = f"""\
 WITH requested AS MATERIALIZED (
     SELECT r.*, EXISTS (

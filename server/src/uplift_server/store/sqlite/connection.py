@@ -19,8 +19,8 @@ from uplift_server.store.errors import InUse, Misaddressed, Unavailable
 
 WRITER_CACHE_KIB: Final = 64 * 1024
 READER_CACHE_KIB: Final = 8 * 1024
-# Measured: smaller checkpoints stall commits more often, and larger ones stall them longer. 4000 pages gave the lowest
-# p99.
+# Measured: smaller checkpoints stall commits more often, and larger ones stall commits longer.
+# Checkpoints of 4000 pages gave the lowest p99.
 CHECKPOINT_PAGES: Final = 4000
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 BUSY_MS: Final = 2000
@@ -56,8 +56,8 @@ _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
-# The driver binds only str, int and float directly. For a value of another type without an adapter, it first looks for
-# two methods, which takes longer than the rest of the binding.
+# The driver binds only str, int and float directly.
+# For other types without an adapter, it first looks for two methods, which takes longer than the rest of the binding.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), _NOTHING.get)
 for _codes in (Status, Trigger, FailedReason, Outcome):

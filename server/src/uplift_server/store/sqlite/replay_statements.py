@@ -77,8 +77,8 @@ REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
-# Like REPLAYABLE_NEXT, but also includes events without a delivery. Retention deletes old deliveries before their
-# attempts.
+# Like REPLAYABLE_NEXT, but also includes events without a delivery.
+# Retention deletes old deliveries before their attempts.
 REPLAYABLE_OR_MISSING: Final = f"""\
 SELECT e.seq, :endpoint_seq, coalesce(d.fence, 0), coalesce(d.attempts_made, 0), coalesce(d.scheduled_attempts, 0),
     coalesce(d.status, {FAILED}), d.completed_at, e.id, e.type_seq, e.created_at, e.expires_at, e.body,

@@ -126,8 +126,8 @@ class LeasedRow(NamedTuple):
     endpoint_seq: int
 
 
-# A statement that reads many rows returns them as one JSON value. Otherwise, the writer would wait for the interpreter
-# lock for every row (see ManyRows).
+# A statement that reads many rows returns them as one JSON value.
+# Otherwise, the writer would wait for the interpreter lock for every row (see ManyRows).
 DUE_DELIVERIES: Final = f"""\
 SELECT json_group_array(json((
     SELECT json_group_array(json_array(
@@ -221,8 +221,8 @@ class EndpointHealthRow(NamedTuple):
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery stays a test delivery.
-# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now. A
-#   repeated settlement finds a different number of attempts.
+# - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
+# - A repeated settlement finds a different number of attempts.
 SETTLE: Final = ManyRows(
     f"""\
 UPDATE deliveries
