@@ -45,7 +45,7 @@ def parse_secret(text: object) -> Secret:
         return _chosen(token)
     encoded = token[len(PREFIX) :]
     try:
-        # Some tools omit the padding of a key.
+        # Add the padding, because some tools omit it from a key.
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):  # ValueError: non-ASCII characters
         raise WebhookVerificationError(

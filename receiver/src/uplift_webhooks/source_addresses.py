@@ -131,7 +131,7 @@ def _published(answer: Mapping[str, Any]) -> _Published:
 
 
 def _unix_seconds(text: str) -> float:
-    # Python 3.10 does not parse this form of an offset.
+    # Python 3.10 does not parse the offset `Z`.
     instant = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)).timestamp()
 

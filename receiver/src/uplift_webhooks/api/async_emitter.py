@@ -95,7 +95,7 @@ class AsyncEmitter:
             changed = asyncio.Event()
 
             def notify(event: asyncio.Event = changed) -> None:
-                with suppress(RuntimeError):  # The event loop is closed.
+                with suppress(RuntimeError):  # The event loop may be closed.
                     loop.call_soon_threadsafe(event.set)
 
             with emitter._changed:  # noqa: SLF001 - same package

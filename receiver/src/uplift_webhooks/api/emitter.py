@@ -377,12 +377,12 @@ class Emitter:
         if not wrong and len(batch) == 1:
             self._reject(batch, failure)
             return []
-        if not wrong:  # An error such as 413 names no event: split the batch.
+        if not wrong:  # Split the batch if the error names no event, as with 413.
             middle = len(batch) // 2
             self._deliver(batch[:middle])
             return batch[middle:]
         for index, errors in wrong.items():
-            # The detail gives the number of invalid fields in the whole batch, not in this event.
+            # Replace the detail of a 422, which gives the number of invalid fields in the whole batch.
             detail = "The event is not valid." if failure.status == 422 else failure.detail
             self._reject([batch[index]], ApiError(failure.status, failure.code, detail, errors))
         return [each for index, each in enumerate(batch) if index not in wrong]

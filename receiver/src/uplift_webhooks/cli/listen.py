@@ -204,7 +204,7 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
     before: list[tuple[signal.Signals, Any]] = []
     try:
-        # Only the main thread can set signal handlers. Tests call this from other threads.
+        # Only the main thread can set signal handlers. Tests call this function from other threads.
         with suppress(ValueError):
             before.extend((number, signal.signal(number, handle)) for number in _SIGNALS)
         yield

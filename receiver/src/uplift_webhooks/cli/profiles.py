@@ -84,7 +84,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
             ExitCode.NOT_ALLOWED,
         )
     if key is profile and profile.get("api_url") and without_version(profile["api_url"]) != address:
-        # Never send a key to a server that did not create it.
+        # Never send an API key to a server that did not create the key.
         raise CliError(
             f"the key of the profile {named or DEFAULT_PROFILE!r} is for {profile['api_url']}, not {url['api_url']}",
             f"set the key with --api-key or {KEY_VARIABLE}",

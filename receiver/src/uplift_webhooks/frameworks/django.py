@@ -60,7 +60,7 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
                 return _response(in_progress(error))
 
         decorated: Any = serve_async if inspect.iscoroutinefunction(view) else serve
-        # The attributes that Django's csrf_exempt and login_not_required (5.1) set.
+        # Set the same attributes as Django's csrf_exempt and login_not_required (Django 5.1).
         decorated.csrf_exempt = True
         decorated.login_required = False
         return decorated  # type: ignore[no-any-return]

@@ -56,7 +56,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        # With NO_COLOR, rich would still write bold.
+        # With NO_COLOR, rich would still write bold text.
         colors: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
         self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colors)

@@ -238,7 +238,7 @@ class Listener:
     async def _read(self, socket: ClientConnection) -> None:
         while True:
             frame = await socket.recv()
-            # Ignore text frames: later servers may send new kinds.
+            # Ignore other text frames, because servers of later releases may send new kinds of frames.
             if isinstance(frame, bytes):
                 self._take_in(read_event(frame))
 
