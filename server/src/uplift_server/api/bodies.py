@@ -47,7 +47,7 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoint_queries import EndpointQuery
 
 CAUSE_CHARACTERS_MAX = 64
-# PostgreSQL does not store NUL characters.
+# PostgreSQL cannot store NUL characters.
 _NO_ZERO = r"^[^\x00]*$"
 _STATUS_CODE = r"^[1-5](\d\d|xx)$"
 _ROLES = roles_text()

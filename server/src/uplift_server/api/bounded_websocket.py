@@ -48,7 +48,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         """Abort the connection after a ping without a pong."""
         super().keepalive_timeout()
-        # A normal close waits until the client has read all data.
+        # Abort the connection, because a normal close waits until the client has read all data.
         self.transport.abort()
 
     def shutdown(self) -> None:

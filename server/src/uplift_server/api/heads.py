@@ -87,7 +87,7 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Implement asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
-        # One timer per connection, because one per request would slow down every event.
+        # One timer per connection, because one timer per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
         if len(self.connections) > self.files_max:
             transport.abort()
@@ -155,7 +155,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Handle complete request headers (httptools)."""
-        # uvicorn's own limit responds in plain text, without a Retry-After.
+        # The limit of uvicorn would respond in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()

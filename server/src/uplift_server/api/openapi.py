@@ -266,7 +266,7 @@ def _schema(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, str]:
 def _query(model: type[BaseModel]) -> Iterator[dict[str, Any]]:
     for name, described in model.model_json_schema()["properties"].items():
         schema = _public(described)
-        # A query cannot contain null: the parameter is omitted.
+        # Remove null, because a query cannot contain it. Clients omit the parameter instead.
         kinds = [each for each in schema.pop("anyOf", ()) if each != _NULL]
         if kinds:
             [kind] = kinds

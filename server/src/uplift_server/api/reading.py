@@ -159,7 +159,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         # An object with a `type` is not readable if one of its fields is invalid.
         variants = {detail["loc"][0] for detail in details if _variant(detail, known)}
         details = [_without_variant(detail, known) for detail in details]
-        # The models use only JSON types, so valid values equal the sent values.
+        # The models use only JSON types, so a valid value is equal to the sent value.
         bad = endless | variants | {detail["loc"][0] for detail in details if len(detail["loc"]) == 1}
         given = {name: _without(each, name, details) for name, each in known.items() if name not in bad}
         return given, [*problems, *map(_problem, details)]
@@ -221,7 +221,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
                     raise too_large
                 reservation.grow_to(len(body))
     except ClientDisconnect:
-        # The client has disconnected, so it does not read the response. Do not log an error.
+        # A disconnected client does not read the response, so this error is not logged.
         raise Malformed("The request body is incomplete. Retry the request.") from None
     return bytes(body)
 

@@ -21,7 +21,7 @@ class Traceparents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application with the request's header in TRACEPARENT."""
         if scope["type"] == "http":
-            # Each request has its own task, so this does not affect other requests.
+            # Each request has its own task, so the value does not affect other requests.
             found = [value for name, value in scope["headers"] if name == b"traceparent"]
             TRACEPARENT.set(found[0].decode("latin-1") if len(found) == 1 else None)
         await self._app(scope, receive, send)

@@ -49,7 +49,7 @@ _COLUMNS: Final = [
     Column("created_at", "CREATED"),
     Column("waiting_for", "WAITING FOR"),
 ]
-# The terminal shows the status and the cause of the last failure in one column.
+# On a terminal, one column shows the status and the cause of the last failure.
 _TERMINAL_COLUMNS: Final = [
     Column("id", "DELIVERY", "id"),
     Column("endpoint", "ENDPOINT", "id"),

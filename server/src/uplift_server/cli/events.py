@@ -150,7 +150,7 @@ def explain(
         owner = lookup.owner(client, account)
         found = lookup.event(client, event, owner)
         owner = owner or found.get("account")
-        # Lists omit deleted endpoints, so a deleted one requires its full ID.
+        # Lists omit deleted endpoints, so a deleted endpoint requires its full ID.
         is_full = endpoint is not None and endpoint.startswith("ep_") and len(endpoint) == _ENDPOINT_ID_CHARACTERS
         chosen = endpoint if endpoint is None or is_full else lookup.endpoint(client, endpoint, owner)["id"]
         with options(endpoint="--endpoint"):

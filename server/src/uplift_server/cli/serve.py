@@ -208,7 +208,7 @@ class Stopper:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        # Under nohup, SIGHUP stays ignored.
+        # Under nohup, the process keeps ignoring SIGHUP.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 

@@ -5,7 +5,7 @@ Settings for operators are in `config/`.
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024
-# The lowest limit that Python allows. The time to read or compare an integer grows with the square of its length.
+# This is the lowest limit that Python allows. The time to read an integer grows with the square of its length.
 EVENT_INTEGER_DIGITS_MAX = 640
 BATCH_EVENTS_MAX = 1000
 BATCH_BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -91,12 +91,12 @@ CUSTOM_HEADER_NAME_CHARACTERS_MAX = 64
 CUSTOM_HEADER_VALUE_CHARACTERS_MAX = 1024
 ENDPOINTS_PER_ACCOUNT_MAX = 1_000
 ENDPOINT_IN_FLIGHT_MAX = 256
-# Attempts in flight from one account to one host. An endpoint of the host with a higher limit raises this limit.
+# The attempts in flight from an account to one host. An endpoint with a higher limit raises this limit.
 HOST_IN_FLIGHT_MAX = 64
 # The text of a search for endpoints by URL or description.
 ENDPOINT_TEXT_CHARACTERS_MAX = 200
 RATE_LIMIT_PER_SECOND_MAX = 10_000
-# An endpoint's own timeout and retry schedule.
+# The timeout and the retry schedule in the settings of an endpoint.
 ENDPOINT_TIMEOUT_MS_MIN = 1_000
 ENDPOINT_TIMEOUT_MS_MAX = 30_000
 ENDPOINT_RETRIES_MAX = 20
@@ -140,7 +140,7 @@ METADATA_BYTES_MAX = 4096
 REPLAY_RATE_PER_SECOND_DEFAULT = 50
 REPLAY_RATE_PER_SECOND_MAX = 1_000
 REPLAYS_UNFINISHED_PER_ACCOUNT_MAX = 100
-# Deliveries of one replay that are released and not settled; at most twice the endpoint's concurrency limit.
+# The unsettled deliveries of one replay, but at most twice the concurrency limit of the endpoint.
 REPLAY_OUTSTANDING_MAX = 200
 
 # Erasures
@@ -236,7 +236,7 @@ ACCOUNT_COMMANDS_WAITING_MAX = 100
 DUE_STEP_MS = 20
 # The deliveries that the server does not attempt again before a restart, because it cannot store their outcome.
 PARKED_MAX = 10_000
-# The minimum time left on a lease after the attempt timeout. With less, the attempt does not start.
+# An attempt does not start unless its lease lasts this much longer than the attempt timeout.
 LEASE_LEFT_MS_MIN = 1_000
 # The other writes that wait for the database.
 WRITES_WAITING_MAX = 1_000

@@ -38,7 +38,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request to the API or the dashboard."""
-        # `OPTIONS *` has a path without a slash.
+        # Use `removeprefix`, because the path of `OPTIONS *` does not begin with a slash.
         if scope["type"] != "http" or scope["path"].removeprefix("/").partition("/")[0] in API:
             await self._api(scope, receive, send)
             return

@@ -40,7 +40,7 @@ def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Pr
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)
     expires_at: str | Unset | None = None if sent is None else format_timestamp(sent)
-    # The form shows the expiry without milliseconds.
+    # Ignore milliseconds, because the form shows the expiry without them.
     if _seconds(sent) == _seconds(key.expires_at):
         expires_at = UNSET
     return KeyDraft(form.text("name"), expires_at=expires_at), problems

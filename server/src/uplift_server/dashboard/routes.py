@@ -127,7 +127,7 @@ async def _serve(page: Page, visit: Visit) -> Response:
     submits, is_signed_in = page.method != "GET", visit.visitor is not None
     if page.door is not Door.ANYBODY and not is_signed_in:
         if not submits:
-            # The sign-in page returns to this page.
+            # After sign-in, the browser returns to this page.
             return visit.leave(f"/sign-in?next={quote(visit.here, safe='')}")
         asking = await sign_in_again.sign_in(visit, as_operator=page.door is Door.OPERATOR)
         if asking is not None:

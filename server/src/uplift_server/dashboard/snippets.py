@@ -42,7 +42,7 @@ _RUNS: Final = {
 }
 _PATH: Final = "/webhook"
 _PORT: Final = "5000"
-# Paths that mean the same in all languages and frameworks.
+# Paths that have the same meaning in all languages and frameworks.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~-]*")
 
 

@@ -107,7 +107,7 @@ class Demo:
         # A run with a fixed number of events ends when all have arrived, so no receiver can be down.
         self._names = (STEADY, SHAKY, DOWN) if plan.events is None else (STEADY, SHAKY)
         self._counted: list[str] = []
-        # The API client blocks. A single thread keeps the order of events.
+        # The API client blocks, so it runs in a thread. A single thread keeps the order of events.
         self._pool = ThreadPoolExecutor(1, "demo-client")
 
     async def run(self) -> Summary:

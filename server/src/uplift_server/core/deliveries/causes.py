@@ -426,7 +426,7 @@ def _by_status(outcome: Outcome, status_code: int | None) -> Explanation:
         status_code = HTTPStatus.TOO_MANY_REQUESTS
     first, other = (5, _OTHER_SERVER_ERROR) if outcome is Outcome.SERVER_ERROR else (4, _OTHER_CLIENT_ERROR)
     if status_code is None or status_code // 100 != first:
-        # Earlier releases did not store the status code in an endpoint's health.
+        # The status code is unknown if an earlier release stored the endpoint's health.
         cause, remedy = other
         return Explanation(f"status_{first}xx", f"{first}xx status", cause.format(status=f"a {first}xx status"), remedy)
     cause, remedy = BY_STATUS.get(status_code, other)

@@ -121,7 +121,7 @@ def first_line(body: bytes) -> str | None:
 
     A JSON or HTML document counts as one line. A known reason that would be truncated is appended as `[code]`.
     """
-    # No cache: it would keep the text of erased responses in memory.
+    # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()
     if text.startswith("<"):
         text = line = unescape(_TAG.sub(" ", _HIDDEN.sub(" ", text)))

@@ -30,7 +30,7 @@ _ATHLETES: Final = (
     ("Amélie", "Fournier"),
     ("Marcus", "Delacroix"),
 )
-# Activity, movement, and the athlete's position.
+# The activity, the movement, and the position of the athlete.
 _MOVEMENTS: Final = (
     ("baseball", "pitching", "pitcher"),
     ("baseball", "hitting", "shortstop"),
@@ -114,7 +114,7 @@ _OWNER: Final = _named_uuid("owner")
 def _link(draws: _Random, now_ms: int) -> dict[str, object]:
     """Return a fictional signed link to an export, and its expiry."""
     expires = now_ms + LINK_LIFETIME_MS
-    # The file is created one second before the event, in a folder with the owner's ID.
+    # In the sample, the file is one second older than the event, and its folder has the ID of the owner.
     stamp = datetime.fromtimestamp(now_ms // 1000 - 1, UTC).strftime("%Y%m%d%H%M%S")
     signature = b64encode(draws.bytes(_SIGNATURE_BYTES)).translate(_CLOUDFRONT_BASE64).decode("ascii")
     key = binascii.hexlify(draws.bytes(3)).decode("ascii").upper()

@@ -102,7 +102,7 @@ _FORBIDDEN: Final = _blocks(
     ("fe80::/10", "link-local", "RFC 4291"),
     ("fec0::/10", "site-local, deprecated", "RFC 3879"),
     ("ff00::/8", "multicast", "RFC 4291"),
-    # Cloud metadata services in unique local space. Not allowed, even if private networks are allowed.
+    # Cloud metadata services in unique local space are not allowed, even if private networks are allowed.
     ("fd00:ec2::/32", "cloud metadata service", "AWS: Instance metadata service"),
     ("fd20:ce::/32", "cloud metadata service", "Google Cloud: View and query VM metadata"),
     ("fd00:42::42/128", "cloud metadata service", "Scaleway: Instance metadata"),

@@ -108,7 +108,7 @@ def _ipv4(labels: list[str]) -> IPv4Address:
 
 def _number(label: str) -> int:
     try:
-        # Longer numbers are too large in any base, and slow to parse.
+        # Reject longer numbers, which are too large in any base, and slow to parse.
         if len(label) > _NUMBER_CHARACTERS_MAX:
             raise ValueError
         if _HEXADECIMAL.fullmatch(label):

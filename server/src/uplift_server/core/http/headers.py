@@ -15,7 +15,7 @@ MASKED: Final = "********"
 """Shown and stored instead of the value of a custom header. ASCII, because request headers are stored as bytes."""
 
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# Visible Latin-1, with spaces and tabs only inside (RFC 9110, section 5.5).
+# Visible Latin-1 characters, with spaces and tabs only between them (RFC 9110, section 5.5).
 _VALUE = re.compile(r"[\x21-\x7e\xa0-\xff](?:[\x20-\x7e\t\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
 # Headers for a single connection (RFC 9110, section 7.6.1), including older names.
 _HOP_BY_HOP: Final = frozenset(
@@ -34,7 +34,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _RESERVED: Final = frozenset({"host", "user-agent"})
 _OWN_PREFIXES: Final = ("content-", "webhook-", "x-uplift-")
-# Standard headers (RFC 9110, 9111, 7240, 9218) that cannot hold a secret. All others can.
+# Standard headers (RFC 9110, 9111, 7240, 9218) that cannot contain a secret. All other headers can.
 _NOT_SECRET: Final = frozenset(
     {
         "accept",

@@ -48,7 +48,7 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
         return None
     text = value.strip()
     if (seconds := _SECONDS.fullmatch(text)) is not None:
-        # A number with hundreds of digits is a long wait, not an error.
+        # Treat a number with hundreds of digits as a long wait, not as an error.
         return RETRY_AFTER_MS_MAX if len(seconds[1]) > 9 else min(round(float(text) * 1000), RETRY_AFTER_MS_MAX)
     try:
         date = parsedate_to_datetime(text)

@@ -61,7 +61,7 @@ async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Respo
 
 async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems: Sequence[Problem] = ()) -> Response:
     types = [each.name for each in visit.services.event_types.all()]
-    # The filter can name a deleted event type.
+    # Add the types of the filter, which can be deleted event types.
     types += [name for name in wanted.type if name not in types]
     context: dict[str, Any] = {
         "events": page.items,
