@@ -354,7 +354,7 @@ class EndpointCache(KeyCache):
 
     def _load_endpoint(self, record: Endpoint) -> None:
         """Add an endpoint without its constant request parts. Raises WrongSecretKey."""
-        # Decrypt now: a start with a wrong key must fail.
+        # Decrypt the secret now, so that a start with the wrong key fails.
         self.cipher.decrypt(record.secret, record.id, "secret")
         if record.previous_secret is not None:
             self.cipher.decrypt(record.previous_secret, record.id, "previous_secret")

@@ -344,7 +344,7 @@ class EventIngest:
         error = stored.exception()
         if error is not None and not isinstance(error, StoreError):
             if len(groups) > 1:
-                # Halve the batch until the rejected group is alone: log2(n) more commits.
+                # Halve the batch until the rejected group is alone, which takes log2(n) more commits.
                 half = len(groups) // 2
                 self._store(groups[:half])
                 self._store(groups[half:])

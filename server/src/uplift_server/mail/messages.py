@@ -50,7 +50,7 @@ def message(email: Email, *, sender: Mailbox, recipient: str, message_id: str, c
     # Suppress out-of-office replies (RFC 3834; the second header is for Exchange).
     made["Auto-Submitted"] = "auto-generated"
     made["X-Auto-Response-Suppress"] = "All"
-    # ASCII and short lines work with every mail server.
+    # Use ASCII and short lines, because they work with every mail server.
     made.set_content(plain(email), cte="quoted-printable")
     made.add_alternative(html(email), subtype="html", cte="quoted-printable")
     made.set_boundary(f"={message_id}")

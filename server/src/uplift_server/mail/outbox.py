@@ -89,7 +89,7 @@ class Outbox:
         """Send emails until `stop`."""
         while not self._stopping.is_set():
             try:
-                # Also store results after another process has taken over the job.
+                # Store results even after another process has taken over the job.
                 await self._settle()
                 sent = self._jobs.holds(SingletonJob.OUTBOX) and await self.send_due()
             except Unavailable:

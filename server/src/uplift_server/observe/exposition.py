@@ -26,7 +26,7 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
-    # Memory, CPU time, open files and start time of this process, under standard names.
+    # The memory, CPU time, open files and start time of this process, with the standard names of metrics.
     ProcessCollector(registry=registry)
     return encode(registry), content_type
 

@@ -31,7 +31,7 @@ class LogWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._queue: queue.SimpleQueue[tuple[int, int, Payload] | None] = queue.SimpleQueue()
-        # Reentrant: the garbage collector may emit a warning through this writer at any time.
+        # The lock is reentrant, because the garbage collector may emit a warning through this writer at any time.
         self._lock = threading.RLock()
         self._queued = 0
         self._done = 0
@@ -106,7 +106,7 @@ class LogWriter:
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            # A raw stream may write only a part, or nothing if it is a full pipe in non-blocking mode.
+            # A raw stream may write only a part of the content. A full pipe in non-blocking mode writes nothing.
             written: int | None = self._stream.write(rest)
             if written is None:
                 self._until_writable()

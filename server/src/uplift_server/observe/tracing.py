@@ -72,7 +72,7 @@ class OtlpTracer:
 
     def _event(self, event: AcceptedEvent) -> None:
         own = self._own(event.id, event.sender_span)
-        # A repeated event already has its span.
+        # A repeated event already has a span with this ID, so use a new ID.
         self._ids.choose(own.trace_id, None if event.repeated else own.span_id)
         span = self._tracer.start_span(
             ACCEPT,
@@ -91,7 +91,7 @@ class OtlpTracer:
     def _attempt(self, line: AttemptLine, sender_span: TraceContext | None) -> None:
         own = self._own(uuid.UUID(line.event).bytes, sender_span)
         self._ids.choose(own.trace_id, None)
-        # The server created the event, so there is no parent span.
+        # There is no parent span if the server created the event.
         alone = line.type == WEBHOOK_CREATED or line.trigger == _TEST
         began_at = line.at * _NS_PER_MS
         attributes: dict[str, AttributeValue] = {

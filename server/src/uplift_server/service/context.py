@@ -107,7 +107,7 @@ class ServiceContext:
         Raises Invalid with `problems`, and with the problem of an invalid cursor under the field `name`.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
-        # Larger numbers would overflow in queries.
+        # Reject larger numbers, which would overflow in queries.
         if listing.cursor is not None and (
             found is None or not all(-1 <= number <= CURSOR_VALUE_MAX for number in found)
         ):

@@ -188,7 +188,7 @@ class Credentials:
                 now=now,
             )
 
-        # Not awaited, because the response time must not reveal whether the person exists.
+        # Do not wait, because the response time must not reveal whether the person exists.
         self._context.run_in_background(self._context.database.write(add_email))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
@@ -209,7 +209,7 @@ class Credentials:
         ):
             raise NotFound(_NO_RESET)
         require_valid([check_password(password, person.email)])
-        # The link verifies the email: the server sent the link there, or the operator created it.
+        # The link verifies the email address: the server sent the link to it, or the operator created the link.
         renewed = replace(person, password_hash=await self._passwords.hash(password), proved=True)
         await self._context.run_shielded(self._renew(person, renewed, "reset", address))
         return await self.begin_session(renewed, "reset", address)

@@ -53,7 +53,7 @@ NO_TEXTS: Final[Mapping[str, str]] = {}
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
     """Return the decoded body; None if its shape is wrong. Raises Malformed."""
     try:
-        # The decoder does not read `data`, so only this check finds bytes that are not UTF-8.
+        # Only this check finds bytes in `data` that are not UTF-8, because the decoder does not read `data`.
         body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError:

@@ -146,7 +146,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
     live = cache.event_types.get(name)
     if live is not None:
         return live.seq
-    # Several deleted types may have had this name. The newest has the highest number.
+    # Several deleted event types may have had this name. The newest type has the highest number.
     return max((seq for seq, each in cache.event_types_by_seq.items() if each.name == name), default=None)
 
 

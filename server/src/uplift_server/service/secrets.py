@@ -202,7 +202,7 @@ class Secrets:
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
         """Return a problem if the chosen secret is the current one."""
         chosen = given_or_none(draft.secret)
-        # Compared in constant time, and as bytes, because the chosen text may not be ASCII.
+        # Compare in constant time, and as bytes, because the chosen text may not be ASCII.
         same = chosen is not None and compare_digest(chosen.encode(), self._decrypt(endpoint.secret, endpoint).encode())
         return [_UNCHANGED] if same else []
 

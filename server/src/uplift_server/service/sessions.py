@@ -123,7 +123,7 @@ class Sessions(Credentials):
             found = sessions.get(connection, visitor.session_id)
             sessions.end(connection, visitor.session_id)
             if visitor.person is not None:
-                # All guests share one person, so a guest must not sign the others out.
+                # All guests share one person, so a guest must not sign out the other guests.
                 if visitor.person.email is None:
                     return
                 sessions.end_all_of_person(connection, visitor.person.seq)

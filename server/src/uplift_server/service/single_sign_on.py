@@ -178,7 +178,7 @@ class SingleSignOn:
         id_token = _encrypted(identified.id_token, cookie)
         confirmed_at = identity.authenticated_at
         if confirmed_at is None and again:
-            # The provider was asked to authenticate the person again, and does not report when it did.
+            # The provider was asked to authenticate the person again, but does not report the time.
             confirmed_at = now
         session = replace(
             new_session(cookie, now, SINGLE_SIGN_ON_SESSION_TTL_MS),

@@ -185,7 +185,7 @@ async def _ensure_operator(
     """Activate the configured operator key, or create the first one and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
-        # This key replaces a generated one. It is not stored, so that a change of the setting revokes it.
+        # The key from the settings replaces a generated key. It is not stored, so a change of the setting revokes it.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):

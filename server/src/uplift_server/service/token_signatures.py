@@ -16,7 +16,7 @@ def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None
     """Return the claims of a token, or None if this key (JWK) does not verify its signature."""
     try:
         with warnings.catch_warnings():
-            # The library warns about EdDSA, which RFC 9864 only renames.
+            # Ignore the library's warning about EdDSA, because RFC 9864 only renames it.
             warnings.simplefilter("ignore", SecurityWarning)
             verified = deserialize_compact(token, JWKRegistry.import_key(dict(key)), registry=_SIGNATURES)
         claims = json.loads(verified.payload or b"")

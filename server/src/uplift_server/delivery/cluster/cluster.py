@@ -76,7 +76,7 @@ class Cluster:
         """Announce that this process is ready. `delivers` states whether it delivers events."""
         self._state.deliver(delivers=delivers)
         with suppress(Unavailable):
-            # If this heartbeat fails, the next one announces the change.
+            # If this heartbeat fails, the next heartbeat announces the change.
             await self.membership.send_heartbeat()
 
     def loops(self, *, delivers: bool) -> Iterator[Loop]:

@@ -185,7 +185,7 @@ class HealthMonitor:
     async def _step(self, endpoint: LiveEndpoint) -> None:
         now = self._clock.now_ms()
         action = endpoint.health.next_action(now, self._rule)
-        # Another process may own the endpoint by now.
+        # Another process may have become the owner of the endpoint.
         if action is None or not endpoint.takes_deliveries or not self._shards.owns(endpoint.seq):
             return
         if action is HealthAction.RECOVER:

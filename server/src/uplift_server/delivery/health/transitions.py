@@ -167,7 +167,7 @@ class Transitions:
         def recover(connection: Transaction) -> bool:
             self._lock_emails(connection, subject)
             if health.warned_at(connection, subject.endpoint_seq) is None:
-                return True  # An earlier commit succeeded, and its response was lost.
+                return True  # an earlier commit succeeded, but its response was lost
             if not health.set_warned_at(connection, subject.endpoint_seq, None):
                 return False
             health.save(connection, [row])

@@ -297,7 +297,7 @@ class ReplayJobs:
         job.ahead = job.ahead.after(released.next_event_seq - 1)
         wait_ms = RELEASE_EVERY_MS
         if not count:
-            # If the filter rejected all events, read the next ones.
+            # If the filter rejected all events, read the next events.
             wait_ms = CHECK_MS if job.ahead.candidates or job.exhausted else COUNT_PAUSE_MS
         job.next_at = max(job.rate.next_ms, now + wait_ms)
         self._hand_over(job, released.leased)

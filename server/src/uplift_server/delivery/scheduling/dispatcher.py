@@ -181,7 +181,7 @@ class Dispatcher:
                 backlog.pop(endpoint_seq, None)
                 drained.append(endpoint_seq)
             elif counts[endpoint_seq] and endpoint_seq in backlog:
-                # The next round starts with the endpoints that got no lease.
+                # Start the next round with the endpoints that got no lease.
                 del backlog[endpoint_seq]
                 backlog[endpoint_seq] = None
         self._lanes.pump()

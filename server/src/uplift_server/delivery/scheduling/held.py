@@ -175,7 +175,7 @@ class HeldDeliveries:
             elif endpoint is None or not endpoint.takes_deliveries:
                 continue
             elif endpoint.record.held_action is HeldAction.DROP:
-                # The database has a newer action. The change log brings it into the cache soon.
+                # The database has a newer action, which the change log soon brings into the cache.
                 self._work[endpoint_seq] = None
             else:
                 request = self._request(endpoint)
@@ -249,7 +249,7 @@ class HeldDeliveries:
                 self._due.note_due(request.endpoint_seq)
             bucket = self._buckets.get(request.endpoint_seq)
             if bucket is None:
-                continue  # The endpoint was paused or disabled during the release: its deliveries are held again.
+                continue  # The endpoint was paused or disabled during the release, so hold its deliveries again.
             if result.is_blocked:
                 bucket.pause_until(now + BLOCKED_WAIT_MS)
             else:

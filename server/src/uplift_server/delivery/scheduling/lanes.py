@@ -195,7 +195,7 @@ class DeliveryLanes:
     def reserve(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
         """Reserve room in a lane for a delivery that is being stored."""
         lane.reserved += 1
-        # Inline `_count_bytes`, because this runs for every event.
+        # `_count_bytes` is inlined, because this code runs for every event.
         self.bytes_held += body_bytes
         lane.waiting_bytes += body_bytes
         lane.account_share.waiting_bytes += body_bytes

@@ -155,7 +155,7 @@ class Attempts:
             return
         timeout_ms = self._timeouts.default_ms if endpoint is None else self._timeouts.of(endpoint.record.settings)
         if delivery.lease_until - now < timeout_ms + LEASE_LEFT_MS_MIN:
-            # The lease could end during the attempt. Also release the deliveries behind it, to keep the order.
+            # The lease could end during the attempt. Also release the later deliveries of the lane, to keep the order.
             for late in (delivery, *self._lanes.empty(delivery.endpoint_seq)):
                 self._release_lease(late)
             self._lanes.attempt_ended(lane, now)

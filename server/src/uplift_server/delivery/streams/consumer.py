@@ -120,7 +120,7 @@ class StreamConsumer:
                 continue
             try:
                 if self._pull is None or self._pull.link is not link:
-                    # An operator may have deleted the stream of rejected events.
+                    # Create the stream of rejected events again if an operator has deleted it.
                     await self._stream.create_missing(link)
                     self._pull = await Pull.begin(link, self._clock)
                     _log.info("event stream consumer started")

@@ -330,7 +330,7 @@ class StreamIngest:
         try:
             ack = _ack_decoder.decode(message.data)
         except msgspec.MsgspecError:
-            return  # No stream received the message. `watch` repeats it.
+            return  # no stream received the message, and `watch` sends it again
         if ack.error is not None:
             if str(ack.error.get("description", "")).startswith(_FULL):
                 self._fail(publication.request, Rejection.STREAM, "the event stream is full")
@@ -399,7 +399,7 @@ class StreamIngest:
         original = await self._original(publication.duplicate_of)
         if original is not None:
             return _earlier(new, *original)
-        # The earlier event has left the stream: it is in the database, which may be down, or it was rejected.
+        # The earlier event is no longer in the stream. It is in the database, which may be down, or it was rejected.
         known = await self._known.find(*publication.event)
         return new if known is None else _earlier(new, known.id, known.created_at)
 

@@ -31,7 +31,7 @@ from uplift_server.delivery.sending.http.response import (
 from uplift_server.delivery.sending.http.tls import error_text
 from uplift_server.delivery.targets import Target
 
-# Joining two small byte strings costs less than passing two buffers to the kernel.
+# Join small byte strings, because this costs less than passing two buffers to the kernel.
 _JOINED_BYTES_MAX = 64 * 1024
 _READ_BYTES_MAX = 64 * 1024
 _HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} bytes"
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
-        self._parser = None  # break the reference cycle
+        self._parser = None  # breaks the reference cycle
         self._owner.lost(self)
 
     # Endings

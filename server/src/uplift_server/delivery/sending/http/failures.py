@@ -7,13 +7,13 @@ import re
 from uplift_server.core.http.exchange import Failure
 from uplift_server.core.limits import ERROR_CHARACTERS_MAX
 
-# Errors of this machine, not of the receiver.
+# Errors that this machine causes, not the receiver.
 OWN_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE})
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
-# `core.deliveries.causes` searches errors for patterns. This text must match none of them.
+# `core.deliveries.causes` searches error texts for patterns. This text must not match any pattern.
 _SENT_TWICE = "the request was sent twice, because a reused connection closed without a response"
 
 

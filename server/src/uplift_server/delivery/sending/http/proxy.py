@@ -69,7 +69,7 @@ class Proxy:
         if not 200 <= status < 300:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy rejected a tunnel to {target} (status {status})")
         if response.index(b"\r\n\r\n") + 4 < len(response):
-            # In TLS and HTTP, the client sends first.
+            # The receiver cannot have sent these bytes: in TLS and HTTP, the client sends first.
             raise AttemptFailed(Failure.EGRESS, "the egress proxy sent bytes before the tunnel was used")
 
 

@@ -77,7 +77,7 @@ class TlsContext(ssl.SSLContext):
 
     def remember(self, host: str, encrypted: ssl.SSLObject) -> None:
         """Keep the session of a connection to `host`. In TLS 1.3, the session exists only after the first response."""
-        # A resumed session would extend the life of an old certificate check.
+        # Do not keep a resumed session again, because it would extend the life of an old certificate check.
         if encrypted.session_reused:
             return
         session = encrypted.session
