@@ -105,7 +105,7 @@ def _attempt(row: sa.Row[Any]) -> Attempt:
         remote_address=row.remote_address,
         request_head=mask_request_headers(row.request_head),
         response_head=row.response_head,
-        # On SQLite, the body of an erased attempt is padding.
+        # On SQLite, the body of an erased attempt contains only padding.
         response_body=row.response_body if row.request_head else b"",
         body_truncated=row.body_truncated,
     )

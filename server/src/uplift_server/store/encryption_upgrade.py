@@ -43,7 +43,7 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 def block_earlier_releases(connection: Connection) -> bool:
     """Prevent starts of servers that read only unbound values. False while one is running or the schema is changing."""
     if connection.dialect.name == "sqlite":
-        return True  # Only this process uses the file.
+        return True  # only this process uses the database file
     if not admission.try_lock_schema(connection):
         return False
     if processes.list_running_before(connection, FIRST_RELEASE):

@@ -172,7 +172,7 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
     """Cancel the open deliveries of events, also leased ones. All their deliveries get a new fence."""
     own = deliveries.c.event_seq.in_(event_seqs)
     ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
-    # Two statements: ended deliveries keep their status, and open ones become cancelled.
+    # Two statements, because ended deliveries keep their status and open deliveries become cancelled.
     connection.execute(sa.update(deliveries).where(own, deliveries.c.status.not_in(OPEN)).values(_ended(ended)))
     connection.execute(
         sa.update(deliveries).where(own, deliveries.c.status.in_(OPEN)).values(_ended({**_cancelled(now), **ended}))
@@ -183,7 +183,7 @@ def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, 
     # Another transaction may lease or change these rows now.
     # With locks, PostgreSQL skips rows that no longer match and takes others, so 0 means that none is left.
     # The outer condition covers rows that change before the update.
-    # A CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
+    # Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.
     page = part.keys(connection, endpoint_seq, limit).with_for_update().cte("page", nesting=True)
     still = [sa.text(part.condition)] if connection.dialect.name == "postgresql" else []
     return connection.execute(
@@ -216,7 +216,7 @@ def _ended(values: dict[str, Any]) -> dict[str, Any]:
     """Add the columns that clear the next attempt."""
     return {
         "due_at": None,
-        # A test delivery stays a test delivery.
+        # Keep the trigger of a test delivery.
         "trigger": sa.case((deliveries.c.trigger == int(Trigger.TEST), int(Trigger.TEST)), else_=int(Trigger.SCHEDULE)),
         "resume_status": None,
         "resume_due_at": None,

@@ -172,7 +172,7 @@ def page(
     if wanted.cause is None:
         found, end = _read(connection, account_seq, wanted, request)
         return request.page(found, lambda endpoint: (endpoint.seq,), None if end is None else (end,))
-    # The cause is computed from columns, so read failing endpoints until enough of them have it.
+    # The cause is computed from columns, so read failing endpoints until enough of them have this cause.
     found, batch = [], replace(request, limit=FAILING_READ)
     while len(found) <= request.limit:
         rows, end = _read(connection, account_seq, wanted, batch)
@@ -330,7 +330,7 @@ def deactivate(
         state=int(state),
         disabled_reason=None if reason is None else int(reason),
         state_since=now,
-        # An unfinished drop of held deliveries continues.
+        # Continue an unfinished drop of held deliveries.
         held_action=sa.case((dropping, endpoints.c.held_action)),
         held_through=sa.case((dropping, endpoints.c.held_through)),
     )

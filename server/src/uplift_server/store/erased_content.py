@@ -115,7 +115,7 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
         _erase_in_emails(connection, erasure.account_seq, oldest_at)
     cleared: list[int] = []
     if erasure.leases_until is not None:
-        # Attempts that were in flight during the erasure may have stored their errors since.
+        # Attempts that were in flight during the erasure may have stored their errors after it.
         written = endpoints.c.last_failure_at.between(erasure.created_at, erasure.leases_until)
         change = sa.update(endpoints).where(endpoints.c.account_seq == erasure.account_seq, written)
         cleared += connection.scalars(change.values(last_error=None, last_location=None).returning(endpoints.c.seq))

@@ -83,7 +83,7 @@ def created_from(connection: Connection, seq: int) -> int | None:
 
 def _first_seq(connection: Connection, created_at: int) -> int:
     """Return the number of the first event created at a timestamp or later, by binary search."""
-    # Two queries, because SQLite reads each value from an end of the index but scans the index for both together.
+    # Use two queries, because SQLite scans the index for a query of both values.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:
         return 1

@@ -76,7 +76,7 @@ def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
             try:
                 _in_transaction(raw, run)
             except BaseException:
-                # The next attempt creates another copy, and many copies would fill the disk.
+                # Delete the copy: the next attempt creates another one, and many copies would fill the disk.
                 if _current(raw, path) == revision:
                     copy.unlink()
                 raise

@@ -101,7 +101,7 @@ GROUP BY 1, 2, 3, 4, 5, 6
 """,  # noqa: S608
 )
 
-# Deliveries that replays created for earlier events.
+# Counts the deliveries that replays created for earlier events.
 COUNT_CREATED: Final = _listed(
     ("minute", "account_seq", "endpoint_seq", "type_seq", "n"),
     f"""
@@ -113,7 +113,7 @@ GROUP BY 1, 2, 3, 4
 """,  # noqa: S608
 )
 
-# Open deliveries of counted events, from the partial indexes. Without table statistics, SQLite scans all deliveries.
+# The indexes and conditions of open deliveries. Without a named index, SQLite could scan all deliveries.
 _OPEN_PARTS: Final = (
     ("deliveries_due", status_sql.waiting("d")),
     ("deliveries_leased", status_sql.leased("d")),
@@ -135,7 +135,7 @@ COUNT_OPEN: Final = {
 
 _VALUES: Final = (*COUNT_FIELDS, "outcomes", "durations")
 _COLUMNS: Final = (*KEY_COLUMNS, *_VALUES)
-# How each engine reads a JSON list of lists as rows, joins a table in that order, and reads a number from a row.
+# The SQL of each engine to read a JSON list of lists as rows, to join a table in that order, and to read a number.
 _LISTS: Final = {
     "sqlite": ("json_each({}) page", "CROSS JOIN", "json_extract(page.value, '$[{}]')"),
     "postgresql": ("json_array_elements(CAST({} AS json)) page(value)", "JOIN", "CAST(page.value->>{} AS BIGINT)"),

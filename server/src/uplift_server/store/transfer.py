@@ -193,7 +193,7 @@ async def _compare(
 
 async def _finish(target: Raw) -> None:
     """Set the sequences, and allow servers to start."""
-    # Otherwise, the first statements would be planned for empty tables.
+    # Update the statistics of the tables. Otherwise, the first statements would be planned for empty tables.
     await target.execute("ANALYZE")
     async with target.transaction():
         for table in TRANSFER_TABLES:

@@ -79,7 +79,7 @@ class TransferTable:
             row[at] = None if row[at] is None else bool(row[at])
         for at in self._texts:
             text = row[at]
-            # PostgreSQL cannot store this character in text. In these tables, only text for people contains it.
+            # PostgreSQL cannot store NUL in text. In these tables, only text for people can contain NUL.
             if text is not None and "\0" in text:
                 replaced += text.count("\0")
                 row[at] = text.replace("\0", REPLACEMENT)

@@ -92,7 +92,7 @@ Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
 
-# NUL and lone surrogates, which PostgreSQL cannot store. Search queries may contain them.
+# PostgreSQL cannot store NUL and lone surrogates, but search queries may contain them.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 REPLACEMENT: Final = "\ufffd"
 
@@ -257,7 +257,7 @@ class ConnectionPool:
                 raise
             except DRIVER_ERRORS as error:
                 if timeout.is_expired:
-                    # The idle connections are probably also dead, and each would cost another timeout.
+                    # Close the idle connections: they are probably also dead, and each one would cost another timeout.
                     await self.close()
                     raise Unavailable(NO_ANSWER) from error
                 if _state(driver_error(error)) == _READ_ONLY:
@@ -287,7 +287,7 @@ class ConnectionPool:
 
     async def _pop_free(self) -> Pair | None:
         while self._free:
-            # Take the most recently used one, so that connections beyond the usual load stay idle.
+            # Take the most recently used connection, so that connections beyond the usual load stay idle.
             pair = self._free.pop()
             if pair.is_clean:
                 return pair

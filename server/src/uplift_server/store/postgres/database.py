@@ -254,7 +254,7 @@ class PostgresDatabase:
             self._position_finder.note(StreamPosition(*numbers), holders)
 
         asked_at = time.monotonic()
-        # One reading at a time, because a late response would report old locks.
+        # Allow one reading at a time, because a late response would report old locks.
         async with self._position_lock:
             # A reading that began while this call waited for the lock is recent enough.
             if asked_at >= self._position_read_at:

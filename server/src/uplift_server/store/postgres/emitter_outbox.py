@@ -28,7 +28,7 @@ IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
 """When PostgreSQL ends the transaction of an unreachable reader. Longer than a request to the server."""
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
-    # If the database crashes, it may restore deleted rows. The server recognizes their IDs.
+    # After a crash, deleted rows may exist again. The server recognizes the IDs of their events.
     "synchronous_commit": "off",
     # The statistics of a queue are often outdated. The oldest rows must come from the index in its order.
     "enable_bitmapscan": "off",
@@ -138,7 +138,7 @@ WITH RECURSIVE awaited (id) AS (
 )
 SELECT count(*), max(id::text), coalesce(array_agg(id::text) FILTER (WHERE NOT is_rejected), '{}') FROM found
 """
-# Unblocks the first rows that wait for each of the rows $1. A row behind one that still waits is blocked again.
+# Unblocks the first rows that wait for each of the rows $1. A row behind a row that still waits is blocked again.
 _UNBLOCK: Final = """
 WITH unblocked AS MATERIALIZED (
     SELECT waiting.id FROM unnest($1::text[]::uuid[]) AS awaited (id) CROSS JOIN LATERAL (

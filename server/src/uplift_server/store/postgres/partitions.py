@@ -67,7 +67,7 @@ _MARK_FOR_ROW_CLEANUP: Final = (
 _FIRST_WHOLE: Final = (
     "SELECT coalesce(min(first_seq) FILTER (WHERE NOT goes_by_row), max(end_seq)) FROM event_partitions"
 )
-# Keep all deliveries of events with an open one, and deliveries with an attempt that is not counted yet.
+# Keep all deliveries of an event with an open delivery, and deliveries with an attempt that is not counted yet.
 _THIN: Final = (
     "WITH ended AS MATERIALIZED (SELECT event_seq, endpoint_seq FROM deliveries d"  # noqa: S608 - contains only constants
     " WHERE (event_seq, endpoint_seq) > ($1, $2) AND event_seq >= $3 AND event_seq < $4"
@@ -103,7 +103,7 @@ _IS_SMALL: Final = (
 )
 _NUMBERS: Final = "SELECT coalesce(max(seq) - $1::bigint + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
 _COUNT: Final = "SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM events WHERE seq >= $1 AND seq < $2"
-# The previous partition, if retention deletes its rows one by one.
+# Finds the previous partition if retention deletes its rows one by one.
 _REST: Final = (
     "SELECT first_seq, end_seq FROM event_partitions WHERE goes_by_row"
     " AND first_seq = (SELECT max(first_seq) FROM event_partitions WHERE first_seq < $1)"
@@ -310,7 +310,7 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
     another process has dropped the partitions.
     """
     if not await _lock_aside(raw):
-        return None  # Another process, which had the singleton job before, is creating the copy.
+        return None  # the process that had the singleton job before is still creating the copy
     if not await _all_exist(raw, [partition] if rest is None else [partition, rest]):
         return None
     for table, column in _TABLES.items():
@@ -330,7 +330,7 @@ async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
     """Drop a partition and attach the copy in its place. Return the removed events, or None if it did not exist."""
-    # After a delay, the copy may be from another process, with fewer rows.
+    # Check the copy: after a delay, another process may have replaced it with fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None
     dropped = [partition] if rest is None else [rest, partition]

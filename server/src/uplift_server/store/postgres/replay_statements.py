@@ -48,7 +48,7 @@ _FILTERS: Final = """
               AND a.status_code BETWEEN r.low AND r.high OFFSET 0))"""
 # The range never exceeds the limit $15.
 # The limit makes the planner find the deliveries first, with the index that begins with the endpoint.
-# Without it, the planner would expect few matches and search all events.
+# Without the limit, the planner would expect few matches and search all events.
 REPLAYABLE_FILTERED: Final = _REPLAYABLE.format(
     deliveries=f"""(
             SELECT * FROM deliveries d WHERE {_BETWEEN.format(first="$9", last="$10")}

@@ -56,7 +56,7 @@ async def upgrade(url: str) -> str | None:
 
 
 async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -> str | None:
-    # Most starts do not change the schema, so they do not wait for the lock. This check has timeouts.
+    # Most starts do not change the schema, so this check with timeouts runs before the lock.
     if await current(url) == HEAD:
         return None
     opener = Opener(url, no_timeouts=True)

@@ -45,7 +45,7 @@ inserted_deliveries AS (
         unnest($11::int[], $12::bigint[], $13::bigint[], $14::smallint[], $15::bigint[], $16::bigint[], $17::bigint[])
         AS d(place, endpoint_seq, account_seq, status, due_at, lease_owner, order_group)
 )"""
-# The following parts take the next parameters: one column each.
+# The following parts use the parameters after these, one column each.
 _IDEMPOTENCY_KEYS: Final = (
     """\
 inserted_keys AS (
@@ -219,7 +219,7 @@ ATTEMPT_COLUMNS: Final = tuple(name for name in AttemptRow._fields if name not i
 $29-$39 are the fields of `HealthRow`. $40 is the process that writes.
 """
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
-# - A test delivery stays a test delivery.
+# - A test delivery keeps its trigger.
 # - If a replay counts the attempt, the delivery leaves the replay.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
 # - A repeated settlement finds a different number of attempts.
@@ -317,11 +317,11 @@ from 1, of the settlements that were written.
 
 # ---- release
 
-# A leased delivery was due before the waiting ones of its endpoint. It stays ahead of them when it is released.
+# A leased delivery was due before the waiting deliveries of its endpoint, and stays first after its release.
 _FIRST_WAITING: Final = f"""(
         SELECT min(w.due_at) FROM deliveries w
         WHERE w.endpoint_seq = d.endpoint_seq AND {waiting("w")})"""  # noqa: S608
-# Not `status = 0`, because the planner could then use the index of all leased deliveries. No status is below 0.
+# No status is below 0. With `status = 0`, the planner could use the index of all leased deliveries.
 RELEASE: Final = f"""\
 UPDATE deliveries d
 SET lease_owner = 0, due_at = least(

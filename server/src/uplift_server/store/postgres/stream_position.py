@@ -40,7 +40,7 @@ class StreamPositionFinder:
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
         """Add a reading of the sequences and lock holders. Call it in the order of the readings."""
         if any(map(lt, given, self.given)):
-            # After a crash or failover, a sequence can restart at a lower number.
+            # A sequence can restart at a lower number after a crash or failover, so discard earlier readings.
             self.stream_position, self._awaited = None, []
         self.given = given
         holding = set(holders)

@@ -48,7 +48,7 @@ def system_trust(url: str) -> ssl.SSLContext:
     if certificate is not None:
         key = _find(parameters, "sslkey", "postgresql.key")
         try:
-            # Without a password, OpenSSL would ask for one at the terminal.
+            # Pass an empty password. Otherwise, OpenSSL would ask for a password at the terminal.
             context.load_cert_chain(certificate, key, password="")
         except OSError as error:
             raise unusable_file(f"{certificate} with {key or 'the key in it'}", error) from error
@@ -75,5 +75,5 @@ def _find(parameters: Mapping[str, str], name: str, file: str | None = None) -> 
         found = Path("~/.postgresql", file).expanduser()
         return str(found) if found.is_file() else None
     except (RuntimeError, OSError):
-        # No home directory, or no permission.
+        # There is no home directory, or no permission to read it.
         return None

@@ -57,7 +57,7 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTHING: Final[dict[None, None]] = {}
 
 # The driver binds only str, int and float directly.
-# For other types without an adapter, it first looks for two methods, which takes longer than the rest of the binding.
+# For other types without an adapter, the driver first looks for two methods, which is slower than the binding.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), _NOTHING.get)
 for _codes in (Status, Trigger, FailedReason, Outcome):

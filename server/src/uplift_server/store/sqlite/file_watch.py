@@ -43,7 +43,7 @@ class FileWatch:
 
         SQLite truncates its log but never its database, because the server never vacuums it.
         """
-        # Read this first, because another thread can store a larger size in the meantime.
+        # Read the stored size first, because another thread can store a larger size in the meantime.
         size_before = self._size
         found, log = _found(self._path), _identity(_found(self._log_path))
         if found is None:

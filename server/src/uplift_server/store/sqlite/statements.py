@@ -220,7 +220,7 @@ class EndpointHealthRow(NamedTuple):
 
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
-# - A test delivery stays a test delivery.
+# - A test delivery keeps its trigger.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
 # - A repeated settlement finds a different number of attempts.
 SETTLE: Final = ManyRows(
@@ -285,7 +285,7 @@ class ReleasedRow(NamedTuple):
     fence: int
 
 
-# A leased delivery was due before the waiting ones of its endpoint. It stays ahead of them when it is released.
+# A leased delivery was due before the waiting deliveries of its endpoint, and stays first after its release.
 _FIRST_WAITING: Final = f"""coalesce(
         (SELECT min(w.due_at) FROM deliveries w
          WHERE w.endpoint_seq = deliveries.endpoint_seq AND {waiting("w")}), deliveries.due_at)"""  # noqa: S608

@@ -31,7 +31,7 @@ from uplift_server.store.sqlite.file_watch import FileWatch
 
 _log = structlog.get_logger()
 
-# The connection stays usable after these errors. After any other error, it is opened again.
+# The connection stays usable after these errors. After any other error, the writer opens it again.
 _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
@@ -352,7 +352,7 @@ def _run_guarded(job: Job, writing: WriterConnection) -> None:
         job.error = error
         raw.execute("ROLLBACK TO job")
     except sa.exc.DBAPIError as error:
-        # SQLAlchemy wraps the error of the driver, which decides how the transaction fails.
+        # SQLAlchemy wraps the error of the driver. The wrapped error decides how the transaction fails.
         if isinstance(error.orig, Exception):
             raise error.orig from error
         raise
