@@ -204,7 +204,7 @@ class Emitter:
         if thread is not None:
             try:
                 thread.join(timeout_seconds)
-            finally:  # After an interrupt, the exit of the process must not wait either.
+            finally:  # After an interrupt, the process must exit without another wait.
                 self._abandon.set()
             thread.join(REQUEST_SECONDS_MAX)
         self._client.close()
@@ -263,7 +263,7 @@ class Emitter:
 
     def _put(self, waiting: _Waiting) -> None:
         with self._changed:
-            # A callback of a future runs in the sender's thread, which must not wait for itself.
+            # The callback of a future runs in the sender's thread, which must not wait for itself.
             is_sender = threading.current_thread() is self._thread
             self._changed.wait_for(lambda: self._has_room(waiting) or self._closing or is_sender)
             self._append(waiting)
@@ -290,7 +290,7 @@ class Emitter:
             self._thread = threading.Thread(target=self._run, name="uplift-emitter", daemon=True)
             self._thread.start()
             if parent_process() is not None:
-                # Processes that `multiprocessing` forks do not run `atexit` handlers.
+                # Use `Finalize`, because processes that `multiprocessing` forks do not run `atexit` handlers.
                 Finalize(None, self._exit, exitpriority=0)
         self._changed.notify_all()
 

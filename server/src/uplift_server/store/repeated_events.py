@@ -95,7 +95,7 @@ def check(
     """Return the result of each event of a group, and the events to store with their numbers."""
     results: list[Appended] = []
     fresh: list[tuple[NewEvent, int]] = []
-    # Events of one group can repeat each other.
+    # An event can repeat an earlier event of the same group.
     own = KnownEvents()
     for index, event in enumerate(group):
         match = next((found for find in (own.find, *earlier) if (found := find(event)) is not None), None)

@@ -60,7 +60,7 @@ class Noun(Group):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the subcommand `show` or `list` if the user omitted it."""
         if not args or (args[0] not in self.commands and args[0] not in _HELP):
-            # A mistyped subcommand is not an ID. For unknown subcommands, typer suggests the right one.
+            # Do not treat a mistyped subcommand as an ID: typer suggests the right subcommand.
             mistyped = args and get_close_matches(args[0], self.commands, cutoff=_SIMILARITY_LEAST)
             unknown = mistyped or self._has_unknown_command(ctx, args)
             named = "show" in self.commands and not unknown and self._has_argument(ctx, args)

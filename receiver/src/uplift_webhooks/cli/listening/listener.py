@@ -156,7 +156,7 @@ class Listener:
                 raise self._expired() from ended
             raise
         finally:
-            # A connection may have opened while the task was cancelled.
+            # Abort a connection that opened while the task was cancelled.
             if self._newest is not None:
                 abort(self._newest)
             self._taker.close()

@@ -208,7 +208,7 @@ class Pull:
     def _receive(self, message: Received) -> None:
         self._heard_at = now = self._clock.now_ms()
         if not message.reply.startswith(_ACK):
-            # Only a message of an emitter can be acknowledged, even if it has the headers of a status.
+            # A message that can be acknowledged is from an emitter, even if it has the headers of a status.
             self._note_status(message, (message.headers or {}).get("Status", ""))
             return
         tokens = message.reply.split(".")

@@ -351,7 +351,7 @@ async def _drop(
         for table in _TABLES:
             await raw.execute(f"ALTER TABLE {_aside(table)} RENAME TO {table_name(table, *copied)}")
             await _attach(raw, table, copied)
-        # The times of the partition do not matter, because row cleanup uses the times of events.
+        # The times of the partition do not matter, because retention uses the times of its events.
         await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, 0, 0, true)", *copied)
         await raw.execute(_VOID_COUNT)
     return count - len(needed)

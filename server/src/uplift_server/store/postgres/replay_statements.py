@@ -31,7 +31,7 @@ ORDER BY event_seq
 _ENDED: Final = f"""d.status = ANY ($2::smallint[])
           AND d.trigger <> {TEST}
           AND d.completed_at <= $3       -- when the replay was created"""
-# A delivery that a replay created and did not attempt counts as missing.
+# A delivery that a replay created counts as missing until its first attempt.
 _UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
 # Compare pairs, so that the planner uses the index that begins with the endpoint.
 # Another index would read the deliveries of these events to all endpoints.

@@ -60,7 +60,7 @@ LIMIT :limit                         -- deliveries
 _ENDED: Final = f"""d.status IN (SELECT value FROM json_each(:statuses))  -- JSON list
   AND d.trigger <> {TEST}
   AND d.completed_at <= :selected_at     -- when the replay was created"""  # noqa: S608
-# A delivery that a replay created and did not attempt counts as missing.
+# A delivery that a replay created counts as missing until its first attempt.
 _ENDED_OR_MISSING: Final = f"""({_ENDED}
     OR :missing_type_seqs IS NOT NULL AND d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST})"""
 _FILTERS: Final = """
