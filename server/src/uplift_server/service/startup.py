@@ -197,7 +197,7 @@ async def _ensure_operator(
     def create(transaction: Transaction) -> tuple[ApiKey, bool]:
         locks.take(transaction, locks.OPERATOR_KEYS)
         if earlier := keys.page(transaction, None, PageRequest(1)).items:
-            return earlier[0], False  # Another process created a key at the same time.
+            return earlier[0], False  # Another process created an operator key at the same time.
         details = {"name": new.name}
         audit.add(transaction, AuditEntry(None, now, SYSTEM, "key.created", ids.prefixed(ids.KEY, new.id), details))
         created = keys.create(

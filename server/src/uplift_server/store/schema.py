@@ -256,8 +256,7 @@ deliveries = sa.Table(
     },
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
-# A pending delivery is in exactly one of the next two indexes:
-# a waiting delivery by endpoint and due time, and a leased delivery by the end of its lease.
+# Waiting deliveries are in the first of the next two indexes, and leased deliveries are in the second.
 _WAITING = status_sql.waiting()
 _LEASED = status_sql.leased()
 _UNSUCCESSFUL = status_sql.unsuccessful()

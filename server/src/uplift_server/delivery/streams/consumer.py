@@ -310,7 +310,7 @@ class StreamConsumer:
             except BacklogFull as error:
                 self._set_aside(event, error)
             except Unavailable:
-                break  # The following events wait too, to keep the order.
+                break  # the following events wait too, to keep the order
         results = await asyncio.gather(*(future for _, future in stored), return_exceptions=True)
         for (event, _), result in zip(stored, results, strict=True):
             self._note_result(event, result)

@@ -19,7 +19,7 @@ WHERE EXISTS (
     WHERE d.endpoint_seq = wanted.endpoint_seq AND d.order_group = wanted.order_group AND {ordered("d")} OFFSET 0)
 """  # noqa: S608
 _OF_GROUP: Final = f"o.endpoint_seq = d.endpoint_seq AND o.order_group = d.order_group AND {ordered('o')}"
-# The same rule as in the trigger (`store.schema_ordering`).
+# Use the same rule as the trigger (`store.schema_ordering`).
 _UNBLOCK_FIRST: Final = f"""\
 UPDATE deliveries d SET due_at = $3  -- now
 WHERE d.endpoint_seq = $1

@@ -86,7 +86,7 @@ def copy_into(source: sqlite3.Connection, target: Path) -> None:
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:
         source.backup(copied)
-        # The copy is one file without a write-ahead log.
+        # Make the copy a single file without a write-ahead log.
         copied.execute("PRAGMA journal_mode = DELETE")
     make_durable(target)
 

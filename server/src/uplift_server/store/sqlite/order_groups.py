@@ -19,7 +19,7 @@ WHERE EXISTS (
 _OF_GROUP: Final = (
     f"d.endpoint_seq = deliveries.endpoint_seq AND d.order_group = deliveries.order_group AND {ordered('d')}"
 )
-# The same rule as in the trigger (`store.schema_ordering`).
+# Use the same rule as the trigger (`store.schema_ordering`).
 _UNBLOCK_FIRST: Final = f"""\
 UPDATE deliveries SET due_at = :now
 WHERE endpoint_seq = :endpoint_seq

@@ -295,7 +295,7 @@ class Writer:
             return
         job.error = Rejected(f"the database rejected the operation: {error}") if job.divisible else unavailable(error)
         if self._writing is not None:
-            # A leftover row may have the next event number. Skip these numbers, so that later events do not conflict.
+            # Skip these event numbers, because leftover rows may have them and would conflict with later events.
             self._writing.appender.next_seq += job.weight
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
