@@ -256,7 +256,7 @@ deliveries = sa.Table(
     },
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
-# Waiting deliveries are in the first of the next two indexes, and leased deliveries are in the second.
+# `deliveries_due` contains the waiting deliveries, and `deliveries_leased` contains the leased ones.
 _WAITING = status_sql.waiting()
 _LEASED = status_sql.leased()
 _UNSUCCESSFUL = status_sql.unsuccessful()
