@@ -12,11 +12,11 @@ _SERVICE_KEYS: Final = "/v1/keys"
 
 
 class Accounts(Noun[Way]):
-    """`/v1/accounts`, for operators and service keys."""
+    """`/v1/accounts`: accounts, for operators and service keys."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page, newest first."""
+        """Return one page of accounts, newest first."""
         return get_page(_ACCOUNTS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -36,9 +36,10 @@ class Accounts(Noun[Way]):
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an account. The server emails its contacts when an endpoint is failing.
+        """Create an account. The server emails the account's contacts when an endpoint is failing.
 
-        `uid` is your own ID, which you can use instead of the ID. `metadata` has up to 50 of your own strings.
+        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` has up to 50 of your
+        own strings.
         """
         body = given(
             name=name,
@@ -61,7 +62,7 @@ class Accounts(Noun[Way]):
     ) -> Call[JsonObject]:
         """Update the account with this uid, or create it. Omitted fields do not change.
 
-        `metadata` replaces all values.
+        `metadata` replaces all existing metadata.
         """
         body = given(
             name=name,
@@ -75,8 +76,8 @@ class Accounts(Noun[Way]):
     def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
-        `metadata` contains only changes: None removes a value. `if_match` is the account that you read: if it
-        has changed since, the call raises ApiError with the status 412.
+        `metadata` contains only changes. None removes a key. `if_match` is the account that you read: if it has changed
+        since, the call raises ApiError with status 412.
         """
         return change("PATCH", _account(account), changes, if_match)
 
@@ -87,13 +88,13 @@ class Accounts(Noun[Way]):
 
 
 class Keys(Noun[Way]):
-    """`/v1/accounts/{account}/keys`, for operators."""
+    """`/v1/accounts/{account}/keys`: API keys of an account, for operators."""
 
     @verb
     def list(
         self, account: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
-        """Return one page of an account's active keys, newest first."""
+        """Return one page of an account's keys that are not revoked, newest first."""
         return get_page(f"{_account(account)}/keys", limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -128,7 +129,7 @@ class ServiceKeys(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page of the keys that are not revoked, newest first."""
+        """Return one page of the service keys that are not revoked, newest first."""
         return get_page(_SERVICE_KEYS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -142,18 +143,18 @@ class ServiceKeys(Noun[Way]):
         expires_at: Instant | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create a key. Only this response contains the key itself, in `key`."""
+        """Create a service key. Only this response contains the key itself, in `key`."""
         body = given(name=name, scopes=texts(scopes), expires_at=expires_at)
         return post(_SERVICE_KEYS, body, idempotency_key=idempotency_key)
 
     @verb
     def update(self, key: str, /, **changes: Any) -> Call[JsonObject]:
-        """Update the `name` or `expires_at` of a key. Omitted fields do not change."""
+        """Update the `name` or `expires_at` of a service key. Omitted fields do not change."""
         return change("PATCH", f"{_SERVICE_KEYS}/{segment(key)}", changes)
 
     @verb
     def revoke(self, key: str) -> Call[None]:
-        """Revoke a key."""
+        """Revoke a service key."""
         return delete(f"{_SERVICE_KEYS}/{segment(key)}")
 
 
@@ -228,7 +229,7 @@ class Erasures(Noun[Way]):
 
     @verb
     def get(self, account: str, erasure: str) -> Call[JsonObject]:
-        """Return an erasure. If its `state` is `completed`, it is the receipt."""
+        """Return an erasure. An erasure with the `state` "completed" is the receipt."""
         return get(f"{_account(account)}/erasures/{segment(erasure)}")
 
     @verb
@@ -241,7 +242,7 @@ class Erasures(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Erase the events about an object, or the events with these IDs. `dry_run` only counts them."""
+        """Erase the events about one object, or the events in `event_ids`. With `dry_run`, only count them."""
         body = given(object_id=object_id, event_ids=texts(event_ids), dry_run=dry_run or None)
         return post(f"{_account(account)}/erasures", body, idempotency_key=idempotency_key)
 
@@ -253,7 +254,10 @@ class Links(Noun[Way]):
     def portal(
         self, account: str, *, email: str | None = None, role: str | None = None, idempotency_key: str | None = None
     ) -> Call[JsonObject]:
-        """Create a one-time `url` to an account's dashboard, valid until `expires_at`. Without `email`, for a guest."""
+        """Create a one-time `url` to an account's dashboard, valid until `expires_at`.
+
+        Without `email`, the link signs in a guest.
+        """
         body = given(email=email, role=role)
         return post(f"{_account(account)}/portal-links", body, idempotency_key=idempotency_key)
 
@@ -281,7 +285,7 @@ class Links(Noun[Way]):
 
 
 class Retention(Noun[Way]):
-    """Deletion of old events, for operators."""
+    """Retention, which deletes old events. For operators."""
 
     @verb
     def resume(self) -> Call[JsonObject]:
@@ -294,7 +298,7 @@ class EventTypes(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page."""
+        """Return one page of event types."""
         return get_page(_EVENT_TYPES, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -317,10 +321,9 @@ class EventTypes(Noun[Way]):
         archived: bool | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Create or replace an event type. Omitted fields have their defaults.
+        """Create or replace an event type. Omitted fields get their defaults.
 
-        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with the status
-        412.
+        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with status 412.
         """
         body = given(
             description=description,
@@ -334,10 +337,9 @@ class EventTypes(Noun[Way]):
 
     @verb
     def update(self, name: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
-        """Update fields of an event type. Omitted fields do not change. None sets the default.
+        """Update fields of an event type. Omitted fields do not change. None resets a field to its default.
 
-        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with the status
-        412.
+        `if_match` is the event type that you read: if it has changed since, the call raises ApiError with status 412.
         """
         return change("PATCH", f"{_EVENT_TYPES}/{segment(name)}", changes, if_match)
 
@@ -348,7 +350,7 @@ class EventTypes(Noun[Way]):
 
 
 class AuditLog(Noun[Way]):
-    """`/v1/audit-log`: actor, action, time and IP address of every change."""
+    """`/v1/audit-log`: the actor, action, time and IP address of every change."""
 
     @verb
     def list(
@@ -363,7 +365,10 @@ class AuditLog(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`."""
+        """Return one page of entries, newest first.
+
+        Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`.
+        """
         return get_page(
             "/v1/audit-log",
             actor=actor,

@@ -26,12 +26,12 @@ class AsyncEmitter:
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
-        """Take the arguments of `Emitter`."""
+        """Accept the same arguments as `Emitter`."""
         self._emitter: Final = Emitter(
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
         self._turns: Final = asyncio.Lock()
-        """Held by the `send` call that waits for room, so that later calls do not overtake it."""
+        """The `send` call that waits for room holds this lock, so that later calls do not overtake it."""
 
     async def send(
         self,
@@ -46,7 +46,7 @@ class AsyncEmitter:
     ) -> "asyncio.Future[JsonObject]":
         """Queue an event, like `Emitter.send`. Await the returned future to get the server's response.
 
-        If the call is cancelled while it waits for room, the event is not sent.
+        If the call is cancelled while it waits for room in the queue, the event is not sent.
         """
         waiting = self._emitter._event(type, data, account, id, idempotency_key, ordering_key, expires_at)  # noqa: SLF001 - same package
         async with self._turns:
@@ -75,21 +75,21 @@ class AsyncEmitter:
 
     @property
     def waiting(self) -> int:
-        """Number of events without a result."""
+        """Number of events that the server has not yet accepted or rejected."""
         return self._emitter.waiting
 
     async def __aenter__(self) -> "AsyncEmitter":
-        """Return the emitter. The end of the block closes it."""
+        """Return the emitter. The end of the `async with` block closes it."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the emitter. Do not hide an error of the block."""
+        """Close the emitter. An error raised in the block takes precedence over errors of the close."""
         await asyncio.to_thread(self._emitter.__exit__, kind, error, traceback)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds. No thread waits: the threads of the event loop stay free for other work."""
+        """Wait until a condition is true, without occupying a thread of the event loop's pool."""
         loop, emitter = asyncio.get_running_loop(), self._emitter
         while True:
             changed = asyncio.Event()

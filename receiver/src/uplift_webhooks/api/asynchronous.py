@@ -13,7 +13,7 @@ from uplift_webhooks.api.reconciliation import Reconciliation
 
 
 class AsyncReconciliation:
-    """Reconciliation, with `async for`."""
+    """Async version of Reconciliation. Iterate over it with `async for`."""
 
     def __init__(self, run: Reconciliation) -> None:
         self._run: Final = run
@@ -49,14 +49,14 @@ class AsyncClient(Everything[Awaited]):
         timeout_seconds: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
     ) -> None:
-        """Take the arguments of `Client`."""
+        """Accept the same arguments as `Client`."""
         self._client: Final = Client(
             api_url, api_key, account=account, timeout_seconds=timeout_seconds, retries=retries
         )
         super().__init__(self._client.request, Awaited)
 
     async def __aenter__(self) -> "AsyncClient":
-        """Return the client. The end of the block closes it."""
+        """Return the client. The end of the `async with` block closes it."""
         return self
 
     async def __aexit__(
@@ -78,7 +78,7 @@ class AsyncClient(Everything[Awaited]):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make a call, like `Client.request`."""
+        """Make any API call, like `Client.request`."""
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:

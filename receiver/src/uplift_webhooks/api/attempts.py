@@ -1,4 +1,4 @@
-"""Calls for attempts."""
+"""API calls that list and return attempts."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -11,7 +11,7 @@ _PATH: Final = "/v1/attempts"
 
 
 class Attempts(Noun[Way]):
-    """`/v1/attempts`."""
+    """`/v1/attempts`: attempts of all deliveries."""
 
     @verb
     def list(
@@ -29,7 +29,7 @@ class Attempts(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest events first. Each attempt matches one value of each filter."""
+        """Return one page of attempts, newest events first. An attempt must match one value of each filter."""
         return get_page(
             _PATH,
             endpoint=several(endpoint),
@@ -49,5 +49,5 @@ class Attempts(Noun[Way]):
 
     @verb
     def get(self, attempt: str) -> Call[JsonObject]:
-        """Return an attempt by its ID: request, response and `hint`."""
+        """Return an attempt by its ID, with its request, its response and the `hint`."""
         return get(f"{_PATH}/{segment(attempt)}")

@@ -1,7 +1,7 @@
 """API calls as values.
 
-A method that returns a Call describes each call once. The decorator `verb` turns it into the method that makes the
-call. A `Noun[Blocking]` returns the result; a `Noun[Awaited]` returns a coroutine.
+One method per call returns its description, a Call. The decorator `verb` replaces this method with one that makes the
+call. The methods of a `Noun[Blocking]` return the result; those of a `Noun[Awaited]` return a coroutine.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from uplift_webhooks.api.pages import JsonObject, Page, Request, Versioned, item
 
 
 class Blocking:
-    """Calls return their result."""
+    """Marks nouns whose calls block until they return their result."""
 
 
 class Awaited:
-    """Calls are coroutines that run in a thread of asyncio's pool."""
+    """Marks nouns whose calls are coroutines that run in a thread of asyncio's pool."""
 
 
 P = ParamSpec("P")
@@ -30,14 +30,14 @@ Way = TypeVar("Way", bound=Blocking | Awaited)
 
 @dataclass(frozen=True)
 class Call(Generic[R_co]):
-    """One API call."""
+    """The description of one API call."""
 
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """Converts the path and the JSON response to the result. Raises ApiMisaddressed."""
+    """Converts the path and the decoded JSON of the response to the result. Raises ApiMisaddressed."""
     query: Mapping[str, object] = field(default_factory=dict)
-    """Parameters that are None are omitted."""
+    """Query parameters. The request omits parameters that are None."""
     body: JsonObject | None = None
     idempotency_key: str | None = None
     if_match: JsonObject | str | None = None
@@ -61,10 +61,10 @@ class Noun(Generic[Way]):
 
 
 class verb(Generic[P, R]):  # noqa: N801 - a decorator
-    """A method that makes the described call."""
+    """A decorator that turns a function that describes a call into the method that makes it."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
-        """Take a function that returns the call. Its docstring and parameters become the method's."""
+        """Take a function that returns the Call. The method gets the function's docstring and parameters."""
         self.describe: Final = describe
         self.__doc__ = describe.__doc__
         self._signature: Final = _of_methods(describe)
@@ -79,7 +79,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """Return the method of a noun."""
+        """Return the method that makes the call for a noun."""
         if noun is None:
             return self
 
@@ -97,7 +97,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
     """A method that iterates over all pages of a list."""
 
     def __init__(self, page: verb[P, Page]) -> None:
-        """Take the method that returns one page. Its parameters become this method's."""
+        """Take the method that returns one page. The new method gets its parameters."""
         self._describe: Final = page.describe
         self.__doc__ = "Iterate over all items of `list`, from `cursor`. `limit` is the page size (default 200)."
         self._signature: Final = _of_methods(page.describe).replace(return_annotation=Iterator[JsonObject])
@@ -112,7 +112,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
     def __get__(self, noun: Noun[Awaited], owner: type[Any]) -> Callable[P, AsyncIterator[JsonObject]]: ...
 
     def __get__(self, noun: Noun[Any] | None, owner: type[Any]) -> Any:
-        """Return the method of a noun."""
+        """Return the method that iterates over the items of a noun."""
         if noun is None:
             return self
 
@@ -134,7 +134,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the signature of the method."""
+    """Return the signature of the method that makes the described call."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)
@@ -150,24 +150,24 @@ def _as_method(run: Any, name: str, about: str | None, of: Signature) -> Any:
 
 
 def get(path: str, **query: object) -> Call[JsonObject]:
-    """Read one object."""
+    """Describe a GET that returns one object."""
     return Call("GET", path, _object, query)
 
 
 def get_page(path: str, **query: object) -> Call[Page]:
-    """Read one page of a list."""
+    """Describe a GET that returns one page of a list."""
     return Call("GET", path, page_of, query)
 
 
 def post(
     path: str, body: JsonObject | None = None, *, idempotency_key: str | None = None, **query: object
 ) -> Call[JsonObject]:
-    """Create an object or start an action."""
+    """Describe a POST that creates an object or starts an action."""
     return Call("POST", path, _object, query, body, idempotency_key)
 
 
 def change(method: str, path: str, body: JsonObject, if_match: JsonObject | str | None = None) -> Call[JsonObject]:
-    """Update an object (`PATCH`) or replace it (`PUT`)."""
+    """Describe a call that updates an object (`PATCH`) or replaces it (`PUT`)."""
     return Call(method, path, _object, body=body, if_match=if_match)
 
 
@@ -181,7 +181,7 @@ def etag_of(version: JsonObject | str) -> str:
 
 
 def delete(path: str) -> Call[None]:
-    """Delete an object."""
+    """Describe a DELETE that returns nothing."""
     return Call("DELETE", path, lambda _path, _answer: None)
 
 
@@ -191,12 +191,12 @@ def given(**fields: object) -> JsonObject:
 
 
 def texts(listed: Iterable[str] | None) -> list[str] | None:
-    """Return texts as a JSON list."""
+    """Return strings as a list for JSON, or None."""
     return None if listed is None else [*listed]
 
 
 def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:
-    """Return the value or the values of a query parameter that can be repeated."""
+    """Return a query parameter as one value, or as a list of the values to repeat it with."""
     return value if value is None or isinstance(value, str | int) else [*value]
 
 

@@ -25,7 +25,7 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""Maximum `Retry-After` that the client waits for."""
+"""The client does not retry a call if its `Retry-After` is longer than this."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
@@ -82,7 +82,7 @@ class Client(Everything[Blocking]):
         super().__init__(self.request, Blocking)
 
     def __enter__(self) -> "Client":
-        """Return the client. The end of the block closes it."""
+        """Return the client. The end of the `with` block closes it."""
         return self
 
     def __exit__(

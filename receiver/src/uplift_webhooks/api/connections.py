@@ -1,4 +1,4 @@
-"""HTTP connections to one server, with keep-alive, TLS and the proxy of the environment."""
+"""HTTP connections to one server, with keep-alive, TLS and the proxy from the environment."""
 
 import base64
 import http.client
@@ -27,12 +27,12 @@ _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """Errors of an idle connection that the server has closed."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-"""OpenSSL errors for a response in plain HTTP."""
+"""OpenSSL errors that occur when the server responds in plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A response of the API."""
+    """A complete response from the API."""
 
     status: int
     headers: Message
@@ -198,7 +198,7 @@ class _Hurried(io.RawIOBase):
 
 
 def _left(ends_at: float) -> float:
-    """Return the seconds until a time. Raises TimeoutError if it has passed."""
+    """Return the seconds that are left until `ends_at` (monotonic). Raises TimeoutError if none are left."""
     seconds = ends_at - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("timed out")
@@ -207,18 +207,18 @@ def _left(ends_at: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy."""
+    """An HTTP proxy for requests to the API."""
 
     host: str
     port: int
     url: str = field(repr=False)
-    """As configured, including a password."""
+    """The configured URL, including a password."""
     headers: dict[str, str] = field(repr=False)
     """The headers of requests to the proxy, including the password."""
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:
-    """Return the proxy of the environment for a server, or None for this machine. Raises ValueError."""
+    """Return the proxy from the environment for a server, or None for a direct connection. Raises ValueError."""
     host = server.hostname or ""
     proxies = urllib.request.getproxies()
     address = proxies.get(server.scheme) or proxies.get("all")
@@ -240,7 +240,7 @@ def proxy_to(server: SplitResult) -> Proxy | None:
 
 
 def without_version(url: str) -> str:
-    """Return a URL without a `/v1` at its end, because all paths start with it."""
+    """Return a URL without a `/v1` at its end. The paths of all calls already start with `/v1`."""
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -262,7 +262,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _has_ended(kept: socket.socket) -> bool:
-    """Whether the server has closed an idle connection or sent unexpected data."""
+    """Return whether the server has closed an idle connection or sent unexpected data."""
     with selectors.DefaultSelector() as selector:
         selector.register(kept, selectors.EVENT_READ)
         return bool(selector.select(0))

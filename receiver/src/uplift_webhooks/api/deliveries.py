@@ -1,4 +1,4 @@
-"""Calls for deliveries."""
+"""API calls that list, resend and cancel deliveries."""
 
 from collections.abc import Iterable
 from typing import Final, Literal
@@ -11,7 +11,7 @@ _DELIVERIES: Final = "/v1/deliveries"
 
 
 class Deliveries(Noun[Way]):
-    """`/v1/deliveries`."""
+    """`/v1/deliveries`: deliveries of all endpoints."""
 
     @verb
     def list(
@@ -31,9 +31,9 @@ class Deliveries(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest events first. Each delivery matches one value of each filter.
+        """Return one page of deliveries, newest events first. A delivery must match one value of each filter.
 
-        `outcome` and `status_code` are those of the last attempt. A status code is a number, or a class such as "5xx".
+        `outcome` and `status_code` filter by the last attempt. A status code is a number, or a class such as "5xx".
         With `test`, the page has only test deliveries (True) or no test deliveries (False).
         """
         return get_page(
@@ -64,7 +64,7 @@ class Deliveries(Noun[Way]):
     def attempts(
         self, delivery: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
-        """Return one page of a delivery's attempts, newest first: request, response and `hint`."""
+        """Return one page of a delivery's attempts, newest first. Each has its request, its response and a `hint`."""
         return get_page(path_of(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor, order=order)
 
     @verb
@@ -88,7 +88,10 @@ class Deliveries(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Resend the matching deliveries (default: failed), as one replay per endpoint. `dry_run` only counts them."""
+        """Resend the matching deliveries (default: failed), as one replay per endpoint.
+
+        With `dry_run`, only count them.
+        """
         body = given(
             status=texts(status),
             endpoint=texts(endpoint),

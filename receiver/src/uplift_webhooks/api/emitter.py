@@ -1,4 +1,4 @@
-"""Send many events without losing, repeating or reordering any."""
+"""Send many events without losing, repeating or reordering them."""
 
 import atexit
 import logging
@@ -25,16 +25,16 @@ WAITING_BYTES_MAX: Final = 32 * 1024 * 1024
 BATCH_EVENTS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 1024 * 1024
 REQUEST_SECONDS_MAX: Final = 10.0
-"""Time limit of a request. The API responds within 5 seconds."""
+"""Time limit of a request. The server responds to every request within 5 seconds."""
 CLOSE_SECONDS_MAX: Final = 30.0
-"""How long the emitter waits for responses at the end of a block or of the process."""
+"""How long the emitter waits for responses when its `with` block or the process ends."""
 BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes of a request that the server rejects because of its events."""
+"""The server responds with these status codes if it rejects the events of a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""Status codes of a request that the server rejects because of the key or the account."""
+"""The server responds with these status codes if it rejects the key or the account of a request."""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 
@@ -51,7 +51,7 @@ class Rejection:
 
 
 class EventsRejected(ApiFailure):
-    """Some events were not accepted."""
+    """The server did not accept some events."""
 
     count: int
     rejections: tuple[Rejection, ...]
@@ -64,7 +64,7 @@ class EventsRejected(ApiFailure):
         super().__init__(count, self.rejections)
 
     def __str__(self) -> str:
-        """Return the number of events and the first error."""
+        """Return the number of rejected events and the first error, in one line."""
         first = self.rejections[0]
         rejected = f"The server did not accept {self.count} of the events."
         return f"{rejected} The first rejected event has the type {first.type}: {first.error}"
@@ -72,7 +72,7 @@ class EventsRejected(ApiFailure):
 
 @dataclass(slots=True)
 class _Waiting:
-    """An event in memory."""
+    """An event in memory that has no result yet."""
 
     body: bytes = field(repr=False)
     """The event as JSON."""
@@ -125,15 +125,15 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Start with an empty queue, in a new emitter and after a fork."""
+        """Reset the emitter to an empty queue. A forked process also needs this."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
-        """Functions to call when events have a result, and when the emitter is closed."""
+        """Functions to call when events are accepted or rejected, and when the emitter is closed."""
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._sent = 0
         self._ended = 0
-        """The number of events with a final result. Events get their results in the order of `send`."""
+        """The number of events with a final result, accepted or rejected. Results arrive in the order of `send`."""
         self._accepted = 0
         self._rejections: list[Rejection] = []
         self._rejected = 0
@@ -191,7 +191,9 @@ class Emitter:
             raise EventsRejected(count, kept)
 
     def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
-        """Send the waiting events, then stop. After the timeout, the other events are rejected with ApiUnreachable.
+        """Send the waiting events, then stop.
+
+        After the timeout, the emitter rejects the remaining events with ApiUnreachable.
 
         Raises:
             EventsRejected: the server did not accept some events since the last `flush`.
@@ -218,17 +220,17 @@ class Emitter:
 
     @property
     def waiting(self) -> int:
-        """Number of events without a result."""
+        """Number of events that the server has not yet accepted or rejected."""
         return self._sent - self._ended
 
     def __enter__(self) -> "Emitter":
-        """Return the emitter. The end of the block closes it."""
+        """Return the emitter. The end of the `with` block closes it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the emitter. Do not hide an error of the block."""
+        """Close the emitter. An error raised in the block takes precedence over errors of the close."""
         try:
             self.close()
         except (EventsRejected, TimeoutError):
@@ -269,7 +271,7 @@ class Emitter:
             self._append(waiting)
 
     def _put_now(self, waiting: _Waiting) -> bool:
-        """Queue an event if there is room."""
+        """Queue an event if there is room. Return whether there was."""
         with self._changed:
             if not (has_room := self._has_room(waiting) or self._closing):
                 return has_room
@@ -300,7 +302,7 @@ class Emitter:
             listener()
 
     def _take(self) -> list[_Waiting] | None:
-        """Wait for events, and return the next batch, or None at the end. Leave out cancelled events."""
+        """Wait for events, and return the next batch, or None after the last one."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:
@@ -353,7 +355,7 @@ class Emitter:
             return
 
     def _request(self, batch: Sequence[_Waiting]) -> list[JsonObject]:
-        """Make one request. Return the result of each event. Raises ApiFailure."""
+        """Send a batch in one request. Return the server's result for each event. Raises ApiFailure."""
         body = b'{"events":[' + b",".join(each.body for each in batch) + b"]}"
         answer = self._client.request("POST", "/v1/events/batch", body=body)
         answers = answer.get("data") if isinstance(answer, dict) else None
@@ -368,7 +370,7 @@ class Emitter:
         return answers
 
     def _without_rejected(self, batch: Sequence[_Waiting], failure: ApiError) -> Sequence[_Waiting]:
-        """Reject the events that the error names, and return the others."""
+        """Reject the events that the error names, and return the remaining ones."""
         wrong: dict[int, list[FieldError]] = {}
         for error in failure.errors:
             place, _, name = error.field.removeprefix("events.").partition(".")
@@ -398,7 +400,7 @@ class Emitter:
             each.future.set_exception(failure)
 
     def _exit(self) -> None:
-        """Send the waiting events at the end of the process. Errors are logged."""
+        """Send the waiting events when the process ends. Log errors, because nothing can catch them."""
         try:
             self.close()
         except (EventsRejected, TimeoutError) as error:
@@ -406,7 +408,7 @@ class Emitter:
 
 
 def _is_final(failure: ApiFailure) -> bool:
-    """Return whether a repeat of the request cannot succeed."""
+    """Return whether repeating the request cannot succeed."""
     if isinstance(failure, ApiError):
         return failure.status in _STOPPED or 300 <= failure.status < 400
     return isinstance(failure, ApiMisaddressed)

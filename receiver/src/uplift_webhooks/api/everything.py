@@ -25,10 +25,10 @@ from uplift_webhooks.api.replays import Replays
 
 
 class Everything(Noun[Way]):
-    """The resources of a client."""
+    """The resources of a client, one attribute per resource."""
 
     def __init__(self, request: Request, way: type[Way]) -> None:
-        """Take the arguments of `Noun`."""
+        """Accept the same arguments as `Noun`."""
         super().__init__(request, way)
         self.endpoints = Endpoints(request, way)
         self.events = Events(request, way)
@@ -50,7 +50,7 @@ class Everything(Noun[Way]):
 
     @verb
     def account(self) -> Call[JsonObject]:
-        """Return the account of the API key. With another key, pass the account to the client."""
+        """Return the account of the API key. For an operator key or a service key, pass `account` to the client."""
         return get("/v1/account")
 
     @verb
@@ -60,7 +60,7 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current`, and `upcoming` with `from`, the start of their use.
+        """Return the egress IPs: `current` ones, and `upcoming` ones with `from`, the start of their use.
 
         This call does not require a key. To check addresses, use `SourceAddresses`.
         """
@@ -78,7 +78,7 @@ class Everything(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[JsonObject]:
-        """Return the account's statistics for a period (default 24h) or a range.
+        """Return the account's statistics for a `period` (default 24h) or a range of time.
 
         An operator without an account gets the statistics of all accounts. `by="type"` and `by="endpoint"` return a
         page of `groups`.

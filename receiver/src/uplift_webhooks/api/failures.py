@@ -1,4 +1,4 @@
-"""Failures of API calls: the server rejects them, or there is no response."""
+"""Errors of API calls: the server rejected the call, or there was no valid response."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ class FieldError:
     """A problem with one field of a request."""
 
     field: str
-    """A field of the body or a query parameter, such as `url` or `events.3.data`."""
+    """The field of the body or the query parameter, such as `url` or `events.3.data`."""
     code: str
     """Stable code, such as `https_required`. `/docs/errors` on your server lists them."""
     message: str
-    """Message for users."""
+    """Message for users that describes the problem."""
 
 
 class ApiFailure(Exception):
-    """A failed call. Its text never contains the key."""
+    """Base class of errors of API calls. The message never contains the key."""
 
 
 class ApiError(ApiFailure):
@@ -28,11 +28,11 @@ class ApiError(ApiFailure):
     code: str
     """Stable code, such as `not_found` or `validation_failed`. Empty if the response has none."""
     detail: str
-    """One sentence for users."""
+    """One sentence for users that states the cause."""
     errors: tuple[FieldError, ...]
-    """The problems of the request, if any."""
+    """The problems of single fields, if any."""
     retry_after_seconds: float | None
-    """Delay that the server requests, if any."""
+    """The `Retry-After` of the response in seconds, if any."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ApiError(ApiFailure):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """Return the problem, the fields and the code in one line."""
+        """Return the cause, the fields and the code in one line."""
         fields = " ".join(f"{error.field}: {error.message}" for error in self.errors)
         return f"{self.detail} {fields}".rstrip() + f" [{self.status} {self.code}]".replace(" ]", "]")
 
@@ -59,7 +59,7 @@ class ApiError(ApiFailure):
 class ApiUnreachable(ApiFailure):
     """There was no valid response: no server, a timeout, a TLS or proxy error, or another kind of server.
 
-    The server may have executed the call. You can repeat a read, or a POST with the same `idempotency_key`.
+    The server may have executed the call. It is safe to repeat a read, or a POST with the same `idempotency_key`.
     """
 
 

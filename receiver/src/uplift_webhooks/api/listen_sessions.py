@@ -1,4 +1,4 @@
-"""Calls for listen sessions."""
+"""API calls that create, read, test and delete listen sessions."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -27,7 +27,7 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page, newest first."""
+        """Return one page of sessions, newest first."""
         return get_page(_LISTEN_SESSIONS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -46,7 +46,10 @@ class ListenSessions(Noun[Way]):
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send a test event to this session. Return its `event`, and the response in `answer` if it arrives in time."""
+        """Send a test event to this session.
+
+        Return the `event`, and the local server's response in `answer` if it arrives in time.
+        """
         return post(f"{_path(session)}/test", given(type=type))
 
     @verb

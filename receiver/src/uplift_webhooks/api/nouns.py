@@ -1,4 +1,4 @@
-"""Calls for integrators, one class per resource."""
+"""API calls for integrators, one class per resource."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -38,7 +38,7 @@ _EVENTS: Final = "/v1/events"
 
 
 class Endpoints(Noun[Way]):
-    """`/v1/endpoints`."""
+    """`/v1/endpoints`: endpoints, their health and their secrets."""
 
     @verb
     def list(
@@ -53,7 +53,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. Filter by state, event type, text or `cause` of the failures."""
+        """Return one page of endpoints, newest first. Filter by state, event type, text or `cause` of the failures."""
         return get_page(
             _ENDPOINTS,
             id=several(id),
@@ -101,11 +101,12 @@ class Endpoints(Noun[Way]):
         ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an endpoint. The response contains its `secret`. To get it again, call `secret`.
+        """Create an endpoint. The response contains its `secret`. To get the secret again, call `secret`.
 
-        `auth` is the authentication to your server; the API never returns its secrets. `uid` is your own ID, which you
-        can use instead of the ID. `metadata` has up to 50 of your own strings. `filter` is a pattern that the data of
-        an event must match. With the `state` "paused", the server holds the deliveries until you enable the endpoint.
+        `auth` authenticates the requests to your server. The API never returns its secrets. `uid` is your own ID for
+        the endpoint. You can use it instead of the server's ID. `metadata` has up to 50 of your own strings. `filter`
+        is a pattern that the data of an event must match. With the `state` "paused", the server holds the deliveries
+        until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -150,8 +151,8 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Update the endpoint with this uid, or create it. Omitted fields do not change.
 
-        `headers` and `metadata` replace all values. To remove a filter, call `update`. Only the response that creates
-        the endpoint contains its `secret`.
+        `headers` and `metadata` replace all existing headers and metadata. To remove a filter, call `update`. Only the
+        response that creates the endpoint contains its `secret`.
         """
         body = given(
             url=url,
@@ -174,10 +175,10 @@ class Endpoints(Noun[Way]):
 
     @verb
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
-        """Update fields of an endpoint. Omitted fields do not change. None sets the default.
+        """Update fields of an endpoint. Omitted fields do not change. None resets a field to its default.
 
-        `headers` and `metadata` contain only changes: None removes a value. `if_match` is the endpoint that you
-        read: if it has changed since, the call raises ApiError with the status 412.
+        `headers` and `metadata` contain only changes. None removes an entry. `if_match` is the endpoint that you
+        read: if it has changed since, the call raises ApiError with status 412.
         """
         return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
 
@@ -189,7 +190,10 @@ class Endpoints(Noun[Way]):
         event_types: Iterable[str] | None = None,
         limit: int | None = None,
     ) -> Call[JsonObject]:
-        """Evaluate a filter against the newest events. Return `total`, `matched` and `events`, each with its `path`."""
+        """Evaluate a filter against the newest events.
+
+        Return `total`, `matched` and `events`. The `path` of an event is the first one that did not match.
+        """
         body = given(event_types=texts(event_types), limit=limit)
         return post(f"{_ENDPOINTS}/filter-preview", {**body, "filter": None if filter is None else {**filter}})
 
@@ -215,7 +219,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of an endpoint's deliveries, newest events first. The filters are those of `deliveries`."""
+        """Return one page of an endpoint's deliveries, newest events first. `deliveries.list` describes the filters."""
         return get_page(
             path_of(_ENDPOINTS, endpoint, "deliveries"),
             status=several(status),
@@ -241,7 +245,10 @@ class Endpoints(Noun[Way]):
         until: Instant | None = None,
         by: Literal["hour", "day"] | None = None,
     ) -> Call[JsonObject]:
-        """Return an endpoint's statistics for a period (default 24h) or a range: `totals`, `buckets` and `failures`."""
+        """Return an endpoint's statistics for a `period` (default 24h) or a range of time:
+
+        `totals`, `buckets` and `failures`.
+        """
         return get(path_of(_ENDPOINTS, endpoint, "stats"), period=period, since=since, until=until, by=by)
 
     @verb
@@ -272,7 +279,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def verify(self, endpoint: str) -> Call[JsonObject]:
-        """Check that your server rejects a wrong signature and accepts a valid one. Return the `verdict`."""
+        """Test whether your server rejects a wrong signature and accepts a valid one. Return the `verdict`."""
         return post(path_of(_ENDPOINTS, endpoint, "verify"))
 
     @verb
@@ -301,7 +308,7 @@ class Endpoints(Noun[Way]):
 
 
 class Events(Noun[Way]):
-    """`/v1/events`."""
+    """`/v1/events`: events of an account."""
 
     @verb
     def list(
@@ -318,10 +325,11 @@ class Events(Noun[Way]):
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. With `order="asc"`, it is oldest first and `next_cursor` is never None.
+        """Return one page of events, newest first.
 
-        `object_id` is the string or integer at `data.object.id`, as text. With `test`, the page has only test events
-        (True) or no test events (False). `include="body"` adds the `body` of each event.
+        With `order="asc"`, the oldest events are first, and `next_cursor` is never None. `object_id` is the string or
+        integer at `data.object.id`, as text. With `test`, the page has only test events (True) or no test events
+        (False). `include="body"` adds the `body` of each event.
         """
         return get_page(
             _EVENTS,
@@ -341,7 +349,7 @@ class Events(Noun[Way]):
 
     @verb
     def get(self, event: str) -> Call[JsonObject]:
-        """Return an event by its ID. `body` is the envelope that the server sends; None if the event was erased."""
+        """Return an event by its ID. `body` is the envelope that the server sends, or None if the event was erased."""
         return get(path_of(_EVENTS, event))
 
     @verb
@@ -381,10 +389,10 @@ class Events(Noun[Way]):
         idempotency_key: str | None = None,
         include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
-        """Send up to 1000 events, all or none. `data` contains the result of each event.
+        """Send up to 1,000 events. The server accepts all of them or none. `data` contains the result of each event.
 
-        An event has `type` and `data`. Optional fields are `id`, `idempotency_key`, `ordering_key`, `expires_at` and,
-        for operator keys and service keys, `account`.
+        Each event needs `type` and `data`. Its optional fields are `id`, `idempotency_key`, `ordering_key`,
+        `expires_at` and, for operator keys and service keys, `account`.
         """
         return post(f"{_EVENTS}/batch", {"events": [*events]}, idempotency_key=idempotency_key, include=include)
 

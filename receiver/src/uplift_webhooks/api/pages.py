@@ -1,4 +1,4 @@
-"""Lists and their pages."""
+"""Types for lists of the API and their pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ JsonObject = dict[str, Any]
 
 
 class Versioned(dict[str, Any]):
-    """An object with its version, for `if_match`."""
+    """An object with its ETag, for `if_match`."""
 
     __slots__ = ("etag",)
 
@@ -27,11 +27,11 @@ Instant = str | datetime
 Order = Literal["desc", "asc"]
 """The order of a list: newest or oldest first."""
 PAGE_ITEMS: Final = 200
-"""Page size of requests for all items."""
+"""Page size of requests that iterate over all items."""
 
 
 class Request(Protocol):
-    """`Client.request`: one call by method and path, and its response."""
+    """The type of `Client.request`: makes one call from its method and path, and returns the response."""
 
     def __call__(
         self,
@@ -54,13 +54,13 @@ class Page:
     next_cursor: str | None
     """The `cursor` of the next page, or None at the end."""
     has_more: bool
-    """Whether the next page already has items."""
+    """Whether there are more items after this page."""
     prev_cursor: str | None = None
     """The `cursor` of the previous page, or None on the first page."""
 
 
 def page_of(path: str, answer: object) -> Page:
-    """Return the page in a response. Raises ApiMisaddressed."""
+    """Return the Page that a response contains. Raises ApiMisaddressed."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         raise ApiMisaddressed(f"The response to GET {path} is not from an Uplift Webhooks server: it has no list.")
     cursor = answer.get("next_cursor")
@@ -74,7 +74,7 @@ def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
 
 
 def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[Page]:
-    """Yield every page of a list. Each page is requested when it is needed."""
+    """Yield every page of a list. Request each page only when the caller needs it."""
     asked = {"limit": PAGE_ITEMS, **{name: value for name, value in query.items() if value is not None}}
     while True:
         page = get_page(request, path, asked)
@@ -91,7 +91,7 @@ def items(found: Iterator[Page]) -> Iterator[JsonObject]:
 
 
 def segment(text: str) -> str:
-    """Return an ID as a path segment. Raises ValueError for text that would change the path."""
+    """Return an ID as a path segment. Raises ValueError if the ID would change the rest of the path."""
     if text in {"", ".", ".."}:
         raise ValueError("An ID must not be empty, '.' or '..'.")
     return quote(text, safe="")

@@ -1,4 +1,4 @@
-"""Reconciliation: all events in order after a stored cursor, to find missed events."""
+"""Reconciliation: read all events after a stored cursor, in order, to find missed events."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -15,9 +15,9 @@ class Reconciliation:
     ...     store(run.cursor)
     >>> store(run.cursor)                           # doctest: +SKIP
 
-    An event has the fields of the list (`id`, `type`, `created_at`, `test`, `deliveries`). For its data, call
-    `client.events.fetch(id)`. Erased events are skipped, because they have no data. After an interruption, continue
-    from the stored cursor: no event is missed, and at most one page repeats.
+    An event has the fields of `client.events.list` (`id`, `type`, `created_at`, `test`, `deliveries`). For its data,
+    call `client.events.fetch(id)`. The iteration skips erased events, because they have no data. After an interruption,
+    continue from the stored cursor. You miss no event, and at most one page of events repeats.
     """
 
     def __init__(
@@ -34,7 +34,10 @@ class Reconciliation:
         self._created_after: Final = created_after
         self._include_tests: Final = include_tests
         self.cursor = cursor
-        """Position to continue from. Store it after you handle each event, and once at the end. None is the start."""
+        """Position to continue from.
+
+        Store it after you handle each event, and once at the end. None means the start.
+        """
 
     def __iter__(self) -> Iterator[JsonObject]:
         """Yield the events after `cursor` until there are no more. Raises ApiFailure."""
@@ -45,12 +48,12 @@ class Reconciliation:
             has_more = page.has_more
 
     def _page(self) -> Page:
-        """Return the page after `cursor`. Does not move the cursor. Raises ApiFailure."""
+        """Return the page after `cursor`. The cursor does not move. Raises ApiFailure."""
         query = {"order": "asc", "limit": PAGE_ITEMS, "created_after": self._created_after, "type": self._only_type()}
         return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
 
     def _events_of(self, page: Page) -> Iterator[JsonObject]:
-        """Yield the events of a page, and move the cursor with the last one."""
+        """Yield the events of a page. Move the cursor to the next page before the last event."""
         chosen = [event for event in page.data if self._wants(event)]
         yield from chosen[:-1]
         # The caller stores the cursor after each event.
@@ -59,7 +62,7 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type if there is exactly one, so that the server can filter by it and validate it."""
+        """Return the type if the caller selected exactly one, so that the server filters by it and validates it."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -1,4 +1,4 @@
-"""Calls for rejected events."""
+"""API calls that list and return rejected events."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -23,7 +23,7 @@ class RejectedEvents(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page, newest first. `since` and `until` limit the time of the rejection."""
+        """Return one page of rejected events, newest first. `since` and `until` limit the time of the rejection."""
         return get_page(
             _PATH, event_type=several(event_type), since=since, until=until, limit=limit, cursor=cursor, order=order
         )
@@ -32,5 +32,5 @@ class RejectedEvents(Noun[Way]):
 
     @verb
     def get(self, rejected_event: str) -> Call[JsonObject]:
-        """Return a rejected event. `problem` has the cause."""
+        """Return a rejected event by its ID. `problem` states why the server rejected it."""
         return get(f"{_PATH}/{segment(rejected_event)}")

@@ -1,4 +1,4 @@
-"""Calls for replays."""
+"""API calls that create, read and control replays."""
 
 from collections.abc import Iterable
 from typing import Final, Literal
@@ -25,7 +25,7 @@ class Replays(Noun[Way]):
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
-        """Return one page, newest first."""
+        """Return one page of replays, newest first."""
         return get_page(_REPLAYS, limit=limit, cursor=cursor, order=order)
 
     iterate = every(list)
@@ -49,10 +49,10 @@ class Replays(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Replay an endpoint's deliveries with a `status` (default failed). `dry_run` only counts them.
+        """Replay an endpoint's deliveries with a `status` (default failed). With `dry_run`, only count them.
 
-        With `include_missing`, the replay also sends events that the endpoint never received, because it was created
-        or subscribed later. An empty `status` then sends only these.
+        With `include_missing`, the replay also sends events that the endpoint never received, because it was created or
+        subscribed later. With an empty `status`, it sends only these events.
         """
         body = given(
             endpoint=endpoint,
@@ -78,7 +78,7 @@ class Replays(Noun[Way]):
 
     @verb
     def cancel(self, replay: str) -> Call[JsonObject]:
-        """Cancel a replay. The server finishes attempts in flight. The other deliveries do not change."""
+        """Cancel a replay. The server finishes attempts in flight. The remaining deliveries do not change."""
         return post(_path(replay, "cancel"))
 
 
