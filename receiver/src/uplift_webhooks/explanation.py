@@ -94,14 +94,14 @@ class _Request:
     headers: dict[str, list[str]]
 
     def matches(self, secret: Secret, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Whether a signature of the request, by either scheme, matches a body and a secret."""
+        """Return whether a signature of the request, by either scheme, matches a body and a secret."""
         content = self.body if body is None else body
         return self.matches_standard(secret.standard_key, body=content, swapped=swapped) or (
             not swapped and _matches(uplift_signature(secret.uplift_key, content), self.uplift)
         )
 
     def matches_standard(self, key: bytes, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Whether a Standard Webhooks signature matches."""
+        """Return whether a Standard Webhooks signature matches."""
         content = self.body if body is None else body
         signed = (self.timestamp, self.message_id) if swapped else (self.message_id, self.timestamp)
         message_id, timestamp = (each.encode("utf-8", "surrogatepass") for each in signed)
@@ -316,7 +316,7 @@ def _secrets(texts: Iterable[str]) -> Iterator[Secret]:
 
 
 def _matches(expected: bytes, received: Iterable[bytes]) -> bool:
-    """Whether any candidate matches. Compares all, in constant time."""
+    """Return whether any candidate matches. Compares all, in constant time."""
     return sum([hmac.compare_digest(expected, each) for each in received]) > 0
 
 

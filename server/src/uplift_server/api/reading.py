@@ -167,7 +167,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 
 
 def _variant(detail: ErrorDetails, known: dict[str, Any]) -> bool:
-    """Whether the location of a problem contains the `type` of an object after the name of the field."""
+    """Return whether the location of a problem contains the `type` of an object after the name of the field."""
     field, *rest = detail["loc"]
     value = known.get(str(field))
     return len(rest) > 1 and isinstance(value, dict) and value.get("type") == rest[0]
@@ -188,7 +188,7 @@ def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
-    """Whether a list or an object has more entries than the limit, and the model checks each entry."""
+    """Return whether a list or an object has more entries than the limit, and the model checks each entry."""
     if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
         return False
     return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)

@@ -174,7 +174,7 @@ def _rejection(failure: ApiFailure) -> BatchRejection | None:
 
 
 def _is_permanent(failure: ApiFailure) -> bool:
-    """Whether a repeat of the request probably fails, too: a wrong key or address."""
+    """Return whether a repeat of the request probably fails, too: a wrong key or address."""
     if isinstance(failure, ApiError):
         return failure.status != _TOO_MANY_REQUESTS and failure.status < _SERVER_ERRORS
     return isinstance(failure, ApiMisaddressed)

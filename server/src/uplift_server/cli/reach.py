@@ -59,7 +59,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 
 
 def _uses_running_server(config: Config) -> bool:
-    """Whether to use the running server. On PostgreSQL, a temporary server can run alongside it."""
+    """Return whether to use the running server. On PostgreSQL, a temporary server can run alongside it."""
     if not config.on_postgresql:
         return server_runs(config)
     return config.operator_key is not None and server_runs(config) and serves_api(config)
@@ -97,7 +97,7 @@ def database_exists(config: Config) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file exists. Raises ConfigError if the directory is not readable."""
+    """Return whether a file exists. Raises ConfigError if the directory is not readable."""
     try:
         return path.exists()
     except OSError as error:

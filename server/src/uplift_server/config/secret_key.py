@@ -84,7 +84,7 @@ def check_database(config: Config, *, new: bool = False) -> None:
 
 
 def is_missing(database: Path) -> bool:
-    """Whether a SQLite file is missing or empty. Raises OSError."""
+    """Return whether a SQLite file is missing or empty. Raises OSError."""
     return not database.exists() or database.stat().st_size == 0
 
 

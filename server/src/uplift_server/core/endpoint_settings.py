@@ -122,11 +122,11 @@ class EndpointSettings:
     )
 
     def columns(self) -> dict[str, Any]:
-        """The contents of the columns."""
+        """Return the contents of the columns."""
         return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON values by name, in the order of the definitions."""
+        """Return the JSON values by name, in the order of the definitions."""
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":

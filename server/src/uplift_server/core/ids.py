@@ -43,13 +43,13 @@ _COUNTER_START_MASK: Final = 0x7FF
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
-    """A UUID version 7 (RFC 9562, section 5.7) as 16 bytes, from the Unix time in ms and 10 random bytes."""
+    """Return a UUID version 7 (RFC 9562, section 5.7) as 16 bytes, from the Unix time in ms and 10 random bytes."""
     random = int.from_bytes(random_bytes, "big")
     return _uuid7((now_ms & _MS_BITS_MASK) << _COUNTER_BITS | random >> _LOW_BYTES * 8 & 0xFFF, random)
 
 
 def _uuid7(high: int, random: int) -> bytes:
-    """A UUID from the 60 bits around the version and the lowest 62 bits of a random number."""
+    """Return a UUID from the 60 bits around the version and the lowest 62 bits of a random number."""
     return (
         (high >> _COUNTER_BITS) << 80 | (0x7000 | high & 0xFFF) << 64 | _VARIANT | random & 0x3FFF_FFFF_FFFF_FFFF
     ).to_bytes(16, "big")
@@ -74,7 +74,7 @@ class IdSequence:
         """The timestamp and the counter of the last ID."""
 
     def next(self, now_ms: int) -> bytes:
-        """The next ID as 16 bytes, from the Unix time in ms."""
+        """Return the next ID as 16 bytes, from the Unix time in ms."""
         at = self._stock_at
         if at >= len(self._stock):
             self._stock, at = self._draw(_STOCK_BYTES), 0
@@ -88,19 +88,19 @@ class IdSequence:
 
 
 def is_uuid7(value: bytes) -> bool:
-    """Whether the version field of a 16-byte UUID is 7."""
+    """Return whether the version field of a 16-byte UUID is 7."""
     return value[6] >> 4 == 7
 
 
 @lru_cache(_TEXTS_KEPT)
 def uuid_text(value: bytes) -> str:
-    """The canonical lowercase text of a 16-byte UUID."""
+    """Return the canonical lowercase text of a 16-byte UUID."""
     text = value.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def parse_uuid(text: str) -> bytes | None:
-    """The 16 bytes of a UUID in canonical text form (either case), or None if the text is not one."""
+    """Return the 16 bytes of a UUID in canonical text form (either case), or None if the text is not one."""
     if not _UUID.fullmatch(text):
         return None
     return bytes.fromhex(text.replace("-", ""))

@@ -89,7 +89,7 @@ class Noun(Group):
         return any(not each.startswith("-") for each in left)
 
     def _has_argument(self, ctx: Any, args: list[str]) -> bool:
-        """Whether there is an argument besides the options of `list`."""
+        """Return whether there is an argument besides the options of `list`."""
         parser = self.commands["list"].make_parser(ctx)
         parser.ignore_unknown_options = True
         try:

@@ -39,7 +39,7 @@ class LocalServer:
         self._used = False
 
     async def listens(self) -> bool:
-        """Whether the server is currently reachable."""
+        """Return whether the server is currently reachable."""
         try:
             await self.connect()
         except NothingListens:

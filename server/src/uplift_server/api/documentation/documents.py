@@ -119,7 +119,7 @@ def file_of(source: str) -> Path:
 
 
 def is_image(address: str) -> bool:
-    """Whether the address is an image in `docs/` or in one of its folders."""
+    """Return whether the address is an image in `docs/` or in one of its folders."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 

@@ -136,7 +136,7 @@ _NO_WHEEL: Final = f"{_FILE} is not built. Run scripts/setup in the checkout of 
 
 
 def _is_project(name: str) -> bool:
-    """Whether a name is the project's name after PEP 503 normalization."""
+    """Return whether a name is the project's name after PEP 503 normalization."""
     return re.sub(r"[-_.]+", "-", name).lower() == PROJECT
 
 

@@ -74,7 +74,7 @@ class EndpointFacts:
     """Whether the event is an operational event about it."""
 
     def is_subscribed_to(self, event_type: str) -> bool:
-        """Whether the current subscription matches an event type."""
+        """Return whether the current subscription matches an event type."""
         return Subscription(self.patterns).matches(event_type)
 
 
@@ -295,12 +295,12 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
 
 
 def _progress(delivery: DeliveryFacts) -> str:
-    """The number of attempts, and the cause of the last failure."""
+    """Return the number of attempts, and the cause of the last failure."""
     return _attempt_count(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """The number of attempts. For a delivered event, it includes later resends and replays."""
+    """Return the number of attempts. For a delivered event, it includes later resends and replays."""
     if delivery.attempts_made == 0:
         return " The server made no attempt."
     return (

@@ -21,7 +21,7 @@ class FailureGroup:
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Whether the group has at least half of the recently attempted endpoints."""
+        """Return whether the group has at least half of the recently attempted endpoints."""
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 

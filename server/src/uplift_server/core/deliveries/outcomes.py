@@ -56,5 +56,8 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Whether the failure has a cause other than the receiver. Such a failure does not affect the endpoint's health."""
+    """Return whether the failure has a cause other than the receiver.
+
+    Such a failure does not affect the endpoint's health.
+    """
     return exchange.failure in _OWN_FAULTS

@@ -40,7 +40,7 @@ _FROM: Final = {
 
 
 def can_change_to(state: ReplayState, target: ReplayState) -> bool:
-    """Whether a user may change the state of a replay. Repeating a change is allowed."""
+    """Return whether a user may change the state of a replay. Repeating a change is allowed."""
     return state in _FROM.get(target, frozenset())
 
 
@@ -69,13 +69,13 @@ class ReplayRate:
     """The time (Unix ms) of the next release."""
 
     def available(self, now_ms: int) -> int:
-        """The number of deliveries that may be released now."""
+        """Return the number of deliveries that may be released now."""
         if self.next_ms > now_ms:
             return 0
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
     def after_release(self, now_ms: int, count: int) -> "ReplayRate":
-        """The rate limiter after `count` releases."""
+        """Return the rate limiter after `count` releases."""
         return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:
@@ -83,7 +83,7 @@ class ReplayRate:
 
 
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
-    """The number of deliveries of a replay that a lane can still hold.
+    """Return the number of deliveries of a replay that a lane can still hold.
 
     At least one, so that new events cannot block the replay, unless the endpoint is failing or a delivery of a replay
     is already waiting.

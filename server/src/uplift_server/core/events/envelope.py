@@ -59,7 +59,7 @@ def api_version_of(body: bytes) -> str:
 
 @lru_cache(_MIDDLES_CACHED_MAX)
 def _middle(event_type: str, api_version: str) -> bytes:
-    """The part between the ID and the timestamp, which is the same for all events of a type."""
+    """Return the part between the ID and the timestamp, which is the same for all events of a type."""
     return (
         f',"object":"event","type":{json.dumps(event_type, ensure_ascii=False)},'
         f'"api_version":{json.dumps(api_version, ensure_ascii=False)},"created":'

@@ -317,7 +317,7 @@ class _Fields:
 
 
 def _has_element(values: Sequence[object], is_match: Callable[[Any], bool], cost: int, budget: Budget) -> bool:
-    """Whether an element of an array, or of an array in it, matches. Each element costs `cost` steps."""
+    """Return whether an element of an array, or of an array in it, matches. Each element costs `cost` steps."""
     arrays = [values]
     while arrays:
         array = arrays.pop()

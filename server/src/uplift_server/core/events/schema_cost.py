@@ -73,7 +73,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """The values of the objects' properties, by place."""
+        """Return the values of the objects' properties, by place."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -132,7 +132,7 @@ class SchemaCost:
         del self._graph, self._recursions, self._own, self._places, self._kinds, self._undivided
 
     def is_affordable(self, data: bytes, value: Any) -> bool:
-        """Whether `value`, decoded from `data`, can be checked within SCHEMA_CHECK_NS_MAX."""
+        """Return whether `value`, decoded from `data`, can be checked within SCHEMA_CHECK_NS_MAX."""
         if len(data) <= self._unmeasured_bytes_max:
             return True
         values = 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
@@ -141,7 +141,7 @@ class SchemaCost:
         return self.measure(value).ns <= SCHEMA_CHECK_NS_MAX
 
     def is_explainable(self, data: bytes, value: Any) -> bool:
-        """Whether every error in `value`, decoded from `data`, can be collected within SCHEMA_CHECK_NS_MAX."""
+        """Return whether every error in `value`, decoded from `data`, can be collected within SCHEMA_CHECK_NS_MAX."""
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False
         # Each error contains its rendered value. The validator also creates every error within alternatives.
@@ -150,7 +150,7 @@ class SchemaCost:
         return measure.ns <= SCHEMA_CHECK_NS_MAX and details_ns <= SCHEMA_DETAILS_NS_MAX
 
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
-        """The cost of a check of `value`. The measurement stops soon after SCHEMA_CHECK_NS_MAX.
+        """Return the cost of a check of `value`. The measurement stops soon after SCHEMA_CHECK_NS_MAX.
 
         With `by_kind`, alternatives that the kind of an object excludes do not count.
         """
@@ -308,7 +308,7 @@ class SchemaCost:
             place.properties[name] = self._place(self._merged([*found, *everywhere, *rest]), left)
 
     def _in_place(self, schema: Schema, kinds: _Kinds) -> list[Edge]:
-        """The schemas that a schema applies to the same value, an object of `kinds`."""
+        """Return the schemas that a schema applies to the same value, an object of `kinds`."""
         for name, value in kinds:
             alternatives = self._alternatives(schema).get(name)
             if alternatives is not None:
@@ -316,7 +316,7 @@ class SchemaCost:
         return self._graph.in_place[id(schema)]
 
     def _alternatives(self, schema: Schema) -> dict[str, _Alternatives]:
-        """The alternatives of a schema by property name and text, for properties that select among them."""
+        """Return the alternatives of a schema by property name and text, for properties that select among them."""
         found = self._kinds.get(id(schema))
         if found is None:
             edges = self._graph.in_place[id(schema)]
@@ -331,7 +331,7 @@ class SchemaCost:
         return found
 
     def _texts(self, alternative: Schema) -> dict[str, list[str]]:
-        """The texts that an alternative allows for each property, by name."""
+        """Return the texts that an alternative allows for each property, by name."""
         texts: dict[str, list[str]] = {}
         left, seen = [alternative], 0
         while left and seen < _ALTERNATIVE_PARTS_MAX:
@@ -386,7 +386,7 @@ class SchemaCost:
         return place
 
     def _own_costs(self, schema: Schema) -> Costs:
-        """Costs of a schema without the schemas that it applies."""
+        """Return the costs of a schema without the schemas that it applies."""
         costs = self._own.get(id(schema))
         if costs is None:
             costs = self._own[id(schema)] = costs_of(schema, may_backtrack=self._may_backtrack)

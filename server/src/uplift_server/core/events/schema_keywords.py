@@ -85,7 +85,7 @@ class Costs:
 
 
 def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
-    """Costs of a schema without the schemas that it applies."""
+    """Return the costs of a schema without the schemas that it applies."""
     costs = Costs()
     costs.errors = len(schema)
     any_ns = _KEYWORD_NS * (2 + len(schema))

@@ -31,7 +31,7 @@ class Subscription:
         )
 
     def matches(self, event_type: str) -> bool:
-        """Whether the endpoint receives events of this type."""
+        """Return whether the endpoint receives events of this type."""
         if self.patterns:
             return event_type in self._names or event_type.startswith(self._prefixes)
         return event_type not in OPERATIONAL_TYPES

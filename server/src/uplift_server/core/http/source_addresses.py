@@ -31,7 +31,7 @@ class SourceAddress:
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
-        """Whether its use begins later."""
+        """Return whether its use begins later."""
         return self.since is not None and self.since > now_ms
 
 

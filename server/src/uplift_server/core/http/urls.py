@@ -238,7 +238,7 @@ def _is_localhost(host: str) -> bool:
 
 
 def _is_private(url: EndpointUrl) -> bool:
-    """Whether the host needs no DNS to be private: a single label, below `localhost`, or a private address."""
+    """Return whether the host needs no DNS to be private: a single label, below `localhost`, or a private address."""
     if url.is_literal:
         return AddressPolicy(allow_private_networks=True).check(url.host, encrypted=False) is None
     return "." not in url.host or _is_localhost(url.host)

@@ -38,7 +38,7 @@ class ProcessRole(StrEnum):
 
 
 def is_heartbeat_expired(seen_at: int, now_ms: int) -> bool:
-    """Whether a process whose last heartbeat was at `seen_at` (Unix ms) is evicted."""
+    """Return whether a process whose last heartbeat was at `seen_at` (Unix ms) is evicted."""
     return now_ms - seen_at > HEARTBEAT_EXPIRES_MS
 
 

@@ -24,11 +24,14 @@ def example_in(text: str) -> str | None:
 
 
 def is_placeholder(secret: str) -> bool:
-    """Whether a secret, or a URL with a password, contains a placeholder instead of a secret."""
+    """Return whether a secret, or a URL with a password, contains a placeholder instead of a secret."""
     return _PLACEHOLDERS.search(secret) is not None
 
 
 def is_guessable_key(encoded: str) -> bool:
-    """Whether a valid encryption key (base64) is readable text, or repeats a few bytes. Random keys are neither."""
+    """Return whether a valid encryption key (base64) is readable text, or repeats a few bytes.
+
+    Random keys are neither.
+    """
     key = base64.b64decode(encoded)
     return all(0x20 <= byte < 0x7F for byte in key) or len(set(key)) < _RANDOM_BYTES_LEAST

@@ -24,7 +24,7 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 
 
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Whether the partition that began at `begun_at` (Unix ms) has lasted long enough.
+    """Return whether the partition that began at `begun_at` (Unix ms) has lasted long enough.
 
     A start in the future comes from a clock that has since been corrected.
     """

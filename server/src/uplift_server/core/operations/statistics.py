@@ -41,7 +41,7 @@ class Span:
     bucket_ms: int
 
     def starts(self, now_ms: int) -> range:
-        """The start of each bucket (Unix ms), oldest first."""
+        """Return the start of each bucket (Unix ms), oldest first."""
         last = now_ms - now_ms % self.bucket_ms
         return range(last - (self.buckets - 1) * self.bucket_ms, last + 1, self.bucket_ms)
 
