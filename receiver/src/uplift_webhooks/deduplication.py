@@ -5,11 +5,11 @@
 ...     if first:
 ...         handle(event)
 
-The deduplicator remembers an event when the block ends without an error. Until then, the event is claimed: other
-handlers of it get EventInProgress and make the sender retry. A 2xx response would lose the event if the first handler
-fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next attempt
-counts as the first. Every event is handled at least once, and twice only after a crash between the end of your work and
-the end of the block.
+The deduplicator remembers an event when the block ends without an error. Until then, the block claims the event: other
+handlers of the event get EventInProgress and make the sender retry. A 2xx response would lose the event if the first
+handler fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next
+attempt counts as the first. Every event is handled at least once, and twice only after a crash between the end of your
+work and the end of the block.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ CLAIM_SECONDS: Final = 60.0
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0
-"""Maximum wait for other writers of the same file."""
+"""Maximum wait for other writers of the same file, in seconds."""
 _FORGOTTEN_AT_A_TIME: Final = 10
 _KEY_CHARACTERS_MAX: Final = 256
 _INTEGER_MAX: Final = 2**63 - 1
@@ -76,7 +76,7 @@ def _bounded(text: str) -> str:
 
 
 _Version = tuple[int, str]
-"""An event's `created` and ID: the order of events about the same object."""
+"""An event's `created` and ID. They define the order of events about the same object."""
 _ANY: Final[_Version] = (0, "")
 
 
@@ -85,9 +85,9 @@ class _Entry:
     """The state of one key. Times are Unix seconds."""
 
     handled: _Version | None
-    """The newest handled version."""
+    """The newest version that was handled, or None."""
     until: float
-    """When the entry can be removed."""
+    """Time after which the entry can be removed."""
     claim: str | None
     claimed_until: float
 
@@ -107,11 +107,11 @@ class Claim:
         self._claimed = False
 
     def __bool__(self) -> NoReturn:
-        """Reject `if seen.first_time(…):`, which would always be true."""
+        """Raise TypeError for `if seen.first_time(…):`, which would always be true."""
         raise TypeError("Use a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
 
     def __enter__(self) -> bool:
-        """Claim the event. Return False if it was handled before or is skipped."""
+        """Claim the event. Return False if it was already handled or must be skipped."""
         if self._skips:
             return False
         self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - same module
@@ -130,14 +130,14 @@ class Deduplicator(ABC):
     """Base class of deduplicators. Thread-safe. A block may await, so it also works with asyncio."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
-        """Raise ValueError unless both are positive."""
+        """Raise ValueError unless both arguments are positive."""
         if not (remember_seconds > 0 and claim_seconds > 0):
             raise ValueError("remember_seconds and claim_seconds must be greater than 0.")
         self._remember_seconds: Final = remember_seconds
         self._claim_seconds: Final = claim_seconds
 
     def first_time(self, event_id: str) -> Claim:
-        """Return a block for one event: `with seen.first_time(event.id) as first:`."""
+        """Return a block that handles one event: `with seen.first_time(event.id) as first:`."""
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
@@ -163,7 +163,7 @@ class Deduplicator(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release resources."""
+        """Release the resources of the deduplicator."""
 
     @abstractmethod
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
@@ -227,7 +227,7 @@ class MemoryDeduplicator(Deduplicator):
         self._lock: Final = threading.Lock()
 
     def close(self) -> None:
-        """Remove all entries."""
+        """Remove all entries from memory."""
         with self._lock:
             self._entries.clear()
 

@@ -1,4 +1,4 @@
-"""Possible original forms of a body that was changed between the network and the verification."""
+"""Guesses of a body's original bytes, if it was changed between the network and the verification."""
 
 import base64
 import binascii
@@ -13,16 +13,16 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""The JSON separators of JavaScript and Uplift."""
+"""The separators of JSON that JavaScript and Uplift write."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""The JSON separators of JavaScript and Python."""
+"""The separators of one-line JSON that JavaScript and Python write."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
 """JSON forms of larger or deeper bodies are not tried: anyone can send them, and signing each form takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Cost limits of all forms of one body, about 5 ms each. They allow every form for events of a few KiB."""
+"""Maximum cost of all forms of one body, about 5 ms each. It allows every form for events of a few KiB."""
 _BYTES_PER_VALUE: Final = 16
 """Number of bytes that cost as much as one value."""
 
@@ -68,7 +68,7 @@ def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
 
 
 def _depths(value: object) -> list[int] | None:
-    """Return the number of values at each depth; None if the nesting is too deep."""
+    """Return the number of values at each depth, or None if the nesting is too deep."""
     counts: list[int] = []
     level = [value]
     while level:
@@ -82,7 +82,7 @@ def _depths(value: object) -> list[int] | None:
 
 
 def _arranged(value: object, forms: Callable[[object], Iterator[bytes]]) -> Iterator[bytes]:
-    """Yield forms of a value. Events also get forms with Uplift's member order and envelope."""
+    """Yield JSON forms of a value. For an event, also yield forms with Uplift's member order and envelope."""
     yield from forms(value)
     if not isinstance(value, dict):
         return

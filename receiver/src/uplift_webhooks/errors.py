@@ -1,4 +1,4 @@
-"""The error of a rejected request."""
+"""The error of a request that fails verification."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ Reason = Literal[
     "body_not_json_object",
     "body_not_event",
 ]
-"""Why a request was rejected. Codes are added, never renamed."""
+"""The codes for why a request was rejected. Later versions add codes and never rename them."""
 
 
 class WebhookVerificationError(ValueError):
@@ -28,7 +28,7 @@ class WebhookVerificationError(ValueError):
     reason: Reason
     """A stable code for programs."""
     cause: str
-    """One sentence that states the problem."""
+    """One sentence that states the cause."""
     hint: str
     """One sentence that says how to fix it."""
 
@@ -40,5 +40,5 @@ class WebhookVerificationError(ValueError):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Return cause, hint and code in one line."""
+        """Return the cause, the hint and the code in one line."""
         return f"{self.cause} {self.hint} [{self.reason}]"

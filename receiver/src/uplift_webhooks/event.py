@@ -29,11 +29,11 @@ class Event:
     type: str
     """Event type, such as `movement.analytics.created`."""
     api_version: str
-    """Version, such as `01/01/2022`. Empty if the body has none."""
+    """API version, such as `01/01/2022`. Empty if the body has none."""
     created: int
-    """Unix time in milliseconds. 0 if the body has none."""
+    """When the event was created, in Unix milliseconds. 0 if the body has no time."""
     data: Any = field(hash=False, repr=False)
-    """A `Data` for JSON objects; otherwise, the value itself."""
+    """The event's data: a `Data` for a JSON object; otherwise, the JSON value itself."""
     raw: dict[str, Any] = field(hash=False, repr=False)
     """The complete envelope, including fields that this version of the library does not know."""
 
@@ -41,7 +41,7 @@ class Event:
     def test(self) -> bool:
         """Whether this is a test event, with example data.
 
-        The mark is in the signed body. The library ignores the header `x-uplift-test`, because it is not signed.
+        The signed body contains this mark. The library ignores the header `x-uplift-test`, because it is not signed.
         """
         return self.raw.get("test") is True
 

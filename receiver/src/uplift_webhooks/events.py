@@ -33,7 +33,7 @@ class MovementAnalyticsCreated(Event):
 
     @property
     def object(self) -> Session:
-        """The session, with a link to its data."""
+        """The processed session, with a link to its data."""
         return read(Session, self.data)
 
 
@@ -43,7 +43,7 @@ class WebhookCreated(Event):
 
     @property
     def object(self) -> RegisteredEndpoint:
-        """The endpoint."""
+        """The new endpoint."""
         return read(RegisteredEndpoint, self.data)
 
 
@@ -53,7 +53,7 @@ class CaptureProcessingFailed(Event):
 
     @property
     def object(self) -> FailedCapture:
-        """The capture and its error."""
+        """The failed capture and its error."""
         return read(FailedCapture, self.data)
 
 
@@ -63,7 +63,7 @@ class AthleteCreated(Event):
 
     @property
     def object(self) -> AthleteProfile:
-        """The athlete."""
+        """The athlete that was added."""
         return read(AthleteProfile, self.data)
 
 
@@ -73,7 +73,7 @@ class AthleteUpdated(Event):
 
     @property
     def object(self) -> AthleteProfile:
-        """The current profile, with the names of the changed fields in `changed`."""
+        """The athlete's current profile. `changed` has the names of the changed fields."""
         return read(AthleteProfile, self.data)
 
 
@@ -83,7 +83,7 @@ class ExportCompleted(Event):
 
     @property
     def object(self) -> Export:
-        """The job, with a link to the rows."""
+        """The export job, with a link to the exported rows."""
         return read(Export, self.data)
 
 
@@ -93,7 +93,7 @@ class EndpointWarned(Event):
 
     @property
     def object(self) -> EndpointHealth:
-        """The endpoint, with `disable_at`."""
+        """The endpoint that keeps failing. `disable_at` is when the server will disable it."""
         return read(EndpointHealth, self.data)
 
 
@@ -103,7 +103,7 @@ class EndpointDisabled(Event):
 
     @property
     def object(self) -> EndpointHealth:
-        """The endpoint, with `disabled_reason`."""
+        """The disabled endpoint. `disabled_reason` is why the server disabled it."""
         return read(EndpointHealth, self.data)
 
 
@@ -113,7 +113,7 @@ class EndpointRecovered(Event):
 
     @property
     def object(self) -> EndpointHealth:
-        """The endpoint, with `recovered_at`."""
+        """The endpoint. `recovered_at` is the time of the successful attempt."""
         return read(EndpointHealth, self.data)
 
 
@@ -129,7 +129,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """Any other type: a type of your operator, or a type that this version of the library does not know."""
+    """An event of any other type: a type of your operator, or one that this version of the library does not know."""
 
 
 AnyEvent = (
@@ -159,14 +159,14 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
     "endpoint.recovered": EndpointRecovered,
     "delivery.failed": DeliveryFailed,
 }
-"""The class of each type in the catalog."""
+"""The event class of each type in the catalog."""
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     """Return the event in an envelope.
 
-    The signed `webhook-id` (`message_id`) replaces a missing `id`. Other senders of Standard Webhooks have no
-    `api_version` and `created`: they get an empty or zero value.
+    The signed `webhook-id` (`message_id`) replaces a missing `id`. Other senders of Standard Webhooks omit
+    `api_version` and `created`. The event then has an empty text and 0.
 
     Raises:
         WebhookVerificationError: `body_not_event` if a member has the wrong type, or if `type`, `data` or both IDs are
@@ -195,7 +195,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
 
 
 def _text(value: object, name: str) -> str:
-    """Return a text member, or an empty string if it is missing."""
+    """Return a text member of the envelope, or an empty string if it is missing."""
     if isinstance(value, str):
         return value
     if value is None:

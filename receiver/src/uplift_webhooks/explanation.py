@@ -40,12 +40,12 @@ Cause = (
         "secret_wrong",
     ]
 )
-"""A stable code: the error's reason, or a more precise one."""
+"""A stable code: the `reason` of the error, or a more precise code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Whether a request is verified and, if not, the likely cause."""
+    """The result of `explain`: whether a request is verified and, if not, the likely cause."""
 
     verified: bool
     cause: Cause | Literal["verified"]
@@ -55,7 +55,7 @@ class Explanation:
     """One sentence that says how to fix it."""
 
     def __str__(self) -> str:
-        """Return text, hint and code in one line."""
+        """Return the text, the hint and the code in one line."""
         return f"{self.text} {self.hint} [{self.cause}]"
 
 
@@ -66,7 +66,7 @@ _NAMES: Final = {**names.spellings((*names.WANTED, _CONTENT_LENGTH)), "content_l
 _TOKEN: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 _VALUE_CHARACTERS_MAX: Final = 4096
 _CANDIDATES_MAX: Final = 16
-"""Requests with more signatures are not diagnosed."""
+"""Maximum number of signatures in a request. The module does not diagnose requests with more."""
 _ENVELOPE_START: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
 _RAW: Final = (
     "Pass the raw bytes of the body before you parse it: Flask request.get_data(), Django request.body, FastAPI "
@@ -89,19 +89,19 @@ class _Request:
     message_id: str
     timestamp: str
     standard: tuple[bytes, ...]
-    """The signatures after `v1,`."""
+    """The decoded signatures that follow `v1,` in `webhook-signature`."""
     uplift: tuple[bytes, ...]
     headers: dict[str, list[str]]
 
     def matches(self, secret: Secret, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Return whether a signature of the request, by either scheme, matches a body and a secret."""
+        """Return whether a signature of the request, of either scheme, matches a body and a secret."""
         content = self.body if body is None else body
         return self.matches_standard(secret.standard_key, body=content, swapped=swapped) or (
             not swapped and _matches(uplift_signature(secret.uplift_key, content), self.uplift)
         )
 
     def matches_standard(self, key: bytes, *, body: bytes | None = None, swapped: bool = False) -> bool:
-        """Return whether a Standard Webhooks signature matches."""
+        """Return whether a Standard Webhooks signature of the request matches a body and a key."""
         content = self.body if body is None else body
         signed = (self.timestamp, self.message_id) if swapped else (self.message_id, self.timestamp)
         message_id, timestamp = (each.encode("utf-8", "surrogatepass") for each in signed)
@@ -118,7 +118,7 @@ def explain(error: WebhookVerificationError, secrets: Sequence[Secret], body: ob
 
 
 def _read(body: object, headers: object) -> _Request | None:
-    """Return the readable parts of a request; None if there are none."""
+    """Return the readable parts of a request, or None if nothing is readable."""
     if not isinstance(body, bytes | bytearray):
         return None
     try:
@@ -140,7 +140,10 @@ def _read(body: object, headers: object) -> _Request | None:
 
 
 def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Yield causes, the most certain first. If a signature is valid, yield only causes that do not concern it."""
+    """Yield likely causes, the most certain first.
+
+    If a signature is valid, yield only causes that do not concern it.
+    """
     genuine = any(request.matches_standard(secret.standard_key) for secret in secrets)
     if error.reason in {"timestamp_too_old", "timestamp_too_new"} and genuine:
         yield _clock(request)
@@ -165,7 +168,7 @@ def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], requ
 
 
 def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Find headers in the wrong place."""
+    """Find values that were passed under the wrong header name."""
     if any(request.matches_standard(secret.standard_key, swapped=True) for secret in secrets):
         yield _found(
             "headers_swapped",
@@ -186,7 +189,7 @@ def _about_places(secrets: Sequence[Secret], request: _Request) -> Iterator[Expl
 
 
 def _about_forms(request: _Request) -> Iterator[Explanation]:
-    """Find headers that were merged or truncated."""
+    """Find headers that a proxy or the application merged or truncated."""
     for name in names.WANTED:
         values = request.headers.get(name, [])
         if len({*values}) > 1 or (name in {names.ID, names.TIMESTAMP} and "," in "".join(values)):
@@ -244,7 +247,7 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
 
 
 def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Find changes of the body."""
+    """Find changes of the body after it was signed."""
     body = request.body
     if not body:
         yield _found(
@@ -285,7 +288,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
-    """Find a body whose length differs from Content-Length. It was changed, but the length does not show how."""
+    """Find a body whose length differs from Content-Length. The body was changed, but its length does not show how."""
     announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     length = str(len(request.body))
     if not (announced.isascii() and announced.isdigit()) or announced == length:
@@ -316,7 +319,7 @@ def _secrets(texts: Iterable[str]) -> Iterator[Secret]:
 
 
 def _matches(expected: bytes, received: Iterable[bytes]) -> bool:
-    """Return whether any candidate matches. Compares all, in constant time."""
+    """Return whether any candidate matches. Compare all candidates, in constant time."""
     return sum([hmac.compare_digest(expected, each) for each in received]) > 0
 
 

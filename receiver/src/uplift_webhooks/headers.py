@@ -1,4 +1,4 @@
-"""Request headers in the forms of different frameworks."""
+"""Reading of request headers in the forms that different frameworks use."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
@@ -13,21 +13,21 @@ TEST: Final = "x-uplift-test"
 
 
 class Items(Protocol):
-    """A framework's header object that is not a mapping, such as Werkzeug's and `http.client`'s."""
+    """A framework's header object that is not a mapping, such as those of Werkzeug and `http.client`."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
-        """Return name and value of every header."""
+        """Return the name and the value of every header."""
         ...  # pragma: no cover
 
 
 Headers = Mapping[Any, Any] | Items | Iterable[tuple[Any, Any]]
-"""A mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
+"""Request headers: a mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
 
 WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Return the lowercase spellings of header names: text, bytes and WSGI (PEP 3333, "environ Variables")."""
+    """Return how frameworks spell header names in lower case: text, bytes and WSGI (PEP 3333, "environ Variables")."""
     wanted = list(names)
     return {
         **{name: name for name in wanted},
@@ -73,7 +73,7 @@ def read_headers(headers: object) -> dict[str, str]:
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
     """Return every value of the named headers. Lists as values (AWS API gateways) count as repeated headers.
 
-    `names` maps the lowercase spellings of a header to its name in the result. Raises the errors of the object.
+    `names` maps the lowercase spellings of a header to its name in the result. Raises any error of the header object.
     """
     items = getattr(headers, "items", None)
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())
@@ -90,7 +90,7 @@ def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list
 
 
 def _text(value: object) -> str:
-    """Return a header value as text. HTTP bytes are one byte per character."""
+    """Return a header value as text. Decode bytes as one character per byte."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

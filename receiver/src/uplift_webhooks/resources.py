@@ -17,7 +17,7 @@ _READER: Final = "reader"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """Base class of the objects."""
+    """Base class of the objects in event data."""
 
     raw: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
@@ -95,7 +95,7 @@ class Owner(Resource):
     organization_id: str | None = _text("organizationId")
     user_id: str | None = _text("userId")
     role_name: str | None = _text("roleName")
-    """The user's role, such as owner."""
+    """The user's role in the organization, such as owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +104,12 @@ class Organization(Resource):
 
     id: Owner | None = field(default=None, metadata=_nested(Owner))
     user: str | None = _text()
-    """The same user ID as in `id`."""
+    """The same user ID as in the field `id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Athlete(Resource):
-    """The captured athlete."""
+    """The athlete that was captured."""
 
     id: str | None = _text()
     name: str | None = _text(shown=False)
@@ -142,7 +142,7 @@ class RegisteredEndpoint(Resource):
     user_id: str | None = _text("userId")
     account_id: str | None = _text("accountId")
     event_type_ids: tuple[str, ...] = _texts("eventTypeIds")
-    """Subscribed event types."""
+    """Event types that the endpoint is subscribed to."""
     hook_url: str | None = _text("hookUrl", shown=False)
     description: str | None = _text()
 
@@ -164,7 +164,7 @@ class FailedCapture(Resource):
     activity: str | None = _text()
     movement: str | None = _text()
     status: str | None = _text()
-    """`error`."""
+    """The capture's status in Uplift's API: `error`."""
     error: str | None = _text()
     """Description of the problem for users."""
     capture_time: str | None = _text()
@@ -180,12 +180,12 @@ class AthleteProfile(Resource):
     first_name: str | None = _text(shown=False)
     last_name: str | None = _text(shown=False)
     date_of_birth: str | None = _text(shown=False)
-    """YYYY-MM-DD."""
+    """Date of birth, as YYYY-MM-DD."""
     email: str | None = _text(shown=False)
     height: float | None = _number()
-    """In inches."""
+    """Height in inches."""
     weight: float | None = _number()
-    """In pounds."""
+    """Weight in pounds."""
     dominant_arm: str | None = _text()
     """`left`, `right` or `both`."""
     dominant_leg: str | None = _text()
@@ -206,7 +206,7 @@ class Export(Resource):
 
     job_id: str | None = _text("jobId")
     status: str | None = _text()
-    """`COMPLETED`."""
+    """The job's status in Uplift's API: `COMPLETED`."""
     activity: str | None = _text()
     movement: str | None = _text()
     start_time: int | None = _integer("startTime")
@@ -227,7 +227,7 @@ class EndpointHealth(Resource):
 
     id: str | None = _text()
     uid: str | None = _text()
-    """The operator's own ID."""
+    """The `uid` of the endpoint, if it has one."""
     url: str | None = _text(shown=False)
     description: str | None = _text()
     account: str | None = _text()
@@ -235,16 +235,16 @@ class EndpointHealth(Resource):
     account_uid: str | None = _text()
     account_name: str | None = _text()
     state: str | None = _text()
-    """`enabled` or `disabled`."""
+    """The endpoint's state: `enabled` or `disabled`."""
     disabled_reason: str | None = _text()
-    """`failing` or `gone`."""
+    """Why the server disabled the endpoint: `failing` or `gone`."""
     failing_since: str | None = _text()
     """ISO 8601, like the other times."""
     disable_at: str | None = _text()
-    """In `endpoint.warned`: when the server will disable the endpoint."""
+    """In `endpoint.warned`: the time at which the server will disable the endpoint."""
     recovered_at: str | None = _text()
     failed_attempts: int | None = _integer()
-    """Failed attempts in a row."""
+    """Number of failed attempts since the last success."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""
@@ -259,7 +259,7 @@ class FailedDelivery(Resource):
     id: str | None = _text()
     endpoint: str | None = _text()
     endpoint_uid: str | None = _text()
-    """The operator's own ID."""
+    """The `uid` of the endpoint, if it has one."""
     url: str | None = _text(shown=False)
     """URL of the endpoint."""
     description: str | None = _text()
@@ -271,14 +271,14 @@ class FailedDelivery(Resource):
     event: str | None = _text()
     event_type: str | None = _text()
     failed_reason: str | None = _text()
-    """`exhausted` or `expired`."""
+    """Why the delivery failed: `exhausted` or `expired`."""
     attempts_made: int | None = _integer()
     failed_at: str | None = _text()
     """ISO 8601."""
     count: int | None = _integer()
-    """Failed deliveries of the endpoint since the previous event."""
+    """Number of failed deliveries of the endpoint since the previous event."""
     first_failed_at: str | None = _text()
-    """When the first of them failed, ISO 8601."""
+    """When the first of these deliveries failed, ISO 8601."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""
@@ -287,7 +287,7 @@ class FailedDelivery(Resource):
 
 
 def json_names(kind: type[Resource]) -> dict[str, str]:
-    """Return the JSON name of each field of a class except `raw`."""
+    """Return the JSON name of each field of a class. Omit `raw`."""
     return {each.name: each.metadata.get(_JSON_NAME) or each.name for each in fields(kind) if _READER in each.metadata}
 
 

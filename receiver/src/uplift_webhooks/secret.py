@@ -1,4 +1,4 @@
-"""An endpoint's secret and its keys."""
+"""An endpoint's secret, and the two keys that it contains."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ from typing import Final
 from uplift_webhooks.errors import WebhookVerificationError
 
 PREFIX: Final = "whsec_"
-"""Prefix of a Standard Webhooks secret, before the base64 of the key."""
+"""Prefix of a Standard Webhooks secret. The base64 of the key follows."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
 # Generated keys have 32 bytes. A custom token, also shown as `whsec_…` for other libraries, can be a shorter key.
@@ -23,15 +23,15 @@ class Secret:
     """The two keys of a secret."""
 
     standard_key: bytes = field(repr=False)
-    """Signs `webhook-signature`."""
+    """The key that signs `webhook-signature`."""
     uplift_key: bytes = field(repr=False)
-    """Signs `x-uplift-signature-256`: the complete text of the secret."""
+    """The key that signs `x-uplift-signature-256`: the complete text of the secret."""
 
 
 def parse_secret(text: object) -> Secret:
     """Return the keys of a secret: a generated one (`whsec_…`), or a custom token.
 
-    White space around the secret is removed.
+    This function removes white space around the secret.
 
     Raises:
         WebhookVerificationError: `secret_invalid`. The error does not quote the secret.

@@ -1,4 +1,4 @@
-"""The two signatures of a request."""
+"""The two signatures of a request, computed from its body and a key."""
 
 import base64
 import hmac

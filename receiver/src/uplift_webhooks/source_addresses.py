@@ -15,16 +15,19 @@ from typing import Any, Final, Protocol
 from uplift_webhooks.api.failures import ApiFailure, ApiUnreachable
 
 REFRESH_SECONDS: Final = 3600.0
-"""The interval between requests for the addresses. New addresses are announced days before their use."""
+"""The interval between requests for the addresses, in seconds.
+
+The server announces new addresses days before their use.
+"""
 _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], ...]
-"""Networks (mostly of one address), and the start of their use in Unix seconds."""
+"""Networks (most contain one address), with the start of their use in Unix seconds."""
 
 
 class Source(Protocol):
-    """An API client: `uplift_webhooks.api.Client`."""
+    """The interface of an API client, such as `uplift_webhooks.api.Client`."""
 
     def source_ips(self) -> dict[str, Any]:
         """Return the response of `GET /v1/source-ips`. Raises ApiFailure."""
@@ -53,7 +56,7 @@ class SourceAddresses:
         self._source: Source | None = None
         self._published: _Published | None = None
         self._failure: ApiFailure | None = None
-        """Why no addresses are known yet."""
+        """Why the addresses are not known yet."""
         if isinstance(source, Mapping):
             self._published = _published(source)
         elif isinstance(source, Iterable):
@@ -121,7 +124,7 @@ class SourceAddresses:
 
 
 def _published(answer: Mapping[str, Any]) -> _Published:
-    """Parse the response of the API. May raise any error."""
+    """Parse the response of the API. Any error means that the response is not valid."""
     found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
     found += [
         (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))

@@ -1,4 +1,4 @@
-"""Verification that a request comes from Uplift, is unchanged and is recent."""
+"""Verifies that a request comes from Uplift, is unchanged and is recent."""
 
 import hmac
 import math
@@ -17,11 +17,11 @@ from uplift_webhooks.secret import Secret, parse_secret
 from uplift_webhooks.signature import standard_signature, uplift_signature
 
 SECRET_VARIABLE: Final = "UPLIFT_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""The default of `secret`. White space separates several secrets."""
+"""The environment variable with the default of `secret`. White space separates several secrets."""
 TOLERANCE_SECONDS: Final = 300
-"""Maximum difference between a request's timestamp and the clock, in both directions."""
+"""Maximum difference between a request's timestamp and the clock, in seconds, in both directions."""
 SIGNATURES_MAX: Final = 16
-"""Maximum number of tokens in a `webhook-signature` header: two active secrets, and a reserve for future schemes."""
+"""Maximum number of tokens in a `webhook-signature` header: two active secrets, with room for future schemes."""
 _TIMESTAMP_DIGITS_MAX: Final = 15
 
 _RAW_BODY = (
@@ -45,8 +45,8 @@ class Webhook:
         """Take the endpoint's secret, a list of secrets during a rotation, or None to read UPLIFT_WEBHOOK_SECRET.
 
         `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
-        timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors.
-        Do not use it in production: it takes time and gives attackers details.
+        timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors. Do not
+        use `debug` in production: it takes time and gives attackers details.
 
         Raises:
             WebhookVerificationError: `secret_missing` or `secret_invalid`.
@@ -70,7 +70,7 @@ class Webhook:
         self._open(body, headers)
 
     def unwrap(self, body: bytes | bytearray, headers: Headers) -> AnyEvent:
-        """Verify the request and return its event, an instance of the class of its type.
+        """Verify the request and return its event. Each event type has its own class.
 
         Raises:
             WebhookVerificationError: see `verify`; also `body_not_event`.
@@ -80,8 +80,8 @@ class Webhook:
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
         """Return whether the request is verified and, if not, the likely cause.
 
-        For debugging: it tries common mistakes, such as a body that was parsed and serialized again. It never raises.
-        The result contains neither the secret nor a computed signature.
+        Use this method for debugging. It tries common mistakes, such as a body that was parsed and serialized again,
+        and never raises. The result contains neither the secret nor a computed signature.
         """
         try:
             read_event(*self._verified(body, headers))
@@ -90,7 +90,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Return the result of `_verified`. With `debug`, errors contain the likely cause."""
+        """Verify the request as `_verified` does. With `debug`, add the likely cause to errors."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:
@@ -100,7 +100,7 @@ class Webhook:
             raise WebhookVerificationError(error.reason, found.text, found.hint) from None
 
     def _verified(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Return the verified body's JSON object, and the signed message ID, if any."""
+        """Verify the request. Return the JSON object of the body, and the signed message ID, if any."""
         content = _bytes(body)
         found = read_headers(headers)
         if not self._allow_uplift_signature or found.keys() & {names.ID, names.TIMESTAMP, names.SIGNATURE}:
@@ -139,7 +139,7 @@ class Webhook:
         return message_id
 
     def _check_timestamp(self, text: str) -> None:
-        """Reject timestamps that are too old or in the future: the request may be a replay."""
+        """Reject a timestamp that is too old or in the future, because the request may be a replay."""
         if not text.isdigit() or len(text) > _TIMESTAMP_DIGITS_MAX:
             raise WebhookVerificationError(
                 "malformed_header", f"The {names.TIMESTAMP} header is not a Unix timestamp in seconds.", _PASSED_ON
@@ -169,7 +169,7 @@ class Webhook:
 
 
 def _check_match(expected: list[bytes], received: list[bytes]) -> None:
-    """Reject unless one signature matches. Compares all pairs in constant time."""
+    """Raise an error unless one signature matches. Compare all pairs in constant time."""
     matches = 0
     for signature in expected:
         for candidate in received:
@@ -194,7 +194,7 @@ def _bytes(body: object) -> bytes:
 
 
 def _read_secrets(secret: object) -> tuple[Secret, ...]:
-    """Return the given secrets, or the secrets of the environment."""
+    """Return the given secrets, or the secrets from the environment variable."""
     if secret is None:
         texts: list[object] = list(os.environ.get(SECRET_VARIABLE, "").split())
         origin = f"The environment variable {SECRET_VARIABLE} is not set."

@@ -1,4 +1,4 @@
-"""`uplift attempts`: attempts of all deliveries."""
+"""`uplift attempts`: list and show the attempts of all deliveries."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""`uplift deliveries`: deliveries and their attempts."""
+"""`uplift deliveries`: list, resend and cancel deliveries."""
 
 from typing import Annotated, Final
 

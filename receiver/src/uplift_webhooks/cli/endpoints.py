@@ -1,4 +1,4 @@
-"""`uplift endpoints`: endpoints and their health."""
+"""`uplift endpoints`: manage endpoints and show their health."""
 
 from typing import Annotated, Any, Final
 
@@ -258,5 +258,5 @@ def send_test(session: Session, calls: Calls, endpoint: str, event_type: str | N
 
 
 def _place(calls: Calls, endpoint: str) -> str:
-    """Return the path of the endpoint that the user named."""
+    """Return the API path of the endpoint that the user named."""
     return f"{_PATH}/{segment(find(calls, _PATH, 'endpoint', 'ep_', endpoint)['id'])}"

@@ -1,4 +1,4 @@
-"""`uplift event-types`: the event catalog."""
+"""`uplift event-types`: list and show the event types of the catalog."""
 
 from typing import Annotated
 

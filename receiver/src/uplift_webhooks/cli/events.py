@@ -1,4 +1,4 @@
-"""`uplift events`: events and their deliveries."""
+"""`uplift events`: send events, and show them with their deliveries."""
 
 from typing import Annotated, Final
 

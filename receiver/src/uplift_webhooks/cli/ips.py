@@ -1,4 +1,4 @@
-"""`uplift ips`: the egress IPs of the server."""
+"""`uplift ips`: show the egress IPs of the server."""
 
 import typer
 

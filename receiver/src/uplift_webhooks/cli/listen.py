@@ -1,4 +1,4 @@
-"""`uplift listen`: a listen session for the developer's local server."""
+"""`uplift listen`: forward events to a local server during development."""
 
 import asyncio
 import signal
@@ -26,9 +26,9 @@ from uplift_webhooks.cli.quantities import duration_seconds, share, since
 from uplift_webhooks.cli.session import Session, command
 
 LOCAL_TIMEOUT_SECONDS: Final = 15.0
-"""The timeout of Uplift's attempts."""
+"""The timeout of an attempt: the default of the server."""
 UNREACHABLE_SECONDS_MAX: Final = 30.0
-"""How long an event waits for an unreachable local server."""
+"""How long the command keeps an event for a local server that is not reachable, in seconds."""
 _SESSIONS: Final = "/v1/listen-sessions"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -156,7 +156,7 @@ async def _listen(
     mischief: Mischief,
     begun: Mapping[str, int],
 ) -> Expired | None:
-    """Listen until a signal, or until the session must be replaced. Raises Ended."""
+    """Forward events until a signal arrives or the session must be replaced. Raises Ended."""
     address = Address(calls.api_url, made["id"], {"authorization": f"Bearer {calls.api_key}"})
     taker: Handover | Printed = Printed()
     if target is not None:
@@ -183,7 +183,7 @@ async def _listen(
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """End only the block on Ctrl-C and SIGTERM."""
+    """End only the block, not the program, on Ctrl-C and SIGTERM."""
 
     def stop() -> None:
         raise KeyboardInterrupt
@@ -233,12 +233,12 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
 
 
 def _written(types: list[str], error: CallRejected) -> str:
-    """Return an unknown type as the user wrote it."""
+    """Return an unknown event type in the user's notation."""
     return next((each for each in types if f" {each}." in error.cause), types[0])
 
 
 def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
-    """Return why the session ended, and whether its key was revoked."""
+    """Return why the session ended, and whether the server revoked its key."""
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")
@@ -251,7 +251,7 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
-    """End the session. If the server does not respond, it deletes the session within a day."""
+    """End the session. If the server does not respond, it deletes the session within 1 day."""
     with suppress(CliError), closing(Calls(calls.api_url, calls.api_key, calls.advice, timeout_seconds=3)) as hasty:
         hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 

@@ -1,4 +1,4 @@
-"""Output of `uplift listen`: states on standard error, one line for each delivery on standard output."""
+"""Output of `uplift listen`: its state on standard error, and one line per delivery on standard output."""
 
 import json
 import time
@@ -16,10 +16,10 @@ DOUBT_HINT: Final = (
 
 
 class Narration:
-    """The output of one session."""
+    """Prints the output of one listen session."""
 
     def __init__(self, output: Output, made: dict[str, Any], target: Target | None, *, show_secret: bool) -> None:
-        """`show_secret`: print the secret even if the output may be stored."""
+        """`show_secret`: print the secret even if a file or a log may keep the output."""
         output.streams = True
         self._output = output
         self._session: str = made["id"]

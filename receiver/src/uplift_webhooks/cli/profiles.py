@@ -1,4 +1,4 @@
-"""Server and key of a command: from options, the environment, or a profile of the user."""
+"""The server's URL and the API key of a command: from options, the environment, or a profile of the user."""
 
 import os
 import stat
@@ -24,12 +24,12 @@ _NAMES: Final = ("api_url", "api_key")
 
 @dataclass(frozen=True)
 class Access:
-    """A server's URL and the key for it."""
+    """A server's URL and the API key for it, with their sources."""
 
     api_url: str
     api_key: str = field(repr=False)
     warning: str = ""
-    """A problem with the source of the key."""
+    """A security problem of the key's source, or None."""
     url_origin: str = "--api-url"
     """The source of the URL."""
     key_origin: str = "--api-key"
@@ -37,7 +37,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of a command; None if omitted."""
+    """The values of a command's options, or None for omitted options."""
 
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -95,7 +95,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """Return a profile of the file. Without a name, it is the default profile, which may be missing."""
+    """Return a named profile of the file, or the default profile, which the file may omit."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

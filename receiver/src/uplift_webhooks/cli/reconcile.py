@@ -1,4 +1,4 @@
-"""`uplift reconcile`: every event of the account after a stored position, to find missed events."""
+"""`uplift reconcile`: print every event of the account after a stored position, to find missed events."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -67,7 +67,7 @@ def reconcile(
 
 
 def _read(file: Path) -> str | None:
-    """Return the position in a file, or None if there is no file yet. Raises CliError."""
+    """Return the position that a file stores, or None if the file does not exist yet. Raises CliError."""
     try:
         with file.open(encoding="ascii") as opened:
             return opened.read(_CURSOR_CHARACTERS_MAX).strip() or None
@@ -80,7 +80,7 @@ def _read(file: Path) -> str | None:
 
 
 def _write(file: Path, cursor: str) -> None:
-    """Replace the position in a file. Raises CliError."""
+    """Store a position in a file, in place of the previous one. Raises CliError."""
     draft = file.with_name(f"{file.name}.new")
     try:
         draft.write_text(f"{cursor}\n", encoding="ascii")

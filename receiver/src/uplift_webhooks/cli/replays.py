@@ -1,4 +1,4 @@
-"""`uplift replays`: jobs that resend many deliveries of an endpoint."""
+"""`uplift replays`: manage jobs that resend many deliveries of an endpoint."""
 
 from typing import Annotated, Any, Final
 

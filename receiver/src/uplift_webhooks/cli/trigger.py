@@ -78,7 +78,7 @@ def trigger(
 
 
 def _session(calls: Calls, text: str | None) -> dict[str, Any]:
-    """Return the session with this ID, or the newest connected one, on this machine if possible. Raises CliError."""
+    """Return the session with this ID. The default is the newest connected one, preferably of this machine."""
     if text is not None:
         how = "use the session ID that `uplift listen` prints, or omit --session"
         return find(calls, _PATH, "listen session", "lsn_", text, how=how)
@@ -90,7 +90,7 @@ def _session(calls: Calls, text: str | None) -> dict[str, Any]:
 
 
 def _answer(calls: Calls, session_id: str, event: str) -> dict[str, Any] | None:
-    """Return the local server's response if it takes longer than the API waits; None after a timeout."""
+    """Wait for the local server's response longer than the API does. Return None after a timeout."""
     path = f"{_PATH}/{segment(session_id)}/answers"
     until = time.monotonic() + TEST_SECONDS_MAX
     while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""`uplift verify` and `uplift sign`: signatures on the command line, without a server."""
+"""`uplift verify` and `uplift sign`: verify and sign requests on the command line, without a server."""
 
 import json
 import math
@@ -146,7 +146,7 @@ def sign(
 
 
 def _secrets(given: list[str] | None) -> list[str]:
-    """Return the secrets of the option or of the environment. Raises CliError."""
+    """Return the secrets from the option or from the environment. Raises CliError."""
     found = given or os.environ.get(SECRET_VARIABLE, "").split()
     if not found:
         raise CliError("the secret is not set", f"set {SECRET_VARIABLE}, or use --secret", ExitCode.USAGE)
@@ -154,7 +154,7 @@ def _secrets(given: list[str] | None) -> list[str]:
 
 
 def _pairs(content: bytes) -> list[tuple[str, str]]:
-    """Parse a file with headers: a JSON object, or lines, optionally after a request line."""
+    """Parse a file of headers: a JSON object, or header lines that may follow a request line."""
     text = content.decode("latin-1")
     if text.lstrip().startswith("{"):
         try:

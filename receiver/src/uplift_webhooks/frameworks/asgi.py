@@ -1,4 +1,4 @@
-"""ASGI: a receiver application for any ASGI server or framework.
+"""ASGI: an application that receives webhooks, for any ASGI server or framework.
 
 >>> app = WebhookApplication(Webhook(), handle)                              # doctest: +SKIP
 >>> routes = [Route("/webhook", WebhookApplication(Webhook(), handle))]      # doctest: +SKIP
@@ -35,7 +35,7 @@ class WebhookApplication:
     """Verifies POST requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(self, webhook: Webhook, handler: Handler, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
-        """Take the handler: a coroutine function, or a function, which runs in another thread."""
+        """Take the handler: a coroutine function, or a plain function, which runs in another thread."""
         self._webhook: Final = webhook
         self._handler: Final = handler
         self._body_bytes_max: Final = body_bytes_max
@@ -73,7 +73,7 @@ class WebhookApplication:
 
 
 async def _body(receive: Receive, body_bytes_max: int) -> bytes:
-    """Return the body, or the received part of it after a disconnect. Raises Rejected."""
+    """Return the complete body, or the received part of it if the client disconnects. Raises Rejected."""
     body = bytearray()
     more = True
     while more:

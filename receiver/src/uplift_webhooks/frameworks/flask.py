@@ -58,7 +58,7 @@ def verified(
 
 
 def _body(sent: Request, body_bytes_max: int) -> bytes | None:
-    """Return the body, or None if it is too large."""
+    """Return the body of the request, or None if it is too large."""
     if sent.content_length is None:
         # Without a Content-Length, `get_data` returns an empty body. The web server marks the end of the stream.
         body = sent.stream.read(body_bytes_max + 1)

@@ -8,7 +8,7 @@ from uplift_webhooks.deduplication import EventInProgress
 from uplift_webhooks.errors import Reason, WebhookVerificationError
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-"""Default limit of a body. Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
+"""Default size limit of a body. Uplift sends at most about 260 KiB: 256 KiB of data in an envelope."""
 CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _UNAUTHORIZED: Final[frozenset[Reason]] = frozenset(
     {"missing_header", "timestamp_too_old", "timestamp_too_new", "no_matching_signature"}
@@ -18,7 +18,7 @@ _LOGGER: Final = logging.getLogger("uplift_webhooks")
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A response: status, one line of text and headers."""
+    """A response to a rejected request: status code, one line of text and headers."""
 
     status: int
     text: str
@@ -26,12 +26,12 @@ class Rejection:
 
     @property
     def content(self) -> bytes:
-        """The encoded text."""
+        """The text as bytes of UTF-8."""
         return self.text.encode()
 
 
 class Rejected(Exception):
-    """Ends the processing of a request with a response."""
+    """Raised to end the processing of a request with a response."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection)
@@ -60,6 +60,6 @@ def unverified(error: WebhookVerificationError) -> Rejection:
 def in_progress(error: EventInProgress) -> Rejection:
     """Return the response for an event that another handler is processing.
 
-    It has no `Retry-After` header: only responses 503 and 429 with this header delay other events.
+    It has no `Retry-After` header, so that other events are not delayed.
     """
     return Rejection(409, str(error))

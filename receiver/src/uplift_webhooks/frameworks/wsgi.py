@@ -45,7 +45,7 @@ class WebhookApplication:
         self._body_bytes_max: Final = body_bytes_max
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Handle one request."""
+        """Handle one request, as WSGI requires."""
         rejection = self._serve(environ)
         if rejection is None:
             start_response(f"204 {_REASONS[204]}", [])
@@ -75,7 +75,7 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """Return the body, up to its Content-Length or the end that the server marks. Raises Rejected."""
+    """Return the body: the bytes up to its Content-Length, or up to the end that the server marks. Raises Rejected."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Rejected(WRONG_LENGTH)

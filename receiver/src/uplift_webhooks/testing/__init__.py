@@ -1,6 +1,7 @@
 """Test kit for receivers: sample events, signatures, and a sender.
 
-With pytest, the fixture `uplift` is available automatically. `uplift_webhooks.testing.plugin` shows how to use it.
+In pytest, the fixture `uplift` is available without further configuration. `uplift_webhooks.testing.plugin` shows how
+to use it.
 """
 
 from uplift_webhooks.testing.events import make_event

@@ -22,7 +22,7 @@ def make_event(
 ) -> bytes:
     """Return the body of a new event with a new ID.
 
-    Its data is `data`, or the example from the catalog with `changes` to its `object`. Types outside the catalog
+    Its data is `data`, or the catalog's example with `changes` to the example's `object`. Types outside the catalog
     require `data`. `created` is in Unix milliseconds. `test` marks the event as a test event.
 
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
@@ -60,7 +60,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _new_id(now_ms: int) -> str:
-    """Return a UUID version 7 (RFC 9562), like event IDs."""
+    """Return a UUID version 7 (RFC 9562), as in the IDs of real events."""
     number = (now_ms << 80) | int.from_bytes(os.urandom(10), "big")
     number = number & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))

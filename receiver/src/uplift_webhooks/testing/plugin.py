@@ -17,24 +17,24 @@ from uplift_webhooks.testing.sender import PATH, Sender
 from uplift_webhooks.webhook import SECRET_VARIABLE
 
 SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 - for tests only
-"""The default of `uplift_secret`."""
+"""The secret of tests without `UPLIFT_WEBHOOK_SECRET`."""
 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """Secret that signs events. Default: `UPLIFT_WEBHOOK_SECRET`, or `SECRET`. Override it to use your own."""
+    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or else `SECRET`. Override this fixture to use your own."""
     return next(iter(os.environ.get(SECRET_VARIABLE, "").split()), SECRET)
 
 
 @pytest.fixture
 def uplift_path() -> str:
-    """Path of the receiver. Override it if it is not `/webhook`."""
+    """Path of the receiver. Override this fixture if the path is not `/webhook`."""
     return PATH
 
 
 @pytest.fixture
 def uplift_receiver() -> Any:
-    """Override this fixture: return your application or test client."""
+    """Your application or test client. You must override this fixture."""
     raise pytest.UsageError(
         "Define a fixture uplift_receiver that returns your WSGI or ASGI application, or the test client of your "
         "framework."

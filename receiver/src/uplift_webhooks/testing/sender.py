@@ -20,11 +20,11 @@ _ONE_MINUTE_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The receiver's response."""
+    """A receiver's response to a test request."""
 
     status: int
     headers: dict[str, str]
-    """Headers by lowercase name."""
+    """The response headers by lowercase name."""
     body: bytes
 
     @property
@@ -49,17 +49,20 @@ class Sender:
         self._path: Final = path
 
     def post(self, event: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a signed event. Default: a new `movement.analytics.created`. `headers` replaces headers of the event."""
+        """Send a signed event.
+
+        The default is a new `movement.analytics.created`. `headers` replaces headers of the event.
+        """
         body = make_event() if event is None else event
         return self._send(body, sign(body, self._secret), headers)
 
     def post_twice(self, event: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the same event twice, as after a lost response. The second has a new timestamp and signature."""
+        """Send the same event twice, as after a lost response. The second request has a new timestamp and signature."""
         body = make_event() if event is None else event
         return self.post(body), self.post(body, headers={"x-uplift-attempt": "2"})
 
     def post_out_of_order(self, older: bytes | None = None, newer: bytes | None = None) -> tuple[Answer, Answer]:
-        """Send the newer event, then the older event. Default: two events of one session, 1 minute apart."""
+        """Send the newer event, then the older event. The default is two events of one session, 1 minute apart."""
         if newer is None:
             newer = make_event()
         if older is None:
@@ -79,7 +82,7 @@ class Sender:
 
 
 def _exchange_with(receiver: Any) -> Exchange:
-    """Return a function that sends requests through the receiver's interface."""
+    """Return a function that sends a request through the interface of the receiver (WSGI, ASGI or a test client)."""
     if hasattr(receiver, "build_request"):  # httpx: the clients of Starlette and FastAPI
         return lambda path, body, headers: _from_httpx(receiver.post(path, content=body, headers=headers))
     if hasattr(receiver, "generic"):  # Django
@@ -108,7 +111,7 @@ def _from_werkzeug(response: Any) -> Answer:
 
 
 def _environ(headers: dict[str, str]) -> dict[str, str]:
-    """Return headers in WSGI form."""
+    """Return headers as WSGI environ variables."""
     return {
         f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items() if name != "content-type"
     }

@@ -1,4 +1,4 @@
-"""Signed headers of Uplift's requests."""
+"""The signed headers of Uplift's requests, for tests."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def sign(
 
 
 def _envelope_in(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body, or an empty one."""
+    """Return the JSON object of a body, or an empty object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -54,7 +54,7 @@ def _envelope_in(body: bytes) -> dict[str, Any]:
 
 
 def _id_in(envelope: dict[str, Any]) -> str:
-    """Return the ID in the envelope, or a new ID if it is missing or not valid in a header."""
+    """Return the ID in the envelope. If the ID is missing or not valid in a header, return a new one."""
     found = envelope.get("id")
     # The ID becomes a header, so it must be printable ASCII.
     fit = isinstance(found, str) and found.isascii() and found.isprintable()

@@ -1,1 +1,1 @@
-"""Shared parts of `uplift` and `uplift-server`: help, options, errors, output and API calls."""
+"""Modules that `uplift` and `uplift-server` share: help, options, errors, output and API calls."""

@@ -1,4 +1,4 @@
-"""API calls that raise the errors of a command."""
+"""API calls for commands. Failed calls raise errors that say how to fix them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""Timeout of a call: longer than the 5 s within which the server responds to every request."""
+"""Timeout of a call. It is longer than 5 s, the server's time limit of a response."""
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,
@@ -26,29 +26,29 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix failed calls with one program."""
+    """How to fix failed calls, in the terms of one program."""
 
     address: str
-    """The source of the server's address."""
+    """Where the server's address comes from, such as an option or a variable."""
     key: str
-    """The source of the key."""
+    """Where the API key comes from, such as an option or a variable."""
     unreachable: str
-    """How to fix a missing response."""
+    """How to fix a call without a response."""
     server_error: str
     """How to fix an internal error of the server."""
     remedies: Mapping[int | str, str]
     """How to fix a rejected call, by status code or problem code."""
     lists: Mapping[str, str] = field(default_factory=dict)
-    """The commands that list objects, by noun."""
+    """The command that lists the objects of each noun."""
     rewrite: Callable[[str], str] = str
-    """Replaces API calls in messages with commands."""
+    """Replaces the API calls in a message with commands."""
 
 
 class CallRejected(CliError):
     """The server rejected a call.
 
     `status` is the response's status code, `fields` maps each invalid field to its error code, and `problems` contains
-    pairs of field and message.
+    the field and the message of each problem.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CallRejected(CliError):
 
 
 class Calls:
-    """Calls of one server with one key."""
+    """API calls to one server with one key."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """`sends`: whether the server sends deliveries. Raises CliError for an invalid address or key."""
+        """With `sends`, the server also sends deliveries. Raises CliError for an invalid address or key."""
         self.api_url = api_url.rstrip("/")
         self.api_key = api_key
         self.advice = advice
@@ -162,7 +162,7 @@ class Calls:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Raise the client's failures as CliError."""
+        """Raise a CliError for each failure of the API client."""
         try:
             yield
         except ApiFailure as error:

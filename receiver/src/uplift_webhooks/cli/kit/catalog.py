@@ -1,4 +1,4 @@
-"""Event types on the terminal."""
+"""Output of event types on the terminal."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The choices for missing arguments and options, if they are few."""
+"""Lists of the possible values of a missing argument or option, if there are few."""
 
 import shlex
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ SHOWN_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The objects that a command accepts."""
+    """The objects that an argument or option can identify."""
 
     noun: str
     path: str
     name: str
-    """The field that commands accept. If two objects have the same value, the error shows IDs."""
+    """The field whose value identifies an object. If two objects have the same value, the error shows IDs."""
     about: str | None = None
-    """The field that describes an object."""
+    """The field that describes an object to the user."""
 
     def sentence(self, calls: Calls) -> str:
         """Return a sentence that lists the choices, or that names the command to list them. Raises CliError."""
@@ -43,4 +43,4 @@ CHOICES: Final = {
     "TYPE": Choices("event type", "/v1/event-types", "name"),
     "REPLAY": Choices("replay", "/v1/replays", "id", "state"),
 }
-"""The choices by the metavar of an argument or option."""
+"""The choices of an argument or option, by its metavar."""

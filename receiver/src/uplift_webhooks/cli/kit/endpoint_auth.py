@@ -1,4 +1,4 @@
-"""Command options for the authentication of an endpoint. Secrets come from files, because other users see arguments."""
+"""Command options for the authentication of an endpoint. Secrets come from files: other users can see arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _MTLS: Final = ("client_certificate_file", "client_key_file")
 AUTH_OPTIONS: Final[dict[str, str]] = {
     f"auth.{field}": f"--{name.replace('_', '-')}" for name, (field, _, _) in _FIELDS.items()
 }
-"""The options for the fields of the authentication, by API field."""
+"""The options for the authentication, by API field."""
 
 
 def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:

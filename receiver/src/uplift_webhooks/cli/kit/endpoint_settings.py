@@ -18,15 +18,15 @@ _ANNOTATIONS: Final = {
     if get_origin(each.annotation) is Annotated
 }
 SETTINGS: Final[dict[str, str]] = {name: each.__metadata__[0] for name, each in _ANNOTATIONS.items()}
-"""The help of each setting, by its name."""
+"""The help text of each setting, by the setting's name."""
 _TYPES: Final[dict[str, object]] = {name: get_args(each.__origin__)[0] for name, each in _ANNOTATIONS.items()}
-"""The type of each setting: int, str, a literal type, or a list of texts."""
+"""The type of each setting, by the setting's name: int, str, a literal type, or a list of strings."""
 SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
 _METAVARS: Final[dict[object, str]] = {int: "N", str: "DURATION", Iterable[str]: "DURATIONS"}
 _RESET: Final = "default"
-"""The value of an option that resets a setting."""
+"""The option value that resets a setting to its default."""
 _EMPTY: Final = "none"
-"""The value of an option for an empty list."""
+"""The option value that means an empty list."""
 
 ENDPOINT_OPTIONS: Final = {
     "description": "--description",
@@ -35,7 +35,7 @@ ENDPOINT_OPTIONS: Final = {
     **AUTH_OPTIONS,
     **SETTING_OPTIONS,
 }
-"""The options of an endpoint that commands to create and update it share, by API field."""
+"""The options that the commands to create and to update an endpoint share, by API field."""
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
 NewTypes = Annotated[
@@ -76,7 +76,7 @@ def _help(name: str) -> str:
 
 
 def _setting(name: str, text: str) -> Any:
-    """Return the JSON value of an option. The server checks it. Raises CliError if it is not a number."""
+    """Return the JSON value of an option, which the server checks. Raises CliError if a number is not valid."""
     if text == _RESET:
         return None
     if _TYPES[name] is int:

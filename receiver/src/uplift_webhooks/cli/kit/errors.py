@@ -1,4 +1,4 @@
-"""Errors of commands: a cause, how to fix it, and a stable exit code."""
+"""Errors of commands, each with a cause, how to fix it, and a stable exit code."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""Events on the terminal."""
+"""Output of events on the terminal."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def show_event(
 
 
 def _member(content: bytes, name: str) -> bytes:
-    """Return the unchanged text of a member of a JSON object. Raises ValueError if it is missing."""
+    """Return the unchanged JSON text of a member of an object. Raises ValueError if the member is missing."""
     text, decoder = content.decode(), json.JSONDecoder()
     position = text.index("{") + 1
     while True:
@@ -62,7 +62,7 @@ def _member(content: bytes, name: str) -> bytes:
 
 
 def _after(text: str, position: int) -> int:
-    """Return the position of the next value."""
+    """Return the position of the next JSON value after `position`."""
     found = _BETWEEN.match(text, position)
     assert found is not None, "it also matches the empty text"
     return found.end()

@@ -1,4 +1,4 @@
-"""Filters of endpoints in both programs: the option, and the preview."""
+"""The filter option of endpoints in both programs, and the output of a filter preview."""
 
 import json
 from typing import Annotated, Any, Final

@@ -1,4 +1,4 @@
-"""Arguments and input files of both programs."""
+"""Arguments and input files that both programs accept."""
 
 import sys
 from pathlib import Path

@@ -10,7 +10,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 from uplift_webhooks.cli.kit.tables import BETWEEN
 
 SEARCHED_MAX: Final = 5000
-"""Maximum number of items to search, newest first."""
+"""Maximum number of items to search. The search begins with the newest item."""
 _SHOWN_MAX: Final = 5
 _SIMILARITY_LEAST: Final = 0.5
 
@@ -125,7 +125,7 @@ def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliErr
 
 
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
-    """Return the most similar event type that is not archived, or group if accepted. Empty if none is similar."""
+    """Return the most similar event type that is not archived, or an empty text. With `groups_too`, include groups."""
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]
     if groups_too:

@@ -1,4 +1,4 @@
-"""Output of commands: results on standard output, everything else on standard error, as text or as JSON."""
+"""Output of commands, as text or as JSON. Results go to standard output, everything else to standard error."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _STYLES: Final = {
 }
 _STYLED: Final = frozenset({"status", "state", "outcome", "last_outcome", "health", "result"})
 _UNLIMITED: Final = 1 << 20
-"""Width of a table that may be wider than the terminal."""
+"""The width of a table that does not have to fit the terminal."""
 
 
 def printable(value: object) -> str:
@@ -36,7 +36,7 @@ def printable(value: object) -> str:
 
 
 class OutputLost(Exception):
-    """Output could not be written. `seen_enough`: the reader of a list, such as `head`, closed the pipe."""
+    """The command could not write its output. `seen_enough`: the reader of a list, such as `head`, closed the pipe."""
 
     def __init__(self, error: OSError, *, seen_enough: bool) -> None:
         super().__init__(error.strerror or str(error))
@@ -52,7 +52,7 @@ class _Console(Console):
 
 
 class Output:
-    """The two streams of a command. Colors and width depend on the terminal and `NO_COLOR`."""
+    """Standard output and standard error of a command. Colors and width depend on the terminal and `NO_COLOR`."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json

@@ -50,7 +50,7 @@ class Group(TyperGroup):
 
 
 class Noun(Group):
-    """The commands of one noun. Without a subcommand, it lists the objects, or shows one if there is an argument."""
+    """The commands of one noun, which also runs without a subcommand: with an argument `show`, otherwise `list`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -79,7 +79,7 @@ class Noun(Group):
             raise
 
     def _has_unknown_command(self, ctx: Any, args: list[str]) -> bool:
-        """Whether there is a word before the only argument of `show`, such as `retry` in `deliveries retry ID`."""
+        """Return whether a word such as `retry` precedes the only argument of `show` (`deliveries retry ID`)."""
         if "show" not in self.commands or not args or not (args[0].isalpha() and args[0].islower()):
             return False
         try:
@@ -100,14 +100,14 @@ class Noun(Group):
 
 
 class Commands(Protocol):
-    """A module with commands."""
+    """The interface of a module that contains commands."""
 
     def register(self, app: typer.Typer, /) -> None:
         """Add the commands to a program."""
 
 
 class _Program(Group):
-    """The root group. With `--json`, it reports usage errors as JSON."""
+    """The root group of a program. With `--json`, it reports usage errors as JSON."""
 
     def main(
         self,
@@ -203,9 +203,10 @@ def require_standard_output() -> None:
 
 
 def _complete(arguments: Sequence[str], program_name: str) -> None:
-    """Print or install the completion for the named shell and exit. Return if the arguments do not name a shell.
+    """Print or install the completion for the named shell and exit.
 
-    Typer's own options detect the current shell and do not accept a name.
+    Without the name of a shell, return without an effect. Typer's own options detect the current shell and do not
+    accept a name.
     """
     if len(arguments) != 2 or arguments[1] not in _SHELLS:
         return
@@ -221,7 +222,7 @@ def _complete(arguments: Sequence[str], program_name: str) -> None:
 
 
 def _untyped(params: list[Any]) -> list[Any]:
-    """Change parameters so that the help for flags does not show `<bool>`. Return them."""
+    """Change the help of flags so that it does not show `<bool>`. Return the changed parameters."""
     for each in params:
         if getattr(each, "is_flag", False) and each.metavar is None:
             each.metavar = ""

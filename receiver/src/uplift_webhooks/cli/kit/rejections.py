@@ -1,4 +1,4 @@
-"""Errors of rejected calls, with the names and units of the command's arguments and options."""
+"""Errors of rejected calls. They name the command's arguments and options and use the units of their values."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Converted:
 Name = str | Converted
 """The command's name for an API field: an option, an argument, or the source of its value.
 
-Text in parentheses at the end of the name appears only in the fix, not in the cause.
+The error shows text in parentheses at the end of the name only in the fix, not in the cause.
 """
 
 
@@ -48,7 +48,7 @@ def _name(field: str, names: dict[str, Name]) -> str:
 
 
 def _place(field: str, names: dict[str, Name]) -> str:
-    """Return the option with the error, and the path in its value if there is one."""
+    """Return the name of the wrong option, and the path of the problem in the option's value if there is one."""
     if field in names:
         return _name(field, names).partition(" (")[0]
     top, _, rest = field.partition(".")
@@ -56,7 +56,7 @@ def _place(field: str, names: dict[str, Name]) -> str:
 
 
 def _words(message: str, field: str, names: dict[str, Name]) -> str:
-    """Return an API message with the names of options instead of fields."""
+    """Return an API message that names options instead of API fields."""
 
     def assigned(found: re.Match[str]) -> str:
         return f"{_name(found[1], names)} {found[2]}" if found[1] in names else found[0]

@@ -1,4 +1,4 @@
-"""Options of the commands that create replays."""
+"""Options of the commands that create a replay."""
 
 from typing import Annotated, Any, Final
 
@@ -49,7 +49,7 @@ REPLAY_OPTIONS: Final = {
     "rate_per_second": "--rate",
     "include_missing": "--include-missing",
 }
-"""The options by API field."""
+"""The options of a replay, by API field."""
 
 
 def replay_body(

@@ -1,4 +1,4 @@
-"""A run of a command: options, output and failures."""
+"""One run of a command: its options, its output and its errors."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from uplift_webhooks.cli.kit.output import Output, OutputLost
 from uplift_webhooks.cli.kit.program import Command
 
 Options = Mapping[str, tuple[Any, Any]]
-"""Annotation and default of each option, by the session's attribute."""
+"""The annotation and the default of each option, by the name of the session's attribute."""
 _SHARED: Final[Options] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")], False),
     "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),
@@ -32,7 +32,7 @@ class Session:
     output: Output
     debug: bool = False
     resources: ExitStack = field(default_factory=ExitStack)
-    """Closed when the command ends."""
+    """Resources that the session closes when the command ends."""
 
     def failures(self, error: Exception) -> list[CliError]:
         """Return the errors to report for an exception. The last one determines the exit code."""

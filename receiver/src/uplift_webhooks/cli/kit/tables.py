@@ -1,4 +1,4 @@
-"""Tables for terminals: short IDs and timestamps, and columns that share the width."""
+"""Tables for terminals, with short IDs and timestamps. The columns share the width."""
 
 import re
 import time
@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum number of shown characters of an ID, without its prefix. They encode the time in milliseconds."""
+"""Minimum length of a shown ID without its prefix. These characters encode the time in milliseconds."""
 BETWEEN: Final = ".."
-"""Separates the start and the end of a shortened ID."""
+"""Text between the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4
 _DELIVERY_EVENT: Final = 32
-"""Length of the event ID at the start of a delivery ID. All deliveries of the event share it."""
+"""Length of the event ID at the start of a delivery ID. All deliveries of an event start with it."""
 _ENDING: Final = 4
 _GAP: Final = 2
 _CUT_LEAST: Final = 12
@@ -28,18 +28,18 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a list. `name` is the field."""
+    """One column of a table. `name` is the field that it shows."""
 
     name: str
     heading: str
     kind: Literal["text", "id", "timestamp"] = "text"
-    """`id` and `timestamp` have a short form on terminals."""
+    """The kind of value. On terminals, `id` and `timestamp` have a short form."""
     gives: bool = False
     """Whether the text may be truncated if the table does not fit."""
     folds: bool = False
-    """Whether the text may continue on the next line."""
+    """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """Columns above 0 are omitted, highest first, if the table does not fit with truncated texts.
+    """If the table does not fit with truncated texts, columns above 0 are omitted, the highest first.
 
     Columns from `DROPPED_EARLY` are omitted before any text is truncated.
     """
@@ -91,7 +91,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
 
 
 def _whole(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
-    """Return the width of a table of these columns."""
+    """Return the width of a table with these columns."""
     return sum(widths[each.name] for each in columns) + _GAP * (len(columns) - 1)
 
 

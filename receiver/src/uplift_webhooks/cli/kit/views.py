@@ -1,4 +1,4 @@
-"""Output of endpoints, deliveries and tests in both programs."""
+"""Output of endpoints, deliveries and test events in both programs."""
 
 import json
 import time
@@ -13,9 +13,9 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""Interval between checks of a test that has not ended."""
+"""Interval between two checks whether a test has ended, in seconds."""
 TEST_SECONDS_MAX: Final = 60.0
-"""The time limit of a test: four times the default timeout of an attempt."""
+"""Time limit of a test in seconds: four times the default timeout of an attempt."""
 _SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]
 _REPLAY_COLUMNS: Final = [
     Column("endpoint", "ENDPOINT"),
@@ -82,7 +82,7 @@ def show_check(output: Output, check: dict[str, Any]) -> None:
 
 
 def _with_response(attempt: dict[str, Any]) -> str | None:
-    """Return the hint of an attempt with the first line of the response."""
+    """Return the hint of an attempt, followed by the first line of the response."""
     hint, response = attempt.get("hint"), attempt.get("response")
     line = response.get("first_line") if isinstance(response, dict) else None
     return f"{hint} Response: {line}" if hint and line else hint
@@ -97,7 +97,7 @@ def _check_line(attempt: dict[str, Any] | None) -> str:
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """Return the attempt of a test, which can take longer than the API waits."""
+    """Return the attempt of a test. It can take longer than the API waits for it."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"

@@ -1,1 +1,1 @@
-"""Parts of `uplift listen`: a stream of events from the server, forwarded to a local server one at a time."""
+"""The parts of `uplift listen`. They receive a stream of events and forward one event at a time to a local server."""

@@ -1,33 +1,33 @@
-"""Frames of a listen session's stream: events from the server, and responses to it."""
+"""The frames of a listen session's stream: events from the server, and the local server's responses."""
 
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""Maximum reported part of a local server's response body."""
+"""Maximum length of the response body that the server receives, in bytes."""
 
 
 class NotAFrame(ValueError):
-    """An invalid frame. The text says why."""
+    """A frame is not valid. The message states the cause."""
 
 
 @dataclass(frozen=True)
 class EventFrame:
-    """A received event."""
+    """An event that the server sent in a frame."""
 
     place: str
-    """Opaque position in the stream."""
+    """The event's position in the stream. Clients cannot interpret it."""
     event: str
-    """Event ID, the same for all receivers."""
+    """Event ID, the same for all endpoints and sessions."""
     type: str
     created_at: str
     delivery: str
-    """Delivery ID, the same for all repeats in this session."""
+    """Delivery ID. It stays the same if this session receives the event again."""
     test: bool
-    """Whether it is a test for this session only. A stream cannot continue after a test."""
+    """Whether it is a test event for this session only. A stream cannot continue from a test event."""
     body: bytes
-    """The envelope, byte for byte."""
+    """The unchanged bytes of the envelope."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class LocalResponse:
     """The local server's response to an event."""
 
     status_code: int | None
-    """None if there was no response."""
+    """The status code, or None if there was no response."""
     duration_ms: int
     error: str | None = None
-    """Why there is no response."""
+    """Why there was no response."""
     body: str = ""
-    """The start of the body."""
+    """The start of the response body."""
 
     @property
     def delivered(self) -> bool:

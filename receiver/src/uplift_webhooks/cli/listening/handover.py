@@ -1,4 +1,4 @@
-"""Requests to the local server, with the headers that Uplift sends. Each one is repeated until there is a response."""
+"""Sends events to the local server with the headers of Uplift, and repeats each request until there is a response."""
 
 import asyncio
 import time
@@ -11,13 +11,13 @@ from uplift_webhooks.cli.listening.local_server import ConnectionLost, LocalServ
 from uplift_webhooks.testing import sign
 
 LOST_MAX: Final = 3
-"""Maximum requests for one event if the server closes the connection without a response."""
+"""Maximum number of requests for one event if the local server closes each connection without a response."""
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 1.0
 
 
 class LocalWatcher(Protocol):
-    """Receives the state of the local server."""
+    """The interface that is notified when the local server becomes reachable or unreachable."""
 
     def local_away(self, reason: str) -> None:
         """Report that the local server is unreachable. Called once per outage, while the listener keeps trying."""
@@ -28,18 +28,18 @@ class LocalWatcher(Protocol):
 
 @dataclass(eq=False)
 class Handing:
-    """An event in flight."""
+    """An event that the listener is forwarding."""
 
     event: EventFrame
     times: int = 0
-    """Number of started requests. Counted before sending, because an interrupted request may have arrived."""
+    """Number of started requests. It includes interrupted requests, because they may have arrived."""
 
 
 class Taker(Protocol):
-    """Receives events from the listener."""
+    """The interface that receives events from the listener."""
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Deliver an event, and count the started requests."""
+        """Deliver an event, and count the requests that were started for it."""
 
     def close(self) -> None:
         """Close the connections to the local server."""
@@ -51,7 +51,7 @@ class Handover:
     def __init__(
         self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, unreachable_seconds: float
     ) -> None:
-        """`unreachable_seconds`: how long an event waits for an unreachable server, such as one that is reloading."""
+        """`unreachable_seconds` is the time that an event waits for an unreachable server, which may be reloading."""
         self._server = server
         self._secret = secret
         self._watcher = watcher
@@ -60,12 +60,12 @@ class Handover:
         self._away = False
 
     async def probe(self) -> None:
-        """Before the first event, notify the watcher if the local server is unreachable."""
+        """Before the first event, notify the watcher if the local server is not reachable."""
         if not await self._server.listens():
             self._note_away("connection refused")
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Forward an event, with retries. After a timeout, return a response with an error."""
+        """Forward an event, with retries. After the timeout, return a response that contains an error."""
         began = time.monotonic()
         wait = _FIRST_WAIT_SECONDS
         cut_off = 0
@@ -122,14 +122,14 @@ class Handover:
 
 
 ONLY_PRINTED: Final = "it was only printed"
-"""The reported error of an event if there is no local server. `uplift trigger` compares it."""
+"""The error that the command reports for each event if it only prints events. `uplift trigger` checks for it."""
 
 
 class Printed:
-    """Prints events without a local server."""
+    """Prints events if there is no local server to forward them to."""
 
     async def take(self, _handing: Handing) -> LocalResponse:
-        """Return a response with an error, without a request."""
+        """Return a response that contains an error, without sending a request."""
         return LocalResponse(None, 0, error=ONLY_PRINTED)
 
     def close(self) -> None:

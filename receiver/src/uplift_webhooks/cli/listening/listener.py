@@ -1,4 +1,4 @@
-"""The listener: stays connected and forwards each event once, in order, one at a time.
+"""The listener stays connected and forwards each event once, in order, one at a time.
 
 It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues
 with the first event that has no response.
@@ -41,34 +41,35 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""Maximum number of received events without a response. A valid server sends at most 64."""
+"""Maximum number of received events without a response. The server sends at most 64."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Reconnection intervals."""
+    """The intervals of reconnections and pings, in seconds."""
 
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """After a connection of this duration, the waits start again with the first interval."""
+    """After a connection that lasted this long, the next wait is the first interval again."""
     ping_seconds: float = 20.0
-    """A dead connection is detected within twice this time."""
+    """The interval of pings. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
-    """The listener ends after this time without a connection."""
+    """Without a connection for this long, the listener ends. None means that it never ends."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
-    """A clock jump of this size means that the machine was asleep."""
+    """If the clock jumps forward by this much, the machine was asleep."""
     wall_seconds: Callable[[], float] = time.time
 
 
 class Expired(Exception):
-    """The session was deleted during a disconnection. A new session can continue."""
+    """The server deleted the session while it was disconnected. A new session can continue from its position."""
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the ID of the last event that was forwarded after all earlier events.
+        """`behind`: the ID of the last event that, like all events before it, was forwarded.
 
-        `begun`: the number of started requests for later events, by ID. The next session receives them again.
+        `begun`: the number of started requests for later events, by ID. The next session receives these later events
+        again.
         """
         super().__init__("the session has expired")
         self.behind = behind
@@ -76,7 +77,7 @@ class Expired(Exception):
 
 
 class Watcher(Protocol):
-    """Receives progress."""
+    """The interface that is notified of the listener's progress."""
 
     def ready(self) -> None:
         """Report that the stream has started."""
@@ -96,20 +97,20 @@ class Watcher(Protocol):
 
 @dataclass(eq=False)
 class _Waiting(Handing):
-    """An event whose response the server may not have yet."""
+    """A received event. The server may not have its response yet."""
 
     connection: int = field(kw_only=True)
-    """The number of the connection that last received the event."""
+    """The number of the connection on which the event last arrived."""
     duplicated: bool = False
     failed: bool = False
-    """Deliberate failures, each at most once."""
+    """Whether the listener already simulated a failure of this event."""
     answer: LocalResponse | None = None
     over: bool = False
-    """Whether the server has the response or does not wait for one."""
+    """Whether nothing more has to be sent: the server has the response, or does not wait for one."""
 
 
 class Listener:
-    """The listener of one session. `run` ends only with Ended, Expired or a cancellation."""
+    """Receives and forwards the events of one session. `run` ends only with Ended, Expired or a cancellation."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class Listener:
         mischief: Mischief = mischief_of.NONE,
         begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`begun`: the started requests of the replaced session, from its Expired."""
+        """`begun` is the `begun` of the replaced session's Expired: the number of started requests by event ID."""
         self._address = address
         self._taker = taker
         self._watcher = watcher
@@ -132,22 +133,22 @@ class Listener:
         self._behind: str | None = None
         """The ID of the event at position `_place`."""
         self._waiting: dict[str, _Waiting] = {}
-        """The waiting events by position, in the order of the stream."""
+        """The events that are not finished, by position, in the order of the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
-        """Events that failed on purpose, with the time of their retry (monotonic seconds)."""
+        """Events whose failure was simulated, with the time of their retry (monotonic seconds)."""
         self._came = asyncio.Event()
         self._answered: deque[_Waiting] = deque()
         self._to_answer = asyncio.Event()
         self._connections = 0
         self._open: ClientConnection | None = None
         self._newest: ClientConnection | None = None
-        """The last connection, which may be neither ready nor open."""
+        """The connection that was opened last. It may not be ready, or may be closed again."""
         self._hurry = asyncio.Event()
         self._slept = False
 
     async def run(self) -> None:
-        """Listen until cancelled. Raises Ended and Expired."""
+        """Receive and forward events until cancelled. Raises Ended and Expired."""
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
@@ -195,7 +196,7 @@ class Listener:
             wait = min(wait * 2, timing.longest_wait_seconds)
 
     async def _connection(self, within_seconds: float) -> None:
-        """Serve one connection from start to end. Raises Lost and Ended."""
+        """Open one connection and serve it until it ends. Raises Lost and Ended."""
         try:
             socket = await within(within_seconds, self._opened())
         except asyncio.TimeoutError as error:
@@ -220,7 +221,7 @@ class Listener:
             abort(socket)
 
     async def _opened(self) -> ClientConnection:
-        """Return a connection whose server is ready."""
+        """Return a new connection after the server has reported that it is ready."""
         socket = await open_stream(self._address, self._place, ping_seconds=self._timing.ping_seconds)
         self._newest = socket
         try:
@@ -272,7 +273,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Send responses to the server, which resends each event without a response."""
+        """Send the local server's responses to the server, which resends each event without a response."""
         while True:
             self._to_answer.clear()
             while self._answered:
@@ -286,7 +287,7 @@ class Listener:
             await self._to_answer.wait()
 
     def _advance(self) -> None:
-        """Remove finished events in order, and move the position."""
+        """Remove the finished events at the start of the stream, and move the position after them."""
         done = []
         for place, waiting in self._waiting.items():
             if not waiting.over or waiting.answer is None:
@@ -297,7 +298,7 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Return the position of the next session. The server may not have all responses."""
+        """Return the error that tells the next session where to continue. The server may not have all responses."""
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:
@@ -348,7 +349,10 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Replace the connection after the machine was asleep, because it is dead."""
+        """Close the connection after the machine was asleep, because such a connection is dead.
+
+        A new one replaces it.
+        """
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds
@@ -361,7 +365,7 @@ class Listener:
 
 
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all coroutines until one ends, then cancel the others. If the first one failed, raise its error."""
+    """Run all coroutines until one of them ends, then cancel the others. If that one failed, raise its error."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

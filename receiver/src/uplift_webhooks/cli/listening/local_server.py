@@ -1,4 +1,4 @@
-"""HTTP client for the local server: one connection, one request at a time."""
+"""HTTP client for the local server. It uses one connection and sends one request at a time."""
 
 import asyncio
 import socket
@@ -13,24 +13,24 @@ from uplift_webhooks.cli.listening.waits import within
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Maximum size of a response. The client closes the connection instead of reading more."""
+"""Maximum size of a response. If a response is larger, the client closes the connection."""
 CONNECT_SECONDS: Final = 5.0
 
 
 class NothingListens(Exception):
-    """The connection failed, and nothing was sent. The text says why."""
+    """The connection failed before the client sent anything. The message states the cause."""
 
 
 class ConnectionLost(Exception):
-    """The connection ended without a response, and the event may have arrived. The text says why."""
+    """The connection ended without a response, but the event may have arrived. The message states the cause."""
 
 
 class _NoHttp(Exception):
-    """The response is not HTTP. The text says why."""
+    """The response is not HTTP. The message states the cause."""
 
 
 class LocalServer:
-    """Sends requests from one task."""
+    """The local server and the connection to it. Only one task may use it."""
 
     def __init__(self, target: Target, *, timeout_seconds: float) -> None:
         self.target = target
@@ -47,7 +47,7 @@ class LocalServer:
         return True
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
-        """Send a request. After a timeout or an invalid response, return a response with an error.
+        """Send a request. After a timeout or an invalid response, return a response that contains an error.
 
         Raises NothingListens. Raises ConnectionLost if the request may be repeated.
         """
@@ -75,7 +75,7 @@ class LocalServer:
         return LocalResponse(answer.status_code, _since(began), body=answer.body)
 
     async def connect(self) -> None:
-        """Open a connection unless there is one. Raises NothingListens."""
+        """Open a connection if there is none. Raises NothingListens."""
         if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
             return
         self.close()
@@ -100,7 +100,7 @@ class LocalServer:
         )
 
     async def _exchange(self, headers: Mapping[str, str], body: bytes) -> tuple[LocalResponse, bool]:
-        """Return the response, and whether the connection can be reused."""
+        """Send the request. Return the response, and whether the connection can be reused."""
         assert self._stream is not None, "the caller has called connect"
         reader, writer = self._stream
         lines = [f"POST {self.target.path} HTTP/1.1", f"host: {self.target.authority}"]
@@ -141,7 +141,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
 
 
 async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]) -> tuple[bytes, bool]:
-    """Return the received part of a body, and whether the next response follows it."""
+    """Return the received part of a body, and whether the connection can carry another response."""
     length = fields.get("content-length")
     if status in {204, 304}:
         return b"", length in {None, "0"}
@@ -198,7 +198,7 @@ def _context(target: Target) -> ssl.SSLContext | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the system's error message."""
+    """Return the operating system's message for an error."""
     if isinstance(error, EOFError):
         return "the connection was closed"
     if isinstance(error, socket.gaierror):

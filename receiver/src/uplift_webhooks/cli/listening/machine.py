@@ -1,10 +1,10 @@
-"""The machine's name. It identifies the machine's sessions for `uplift listen` and `uplift trigger`."""
+"""The name of this machine, which identifies its sessions for `uplift listen` and `uplift trigger`."""
 
 import platform
 from typing import Final
 
 _CHARACTERS_MAX: Final = 200
-"""Maximum length of a session's description."""
+"""Maximum length of a session's description in characters."""
 
 
 def machine_name() -> str:

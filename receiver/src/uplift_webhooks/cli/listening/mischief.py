@@ -5,21 +5,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SHUFFLED_SECONDS: Final = 0.5
-"""How long an event may wait to be reordered."""
+"""How long an event may wait for later events to overtake it, in seconds."""
 RETRY_SECONDS: Final = (0.5, 2.0)
-"""The range of the delay before a deliberately failed event is forwarded again."""
+"""Shortest and longest delay before an event whose failure was simulated is forwarded again, in seconds."""
 
 
 @dataclass(frozen=True)
 class Mischief:
-    """The simulated faults of a session. By default, there are none."""
+    """The faults to simulate in a session. The default is none."""
 
     duplicate: bool = False
-    """Forward every event twice."""
+    """Whether to forward every event twice."""
     shuffle: bool = False
-    """Forward waiting events in random order."""
+    """Whether to forward waiting events in random order."""
     fail: float = 0.0
-    """The share of events that fail the first time and are forwarded again."""
+    """The share of events (0 to 1) whose first forwarding fails. They are forwarded again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:

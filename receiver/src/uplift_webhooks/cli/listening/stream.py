@@ -33,7 +33,7 @@ _ENDS: Final = {
 }
 """Close codes after which the listener does not reconnect: cause, how to fix it, and exit code."""
 _PASSING: Final = frozenset({408, 425, 429})
-"""Temporary status codes, in addition to 500 and above."""
+"""Status codes of temporary errors, in addition to those from 500."""
 
 
 _REDIRECTS: Final = range(300, 400)
@@ -41,21 +41,21 @@ _HOST_CHARACTERS_MAX: Final = 200
 
 
 class _Connect(connect):
-    """A connection that does not follow redirects, because they could lead to another source of events."""
+    """A connection that does not follow redirects, because a redirect could lead to another source of events."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
 
 
 class Lost(Exception):
-    """The connection is lost and can be replaced. The text says why."""
+    """The connection is lost, and a new one can replace it. The message states the cause."""
 
 
 class Ended(Exception):
-    """The session has ended."""
+    """The session has ended, and the listener must not reconnect."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode, *, unknown: bool = False) -> None:
-        """`unknown`: the server may have ended the session, or revoked its key."""
+        """With `unknown`, the cause is either the end of the session or the revocation of its key."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
@@ -65,7 +65,7 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """URL and key of a session's stream."""
+    """The URL of a session's stream, and the key for it."""
 
     api_url: str
     session: str
@@ -83,7 +83,7 @@ async def open_stream(address: Address, after: str | None, *, ping_seconds: floa
     """Connect, through the proxy of the environment. Raises Lost and Ended.
 
     `ping_seconds` is the interval of pings and the timeout of their responses: a dead connection is detected within
-    twice that.
+    twice this time.
     """
     # Use the same TLS settings as the other API calls.
     proxy = proxy_to(urlsplit(address.api_url))

@@ -1,4 +1,4 @@
-"""Parser of `--forward-to`, the URL of the local server."""
+"""Parses `--forward-to`, the URL of the local server."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Target:
-    """URL of a local server."""
+    """The parsed URL of the local server."""
 
     scheme: str
     host: str
