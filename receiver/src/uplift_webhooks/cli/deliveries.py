@@ -1,4 +1,4 @@
-"""`uplift deliveries`: list, resend and cancel deliveries."""
+"""`uplift deliveries`: list, show, resend and cancel deliveries."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""`uplift events`: send events, and show them with their deliveries."""
+"""`uplift events`: list and show events, with their deliveries."""
 
 from typing import Annotated, Final
 

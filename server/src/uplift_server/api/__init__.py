@@ -1,4 +1,4 @@
-"""The HTTP API: request and response models, status codes and errors around the services."""
+"""The HTTP API: maps requests, responses, status codes and errors to the services."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The HTTP API on FastAPI, except for the ingest of events."""
+"""The HTTP API on FastAPI. `api/ingest.py` handles the ingest of events."""
 
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ _ROUTERS: Final = (
 )
 _ROUTES: Final = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 _INGEST: Final = frozenset({"/v1/events", "/v1/events/batch"})
-"""Paths whose POST requests `IngestRoutes` handles."""
+"""Paths whose POST requests `IngestRoutes` handles instead of FastAPI."""
 
 
 def create_api(
@@ -111,7 +111,7 @@ async def _respond_to_error(_request: Request, error: Exception) -> Response:
 
 
 async def _respond_to_route_error(request: Request, error: Exception) -> Response:
-    """Respond to unknown paths and methods, which do not reach a route."""
+    """Respond to requests with an unknown path or method, which no route handles."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:
@@ -127,7 +127,7 @@ async def _respond_to_route_error(request: Request, error: Exception) -> Respons
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes with this path. FastAPI reports the methods of only one route."""
+    """Return the methods of all routes with this path, because FastAPI reports the methods of only one of them."""
     found: set[str] = {"POST"} if request.url.path in _INGEST else set()
     for route in _ROUTES:
         if route.matches(request.scope)[0] is not Match.NONE:

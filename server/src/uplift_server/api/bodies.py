@@ -85,7 +85,7 @@ OutcomeName = Literal[
 
 
 class Body(BaseModel):
-    """The base of all models: unknown fields are not allowed."""
+    """Base class of all request models. It rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -103,7 +103,7 @@ _METADATA_CHANGE = f"{_METADATA} Omitted values stay unchanged, and null removes
 
 
 class Nothing(Body):
-    """A body without fields."""
+    """A request body without fields."""
 
 
 class SignInLinkNew(Body):
@@ -148,7 +148,7 @@ class MemberNew(Body):
 
 
 class MemberChange(Body):
-    """A new role of a member."""
+    """The new role of a member."""
 
     role: str = Field(description=f"Role in the account: {_ROLES}.", examples=["manager"])
 
@@ -220,7 +220,7 @@ class EndpointNew(Body):
 
 @takes_settings
 class EndpointChange(Body):
-    """An update of an endpoint. Omitted fields stay unchanged, and null sets the default."""
+    """An update of an endpoint. Omitted fields stay unchanged, and null resets a field to its default."""
 
     url: str = Field(default="", description="URL that receives the events.")
     description: Prose | None = Field(default=None, description="Your description of the endpoint.")
@@ -248,7 +248,7 @@ class FilterPreviewRequest(Body):
 
 
 class EndpointEnabling(Body):
-    """The action on held deliveries when an endpoint is enabled."""
+    """How to handle the held deliveries when an endpoint is enabled."""
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
@@ -268,7 +268,7 @@ class EndpointTest(Body):
 
 
 class SecretRotation(Body):
-    """A secret rotation. Omitted fields and null use the defaults."""
+    """A secret rotation. Omitted and null fields use their defaults."""
 
     secret: str | None = Field(default=None, description=f"New signing secret: {_SECRET}")
     overlap_seconds: int | None = Field(
@@ -295,7 +295,7 @@ ObjectId = Annotated[
 
 
 class ErasureNew(Body):
-    """An erasure: either an object ID or event IDs."""
+    """A request to erase events: either an object ID or event IDs."""
 
     object_id: str | None = Field(
         default=None,
@@ -354,7 +354,7 @@ def _values(description: str) -> Any:
 
 
 class Paging(Body):
-    """The requested page of a list."""
+    """The page of a list that a request asks for."""
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
     cursor: str | None = Field(
@@ -365,7 +365,7 @@ class Paging(Body):
     )
 
     def listing(self) -> Listing:
-        """Return the page for the services."""
+        """Return the requested page in the form that services accept."""
         return Listing(self.limit, self.cursor, self.order == "asc")
 
 
@@ -392,7 +392,7 @@ class EndpointsQuery(Paging):
     )
 
     def endpoint_query(self) -> EndpointQuery:
-        """Return the filters for the services."""
+        """Return the filters in the form that services accept."""
         return EndpointQuery(self.state, self.text, self.id, self.event_type, self.cause)
 
 
@@ -433,7 +433,7 @@ class DeliveryFilters(Body):
     test: bool | None = Field(default=None, description="`true`: only test deliveries. `false`: no test deliveries.")
 
     def delivery_query(self, endpoints: Sequence[str] = ()) -> DeliveryQuery:
-        """Return the filters for the services."""
+        """Return the filters in the form that services accept."""
         return DeliveryQuery(
             self.status,
             endpoints,
@@ -452,7 +452,7 @@ class EndpointDeliveriesQuery(DeliveryFilters, Paging):
 
 
 class DeliveriesQuery(DeliveryFilters, Paging):
-    """Filters of deliveries."""
+    """Filters of deliveries of all endpoints."""
 
     id: list[str] = _values("Only the delivery with this ID.")
     endpoint: list[str] = _values("Only deliveries to this endpoint.")
@@ -473,7 +473,7 @@ class AttemptsQuery(Paging):
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
 
     def delivery_query(self) -> DeliveryQuery:
-        """Return the filters for the services."""
+        """Return the filters in the form that services accept."""
         return DeliveryQuery(
             id=self.delivery,
             endpoint=self.endpoint,
@@ -487,7 +487,7 @@ class AttemptsQuery(Paging):
 
 
 class ExplanationQuery(Body):
-    """The endpoints to explain."""
+    """The endpoints for which to explain an event."""
 
     endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints of the account.")
 

@@ -10,32 +10,32 @@ IDLE_FRAMES_SECONDS: Final = 10.0
 frames cost the sender little but use CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
-"""How long the client of a closed connection may take to read the remaining data."""
+"""How long the client of a closed connection may take to read the remaining data, in seconds."""
 
 
 class BoundedWebsocket(WebSocketsSansIOProtocol):
-    """Protocol that limits control frames and aborts connections whose clients do not read."""
+    """Websocket protocol that limits control frames and aborts connections whose clients do not read."""
 
     idle_frames = 0
     idle_frames_since = 0.0
 
     def handle_ping(self) -> None:
-        """Respond to a ping within the limit."""
+        """Respond to a ping, or abort the connection if it exceeds the limit."""
         if self._idle_frame():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Record a pong within the limit."""
+        """Record a pong, or abort the connection if it exceeds the limit."""
         if self._idle_frame():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Accept a continuation frame within the limit."""
+        """Accept a continuation frame, or abort the connection if it exceeds the limit."""
         if self._idle_frame():
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Return whether the frame is within the limit. Otherwise, abort the connection."""
+        """Count a frame. Return whether it is within the limit; if not, abort the connection."""
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now
@@ -46,13 +46,13 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         return True
 
     def keepalive_timeout(self) -> None:
-        """Abort the connection after a ping without a pong."""
+        """Abort the connection if the client does not respond to a ping."""
         super().keepalive_timeout()
         # Abort the connection, because a normal close waits until the client has read all data.
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """Close the connection, unless the application still has to respond to the handshake."""
+        """Close the connection. If the handshake is incomplete, let the application respond to it first."""
         if self.handshake_complete or self.initial_response is not None:
             super().shutdown()
 
@@ -63,7 +63,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)
 
     async def send(self, message: Any) -> None:
-        """Send a message of the application."""
+        """Send a message from the application to the client."""
         if message["type"] == "websocket.close" and not self.writable.is_set():
             # The client does not read, so it would not read a close frame either.
             self.transport.abort()

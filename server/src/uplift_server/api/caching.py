@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A response body, plain and compressed with gzip, with its media type and its ETag."""
+    """A response body in plain and gzip form, with its media type and its ETag."""
 
     body: bytes
     compressed: bytes
@@ -20,17 +20,17 @@ class Content:
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "Content":
-        """Compress a body."""
+        """Compress a body with gzip."""
         return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
 
 
 def digest(body: bytes) -> str:
-    """Return a short digest, which changes with the body."""
+    """Return a short digest of a body, for its ETag."""
     return hashlib.sha256(body).hexdigest()[:16]
 
 
 def cached_content(request: Request, content: Content, headers: Mapping[str, str], cache_control: str) -> Response:
-    """Create a response with the encoding that the client accepts."""
+    """Create a response in an encoding that the client accepts."""
     headers = {**headers, "vary": "accept-encoding"}
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return cached_response(request, content.body, content.etag, content.media_type, headers, cache_control)
@@ -50,5 +50,5 @@ def cached_response(
 
 
 def _matches(tags: str, etag: str) -> bool:
-    """Compare an If-None-Match header weakly (RFC 9110, section 13.1.2)."""
+    """Return whether an If-None-Match header matches an ETag (weak comparison, RFC 9110, section 13.1.2)."""
     return any(each.strip().removeprefix("W/") in {etag, "*"} for each in tags.split(","))

@@ -1,4 +1,4 @@
-"""Send each response with one system call. Without this module, uvicorn writes the headers and the body separately.
+"""Sends each response with one system call. Without this module, uvicorn writes the headers and the body separately.
 
 Measured at full load: one write takes 7 µs of the 130 µs of an event from acceptance to its receiver.
 """
@@ -11,8 +11,8 @@ from typing import Any
 class CorkedTransport:
     """Transport for uvicorn that joins the data written in one turn of the event loop, or before a `flush`.
 
-    `linger` is called when uvicorn closes the connection, after the last response was written. If it returns True, it
-    closes the connection itself.
+    When uvicorn closes the connection after the last response, the transport calls `linger`. If `linger` returns True,
+    it closes the connection later.
     """
 
     __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")
@@ -31,24 +31,24 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write at the end of this turn of the event loop."""
+        """Keep the data until the end of this turn of the event loop."""
         if not self._parts:
             self._call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        """Close the connection, or let it linger."""
+        """Write the joined data, then close the connection or let it linger."""
         self.flush()
         if not self._linger():
             self._transport.close()
 
     def end_writing(self) -> None:
-        """Send the end of the stream and keep reading. Further writes are dropped."""
+        """Send the end of the stream, and keep reading. Drop later writes."""
         self.is_closing = _is_closing
         self._transport.write_eof()
 
     def flush(self) -> None:
-        """Write the joined data."""
+        """Write the joined data to the connection."""
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()

@@ -68,7 +68,7 @@ AuthView = Annotated[OAuthView | CertificateView, Field(discriminator="type")]
 
 
 def auth_view(shown: Mapping[str, Any] | None) -> OAuthView | CertificateView | None:
-    """Return the authentication of an endpoint for a response."""
+    """Return the API model of an endpoint's authentication."""
     if shown is None:
         return None
     if shown["type"] == ClientCertificate.type:

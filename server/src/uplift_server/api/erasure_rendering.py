@@ -1,4 +1,4 @@
-"""Erasures in responses."""
+"""Conversion of erasures to API models."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from uplift_server.store.erasures import Erasure
 
 
 class ErasureView(BaseModel):
-    """An erasure of events. A completed erasure is the receipt."""
+    """An erasure of events. A completed erasure is the receipt of the erasure."""
 
     id: str = Field(description="Erasure ID (`ers_…`).")
     state: Literal["running", "completed"] = Field(description="Current state of the erasure.")
@@ -31,7 +31,7 @@ class ErasureView(BaseModel):
 
 
 class ErasurePreviewView(BaseModel):
-    """The events that an erasure would erase."""
+    """The events that an erasure would affect."""
 
     object_id_digest: str | None = Field(
         description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."
@@ -47,7 +47,7 @@ class ErasurePreviewView(BaseModel):
 
 
 def erasure_view(erasure: Erasure) -> ErasureView:
-    """Return an erasure for a response."""
+    """Return the API model of an erasure."""
     return ErasureView(
         id=ids.prefixed(ids.ERASURE, erasure.id),
         state="running" if erasure.completed_at is None else "completed",
@@ -60,7 +60,7 @@ def erasure_view(erasure: Erasure) -> ErasureView:
 
 
 def erasure_preview(preview: ErasurePreview) -> ErasurePreviewView:
-    """Return the preview of an erasure for a response."""
+    """Return the API model of an erasure preview."""
     return ErasurePreviewView(
         object_id_digest=preview.object_digest,
         events=preview.found.events,

@@ -11,7 +11,7 @@ from uplift_server.service.operator_overview import OverviewState
 
 
 class FleetProblemView(BaseModel):
-    """A problem of the server or of endpoints."""
+    """A problem of the server or of many endpoints."""
 
     code: str = Field(description="Stable code, such as `endpoints_failing` or `server_late`.")
     severity: Literal["attention", "critical"] = Field(description="Severity of the problem.")
@@ -22,7 +22,7 @@ class FleetProblemView(BaseModel):
 
 
 class FailingCauseView(BaseModel):
-    """The failing endpoints with one cause."""
+    """The failing endpoints that share one cause."""
 
     cause: str = Field(description="Stable code of the cause, such as `tls_certificate_expired`.")
     title: str = Field(description="The cause in a few words.")
@@ -61,7 +61,7 @@ class FleetView(BaseModel):
 
 
 def fleet_view(state: OverviewState) -> FleetView:
-    """Return the state of the server for a response."""
+    """Return the API model of the server's state."""
     return FleetView(
         status=state.severity.value,
         read_at=format_optional_timestamp(state.read_at),

@@ -1,4 +1,4 @@
-"""Client addresses behind trusted reverse proxies."""
+"""ASGI middleware that determines client addresses behind trusted reverse proxies."""
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -15,14 +15,17 @@ _HEADER = b"x-forwarded-for"
 
 
 class Forwarded:
-    """ASGI middleware that replaces the peer's address with the client's. The ingest of events does not need it."""
+    """ASGI middleware that replaces the address of a trusted proxy with the client's.
+
+    The ingest of events does not need it.
+    """
 
     def __init__(self, app: App, trusted: Sequence[Network]) -> None:
         self._app = app
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application."""
+        """Replace the client address of the request, then run the application."""
         peer = scope.get("client")
         if peer is not None:
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

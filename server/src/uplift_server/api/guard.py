@@ -7,9 +7,9 @@ from typing import Any, Final
 from uplift_server.api.problems import ErrorResponse, error_response_of, problem, unavailable
 
 ANSWER_SECONDS_MAX: Final = 4.5
-"""Time limit of a response. It is less than the public limit of 5 s, which includes the network."""
+"""Time limit of a response in seconds. It is less than the public limit of 5 s, which includes the network."""
 WAITED_S: Final = "uplift.waited_s"
-"""Key in the scope of a request that had to wait before this middleware. Its time counts toward the limit."""
+"""Scope key with the seconds that a request waited before this middleware. They count toward the time limit."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,7 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware for all requests."""
+    """ASGI middleware that limits the time of all requests and responds to their errors."""
 
     def __init__(self, app: App, seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._app = app

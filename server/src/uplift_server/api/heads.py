@@ -18,7 +18,7 @@ from uplift_server.core.limits import (
 
 
 def _answer(code: str, detail: str) -> bytes:
-    """Return the bytes of an error response. No request exists yet for an application to respond to."""
+    """Return the bytes of an error response, for errors before uvicorn has parsed a request."""
     error_response = problem(code, detail)
     lines = [
         f"HTTP/1.1 {error_response.status} {HTTPStatus(error_response.status).phrase}".encode(),
@@ -42,13 +42,13 @@ _CLOSE: Final = ((b"connection", b"close"),)
 
 
 async def _reject_crowded(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """ASGI application that rejects a request on a connection beyond the limit."""
+    """ASGI application that rejects requests on connections beyond `connections_max`."""
     detail = "The server has reached its limit of connections. Use fewer connections, and reuse them for requests."
     await send_error(send, problem("unavailable", detail, retry_after_s=1, headers=_CLOSE))
 
 
 async def _reject_malformed(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """ASGI application that rejects a request whose body cannot be parsed."""
+    """ASGI application that rejects a request that uvicorn cannot parse."""
     await send_error(send, problem("malformed_request", _NO_HTTP_DETAIL, headers=_CLOSE))
 
 
@@ -56,19 +56,22 @@ class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with limits on the size and duration of requests.
 
     If a response is complete before the body of its request, the protocol reads and discards the rest of the body
-    within limits. Clients that send their whole body before they read then receive the response.
+    within limits. Thus a client that sends its whole body before it reads still receives the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first one. It is enforced after 1 to 2 times this duration."""
+    """Time limit of a request, and of the wait for the first one.
+
+    The protocol enforces it after 1 to 2 times this duration.
+    """
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit of a body, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
-    """Beyond this number of connections, requests are rejected."""
+    """The protocol rejects requests on connections beyond this number."""
     files_max: ClassVar[int] = 10_000
-    """Beyond this number of connections, new ones are closed immediately."""
+    """The protocol closes new connections beyond this number immediately."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
-    """The connections that this process has closed for writing and still reads, so that clients get their responses."""
+    """The connections that this process no longer writes to but still reads, so that clients get their responses."""
 
     _in_head = False
     _head_bytes = 0
@@ -77,15 +80,15 @@ class BoundedHeads(HttpToolsProtocol):
     _watch: asyncio.TimerHandle
     _body_watch: asyncio.TimerHandle | None = None
     _body_of = 0
-    """The number of the request whose unfinished body was recorded last."""
+    """The number of the last request whose body was incomplete."""
     _body_since = 0.0
     _discards = False
-    """Whether input is discarded, because it is malformed or the connection lingers."""
+    """Whether the protocol discards input, because the input is malformed or the connection lingers."""
     _discarded_bytes = 0
     _may_linger = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Implement asyncio.Protocol."""
+        """Start the time limit of the first request. Close connections beyond `files_max`."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
         # One timer per connection, because one timer per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
@@ -93,19 +96,19 @@ class BoundedHeads(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Implement asyncio.Protocol."""
+        """Cancel the time limits of the connection."""
         self._cancel_timers()
         self.lingering.discard(self)
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to a websocket, which has its own limits."""
+        """Hand the connection over to the websocket protocol, which has its own limits."""
         self._cancel_timers()
         self._may_linger = False
         super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        """Shut down. A lingering connection does not delay the shutdown."""
+        """Shut down the connection. A lingering connection is aborted, so that it does not delay the shutdown."""
         self._may_linger = False
         if self in self.lingering:
             self.transport.abort()
@@ -113,7 +116,7 @@ class BoundedHeads(HttpToolsProtocol):
             super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        """Implement asyncio.Protocol."""
+        """Parse received data within the limits on headers and bodies."""
         if self._discards:
             self._discard(len(data))
             return
@@ -130,7 +133,7 @@ class BoundedHeads(HttpToolsProtocol):
                 self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """Reject input that cannot be parsed, after the responses to the complete requests before it."""
+        """Reject input that uvicorn cannot parse, after the responses to the complete requests before it."""
         self._discards = True
         cycle = self._newest()
         if cycle is None or cycle.response_complete:
@@ -147,15 +150,15 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Handle the first byte of a request line (httptools)."""
+        """Record the start of a request. httptools calls this at the first byte of a request line."""
         self._in_head = True
         self._head_bytes = 0
         self._begun += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Handle complete request headers (httptools)."""
-        # The limit of uvicorn would respond in plain text, without a Retry-After.
+        """Record the end of the request headers. httptools calls this."""
+        # uvicorn's own limit responds in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
@@ -163,13 +166,13 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_head = False
 
     def on_message_complete(self) -> None:
-        """Handle a complete body (httptools)."""
+        """Record the end of a request body. httptools calls this."""
         self._complete = self._begun
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Handle a complete response. An unread body must not stay in memory with an idle connection."""
-        # Write now: on a busy server, the next iteration of the event loop starts tens of milliseconds later.
+        """Discard an unread body after the response, so that it does not stay in memory with an idle connection."""
+        # On a busy server, the next turn of the event loop comes tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
         if cycle.response_complete and cycle.body:
@@ -177,7 +180,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit of a body that did not arrive with its headers. After the response, limit its size."""
+        """Start the time limit of a body that did not arrive with its headers. Limit its size after the response."""
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
             if self._body_watch is None:
@@ -191,7 +194,7 @@ class BoundedHeads(HttpToolsProtocol):
             self.transport.abort()
 
     def _end_body(self) -> None:
-        """Give up on the current request if its body takes too long."""
+        """End the current request if its body takes too long."""
         self._body_watch = None
         if self._complete == self._begun or self._in_head:
             return
@@ -205,14 +208,17 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """Give up on a request that has been incomplete since the last call, or on a connection without a request."""
+        """End a request that has been incomplete since the last call, or a connection without a request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection. Respond first, unless the client could take it as the response to another request."""
+        """Close the connection.
+
+        Send an error first, unless the client could take it as the response to another request.
+        """
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
         else:
@@ -222,7 +228,7 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Send the end of the stream, then discard the remaining input within limits. Return False if there is none.
+        """Send the end of the stream, then discard the remaining input within limits. Return False if no input remains.
 
         Closing a connection with unread input resets it, and the client may lose the response.
         """
@@ -248,7 +254,7 @@ class BoundedHeads(HttpToolsProtocol):
         return True
 
     def _newest(self) -> RequestResponseCycle | None:
-        """Return the newest request whose headers are complete."""
+        """Return the newest request whose headers are complete, if any."""
         return cast(RequestResponseCycle | None, self.cycle)
 
     def _cancel_timers(self) -> None:

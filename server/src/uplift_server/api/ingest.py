@@ -48,11 +48,11 @@ _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
     "A single event does not have this field. Send the account's ID in the header `Uplift-Account: acc_…`.",
 )
-"""Error messages for an account in the body of a single event."""
+"""Error messages for a single event that names an account."""
 
 
 class _Headers(msgspec.Struct, frozen=True, gc=False):
-    """The request headers that these routes use."""
+    """The request headers that the ingest routes read."""
 
     authorization: bytes | None
     account: str | None
@@ -60,19 +60,19 @@ class _Headers(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes | None
     content_length: int | None
     query: bytes
-    """The query of the URL."""
+    """The query of the URL, undecoded."""
 
 
 class _Accepted(msgspec.Struct, frozen=True, gc=False):
-    """The response to accepted events."""
+    """The result of accepted events, for the response."""
 
     body: bytes
     replayed: bool
-    """Whether earlier requests created all events."""
+    """Whether earlier requests created all of the events."""
 
 
 class IngestRoutes:
-    """ASGI application of the two routes. It passes all other requests to `rest`."""
+    """ASGI application of the two ingest routes. It passes all other requests to `rest`."""
 
     def __init__(
         self, rest: App, authenticator: Authenticator, ingest: Ingest, unfinished_bodies: UnfinishedBodies
@@ -83,7 +83,7 @@ class IngestRoutes:
         self._unfinished_bodies = unfinished_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application."""
+        """Handle an ingest request, or pass another request to `rest`."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"]
             if path == SINGLE:
@@ -159,7 +159,7 @@ class IngestRoutes:
         )
 
     async def _with_endpoints(self, stored: Sequence[hot_records.Appended], parts: Sequence[bytes]) -> list[bytes]:
-        """Add the matched endpoints to the rendered events."""
+        """Add the IDs of the matched endpoints to the events in the response."""
         found = await self._ingest.endpoints_of(stored)
         endpoints = [None] * len(parts) if found is None else found
         return [
@@ -168,7 +168,7 @@ class IngestRoutes:
         ]
 
     async def _read(self, caller: Caller, receive: Receive, headers: _Headers, bytes_max: int) -> bytes:
-        """Return the complete body of at most `bytes_max` bytes."""
+        """Receive the complete body, of at most `bytes_max` bytes."""
         if headers.content_type != b"application/json" or (headers.content_length or 0) > bytes_max:
             _check_head(headers, bytes_max)
         message = await receive()
@@ -192,7 +192,7 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Derive the key of an event without a key from the request header and the event's position in the batch."""
+    """Return a key for an event without one, from the request header and the event's position in the batch."""
     return None if batch_key is None else f"{batch_key}/{index}"
 
 
@@ -213,7 +213,7 @@ def _headers(raw: Sequence[tuple[bytes, bytes]], query: bytes) -> _Headers:
 
 
 def _includes_endpoints(query: bytes) -> bool:
-    """Return whether the response lists the matched endpoints. Raises Invalid."""
+    """Return whether the response must list the matched endpoints. Raises Invalid."""
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("include", [])
     if any(value != _ENDPOINTS for value in values):
         text = f"The value is not allowed. Use {_ENDPOINTS}, or omit the parameter."

@@ -8,19 +8,22 @@ from uplift_server.api.guard import App, Receive, Scope, Send, send_error
 from uplift_server.api.problems import problem
 
 LAST_ANSWER_SECONDS_MAX: Final = 0.5
-"""Time limit for sending this response. Sending waits only for a client that has not read earlier data."""
+"""Time limit in seconds for sending the 503. Sending waits only for a client that has not read earlier data."""
 _CLOSE: Final = ((b"connection", b"close"),)
-"""Closes the connection. Otherwise, uvicorn would start the next pipelined request, which would not be cancelled."""
+"""A header that closes the connection.
+
+Otherwise, uvicorn would start the next pipelined request without cancelling it.
+"""
 
 
 class LastAnswer:
-    """ASGI middleware for requests that a stop interrupts."""
+    """ASGI middleware that responds to requests that a stop of the server interrupts."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application."""
+        """Run the application. If the stop cancels it, respond with 503."""
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:

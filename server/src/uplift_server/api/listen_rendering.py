@@ -9,7 +9,7 @@ from uplift_server.store.listening import ListenResponse
 
 
 def listen_session_view(shown: ShownSession, *, spans: bool) -> ListenSessionView:
-    """Return a listen session for a response."""
+    """Return the API model of a listen session."""
     session = shown.session
     secret = {} if shown.secret is None else {"secret": shown.secret}
     return ListenSessionView(
@@ -41,6 +41,6 @@ def listen_answer_view(response: ListenResponse) -> ListenAnswerView:
 
 
 def listen_test_view(tested: SentTest) -> ListenTestView:
-    """Return the result of a test event for an API response."""
+    """Return the API model of a test event's result."""
     answer = None if tested.response is None else listen_answer_view(tested.response)
     return ListenTestView(event=ids.uuid_text(tested.event_id), type=tested.type, answer=answer)

@@ -1,4 +1,4 @@
-"""Headers for objects: `Location` of new ones, `ETag` of their version, and `If-Match` of updates."""
+"""Response headers and request headers for objects: `Location` of new objects, `ETag`, and `If-Match` of updates."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -7,7 +7,7 @@ from uplift_server.service.versions import Record, Versions, version_of
 
 
 def send_location(response: Response, *segments: str) -> None:
-    """Set the path of a new object: the segments after `/v1`. They need no escaping."""
+    """Set `Location` to the path of a new object. `segments` follow `/v1` and need no escaping."""
     response.headers["location"] = "/".join(("/v1", *segments))
 
 
@@ -17,9 +17,9 @@ def send_version(response: Response, record: Record) -> None:
 
 
 def expected_versions(request: Request) -> Versions:
-    """Return the versions in `If-Match`; None without the header.
+    """Return the versions in `If-Match`, or None without the header.
 
-    A proxy that compresses responses can make ETags weak. They still identify one version.
+    A proxy that compresses responses can make ETags weak. Weak ETags still identify one version.
     """
     tags = request.headers.getlist("if-match")
     return frozenset(tag.strip().removeprefix("W/").strip('"') for tag in ",".join(tags).split(",")) if tags else None

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's description of the routes, plus bodies, queries, errors, webhooks and ingest."""
+"""The OpenAPI document: FastAPI's description of the routes, with bodies, queries, errors, webhooks and ingest."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ _REF: Final = "#/components/schemas/{model}"
 _JSON: Final = "application/json"
 _NULL: Final = {"type": "null"}
 _LITERAL: Final = frozenset({"const", "enum", "examples"})
-"""Keywords whose values are not schemas."""
+"""JSON Schema keywords whose values are not schemas."""
 _NAMES: Final = {
     "KeyView": "ApiKey",
     "OneEventView": "EventWithBody",
@@ -52,8 +52,9 @@ _NAMES: Final = {
     "ResponseView": "AttemptResponse",
     "SecretView": "EndpointSecret",
 }
-"""Public names of schemas that differ from the names of their models in more than the suffix. A schema cannot have the
-name of one of its fields, because generated Python code would use the name twice.
+"""Public names of schemas that differ from the names of their models in more than the suffix.
+
+A schema must not have the name of one of its fields, because generated Python code would use the name twice.
 """
 _ACCOUNT_HEADER: Final = {
     "name": "Uplift-Account",
@@ -84,7 +85,7 @@ _IF_MATCH: Final = {
     "schema": {"type": "string"},
 }
 _VERSIONED: Final = (AccountView, EndpointView, EventTypeView)
-"""The models of objects with an ETag."""
+"""The response models of objects that have an ETag."""
 _TIMESTAMP: Final = {"type": "string", "format": "date-time"}
 _EVENT_FIELDS: Final = {
     "type": {"type": "string", "description": "Event type from the catalog."},
@@ -159,7 +160,7 @@ _INGEST_SCHEMAS: Final = {
 def openapi_document(
     mounted: Sequence[BaseRoute], routes: Iterable[APIRoute], version: str, public_url: str | None
 ) -> dict[str, Any]:
-    """Return the whole document, including the ingest routes.
+    """Return the complete OpenAPI document, including the ingest routes.
 
     `mounted` contains the routes as mounted in the application. `routes` contains the same routes as a flat list.
     """
@@ -205,7 +206,7 @@ def openapi_document(
 
 
 def public_name(name: str) -> str:
-    """Return the name of a model's schema for clients, such as `Endpoint` or `EndpointList`."""
+    """Return the public name of a model's schema, such as `Endpoint` or `EndpointList`."""
     listed = re.fullmatch(r"Listed_(\w+)_", name)
     return f"{public_name(listed[1])}List" if listed else _NAMES.get(name, name.removesuffix("View"))
 
@@ -237,7 +238,7 @@ def _public(value: Any) -> Any:
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any]) -> None:
-    """Add the body and the query parameters from the models of the readers, and the headers for objects."""
+    """Add the request body and the query parameters, from the models of the readers, and the headers for objects."""
     for reader in (dependency.call for dependency in route.dependant.dependencies):
         if isinstance(reader, BodyReader):
             content = {_JSON: {"schema": _schema(reader.model, schemas)}}
@@ -298,7 +299,7 @@ def _ingest(summary: str, body: str, answer: str) -> dict[str, Any]:
 
 
 def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_public: bool) -> None:
-    """Add the ID, the errors, the response headers, the security and the header `Uplift-Account`."""
+    """Add the operation's ID, errors, response headers and security, and the header `Uplift-Account`."""
     if call not in OPERATIONS:
         raise LookupError(f"{call} has no entry in OPERATIONS of api/openapi_operations.py. Add its ID and its errors.")
     known = OPERATIONS[call]
@@ -320,7 +321,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove alternatives from a response that another status of the operation describes."""
+    """Remove the alternatives of a response that the operation describes under another status."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

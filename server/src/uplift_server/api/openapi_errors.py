@@ -65,7 +65,7 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string"},
     },
 }
-"""Response headers by name."""
+"""Definitions of response headers, by name."""
 _OF_STATUS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 """The headers of error responses."""
 _EVERY: Final = ("malformed_request", "duplicate_header", "internal_error", "unavailable")
@@ -80,7 +80,7 @@ _WITH_BODY: Final = (
 )
 _WITH_QUERY: Final = ("validation_failed",)
 _OF_HEADER: Final = {"Idempotency-Key": "idempotency_conflict", "If-Match": "precondition_failed"}
-"""The codes that follow from a request header."""
+"""The error codes that each request header can cause."""
 _DEFAULT: Final = {
     "description": "Another error. `code` identifies the cause.",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -88,7 +88,7 @@ _DEFAULT: Final = {
 
 
 def success_headers(operation: Operation, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers of the successful responses to an operation."""
+    """Return the headers of an operation's successful responses."""
     repeatable = any(each["name"] == "Idempotency-Key" for each in described.get("parameters", ()))
     return headers_of([*operation.headers, *([_REPLAYED] if repeatable else [])])
 
@@ -96,7 +96,7 @@ def success_headers(operation: Operation, described: Mapping[str, Any]) -> dict[
 def error_responses(operation: Operation, described: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """Return the error responses of an operation by status, as references to `shared` responses.
 
-    Adds the missing ones to `shared`.
+    This function adds missing responses to `shared`.
     """
     by_status: dict[int, list[str]] = {}
     codes = {*operation.codes, *_implied_codes(described)}
@@ -111,7 +111,7 @@ def error_responses(operation: Operation, described: Mapping[str, Any], shared: 
 
 
 def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the codes that follow from the parameters of an operation."""
+    """Yield the error codes that the parameters of an operation can cause."""
     yield from _EVERY
     if described.get("security") != []:
         yield from _WITH_KEY

@@ -1,4 +1,4 @@
-"""The operations of the OpenAPI document: their IDs, and the errors that do not follow from their parameters.
+"""The operations of the OpenAPI document: their IDs, and the errors that their parameters do not imply.
 
 Generated clients name their methods after the IDs, so an ID never changes. The Python library has the same names with a
 dot: `endpoints_create` is `client.endpoints.create`.
@@ -10,19 +10,22 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation."""
+    """The ID, errors and headers of one operation."""
 
     id: str
-    """Noun and verb, such as `endpoints_create`."""
+    """The operation's noun and verb, such as `endpoints_create`."""
     codes: tuple[str, ...] = ()
-    """Codes of errors, in addition to those of every operation with the same kinds of parameters."""
+    """Error codes of this operation, in addition to those that its parameters imply."""
     headers: tuple[str, ...] = ()
-    """Response headers of successful requests, in addition to `Idempotency-Replayed`: keys of RESPONSE_HEADERS."""
+    """Headers of successful responses, in addition to `Idempotency-Replayed`.
+
+    The names are keys of RESPONSE_HEADERS.
+    """
 
 
 _CONFLICT: Final = ("conflict",)
 _ACCOUNT: Final = ("account_required",)
-"""The call needs one account, or an ID in its path can belong to several accounts."""
+"""Whether the call needs one account, or has an ID in its path that several accounts can use."""
 _CONFLICT_AND_ACCOUNT: Final = ("conflict", "account_required")
 
 OPERATIONS: Final = {

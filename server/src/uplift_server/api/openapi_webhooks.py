@@ -7,7 +7,7 @@ from uplift_server.core.events.catalog import EVENT_TYPES, EventType
 _EXAMPLE_ID: Final = "0197f0c2-5b1e-7c3a-9d5e-2f6a8b0c4d1e"
 _EXAMPLE_MS: Final = 1_752_090_911_411
 _NOT_IN_DATA: Final = frozenset({"$schema", "title"})
-"""Keywords of a whole document, which a part of the OpenAPI document cannot repeat."""
+"""JSON Schema keywords that are valid only at the top of a document, not in a part of it."""
 _HEADERS: Final = {
     "webhook-id": "Event ID. It is the same in every attempt: use it to ignore duplicates.",
     "webhook-timestamp": "Time of the attempt, in Unix seconds.",
@@ -40,7 +40,7 @@ def event_schemas() -> dict[str, Any]:
 
 
 def _schema_name(event_type: EventType) -> str:
-    """Return a name such as `AthleteCreatedEvent`."""
+    """Return the name of an event type's schema, such as `AthleteCreatedEvent`."""
     words = event_type.name.replace("_", ".").split(".")
     return "".join(word.capitalize() for word in words) + "Event"
 

@@ -26,7 +26,10 @@ _ROLE_NAMES: Final[dict[Role, RoleName]] = {
 
 
 def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
-    """Return a key of an account (public ID) for a response. Set `text`, the key itself, only when you create it."""
+    """Return the API model of an account's key.
+
+    `account` is a public ID. Set `text`, the key itself, only on creation.
+    """
     return KeyView(
         id=ids.prefixed(ids.KEY, key.id),
         account=account,
@@ -40,7 +43,7 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
 
 
 def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView:
-    """Return a service key for a response. Set `text`, the key itself, only when you create it."""
+    """Return the API model of a service key. Set `text`, the key itself, only on creation."""
     return ServiceKeyView(
         id=ids.prefixed(ids.KEY, key.id),
         name=key.name,
@@ -53,7 +56,7 @@ def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView
 
 
 def member_view(member: Member, account: str) -> MemberView:
-    """Return a member for a response. `account` is a public ID."""
+    """Return the API model of a member. `account` is a public ID."""
     return MemberView(
         id=ids.prefixed(ids.MEMBER, member.id),
         account=account,
@@ -67,7 +70,7 @@ def member_view(member: Member, account: str) -> MemberView:
 
 
 def invitation_view(invitation: Invitation, account: str, url: str | None = None) -> InvitationView:
-    """Return an invitation for a response. Set `url` only when you create it and email is not configured."""
+    """Return the API model of an invitation. Set `url` only on creation and if email is not configured."""
     return InvitationView(
         id=ids.prefixed(ids.INVITATION, invitation.id),
         account=account,
@@ -81,7 +84,7 @@ def invitation_view(invitation: Invitation, account: str, url: str | None = None
 
 
 def portal_link_view(link: Link, account: str, url: str | None = None) -> PortalLinkView:
-    """Return an account's portal link for a response. Set `url` only when you create it."""
+    """Return the API model of an account's portal link. Set `url` only on creation."""
     return PortalLinkView(
         id=ids.prefixed(ids.LINK, link.id),
         account=account,
@@ -93,5 +96,5 @@ def portal_link_view(link: Link, account: str, url: str | None = None) -> Portal
 
 
 def link_view(link: ShownLink) -> LinkView:
-    """Return a one-time link for a response."""
+    """Return the API model of a one-time link."""
     return LinkView(url=link.url, expires_at=format_timestamp(link.expires_at))

@@ -18,7 +18,7 @@ _log = structlog.get_logger("uplift.api")
 
 
 class ErrorResponse(NamedTuple):
-    """An error response."""
+    """An error response: status, headers and body."""
 
     status: int
     headers: Headers
@@ -26,7 +26,7 @@ class ErrorResponse(NamedTuple):
 
 
 def error_response_of(error: Exception) -> ErrorResponse:
-    """Return the response for an error. Log an unexpected error, and omit its details from the response."""
+    """Return the response for an error. Log an unexpected error, but omit its details from the response."""
     if isinstance(error, errors.ServiceError):
         return problem(error.code, error.detail, problems=error.problems, retry_after_s=error.retry_after_s)
     if isinstance(error, store_errors.Unavailable):
@@ -39,14 +39,14 @@ def error_response_of(error: Exception) -> ErrorResponse:
 
 
 def unavailable(advice: str = store_errors.Unavailable.advice) -> ErrorResponse:
-    """Return the response while the database or the event stream is unavailable or too slow."""
+    """Return the error response for a database or event stream that is unavailable or too slow."""
     return problem("unavailable", advice, retry_after_s=1)
 
 
 def problem(
     code: str, detail: str, *, problems: Sequence[Problem] = (), retry_after_s: int | None = None, headers: Headers = ()
 ) -> ErrorResponse:
-    """Return an error response with one of the codes of STATUS."""
+    """Return an error response. `code` is one of the codes of STATUS."""
     status, body = STATUS[code], problem_document(code, detail, problems)
     all_headers = [(b"content-type", MEDIA_TYPE.encode()), *headers]
     if status == 401:

@@ -33,20 +33,20 @@ _JSON: Final = "application/json"
 
 
 class Sent(NamedTuple):
-    """The content of a request body."""
+    """The parsed body of a request, and its problems."""
 
     given: dict[str, Any]
-    """The readable fields by name."""
+    """The valid fields by name."""
     problems: Sequence[Problem]
     digest: bytes
-    """The SHA-256 of the body."""
+    """The SHA-256 digest of the body."""
 
 
 class ParsedQuery(NamedTuple):
-    """The content of a query."""
+    """The parsed query of a request, and its problems."""
 
     values: Any
-    """An instance of the query's model. Unreadable parameters have their defaults."""
+    """An instance of the query's model. Invalid parameters have their defaults."""
     problems: Sequence[Problem]
 
 
@@ -110,7 +110,7 @@ class QueryReader:
         self.model = model
 
     async def __call__(self, request: Request, _caller: CallerOf) -> ParsedQuery:
-        """Read the parameters."""
+        """Read the query parameters of a request."""
         pairs = request.query_params.multi_items()
         counts = Counter(name for name, _ in pairs)
         given, problems = _known(self.model, dict(pairs))
@@ -140,7 +140,7 @@ def key_of(request: Request, sent: Sent) -> IdempotencyKey | None:
 
 
 def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the valid fields of a decoded body, and the problems of the others."""
+    """Return the valid fields of a decoded body, and the problems of the invalid fields."""
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)
@@ -167,14 +167,14 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 
 
 def _variant(detail: ErrorDetails, known: dict[str, Any]) -> bool:
-    """Return whether the location of a problem contains the `type` of an object after the name of the field."""
+    """Return whether pydantic's location of a problem contains the `type` of an object after the field's name."""
     field, *rest = detail["loc"]
     value = known.get(str(field))
     return len(rest) > 1 and isinstance(value, dict) and value.get("type") == rest[0]
 
 
 def _without_variant(detail: ErrorDetails, known: dict[str, Any]) -> ErrorDetails:
-    """Return a problem with the location in the body."""
+    """Return a problem whose location is the path in the body, without the `type` of the object."""
     if not _variant(detail, known):
         return detail
     field, _, *rest = detail["loc"]
@@ -182,13 +182,13 @@ def _without_variant(detail: ErrorDetails, known: dict[str, Any]) -> ErrorDetail
 
 
 def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the fields of the model, and a problem for each unknown field within the limit of problems."""
+    """Return the known fields of a body, and a problem for each unknown field, up to the limit of problems."""
     names = {field.alias or name for name, field in model.model_fields.items()}
     return {name: each for name, each in value.items() if name in names}, unknown_fields(value, names)
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
-    """Return whether a list or an object has more entries than the limit, and the model checks each entry."""
+    """Return whether the model checks each entry of a value that has more entries than the limit."""
     if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
         return False
     return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)
@@ -205,7 +205,7 @@ def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
 
 
 async def _read(request: Request, caller: Caller) -> bytes:
-    """Return the complete body of at most REQUEST_BODY_BYTES_MAX."""
+    """Receive the complete body, of at most REQUEST_BODY_BYTES_MAX bytes."""
     too_large = PayloadTooLarge(f"The request body has more than {REQUEST_BODY_BYTES_MAX} bytes. Send a smaller body.")
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdigit() else 0

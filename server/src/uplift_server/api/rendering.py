@@ -110,7 +110,7 @@ _REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
 
 
 def listed(page: Page[R] | StreamPage[R], view: Callable[[R], V], context: ServiceContext) -> Listed[V]:
-    """Return a page of a list for a response."""
+    """Return the API model of a list's page."""
     next_cursor, prev_cursor = context.page_cursors(page)
     found = Listed(data=[view(item) for item in page.items], next_cursor=next_cursor, prev_cursor=prev_cursor)
     if isinstance(page, StreamPage):
@@ -119,7 +119,7 @@ def listed(page: Page[R] | StreamPage[R], view: Callable[[R], V], context: Servi
 
 
 def account_view(account: Account) -> AccountView:
-    """Return an account for a response."""
+    """Return the API model of an account."""
     return AccountView(
         id=ids.prefixed(ids.ACCOUNT, account.id),
         uid=account.uid,
@@ -132,7 +132,7 @@ def account_view(account: Account) -> AccountView:
 
 
 def event_type_view(event_type: EventType) -> EventTypeView:
-    """Return an event type for a response."""
+    """Return the API model of an event type."""
     return EventTypeView(
         name=event_type.name,
         group=event_type.group,
@@ -149,7 +149,7 @@ def event_type_view(event_type: EventType) -> EventTypeView:
 
 
 def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
-    """Return an endpoint for a response. `account` is the public ID if the response includes it."""
+    """Return the API model of an endpoint. `account` is the public ID if the response includes it."""
     endpoint = shown.endpoint
     return EndpointView(
         id=ids.prefixed(ids.ENDPOINT, endpoint.id),
@@ -176,7 +176,7 @@ def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
 
 
 def filter_preview_view(found: Sequence[PreviewedEvent]) -> FilterPreviewView:
-    """Return the preview of a filter for a response."""
+    """Return the API model of a filter preview."""
     return FilterPreviewView(
         total=len(found),
         matched=sum(each.mismatch is None for each in found),
@@ -193,7 +193,7 @@ def filter_preview_view(found: Sequence[PreviewedEvent]) -> FilterPreviewView:
 
 
 def health_view(shown: ShownEndpoint) -> HealthView:
-    """Return the health of an endpoint for a response."""
+    """Return the API model of an endpoint's health."""
     health = shown.endpoint.health
     cause = cause_of(health)
     return HealthView(
@@ -214,7 +214,7 @@ def health_view(shown: ShownEndpoint) -> HealthView:
 
 
 def secret_view(shown: ShownSecrets) -> SecretView:
-    """Return the secrets of an endpoint for a response, with their text only if it is revealed."""
+    """Return the API model of an endpoint's secrets. It contains their text only if they are revealed."""
     secret, pair = shown.secret, shown.pair
     return SecretView(
         **_only(secret=secret, standard_webhooks_secret=None if secret is None else standard_form(secret)),
@@ -225,7 +225,7 @@ def secret_view(shown: ShownSecrets) -> SecretView:
 
 
 def event_view(event: Event, *, spans: bool) -> EventView:
-    """Return an event without its body for a response."""
+    """Return the API model of an event without its body."""
     return EventView(
         id=ids.uuid_text(event.id),
         **account_field(event.account_id, spans=spans),
@@ -242,13 +242,13 @@ def event_view(event: Event, *, spans: bool) -> EventView:
 
 
 def one_event(event: Event, *, spans: bool) -> bytes:
-    """Return an event as JSON. The envelope keeps its bytes, so its numbers are not reformatted."""
+    """Return an event as JSON. Keep the bytes of the envelope, because parsing would reformat its numbers."""
     rest = event_view(event, spans=spans).model_dump_json(exclude_unset=True).encode()
     return rest[:-1] + b',"body":' + (b"null" if event.body is None else event.body) + b"}"
 
 
 def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceContext, *, spans: bool) -> bytes:
-    """Return a page of events with their bodies as JSON. See `one_event`."""
+    """Return a page of events with their bodies as JSON, like `one_event`."""
     nothing: list[Event] = []
     rest = listed(page.of(nothing), str, context).model_dump_json(exclude_unset=True).encode()
     start = b'{"data":['
@@ -256,7 +256,7 @@ def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceCo
 
 
 def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
-    """Return a delivery for a response."""
+    """Return the API model of a delivery."""
     delivery, waiting = shown.delivery, shown.waiting
     is_open = delivery.status in OPEN
     failed = delivery.status is Status.FAILED and delivery.failed_reason is not None
@@ -281,7 +281,7 @@ def delivery_view(shown: ShownDelivery, *, spans: bool) -> DeliveryView:
 
 
 def attempt_view(attempt: Attempt, delivery: Delivery, *, spans: bool = False) -> AttemptView:
-    """Return an attempt for a response."""
+    """Return the API model of an attempt."""
     answered = bool(attempt.response_head)
     return AttemptView(
         id=ids.attempt_id(delivery.event_id, delivery.endpoint_id, attempt.number),
@@ -317,7 +317,7 @@ def attempt_view(attempt: Attempt, delivery: Delivery, *, spans: bool = False) -
 
 
 def signature_check_view(check: SignatureCheck) -> SignatureCheckView:
-    """Return a signature check for a response."""
+    """Return the API model of a signature check."""
 
     def view(test: EndpointTest | None) -> AttemptView | None:
         return None if test is None or test.attempt is None else attempt_view(test.attempt, test.delivery)
@@ -334,7 +334,7 @@ def signature_check_view(check: SignatureCheck) -> SignatureCheckView:
 
 
 def explanation_view(explained: Explained) -> ExplanationView:
-    """Return the explanation of an event for a response."""
+    """Return the API model of an event's explanation."""
     delivery = explained.delivery
     return ExplanationView(
         endpoint=explained.endpoint,
@@ -346,7 +346,7 @@ def explanation_view(explained: Explained) -> ExplanationView:
 
 
 def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
-    """Return an entry of the audit log for a response."""
+    """Return the API model of an audit log entry."""
     return AuditEntryView(
         at=format_timestamp(entry.at),
         **({} if entry.account_id is None else account_field(entry.account_id, spans=spans)),
@@ -359,7 +359,7 @@ def audit_view(entry: AuditEntry, *, spans: bool) -> AuditEntryView:
 
 
 def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
-    """Return a replay for a response."""
+    """Return the API model of a replay."""
     replay, selection = shown.replay, shown.replay.selection
     return ReplayView(
         id=ids.prefixed(ids.REPLAY, replay.id),
@@ -388,7 +388,7 @@ def replay_view(shown: ShownReplay, *, spans: bool) -> ReplayView:
 
 
 def replay_preview(preview: Preview) -> ReplayPreview:
-    """Return the preview of a replay for a response."""
+    """Return the API model of a replay preview."""
     return ReplayPreview(
         count=preview.count,
         missing=preview.missing,
@@ -400,7 +400,7 @@ def replay_preview(preview: Preview) -> ReplayPreview:
 
 
 def bulk_resend_preview(preview: BulkPreview) -> BulkResendPreview:
-    """Return the preview of a bulk resend for a response."""
+    """Return the API model of a bulk resend preview."""
     return BulkResendPreview(
         count=preview.count,
         oldest_at=format_optional_timestamp(preview.oldest_at),
@@ -411,7 +411,7 @@ def bulk_resend_preview(preview: BulkPreview) -> BulkResendPreview:
 
 
 def bulk_resend_view(resend: BulkResend, *, spans: bool) -> BulkResendView:
-    """Return a bulk resend for a response."""
+    """Return the API model of a bulk resend."""
     return BulkResendView(
         count=sum(each.replay.total for each in resend.replays),
         replays=[replay_view(each, spans=spans) for each in resend.replays],
@@ -424,12 +424,12 @@ def _share_view(share: EndpointShare) -> EndpointShareView:
 
 
 def status_code_text(low: int, high: int) -> str:
-    """Return a range of status codes as in a filter: a code, or a class such as `5xx`."""
+    """Return a range of status codes in the notation of filters: a code, or a class such as `5xx`."""
     return str(low) if low == high else f"{low // 100}xx"
 
 
 def headers_of(head: bytes) -> dict[str, str]:
-    """Return the headers of a request or response with lower-case names. Repeated headers are joined."""
+    """Return the headers of a request or response with lower-case names. Join the values of repeated headers."""
     headers: dict[str, str] = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -449,12 +449,12 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 
 
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
-    """Return the field `account` if the response spans accounts."""
+    """Return the field `account` if the response can contain several accounts."""
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 
 
 def _only(**fields: str | None) -> dict[str, Any]:
-    """Return the fields that have a value."""
+    """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""The response header of repeated requests."""
+"""The response header `Idempotency-Replayed`, which marks responses to repeated requests."""
 
 from starlette.responses import Response
 
@@ -6,6 +6,6 @@ HEADER = "idempotency-replayed"
 
 
 def mark_repeated(response: Response, *, repeated: bool) -> None:
-    """Set the header if an earlier request with the same key created the object."""
+    """Set the header if an earlier request with the same idempotency key created the object."""
     if repeated:
         response.headers[HEADER] = "true"

@@ -10,7 +10,7 @@ from uplift_server.service.statistics_ranges import Group, RangeStatistics, Stat
 
 
 def stats_view(period: Period | None, series: Series) -> StatsView:
-    """Return the statistics of a period or a range for a response."""
+    """Return the API model of statistics for a period or a range."""
     return StatsView(
         period=None if period is None else period.value,
         since=format_timestamp(series.buckets[0].at),
@@ -22,7 +22,7 @@ def stats_view(period: Period | None, series: Series) -> StatsView:
 
 
 def range_view(query: StatisticsQuery, found: RangeStatistics, context: ServiceContext) -> StatsView:
-    """Return the statistics of a range for a response."""
+    """Return the API model of statistics for a range."""
     view = stats_view(None, found.series)
     if found.groups is not None:
         view.buckets = []

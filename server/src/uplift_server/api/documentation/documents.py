@@ -1,4 +1,4 @@
-"""The navigation of the documentation, the addresses of its pages, and the files behind them."""
+"""The navigation of the documentation: addresses of the pages, and the file of each page."""
 
 import posixpath
 import re
@@ -16,7 +16,7 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""The files of an installed server, under their paths in the repository. `server/hatch_build.py` puts them there."""
+"""Where an installed server keeps the files, by their paths in the repository. `server/hatch_build.py` copies them."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
@@ -28,12 +28,12 @@ class Document:
     address: str
     title: str
     source: str | None = None
-    """The path of the file in the repository; None for the generated API reference."""
+    """The path of the file in the repository, or None for the generated API reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A titled part of the navigation."""
+    """A section of the navigation, with a title."""
 
     title: str
     documents: tuple[Document, ...]
@@ -105,26 +105,26 @@ FILES: Final = {
     for document in group.documents
     if document.source is not None
 }
-"""The files of documents by address."""
+"""The file of each document, by address."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
-"""Every address with fixed content, except images."""
+"""Every address of the documentation, except the addresses of images."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
-"""Old and alternative addresses, with their targets."""
+"""The targets of old and alternative addresses."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
 
 
 def file_of(source: str) -> Path:
-    """Locate a file by its path in the repository: in the installed package or in the checkout."""
+    """Return the file with this path in the repository, from the installed package or the checkout."""
     return (_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT) / source
 
 
 def is_image(address: str) -> bool:
-    """Return whether the address is an image in `docs/` or in one of its folders."""
+    """Return whether the address is that of an image in `docs/` or in one of its folders."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 
 def served(target: str, source: str) -> str | None:
-    """Resolve a link of a file to an address on this server, or to None if the server does not serve the target.
+    """Resolve a link in a file to an address on this server, or to None if the server does not serve the target.
 
     `target` is the link as written in `source`: relative to the file, or a complete URL.
     """

@@ -1,4 +1,4 @@
-"""Conversion of Markdown to HTML as on GitHub: heading anchors, highlighted code, and no HTML from the source."""
+"""Converts Markdown to HTML as GitHub does: with heading anchors, highlighted code, and no HTML from the source."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 CONTENTS_LEVELS: Final = ("h2", "h3")
-"""The levels of headings in a table of contents."""
+"""The heading levels that a table of contents includes."""
 
 _DETAILS: Final = re.compile(r"<details><summary>(.+)</summary>")
 _DETAILS_END: Final = "</details>"
@@ -27,7 +27,7 @@ _COMMENT: Final = re.compile(r"<!--.*-->")
 _TASK: Final = re.compile(r"\[[ x]\] ")
 _JOINT: Final = re.compile(r"(?<=[_/.,])(?=[\w{])")
 _SHORT_CHARACTERS: Final = 14
-"""Browsers do not break inline code up to this length."""
+"""Maximum length of inline code that browsers must not break."""
 _CLASSES: Final = {
     kinds.Keyword: "keyword",
     kinds.Operator.Word: "keyword",
@@ -44,7 +44,7 @@ _CLASSES: Final = {
     kinds.Generic.Prompt: "prompt",
     kinds.Generic.Output: "output",
 }
-"""Classes in `style.css` by type of token. A class also applies to the subtypes."""
+"""The class in `style.css` for each type of token. The subtypes have the same class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """The content of a page: HTML with its title and headings."""
+    """The content of a page: its HTML, title and headings."""
 
     title: str
     html: str
@@ -87,7 +87,7 @@ def inline(text: str) -> str:
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """Derive the anchor of a heading by GitHub's rules, and add it to `taken`."""
+    """Return the anchor of a heading by GitHub's rules, and add it to `taken`."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:
@@ -98,7 +98,7 @@ def anchor(text: str, taken: set[str]) -> str:
 
 
 def code(text: str) -> str:
-    """Render inline code. Browsers can break a long name at its separators, so that tables fit narrow screens."""
+    """Render inline code. Browsers may break a long name at its separators, so that tables fit narrow screens."""
     parts = _JOINT.split(text) if len(text) > _SHORT_CHARACTERS else [text]
     return f"<code>{'<wbr>'.join(map(escape, parts))}</code>"
 
@@ -172,7 +172,7 @@ def _fence(
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Add an anchor to each heading, and a link to itself to each heading except the title."""
+    """Add an anchor to each heading. Add a link to the anchor, except in the title."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":
@@ -201,7 +201,7 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
 
 
 def _pictured(image: Token, address: str | None) -> Iterator[Token]:
-    """Yield an image of this server as a link to the image file, or the alternative text of any other image."""
+    """Yield an image of this server with a link to its file, or the alternative text of any other image."""
     if address is None or not address.startswith("/"):
         yield Token("text", "", 0, content=image.content)
         return
@@ -212,7 +212,7 @@ def _pictured(image: Token, address: str | None) -> Iterator[Token]:
 
 
 def _framed(tokens: list[Token]) -> Iterator[Token]:
-    """Wrap tables in boxes that scroll, and mark the items of task lists."""
+    """Wrap tables in elements that scroll, and mark the items of task lists."""
     item = None
     for token in tokens:
         if token.type == "table_open":

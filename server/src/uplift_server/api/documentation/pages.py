@@ -1,4 +1,4 @@
-"""The responses of the documentation. Each is rendered on the first request and cached until the server stops."""
+"""The responses of the documentation. The server renders each one on the first request and caches it until it stops."""
 
 import json
 from collections.abc import Callable
@@ -38,22 +38,22 @@ _ASSETS: Final = {
     SCRIPT: ("script.js", "text/javascript; charset=utf-8"),
 }
 _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "image/png"}
-"""Media types of files that are served unchanged."""
+"""Media types of files that the server sends unchanged, by extension."""
 
 
 _EXAMPLE_URL: Final = b"https://webhooks.example"
-"""The URL of the server in the examples. Pages show the URL of this server instead."""
+"""The server's URL in the examples of the source files. Pages show the URL of this server instead."""
 _rendering: Final = Lock()
 
 
 def page(address: str, openapi: OpenApi) -> Content:
-    """Return the response for one of ADDRESSES or an image. The first call for an address renders it."""
+    """Return the response for one of ADDRESSES or an image. The first call for an address renders the response."""
     with _rendering:
         return _page(address, openapi)
 
 
 def search_page(query: str, openapi: OpenApi) -> Content:
-    """Render the results of a search, for browsers without JavaScript."""
+    """Render the search results as a page, for browsers without JavaScript."""
     query = query[:QUERY_CHARACTERS_MAX].strip()
     with _rendering:
         index = _index(openapi)
@@ -64,7 +64,7 @@ def search_page(query: str, openapi: OpenApi) -> Content:
 
 @cache
 def missing_page() -> bytes:
-    """Render the page for addresses without a document."""
+    """Render the page for an address that no document has."""
     return _framed(Article("Page not found", "", ()), None, "missing.html")
 
 
@@ -92,7 +92,7 @@ def _article(address: str, openapi: OpenApi) -> Article:
 
 @cache
 def _index(openapi: OpenApi) -> tuple[Section, ...]:
-    """All sections of all pages."""
+    """All sections of all pages, for the search."""
     articles = [(each.address, _article(each.address, openapi)) for each in PAGES]
     return tuple(section for address, each in articles for section in sections(address, each.title, each.html))
 
@@ -103,7 +103,7 @@ def _server_url(openapi: OpenApi) -> bytes:
 
 
 def _index_json(index: tuple[Section, ...]) -> bytes:
-    """Encode the index for `script.js`: the pages, and the sections with the position of their page."""
+    """Encode the search index for `script.js`: the pages, and each section with the position of its page."""
     pages = list(dict.fromkeys((each.address, each.page) for each in index))
     numbers = {address: number for number, (address, _) in enumerate(pages)}
     rows = [(numbers[each.address], each.anchor, each.heading, each.text) for each in index]
@@ -111,7 +111,7 @@ def _index_json(index: tuple[Section, ...]) -> bytes:
 
 
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
-    """Render an article with the navigation. `address` is the article's own address."""
+    """Render an article and the navigation as a page. `address` is the article's own address."""
     number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
     html = _template(template).render(
         article=shown,

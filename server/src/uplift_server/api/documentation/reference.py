@@ -43,15 +43,15 @@ NOUNS: Final = (
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
     ("Server", ""),
 )
-"""The title of each section of calls, and the pattern of its paths. The first match applies."""
+"""The sections of API calls: a title and the pattern of the paths. A call belongs to the first section that matches."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Additional sections, by the section that they follow."""
+"""Additional sections. Each key is the section that precedes them."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
-"""The file to which links in descriptions are relative."""
+"""The file that relative links in descriptions start from."""
 _GENERIC_HEADER: Final = "Uplift-Account"
-"""A parameter of every call. The page describes it once."""
+"""A header that every call accepts. The page describes it once."""
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "scopes": tables.scopes,
     "roles": tables.roles,
@@ -60,7 +60,7 @@ _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "actions": tables.audit_actions,
     "validation_failed": lambda: TITLES["validation_failed"],
 }
-"""The text of each placeholder."""
+"""Functions that return the text of each placeholder."""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
@@ -90,34 +90,34 @@ def call_anchor(verb: str, path: str) -> str:
 
 
 class _Page:
-    """The parts of the page and its headings."""
+    """Collects the parts of the page and its headings."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._headings: list[Heading] = []
 
     def html(self, text: str) -> None:
-        """Add HTML."""
+        """Add HTML to the page."""
         self._parts.append(text)
 
     def markdown(self, text: str) -> None:
-        """Add Markdown, with its headings."""
+        """Add Markdown to the page, with its headings."""
         if text.strip():
             shown = article(_filled(text), partial(served, source=_SOURCE))
             self._parts.append(shown.html)
             self._headings += shown.headings
 
     def heading(self, level: str, text: str, anchor: str) -> None:
-        """Add a heading with an anchor."""
+        """Add a heading with an anchor to the page."""
         self._headings.append(Heading(level, text, anchor))
         self._parts.append(f'<{level} id="{anchor}"><a href="#{anchor}">{escape(text)}</a></{level}>')
 
     def section(self, title: str, notes: Mapping[str, str]) -> None:
-        """Add a section with its notes."""
+        """Add a section with its notes to the page."""
         self.markdown(f"## {title}\n\n{notes.get(title, '')}")
 
     def article(self) -> Article:
-        """Return the finished page."""
+        """Return the complete page."""
         return Article("API reference", "\n".join(self._parts), tuple(self._headings))
 
 
@@ -214,7 +214,7 @@ def _objects(page: _Page, document: Schema) -> None:
 
 
 def _in_responses(document: Schema) -> set[str]:
-    """Return the names of the schemas that responses contain, except list schemas."""
+    """Return the names of the schemas that responses contain, without list schemas."""
     found: set[str] = set()
     schemas = document["components"]["schemas"]
     waiting = [each["responses"] for item in document["paths"].values() for each in item.values()]
@@ -226,7 +226,7 @@ def _in_responses(document: Schema) -> set[str]:
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Yield the name of every schema that a part of the document refers to."""
+    """Yield the names of all schemas that a part of the document refers to."""
     if isinstance(value, Mapping):
         if str(value.get("$ref", "")).startswith(REF):
             yield model(value)
@@ -240,7 +240,7 @@ def _references(value: Any) -> Iterator[str]:
 def _fields(
     model_name: str, schema: Schema, prefix: str = "", *, are_requests: bool = False
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield a row for each field. The fields of unnamed objects follow, such as `errors[].code`."""
+    """Yield a table row for each field, then for the fields of unnamed objects, such as `errors[].code`."""
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():
         # Responses always contain all fields, so the reference marks required fields only in requests.
@@ -253,7 +253,7 @@ def _fields(
 
 
 def _type(schema: Schema, *, required: bool = False) -> str:
-    """Return a type with its limits, as Markdown."""
+    """Return the Markdown of a type with its limits."""
     words = [_kind(schema)]
     for each in (schema, *schema.get("anyOf", ())):
         if "minimum" in each and "maximum" in each:
@@ -283,7 +283,7 @@ def _kind(schema: Schema) -> str:
 
 
 def _kinds(schema: Schema) -> list[str]:
-    """Return the values of an enumeration, or else the type."""
+    """Return the values of an enumeration. For other schemas, return the type."""
     values = schema.get("enum") or tables.ENUMS.get(model(schema))
     return [f"`{each}`" for each in values] if values else [_kind(schema)]
 
@@ -306,5 +306,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _block(text: str, language: str) -> str:
-    """Return a code block with the same HTML as on the other pages."""
+    """Return the HTML of a code block, the same as on the other pages."""
     return article(f"```{language}\n{text}\n```\n", lambda _: None).html

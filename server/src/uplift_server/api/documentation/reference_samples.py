@@ -14,9 +14,9 @@ from uplift_server.api.openapi import public_name
 Schema = Mapping[str, Any]
 
 LIST: Final = "List"
-"""The end of the names of list schemas."""
+"""The suffix in the names of list schemas."""
 REF: Final = "#/components/schemas/"
-"""The beginning of a reference to a schema."""
+"""The prefix of a reference to a schema."""
 _LINE_CHARACTERS: Final = 72
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]\w*")
 _KEY: Final = "UPLIFT_API_KEY"
@@ -27,7 +27,7 @@ _IDEMPOTENCY: Final = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """The notation of values in a language."""
+    """How a programming language writes values."""
 
     true: str = "true"
     false: str = "false"
@@ -44,11 +44,11 @@ _TYPESCRIPT: Final = Notation(trailing_comma=",", bare_keys=True)
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """A sample call."""
+    """A sample API call."""
 
     method: str
     path: str
-    """The path with parameter values."""
+    """The path, with sample values in place of its parameters."""
     path_values: tuple[str, ...] = ()
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -57,11 +57,11 @@ class SampleRequest:
     method_name: str | None = None
     """The method of the Python client, such as `endpoints.create`, or None."""
     result: str | None = None
-    """The variable name of the response, such as `listen_session`. None if the response is not JSON."""
+    """The variable name for the response, such as `listen_session`, or None if the response is not JSON."""
 
     @property
     def target(self) -> str:
-        """The path with the query."""
+        """The path, followed by the query."""
         return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
 
 
@@ -112,12 +112,18 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 
 
 def model(schema: Schema) -> str:
-    """Return the name of a referenced schema, without its list wrapper, or an empty string."""
+    """Return the name of the schema that a reference names, without the suffix of list schemas.
+
+    Empty without a reference.
+    """
     return str(schema.get("$ref", "")).removeprefix(REF).removesuffix(LIST)
 
 
 def written(value: Any, notation: Notation, indent: int = 0, taken: int = 0) -> str:
-    """Write a value in a language. It starts after `taken` characters of a line that is indented by `indent`."""
+    """Return a value in the notation of a language.
+
+    The text starts after `taken` characters of a line that is indented by `indent`.
+    """
     if isinstance(value, bool):
         return notation.true if value else notation.false
     if value is None:
@@ -206,7 +212,7 @@ LANGUAGES: Final[tuple[tuple[str, str, Callable[[SampleRequest], str]], ...]] = 
     ("Python", "python", python),
     ("TypeScript", "typescript", typescript),
 )
-"""Title, language of the code block, and function, in the order of the page."""
+"""The languages in the order of the page: title, language of the code block, and function."""
 
 
 def _urllib(request: SampleRequest) -> str:
@@ -222,7 +228,7 @@ def _urllib(request: SampleRequest) -> str:
 
 
 def _value(schema: Schema, schemas: Schema, shown: frozenset[str] = frozenset(), name: str = "") -> Any:
-    """Return a sample value of a schema. `name` is the name of the field."""
+    """Return a sample value that matches a schema. `name` is the name of the field."""
     fields = reference_data()["fields"]
     if "$ref" in schema:
         reference = schema["$ref"].removeprefix(REF)

@@ -29,9 +29,9 @@ PATH_PARAMETERS: Final = {
     "replay": "Replay ID.",
     "session": "Listen session ID.",
 }
-"""Descriptions of the parameters in paths."""
+"""Descriptions of path parameters, by name."""
 ENUMS: Final[Mapping[str, Sequence[str]]] = {"ExplanationReason": [*Reason], "WaitingFor": [*WaitingFor]}
-"""The values of schemas that are not objects."""
+"""Descriptions of the values of schemas that are not objects."""
 _TITLES: Final = {
     "ApiKey": "API key",
     "Problem": "Error",
@@ -82,19 +82,19 @@ _IDS: Final = (
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
+    """Return a table as Markdown."""
     first, *others = [f"| {' | '.join(map(_cell, cells))} |\n" for cells in (head, *rows)]
     return "".join([first, "|", "---|" * len(head), "\n", *others])
 
 
 def choice(values: Iterable[str]) -> str:
-    """Return values separated by commas and "or"."""
+    """Return values as a phrase, with commas and a final "or"."""
     *first, last = values
     return f"{', '.join(first)} or {last}" if first else last
 
 
 def title(name: str) -> str:
-    """Return the title of a schema, such as "Listen session" for `ListenSession`."""
+    """Return a schema's name as a title, such as "Listen session" for `ListenSession`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return _TITLES.get(name, words.capitalize())
 

@@ -22,7 +22,7 @@ _SNIPPET_CHARACTERS: Final = 180
 
 @dataclass(slots=True)
 class Section:
-    """A heading with the text below it, up to the next heading."""
+    """A heading and the text below it, up to the next heading."""
 
     address: str
     page: str
@@ -33,13 +33,13 @@ class Section:
 
     @property
     def link(self) -> str:
-        """The address with the anchor."""
+        """The address of the page, with the anchor of the section."""
         return f"{self.address}#{self.anchor}"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A section that matches, with the part of its text around the match as HTML."""
+    """A section that matches a query, and the text around the match as HTML."""
 
     section: Section
     snippet: str
@@ -67,7 +67,10 @@ def find(index: Iterable[Section], query: str) -> list[Result]:
 
 
 def _score(section: Section, terms: Sequence[str]) -> int:
-    """Rate a section: 0 if a term is missing; headings count more than page titles, and page titles more than text."""
+    """Return a section's score, or 0 if it lacks a term.
+
+    Headings count more than page titles, and page titles more than text.
+    """
     heading, page, text = section.heading.lower(), section.page.lower(), section.text.lower()
     total = 0
     for term in terms:
@@ -113,12 +116,12 @@ class _Reader(HTMLParser):
         self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """End the heading of a section."""
+        """End the current heading."""
         self._in_heading = self._in_heading and tag not in _HEADINGS
         self._part(tag)
 
     def handle_data(self, data: str) -> None:
-        """Add text to the section."""
+        """Add text to the current section."""
         if not self.found:
             return
         if self._in_heading:

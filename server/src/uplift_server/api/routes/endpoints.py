@@ -154,6 +154,6 @@ def send_endpoint(response: Response, services: Services, caller: Caller, shown:
 
 
 def _view(services: Services, caller: Caller, shown: ShownEndpoint) -> EndpointView:
-    """Return an endpoint for a response, with its account if the caller sees several accounts."""
+    """Return the API model of an endpoint, with its account if the caller sees several accounts."""
     owner = services.context.cache.accounts.get(shown.endpoint.account_seq) if caller.spans_accounts else None
     return endpoint_view(shown, None if owner is None else ids.prefixed(ids.ACCOUNT, owner.id))
