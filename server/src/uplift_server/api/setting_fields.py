@@ -1,4 +1,4 @@
-"""Fields of the API models that are generated from the endpoint settings."""
+"""Fields of API models, generated from the endpoint settings."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -10,11 +10,11 @@ from uplift_server.core.setting_values import Choice, Durations, ValueType, Whol
 
 M = TypeVar("M", bound=BaseModel)
 _PRECEDING: Final = "headers"
-"""The name of the field that precedes the settings."""
+"""The field after which a model lists the settings."""
 
 
 def takes_settings(model: type[M]) -> type[M]:
-    """Add the settings to a request model: optional, null for the default. The core checks durations."""
+    """Add the settings to a request model as optional fields. Null means the default. The core checks durations."""
     return _extended(
         model,
         lambda each: (

@@ -1,4 +1,4 @@
-"""Headers that a request can have only once, because the server and a proxy could each read a different one."""
+"""Rejects requests that repeat certain headers, because the server and a proxy could each read a different one."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -14,7 +14,7 @@ PeriodName = Literal["1h", "24h", "7d", "30d"]
 
 
 class EndpointStatsQuery(Body):
-    """The period or the range of statistics."""
+    """The period of statistics, or a range of time."""
 
     period: PeriodName | None = Field(
         default=None,
@@ -34,13 +34,13 @@ class EndpointStatsQuery(Body):
     )
 
     def range_query(self) -> StatisticsQuery | None:
-        """Return the range for the services. None if a period is requested."""
+        """Return the range in the form that services accept, or None if the request has a period."""
         if (self.since, self.until, self.by) == (None, None, None):
             return None
         return StatisticsQuery(self.since, self.until, self.by)
 
     def problems(self) -> list[Problem]:
-        """Return the problems of parameters that exclude each other."""
+        """Return the problems of parameters that cannot be combined."""
         if self.period is None or self.range_query() is None:
             return []
         text = "`period` cannot be combined with a range. Send either `period`, or `since`, `until` and `by`."
@@ -48,7 +48,7 @@ class EndpointStatsQuery(Body):
 
 
 class StatsQuery(EndpointStatsQuery, Paging):
-    """The period or the range of statistics, and the page of groups."""
+    """The period of statistics, or a range of time, and the page of groups."""
 
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment] # more values
         default=None,
@@ -58,7 +58,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
     )
 
     def problems(self) -> list[Problem]:
-        """Return the problems of parameters that exclude each other."""
+        """Return the problems of parameters that cannot be combined."""
         found = super().problems()
         if self.by not in {"type", "endpoint"}:
             text = "The parameter requires groups. Send `by=type` or `by=endpoint`, or omit the parameter."
@@ -89,7 +89,7 @@ class NumbersView(BaseModel):
 
 
 class _Stretch(BaseModel):
-    """The fields at the start of a bucket."""
+    """The fields that precede the counts of a bucket."""
 
     at: Timestamp = Field(description="Start of the bucket.")
 

@@ -1,4 +1,4 @@
-"""ASGI middleware for the `traceparent` header, installed only if tracing is enabled."""
+"""ASGI middleware for the `traceparent` header. The server installs it only if tracing is enabled."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,13 +13,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Traceparents:
-    """ASGI middleware that sets TRACEPARENT for each request."""
+    """ASGI middleware that stores the `traceparent` header of each request in TRACEPARENT."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application with the request's header in TRACEPARENT."""
+        """Run the application while TRACEPARENT contains the request's header."""
         if scope["type"] == "http":
             # Each request has its own task, so the value does not affect other requests.
             found = [value for name, value in scope["headers"] if name == b"traceparent"]

@@ -10,13 +10,15 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Requests that start in one turn, unless many wait. Each takes about a millisecond. Accepting and sending an event
-takes several turns, so more requests in each turn delay both.
+"""Number of requests that start in one turn, unless many wait.
+
+Each takes about 1 millisecond. Accepting and sending an event takes several turns, so more requests in each turn delay
+both.
 """
 WAITING_PER_START: Final = 32
-"""The number of waiting requests for each one that starts in a turn. A long queue thus empties in fewer turns."""
+"""In each turn, one request starts for every 32 that wait. Long queues thus empty in fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
-"""Time after which a waiting request is rejected."""
+"""The server rejects a request that has waited longer than this."""
 
 
 class _Waiting(NamedTuple):
@@ -25,7 +27,7 @@ class _Waiting(NamedTuple):
 
 
 class TurnLimit:
-    """Starts requests in order, few in each turn, and health checks and metrics immediately."""
+    """Starts waiting requests in order, a few per turn. Health checks and metrics start immediately."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -34,7 +36,7 @@ class TurnLimit:
         self._waiting: deque[_Waiting] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application when the request may start, or respond with 503 if it has waited too long."""
+        """Run the application when the request may start. Respond with 503 if it has waited too long."""
         if scope["path"] not in PATHS and not await self._may_start(scope):
             detail = "The server is processing too many requests. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1)

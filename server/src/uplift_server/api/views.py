@@ -1,4 +1,4 @@
-"""Models of API responses. The OpenAPI document describes them from these classes."""
+"""Models of API responses. FastAPI generates their schemas in the OpenAPI document."""
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -60,7 +60,7 @@ class AccountView(BaseModel):
 
 
 class RetentionView(BaseModel):
-    """The result of resuming retention."""
+    """The result of a request to resume retention."""
 
     resumed_at: Timestamp = Field(description="When retention resumed.")
 
@@ -145,7 +145,7 @@ class EndpointView(BaseModel):
 
 
 class PreviewedEventView(BaseModel):
-    """An event that the filter was evaluated against."""
+    """An event against which the filter was evaluated."""
 
     id: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")

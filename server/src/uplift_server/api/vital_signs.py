@@ -1,4 +1,4 @@
-"""ASGI middleware that limits a worker to health checks and metrics."""
+"""ASGI middleware that limits a worker process to health checks and metrics."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class VitalSigns:
-    """Middleware that passes requests for PATHS to the API and rejects all others."""
+    """Middleware that passes requests for PATHS to the API and rejects all other requests."""
 
     def __init__(self, api: App) -> None:
         self._api = api
@@ -22,7 +22,7 @@ class VitalSigns:
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """Run the ASGI application."""
+        """Run the API for a health check or metrics. Reject any other request."""
         if scope["type"] == "http" and scope["path"] in PATHS:
             await self._api(scope, receive, send)
             return

@@ -1,12 +1,15 @@
-"""Websockets under uvicorn. The first websocket loads the library, because most servers never use one."""
+"""Websocket protocol for uvicorn. The first websocket loads the library, because most servers never use one."""
 
 import asyncio
 from typing import Any, Final
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
-"""Limit of a message from a developer's machine."""
+"""Maximum size of a message from a developer's machine, in bytes."""
 PING_SECONDS: Final = 20
-"""Interval of pings, and the time limit of a pong. It detects clients that disappear, such as a sleeping laptop."""
+"""Interval of pings and time limit of each pong, in seconds.
+
+They detect clients that disappear, such as a sleeping laptop.
+"""
 
 
 def websocket_protocol(**wiring: Any) -> asyncio.Protocol:

@@ -1,4 +1,4 @@
-"""The application: wires all parts together."""
+"""The application: builds and connects all parts of the server."""
 
 from uplift_server.app.application import Application
 

@@ -91,9 +91,9 @@ class Application:
     ) -> None:
         """`operator_key` overrides the configured key. `keep_key` saves a new key before its first use.
 
-        Without `dispatch`, events are stored as due and not sent. The caller closes `log_writer`, which writes the log
-        lines of attempts; the default writes to standard error. `new_database` allows an empty SQLite database although
-        the key of an earlier one exists. Raises ConfigError for a `role` that needs PostgreSQL.
+        Without `dispatch`, the server stores events as due and does not send them. `log_writer` writes the log lines of
+        attempts, and the caller closes it. The default writes to standard error. `new_database` allows an empty SQLite
+        database even if the key of an earlier database exists. Raises ConfigError for a `role` that needs PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
@@ -132,15 +132,18 @@ class Application:
         self._started_at: int
         self._callers_max: int
         self.address: tuple[str, int] = (config.host, config.port)
-        """The address of the listening socket, with the real port after the start."""
+        """The address of the listening socket. After the start, it contains the real port."""
         self.failed = False
-        """Whether a defect stopped the server. The log has the error."""
+        """Whether a defect of the program stopped the server. The log contains the error."""
         self._unknown_schema: UnknownSchema | None = None
         self.new_operator_key: str | None = None
-        """The operator key that this start created. It is shown only once."""
+        """The operator key that this start created, or None. The server shows it only once."""
 
     async def start(self) -> None:
-        """Start all parts and listen. Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey."""
+        """Start all parts and listen for requests.
+
+        Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey.
+        """
         async with contextlib.AsyncExitStack() as undo:
             self._config, self._settings, self._callers_max = share_files(self._config, self._settings)
             switch_threads_often()
@@ -188,25 +191,25 @@ class Application:
             self._watching = asyncio.create_task(self._watch(self._file), name="file watch")
 
     async def wait_stopped(self) -> None:
-        """Wait for `request_stop`."""
+        """Wait until a caller requests a stop with `request_stop`."""
         await self._stopped.wait()
 
     def request_stop(self) -> None:
-        """Make `wait_stopped` return."""
+        """Request a stop, so that `wait_stopped` returns."""
         self._stopped.set()
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The additional time that `stop` may take to save a lost database."""
+        """The additional time that `stop` may take to save the content of a lost database, in seconds."""
         return 0 if self._file is None else self._file.rescue_seconds_max
 
     @property
     def barred(self) -> UnknownSchema | DatabaseLost | None:
-        """The database error that stopped the server."""
+        """The database error that stopped the server, or None."""
         return self._unknown_schema or (None if self._file is None else self._file.lost)
 
     async def stop(self) -> None:
-        """Drain within 20 s: reject requests, settle or release deliveries in flight, and close the database."""
+        """Stop within 20 s: reject requests, settle or release the leased deliveries, and close the database."""
         self._close_ingest()
         self._gate.close()
         self._server.should_exit = True
@@ -263,7 +266,7 @@ class Application:
             await asyncio.get_running_loop().run_in_executor(None, self._log_writer.close)
 
     def _public_url(self) -> str:
-        """Return the configured public URL, with the real port in place of port 0."""
+        """Return the configured public URL, with the real port if the configured port is 0."""
         url = self._config.public_url
         return f"{url.removesuffix(':0')}:{self.address[1]}" if url.endswith(":0") else url
 
@@ -407,7 +410,7 @@ class Application:
         return Forwarded(app, parse_networks(",".join(proxies))) if proxies else app
 
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
-        """Create the dashboard. It is imported here because the import is slow."""
+        """Create the dashboard. Import it only now, because the import is slow."""
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 
         return create_dashboard(

@@ -1,4 +1,4 @@
-"""The parts of an engine that shares its database with other processes."""
+"""The engine parts of a process that shares its database with other processes."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ from uplift_server.store.contract import Database, MessageBus, Transaction
 
 
 class ClusteredFoundation:
-    """A foundation for one of several processes."""
+    """The base parts of an engine whose database several processes share."""
 
     health_check_every_ms_max = CLUSTER_CHECK_EVERY_MS_MAX
 
@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must be based on `time`."""
+        """`clock` must return the time of `time`."""
         self._database = database
         self._bus = bus
         self._clock = clock
@@ -59,12 +59,12 @@ class ClusteredFoundation:
         self.cluster: Cluster
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Create the announcer of listen streams."""
+        """Create the announcer, which tells other processes about listen streams and their events."""
         self._announcer = ClusteredAnnouncer(self._notifier, audience, self._clock)
         return self._announcer
 
     def complete(self, parts: CommonParts) -> tuple[Commands, ClusterPort]:
-        """Build the parts that need the common parts."""
+        """Build the parts that depend on the common parts."""
         database, clock, state, shards, notifier = self._database, self._clock, self._state, self.shards, self._notifier
         handover = ShardHandover(
             database,

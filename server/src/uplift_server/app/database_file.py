@@ -1,4 +1,4 @@
-"""Watch the SQLite file of a running server, and save its content if the file is lost."""
+"""Watches the SQLite file of a running server, and saves its content if the file is lost."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class DatabaseFile:
-    """The file of a SQLite database that this server uses."""
+    """The SQLite file that this server uses."""
 
     def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
         self._database = database
@@ -27,21 +27,21 @@ class DatabaseFile:
         self._change: FileChange | None = None
         self._is_unwatched = False
         self.lost: DatabaseLost | None = None
-        """The error for the operator when the file is missing or replaced."""
+        """The error that tells the operator that the file is missing or was replaced."""
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The time that `rescue` may take."""
+        """The time that `rescue` may take, in seconds."""
         return RESCUE_SECONDS_MAX if self._change is not None and self._change.is_readable else 0
 
     async def wait_lost(self, stopped: asyncio.Event) -> None:
-        """Check the file regularly until it is lost, or until `stopped` is set."""
+        """Check the file at intervals until it is lost, or until `stopped` is set."""
         while not await self._check() and not stopped.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), FILE_CHECK_SECONDS)
 
     async def rescue(self) -> None:
-        """Save the content of a lost file, which only this process can read."""
+        """Save the content of a lost file. Only this process can still read it."""
         if self._change is None:
             # Check again, because the file may have changed since the last check.
             with contextlib.suppress(TimeoutError):
@@ -63,7 +63,7 @@ class DatabaseFile:
         )
 
     async def _check(self) -> bool:
-        """Return whether the file is lost. A file that cannot be examined is not."""
+        """Return whether the file is lost. If the check fails, assume that it is not lost."""
         try:
             change = await self._database.change()
         except OSError as error:

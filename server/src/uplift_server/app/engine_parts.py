@@ -1,4 +1,4 @@
-"""The parts of the delivery engine, with or without other processes on the database."""
+"""The parts of the delivery engine, for one process or for several processes on a database."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
 HELD_SCAN_EVERY_SCANS: Final = 5
-"""The number of scans for due deliveries per scan for held deliveries."""
+"""How many times the engine scans for due deliveries before it scans for held deliveries once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class EngineParts:
     status: EngineStatus
 
     def link(self) -> EngineLink:
-        """Return the parts that services use."""
+        """Return the parts that the services use."""
         return EngineLink(
             relay=self.relay,
             counters=self.counters,
@@ -85,7 +85,7 @@ class EngineParts:
 
 @dataclass(frozen=True, slots=True)
 class CommonParts:
-    """The parts that a cluster builds on."""
+    """The base parts of an engine, which depend on whether other processes share the database."""
 
     cache: EndpointCache
     lanes: DeliveryLanes
@@ -102,37 +102,37 @@ class CommonParts:
 
 
 class Foundation(Protocol):
-    """The ports to the other processes."""
+    """The ports through which the engine reaches other processes."""
 
     @property
     def shards(self) -> Shards:
-        """The endpoints of this process."""
+        """The endpoints that this process is responsible for."""
 
     @property
     def jobs(self) -> SingletonJobs:
-        """The jobs of this process."""
+        """The singleton jobs that this process runs."""
 
     @property
     def peers(self) -> Peers:
-        """The other processes."""
+        """What this process knows about the other processes."""
 
     @property
     def delivers(self) -> bool:
-        """Whether the role of this process includes deliveries."""
+        """Whether the role of this process includes sending deliveries."""
 
     @property
     def health_check_every_ms_max(self) -> int:
         """The longest time between two checks of the health monitor."""
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Create the announcer of listen streams."""
+        """Create the announcer, which tells other processes about listen streams and their events."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Build the parts that need the common parts."""
+        """Build the parts that depend on the common parts."""
 
 
 class LocalFoundation:
-    """A foundation for the only process on its database."""
+    """The base parts of an engine whose process is the only one on its database."""
 
     delivers = True
     health_check_every_ms_max = CHECK_EVERY_MS_MAX
@@ -141,11 +141,11 @@ class LocalFoundation:
         self.shards = self.jobs = self.peers = LocalShards(process_id)
 
     def announcer(self, _audience: Audience) -> Announcer:
-        """Create the announcer of listen streams."""
+        """Create an announcer that does nothing, because there are no other processes."""
         return NoAnnouncer()
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Build the parts that need the common parts."""
+        """Build the parts that depend on the common parts."""
         return parts.commands, SingleProcess()
 
 

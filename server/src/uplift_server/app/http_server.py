@@ -13,8 +13,11 @@ from uplift_server.api.last_answer import LastAnswer
 from uplift_server.config import Config, ConfigError, ConfigProblem
 
 BACKLOG: Final = 65535
-"""The length of the accept queue. The system lowers it to `net.core.somaxconn` (4096 by default). If the queue is full,
-the client's system retries 1 s and 3 s later."""
+"""The length of the accept queue.
+
+The system lowers it to `net.core.somaxconn` (4096 by default). If the queue is full, the client's operating system
+retries after 1 s and 3 s.
+"""
 ACCEPTS_PER_TURN: Final = 10
 """The number of listening sockets. uvloop accepts one connection per listening socket in a turn of the event loop. With
 a single socket, clients of a busy server would wait seconds for their connection."""
@@ -23,18 +26,18 @@ REQUESTS_FINISH_SECONDS: Final = 2
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers. The `serve` command handles signals."""
+    """uvicorn without its signal handlers, because the `serve` command handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do not install handlers."""
+        """Install no signal handlers."""
         yield
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    Requests on the last eighth of `connections_max` get 503. Further connections are closed.
+    The server responds with 503 on the last eighth of `connections_max`. It closes further connections.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(
@@ -85,5 +88,5 @@ def listen(config: Config) -> socket.socket:
 
 
 def duplicate_listener(listener: socket.socket) -> list[socket.socket]:
-    """Return ACCEPTS_PER_TURN sockets for `serve`: the listening socket and duplicates of it."""
+    """Return ACCEPTS_PER_TURN sockets for `serve`: the listening socket and its duplicates."""
     return [listener, *(listener.dup() for _ in range(ACCEPTS_PER_TURN - 1))]

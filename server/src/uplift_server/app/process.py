@@ -1,4 +1,4 @@
-"""The server's process: its directory, file descriptors, threads and memory."""
+"""Settings of the server's process: its directory, file descriptors, threads and memory."""
 
 import contextlib
 import ctypes
@@ -18,10 +18,12 @@ from uplift_server.delivery.sending.http.settings import SenderSettings
 
 FILES_WANTED: Final = 16_384
 COLLECT_AFTER_OBJECTS: Final = 20_000
-"""The number of new objects that starts a garbage collection. Events leave no cycles: with the default of 700,
-collections found nothing and took 2.5% of the time."""
+"""Number of new objects after which Python starts a garbage collection.
+
+Events leave no cycles: with the default of 700, collections found nothing and took 2.5% of the time.
+"""
 SWITCH_SECONDS: Final = 0.002
-"""The time that a thread keeps the interpreter while another one waits. Python's default is 5 ms.
+"""How long a thread keeps the interpreter while another thread waits, in seconds. Python's default is 5 ms.
 
 The writer needs the interpreter several times per commit. With 0.5 ms, the p99 of an accept under attack fell by a
 fifth, but an event took 4% more CPU time at full load.
@@ -45,12 +47,12 @@ def make_directory(path: Path) -> None:
 
 
 def switch_threads_often() -> None:
-    """Switch between threads more often than Python's default."""
+    """Shorten the time after which Python switches to another thread."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def raise_file_limit(needed: int) -> int:
-    """Raise the soft limit of file descriptors, up to the hard limit; return the resulting limit."""
+    """Raise the soft limit of file descriptors to at most the hard limit. Return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -81,15 +83,17 @@ def permanent_objects() -> Iterator[None]:
 
 
 def return_memory() -> None:
-    """Return unused memory to the system. Measured: 67 instead of 71 MiB."""
-    # Only glibc has `malloc_trim`.
+    """Return unused memory to the operating system. Measured: the process then uses 67 instead of 71 MiB."""
+    # Only glibc has this function.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def share_files(config: Config, settings: SenderSettings) -> tuple[Config, SenderSettings, int]:
-    """Divide the file descriptors between callers and receivers. Return the settings, and the number for callers.
+    """Divide the file descriptors between callers and receivers.
+
+    Return the adjusted settings and the number for callers.
 
     Raises ConfigError if there are too few.
     """

@@ -1,4 +1,4 @@
-"""The services of a process, from the configuration."""
+"""Builds the services of a process from the configuration."""
 
 from collections.abc import Callable
 

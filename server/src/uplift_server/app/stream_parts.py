@@ -1,4 +1,4 @@
-"""The parts of a process that use the event stream in NATS. Built only with UPLIFT_NATS_URL."""
+"""The parts of a process that use the event stream in NATS. The process builds them only with UPLIFT_NATS_URL."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -21,9 +21,9 @@ from uplift_server.service.streamed_events import StreamedEvents
 from uplift_server.store.contract import Database
 
 CONNECT_MS: Final = 3_000
-"""How long a start waits for the stream. Afterward, the process starts without it and keeps trying."""
+"""How long a start waits for the stream, in seconds. Then the process starts without it and keeps trying."""
 FINISH_MS: Final = 4_500
-"""How long a stop waits for current requests and messages. Both time out a little earlier."""
+"""How long a stop waits for current requests and messages, in seconds. Both time out a little earlier."""
 _log = structlog.get_logger()
 
 
@@ -62,7 +62,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Store the events of the stream from the start on, after the same checks as for requests."""
+        """Begin to store the events of the stream, after the same checks as for requests."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,
@@ -77,7 +77,10 @@ class StreamParts:
         )
 
     async def start(self) -> None:
-        """Connect. Raises ConfigError if a stream does not fit. Without a connection, it logs the cause and returns."""
+        """Connect to the stream.
+
+        If the connection fails, log the cause and return. Raises ConfigError for unsuitable NATS servers.
+        """
         self._begin(Loop("event stream", self.stream.run))
         self._begin(Loop("event publisher", self.ingest.run))
         self._begin(Loop("event acknowledgments", self.ingest.watch))
@@ -109,7 +112,7 @@ class StreamParts:
         self._on_failure(error)
 
     def close(self) -> None:
-        """Reject new requests."""
+        """Reject new ingest requests."""
         self.ingest.close()
 
     @property
@@ -118,7 +121,7 @@ class StreamParts:
         return is_consuming or self.ingest.waiting_events > 0
 
     async def stop(self) -> None:
-        """Finish the current messages and requests, and disconnect."""
+        """Finish the current messages and requests, then disconnect."""
         self.close()
         self._consumer_stopping.set()
         until = self._clock.now_ms() + FINISH_MS

@@ -1,4 +1,4 @@
-"""The settings of the parts, from the configuration."""
+"""Converts the configuration to the settings of each part."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def database(config: Config) -> Database:
-    """Create the configured database."""
+    """Create the database that the configuration names."""
     if not config.on_postgresql:
         return SqliteDatabase(config.database_path)
     # Imported only on PostgreSQL, to save memory.
@@ -93,7 +93,7 @@ def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
 
 
 def attempt_timeouts(config: Config) -> AttemptTimeouts:
-    """Return the timeouts of attempts."""
+    """Return the configured timeouts of attempts."""
     return AttemptTimeouts(config.attempt_timeout_ms, config.endpoint_timeout_max_ms)
 
 

@@ -1,4 +1,4 @@
-"""Commands for accounts and their API keys."""
+"""Commands that manage accounts and API keys."""
 
 from typing import Annotated, Final
 

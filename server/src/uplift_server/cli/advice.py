@@ -1,4 +1,4 @@
-"""How to fix failed API calls of `uplift-server`."""
+"""Texts that say how to fix failed API calls of `uplift-server`."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""The audit log command."""
+"""The command that shows the audit log."""
 
 import json
 from collections.abc import Iterator

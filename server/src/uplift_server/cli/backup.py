@@ -1,4 +1,4 @@
-"""The backup command."""
+"""The command `uplift-server backup`."""
 
 import os
 from pathlib import Path

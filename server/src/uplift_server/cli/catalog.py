@@ -1,4 +1,4 @@
-"""Commands for the event catalog."""
+"""Commands that manage the event catalog."""
 
 from typing import Annotated, Final
 

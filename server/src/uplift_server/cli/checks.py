@@ -43,7 +43,7 @@ _HOW_TO_REPLACE_KEY: Final = (
     " `uplift-server secret-key rotate`"
 )
 READY_SECONDS: Final = 6.0
-"""Timeout of the readiness check, longer than the server's response limit of 5 s."""
+"""Timeout of the readiness check. It is longer than 5 s, the server's time limit of a response."""
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def examine(session: Session) -> Iterator[Finding]:
 
 
 def _traces(config: Config) -> Iterator[Finding]:
-    """Check that configured traces can be exported."""
+    """Check that the server can export the configured traces."""
     if config.traces_by is None:
         return
     try:
@@ -95,7 +95,7 @@ def _traces(config: Config) -> Iterator[Finding]:
 
 
 def _example_values(config: Config) -> Iterator[Finding]:
-    """Find settings whose values come from an example of the documentation."""
+    """Find settings whose values were copied from an example in the documentation."""
     secret = {each.name for each in SETTINGS if each.can_be_file}
     for name, (source, text) in config.given.items():
         where = f"{name} ({source})"
@@ -159,7 +159,7 @@ def _port(config: Config) -> Finding:
 
 
 def _sqlite(config: Config) -> Iterator[Finding]:
-    """Check the SQLite file, its schema, integrity and key while no server is running."""
+    """If no server is running, check the SQLite file, its schema, integrity and key."""
     path = config.database_path
     directory = nearest_existing(path.absolute().parent)
     writable = os.access(directory, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.R_OK | os.W_OK))
@@ -261,7 +261,7 @@ def _key(config: Config, path: Path) -> Finding:
 
 
 def _opening(config: Config, values: Iterable[EncryptedValue], remedy: str, *, unbound: bool) -> Finding:
-    """Check that the key decrypts all values."""
+    """Check that the encryption key decrypts all values."""
     try:
         cipher = Cipher(parse_key(secret_key(config)), accepts_unbound=unbound)
     except ConfigError as error:

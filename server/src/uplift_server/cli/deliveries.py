@@ -1,4 +1,4 @@
-"""Commands for deliveries and their attempts."""
+"""Commands that list, show, resend and cancel deliveries."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -242,7 +242,7 @@ def cancel_delivery(session: Session, delivery: Delivery, account: AnyAccount = 
 
 
 def _change(session: Session, delivery: str, account: str | None, verb: str) -> bool:
-    """Resend or cancel a delivery. Return whether a running server processes the request."""
+    """Resend or cancel a delivery. Return whether a running server handles the request."""
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)
         found = lookup.delivery(client, delivery, owner)
@@ -336,5 +336,5 @@ def show_attempt(
 
 
 def _filtered(items: Iterator[dict[str, Any]], filters: Mapping[str, Sequence[str] | None]) -> Iterator[dict[str, Any]]:
-    """Filter the deliveries of an event, because the API cannot filter them."""
+    """Filter the deliveries of an event in this process, because the API cannot filter them."""
     return (each for each in items if all(not values or each.get(name) in values for name, values in filters.items()))

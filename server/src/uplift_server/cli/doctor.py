@@ -1,4 +1,4 @@
-"""The doctor command."""
+"""The command `uplift-server doctor`."""
 
 from dataclasses import asdict
 from typing import Final

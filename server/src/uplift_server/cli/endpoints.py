@@ -1,4 +1,4 @@
-"""Commands for endpoints."""
+"""Commands that manage endpoints."""
 
 from typing import Annotated, Any, Final
 

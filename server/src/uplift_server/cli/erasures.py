@@ -1,4 +1,4 @@
-"""Commands for the erasure of personal data."""
+"""Commands that erase personal data."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""The interval between two checks of an erasure."""
+"""The interval between two checks of an erasure's state, in seconds."""
 
 erasures_app: Final = noun("Erase personal data: the content of events and of their attempts.")
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the erasure is completed.")]
@@ -116,7 +116,7 @@ def show(
 
 
 def _show(session: Session, client: Calls, erasure: dict[str, Any], path: str, *, wait: bool) -> None:
-    """Show an erasure now, or when it is completed."""
+    """Show an erasure immediately, or wait until it is completed."""
     if wait and not client.sends:
         raise CliError("--wait requires a running server", remedy_to_send(session.config()), ExitCode.TRY_LATER)
     while wait and erasure["state"] == "running":

@@ -1,4 +1,4 @@
-"""Send the events of a file: one JSON object per line."""
+"""Sends the events of a file. Each line is one JSON object."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ from uplift_webhooks.cli.kit.output import Output
 
 _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", "expires_at", "ordering_key"})
 INTERRUPTED_SECONDS_MAX: Final = 1.0
-"""How long an interrupted command waits for the events that it has read."""
+"""How long an interrupted command waits for responses to the events that it has read, in seconds."""
 _REPORTED_MAX: Final = 10
-"""Maximum number of rejected lines in the output."""
+"""Maximum number of rejected lines to print."""
 _REPEAT: Final = "repeat the command: the server does not store the accepted events again"
 
 
@@ -65,7 +65,7 @@ def _send_lines(emitter: Emitter, file: BinaryIO, source: str, results: "_Result
 
 @contextmanager
 def _without_emitter_errors() -> Iterator[None]:
-    """Hide the emitter's log lines about rejected events, which `_Results` reports. Its warnings stay."""
+    """Hide the emitter's log lines about rejected events, which `_Results` also reports. Keep its warnings."""
     logger = logging.getLogger("uplift_webhooks.emitter")
 
     def is_warning(record: logging.LogRecord) -> bool:
@@ -88,7 +88,7 @@ def _opened(source: str) -> BinaryIO:
 
 
 def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and the bytes of each line that is not empty. Raises CliError for a line that is too long."""
+    """Yield the number and the bytes of each line that is not empty. Raises CliError if a line is too long."""
     number = 0
     while line := file.readline(EVENT_BODY_BYTES_MAX + 1):
         number += 1
@@ -99,7 +99,7 @@ def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _event(source: str, number: int, line: bytes) -> dict[str, Any]:
-    """Return the arguments of `Emitter.send`."""
+    """Return the arguments of `Emitter.send` from one line. Raises CliError."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -119,7 +119,7 @@ def _wrong(source: str, number: int, cause: str) -> CliError:
 
 
 class _Results:
-    """Counts results, and draws a progress bar on a terminal. The emitter's thread calls `note`."""
+    """Counts results and shows a progress bar on a terminal. The emitter's thread calls `note`."""
 
     def __init__(self, output: Output, size: int | None) -> None:
         self._output = output

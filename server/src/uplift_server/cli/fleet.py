@@ -1,4 +1,4 @@
-"""The command that shows the problems of the server and its endpoints."""
+"""The command `uplift-server fleet`, which shows the problems of the server and its endpoints."""
 
 from typing import Final
 

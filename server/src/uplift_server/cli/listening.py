@@ -1,4 +1,4 @@
-"""Errors for an address or port that the server cannot listen on."""
+"""The error for an address or port on which the server cannot listen."""
 
 import errno
 import socket

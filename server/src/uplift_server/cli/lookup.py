@@ -1,4 +1,4 @@
-"""Find the objects that command arguments identify."""
+"""Finds the objects that the arguments of commands identify."""
 
 from typing import Any
 

@@ -79,9 +79,9 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed. Open the other streams if they are closed.
+    """Exit if standard output is closed.
 
-    Otherwise, the database could get their descriptors.
+    If another standard stream is closed, open it, so that the database does not get its descriptor.
     """
     for number in range(3):
         try:

@@ -1,4 +1,4 @@
-"""The outbox command: sends the rows of an emitter's outbox as events."""
+"""The command `uplift-server outbox`, which sends the rows of an emitter's outbox as events."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ from uplift_webhooks.cli.kit.inputs import read_secret
 from uplift_webhooks.cli.kit.output import Output
 
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""Status codes of a request that the server rejects because of its events."""
+"""The server responds with these status codes if it rejects the events of a request."""
 _TOO_LARGE: Final = 413
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERRORS: Final = 500
@@ -114,7 +114,7 @@ def _source(url: str | None, file: str | None) -> str:
 
 
 async def _read(url: str, calls: Calls, *, once: bool) -> tuple[int, int]:
-    """Run the reader. Return the counts of sent and rejected rows. Raises CliError and Unavailable."""
+    """Send the rows until stopped. Return the counts of sent and rejected rows. Raises CliError and Unavailable."""
     from uplift_server.delivery.emitter_outbox import OutboxReader, ServerUnavailable  # noqa: PLC0415 - slow to load
     from uplift_server.store.postgres.emitter_outbox import EmitterOutbox  # noqa: PLC0415 - slow to load
 
@@ -149,7 +149,7 @@ async def _read(url: str, calls: Calls, *, once: bool) -> tuple[int, int]:
 
 
 def _check_accepted(answer: ApiResponse, count: int) -> None:
-    """Raise ApiFailure unless the server has accepted all events."""
+    """Raise ApiFailure unless the response shows that the server accepted all events."""
     if answer.status != 202:
         raise api_error(answer)
     try:
@@ -163,7 +163,7 @@ def _check_accepted(answer: ApiResponse, count: int) -> None:
 
 
 def _rejection(failure: ApiFailure) -> BatchRejection | None:
-    """Return the rejection of a batch because of its events, or None for another failure."""
+    """Return the rejection if the server rejected the events of a batch. Return None for any other failure."""
     if not isinstance(failure, ApiError) or failure.status not in _REJECTED:
         return None
     # An error without a code comes from a proxy. A proxy can also reject a batch that is too large (413).
@@ -174,14 +174,14 @@ def _rejection(failure: ApiFailure) -> BatchRejection | None:
 
 
 def _is_permanent(failure: ApiFailure) -> bool:
-    """Return whether a repeat of the request probably fails, too: a wrong key or address."""
+    """Return whether a retry would probably fail too, because the key or the address is wrong."""
     if isinstance(failure, ApiError):
         return failure.status != _TOO_MANY_REQUESTS and failure.status < _SERVER_ERRORS
     return isinstance(failure, ApiMisaddressed)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
-    """Stop after the current request. A second signal exits at once, which loses nothing."""
+    """On a signal, stop after the current request. On a second signal, exit immediately, which loses no events."""
     signals = 0
 
     def signalled() -> None:

@@ -1,4 +1,4 @@
-"""Clients of the HTTP API for commands: of the running server, or of a temporary server in this process.
+"""Connects commands to the HTTP API of the running server, or of a temporary server in this process.
 
 Only one process can use a SQLite file. Its lock shows whether a server is running; the port may belong to another
 program.
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 _READY: Final = b"ready\n"
-"""The first line of `/readyz` if the server is ready. With an event stream, the next one can name a problem of the
-database."""
+"""The first line of `/readyz` if the server is ready.
+
+With an event stream, the second line can name a problem of the database.
+"""
 _NOT_READY: Final = (503, "unavailable")
-"""Status and problem code of `/readyz` if the server is not ready."""
+"""Status code and problem code of `/readyz` if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
-"""The status codes of a process without the API. A process of an earlier release responds with 404."""
+"""The status codes of a process that does not serve the API. A process of an earlier release responds with 404."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only
@@ -59,7 +61,10 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 
 
 def _uses_running_server(config: Config) -> bool:
-    """Return whether to use the running server. On PostgreSQL, a temporary server can run alongside it."""
+    """Return whether the command must use the running server.
+
+    On PostgreSQL, a temporary server can run alongside it.
+    """
     if not config.on_postgresql:
         return server_runs(config)
     return config.operator_key is not None and server_runs(config) and serves_api(config)
@@ -133,7 +138,7 @@ def no_database(config: Config) -> CliError:
 
 
 def _temporary_client(config: Config, ending: contextlib.ExitStack) -> Calls | None:
-    """Return a client of a temporary server; None if another server has just started on the SQLite file."""
+    """Return a client of a temporary server, or None if another server has just started on the SQLite file."""
     try:
         return ending.enter_context(_temporary_server(config))
     except Unavailable:
@@ -195,7 +200,7 @@ def database_is_used(config: Config) -> bool:
 
 
 def _get(config: Config, path: str, seconds: float = LOOK_SECONDS) -> ApiResponse:
-    """Send a GET without a key, because any program may listen at the configured address. Raises ApiFailure."""
+    """Send a GET request without a key, because any program may listen at the configured address. Raises ApiFailure."""
     with contextlib.closing(Connections(local_url(config), seconds, use_proxy=False)) as connections:
         return connections.exchange("GET", path, None, {})
 
@@ -271,7 +276,8 @@ def new_operator_key() -> str:
 def _temporary_server(config: Config) -> Iterator[Calls]:
     """Run a temporary server on a free loopback port with a random operator key.
 
-    It does not send deliveries, because this shell's settings may differ from the settings of the real server.
+    The temporary server does not send deliveries, because this shell's settings may differ from the real server's
+    settings.
     """
     # The log of the temporary server would hide the output of the command.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")
@@ -287,7 +293,7 @@ def _temporary_server(config: Config) -> Iterator[Calls]:
 
 
 class _TemporaryServer:
-    """An application on an event loop in a thread."""
+    """Runs an application on an event loop in a separate thread."""
 
     def __init__(self, config: Config, key: str) -> None:
         self._config = config

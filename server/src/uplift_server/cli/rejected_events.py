@@ -1,4 +1,4 @@
-"""Commands for rejected events."""
+"""Commands that list and show rejected events."""
 
 from typing import Final
 

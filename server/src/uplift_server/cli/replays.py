@@ -1,4 +1,4 @@
-"""Commands for replays."""
+"""Commands that create and control replays."""
 
 import time
 from typing import Annotated, Any, Final
@@ -32,7 +32,7 @@ from uplift_webhooks.cli.kit.tables import Column
 from uplift_webhooks.cli.kit.views import print_replay
 
 LOOK_SECONDS: Final = 0.5
-"""The interval between two updates of a replay's progress."""
+"""The interval between two updates of a replay's progress, in seconds."""
 _RUNNING: Final = frozenset({ReplayState.RUNNING.text})
 _REASONS: Final = {
     "counting": "counting deliveries",
@@ -166,7 +166,7 @@ def _change(session: Session, replay: str, account: str | None, verb: str) -> No
 
 
 def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | None, *, wait: bool) -> None:
-    """Show a replay now, or when it ends."""
+    """Show a replay immediately, or wait until it ends."""
     if wait and not client.sends:
         remedy = remedy_to_send(session.config())
         raise CliError("--wait requires a running server", remedy, ExitCode.TRY_LATER)
@@ -180,7 +180,7 @@ def _show(session: Session, client: Calls, replay: dict[str, Any], owner: str | 
 
 
 class _Bar:
-    """A progress bar with the rate and the remaining time, only on a terminal."""
+    """A progress bar that shows the rate and the remaining time. It appears only on a terminal."""
 
     def __init__(self, output: Output) -> None:
         self._drawn = not output.as_json and output.notes.is_terminal

@@ -1,4 +1,4 @@
-"""Commands that control retention."""
+"""The command `uplift-server retention resume`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The serve command."""
+"""The command `uplift-server serve`."""
 
 import asyncio
 import atexit
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""The time limit for a clean stop. After it, the process exits immediately."""
+"""Time limit of a clean stop, in seconds. After it, the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
-"""How long the start waits to write each line to standard output."""
+"""How long the start waits to write each line to standard output, in seconds."""
 _log = structlog.get_logger()
 
 
@@ -88,9 +88,9 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads. Return the writer of the log.
+    """Write standard output and standard error from threads.
 
-    A stalled reader must not block the process, which writes its log, warnings and tracebacks to these streams.
+    Return the writer of the log. Without threads, a program that stops reading these streams would block the process.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]
@@ -142,7 +142,7 @@ async def _serve(
 
 
 def _announce(application: "Application", config: Config, output: Output) -> None:
-    """Print the URL of the ready server, and a new operator key once."""
+    """Print the URL of the ready server, and the operator key if this start created it."""
     url = listening_url(config, application.address)
     key = application.new_operator_key
     if output.as_json:
@@ -170,7 +170,7 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Time limit of a stop. It ends the process, because a thread blocked by a hung disk would keep it alive."""
+    """Ends the process if a stop takes too long. Otherwise, a thread that waits for a hung disk would keep it alive."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer
@@ -195,7 +195,7 @@ class StopLimit:
 
 
 class Stopper:
-    """Signal handler that stops cleanly, and exits immediately after a second SIGTERM or SIGINT."""
+    """Handles signals: the first SIGTERM or SIGINT stops the server cleanly, and the second exits immediately."""
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application

@@ -1,4 +1,4 @@
-"""The session of a command: its configuration and its errors."""
+"""The session of a command of `uplift-server`: its configuration and its errors."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 @dataclass
 class Session(kit.Session):
-    """A run of a command."""
+    """One run of a command of `uplift-server`."""
 
     config_file: Path | None = None
 
@@ -59,7 +59,7 @@ class Session(kit.Session):
 
 
 def _permanent_failure(error: Unavailable) -> CliError | None:
-    """Return the failure if a retry cannot fix the error; None otherwise."""
+    """Return the failure if a retry cannot fix the error; otherwise, return None."""
     if isinstance(error, Misaddressed):
         reason, _, remedy = str(error).partition("; ")
         return CliError(reason, remedy, ExitCode.USAGE)

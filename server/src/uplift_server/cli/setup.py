@@ -1,4 +1,4 @@
-"""Commands for the configuration and the database schema."""
+"""The commands `uplift-server config` and `uplift-server migrate`."""
 
 import asyncio
 import time

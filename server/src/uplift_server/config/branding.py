@@ -1,4 +1,4 @@
-"""Parsers of the settings of the brand. They raise InvalidValue."""
+"""Parsers of the dashboard's brand settings. They raise InvalidValue."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from uplift_server.core.operations.branding import LOGO_BYTES_MAX, NAME_CHARACTE
 
 
 def brand_name(text: str) -> str:
-    """Check a name."""
+    """Check the name of the brand."""
     name = text.strip()
     if not name or len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
         raise InvalidValue("is not a valid name", f"use 1 to {NAME_CHARACTERS_MAX} printable characters")
@@ -15,7 +15,7 @@ def brand_name(text: str) -> str:
 
 
 def brand_logo(text: str) -> str:
-    """Check the path of a PNG or SVG file."""
+    """Check the path of the logo, a PNG or SVG file."""
     try:
         with Path(text).open("rb") as file:
             content = file.read(LOGO_BYTES_MAX + 1)
@@ -27,7 +27,7 @@ def brand_logo(text: str) -> str:
 
 
 def brand_colors(text: str) -> str:
-    """Check accent colors."""
+    """Check the accent colors of the brand."""
     try:
         parse_colors(text)
     except ValueError as error:

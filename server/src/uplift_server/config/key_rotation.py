@@ -17,19 +17,20 @@ from uplift_server.config.settings import Config
 
 @dataclass(frozen=True, slots=True)
 class KeyRotation:
-    """The old and the new key, as base64."""
+    """The old and the new key as base64, and their files."""
 
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """The file of the key; None if the operator sets the key."""
+    """The file of the key, or None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key during the rotation. None if the operator stores the key, or if both keys are equal."""
+    """The file of the new key during the rotation. None if the operator sets the key, or if both keys are equal."""
 
     def finish(self, now_ms: int) -> Path | None:
-        """Replace the old key, after all values are encrypted with the new one. Return the old key's file.
+        """Replace the old key with the new key.
 
-        Earlier copies of the database still need the old key. Raises ConfigError.
+        Call this after all values are encrypted with the new key. Return the old key's file. Earlier copies of the
+        database still need the old key. Raises ConfigError.
         """
         if self.path is None or self.next_path is None:
             return None
@@ -43,7 +44,10 @@ class KeyRotation:
         return kept
 
     def _keep_old(self, now_ms: int) -> Path:
-        """Keep the old key's file under a second name, unless an earlier rotation did. Return the file."""
+        """Give the old key's file a second name, unless an earlier rotation already did.
+
+        Return the file with this name.
+        """
         assert self.path is not None, "the operator stores the key"
         for earlier in self.path.parent.glob(f"{self.path.name}.before-*"):
             if earlier.samefile(self.path):
@@ -55,7 +59,7 @@ class KeyRotation:
 
 
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
-    """Find the old key, and find or create the new one on disk.
+    """Read the old key. Read the new key from disk, or create it.
 
     The new key is the key of an unfinished rotation, or else the key in the operator's file. If the server stores its
     key, the default is a generated key. Raises ConfigError.

@@ -1,6 +1,6 @@
 """Parsers of setting values. They raise InvalidValue.
 
-Each one is as strict as possible without network access. `doctor` checks the rest.
+Each parser is as strict as possible without network access. `doctor` checks the values over the network.
 """
 
 import base64
@@ -41,7 +41,7 @@ MAKE_KEY: Final = "create a key with: head -c 32 /dev/urandom | base64"
 
 
 class InvalidValue(ValueError):
-    """Error of a value that is not valid. `remedy` says how to fix it."""
+    """A value is not valid. `remedy` says how to fix it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -50,7 +50,10 @@ class InvalidValue(ValueError):
 
 
 def frame_ancestors(text: str) -> str:
-    """Parse origins, separated by spaces, as in Content-Security-Policy; `*.` matches all names below a host."""
+    """Parse origins in the syntax of Content-Security-Policy, separated by spaces.
+
+    `*.` matches all names below a host.
+    """
     origins = text.split()
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
         raise InvalidValue(
@@ -96,7 +99,7 @@ def boolean(text: str) -> bool:
 
 
 def retention(text: str) -> int:
-    """Parse a duration in milliseconds; 0 means forever."""
+    """Parse a duration in milliseconds. 0 means forever."""
     if text in ("0", "0s"):
         return 0
     try:
@@ -106,7 +109,7 @@ def retention(text: str) -> int:
 
 
 def schedule(text: str) -> tuple[int, ...]:
-    """Parse delays, separated by commas, in milliseconds; an empty text is an empty list."""
+    """Parse delays in milliseconds, separated by commas. An empty text means no delays."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
         raise InvalidValue(f"has {len(parts)} delays", f"use at most {DELAYS_MAX}")
@@ -124,7 +127,7 @@ def schedule(text: str) -> tuple[int, ...]:
 
 
 def direct_database_url(text: str) -> str:
-    """Parse the URL of a PostgreSQL database without a pooler."""
+    """Parse the URL of a PostgreSQL database. The URL must not have the parameter `pooler`."""
     if not text.startswith(POSTGRESQL):
         raise InvalidValue("is not a PostgreSQL URL", "use postgresql://user:password@host:port/database")
     url = _postgresql_url(text)
@@ -276,7 +279,7 @@ def address(text: str) -> str:
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas; an empty text is an empty list."""
+    """Parse IP addresses, separated by commas. An empty text means no addresses."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
 
 
@@ -291,7 +294,7 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas, each with an optional timestamp of its first use."""
+    """Parse IP addresses, separated by commas. Each can have the timestamp of its first use."""
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:
@@ -302,7 +305,7 @@ def published_addresses(text: str) -> tuple[str, ...]:
 
 
 def source_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses to send from: one, or one of each version."""
+    """Parse the IP addresses from which the server sends: one, or one of each IP version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
         raise InvalidValue("is not a valid source address", "use an address of this machine")
@@ -329,7 +332,7 @@ def host(text: str) -> str:
 
 
 def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
-    """Return a parser of URLs without query, fragment and trailing slash."""
+    """Return a parser of URLs that have no query, fragment and trailing slash."""
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:
@@ -353,13 +356,13 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
 
 
 def issuer(text: str) -> str:
-    """Check the issuer of an identity provider. A trailing slash is part of it."""
+    """Check the issuer URL of an identity provider. A trailing slash is part of the issuer."""
     url("http", "https", path=True)(text)
     return text
 
 
 def text(given: str) -> str:
-    """Check a text without white space at its ends."""
+    """Check that a text has no white space at its start and end."""
     if given != given.strip():
         raise InvalidValue("begins or ends with white space", "remove the white space")
     return given
@@ -376,7 +379,7 @@ def mail_server(text: str) -> str:
 
 
 def mailbox(text: str) -> str:
-    """Check an email address with an optional name before it."""
+    """Check an email address. A display name may precede it."""
     try:
         parse_mailbox(text)
     except ValueError:
@@ -431,7 +434,7 @@ def secret_key(text: str) -> str:
 
 
 def nats_urls(text: str) -> str:
-    """Check a list of NATS URLs, separated by commas."""
+    """Check NATS URLs, separated by commas."""
     remedy = "use nats://[user:password@]host[:port] or tls://host[:port], and separate several with commas"
     parse = url("nats", "tls", userinfo=True)
     try:
@@ -447,7 +450,7 @@ def nats_urls(text: str) -> str:
 
 
 def stream_replicas(text: str) -> int:
-    """Check the number of NATS servers that store each event: an odd one has a majority after a failure."""
+    """Check the number of NATS servers that store each event. It must be odd, to leave a majority after a failure."""
     if text not in ("1", "3", "5"):
         raise InvalidValue("is not 1, 3 or 5", "use 3, or 1 for a single NATS server")
     return int(text)

@@ -1,11 +1,11 @@
-"""Configuration problems as values, so that the program can show all of them together."""
+"""Configuration problems as values, so that commands can show all problems together."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A configuration problem. Contains no secret."""
+    """A configuration problem. It contains no secret."""
 
     name: str
     reason: str
@@ -17,9 +17,9 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """Error of an invalid configuration. `problems` contains all problems."""
+    """The configuration is not valid. `problems` contains all problems."""
 
     def __init__(self, *problems: ConfigProblem) -> None:
-        """Keep the problems in display order."""
+        """Take the problems in the order in which to show them."""
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems

@@ -1,4 +1,4 @@
-"""The key that encrypts endpoint secrets: set by the operator, or generated and stored beside the database."""
+"""The key that encrypts endpoint secrets. The operator sets it, or the server generates and stores it."""
 
 import base64
 import contextlib
@@ -18,8 +18,8 @@ def secret_key(config: Config) -> str:
     """Return the encryption key as base64. Unless the operator sets the key, the first start generates and stores it.
 
     Call this before the database is created. A database without its key shows that the key was lost, and a new key
-    would hide the loss. A new key is a draft until `publish_key`. Raises ConfigError, including during a rotation,
-    because either key may be in use.
+    would hide the loss. The file of a new key has a temporary name until `publish_key`. Raises ConfigError, also during
+    a rotation, because either key may be in use.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -47,8 +47,8 @@ def secret_key(config: Config) -> str:
 def publish_key(config: Config) -> None:
     """Give a new key its final name after the database is created.
 
-    A key with its final name but without a database shows that the database was lost. Keeps an existing key, which the
-    operator may have restored after a failed start. Raises ConfigError.
+    A key with its final name but without a database shows that the database was lost. An existing key stays unchanged,
+    because the operator may have restored it after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
@@ -65,7 +65,7 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    With `new`, raise ConfigError only if a database exists.
+    With `new`, raise ConfigError if a database exists, but not if it was lost.
     """
     path = config.database_path
     try:
@@ -117,7 +117,10 @@ def read_key(path: Path) -> str:
 
 
 def store_key(path: Path, key: str) -> None:
-    """Write a key atomically and durably, or keep the key that another process has written. Raises OSError."""
+    """Write a key atomically and durably.
+
+    If another process has already written a key, keep that key. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -135,7 +138,7 @@ def store_key(path: Path, key: str) -> None:
 
 
 def make_durable(directory: Path) -> None:
-    """Sync a directory to disk."""
+    """Sync a directory to disk, so that its changes survive a crash."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

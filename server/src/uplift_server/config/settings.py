@@ -1,4 +1,4 @@
-"""All settings with name, unit, default and help text, and their values in a process."""
+"""All settings with their names, units, defaults and help texts, and the values of a process."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,42 +11,42 @@ from uplift_server.core.operations.branding import NAME, Branding, parse_colors
 
 PREFIX: Final = "UPLIFT_"
 OTHER_TOOLS: Final = frozenset({"UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"})
-"""Variables of the `uplift` command and the library, which may be in the same environment."""
+"""Variables of the `uplift` command and the library. The server ignores them in its environment."""
 
 OTLP_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""OpenTelemetry's own variables for the destination of traces. Its SDK reads them."""
+"""OpenTelemetry's own variables for the destination of traces. The OpenTelemetry SDK reads them."""
 
 Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `default` uses the operator's notation. None means no default."""
+    """A setting. `default` is in the operator's notation; None means no default."""
 
     name: str
     attribute: str
     kind: str
-    """The format of the values, for the documentation."""
+    """The format of the value, in words, for the documentation."""
     parse: Callable[[str], Value]
     default: str | None
     help: str
     secret: bool = False
     derived: str | None = None
-    """A default that depends on other settings or on the terminal, in words."""
+    """A description of a default that depends on other settings or on the terminal."""
 
     @property
     def can_be_file(self) -> bool:
-        """Whether the environment can name a file with the value: it is a secret, or a URL with a password."""
+        """Whether a `_FILE` variable can name a file with the value: for secrets, and for URLs with a password."""
         return self.secret or self.is_url_with_password
 
     @property
     def is_url_with_password(self) -> bool:
-        """Whether the value can contain passwords, which are masked when the value is shown."""
+        """Whether the value can contain a password, which is masked in output."""
         return self.attribute in ("database_url", "database_direct_url", "nats_url")
 
     @property
     def key(self) -> str:
-        """The name in `uplift.toml`."""
+        """The name of the setting in `uplift.toml`."""
         return self.name.removeprefix(PREFIX).lower()
 
 
@@ -176,12 +176,12 @@ BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
 
 @dataclass(frozen=True)
 class Config:
-    """The validated settings. Durations are in milliseconds. Secrets are not in the `repr`."""
+    """The validated settings. Durations are in milliseconds. `repr` omits secrets."""
 
     database_url: str = field(repr=False)
     database_direct_url: str | None = field(repr=False)
     nats_url: str | None = field(repr=False)
-    """One or more URLs, separated by commas."""
+    """One or more NATS URLs, separated by commas."""
     nats_replicas: int
     nats_credentials_file: str | None
     host: str
@@ -207,14 +207,14 @@ class Config:
     mail_from: str | None
     operator_email: str | None
     operations_account: str | None
-    """The ID or the uid of an account."""
+    """The ID or uid of the account whose endpoints receive operational events about every account."""
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
-    """One address, or one of each IP version."""
+    """One IP address, or one of each IP version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
-    """0 means forever."""
+    """The retention of events in milliseconds. 0 means forever."""
     dashboard_frame_ancestors: str | None
     """Origins in the syntax of Content-Security-Policy."""
     brand_name: str | None
@@ -230,7 +230,7 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Source and text of each value that is not a default, by name. Includes OpenTelemetry's variables."""
+    """Source and text of each value that is not a default, by setting name. Includes OpenTelemetry's variables."""
 
     @property
     def traces_by(self) -> str | None:
@@ -240,12 +240,12 @@ class Config:
 
     @property
     def on_postgresql(self) -> bool:
-        """Whether the database is PostgreSQL, not SQLite."""
+        """Whether the database is PostgreSQL. Otherwise, it is SQLite."""
         return self.database_url.startswith(parsers.POSTGRESQL)
 
     @property
     def shown_database(self) -> str:
-        """The database for display, without a password."""
+        """The URL or path of the database for display, without a password."""
         return parsers.without_password(self.database_url) if self.on_postgresql else str(self.database_path.absolute())
 
     @property
@@ -267,10 +267,10 @@ class Config:
 
     @property
     def secret_key_path(self) -> Path:
-        """The file of the encryption key. Not used if the operator sets the key."""
+        """The file of the encryption key. The server does not use it if the operator sets the key."""
         return self.database_path.with_name("secret.key")
 
     @property
     def next_secret_key_path(self) -> Path:
-        """The file of the new key during a rotation."""
+        """The file of the new encryption key during a rotation."""
         return self.database_path.with_name("secret.key.new")

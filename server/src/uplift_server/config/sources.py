@@ -36,18 +36,18 @@ from uplift_server.core.limits import ENDPOINT_TIMEOUT_MS_MAX, ENDPOINT_TIMEOUT_
 
 FILE_NAME: Final = "uplift.toml"
 SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
-"""The settings file if the working directory has none."""
+"""The settings file that applies if the working directory has none."""
 _SECRET_FILES: Final = {f"{setting.name}_FILE": setting for setting in SETTINGS if setting.can_be_file}
 LEASE_MARGIN_MS: Final = 15_000
-"""Default margin of a lease over the attempt timeout: time to settle a full batch on a slow disk."""
+"""Default of the lease minus the attempt timeout: time to settle a full batch on a slow disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
-"""Minimum margin: the server must settle an attempt that times out before another process leases the delivery."""
+"""Minimum of the lease minus the attempt timeout. The server must settle an attempt before the lease expires."""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
 
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
-    """Return the `uplift.toml` in a directory, or otherwise the one of the system, if any."""
+    """Return the `uplift.toml` in a directory. If there is none, return the system's file, if any."""
     return next((path for path in (directory / FILE_NAME, system) if _is_present(path)), None)
 
 
@@ -65,7 +65,7 @@ def _is_present(path: Path) -> bool:
 def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
     """Return the configuration from an environment and an optional file.
 
-    `terminal`: whether standard error is a terminal. Raises ConfigError with all problems.
+    With `terminal`, standard error is a terminal. Raises ConfigError, which contains all problems.
     """
     problems: list[ConfigProblem] = []
     given = _from_file(file, problems) if file is not None else {}
@@ -128,14 +128,14 @@ def _derive(values: dict[str, Any], terminal: bool) -> None:
 
 
 def _endpoint_timeout_limit(lease_ms: int | None) -> int:
-    """Return the maximum timeout of endpoints that a lease covers."""
+    """Return the maximum timeout of endpoints that fits in a lease."""
     if lease_ms is None:
         return ENDPOINT_TIMEOUT_MS_MAX
     return max(ENDPOINT_TIMEOUT_MS_MIN, min(ENDPOINT_TIMEOUT_MS_MAX, lease_ms - LEASE_MARGIN_MS_MIN))
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Return problems with combinations of valid values."""
+    """Yield the problems of valid values that contradict each other."""
     if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
         yield ConfigProblem(
             "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes the time to connect",
@@ -174,7 +174,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Return the problems with combinations of the settings for single sign-on."""
+    """Yield the problems of single sign-on settings that contradict each other."""
     if values["oidc_issuer"] is None:
         for name in ("client_id", "client_secret", "operator_group", "read_only_group"):
             if values[f"oidc_{name}"] is not None:
@@ -195,7 +195,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the values in a file by setting name, converted to the notation of the environment."""
+    """Return the values in a file by setting name, in the notation of the environment."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -222,7 +222,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
 
 
 def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
-    """Return the text of a secret's file without the line break at its end."""
+    """Return the secret in a file, without the line break at its end."""
     if not file:
         problems.append(ConfigProblem(name, "is empty", "set the path of a file, or remove the setting"))
         return None
@@ -266,7 +266,7 @@ def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
 
 @dataclass(frozen=True, slots=True)
 class DescribedSetting:
-    """A setting's value and source for display. Secrets are masked."""
+    """The value and the source of a setting, for display. Secrets are masked."""
 
     setting: Setting
     value: str
@@ -274,7 +274,7 @@ class DescribedSetting:
 
 
 def describe(config: Config) -> list[DescribedSetting]:
-    """Return all settings in the order of the settings table."""
+    """Return all settings for display, in the order of the settings table."""
     return [_described(config, setting) for setting in SETTINGS]
 
 

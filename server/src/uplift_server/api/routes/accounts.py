@@ -1,4 +1,4 @@
-"""Accounts."""
+"""Routes of accounts: list, show, create, update and delete."""
 
 from typing import Annotated
 

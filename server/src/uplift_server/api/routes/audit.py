@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The route of the audit log."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Deliveries: list, attempts, resend and cancel."""
+"""Routes of deliveries: list, show, attempts, resend and cancel."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The documentation pages."""
+"""Routes of the documentation pages and the OpenAPI document."""
 
 import asyncio
 import json
@@ -21,14 +21,14 @@ _PAGE_POLICY: Final = (
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""Content-Security-Policy of images that a browser opens as a page. SVG files contain inline styles."""
+"""Content-Security-Policy of images that a browser opens as pages. SVG files contain inline styles."""
 _CACHE: Final = "public, max-age=300"
 """Cache-Control header of pages. After an upgrade, readers see old pages for at most 5 minutes."""
 _T = TypeVar("_T")
 
 
 class _Renderer:
-    """Renders one page at a time in a separate thread, so that readers do not delay events and other calls."""
+    """Renders one page at a time in a separate thread, so that page views do not delay events and other calls."""
 
     def __init__(self) -> None:
         self.searches = 0
@@ -36,7 +36,7 @@ class _Renderer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="documentation")
 
     async def run(self, render: Callable[[], _T]) -> _T:
-        """Run a function in the thread."""
+        """Run a function in the renderer's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, render)
 
 
@@ -83,7 +83,7 @@ async def get_document(request: Request, document: str) -> Response:
 @router.head("/docs/{rest:path}", include_in_schema=False)
 @router.get("/docs/{rest:path}", include_in_schema=False)
 async def get_other_document(request: Request, rest: str) -> Response:
-    """Serve images of folders, and redirect addresses that end with a slash."""
+    """Serve the images in subfolders of `docs/`, and redirect addresses that end with a slash."""
     return await _answer(request, f"{HOME}/{rest}")
 
 
@@ -117,7 +117,7 @@ def _headers(policy: str) -> dict[str, str]:
 
 @cache
 def _openapi(openapi: Callable[[], dict[str, Any]]) -> Content:
-    """Encode the OpenAPI document once."""
+    """Return the OpenAPI document as bytes. Encode it only once."""
     return Content.of(json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode(), "application/json")
 
 

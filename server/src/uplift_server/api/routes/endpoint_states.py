@@ -1,4 +1,4 @@
-"""Endpoints: pause, enable, disable, test and verify."""
+"""Routes that pause, enable, disable, test and verify an endpoint."""
 
 from typing import Annotated
 
@@ -34,7 +34,10 @@ async def enable_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointEnabling, required=False))],
 ) -> EndpointView:
-    """Requires the scope `endpoints:write`. Applies `held` to held deliveries, even if the endpoint is enabled."""
+    """Requires the scope `endpoints:write`.
+
+    Sends, drops or keeps held deliveries, as `held` says, even if the endpoint is already enabled.
+    """
     held = HeldAction[(sent.given.get("held") or "send").upper()]
     shown = await services.endpoint_states.enable(caller, endpoint, held, problems=sent.problems)
     return send_endpoint(response, services, caller, shown)
@@ -44,7 +47,10 @@ async def enable_endpoint(
 async def disable_endpoint(
     response: Response, services: ServicesOf, caller: CallerOf, endpoint: str, sent: Empty
 ) -> EndpointView:
-    """Requires an operator key. Holds deliveries until the endpoint is enabled. The account can enable it."""
+    """Requires an operator key.
+
+    Holds deliveries until the endpoint is enabled. The account can enable the endpoint again.
+    """
     shown = await services.endpoint_states.disable(caller, endpoint, problems=sent.problems)
     return send_endpoint(response, services, caller, shown)
 

@@ -1,4 +1,4 @@
-"""Endpoints."""
+"""Routes of endpoints: list, show, create, update and delete."""
 
 from typing import Annotated
 

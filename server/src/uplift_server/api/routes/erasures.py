@@ -1,4 +1,4 @@
-"""Erasure of personal data."""
+"""Routes of erasures, which remove personal data."""
 
 from typing import Annotated
 

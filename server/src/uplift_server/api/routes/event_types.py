@@ -1,4 +1,4 @@
-"""The event catalog."""
+"""Routes of the event catalog."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Read access to events. `api/ingest.py` accepts new events."""
+"""Routes that read events. `api/ingest.py` accepts new events."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The state of the server and all endpoints."""
+"""The route that returns the state of the server and all endpoints."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""API keys of accounts, and service keys."""
+"""Routes of the API keys of accounts, and of service keys."""
 
 from typing import Annotated
 

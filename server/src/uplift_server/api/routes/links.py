@@ -1,4 +1,4 @@
-"""One-time links to the dashboard."""
+"""Routes of one-time links to the dashboard."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Listen sessions, and the websocket that streams their events."""
+"""Routes of listen sessions, and the websocket that streams their events."""
 
 import asyncio
 from contextlib import suppress
@@ -30,8 +30,9 @@ from uplift_server.store.errors import StoreError
 router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
-"""Close codes by reason. On 4004, the client does not reconnect. On 1012, it reconnects. 4009 means that another client
-uses the session.
+"""Close codes by reason.
+
+After 4004, the client does not reconnect. After 1012, it reconnects. 4009 means that another client uses the session.
 """
 NOT_A_RESPONSE: Final = 4000
 UNEXPECTED_ERROR: Final = 1011

@@ -1,4 +1,4 @@
-"""Members of accounts, and invitations."""
+"""Routes of members and invitations of accounts."""
 
 from typing import Annotated
 

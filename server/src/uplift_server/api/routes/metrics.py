@@ -1,4 +1,4 @@
-"""Metrics for monitoring."""
+"""The route of the metrics for monitoring."""
 
 import asyncio
 import importlib

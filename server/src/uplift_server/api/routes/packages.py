@@ -29,16 +29,16 @@ PLACES: Final = (
     Path(uplift_server.__file__).parent / "wheels" / _FILE,
     Path(uplift_server.__file__).parents[3] / "dist" / _FILE,
 )
-"""The wheel in an installed server, where `server/hatch_build.py` puts it, and in a checkout."""
+"""Possible paths of the wheel: in an installed server (`server/hatch_build.py` puts it there), and in a checkout."""
 _HEADERS: Final = {"content-security-policy": "default-src 'none'", "x-content-type-options": "nosniff"}
 _PAGE_CACHE: Final = "public, max-age=300"
 _FILE_CACHE: Final = "public, max-age=31536000, immutable"
-"""Cache-Control header of the file. Its URL contains its digest, so it never changes."""
+"""Cache-Control header of the wheel. Its URL contains its digest, so the content at a URL never changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel with the data that an index publishes about it."""
+    """A wheel, and the data about it that a package index publishes."""
 
     body: bytes
     sha256: str
@@ -46,7 +46,7 @@ class Wheel:
 
     @property
     def address(self) -> str:
-        """The path below `/packages/`."""
+        """The path of the wheel below `/packages/`."""
         return f"files/{self.sha256[:16]}/{_FILE}"
 
 
@@ -60,7 +60,7 @@ async def get_index_without_slash() -> Response:
 @router.head("/packages/simple/")
 @router.get("/packages/simple/")
 async def get_index(request: Request) -> Response:
-    """List the only project of the index."""
+    """List the project, the only one in the index."""
     html = f'<a href="{PROJECT}/">{PROJECT}</a>'
     return _page(request, "Packages", html, {"projects": [{"name": PROJECT}]})
 
@@ -75,7 +75,7 @@ async def get_project_without_slash(project: str) -> Response:
 @router.head("/packages/simple/{project}/")
 @router.get("/packages/simple/{project}/")
 async def get_project(request: Request, project: str) -> Response:
-    """List the only file of the project."""
+    """List the wheel, the only file of the project."""
     if not _is_project(project):
         return _not_found(_NO_PROJECT)
     if project != PROJECT:
@@ -100,7 +100,7 @@ async def get_project(request: Request, project: str) -> Response:
 @router.head("/packages/files/{digest}/{name}")
 @router.get("/packages/files/{digest}/{name}")
 async def get_file(request: Request, digest: str, name: str) -> Response:
-    """Send the wheel."""
+    """Send the wheel of the library."""
     try:
         wheel = await _wheel()
     except FileNotFoundError:

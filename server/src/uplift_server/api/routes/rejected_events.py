@@ -1,4 +1,4 @@
-"""Rejected events."""
+"""Routes that list and show rejected events."""
 
 from typing import Annotated
 

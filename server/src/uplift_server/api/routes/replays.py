@@ -1,4 +1,4 @@
-"""Replays: jobs that resend many deliveries of an endpoint."""
+"""Routes of replays, which resend many deliveries of an endpoint."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Secrets of endpoints."""
+"""Routes that show and rotate the secrets of endpoints."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""Statistics of an account, an endpoint or the server."""
+"""Routes that return statistics of an account, an endpoint or the server."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ router = APIRouter(tags=["Statistics"])
 async def get_stats(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(StatsQuery))]
 ) -> StatsView:
-    """Requires the scope `deliveries:read`. With an operator key and no account, covers all accounts."""
+    """Requires the scope `deliveries:read`. With an operator key and no account, the statistics cover all accounts."""
     values: StatsQuery = parsed.values
     query, problems = values.range_query(), [*parsed.problems, *values.problems()]
     if query is not None:

@@ -28,7 +28,7 @@ PUBLIC = frozenset(
 
 @router.get("/v1/source-ips", summary="List egress IPs")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
-    """Public. Allow these addresses in your firewall."""
+    """Public. Returns the addresses from which the server sends requests. Allow them in your firewall."""
     now = services.context.now()
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
@@ -58,8 +58,8 @@ async def get_health() -> PlainTextResponse:
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. Returns 503 while the server cannot accept events.
 
-    `detail` names the problem of the database, or of the event stream in front of it. With a stream, the second line
-    of a 200 names a problem of the database.
+    `detail` names the problem of the database, or of the event stream in front of it. With a stream, the second line of
+    a 200 response names a problem of the database.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}

@@ -1,1 +1,1 @@
-"""The demo: a server and receivers on one machine. Some receivers fail, so that there is something to see."""
+"""The demo: a server and receivers on one machine. Some receivers fail, to show retries and alerts."""

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary
 
 RATE_PER_SECOND: Final = 2.0
-"""Slow enough to read the output."""
+"""The default rate is low, so that people can read the output."""
 COUNTED_RATE_PER_SECOND: Final = 25.0
-"""With --events, the demo should end soon."""
+"""With `--events`, the default rate is higher, so that the demo ends soon."""
 PORT: Final = 8420
 
 

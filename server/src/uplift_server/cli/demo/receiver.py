@@ -1,7 +1,7 @@
 """Three receivers on one local port: one is healthy, one fails at first, and one fails for minutes at a time.
 
-All verify every request with the receiver library, once with each of the two signatures. The port also has links that
-redirect to the dashboard.
+All verify every request with the receiver library, once with each of the two signatures. The port also serves links
+that redirect to the dashboard.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""The first attempt fails for this many events at the start: too few to open the circuit breaker."""
+"""The first attempt fails for this many events at the start. This is too few to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""The second attempt also fails for this many of these events."""
+"""For this many of these events, the second attempt also fails."""
 RELAPSE_EVERY: Final = 60
 """After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 
 DOWN_SECONDS: Final = 600.0
-"""Duration of each outage of the down receiver: long enough to look at it."""
+"""Duration of each outage of the down receiver, in seconds. The user has time to look at the outage."""
 UP_SECONDS: Final = 300.0
-"""Duration of each recovery of the down receiver."""
+"""Duration of each healthy period of the down receiver, in seconds."""
 _LINK_TOKEN_BYTES: Final = 12
 
 _REASONS: Final = {
@@ -48,21 +48,21 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A received request."""
+    """A request that a receiver of the demo received."""
 
     receiver: str
     at: float
-    """Seconds of `time.perf_counter` when the request was complete."""
+    """Time at which the request was complete, in seconds of `time.perf_counter`."""
     event: str
     type: str
     attempt: int
     status: int
     problem: str | None
-    """The verification error; None if both signatures match."""
+    """The verification error, or None if both signatures are valid."""
 
 
 class ShakyRule:
-    """The shaky receiver's responses. Failures depend only on the order of the requests."""
+    """Selects the shaky receiver's responses. Failures depend only on the order of the requests."""
 
     def __init__(self) -> None:
         self._firsts = 0
@@ -86,7 +86,7 @@ class ShakyRule:
 
 
 class DownRule:
-    """The down receiver's responses: failures for DOWN_SECONDS, then successes for UP_SECONDS, and so on."""
+    """Selects the down receiver's responses: failures for DOWN_SECONDS, then successes for UP_SECONDS, and so on."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -98,7 +98,7 @@ class DownRule:
 
 
 class Receivers:
-    """A small HTTP server with a path for each receiver and each link."""
+    """A small HTTP server with one path for each receiver and for each link."""
 
     def __init__(self, tokens: Mapping[str, str], on_arrival: Callable[[Arrival], None]) -> None:
         self._standard = {name: Webhook(token) for name, token in tokens.items()}
@@ -111,7 +111,7 @@ class Receivers:
         self._connections: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen on a free loopback port."""
+        """Listen on a free port of the loopback address."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES_MAX)
 
     async def stop(self) -> None:

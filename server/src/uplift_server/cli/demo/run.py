@@ -1,4 +1,4 @@
-"""The demo: start a server and its receivers, send events, and wait until all are verified."""
+"""The demo: start a server and its receivers, send events, and wait until the receivers have verified all events."""
 
 import asyncio
 import os
@@ -29,9 +29,9 @@ from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
-"""The first retries are visible within seconds, and the last ones outlast an outage of the down receiver."""
+"""The first retries occur within seconds. The last ones occur after an outage of the down receiver."""
 PROBE_MAX: Final = "30s"
-"""Longest wait between probes: the end of an outage is visible soon."""
+"""Longest wait between two probes. It is short, so that the demo soon shows the end of an outage."""
 ACCOUNT: Final = "Rapids Academy"
 DESCRIPTIONS: Final = {
     STEADY: "Responds immediately",
@@ -39,9 +39,9 @@ DESCRIPTIONS: Final = {
     DOWN: "Fails for minutes at a time",
 }
 TIMEOUT_SECONDS: Final = 30.0
-"""Time limit for the last delivery after the last event."""
+"""Time limit for the last delivery after the last event, in seconds."""
 STOP_TIMEOUT_SECONDS: Final = 8.0
-"""Time limit for the last delivery after Ctrl-C."""
+"""Time limit for the last delivery after Ctrl-C, in seconds."""
 SETTLING_SECONDS: Final = 5.0
 # Most events are `movement.analytics.created`.
 EVENT_TYPES: Final = (
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Options of a run. If `events` is None, it runs until Ctrl-C."""
+    """Options of a run. A run without `events` continues until Ctrl-C."""
 
     directory: Path
     events: int | None
@@ -183,7 +183,7 @@ class Demo:
         return str((await self._call(lambda: client.post(path, body)))["url"])
 
     async def _flow(self, client: Calls, account: str) -> Summary:
-        """Send events, wait for the last deliveries, and summarize."""
+        """Send events, wait for the last deliveries, and print a summary."""
         began = time.perf_counter()
         await self._send(client, account)
         timeout = STOP_TIMEOUT_SECONDS if self._stop.is_set() else TIMEOUT_SECONDS
@@ -209,7 +209,7 @@ class Demo:
             await self._call(partial(client.post, "/v1/events", body, account=account))
 
     async def _pause(self, until: float) -> None:
-        """Wait until a time, or until the demo stops."""
+        """Wait until a time in seconds, or until the demo stops."""
         wait = until - time.perf_counter()
         if wait > 0:
             try:
@@ -218,7 +218,7 @@ class Demo:
                 return
 
     async def _settled(self, until: float) -> None:
-        """Wait until every event has arrived, or until a time."""
+        """Wait until every event has arrived, or until a time in seconds."""
         while self._tally.outstanding() and (left := until - time.perf_counter()) > 0:
             self._changed.clear()
             try:
@@ -227,7 +227,10 @@ class Demo:
                 return
 
     async def _unfinished(self, client: Calls, account: str) -> int:
-        """Count the deliveries that are not delivered. The server takes a moment to store the last outcomes."""
+        """Count the deliveries without success.
+
+        Wait briefly, because the server stores the last outcomes after a moment.
+        """
         until = time.perf_counter() + SETTLING_SECONDS
         while True:
             unfinished = await self._call(lambda: _not_delivered(client, account, self._counted))
@@ -244,7 +247,7 @@ class Demo:
 
 
 def _account(client: Calls) -> str:
-    """Return the demo's account without endpoints of earlier runs, whose receivers no longer exist."""
+    """Return the demo's account. Delete the endpoints of earlier runs, because their receivers no longer exist."""
     for account in client.items("/v1/accounts", limit=100):
         if account["name"] == ACCOUNT:
             found = str(account["id"])

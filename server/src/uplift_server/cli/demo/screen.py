@@ -1,4 +1,4 @@
-"""Output of the demo: attempts with a progress bar on a terminal; otherwise, lines or JSON."""
+"""Output of the demo: attempts and a progress bar on a terminal; otherwise, lines of text or JSON."""
 
 from types import TracebackType
 from typing import Final, Self
@@ -22,7 +22,7 @@ _MEANINGS: Final = {
 
 
 class Screen:
-    """Display of a run. Use it as a context manager."""
+    """Shows the progress of a run. Use it as a context manager."""
 
     def __init__(self, output: Output, events: int | None) -> None:
         self._output = output

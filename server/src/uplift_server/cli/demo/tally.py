@@ -7,14 +7,14 @@ from typing import Any, Final
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 
 REMEMBERED_MAX: Final = 10_000
-"""Number of finished events to keep to recognize duplicates."""
+"""Maximum number of finished events to remember, so that the tally recognizes duplicates."""
 LATENCIES_MAX: Final = 100_000
-"""Number of latencies for the percentiles. A run with `--events` keeps all."""
+"""Maximum number of latencies to keep for the percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Result of a run. Latencies are measured from sending an event to its arrival at the steady receiver."""
+    """The result of a run. A latency is the time from sending an event to its arrival at the steady receiver."""
 
     sent: int
     steady_verified: int
@@ -24,7 +24,7 @@ class Summary:
     duplicates: int
     unverified: int
     unfinished: int
-    """Deliveries that are not delivered."""
+    """Number of deliveries whose status is not `delivered`."""
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
@@ -130,7 +130,7 @@ class Tally:
 
 
 def _percentile(ordered: list[float], percent: int) -> float | None:
-    """Return the nearest-rank percentile."""
+    """Return a percentile of sorted values, by the nearest-rank method."""
     if not ordered:
         return None
     return round(ordered[max(0, -(-len(ordered) * percent // 100) - 1)], 2)
