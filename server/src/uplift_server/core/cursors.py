@@ -22,7 +22,7 @@ _TAG_BYTES: Final = 8
 class Cursors:
     """Encode and decode cursors with a key of CURSOR_KEY_BYTES.
 
-    The tag is a keyed hash of the numbers, and the numbers are encrypted with a keyed hash of the tag. This is the
+    A cursor begins with a tag, a keyed hash of the numbers. A keyed hash of the tag encrypts the numbers. This is the
     construction of RFC 5297 with BLAKE2b, whose 64 bytes cover the longest cursor.
     """
 
@@ -67,6 +67,6 @@ class Cursors:
         return blake2b(content, key=self._key, person=b"uplift cursor 1", digest_size=_TAG_BYTES).digest()
 
     def _crypt(self, content: bytes, tag: bytes) -> bytes:
-        """Encrypt or decrypt content with the key stream of a tag."""
+        """Encrypt or decrypt content with the key stream that a tag generates."""
         stream = blake2b(tag, key=self._key, person=b"uplift cover 1", digest_size=64).digest()
         return bytes(a ^ b for a, b in zip(content, stream, strict=False))

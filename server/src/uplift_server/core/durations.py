@@ -1,4 +1,4 @@
-"""Durations as operators write them: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
+"""Durations in the notation of settings and options: `250ms`, `15s`, `5m`, `1h30m`, `3d`."""
 
 import re
 from itertools import pairwise
@@ -12,7 +12,7 @@ _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
 
 
 def parse_duration(text: str) -> int:
-    """Return the milliseconds of a duration: whole numbers with units, larger units first; `0` needs no unit.
+    """Return the milliseconds of a duration: whole numbers with units, larger units first. `0` needs no unit.
 
     Raises ValueError, with a message for users, for other texts and for more than 100 years.
     """
@@ -32,7 +32,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """Return the shortest text that `parse_duration` parses as this many milliseconds (0 or more)."""
+    """Return the shortest text that `parse_duration` parses as this number of milliseconds (0 or more)."""
     rest = duration_ms
     text = ""
     for unit, size in _UNITS_MS.items():

@@ -27,50 +27,53 @@ _UNIT: Final = "_ms"
 
 @dataclass(frozen=True, slots=True)
 class EndpointSetting:
-    """The definition of one setting."""
+    """The definition of one endpoint setting."""
 
     attribute: str
-    """Name of the field of `EndpointSettings` and of the column, with the unit of a duration."""
+    """Name of the attribute of `EndpointSettings` and of the database column.
+
+    The name of a duration includes its unit.
+    """
     label: str
     help: str
-    """What the setting does, for the API reference, the commands and the form."""
+    """A description of the setting, for the API reference, the commands and the form."""
     type: ValueType
     default: str
-    """The default in words."""
+    """A description of the default."""
     initial: Any = None
-    """The value if the owner sets none. None means the server's setting."""
+    """The value of endpoints that do not set it. None means the server's setting."""
 
     @property
     def name(self) -> str:
-        """Name of the API field and the form field."""
+        """Name of the setting in the API and in the form."""
         return self.attribute.removesuffix(_UNIT)
 
     def problems(self, sent: Any) -> list[Problem]:
-        """Check a JSON value that has the right JSON type, or null."""
+        """Return the problems of a JSON value that is null or has the correct JSON type."""
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:
-        """Convert a valid JSON value to the value in the program."""
+        """Convert a valid JSON value to the value that the code uses."""
         return self.initial if sent is None else self.type.read(sent)
 
     def json(self, value: Any) -> Any:
-        """Convert a value to its JSON form."""
+        """Convert a value to JSON."""
         return None if value is None else self.type.json(value)
 
     def text(self, value: Any) -> str:
-        """Return a value as the text of a form field; an empty text for None."""
+        """Return a value as the text of a form field, or an empty text for None."""
         return "" if value is None else self.type.text(value)
 
     def words(self, value: Any) -> str:
-        """Return a value as readable text."""
+        """Return a value as text for people."""
         return self.default if value is None else self.type.words(value)
 
     def stored(self, value: Any) -> Any:
-        """Convert a value to the form in the database."""
+        """Convert a value to the content of the database column."""
         return None if value is None else self.type.stored(value)
 
     def loaded(self, content: Any) -> Any:
-        """Convert the form in the database to a value."""
+        """Convert the content of the database column to a value."""
         return self.initial if content is None else self.type.loaded(content)
 
 
@@ -122,7 +125,7 @@ class EndpointSettings:
     )
 
     def columns(self) -> dict[str, Any]:
-        """Return the contents of the columns."""
+        """Return the contents of the database columns, by name."""
         return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def as_json(self) -> dict[str, Any]:
@@ -130,7 +133,7 @@ class EndpointSettings:
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":
-        """Return the settings after a request. `sent` contains valid JSON values by name."""
+        """Return the settings after an update. `sent` contains valid JSON values by name."""
         named = ((each, sent[each.name]) for each in ENDPOINT_SETTINGS if each.name in sent)
         return replace(self, **{each.attribute: each.read(value) for each, value in named})
 
@@ -145,23 +148,29 @@ class AttemptTimeouts:
     """The server's settings for the timeouts of attempts."""
 
     default_ms: int
-    """The timeout of endpoints without their own."""
+    """The timeout of endpoints that do not set their own, in milliseconds."""
     endpoint_ms_max: int
-    """The limit of the endpoints' own timeouts."""
+    """The maximum timeout that endpoints can set, in milliseconds."""
 
     def of(self, settings: EndpointSettings) -> int:
-        """Return the timeout of an endpoint. A stored timeout can be above a limit that was lowered later."""
+        """Return the timeout of an endpoint.
+
+        The limit also applies to timeouts that were stored before it was lowered.
+        """
         own_ms = settings.attempt_timeout_ms
         return self.default_ms if own_ms is None else min(own_ms, self.endpoint_ms_max)
 
 
 def from_columns(contents: Iterable[Any]) -> EndpointSettings:
-    """Return the settings of columns in the order of the definitions."""
+    """Return the settings from database columns, in the order of the definitions."""
     return EndpointSettings(*(each.loaded(content) for each, content in zip(ENDPOINT_SETTINGS, contents, strict=True)))
 
 
 def setting_problems(sent: Mapping[str, Any], timeouts: AttemptTimeouts) -> list[Problem]:
-    """Check JSON values by name. The operator's limit of the timeout can be lower than the bounds of the setting."""
+    """Return the problems of JSON values, by setting name.
+
+    The operator's limit of timeouts can be lower than the bounds of the setting.
+    """
     found = []
     for each in ENDPOINT_SETTINGS:
         setting = each

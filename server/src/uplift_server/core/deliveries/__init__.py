@@ -1,1 +1,1 @@
-"""Delivery rules: outcomes, endpoint health, replays, tests."""
+"""Rules for deliveries: outcomes, endpoint health, replays and tests."""

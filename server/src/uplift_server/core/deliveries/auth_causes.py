@@ -1,11 +1,11 @@
-"""Causes of failed attempts in the authentication of endpoints: patterns of errors and their texts."""
+"""Causes of attempts that failed in the authentication of the endpoint: error patterns and texts."""
 
 from typing import Final
 
 from uplift_server.core.security.access_tokens import FAILED
 
 Cause = tuple[str, str, str, str, str]
-"""A pattern, and the code, the title, the cause and the fix."""
+"""A pattern of errors, and the code, the title, the cause and how to fix it."""
 
 _REJECTIONS: Final = (
     "bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca|access denied"

@@ -22,7 +22,7 @@ class Explanation:
     """Cause of a failed attempt and how to fix it."""
 
     code: str
-    """Stable, for filters and groups."""
+    """A stable code, for filters and groups."""
     title: str
     cause: str
     remedy: str
@@ -103,7 +103,7 @@ BY_STATUS: Final[dict[int, tuple[str, str]]] = {
         "Store the event and respond with 2xx first, then process the event.",
     ),
 }
-"""The sentences for the cause and for how to fix it."""
+"""For each status code: the cause and how to fix it."""
 _OTHER_CLIENT_ERROR: Final = (
     "Your server responded with {status}: it rejected the request.",
     "Find this request in your server's log, and respond with 2xx once the event is stored.",
@@ -113,7 +113,7 @@ _OTHER_SERVER_ERROR: Final = (
     "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
 BY_REASON: Final = {code: Explanation(code, *reason) for code, reason in REASONS.items()}
-"""The explanations of responses that name a known reason."""
+"""The explanation of each known reason that a response can name."""
 _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
@@ -338,7 +338,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
 
 
 def cause_of(health: Health) -> Explanation | None:
-    """Explain why an endpoint is failing, from its last attempt; None if it is not failing."""
+    """Explain why an endpoint is failing, from its last attempt. Return None if it is not failing."""
     if health.failing_since is None or health.last_outcome is None:
         return None
     response = health.last_response
@@ -352,7 +352,7 @@ def cause_of(health: Health) -> Explanation | None:
 
 
 SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purpose"
-"""The error of an attempt of a signature check that got a response."""
+"""The error of an attempt with a deliberately wrong signature, if the attempt received a response."""
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",
@@ -362,23 +362,23 @@ _WRONG_SIGNATURE: Final = Explanation(
 
 
 class FinishedAttempt(Protocol):
-    """The result of an attempt."""
+    """A finished attempt, with the fields that explain its failure."""
 
     @property
     def outcome(self) -> Outcome:
-        """Its outcome."""
+        """The outcome of the attempt."""
 
     @property
     def status_code(self) -> int | None:
-        """The status code of the response."""
+        """The status code of the response, if any."""
 
     @property
     def error(self) -> str | None:
-        """The error of the exchange."""
+        """The error of the HTTP exchange, if any."""
 
     @property
     def location(self) -> str | None:
-        """The target of a redirect."""
+        """The target of the response's redirect, if any."""
 
     @property
     def response_body(self) -> bytes:
@@ -386,7 +386,7 @@ class FinishedAttempt(Protocol):
 
 
 def explain_attempt(attempt: FinishedAttempt) -> Explanation | None:
-    """Explain why an attempt failed and how to fix it; None for `delivered`."""
+    """Explain why an attempt failed and how to fix it. Return None for a delivered attempt."""
     return explain(
         attempt.outcome,
         status_code=attempt.status_code,
@@ -399,10 +399,10 @@ def explain_attempt(attempt: FinishedAttempt) -> Explanation | None:
 def explain(
     outcome: Outcome, *, status_code: int | None, error: str | None, location: str | None, response: str | None = None
 ) -> Explanation | None:
-    """Explain why an attempt failed and how to fix it; None for `delivered`.
+    """Explain why an attempt failed and how to fix it. Return None for the outcome `delivered`.
 
-    `status_code`, `error` and `location` come from the attempt's exchange. The location is the receiver's, so secrets
-    in it are masked, and it is truncated and made printable. `response` is the first line of the response.
+    `status_code`, `error` and `location` come from the attempt's exchange. The receiver controls the location, so the
+    text masks secrets in it, truncates it and makes it printable. `response` is the first line of the response.
     """
     if outcome is Outcome.DELIVERED:
         return None
@@ -454,7 +454,7 @@ def _redirect(status_code: int | None, location: str | None) -> Explanation:
 
 
 def shown_location(location: str) -> str:
-    """Return the redirect target for people: printable, truncated and without secrets."""
+    """Return a redirect target that is safe to show: printable, truncated and without secrets."""
     shown = _UNPRINTABLE.sub("_", mask_urls(location))
     if len(shown) > _LOCATION_CHARACTERS_SHOWN_MAX:
         shown = shown[:_LOCATION_CHARACTERS_SHOWN_MAX] + "…"

@@ -27,7 +27,7 @@ _SKIP_HINT: Final = (
 
 
 class Reason(StrEnum):
-    """Reason codes of the API."""
+    """The reason codes of the API."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -44,13 +44,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """The event. Times are Unix ms."""
+    """The facts about the event. Times are Unix ms."""
 
     type: str
     created_at: int
     expires_at: int | None = None
     for_one_endpoint: bool = False
-    """Whether it was created for only one endpoint, like registration events and tests."""
+    """Whether the server created the event for only one endpoint, as it does for registration events and tests."""
     is_test: bool = False
     is_erased: bool = False
     object_id: str | None = None
@@ -58,29 +58,29 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """An existing endpoint. Times are Unix ms."""
+    """The facts about an existing endpoint. Times are Unix ms."""
 
     state: str
-    """`enabled`, `paused` or `disabled`."""
+    """The endpoint's state: `enabled`, `paused` or `disabled`."""
     created_at: int
     updated_at: int
     patterns: Sequence[str]
-    """Its current subscription."""
+    """The patterns of the endpoint's current subscription."""
     next_probe_at: int | None = None
-    """Set while its circuit breaker is open."""
+    """The time of the next probe while the endpoint's circuit breaker is open; otherwise, None."""
     mismatch: str | None = None
-    """The path in the event that does not match its current filter."""
+    """The path in the event that does not match the endpoint's current filter, if any."""
     is_subject: bool = False
-    """Whether the event is an operational event about it."""
+    """Whether the event is an operational event about this endpoint."""
 
     def is_subscribed_to(self, event_type: str) -> bool:
-        """Return whether the current subscription matches an event type."""
+        """Return whether the endpoint's current subscription matches an event type."""
         return Subscription(self.patterns).matches(event_type)
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """The state of the delivery. Times are Unix ms."""
+    """The facts about the delivery. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None
@@ -89,9 +89,9 @@ class DeliveryFacts:
     completed_at: int | None
     failed_reason: FailedReason | None
     failure: Explanation | None = None
-    """The explanation of the last attempt, if it failed."""
+    """Why the last attempt failed, and how to fix it. None if it did not fail."""
     blocked_by: str | None = None
-    """The ID of the delivery that a blocked one waits for."""
+    """The ID of the earlier delivery that must end first, if this delivery is blocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ class DeliveryExplanation:
 def explain_delivery(
     event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None, *, now_ms: int, can_send: bool
 ) -> DeliveryExplanation:
-    """Explain a delivery, or why there is none.
+    """Explain the state of a delivery, or why there is none.
 
-    `endpoint` is None if it was deleted. `can_send`: whether any process can start an attempt now.
+    `endpoint` is None if the endpoint was deleted. `can_send` is whether any process can start an attempt now.
     """
     if delivery is None:
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
@@ -151,7 +151,7 @@ def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
 
 
 def explain_listen_session(description: str) -> DeliveryExplanation:
-    """Explain why a listen session has no delivery."""
+    """Explain that a listen session has no deliveries."""
     whose = f" ({description})" if description else ""
     return DeliveryExplanation(
         Reason.DEVELOPMENT_ENDPOINT,
@@ -198,7 +198,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
 
 
 def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
-    """Note that an endpoint was updated after the event."""
+    """Return a sentence about an update of the endpoint after the event, or an empty text."""
     if endpoint.updated_at <= event.created_at:
         return ""
     return f" The endpoint was updated after the event was accepted, so its {what} may have been different."
@@ -295,12 +295,12 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
 
 
 def _progress(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts, and the cause of the last failure."""
+    """Return the number of attempts and the cause of the last failure, as text."""
     return _attempt_count(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts. For a delivered event, it includes later resends and replays."""
+    """Return the number of attempts, as text. For a delivered event, it includes later resends and replays."""
     if delivery.attempts_made == 0:
         return " The server made no attempt."
     return (

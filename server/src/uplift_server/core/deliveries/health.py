@@ -8,28 +8,31 @@ from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 
 _DELIVERED: Final = Outcome.DELIVERED
 FAILURES_MIN: Final = 5
-"""With fewer failed attempts, the account is not warned."""
+"""The server does not warn the account before this number of failed attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """The times from `failing_since` until the account is warned and until the endpoint is disabled."""
+    """How long after `failing_since` the server warns the account, and how long after it disables the endpoint."""
 
     warn_after_ms: int
     disable_after_ms: int
 
 
 class HealthAction(Enum):
-    """An action on an endpoint."""
+    """An action of the server on an endpoint because of its health."""
 
     WARN = "warn"
     DISABLE = "disable"
     RECOVER = "recover"
-    """Notify the warned account that the endpoint has recovered."""
+    """Notify the account, after a warning, that the endpoint has recovered."""
 
 
 class Health(NamedTuple):
-    """The health of an endpoint. Times are Unix ms. `failing_since` is the first failure since the last success."""
+    """The health of an endpoint.
+
+    Times are Unix ms. `failing_since` is the time of the first failure since the last success.
+    """
 
     consecutive_failures: int = 0
     failing_since: int | None = None
@@ -37,16 +40,16 @@ class Health(NamedTuple):
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """The time since `failing_since` that does not count, because the server was at fault."""
+    """The part of the time since `failing_since` that does not count, because the server itself caused the failures."""
     warned_at: int | None = None
-    """Time of the last warning. None after the account is notified of the recovery."""
+    """Time of the last warning. None after the server has notified the account of the recovery."""
     last_status_code: int | None = None
     last_error: str | None = None
     """The error of the last attempt if it failed, or the first line of its response."""
     last_location: str | None = None
     """The target of the last attempt's redirect, without secrets."""
     probe_at: int | None = None
-    """While the endpoint is failing and its circuit breaker is open: the time of the next probe."""
+    """The time of the next probe, while the endpoint is failing and its circuit breaker is open."""
 
     @property
     def last_response(self) -> str | None:
@@ -55,12 +58,12 @@ class Health(NamedTuple):
 
     @property
     def warned(self) -> bool:
-        """Whether the account was warned about the current failure."""
+        """Whether the server warned the account about the current failure."""
         return self.warned_at is not None and self.failing_since is not None and self.warned_at >= self.failing_since
 
     @property
     def status(self) -> Literal["unknown", "healthy", "failing", "warned"]:
-        """`unknown`, `healthy`, `failing` or `warned`."""
+        """The status of the endpoint's health: `unknown`, `healthy`, `failing` or `warned`."""
         if self.failing_since is not None:
             return "warned" if self.warned else "failing"
         return "unknown" if self.last_success_at is None else "healthy"
@@ -100,13 +103,13 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Add the excused time that another process has stored for the same failure."""
+        """Return the health with the excused time that another process stored for the same failure."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Apply a success that another process has stored, if it is the latest attempt."""
+        """Return the health with a success that another process stored, if the success is the latest attempt."""
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self
         if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:
@@ -114,13 +117,16 @@ class Health(NamedTuple):
         return stored._replace(last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """Return when to warn the account if no attempt succeeds (Unix ms); None if no warning is due."""
+        """Return when the server warns the account if no attempt succeeds (Unix ms).
+
+        Return None if no warning is due.
+        """
         if self.failing_since is None or self.warned:
             return None
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """Return when to disable the endpoint if no attempt succeeds (Unix ms).
+        """Return when the server disables the endpoint if no attempt succeeds (Unix ms).
 
         A late warning, for example after server downtime, still gives the full time between warning and disabling.
         """
@@ -132,7 +138,7 @@ class Health(NamedTuple):
         return max(at, self.warned_at + rule.disable_after_ms - rule.warn_after_ms)
 
     def next_action(self, now_ms: int, rule: HealthRule) -> HealthAction | None:
-        """Return the action that is due now, if any. The result stays the same until the caller takes the action."""
+        """Return the action that is due now, if any. The result stays the same until the caller performs the action."""
         if self.warned_at is not None and not self.warned:
             return HealthAction.RECOVER
         if self.warned:

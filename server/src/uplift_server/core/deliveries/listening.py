@@ -1,6 +1,7 @@
 """Listen sessions: a developer's stream of an account's events, without a public URL.
 
-A session has no deliveries. It has its own position in the account's events, and a broken stream continues from there.
+A session has no deliveries. A session has a position in the account's events. After an interruption, the stream
+continues from this position.
 """
 
 import hmac
@@ -15,33 +16,30 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""A session without a connection for this long is deleted."""
+"""The server deletes a session that has had no connection for this long."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""Maximum total size of these events. The last one may exceed it."""
+"""Maximum total size of these events. The last event may exceed it."""
 TESTS_AWAITED_MAX: Final = 10
-"""Maximum number of test events of one stream whose callers are waiting."""
+"""Maximum number of test events per stream for which a caller is waiting."""
 TESTS_REMEMBERED_MAX: Final = 64
-"""Maximum number of test events whose response is accepted after the caller stopped waiting."""
+"""Maximum number of test events whose late response the server accepts, after the caller has stopped waiting."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""The stored part of a local server's response, in bytes of UTF-8."""
+"""Maximum stored length of a local server's response body, in bytes of UTF-8."""
 LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
 LOCAL_RESPONSES_KEPT_MAX: Final = 1000
-"""Maximum number of stored responses per session. The newest are kept."""
+"""Maximum number of stored responses per session. The server keeps the newest."""
 
 
 def session_secret(key: bytes, key_id: bytes) -> str:
-    """Return the secret of all sessions of one API key. It is derived, never stored.
-
-    `key` is derived from the server's encryption key.
-    """
+    """Return the secret of all sessions of one API key. The server derives the secret and never stores it."""
     return PREFIX + b64encode(hmac.digest(key, key_id, "sha256")).decode("ascii")
 
 
 def check_description(text: str) -> Problem | None:
-    """Return the problem with a description, if any."""
+    """Return the problem with the description of a session, if any."""
     if len(text) <= DESCRIPTION_CHARACTERS_MAX and text.isprintable():
         return None
     return Problem(
@@ -57,13 +55,13 @@ class LocalResponse:
     place: str
     """The event's position in the stream."""
     status_code: int | None
-    """None if there was no response."""
+    """The status code, or None if there was no response."""
     duration_ms: int
     error: str | None
     body: str
     """The start of the response body."""
     redelivered: bool
-    """Whether the event was sent to the local server before."""
+    """Whether an earlier request already sent the event to the local server."""
 
 
 def event_frame(header: Mapping[str, object], body: bytes) -> bytes:
@@ -100,6 +98,7 @@ def parse_local_response(text: str) -> LocalResponse | None:
 def _storable(text: str, bytes_max: int | None = None) -> str:
     r"""Truncate a text to `bytes_max` bytes of UTF-8. Replace lone surrogates and NUL with `?`.
 
-    JSON can carry lone surrogates (`"\\ud800"`). No database stores them, and PostgreSQL does not store NUL.
+    JSON can carry lone surrogates (`"\\ud800"`). SQLite and PostgreSQL cannot store lone surrogates, and PostgreSQL
+    cannot store NUL.
     """
     return text.replace("\0", "?").encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""The data of operational events. It contains no data of other events, and no text of a response."""
+"""The data of operational events. It contains neither the data of other events nor the text of a response."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uplift_server.core.timestamps import format_optional_timestamp
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The endpoint that an event is about, and its account. IDs are public."""
+    """The endpoint that an operational event is about, and its account. IDs are public."""
 
     endpoint: str
     uid: str | None
@@ -32,7 +32,7 @@ def endpoint_facts(
     disable_at: int | None = None,
     recovered_at: int | None = None,
 ) -> dict[str, object]:
-    """Return the facts of a health transition. Times are Unix ms."""
+    """Return the facts about a change of an endpoint's health. Times are Unix ms."""
     return {
         "id": subject.endpoint,
         "uid": subject.uid,
@@ -60,7 +60,7 @@ def delivery_facts(
     first_failed_at: int,
     cause: Explanation | None,
 ) -> dict[str, object]:
-    """Return the facts of failed deliveries: those of the latest one, and their number. Times are Unix ms."""
+    """Return the facts about failed deliveries: the latest one, and their number. Times are Unix ms."""
     return {
         "id": delivery,
         "endpoint": subject.endpoint,
@@ -78,7 +78,7 @@ def delivery_facts(
 
 
 def event_data(kind: OperationalKind, facts: Mapping[str, object], *, public_url: str) -> dict[str, object]:
-    """Return the data of an event: its facts, with a link to the dashboard at `public_url`."""
+    """Return the data of an operational event: its facts, and a link to the dashboard at `public_url`."""
     page = "deliveries" if kind is OperationalKind.DELIVERY_FAILED else "endpoints"
     return {"object": {**facts, "dashboard_url": f"{public_url}/{page}/{facts['id']}"}}
 

@@ -13,13 +13,13 @@ _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """Which deliveries of an endpoint keep the order of their events. The database stores the number."""
+    """The deliveries of an endpoint that keep the order of their events. The database stores the number."""
 
     NONE = 0
     KEY = 1
-    """Deliveries whose events have the same ordering key."""
+    """The deliveries whose events have the same ordering key."""
     ENDPOINT = 2
-    """All deliveries."""
+    """All deliveries of the endpoint."""
 
 
 _NONE: Final = Ordering.NONE
@@ -28,7 +28,8 @@ _NONE: Final = Ordering.NONE
 def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
     """Return the order group of a delivery, or None if it is not ordered.
 
-    The group of a key is a hash, equal in all processes and releases. Two keys with the same hash share a group.
+    The group of a key is its hash, which is the same in all processes and releases. Two keys with the same hash share a
+    group.
     """
     if ordering is _NONE:
         return None

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from typing import Final
 
 ENDPOINTS_MIN: Final = 10
-"""With fewer endpoints, there is no mass failure."""
+"""Fewer failing endpoints are not a mass failure."""
 WITHIN_MS: Final = 3_600_000
 """Endpoints that begin to fail within this time may have a common cause."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""Endpoints without an attempt within this time do not count."""
+"""Endpoints without an attempt within this time do not count as recently attempted."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Endpoints that began to fail within an hour."""
+    """A group of endpoints that began to fail within 1 hour."""
 
     since: int
-    """Start of the first failure (Unix ms)."""
+    """When the first of these endpoints began to fail (Unix ms)."""
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
@@ -26,9 +26,10 @@ class FailureGroup:
 
 
 def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
-    """Return the largest group of failing endpoints, or None below ENDPOINTS_MIN. On a tie, return the earliest.
+    """Return the largest group of failing endpoints, or None below ENDPOINTS_MIN.
 
-    `failing_since` contains Unix times in ms, in any order.
+    If several groups are equally large, return the earliest one. `failing_since` contains Unix times in ms, in any
+    order.
     """
     begun = sorted(failing_since)
     if len(begun) < ENDPOINTS_MIN:

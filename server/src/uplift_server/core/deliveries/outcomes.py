@@ -1,4 +1,4 @@
-"""Outcome of an attempt from its exchange."""
+"""The outcome of an attempt, from its HTTP exchange."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ class Outcome(NamedCode):
 
 
 RESPONDED: Final = frozenset({Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.SERVER_ERROR, Outcome.THROTTLED})
-"""Failures with a complete response."""
+"""The outcomes of failed attempts that received a complete response."""
 
 _BY_FAILURE: Final = {
     Failure.TIMEOUT: Outcome.TIMEOUT,
@@ -56,7 +56,7 @@ def classify(exchange: Exchange) -> Outcome:
 
 
 def is_own_fault(exchange: Exchange) -> bool:
-    """Return whether the failure has a cause other than the receiver.
+    """Return whether a cause other than the receiver made the exchange fail.
 
     Such a failure does not affect the endpoint's health.
     """

@@ -25,7 +25,7 @@ SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
 """Why a bulk resend skips the deliveries of an endpoint."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""The longest idle time that a burst makes up for."""
+"""The maximum idle time for which a burst compensates."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
@@ -40,12 +40,12 @@ _FROM: Final = {
 
 
 def can_change_to(state: ReplayState, target: ReplayState) -> bool:
-    """Return whether a user may change the state of a replay. Repeating a change is allowed."""
+    """Return whether a user may change a replay from `state` to `target`. A repeated change is allowed."""
     return state in _FROM.get(target, frozenset())
 
 
 def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
-    """Return the selected statuses, each once, and the problems with their names."""
+    """Return the selected statuses without duplicates, and the problems with their names."""
     problems = []
     if not names and not may_be_empty:
         text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."
@@ -62,11 +62,11 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class ReplayRate:
-    """Rate limiter of a replay. Idle time allows a burst of at most BURST_MS."""
+    """Rate limiter of a replay. After an idle time, it allows a burst of at most BURST_MS."""
 
     rate_per_second: int
     next_ms: float = 0.0
-    """The time (Unix ms) of the next release."""
+    """When the next delivery may be released (Unix ms)."""
 
     def available(self, now_ms: int) -> int:
         """Return the number of deliveries that may be released now."""
@@ -75,7 +75,7 @@ class ReplayRate:
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
     def after_release(self, now_ms: int, count: int) -> "ReplayRate":
-        """Return the rate limiter after `count` releases."""
+        """Return the rate limiter after it has released `count` deliveries."""
         return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:
@@ -83,10 +83,10 @@ class ReplayRate:
 
 
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
-    """Return the number of deliveries of a replay that a lane can still hold.
+    """Return how many more deliveries of a replay a lane can hold.
 
-    At least one, so that new events cannot block the replay, unless the endpoint is failing or a delivery of a replay
-    is already waiting.
+    The number is at least 1, so that new events cannot block the replay. It can be 0 if the endpoint is failing or a
+    delivery of a replay is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

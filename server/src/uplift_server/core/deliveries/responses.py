@@ -1,8 +1,4 @@
-"""The first line of a failed response, and the known reason in it.
-
-The receiver controls the response, so it can contain anything. The line is safe to store and to show: printable,
-truncated and with masked secrets. Pages and emails still have to escape it.
-"""
+"""The first line of a response to a failed attempt, and the known reason in it."""
 
 import re
 from html import unescape
@@ -13,7 +9,7 @@ from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.texts import printable
 
 LINE_CHARACTERS_MAX: Final = 200
-"""Maximum length of a line without the code of its reason."""
+"""Maximum length of a line, without the code of the reason at its end."""
 _BODY_BYTES_READ_MAX: Final = 1024
 
 
@@ -80,8 +76,8 @@ REASONS: Final = {
         "Copy this endpoint's secret again, without spaces and line breaks.",
     ),
 }
-"""Codes of the receiver library, which ends its responses with one in brackets."""
-# The texts with which Standard Webhooks libraries report some of the same reasons.
+"""The known reasons, by code. The receiver library ends its responses with one of these codes in brackets."""
+# Libraries of Standard Webhooks name some of the same reasons in words.
 _IN_WORDS: Final = {
     "timestamp_too_old": "timestamp too old",
     "timestamp_too_new": "timestamp too new",
@@ -109,7 +105,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the known reason that a response's line contains, or None."""
+    """Return the code of the known reason in the line of a response, or None."""
     if line is None:
         return None
     lower = line.lower()
@@ -137,7 +133,7 @@ def first_line(body: bytes) -> str | None:
 
 
 def _without_secrets(line: str) -> str:
-    """Mask the parts of a text that may be secrets. The checks before the patterns save most of the time."""
+    """Mask the parts of a text that may be secrets. Quick checks before the patterns save most of the time."""
     if "://" in line:
         line = _URL.sub(lambda url: mask_urls(url[0]), line)
     lower = line.lower()

@@ -9,26 +9,26 @@ from uplift_server.core.deliveries.responses import reason_in
 
 VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "slow"]
 _NOT_REJECTIONS: Final = frozenset({408, 429})
-"""Client errors that do not depend on the signature."""
+"""Client errors that say nothing about the signature."""
 _NO_ROUTE: Final = frozenset({404, 405, 410})
-"""Rejections of a valid request whose cause is the path, not the signature."""
+"""Status codes that reject a valid request because of its path, not because of its signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one of the two attempts."""
+    """The result of one of the two attempts of a check."""
 
     outcome: Outcome
     status_code: int | None
     error: str | None
     location: str | None
     response: str | None = None
-    """The first line of the response."""
+    """The first line of the response, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of a check. `hint` says how to fix it."""
+    """The verdict of a signature check. `hint` says how to fix the problem."""
 
     code: VerdictCode
     text: str
@@ -57,7 +57,7 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict on two attempts. None means that an attempt was not completed or not sent."""
+    """Return the verdict on two attempts. None means that an attempt was not sent or not completed."""
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)
     if wrong is None or valid is None:

@@ -11,14 +11,14 @@ from uplift_server.core.limits import (
 
 
 class Exceeded(Enum):
-    """The limit that one more stream would exceed."""
+    """The limit that the next stream would exceed."""
 
     ALL = auto()
     ACCOUNT = auto()
 
 
 def exceeded(of_all: int, of_account: int) -> Exceeded | None:
-    """Return the limit that one more stream of an account would exceed; None if there is capacity.
+    """Return the limit that one more stream of an account would exceed, or None if there is capacity.
 
     The last quarter is reserved for accounts with few streams, so that a few accounts cannot use all streams.
     """

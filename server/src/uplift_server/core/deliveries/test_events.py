@@ -1,4 +1,4 @@
-"""Event type and data of test events."""
+"""The event type and the data of test events."""
 
 from collections.abc import Collection
 from typing import Final
@@ -7,7 +7,7 @@ from uplift_server.core.events.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOO
 from uplift_server.core.events.subscriptions import Subscription
 
 DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
-"""The data of a test if the catalog has no example that is an object."""
+"""The data of a test event if the catalog has no example that is an object."""
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
@@ -25,5 +25,5 @@ def default_type(subscription: Subscription, names: Collection[str]) -> str | No
 
 
 def data_from_example(example: str | None) -> bytes:
-    """Return the data of a test from the catalog's example (JSON text)."""
+    """Return the data of a test event, from the catalog's example (JSON text)."""
     return example.encode() if example is not None and example.startswith("{") else DATA_WITHOUT_EXAMPLE

@@ -1,1 +1,1 @@
-"""Rules of events, event types and their schemas."""
+"""Rules for events, event types and their schemas."""

@@ -1,7 +1,8 @@
 """The built-in event types: description, JSON Schema and example.
 
-Uplift documents two types, by example only. Their schemas therefore require nothing inside `data.object` and allow
-additional properties, but reject an empty object. The other types are our extensions, and their descriptions say so.
+Uplift documents two types, only with examples. The schemas of these types therefore require nothing inside
+`data.object` and allow additional properties, but reject an empty object. The other types are our extensions, as their
+descriptions state.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"
 
 EXTENSION_NOTE: Final = "This event type is an extension that Uplift does not document."
-"""The end of the description of an extension."""
+"""The sentence that ends the description of an extension."""
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Fixed input for the sample generator, which also creates the examples. Examples and samples have the same structure.
@@ -26,19 +27,19 @@ _EXAMPLE_DRAW: Final = b"catalog"
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One entry of the catalog."""
+    """One event type of the catalog."""
 
     name: str
     group: str
-    """The heading in lists."""
+    """The heading under which lists show the type."""
     description: str
     """When the event occurs and what it contains, for users."""
     documented: bool
-    """Whether Uplift documents the type. Otherwise it is our extension."""
+    """Whether Uplift documents the type. All other types are our extensions."""
     schema: Mapping[str, object]
-    """JSON Schema 2020-12 of `data`."""
+    """The JSON Schema (2020-12) of the event's `data`."""
     example: Mapping[str, object]
-    """An example of `data`."""
+    """An example of the event's `data`."""
     api_version: str = API_VERSION_DEFAULT
 
 
@@ -321,4 +322,4 @@ EVENT_TYPES: Final = (
         _FAILED_DELIVERY,
     ),
 )
-"""The built-in event types. Operators add others."""
+"""The built-in event types. Operators can add other types."""

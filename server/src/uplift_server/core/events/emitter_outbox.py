@@ -1,7 +1,7 @@
 """The emitter outbox: rows in the database of an emitter that become events.
 
-The emitter inserts a row in the transaction of its own change. The event has the ID of the row, so that the server
-accepts it once.
+The emitter inserts a row in the same transaction as its own change. The event has the ID of the row, so that the server
+accepts the event once.
 """
 
 import json
@@ -15,27 +15,27 @@ from uplift_server.core.problems import Problem
 
 _POSITION: Final = re.compile(r"events\.([0-9]{1,9})(?:\.(.*))?", re.DOTALL)
 _NUL: Final = "\0"
-"""A character that `jsonb` cannot store."""
+"""The character that PostgreSQL's `jsonb` cannot store."""
 
 
 class OutboxRow(NamedTuple):
-    """A row, in the order of the outbox."""
+    """A row of the emitter outbox."""
 
     id: str
     account: str | None
     type: str | None
     data: str | None
-    """JSON text, or None if it has more than EVENT_DATA_BYTES_MAX bytes."""
+    """The event's data as JSON text, or None if it has more than EVENT_DATA_BYTES_MAX bytes."""
     ordering_key: str | None
     expires_at: str | None
     is_locked: bool = True
-    """Whether this reader holds the lock of the row. If not, another transaction has locked it."""
+    """Whether this reader has locked the row. Otherwise, another transaction has locked it."""
     waits_for: str | None = None
-    """The ID of a rejected row with the same key that this row must wait for."""
+    """The ID of a rejected row with the same ordering key, for which this row must wait."""
 
 
 class BatchRejection(NamedTuple):
-    """The server's response to a batch that it does not accept."""
+    """The response of the server that rejects a batch."""
 
     status: int
     code: str
@@ -44,7 +44,7 @@ class BatchRejection(NamedTuple):
 
 
 def in_order(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return the rows to send: no row that must wait for an earlier row with the same ordering key."""
+    """Return the rows to send. Omit rows that must wait for an earlier row with the same ordering key."""
     held: set[tuple[str | None, str]] = set()
     found: list[OutboxRow] = []
     for row in rows:
@@ -62,7 +62,7 @@ def blocked(rows: Sequence[OutboxRow]) -> list[OutboxRow]:
 
 
 def batch_body(rows: Sequence[OutboxRow]) -> bytes:
-    """Return the request body of `POST /v1/events/batch`. A repeat of the same rows has the same bytes."""
+    """Return the request body of `POST /v1/events/batch`. The same rows always result in the same bytes."""
     return f'{{"events":[{",".join(map(_event, rows))}]}}'.encode()
 
 
@@ -74,7 +74,7 @@ def _event(row: OutboxRow) -> str:
 
 
 def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
-    """Return the problems of rows with too much data, by row ID. The server would reject them."""
+    """Return the problems of rows with too much data, by row ID. The server would reject these rows."""
     detail = f"`data` has more than {EVENT_DATA_BYTES_MAX} bytes. For larger data, send a URL."
     return {row.id: _problem(BatchRejection(413, "payload_too_large", detail)) for row in rows if row.data is None}
 
@@ -82,7 +82,7 @@ def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
 def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[str, str]:
     """Return the problems of the rows that a rejection names, as JSON by row ID.
 
-    Empty if the rejection names none of several rows: a smaller batch shows which one is wrong.
+    Return no problems if the rejection names none of several rows. A smaller batch then shows which row is wrong.
     """
     problems: dict[int, list[Problem]] = {}
     for error in rejection.errors:

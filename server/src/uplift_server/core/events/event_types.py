@@ -1,4 +1,4 @@
-"""Names of event types, and patterns in subscriptions."""
+"""Names of event types, and the patterns of subscriptions."""
 
 import re
 from typing import Final
@@ -7,7 +7,7 @@ from uplift_server.core.limits import EVENT_TYPE_NAME_CHARACTERS_MAX
 from uplift_server.core.problems import Problem
 
 GROUP_SUFFIX: Final = ".*"
-"""The end of a pattern that matches all types of a group, at any depth."""
+"""The suffix of a pattern that matches all types of a group, at any depth."""
 
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 

@@ -1,8 +1,8 @@
 """Filters: patterns over an event's data that select the events of an endpoint.
 
-An object mirrors the structure of the data. Its values are objects, or lists of alternatives: values and operators. All
-fields of an object must match, and one alternative of a list. `$or` is a list of objects, of which one must match. An
-array in the data matches if one of its elements matches.
+An object mirrors the structure of the data. The values of the object are objects, or lists of alternatives: values and
+operators. All fields of an object must match, and at least one alternative of a list. `$or` is a list of objects, of
+which one must match. An array in the data matches if one of its elements matches.
 """
 
 import json
@@ -32,11 +32,14 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 _BOUNDS_MAX: Final = 2
 """The maximum number of comparisons in `numeric`."""
 _MISSING: Final = object()
-"""The value of a field that the data does not have."""
+"""Stands for the value of a field that the data does not have."""
 _CHARACTERS_PER_STEP: Final = 512
-"""How many characters of prefixes or suffixes take as long as one step. Worst case: the value has wider characters."""
+"""Number of characters of prefixes or suffixes that take as long as one step.
+
+In the worst case, the value has wider characters.
+"""
 _CHARACTERS_PER_TEXT: Final = 64
-"""The characters that take as long as one more prefix or suffix."""
+"""Number of characters that take as long as one more prefix or suffix."""
 
 
 class BudgetExceeded(Exception):
@@ -44,7 +47,7 @@ class BudgetExceeded(Exception):
 
 
 class Budget:
-    """The number of steps that the evaluation of filters may still take."""
+    """Counts the steps that the evaluation of filters may still take."""
 
     __slots__ = ("steps",)
 
@@ -52,9 +55,9 @@ class Budget:
         self.steps = steps
 
     def spend(self, steps: int) -> None:
-        """Deduct steps from the budget before they run.
+        """Deduct steps from the budget before the evaluation takes them.
 
-        Raises BudgetExceeded, and deducts none, if too few are left.
+        Raises BudgetExceeded, without a deduction, if too few steps are left.
         """
         if steps > self.steps:
             raise BudgetExceeded
@@ -62,12 +65,12 @@ class Budget:
 
 
 class Filter:
-    """A compiled filter."""
+    """A compiled filter, ready to evaluate."""
 
     __slots__ = ("_root",)
 
     def __init__(self, text: str) -> None:
-        """Compile a filter without problems from its JSON text."""
+        """Compile a filter from its JSON text. The filter must have no problems."""
         self._root = _Fields(json.loads(text), "data")
 
     def first_mismatch(self, data: object, budget: Budget) -> str | None:
@@ -76,12 +79,12 @@ class Filter:
 
 
 def filter_text(pattern: object) -> str:
-    """Return a filter as stored: compact JSON."""
+    """Return a filter as compact JSON, for storage."""
     return json.dumps(pattern, ensure_ascii=False, separators=(",", ":"))
 
 
 def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
-    """Return all problems with a filter. The field of a problem is its path."""
+    """Return all problems with a filter. The field of a problem is its path in the filter."""
     if not isinstance(pattern, dict):
         return [_problem(field, "The filter is not an object. Send a JSON object like the event's data.")]
     try:
@@ -101,15 +104,15 @@ def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
 
 
 class _Check:
-    """The problems with a filter."""
+    """Collects the problems with a filter."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.alternatives = 0
-        """The number of values and operators."""
+        """The number of values and operators in the filter."""
 
     def add(self, path: str, text: str) -> None:
-        """Add a problem."""
+        """Add a problem at a path."""
         self.problems.append(_problem(path, text))
 
     def pattern(self, pattern: Mapping[str, object], path: str, level: int) -> None:
@@ -206,18 +209,18 @@ def _is_numeric(value: object) -> bool:
 
 _TRUE: Final = object()
 _FALSE: Final = object()
-"""The keys of true and false, which equal 1 and 0 in Python."""
+"""The keys of true and false. In Python, true equals 1 and false equals 0."""
 
 
 def _key(value: object) -> object:
-    """Return the key of a JSON value without arrays and objects. Equal values have equal keys."""
+    """Return the key of a string, number, boolean or null. Equal values have equal keys."""
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
     return value
 
 
 class _Alternatives:
-    """A list of alternatives for the value of a field."""
+    """The compiled alternatives for the value of a field."""
 
     __slots__ = (
         "_bounds", "_excluded", "_exists", "_has_only_values", "_is_missing", "_path", "_prefixes", "_suffixes",
@@ -239,10 +242,10 @@ class _Alternatives:
         self._has_only_values = not operators
         characters = sum(_CHARACTERS_PER_TEXT + len(text) for text in self._prefixes + self._suffixes)
         self.cost = 1 + characters // _CHARACTERS_PER_STEP + 2 * len(self._bounds)
-        """The steps for one value."""
+        """The number of steps to evaluate one value."""
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the path if no alternative matches. The caller counts the steps for one value."""
+        """Return the path of the field if no alternative matches. The caller deducts the steps for one value."""
         if value is _MISSING:
             matches = self._is_missing
         elif self._exists:
@@ -278,7 +281,7 @@ class _Alternatives:
 
 
 class _Fields:
-    """An object of a filter."""
+    """A compiled object of a filter."""
 
     __slots__ = ("_branches", "_fields", "_path", "_steps")
 
@@ -295,7 +298,7 @@ class _Fields:
         self._steps = 1 + sum(part.cost for _, part in self._fields)
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the path that does not match, if any. A value that is not an object has no fields."""
+        """Return the path that does not match, if any. Treat a value that is not an object as one without fields."""
         if isinstance(value, list):
 
             def is_match(element: object) -> bool:
@@ -317,7 +320,7 @@ class _Fields:
 
 
 def _has_element(values: Sequence[object], is_match: Callable[[Any], bool], cost: int, budget: Budget) -> bool:
-    """Return whether an element of an array, or of an array in it, matches. Each element costs `cost` steps."""
+    """Return whether an element of an array, or of a nested array, matches. Each element costs `cost` steps."""
     arrays = [values]
     while arrays:
         array = arrays.pop()

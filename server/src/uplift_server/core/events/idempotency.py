@@ -1,4 +1,4 @@
-"""Idempotency keys."""
+"""Validation of idempotency keys."""
 
 from uplift_server.core.limits import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from uplift_server.core.problems import Problem

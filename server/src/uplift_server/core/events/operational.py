@@ -1,11 +1,11 @@
-"""Operational events: the server's own events about endpoints and failed deliveries."""
+"""Operational events: events of the server itself about endpoints and failed deliveries."""
 
 from typing import Final
 
 from uplift_server.core.named_codes import NamedCode
 
 GROUP: Final = "operational"
-"""The group of the types in the event catalog."""
+"""The group of these event types in the catalog."""
 FAILED_DELIVERIES_EVERY_MS: Final = 60_000
 """The minimum time between two `delivery.failed` events about an endpoint."""
 
@@ -25,4 +25,4 @@ class OperationalKind(NamedCode):
 
 
 OPERATIONAL_TYPES: Final = frozenset(kind.type_name for kind in OperationalKind)
-"""The names of the event types. Only endpoints that name them receive the events."""
+"""The names of the operational event types. Only endpoints that subscribe to these names receive the events."""

@@ -1,6 +1,6 @@
 """Rejected events: the texts that the server stores about a message that is not a valid event.
 
-They have no values from the data of the event. Otherwise, an erasure would have to search them.
+The texts contain no values from the event's data, because an erasure would otherwise have to search the texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,10 @@ def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTE
 
 
 def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
-    """Return problem details (RFC 9457) with bounded texts, without the idempotency key and without values of the data.
+    """Return problem details (RFC 9457) with bounded texts.
 
-    An erasure can delete the key, because it is stored separately.
+    Omit the idempotency key, so that an erasure can delete it: the server stores it separately. Also omit values from
+    the data.
     """
     known = problem
     if idempotency_key is not None:

@@ -1,6 +1,6 @@
-"""Realistic data for demonstrations and tests: captures of fictional athletes, in the shapes of the catalog.
+"""Realistic data for demonstrations and tests: captures of fictional athletes, as the catalog describes them.
 
-The same random bytes always give the same data.
+The same random bytes always result in the same data.
 """
 
 import binascii
@@ -73,7 +73,7 @@ def sample_data(name: str, now_ms: int, random_bytes: bytes) -> dict[str, object
 
 
 class _Random:
-    """An endless sequence of choices, derived from random bytes."""
+    """An endless sequence of random choices, derived from random bytes."""
 
     def __init__(self, random_bytes: bytes) -> None:
         self._random_bytes = random_bytes
@@ -103,7 +103,7 @@ def _uuid(value: bytes, version: int) -> str:
 
 
 def _named_uuid(name: str) -> str:
-    """Return the UUID of a name, so that an athlete has the same ID in every sample."""
+    """Return a UUID that depends only on a name, so that an athlete has the same ID in every sample."""
     return _uuid(hashlib.sha256(name.encode()).digest(), version=5)
 
 
@@ -112,7 +112,7 @@ _OWNER: Final = _named_uuid("owner")
 
 
 def _link(draws: _Random, now_ms: int) -> dict[str, object]:
-    """Return a fictional signed link to an export, and its expiry."""
+    """Return a fictional signed link to an export, and the time when the link expires."""
     expires = now_ms + LINK_LIFETIME_MS
     # In the sample, the file is one second older than the event, and its folder has the ID of the owner.
     stamp = datetime.fromtimestamp(now_ms // 1000 - 1, UTC).strftime("%Y%m%d%H%M%S")
@@ -126,7 +126,7 @@ def _link(draws: _Random, now_ms: int) -> dict[str, object]:
 
 
 def _session(draws: _Random) -> str:
-    """Return a capture's ID: the session, and the number of the repetition."""
+    """Return the ID of a capture: the session's ID, and the number of the repetition."""
     return f"{draws.uuid()}_{draws.number(1, 6)}"
 
 

@@ -1,7 +1,7 @@
 """Estimates of the time that a check of data against a JSON Schema can take.
 
-The validator cannot be interrupted and holds the interpreter. The event loop therefore calls it only with data whose
-estimate is affordable.
+The validator cannot be interrupted and holds the interpreter. The event loop therefore calls the validator only with
+data whose estimate is affordable.
 """
 
 from collections import Counter
@@ -28,15 +28,15 @@ from uplift_server.core.limits import (
 )
 
 Applied = dict[int, tuple[Schema, int]]
-"""Schemas that apply to one value, by identity, each with the number of times that the validator evaluates it."""
+"""The schemas that apply to one value, by identity, and how many times the validator evaluates each of them."""
 
 _Kinds = tuple[tuple[str, str], ...]
-"""Property names with text values that select the alternatives of an object."""
+"""The kind of an object: names and text values of the properties that select among alternatives."""
 
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
 _UNIQUE_FEW_MAX: Final = 15
-"""Up to this length, the validator compares each item of an array with every other item."""
+"""The validator compares each item of an array with every other item if the array has at most this many items."""
 _UNIQUE_FEW_FACTOR: Final = 5
 _UNIQUE_FRACTION_FACTOR: Final = 12
 _UNKNOWN_REFERENCE_NS: Final = 100_000
@@ -44,7 +44,7 @@ _REEVALUATIONS: Final = 4
 """How many times `unevaluatedProperties` and `unevaluatedItems` evaluate the other keywords of their schema."""
 _ERROR_NS: Final = 15_000
 _RENDERING_NS: Final = 3
-"""Cost of describing an error, per byte of the data."""
+"""Cost of describing an error in ns, per byte of the data."""
 _FACTOR_MAX: Final = 10**6
 _CHOICES: Final = frozenset({"anyOf", "oneOf"})
 _ALTERNATIVE_PARTS_MAX: Final = 20
@@ -55,25 +55,25 @@ class Measure(NamedTuple):
 
     ns: int
     errors: int
-    """Errors that the validator can find, including those within alternatives."""
+    """Maximum number of errors that the validator can find, including errors within alternatives."""
 
 
 class _Place(Costs):
-    """All values to which the same schemas apply."""
+    """A place in the data: all values to which the same schemas apply."""
 
     __slots__ = ("items", "kind_name", "kinds", "names", "others", "properties")
 
     kind_name: str
-    """The property that decides which alternatives apply to an object."""
+    """The name of the property that decides which alternatives apply to an object."""
     kinds: "dict[str, _Place]"
-    """The places of the objects, by the value of that property."""
+    """The place of the objects with each value of that property."""
     items: "_Place"
     names: "_Place"
     others: "_Place"
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return the values of the objects' properties, by place."""
+        """Return the values of the objects' properties, grouped by place."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -91,7 +91,7 @@ _Unfilled = tuple[_Place, Applied, _Kinds]
 
 
 class _Alternatives(NamedTuple):
-    """The alternatives of a schema, by the text of one property."""
+    """The alternatives of a schema, grouped by the text of one property."""
 
     others: list[Edge]
     by_value: dict[str, list[Edge]]
@@ -105,7 +105,7 @@ class _Alternatives(NamedTuple):
 
 
 class SchemaCost:
-    """Estimated costs of checks against a schema."""
+    """Estimates the cost of checking data against a schema."""
 
     def __init__(self, graph: SchemaGraph, *, may_backtrack: bool = False) -> None:
         self._graph = graph
@@ -118,7 +118,7 @@ class SchemaCost:
         self._steps = 0
         self.has_alternatives = any("anyOf" in each or "oneOf" in each for each in graph.schemas.values())
         self.repeats_recursion = False
-        """Whether a recursive schema applies to a value twice, so that errors double with each level."""
+        """Whether a recursive schema applies to a value twice, so that the number of errors doubles with each level."""
         self._root = _Place()
         self._root.same_below()
         self.is_complete = not graph.unknown_references and self._build()
@@ -150,9 +150,9 @@ class SchemaCost:
         return measure.ns <= SCHEMA_CHECK_NS_MAX and details_ns <= SCHEMA_DETAILS_NS_MAX
 
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
-        """Return the cost of a check of `value`. The measurement stops soon after SCHEMA_CHECK_NS_MAX.
+        """Return the estimated cost of checking `value`. The estimate ends soon after SCHEMA_CHECK_NS_MAX.
 
-        With `by_kind`, alternatives that the kind of an object excludes do not count.
+        With `by_kind`, omit the alternatives that the kind of an object excludes.
         """
         ns: float = 0
         errors = large = 0
@@ -198,7 +198,7 @@ class SchemaCost:
         return Measure(int(ns), errors)
 
     def _build(self) -> bool:
-        """Create every place. Return False if there are too many."""
+        """Create the places of the schema. Return False if there are too many."""
         left: list[_Unfilled] = []
         if isinstance(self._graph.root, dict):
             self._root = self._place({id(self._graph.root): (self._graph.root, 1)}, left)
@@ -216,7 +216,7 @@ class SchemaCost:
         return True
 
     def _fill_all(self, left: list[_Unfilled]) -> bool:
-        """Fill the places in `left` and all nested places. Return False if there are too many."""
+        """Add the costs of the places in `left` and of all nested places. Return False if there are too many."""
         while left:
             place, bases, kinds = left.pop()
             if len(self._places) > SCHEMA_STATES_MAX or self._steps > SCHEMA_STEPS_MAX:
@@ -230,7 +230,7 @@ class SchemaCost:
         return self._steps <= SCHEMA_STEPS_MAX
 
     def _place(self, bases: Applied, left: list[_Unfilled], kinds: _Kinds = ()) -> _Place:
-        """Return the place where `bases` apply to objects of `kinds`. A new place is added to `left`."""
+        """Return the place where `bases` apply to objects of `kinds`. If the place is new, add it to `left`."""
         key = (*sorted((identity, factor) for identity, (_, factor) in bases.items()), *kinds)
         place = self._places.get(key)
         if place is None:
@@ -239,7 +239,7 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return the bases with all schemas that they apply to the same value, and the schemas evaluated repeatedly.
+        """Return all schemas that the bases apply to a value, and the schemas that the validator evaluates repeatedly.
 
         For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
         """
@@ -263,7 +263,7 @@ class SchemaCost:
         return applied, repeated
 
     def _merge(self, applied: Applied, schema: Schema, factor: int) -> bool:
-        """Add a schema to the applied schemas. Return False if it is recursive and was applied before."""
+        """Add a schema to the applied schemas. Return False if the schema is recursive and was already applied."""
         before = applied.get(id(schema))
         if before is None:
             applied[id(schema)] = schema, min(factor, _FACTOR_MAX)
@@ -316,7 +316,7 @@ class SchemaCost:
         return self._graph.in_place[id(schema)]
 
     def _alternatives(self, schema: Schema) -> dict[str, _Alternatives]:
-        """Return the alternatives of a schema by property name and text, for properties that select among them."""
+        """Return the alternatives of a schema by name and text of the properties that select among them."""
         found = self._kinds.get(id(schema))
         if found is None:
             edges = self._graph.in_place[id(schema)]
@@ -331,7 +331,7 @@ class SchemaCost:
         return found
 
     def _texts(self, alternative: Schema) -> dict[str, list[str]]:
-        """Return the texts that an alternative allows for each property, by name."""
+        """Return the texts that an alternative allows for each of its properties, by property name."""
         texts: dict[str, list[str]] = {}
         left, seen = [alternative], 0
         while left and seen < _ALTERNATIVE_PARTS_MAX:
@@ -348,7 +348,7 @@ class SchemaCost:
     def _add_kinds(
         self, place: _Place, bases: Applied, kinds: _Kinds, applied: list[Schema], left: list[_Unfilled]
     ) -> None:
-        """Add a place for each kind of object; the validator evaluates only the alternatives for that kind."""
+        """Add a place for each kind of object, because the validator evaluates only the alternatives for that kind."""
         known = {name for name, _ in kinds}
         found: dict[str, list[_Alternatives]] = {}
         for schema in applied:
@@ -373,7 +373,7 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """Return one place with every schema. It replaces the places of a document that has too many."""
+        """Return one place to which all schemas apply. It replaces the places of a document that has too many."""
         place = _Place()
         schemas = self._graph.schemas.values()
         factor = _FACTOR_MAX if any(key in each for each in schemas for key in UNEVALUATED) else 1
@@ -386,7 +386,7 @@ class SchemaCost:
         return place
 
     def _own_costs(self, schema: Schema) -> Costs:
-        """Return the costs of a schema without the schemas that it applies."""
+        """Return the costs of a schema, without the costs of the schemas that it applies."""
         costs = self._own.get(id(schema))
         if costs is None:
             costs = self._own[id(schema)] = costs_of(schema, may_backtrack=self._may_backtrack)
@@ -394,7 +394,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return the values of unknown kind, and the objects of each known kind by place."""
+    """Return the objects of each known kind, grouped by place, and all other values."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

@@ -39,25 +39,28 @@ def follow_pointer(value: Any, pointer: str) -> Any:
 
 
 class Edge(NamedTuple):
-    """One schema that another schema applies."""
+    """A schema that another schema applies, and the keyword that applies it."""
 
     keyword: str
     target: Schema
 
 
 class SchemaGraph:
-    """The schemas of a document. A schema is identified by its object, so the document must outlive the graph."""
+    """The schemas of a document.
+
+    The graph identifies a schema by its Python object, so the document must outlive the graph.
+    """
 
     def __init__(self, root: Any) -> None:
         self.root = root
         self.unknown_references: list[str] = []
         """References to schemas that are not in the document."""
         self.schemas: dict[int, Schema] = {}
-        """Every schema that can apply to some value, by identity; `true` and `false` are omitted."""
+        """Every schema that can apply to a value, by identity. `true` and `false` are omitted."""
         self.in_place: dict[int, list[Edge]] = {}
-        """The schemas that apply to the same value, by schema."""
+        """For each schema: the schemas that it applies to the same value."""
         self.below: dict[int, list[Edge]] = {}
-        """The schemas that apply to properties, property names or items, by schema."""
+        """For each schema: the schemas that it applies to properties, property names or items."""
         self._bases: dict[int, str] = {}
         self._resources: dict[str, Any] = {"": root}
         self._anchors: dict[tuple[str, str], Any] = {}
@@ -71,7 +74,7 @@ class SchemaGraph:
                 left += [edge.target for edge in self._add_edges(schema)]
 
     def recursions(self) -> dict[int, int]:
-        """Return the recursion's number for each schema that is part of a recursion."""
+        """Return the number of the recursion for each schema that is part of one."""
         edges = {key: [id(edge.target) for edge in (*self.in_place[key], *self.below[key])] for key in self.schemas}
         order: list[int] = []
         seen: set[int] = set()
@@ -147,7 +150,7 @@ class SchemaGraph:
 
 
 def _entries(value: Any, *, is_map: bool) -> list[Schema]:
-    """Return the schemas of a keyword. Its value is one schema, a list of schemas, or an object of schemas."""
+    """Return the schemas in the value of a keyword: one schema, a list of schemas, or an object of schemas."""
     if is_map:
         values = list(value.values()) if isinstance(value, dict) else []
     else:

@@ -1,7 +1,7 @@
 """The time that a validator takes for each keyword of a JSON Schema.
 
-Costs are measured times of jsonschema-rs 0.61. They are precise, because an estimate that is too high rejects an
-ordinary event.
+Costs are measured times of jsonschema-rs 0.61. The costs must be precise, because an estimate that is too high rejects
+an ordinary event.
 """
 
 from typing import Any, Final
@@ -14,21 +14,24 @@ TYPES: Final = (dict, list, str, int, float, bool, type(None))
 WALK_NS: Final = 15
 _KEYWORD_NS: Final = 8
 _INTEGER_NS: Final = 150
-"""Cost of a comparison of an integer with `const`."""
+"""Cost of comparing an integer with `const`, in ns."""
 _INTEGER_OPTION_NS: Final = 3
-"""Cost per integer of an `enum`, which the validator looks up by hash."""
+"""Cost per integer of an `enum` in ns. The validator looks up integers by hash."""
 _FRACTION_OPTION_NS: Final = 1_300
-"""Cost of an exact comparison with `const` or `enum`, which the validator uses if one of the numbers has a fraction."""
+"""Cost of an exact comparison with `const` or `enum` in ns.
+
+The validator compares exactly if a number has a fraction.
+"""
 EXTREME_NS: Final = 25_000
-"""Cost of an exact comparison with a number of many digits, such as 1e-300."""
+"""Cost of an exact comparison with a number of many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""A comparison with an integer of more than 64 bits costs this much times the square of its number of digits."""
+"""Comparing an integer of more than 64 bits costs this many ns times the square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
-"""Cost per character if a pattern may backtrack up to PATTERN_BACKTRACKS_MAX times."""
+"""Cost per character in ns, if a pattern may backtrack up to PATTERN_BACKTRACKS_MAX times."""
 _POSITION_NS: Final = 8
-"""Cost per character for each position of a pattern that can be active."""
+"""Cost per character in ns, for each position of a pattern that can be active."""
 _UNIQUE_NS: Final = 100
 _REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -43,7 +46,7 @@ _LISTED_NAME_NS: Final = {"dependencies": 45, "dependentRequired": 45, "dependen
 
 
 class Costs:
-    """Costs per value of the schemas that apply at one place."""
+    """Costs per value of all schemas that apply at one place in the data."""
 
     __slots__ = ("by_type", "character_ns", "deep_ns", "errors", "exact", "name_character_ns", "name_ns", "numeric")
 
@@ -55,7 +58,10 @@ class Costs:
         """Cost for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """How often a number is compared, and how many comparisons are exact. These are slow for extreme numbers."""
+        """How often a number is compared, and how many comparisons are exact.
+
+        Exact comparisons are slow for extreme numbers.
+        """
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""
@@ -71,7 +77,7 @@ class Costs:
 
     @property
     def value_ns_max(self) -> int:
-        """The maximum cost of one value and its name, without their characters."""
+        """The maximum cost of one value and its name, without the costs of their characters."""
         return max(self.by_type.values()) + self.name_ns + WALK_NS
 
     @property
@@ -85,7 +91,7 @@ class Costs:
 
 
 def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
-    """Return the costs of a schema without the schemas that it applies."""
+    """Return the costs of a schema, without the costs of the schemas that it applies."""
     costs = Costs()
     costs.errors = len(schema)
     any_ns = _KEYWORD_NS * (2 + len(schema))
@@ -101,7 +107,7 @@ def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
 
 
 def _charge(costs: Costs, keyword: str, value: Any) -> None:
-    """Add the costs of one keyword that exceed _KEYWORD_NS."""
+    """Add the costs of one keyword, except for _KEYWORD_NS."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:
@@ -180,5 +186,5 @@ def _is_small(limit: Any) -> bool:
 
 
 def object_or_empty(value: Any) -> dict[str, Any]:
-    """`value` if it is an object, otherwise an empty one."""
+    """Return the value if it is an object. Otherwise, return an empty object."""
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Positions of a regular expression. They determine the duration of a linear-time match."""
+"""Counts positions of a regular expression, which determine the duration of a linear-time match."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ _TOKEN: Final = re.compile(
 )
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{(?P<least>\d{1,9})(?P<comma>,(?P<most>\d{1,9})?)?\})[?+]?")
 _WIDE_POSITIONS: Final = 3
-"""Positions of an atom that matches multibyte characters."""
+"""Number of positions of an atom that matches multibyte characters."""
 
 
 def active_positions(pattern: str) -> int:

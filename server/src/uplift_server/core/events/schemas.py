@@ -1,7 +1,7 @@
 """Limits on the schema and the example of an event type.
 
-A validator follows every reference. If each level refers twice to the next level, the work doubles with every level.
-Therefore the size of a schema and the number of its expanded places are limited.
+A validator follows every reference. If each level of a schema refers twice to the next level, the work doubles with
+every level. These limits therefore apply to the size of a schema and to its number of places after expansion.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """Return the problem with a JSON Schema that is too expensive to check, if any. `text` is the schema as sent."""
+    """Return the problem with a JSON Schema that takes too long to check, if any. `text` is the schema as sent."""
     if len(text) > SCHEMA_CHARACTERS_MAX:
         message = f"The schema has {len(text):,} characters. Use at most {SCHEMA_CHARACTERS_MAX:,}."
         return Problem(field, "schema_too_large", message)
@@ -91,7 +91,7 @@ def _below(value: Any) -> Iterator[Any]:
 
 
 def _places(root: Any, value: Any, known: dict[int, int]) -> int:
-    """Return the number of places that a value expands to. A recursion counts once."""
+    """Return the number of places in a value after the expansion of references. A recursion counts once."""
     if not isinstance(value, Mapping | list):
         return 1
     if id(value) in known:
@@ -105,7 +105,7 @@ def _places(root: Any, value: Any, known: dict[int, int]) -> int:
 
 
 def _referred(root: Any, reference: Any) -> Any:
-    """Return the target of a reference within the schema; None for other references, which the compiler checks."""
+    """Return the target of a reference within the schema, or None for another reference, which the compiler checks."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):

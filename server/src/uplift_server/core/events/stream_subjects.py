@@ -1,8 +1,8 @@
 """Subjects of the event stream in NATS.
 
 Emitters publish to `uplift.events.` and the ID or uid of the account. The server publishes the events that it has
-accepted to `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so permissions in NATS can
-keep emitters away from these subjects.
+accepted to `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so NATS permissions can
+prevent emitters from publishing to these subjects.
 """
 
 from typing import Final, NamedTuple
@@ -17,21 +17,21 @@ _REJECTED: Final = "uplift.rejected."
 
 
 class EventSubject(NamedTuple):
-    """The meaning of a subject in the event stream."""
+    """The parsed subject of a message in the event stream."""
 
     account: str
-    """The ID or uid of the account, as the subject has it."""
+    """The ID or uid of the account in the subject."""
     is_accepted: bool
     """Whether the server has already accepted the event."""
 
 
 def accepted_subject(account: str) -> str:
-    """Return the subject for events that the server has accepted, from the account's ID."""
+    """Return the subject of events that the server has accepted. `account` is the account's ID."""
     return _ACCEPTED + account
 
 
 def parse_subject(subject: str) -> EventSubject:
-    """Return the account that a subject names. A uid may contain dots."""
+    """Parse a subject. The uid of an account may contain dots."""
     if subject.startswith(_ACCEPTED):
         return EventSubject(subject.removeprefix(_ACCEPTED), is_accepted=True)
     return EventSubject(subject.removeprefix(_EVENTS), is_accepted=False)

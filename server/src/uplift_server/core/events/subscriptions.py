@@ -14,8 +14,8 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 class Subscription:
     """Exact names and `group.*` patterns, which match all types of a group at any depth.
 
-    Without patterns, a subscription matches all types except operational ones. Accepts any sequence and stores a
-    tuple.
+    Without patterns, a subscription matches all types except operational ones. The constructor accepts any sequence and
+    stores a tuple.
     """
 
     patterns: Sequence[str]
@@ -31,14 +31,14 @@ class Subscription:
         )
 
     def matches(self, event_type: str) -> bool:
-        """Return whether the endpoint receives events of this type."""
+        """Return whether the subscription matches an event type."""
         if self.patterns:
             return event_type in self._names or event_type.startswith(self._prefixes)
         return event_type not in OPERATIONAL_TYPES
 
 
 def matching_patterns(event_type: str) -> list[str]:
-    """Return the name and the patterns that match an event type."""
+    """Return all patterns that match an event type, including its exact name."""
     parts = event_type.split(".")
     return [event_type, *(".".join(parts[:count]) + GROUP_SUFFIX for count in range(1, len(parts)))]
 
@@ -46,7 +46,7 @@ def matching_patterns(event_type: str) -> list[str]:
 def pattern_problems(
     patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
 ) -> tuple[list[str], list[Problem]]:
-    """Return the valid names and patterns, and all problems."""
+    """Return the valid names and patterns, and all problems of the list."""
     checked = [check_pattern(pattern, field) for pattern in patterns]
     valid = [pattern for pattern, problem in zip(patterns, checked, strict=True) if problem is None]
     problems = [problem for problem in checked if problem is not None]
@@ -65,7 +65,7 @@ def pattern_problems(
 
 
 def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> list[str]:
-    """Return the patterns that match no known event type, in their order."""
+    """Return the patterns that match no known event type, in the given order."""
     return [
         pattern
         for pattern in patterns
@@ -78,7 +78,7 @@ def unknown_patterns(patterns: Iterable[str], known_names: Collection[str]) -> l
 
 
 def _groups(names: Iterable[str]) -> Iterator[str]:
-    """Yield the `group.*` pattern of each group of the names once."""
+    """Yield the `group.*` pattern of each group in the names, without duplicates."""
     seen = set()
     for name in names:
         parts = name.split(".")
