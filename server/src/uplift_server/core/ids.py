@@ -1,4 +1,4 @@
-"""IDs: UUID version 7 for events, a prefix and sortable text for everything else.
+"""IDs: UUID version 7 for events, and a prefix with sortable text for all other objects.
 
 The caller passes the timestamp and the source of random bytes.
 """
@@ -33,7 +33,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
-"""Size of the caches. The event ID is needed as text for the body, the response, each request and each log line."""
+"""Number of entries in each cache. The body, the response, each request and each log line need the event ID as text."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
@@ -49,14 +49,14 @@ def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
 
 
 def _uuid7(high: int, random: int) -> bytes:
-    """Return a UUID from the 60 bits around the version and the lowest 62 bits of a random number."""
+    """Return a UUID whose highest bits are 60 given bits around the version, and whose lowest 62 bits are random."""
     return (
         (high >> _COUNTER_BITS) << 80 | (0x7000 | high & 0xFFF) << 64 | _VARIANT | random & 0x3FFF_FFFF_FFFF_FFFF
     ).to_bytes(16, "big")
 
 
 class IdSequence:
-    """Version 7 UUIDs that strictly increase, even within a millisecond and after the clock is set back.
+    """Generates version 7 UUIDs that strictly increase, even within a millisecond and after the clock is set back.
 
     The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
     each millisecond. If it overflows, the timestamp runs ahead. The other 62 bits are random.
@@ -65,13 +65,13 @@ class IdSequence:
     __slots__ = ("_draw", "_last", "_stock", "_stock_at")
 
     def __init__(self, draw: Callable[[int], bytes]) -> None:
-        """`draw` returns that many random bytes, such as `os.urandom`."""
+        """`draw` returns the requested number of random bytes, as `os.urandom` does."""
         self._draw = draw
         # Random bytes for many IDs, because other threads can take the interpreter lock during each system call.
         self._stock = b""
         self._stock_at = 0
         self._last = -1
-        """The timestamp and the counter of the last ID."""
+        """The timestamp and the counter of the last ID, as one number."""
 
     def next(self, now_ms: int) -> bytes:
         """Return the next ID as 16 bytes, from the Unix time in ms."""
@@ -100,7 +100,7 @@ def uuid_text(value: bytes) -> str:
 
 
 def parse_uuid(text: str) -> bytes | None:
-    """Return the 16 bytes of a UUID in canonical text form (either case), or None if the text is not one."""
+    """Return the 16 bytes of a UUID in canonical form (upper or lower case), or None if the text is not a UUID."""
     if not _UUID.fullmatch(text):
         return None
     return bytes.fromhex(text.replace("-", ""))
@@ -119,13 +119,13 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 
 
 def prefixed(prefix: str, value: bytes) -> str:
-    """Return `prefix_` and the value in hexadecimal, which sorts like the bytes."""
+    """Return an ID: `prefix_`, then the value in hexadecimal. IDs with one prefix sort like their bytes."""
     return f"{prefix}_{value.hex()}"
 
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
-    """Return the bytes of an ID with this prefix, or None if the text is not one."""
-    # Only texts of the right length reach the cache, which limits its memory.
+    """Return the bytes of an ID with this prefix, or None if the text is not such an ID."""
+    # Only texts of the right length reach the cache, which bounds its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
 
@@ -138,29 +138,32 @@ def _parsed(prefix: str, text: str) -> bytes | None:
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
     """Return the ID of the delivery of an event to an endpoint.
 
-    It consists of the event's 16 bytes, which sort by time, and the last 6 (random) bytes of the endpoint's ID. It
-    does not need a column or an index.
+    It consists of the event's 16 bytes, which sort by time, and the last 6 (random) bytes of the endpoint's ID. The
+    delivery ID therefore needs no column and no index.
     """
     return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
 
 
 def endpoint_tail(endpoint_id: bytes) -> bytes:
-    """Return the bytes of an endpoint ID that delivery IDs contain."""
+    """Return the last bytes of an endpoint's ID, which are part of its delivery IDs."""
     return endpoint_id[-_ENDPOINT_TAIL_BYTES:]
 
 
 def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
-    """Return the event ID and the endpoint ID's last bytes, or None if the text is not a delivery ID."""
+    """Return the event ID and the last bytes of the endpoint ID, or None if the text is not a delivery ID."""
     value = parse_prefixed(DELIVERY, text, 16 + _ENDPOINT_TAIL_BYTES)
     return None if value is None else (value[:16], value[16:])
 
 
 def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
-    """Return the ID of an attempt: the delivery's bytes and the attempt's number."""
+    """Return the ID of an attempt. It consists of the bytes of the delivery ID and the number of the attempt."""
     return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))
 
 
 def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
-    """Return the event ID, the endpoint ID's last bytes and the attempt's number, or None."""
+    """Return the parts of an attempt ID: event ID, last bytes of the endpoint ID, and number.
+
+    None for any other text.
+    """
     value = parse_prefixed(ATTEMPT, text, 16 + _ENDPOINT_TAIL_BYTES + 4)
     return None if value is None else (value[:16], value[16:-4], int.from_bytes(value[-4:], "big"))

@@ -40,7 +40,7 @@ class FailedReason(NamedCode):
 
 
 class State(Enum):
-    """The state of a delivery: its status, whether a process has leased it, and whether it has a due time."""
+    """The state of a delivery: its status, its lease, and whether it has a due time."""
 
     NEW = None
     WAITING = (Status.PENDING, False, True)
@@ -53,7 +53,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """An event in the life of a delivery."""
+    """An event that can change the state of a delivery."""
 
     ACCEPT = "event accepted"
     TEST = "test event sent"
@@ -76,7 +76,7 @@ class Event(Enum):
 
 
 class Fact(Enum):
-    """A condition of a transition."""
+    """A condition that a transition can require or exclude."""
 
     CAPACITY = "endpoint enabled, with capacity"
     ENABLED = "endpoint enabled"
@@ -97,7 +97,7 @@ class Fact(Enum):
 
 
 class Due(Enum):
-    """The due time after a transition."""
+    """How a transition sets the due time."""
 
     NOW = "now"
     FIRST = "now, first"
@@ -106,7 +106,7 @@ class Due(Enum):
 
 
 class Effect(Enum):
-    """A further change of the row."""
+    """A change of the delivery's row, in addition to its state and due time."""
 
     NEW_FENCE = "new fence"
     REMEMBER = "remembers its state"
@@ -116,12 +116,15 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the table. It applies if all facts of `when` and none of `unless` are true."""
+    """One transition of the table. It applies if all facts of `when` and none of `unless` are true."""
 
     before: tuple[State, ...]
     event: Event
     after: State | None
-    """The state after the transition. None means the remembered state from before a resend, replay, or test."""
+    """The state after the transition.
+
+    None means the state before a resend, replay or test, which the delivery remembers.
+    """
     when: tuple[Fact, ...] = ()
     unless: tuple[Fact, ...] = ()
     due: Due | None = None
@@ -191,7 +194,7 @@ TRANSITIONS: Final = (
 
 
 SETTLEMENTS: Final = frozenset({Event.RETURN_LEASE, Event.SUCCEED, Event.FAIL, Event.SKIP})
-"""The events that carry the fence of a lease. They have no effect after the delivery is leased again."""
+"""The events that carry the fence of a lease. They have no effect if the delivery has been leased again."""
 
 
 def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | None:
@@ -205,15 +208,15 @@ def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | Non
 
 
 def statuses(event: Event) -> tuple[Status, ...]:
-    """Return the statuses that an event may change."""
+    """Return the statuses of deliveries that an event can change."""
     states = {state for each in TRANSITIONS if each.event is event for state in each.before}
     return tuple(sorted({state.value[0] for state in states if state.value is not None}))
 
 
 OPEN: Final = statuses(Event.FAIL)
-"""The statuses of a delivery that is not finished: pending and held."""
+"""The statuses of a delivery that has not ended: pending and held."""
 ENDED: Final = statuses(Event.REPLAY)
-"""The statuses of a finished delivery: delivered, failed, and cancelled."""
+"""The statuses of a delivery that has ended: delivered, failed and cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +242,7 @@ _TEST: Final = Trigger.TEST
 
 
 def previous(status: Status | None, due_at: int) -> NextState | None:
-    """Return the remembered state from before a resend, replay, or test; None for other attempts."""
+    """Return the state before a resend, replay or test, which the delivery remembers. None for other attempts."""
     if status is None:
         return None
     if status is _PENDING:
@@ -250,7 +253,8 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
     """Return whether a leased delivery may be sent to its endpoint. The endpoint must not be deleted.
 
-    A test is sent in any state of its endpoint, but only under its first lease, because a late test is useless.
+    The server sends a test in any state of its endpoint, but only under its first lease, because a late test is
+    useless.
     """
     if trigger is _TEST:
         return fence == 1
@@ -258,7 +262,7 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
 
 
 def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
-    """Decide the state of a leased delivery that may not be sent (`Event.SKIP`).
+    """Return the next state of a leased delivery that must not be sent (`Event.SKIP`).
 
     `before` is its `previous` state. `off`: the endpoint is paused or disabled, and does not drop held deliveries.
     """
@@ -282,7 +286,7 @@ def after_failure(
     retry_after_ms: int | None,
     draw: float,
 ) -> NextState:
-    """Decide the state of a delivery after a failed attempt (`Event.FAIL`).
+    """Return the next state of a delivery after a failed attempt (`Event.FAIL`).
 
     `before` and `off` have the same meaning as in `after_skip`. `scheduled_attempts` counts the attempts of the retry
     schedule, including this one. `retry_after_ms` is the wait that the receiver requested. `draw` in [0, 1) selects the

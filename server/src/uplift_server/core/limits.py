@@ -1,7 +1,4 @@
-"""All fixed limits, with the unit in the name.
-
-Settings for operators are in `config/`.
-"""
+"""All fixed limits. Each name contains its unit. Settings for operators are in `config/`."""
 
 # Events
 EVENT_DATA_BYTES_MAX = 256 * 1024

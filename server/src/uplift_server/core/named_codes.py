@@ -1,4 +1,4 @@
-"""Enumerations that the database stores as numbers and the API shows as names."""
+"""Base class of enumerations that the database stores as numbers and the API shows as names."""
 
 from enum import IntEnum
 
@@ -7,7 +7,7 @@ class NamedCode(IntEnum):
     """An enumeration member with a number for the database and a name for users."""
 
     text: str
-    """The name in lower case, such as `server_error`. Cached because every log line has several."""
+    """The name in lower case, such as `server_error`. It is cached, because every log line contains several names."""
 
     def __init__(self, _number: int) -> None:
         self.text = self._name_.lower()

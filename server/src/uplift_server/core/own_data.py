@@ -1,4 +1,4 @@
-"""The `uid` and `metadata` that callers set on accounts and endpoints."""
+"""Rules for the `uid` and the `metadata` that callers set on accounts and endpoints."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from uplift_server.core.limits import METADATA_BYTES_MAX, METADATA_VALUES_MAX, U
 from uplift_server.core.problems import Problem
 
 _RESERVED: Final = ("acc_", "ep_")
-"""A uid must not begin like an ID, so that the server can tell them apart."""
+"""Prefixes of IDs. A uid must not begin with one, so that the server can tell uids and IDs apart."""
 _UID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{UID_CHARACTERS_MAX}}}")
 # A uid must not be one of these path segments, because HTTP clients remove them from a URL.
 _PATH_SEGMENTS: Final = frozenset({".", ".."})
@@ -50,18 +50,18 @@ def check_metadata(values: Mapping[str, str]) -> list[Problem]:
 
 
 def metadata_text(values: Mapping[str, str]) -> str | None:
-    """Return metadata as stored: a JSON object, or None if it is empty."""
+    """Return metadata as a JSON object for storage, or None if it is empty."""
     return _compact(values) if values else None
 
 
 def metadata_of(text: str | None) -> dict[str, str]:
-    """Return stored metadata."""
+    """Return the metadata in a stored JSON object. None means no metadata."""
     values: dict[str, str] = {} if text is None else json.loads(text)
     return values
 
 
 def merged(stored: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return values with changes. A change to None removes a value."""
+    """Apply changes to metadata. None removes a key."""
     return {name: value for name, value in {**stored, **changes}.items() if value is not None}
 
 

@@ -1,1 +1,1 @@
-"""HTTP rules: URLs, addresses, headers, and the result of an exchange."""
+"""Rules for HTTP requests: URLs, addresses, headers, and the result of an exchange."""

@@ -13,20 +13,20 @@ from typing import Final
 
 
 class Reach(Enum):
-    """Whether receivers in a block can be reached."""
+    """Whether the server may connect to receivers in a block of addresses."""
 
     PUBLIC = "public"
     PRIVATE = "private"
-    """The operator's own machine or network: reachable only if the operator allows it."""
+    """The operator's own machine or network. The server may connect only if the operator allows private networks."""
     FORBIDDEN = "forbidden"
-    """Never."""
+    """The server must never connect to these addresses."""
     EMBEDDED = "embedded"
-    """Depends on the IPv4 addresses inside the IPv6 address."""
+    """The rule depends on the IPv4 addresses inside the IPv6 address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of addresses, its purpose and the document that defines it."""
+    """A block of addresses, its purpose, and the document that defines it."""
 
     network: IPv4Network | IPv6Network
     name: str
@@ -123,4 +123,4 @@ _EMBEDDED: Final = _blocks(
 BLOCKS: Final = tuple(
     sorted(_PUBLIC + _PRIVATE + _FORBIDDEN + _EMBEDDED, key=lambda block: block.network.prefixlen, reverse=True)
 )
-"""All blocks, longest prefixes first. Every IPv4 and IPv6 address is in at least one."""
+"""All blocks, longest prefixes first. Every IPv4 and IPv6 address is in at least one block."""

@@ -1,6 +1,7 @@
 """Address policy: which addresses the server may connect to (SSRF protection).
 
-It applies when an endpoint is created or updated, and again at each connection to every address of the host.
+The server applies the policy when an endpoint is created or updated, and again to every address of the host at each
+connection.
 """
 
 import re
@@ -24,7 +25,7 @@ _MAPPED: Final = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The operator's address policy. Private means only loopback, RFC 1918 and unique local addresses."""
+    """The operator's address policy. Private networks are only loopback, RFC 1918 and unique local addresses."""
 
     allow_private_networks: bool
 
@@ -48,7 +49,7 @@ class AddressPolicy:
 def describe(address: str) -> str:
     """Describe the kind of an address for error texts, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
-    The description names an embedded address, so use it only for addresses that the user entered.
+    The description contains an embedded address, so use it only for addresses that the user entered.
     """
     parsed = _parse(address)
     return "not an IP address" if parsed is None else _description(parsed, show_inner=True)
@@ -166,7 +167,10 @@ def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 
 
 def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
-    """Return the IPv4 addresses inside an address. All must be allowed, because each can receive the packets."""
+    """Return the IPv4 addresses inside an address.
+
+    The policy must allow all of them, because each can receive the packets.
+    """
     value = int(address)
     if block.name == "Teredo":
         # The addresses of the Teredo server and of the client, whose bits are inverted (RFC 4380, section 4).

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Failure(IntEnum):
-    """The reason why an exchange ended without a complete response within its timeout."""
+    """Why an exchange ended without a complete response within its timeout."""
 
     TIMEOUT = 1
     DNS = 2
@@ -14,9 +14,9 @@ class Failure(IntEnum):
     PROTOCOL = 5
     BLOCKED = 6
     """The address policy, the IP versions of our egress IPs or the egress proxy's rules do not allow the connection.
-    Not the receiver's fault, but probably permanent."""
+    The receiver did not cause this failure, but it is probably permanent."""
     EGRESS = 7
-    """The egress proxy or the egress IP failed. Not the receiver's fault, and temporary."""
+    """The egress proxy or the egress IP failed. The receiver did not cause this failure, and it is temporary."""
 
 
 class Exchange(NamedTuple):
@@ -28,33 +28,33 @@ class Exchange(NamedTuple):
     """
 
     started_at: int
-    """Start in Unix ms, before the DNS lookup and the connection."""
+    """When the exchange began, before the DNS lookup and the connection (Unix ms)."""
     duration_us: int
     status_code: int | None = None
     failure: Failure | None = None
     error: str | None = None
-    """One line for users: the failure with the system's detail. At most ERROR_CHARACTERS_MAX characters."""
+    """One line for users: the failure, and the system's message. At most ERROR_CHARACTERS_MAX characters."""
     remote_address: str | None = None
-    """`address:port` of the connection; IPv6 in brackets."""
+    """The peer of the connection as `address:port`. IPv6 addresses are in brackets."""
     dns_ms: int | None = None
     connect_ms: int | None = None
     tls_ms: int | None = None
     first_byte_ms: int | None = None
     response_head: bytes = b""
-    """Status line and headers as received, truncated to RESPONSE_HEADERS_BYTES_STORED_MAX."""
+    """The status line and headers as received, truncated to RESPONSE_HEADERS_BYTES_STORED_MAX."""
     response_body: bytes = b""
-    """Truncated to the limit of the request, by default RESPONSE_BODY_BYTES_STORED_MAX."""
+    """The response body, truncated to the limit of the request, by default RESPONSE_BODY_BYTES_STORED_MAX."""
     body_truncated: bool = False
     retry_after: str | None = None
-    """Value of the Retry-After header."""
+    """Value of the Retry-After header, if any."""
     location: str | None = None
-    """Value of the Location header."""
+    """Value of the Location header, if any."""
     bytes_sent: bool = True
     """Whether any byte of the request may have reached the receiver."""
     reused: bool = False
-    """Whether the connection was reused."""
+    """Whether the exchange reused a connection."""
     repeated: bool = False
-    """Whether the request was sent twice, because a reused connection ended without a response.
+    """Whether the client sent the request twice, because a reused connection ended without a response.
 
-    The receiver may have received both. `error` says so, even if the exchange succeeded.
+    The receiver may have received both requests. `error` says so, even if the exchange succeeded.
     """

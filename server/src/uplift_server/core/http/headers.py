@@ -1,4 +1,4 @@
-"""Custom headers of an endpoint."""
+"""Rules for the custom headers of an endpoint."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from uplift_server.core.limits import (
 from uplift_server.core.problems import Problem
 
 MASKED: Final = "********"
-"""Shown and stored instead of the value of a custom header. ASCII, because request headers are stored as bytes."""
+"""Text that replaces the value of a custom header on pages and in storage. It is ASCII, because headers are bytes."""
 
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1 characters, with spaces and tabs only between them (RFC 9110, section 5.5).
@@ -63,7 +63,7 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
 
 
 def check_header_count(headers: Mapping[str, str]) -> Problem | None:
-    """Return the problem with too many custom headers, if any."""
+    """Return the problem of a number of custom headers that exceeds the limit, if any."""
     if len(headers) <= CUSTOM_HEADERS_MAX:
         return None
     text = f"The endpoint has {len(headers)} custom headers. Use at most {CUSTOM_HEADERS_MAX}."
@@ -71,7 +71,7 @@ def check_header_count(headers: Mapping[str, str]) -> Problem | None:
 
 
 def merge_headers(stored: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Return custom headers with changes. A change to None removes a header. Names are case-insensitive."""
+    """Apply changes to custom headers. None removes a header. Names are case-insensitive."""
     changed = {name.lower() for name in changes}
     kept = {name: value for name, value in stored.items() if name.lower() not in changed}
     return {**kept, **{name: value for name, value in changes.items() if value is not None}}

@@ -1,6 +1,6 @@
 """The request line and headers of a delivery, and the masked form for storage.
 
-Only a few values change between the attempts to one endpoint, so the rest is rendered once.
+Only a few values change between the attempts to one endpoint, so the server renders the other parts only once.
 """
 
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ _HEAD: Final = (
 
 
 TEST: Final = b"x-uplift-test: true\r\n"
-"""The additional header of a test delivery."""
+"""The header that only test deliveries have."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHeadersTemplate:
-    """The constant parts of the requests to one endpoint."""
+    """The parts of a request's headers that are the same for all requests to one endpoint."""
 
     start: bytes
     custom: bytes
-    """The endpoint's custom headers, and the empty line after them."""
+    """The endpoint's custom headers, followed by the empty line."""
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
-    """The end of the delivery IDs of this endpoint."""
+    """The part that ends the delivery IDs of this endpoint."""
 
     def render(
         self,
@@ -50,8 +50,8 @@ class RequestHeadersTemplate:
     ) -> bytes:
         """Return the headers without custom headers. Append `custom` to send, or `custom_masked` to store.
 
-        `event_id` is the UUID's text and `event_hex` the same without hyphens. `signatures` are the values of the
-        Uplift header and of the Standard Webhooks header.
+        `event_id` is the UUID as text, and `event_hex` is the UUID without hyphens. `signatures` contains the values of
+        the Uplift header and of the Standard Webhooks header.
         """
         return _HEAD % (
             self.start,
@@ -88,7 +88,7 @@ def request_headers_template(
 
 
 def mask_request_headers(head: bytes) -> bytes:
-    """Mask the custom values in stored request headers. Earlier releases stored some as plain text."""
+    """Mask the custom values in stored request headers, because earlier releases stored some values as plain text."""
     return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
 
 

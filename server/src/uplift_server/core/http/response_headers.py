@@ -1,4 +1,4 @@
-"""Masks secrets in the response headers of a receiver, which the server stores as received."""
+"""Masks secrets in the response headers of a receiver. The server stores these headers as received."""
 
 import re
 from typing import Final
@@ -18,7 +18,7 @@ def mask_urls(text: str) -> str:
 
 
 def mask_response_headers(head: bytes) -> bytes:
-    """Mask the values of response headers whose names indicate a secret, and parts of URLs that can contain one."""
+    """Mask response headers whose names indicate a secret, and the parts of URLs that can contain a secret."""
     status_line, *lines = head.split(b"\r\n")
     return b"\r\n".join([status_line, *map(_masked_line, lines)])
 

@@ -1,4 +1,4 @@
-"""The published egress IPs: current and upcoming ones."""
+"""The egress IPs that the server publishes: current and upcoming ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ _SEPARATOR: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class SourceAddress:
-    """An egress IP. `since` is the start of its use (Unix ms), or None if it is in use."""
+    """An egress IP.
+
+    `since` is the time when the server begins to use it (Unix ms), or None if the server already uses it.
+    """
 
     address: str
     since: int | None = None
@@ -27,19 +30,19 @@ class SourceAddress:
 
     @property
     def text(self) -> str:
-        """The format that `parse` reads."""
+        """The address in the notation that `parse` accepts."""
         return self.address if self.since is None else f"{self.address}{_SEPARATOR}{format_timestamp(self.since)}"
 
     def is_upcoming(self, now_ms: int) -> bool:
-        """Return whether its use begins later."""
+        """Return whether the server will begin to use the address later."""
         return self.since is not None and self.since > now_ms
 
 
 def current(published: Iterable[SourceAddress], now_ms: int) -> list[str]:
-    """Return the addresses in use, in their order."""
+    """Return the addresses that the server uses now, in the given order."""
     return list(dict.fromkeys(each.address for each in published if not each.is_upcoming(now_ms)))
 
 
 def upcoming(published: Iterable[SourceAddress], now_ms: int) -> list[SourceAddress]:
-    """Return the addresses that will be used later, earliest first."""
+    """Return the addresses that the server will use later, earliest first."""
     return sorted((each for each in published if each.is_upcoming(now_ms)), key=lambda each: each.since or 0)

@@ -15,16 +15,16 @@ _SAMPLED: Final = 1
 
 
 class TraceContext(NamedTuple):
-    """A reference to a span."""
+    """A reference to a span: its trace ID and its span ID."""
 
     trace_id: int
     span_id: int
     sampled: bool
-    """Whether the trace is recorded. The program that starts the trace decides."""
+    """Whether a program records the trace. The program that starts the trace decides."""
 
 
 def parse_traceparent(text: str) -> TraceContext | None:
-    """Parse a `traceparent` header; None if it is not valid."""
+    """Parse a `traceparent` header. Return None if it is not valid."""
     found = _FORM.fullmatch(text)
     if found is None:
         return None

@@ -2,7 +2,7 @@
 
 `docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
 slashes) are rejected, because two parsers could disagree about the host. Hosts accept all notations of `inet_aton` and
-browsers, so that no notation of an address passes as a name.
+browsers, so that no notation of an address can pass as a name.
 """
 
 import re
@@ -26,7 +26,7 @@ from uplift_server.core.problems import Problem
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _DEVELOPMENT: Final = "To receive events on your computer, run `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
-"""The addresses of `localhost` and names below it, without DNS (RFC 6761, section 6.3)."""
+"""The addresses of `localhost` and of names below `localhost`. They do not need DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
 # Not allowed in URLs: control characters, white space of any script, backslashes, and lone surrogates.
@@ -49,18 +49,21 @@ class EndpointUrl:
     """A parsed endpoint URL."""
 
     text: str
-    """As the owner entered it, for display."""
+    """The URL as the owner entered it, for display."""
     scheme: str
-    """`http` or `https`."""
+    """The scheme: `http` or `https`."""
     host: str
-    """Lowercase ASCII without a trailing dot; an address in canonical text, IPv6 without brackets."""
+    """The host.
+
+    A name is lowercase ASCII without a trailing dot. An address is canonical text, IPv6 without brackets.
+    """
     port: int
     path: str
-    """Path and query for the request line: printable ASCII without spaces, starting with a slash."""
+    """The path and query for the request line: printable ASCII without spaces, with a slash at the start."""
     host_header: str
-    """The value of the Host header: IPv6 in brackets, the port unless it is the scheme's default."""
+    """The value of the Host header. IPv6 is in brackets. The port is omitted if it is the scheme's default."""
     is_literal: bool
-    """Whether the host is an address."""
+    """Whether the host is an IP address."""
 
     @property
     def encrypted(self) -> bool:
@@ -69,7 +72,7 @@ class EndpointUrl:
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
-        """The addresses that do not need DNS: a literal host or the loopback addresses; empty for other names."""
+        """The addresses that do not need DNS: a literal host or the loopback addresses. Empty for other names."""
         if self.is_literal:
             return (self.host,)
         return LOOPBACK_ADDRESSES if _is_localhost(self.host) else ()
@@ -80,8 +83,8 @@ def parse_endpoint_url(
 ) -> EndpointUrl | Problem:
     """Parse a URL and check it without DNS; `check_resolved` checks the rest. Without a policy, only parse it.
 
-    `to_ascii` returns the ASCII form of an international host name (UTS 46) or raises ValueError. It is called only for
-    names that are not ASCII. Returns the first problem, with the field `url`.
+    `to_ascii` returns the ASCII form of an international host name (UTS 46) or raises ValueError. `to_ascii` is called
+    only for names that are not ASCII. Returns the first problem, with the field `url`.
     """
     try:
         url = _parse(text, to_ascii)
@@ -91,10 +94,11 @@ def parse_endpoint_url(
 
 
 def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:
-    """Return the problem with a URL whose name resolves to these addresses (none if it does not resolve).
+    """Return the problem with a URL whose name resolves to these addresses, if any.
 
-    One allowed address is enough, because each connection uses only allowed ones. A name that does not resolve is
-    accepted with https. With http it is accepted only if it must be private: a single label or below `localhost`.
+    One allowed address is enough, because each connection uses only allowed addresses. `addresses` is empty if the name
+    does not resolve. Such a name is accepted with https. With http, it is accepted only if it must be private: a single
+    label, or below `localhost`.
     """
     found = url.known_addresses or tuple(addresses)
     if not found:
@@ -113,7 +117,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
 
 
 def with_lower_case_host(text: str) -> str:
-    """Return a URL with its scheme and host in lower case. Other texts stay unchanged."""
+    """Return a URL with its scheme and host in lower case. Return any other text unchanged."""
     scheme = _SCHEME.match(text)
     parts = scheme and _PARTS.fullmatch(text, scheme.end())
     if not parts:
@@ -123,7 +127,7 @@ def with_lower_case_host(text: str) -> str:
 
 
 class _RejectedError(Exception):
-    """Ends parsing at the first problem."""
+    """Raised to end the parsing at the first problem."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -219,7 +223,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """Check the parts that do not need DNS."""
+    """Check the parts of a URL that do not need DNS."""
     if not policy.allow_private_networks:
         if _is_private(url):
             code = ADDRESS_NOT_ALLOWED if url.encrypted else HTTPS_REQUIRED
@@ -238,7 +242,7 @@ def _is_localhost(host: str) -> bool:
 
 
 def _is_private(url: EndpointUrl) -> bool:
-    """Return whether the host needs no DNS to be private: a single label, below `localhost`, or a private address."""
+    """Return whether the host is private without DNS: a single label, below `localhost`, or a private address."""
     if url.is_literal:
         return AddressPolicy(allow_private_networks=True).check(url.host, encrypted=False) is None
     return "." not in url.host or _is_localhost(url.host)

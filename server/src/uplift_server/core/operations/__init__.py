@@ -1,1 +1,1 @@
-"""Operation rules: cluster, partitions, retention, statistics."""
+"""Rules for operating the server: cluster, partitions, retention and statistics."""

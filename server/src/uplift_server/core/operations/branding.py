@@ -9,9 +9,9 @@ NAME: Final = "Uplift Webhooks"
 NAME_CHARACTERS_MAX: Final = 60
 LOGO_BYTES_MAX: Final = 64 * 1024
 CONTRAST_MIN: Final = 4.5
-"""WCAG 2.2, level AA, for text."""
+"""Minimum contrast of text, as in WCAG 2.2, level AA."""
 GROUNDS: Final[Mapping[str, str]] = {"accent": "#f2f4f7", "accent-dark": "#151b23"}
-"""For each color: the background on which the dashboard shows it with the lowest contrast."""
+"""The background of each color. Of all backgrounds of the dashboard, it has the lowest contrast to the color."""
 
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -19,7 +19,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """The brand. `colors` has keys of GROUNDS; a missing color stays the default."""
+    """The brand. `colors` has keys of GROUNDS. A color that is missing has its default."""
 
     name: str
     logo_file: str | None
@@ -47,7 +47,7 @@ def parse_colors(text: str) -> dict[str, str]:
 
 
 def contrast(color: str, other: str) -> float:
-    """Return the contrast of two colors `#rrggbb`, 1 to 21 (WCAG 2.2)."""
+    """Return the contrast of two colors (`#rrggbb`), between 1 and 21 (WCAG 2.2)."""
     lighter, darker = sorted((_luminance(color), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -1,17 +1,20 @@
-"""Offset between this clock and another one, estimated from requests for its time."""
+"""Estimates the offset between this clock and another clock from requests for the other clock's time."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 READINGS_KEPT: Final = 8
-"""The number of recent readings to choose from. Clocks drift, so old readings become less accurate."""
+"""Number of recent readings to keep. Clocks drift, so old readings become less accurate."""
 
 DRIFT_MS_MAX: Final = 1.0
-"""Maximum drift between two readings that are kept. A larger difference means that a clock was set."""
+"""Maximum drift between two kept readings. A larger difference means that one of the clocks was set."""
 
 
 class ClockReading(NamedTuple):
-    """One reading of another clock. Times are Unix ms; the local clock must not be set during the reading."""
+    """One reading of another clock.
+
+    Times are Unix ms. The reading is valid only if nothing sets the local clock meanwhile.
+    """
 
     asked_at: float
     theirs: float
@@ -19,7 +22,7 @@ class ClockReading(NamedTuple):
 
     @property
     def offset_ms(self) -> float:
-        """How far the other clock is ahead, assuming that it was read halfway between request and response."""
+        """How far the other clock is ahead in ms, if it was read halfway between the request and the response."""
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property
@@ -29,10 +32,10 @@ class ClockReading(NamedTuple):
 
 
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
-    """Return the reading with the lowest uncertainty. On a tie, return the latest.
+    """Return the reading with the lowest uncertainty. If several readings are equally certain, return the latest one.
 
-    `readings` are in order of time. Readings that contradict the latest one are ignored, because they are older than a
-    clock change.
+    `readings` are in order of time. The function ignores readings that contradict the latest one, because a clock was
+    set after them.
     """
     latest = readings[-1]
     consistent = [

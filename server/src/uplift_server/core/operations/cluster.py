@@ -1,7 +1,7 @@
 """Processes on one database: roles, heartbeats, and the assignment of endpoints to workers.
 
-An endpoint has one worker at a time, so that its limits, circuit breaker and health are in one memory. Rendezvous
-hashing assigns it: if a worker joins or leaves, only the endpoints that it gains or loses move.
+An endpoint has one worker at a time, so that its limits, circuit breaker and health are in the memory of one process.
+Rendezvous hashing assigns endpoints: if a worker joins or leaves, only the endpoints that it gains or loses move.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ from typing import Final
 
 HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
-"""A process whose last heartbeat is older is evicted, and others take its leases."""
+"""The other processes evict a process whose last heartbeat is older than this, and take its leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""A process trusts its own heartbeat for this long, so it stops before the others evict it."""
+"""How long a process trusts its own heartbeat. It thus stops before the other processes evict it."""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 
@@ -22,9 +22,9 @@ class ProcessRole(StrEnum):
 
     ALL = "all"
     API = "api"
-    """Handles requests: API and dashboard."""
+    """Handles requests to the API and the dashboard."""
     WORKER = "worker"
-    """Sends deliveries, and does the other background work."""
+    """Sends deliveries and does all other background work."""
 
     @property
     def serves(self) -> bool:
@@ -38,18 +38,18 @@ class ProcessRole(StrEnum):
 
 
 def is_heartbeat_expired(seen_at: int, now_ms: int) -> bool:
-    """Return whether a process whose last heartbeat was at `seen_at` (Unix ms) is evicted."""
+    """Return whether a process whose last heartbeat was at `seen_at` (Unix ms) must be evicted."""
     return now_ms - seen_at > HEARTBEAT_EXPIRES_MS
 
 
 def assigned_worker(endpoint: int, workers: Sequence[int]) -> int | None:
-    """Return the ID of the worker that an endpoint is assigned to; None if there are no workers."""
+    """Return the ID of the worker to which an endpoint is assigned, or None if there are no workers."""
     hashed = _mix(endpoint)
     return max(workers, key=lambda worker: (_mix(hashed ^ worker), worker), default=None)
 
 
 def membership_hash(workers: Iterable[int]) -> int:
-    """Return a hash of a set of workers, so that processes can compare the sets that they use."""
+    """Return a hash of the IDs of workers, so that processes can check whether they know the same workers."""
     result = 0
     for worker in sorted(workers):
         result = _mix(result ^ worker)

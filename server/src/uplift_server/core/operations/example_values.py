@@ -1,4 +1,4 @@
-"""Values of settings that come from an example: documentation names, placeholders, and keys that are not random."""
+"""Detects settings with example values: documentation names, placeholders, and keys that are not random."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ _PLACEHOLDERS: Final = re.compile(
     r"change[-_ ]?me|replace[-_ ]?me|placeholder|your[-_]|…|\.\.\.|:password@", re.IGNORECASE
 )
 _RANDOM_BYTES_LEAST: Final = 12
-"""The minimum number of different bytes in a key. 32 random bytes have about 30."""
+"""Minimum number of different bytes in a key. A random key of 32 bytes has about 30."""
 
 
 def example_in(text: str) -> str | None:
@@ -24,7 +24,7 @@ def example_in(text: str) -> str | None:
 
 
 def is_placeholder(secret: str) -> bool:
-    """Return whether a secret, or a URL with a password, contains a placeholder instead of a secret."""
+    """Return whether a secret, or a URL with a password, contains a placeholder."""
     return _PLACEHOLDERS.search(secret) is not None
 
 

@@ -1,4 +1,4 @@
-"""Findings of `doctor`."""
+"""Findings of the command `doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal

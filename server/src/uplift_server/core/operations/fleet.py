@@ -1,4 +1,4 @@
-"""The problems of the fleet: what is wrong with the server or many endpoints, how far it extends, and the next step."""
+"""The problems of the fleet: what is wrong, how many endpoints or deliveries it affects, and the next step."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,29 +11,29 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 
 MS_PER_SECOND: Final = 1000
 LATE_MS: Final = 60_000
-"""A delivery that has been due for longer is late."""
+"""A delivery is late if it has been due for longer than this."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
-"""With fewer commits in the last minutes, the database does not count as slow."""
+"""If there were fewer commits in the last minutes, the database does not count as slow."""
 OWN_FAILURE_SHARE: Final = 0.05
 OWN_FAILURE_ATTEMPTS_MIN: Final = 20
-"""With fewer attempts in the last minutes, their failures are not attributed to the server."""
+"""If there were fewer attempts in the last minutes, their failures do not count as failures of the server."""
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
-"""If a cause has a smaller share of the failing endpoints, a mass failure has no single next step."""
+"""A mass failure has a single next step only if one cause has at least this share of the failing endpoints."""
 
 
 class Onset(NamedTuple):
-    """The shortest time in which half of the failing endpoints began to fail."""
+    """The shortest period in which half of the failing endpoints began to fail."""
 
     at: int
-    """Its start (Unix ms)."""
+    """The start of this period (Unix ms)."""
     half_within_ms: int
 
 
 def find_onset(failing_since: Sequence[int]) -> Onset | None:
-    """Return the onset of a failure. A few endpoints that were failing before do not change it."""
+    """Return the onset of a failure. A few endpoints that were already failing do not change the onset."""
     begun = sorted(failing_since)
     if not begun:
         return None
@@ -45,7 +45,7 @@ def find_onset(failing_since: Sequence[int]) -> Onset | None:
 
 @dataclass(frozen=True, slots=True)
 class CauseGroup:
-    """The failing endpoints with one cause. Times are Unix ms."""
+    """The failing endpoints that share one cause. Times are Unix ms."""
 
     code: str
     title: str
@@ -59,7 +59,7 @@ class CauseGroup:
 
 
 class LimitedEndpoint(NamedTuple):
-    """An endpoint whose limit delays its deliveries."""
+    """An endpoint whose own limit delays its deliveries."""
 
     account: str
     endpoint: str
@@ -76,64 +76,67 @@ class FleetState:
 
     now: int
     failing: int = 0
-    """Enabled endpoints whose last attempt failed."""
+    """Number of enabled endpoints whose last attempt failed."""
     disabled: int = 0
-    """Endpoints that the server disabled because they failed."""
+    """Number of endpoints that the server disabled because they failed."""
     enabled: int = 0
     accounts: int = 0
-    """The accounts of the failing and disabled endpoints."""
+    """Number of accounts with failing or disabled endpoints."""
     causes: Sequence[CauseGroup] = ()
-    """Most endpoints first."""
+    """The causes, those with the most endpoints first."""
     pending: int | None = None
-    """None until the pending deliveries are counted after an upgrade."""
+    """Number of pending deliveries. None until the server has counted them after an upgrade."""
     pending_failing: int = 0
-    """Pending deliveries of failing endpoints."""
+    """Number of pending deliveries of failing endpoints."""
     oldest_due_at: Mapping[HeldUpBy, int] = field(default_factory=dict)
-    """Due time of the oldest waiting delivery, by the cause of its delay."""
+    """Due time of the oldest waiting delivery for each cause of a delay."""
     limited: Sequence[LimitedEndpoint] = ()
-    """Endpoints whose limit has delayed a delivery for longer than LATE_MS, oldest delivery first."""
+    """Endpoints whose limit has delayed a delivery for longer than LATE_MS.
+
+    The endpoint with the oldest delivery is first.
+    """
     in_flight: int = 0
     in_flight_max: int = 0
     heartbeat_overdue_ms: int | None = None
     has_worker: bool = True
-    """Whether a process with a role that includes deliveries exists."""
+    """Whether there is a process whose role includes sending deliveries."""
     sends: bool = True
-    """Whether a process can begin an attempt."""
+    """Whether any process can begin an attempt."""
     sending_stopped: bool = False
-    """Whether this process has stopped because it cannot store outcomes."""
+    """Whether this process has stopped sending, because it cannot store outcomes."""
     database_problem: str | None = None
     """Why database reads or writes fail, and how to fix it."""
     has_stream: bool = False
-    """Whether events are accepted through an event stream, also without the database."""
+    """Whether the server accepts events through an event stream, even if the database is unavailable."""
     stream_problem: str | None = None
-    """Why the event stream cannot be used."""
+    """Why the server cannot use the event stream, if there is a problem."""
     stream_events: int = 0
-    """Events in the stream that are not in the database yet."""
+    """Number of events in the stream that are not in the database yet."""
     stream_oldest_at: int | None = None
-    """When the oldest of these events was accepted."""
+    """When the server accepted the oldest of these events."""
     commits: int = 0
-    """Commits of this process in the last minutes."""
+    """Number of commits of this process in the last minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
-    """Attempts of this process in the last minutes."""
+    """Number of attempts of this process in the last minutes."""
     own_failures: int = 0
-    """Of these, the attempts that failed because of this server."""
+    """Number of these attempts that failed because of this server."""
     mass_failure: bool = False
     onset: Onset | None = None
 
     @property
     def broken(self) -> int:
-        """Endpoints that do not receive their deliveries."""
+        """Number of endpoints that do not receive their deliveries."""
         return self.failing + self.disabled
 
     @property
     def delivering(self) -> int:
-        """Endpoints that should receive deliveries."""
+        """Number of endpoints that should receive deliveries."""
         return self.enabled + self.disabled
 
 
 class FleetProblem(NamedTuple):
-    """A problem. Its code is stable."""
+    """A problem of the fleet. Its code is stable."""
 
     code: str
     severity: Severity
@@ -141,11 +144,11 @@ class FleetProblem(NamedTuple):
     extent: str
     next_step: str
     since: int | None = None
-    """When it began (Unix ms), if that is known."""
+    """When the problem began (Unix ms), if known."""
 
 
 def fleet_problems(state: FleetState) -> list[FleetProblem]:
-    """Return the problems, worst first. Without problems, deliveries are on time and no endpoint is failing."""
+    """Return the problems, worst first. An empty list means that deliveries are on time and no endpoint is failing."""
     found = [
         *_stopped(state),
         *_stream(state),
@@ -282,7 +285,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""Next steps by the beginning of the code of the leading cause."""
+"""The next step for each leading cause, by the beginning of the cause's code."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

@@ -1,4 +1,4 @@
-"""Division of file descriptors among callers, receivers and other uses."""
+"""Divides the file descriptors among callers, receivers and other uses."""
 
 from typing import Final, NamedTuple
 
@@ -7,27 +7,27 @@ OWN_FILES: Final = 128
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256
-"""The server does not start with fewer descriptors."""
+"""Minimum number of descriptors. With fewer, the server does not start."""
 
 
 class FileShares(NamedTuple):
-    """Descriptors by use."""
+    """The number of descriptors for each use."""
 
     callers: int
-    """Connections to the API and the dashboard."""
+    """Number of connections to the API and the dashboard."""
     receivers: int
-    """Connections to receivers, including idle ones."""
+    """Number of connections to receivers, including idle ones."""
     in_flight: int
-    """Attempts in flight; each needs one connection."""
+    """Number of attempts in flight. Each attempt needs one connection."""
 
 
 def files_needed(in_flight: int, idle: int) -> int:
-    """Descriptors for these attempts in flight and idle connections, for callers, and for everything else."""
+    """Return the number of descriptors for attempts in flight, idle connections, callers and all other uses."""
     return OWN_FILES + CALLERS_MIN + in_flight + idle
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
-    """Divide a limit of at least FILES_MIN. Callers keep a quarter, so that the API stays reachable."""
+    """Divide at least FILES_MIN descriptors. Callers get at least a quarter, so that the API stays reachable."""
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))
     receivers = min(free - callers, in_flight + idle)

@@ -1,16 +1,16 @@
-"""The duration for which a partition of the event tables accepts events before the next one begins."""
+"""Decides how long a partition of the event tables accepts events before the next partition begins."""
 
 from typing import Final
 
 _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
-"""With a shorter retention, rows are deleted one by one. Partitions would keep them noticeably longer."""
+"""With a shorter retention, the server deletes rows one by one. Partitions would keep the rows noticeably longer."""
 PARTITIONS_PER_RETENTION: Final = 28
-"""The number of partitions for the retention period. Data is kept at most 1/28 longer than the retention."""
+"""Number of partitions in the retention period. The server keeps data at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
-"""The duration of a partition if data is kept forever. Twelve partitions a year keep indexes small."""
+"""Duration of a partition if the server keeps data forever. With twelve partitions a year, indexes stay small."""
 PARTITIONS_MAX: Final = 120
-"""Maximum number of partitions. Each one slows down searches by anything but time."""
+"""Maximum number of partitions. Each partition slows down searches that do not filter by time."""
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
@@ -24,8 +24,8 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 
 
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Return whether the partition that began at `begun_at` (Unix ms) has lasted long enough.
+    """Return whether the partition that began at `begun_at` (Unix ms) is full, so that the next one must begin.
 
-    A start in the future comes from a clock that has since been corrected.
+    A `begun_at` in the future comes from a clock that has since been corrected. Such a partition also counts as full.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

@@ -1,7 +1,7 @@
 """The parts of a PostgreSQL URL, which may name several hosts.
 
-`urllib.parse.urlsplit` supports only one host: patched Pythons reject an IPv6 address after the first host. The syntax
-is libpq's: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+`urllib.parse.urlsplit` supports only one host: recent Python releases reject an IPv6 address after the first host. The
+syntax is libpq's: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
 """
 
 import re
@@ -20,7 +20,7 @@ class PostgresUrl(NamedTuple):
     scheme: str
     userinfo: str | None
     hosts: str
-    """Every `host[:port]`, separated by commas; empty if the query names the hosts."""
+    """All hosts as `host[:port]`, separated by commas. Empty if the query names the hosts."""
     path: str
     query: str
     fragment: str

@@ -5,11 +5,11 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""With fewer broken endpoints, only a share of at least half is critical."""
+"""If fewer endpoints are broken, the severity is critical only from a share of one half."""
 
 
 class Severity(StrEnum):
-    """How urgent a problem is. The values are used in the API and as CSS classes."""
+    """How urgent a problem is. The API and the CSS classes use these values."""
 
     OK = "ok"
     ATTENTION = "attention"
@@ -20,14 +20,14 @@ _ORDER: Final = tuple(Severity)
 
 
 def worst(severities: Iterable[Severity]) -> Severity:
-    """Return the most urgent severity; OK if there is none."""
+    """Return the most urgent severity, or OK if there are no problems."""
     return max(severities, key=_ORDER.index, default=Severity.OK)
 
 
 def of_endpoints(broken: int, delivering: int) -> Severity:
-    """Return the severity of broken endpoints: CRITICAL from half of them, or from ten that are at least 10%.
+    """Return the severity of broken endpoints. It is CRITICAL if at least half are broken, or at least ten and 10%.
 
-    `broken` endpoints are failing, or the server disabled them. `delivering` also includes the other enabled ones.
+    `broken` endpoints are failing, or the server disabled them. `delivering` also includes all other enabled endpoints.
     """
     if not broken:
         return Severity.OK

@@ -1,4 +1,4 @@
-"""Singleton jobs: work that one process does for the cluster, under a leader lease."""
+"""Singleton jobs: work that one process does for the whole cluster, under a leader lease."""
 
 from enum import StrEnum
 from typing import Final
@@ -6,7 +6,10 @@ from typing import Final
 LEASE_MS: Final = 5_000
 """Duration of a lease. The holder renews it with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""A process trusts its lease for this long after the request, so it stops before another process can take the lease."""
+"""How long a process trusts its lease after it requested the lease.
+
+It thus stops before another process can take the lease.
+"""
 
 
 class SingletonJob(StrEnum):
@@ -27,7 +30,7 @@ class SingletonJob(StrEnum):
     OPERATIONAL_EVENTS = "operational_events"
     """Sends operational events."""
     EVENT_STREAM = "event_stream"
-    """Stores the events of the NATS stream. Only processes with the stream take it."""
+    """Stores the events of the NATS stream. Only processes that use the stream take this job."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -1,7 +1,7 @@
 """Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
 
-A row covers one hour or minute of an endpoint, an event type, an account, or all accounts. Deliveries count at the
-time of their event, with their current status. Attempts count at the time when they began. Tests do not count.
+A row covers one hour or one minute of an endpoint, an event type, an account, or all accounts. A delivery counts at the
+time of its event, with its current status. An attempt counts at its start. Tests do not count.
 """
 
 from collections import Counter
@@ -25,16 +25,18 @@ DURATION_BOUNDS_US: Final = (
     12_500_000,
     15_000_000,
 )
-"""The last bound is the default attempt timeout, which no percentile exceeds.
+"""The bounds of the duration classes in microseconds.
 
-Class `n` holds the durations from bound `n - 1` (inclusive) to bound `n` (exclusive)."""
+The last one is the default attempt timeout, which no percentile exceeds. Class `n` holds the durations between bounds
+`n - 1` (inclusive) and `n` (exclusive).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Buckets of equal length up to now.
 
-    Their bounds are multiples of the length in UTC. The last one is incomplete.
+    Each bucket begins at a multiple of its length in UTC. The last bucket is incomplete.
     """
 
     buckets: int
@@ -47,7 +49,7 @@ class Span:
 
 
 class Period(Enum):
-    """A period of statistics. The value is its name in the API."""
+    """A period of statistics. Its value is the name in the API."""
 
     LAST_HOUR = "1h"
     LAST_24_HOURS = "24h"
@@ -70,7 +72,7 @@ _SPANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The counts of one or more minutes or hours."""
+    """Counts for one or more minutes or hours."""
 
     deliveries: int = 0
     delivered: int = 0
@@ -79,28 +81,28 @@ class Statistics:
     cancelled: int = 0
     attempts: int = 0
     first_attempts: int = 0
-    """First attempts of a delivery."""
+    """Number of first attempts of deliveries."""
     first_delivered: int = 0
-    """Successful first attempts."""
+    """Number of successful first attempts."""
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
-    """Attempts by outcome, without zeros."""
+    """Number of attempts by outcome, without zeros."""
     durations: Mapping[int, int] = field(default_factory=dict)
-    """Attempts by class of DURATION_BOUNDS_US, without zeros."""
+    """Number of attempts by class of DURATION_BOUNDS_US, without zeros."""
 
     @property
     def pending(self) -> int:
-        """Deliveries with none of the other statuses."""
-        # Retention may have deleted some hours, so the difference can be negative.
+        """Number of pending deliveries: those that are not delivered, failed, held or cancelled."""
+        # Hours that retention has deleted may be missing, so the difference could be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """Failed attempts by outcome."""
+        """Number of failed attempts by outcome."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome is not Outcome.DELIVERED}
 
     @property
     def first_try_rate(self) -> float | None:
-        """Share of successful first attempts, 0 to 1; None without attempts."""
+        """Share of successful first attempts, from 0 to 1. None without attempts."""
         return round(self.first_delivered / self.first_attempts, 4) if self.first_attempts else None
 
     @property
@@ -132,12 +134,12 @@ class Series:
 
 
 def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Gather rows (start in Unix ms, and statistics) into the buckets of a span. Other rows are ignored."""
+    """Add rows (start in Unix ms, and statistics) to the buckets of a span. Ignore rows outside the span."""
     return gathered_into(span.starts(now_ms), rows)
 
 
 def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Gather rows into buckets with these starts. The step of the range is their length."""
+    """Add rows to the buckets that begin at `starts`. The step of the range is the length of a bucket."""
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in rows:
         start = at - at % starts.step
@@ -164,13 +166,13 @@ def total(several: Iterable[Statistics]) -> Statistics:
 COUNT_FIELDS: Final = (
     "deliveries", "delivered", "failed", "held", "cancelled", "attempts", "first_attempts", "first_delivered",
 )  # fmt: skip
-"""The fields that are plain numbers."""
+"""The fields of Statistics that are plain numbers."""
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
     """Return the duration that a share (0 to 1) of the attempts does not exceed, to three significant digits.
 
-    Interpolates within a class. The last bound is the maximum. None without attempts.
+    The result is interpolated within a class and never exceeds the last bound. It is None without attempts.
     """
     rank = share * sum(durations.values())
     passed = 0

@@ -1,1 +1,1 @@
-"""Rules of accounts, members and their emails."""
+"""Rules for accounts, members and their emails."""

@@ -61,7 +61,7 @@ ACTIONS: Final = {
     "mass_failure.began": "A mass failure of endpoints began. Warnings and disabling are suspended.",
     "mass_failure.ended": "A mass failure of endpoints ended. Warnings and disabling resume.",
 }
-"""The actions by name. The part before the period is the type of the subject."""
+"""The actions by name. The part of a name before the period is the type of the subject."""
 
 
 class ActorKind(NamedCode):
@@ -81,16 +81,16 @@ class Actor:
     name: str
     id: str | None = None
     address: str | None = None
-    """The IP address of the request."""
+    """The IP address from which the actor sent the request."""
 
 
 SYSTEM: Final = Actor(ActorKind.SYSTEM, "Uplift Webhooks")
-"""The server itself."""
+"""The actor for actions of the server itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry. `seq` is 0 until it is stored."""
+    """One entry of the audit log. `seq` is 0 until the entry is stored."""
 
     account_seq: int | None
     at: int
@@ -100,7 +100,7 @@ class AuditEntry:
     details: Mapping[str, object]
     seq: int = 0
     account_id: bytes | None = None
-    """Set when entries are read."""
+    """The ID of the account. Set only when entries are read."""
 
 
 def difference(
@@ -108,7 +108,8 @@ def difference(
 ) -> dict[str, object]:
     """Describe a change: the names of the changed fields, with old and new values of the fields in `shown`.
 
-    Leave fields that may hold secrets out of `shown`. URLs are recorded without their query, which may hold a token.
+    Leave fields that may hold secrets out of `shown`. The description contains URLs without their query, which may hold
+    a token.
     """
     changed = [name for name, value in after.items() if value != before[name]]
     if not changed:
