@@ -64,7 +64,7 @@ class EventInProgress(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """Return the message."""
+        """Return the error message."""
         return f"Another handler is processing this event. Retry after {self.retry_after_seconds:.0f} seconds."
 
 
@@ -93,9 +93,9 @@ class _Entry:
 
 
 class Claim:
-    """The block that handles one event. Entering it returns whether to handle the event.
+    """A context manager for the block that handles one event.
 
-    Entering raises EventInProgress.
+    It returns whether to handle the event. Entering the block raises EventInProgress.
     """
 
     def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version, *, skips: bool = False) -> None:
@@ -169,7 +169,7 @@ class Deduplicator(ABC):
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
         """Replace the entry of a key with the first value that `change` returns (None: remove it).
 
-        Return the second value. Atomic for the key.
+        Return the second value. The replacement is atomic for the key.
         """
 
     def _begin(self, key: str, version: _Version, token: str) -> bool:
@@ -342,7 +342,7 @@ def _entry(created: int | None, event: str, until: float, claim: str | None, cla
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Set the modes of a connection. SQLite fails without waiting if several processes open a new file at once."""
+    """Configure a connection. SQLite fails without waiting if several processes open a new file at once."""
     ends_at = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -356,7 +356,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 _INHERITED: Final[list[object]] = []
-"""Connections of a parent process. The garbage collector must not close them."""
+"""Connections of a parent process. The garbage collector must not close them in the child."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 

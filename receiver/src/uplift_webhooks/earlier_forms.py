@@ -19,7 +19,7 @@ _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""JSON forms of larger or deeper bodies are not tried: anyone can send them, and signing each form takes time."""
+"""The module does not try JSON forms of larger or deeper bodies: anyone can send them, and signing takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
 """Maximum cost of all forms of one body, about 5 ms each. It allows every form for events of a few KiB."""

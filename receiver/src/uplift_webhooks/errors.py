@@ -33,7 +33,7 @@ class WebhookVerificationError(ValueError):
     """One sentence that says how to fix it."""
 
     def __init__(self, reason: Reason, cause: str, hint: str) -> None:
-        """Also set `args`, so that the error survives pickling."""
+        """Set the attributes, and `args` so that the error can be pickled."""
         super().__init__(reason, cause, hint)
         self.reason = reason
         self.cause = cause

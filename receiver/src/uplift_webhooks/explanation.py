@@ -1,6 +1,6 @@
 """Diagnosis of requests that fail verification. It tries common mistakes one by one.
 
-This module never accepts a request. A guess is proven if a signature of the request matches the guessed input.
+This module never accepts a request. A guess is correct if a signature of the request matches the guessed input.
 Otherwise, the diagnosis relies on the form of the request.
 """
 
@@ -142,7 +142,7 @@ def _read(body: object, headers: object) -> _Request | None:
 def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
     """Yield likely causes, the most certain first.
 
-    If a signature is valid, yield only causes that do not concern it.
+    If a signature is valid, yield only causes that do not concern the signature.
     """
     genuine = any(request.matches_standard(secret.standard_key) for secret in secrets)
     if error.reason in {"timestamp_too_old", "timestamp_too_new"} and genuine:
@@ -302,7 +302,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """Explain a valid signature with a wrong timestamp."""
+    """Find the cause of a wrong timestamp next to a valid signature."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",

@@ -1,4 +1,4 @@
-"""Reading of request headers in the forms that different frameworks use."""
+"""Reads request headers in the forms that different frameworks use."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol, cast
@@ -40,7 +40,7 @@ _NAMES: Final = spellings(WANTED)
 
 
 def read_headers(headers: object) -> dict[str, str]:
-    """Return the headers for verification by lowercase name. Missing headers are omitted.
+    """Return the headers for verification by lowercase name. Omit missing headers.
 
     Raises:
         WebhookVerificationError: `headers_unreadable` if the argument has no headers, `malformed_header` if a value is

@@ -136,7 +136,7 @@ class Session(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredEndpoint(Resource):
-    """An endpoint at its creation."""
+    """A new endpoint, as it was created."""
 
     id: str | None = _text()
     user_id: str | None = _text("userId")
@@ -187,13 +187,13 @@ class AthleteProfile(Resource):
     weight: float | None = _number()
     """Weight in pounds."""
     dominant_arm: str | None = _text()
-    """`left`, `right` or `both`."""
+    """Dominant arm: `left`, `right` or `both`."""
     dominant_leg: str | None = _text()
-    """`left`, `right` or `both`."""
+    """Dominant leg: `left`, `right` or `both`."""
     primary_activity: str | None = _text()
     positions: tuple[str, ...] = _texts()
     level: str | None = _text()
-    """`youth`, `high_school`, `college` or `professional`."""
+    """Level: `youth`, `high_school`, `college` or `professional`."""
     custom_attributes: Mapping[str, str] = _text_by_name()
     """The organization's own attributes."""
     changed: tuple[str, ...] = _texts()
@@ -239,7 +239,7 @@ class EndpointHealth(Resource):
     disabled_reason: str | None = _text()
     """Why the server disabled the endpoint: `failing` or `gone`."""
     failing_since: str | None = _text()
-    """ISO 8601, like the other times."""
+    """When the endpoint began to fail, ISO 8601."""
     disable_at: str | None = _text()
     """In `endpoint.warned`: the time at which the server will disable the endpoint."""
     recovered_at: str | None = _text()
@@ -274,7 +274,7 @@ class FailedDelivery(Resource):
     """Why the delivery failed: `exhausted` or `expired`."""
     attempts_made: int | None = _integer()
     failed_at: str | None = _text()
-    """ISO 8601."""
+    """When the delivery failed, ISO 8601."""
     count: int | None = _integer()
     """Number of failed deliveries of the endpoint since the previous event."""
     first_failed_at: str | None = _text()

@@ -42,7 +42,7 @@ class SourceAddresses:
     ) -> None:
         """Take a client, a list of addresses or networks, or the response of `source_ips`.
 
-        A client is called at the first use and every `refresh_seconds`.
+        The object calls a client at the first use, and then every `refresh_seconds`.
 
         Raises:
             ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or

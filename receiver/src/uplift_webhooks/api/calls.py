@@ -172,7 +172,7 @@ def change(method: str, path: str, body: JsonObject, if_match: JsonObject | str 
 
 
 def etag_of(version: JsonObject | str) -> str:
-    """Return the ETag of an object from an earlier response, or the ETag itself. Raises ValueError."""
+    """Return the ETag of an object from an earlier response. Return a string unchanged. Raises ValueError."""
     if isinstance(version, str):
         return version
     if isinstance(version, Versioned):

@@ -137,8 +137,8 @@ class Client(Everything[Blocking]):
         """Return every event of the account, oldest first, whether or not it was delivered.
 
         `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
-        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. Test
-        events are omitted unless `include_tests` is set. The iteration ends after the newest event. See
+        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. The
+        iteration omits test events unless `include_tests` is set. The iteration ends after the newest event. See
         `Reconciliation` for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after, include_tests=include_tests)

@@ -58,7 +58,7 @@ class EventsRejected(ApiFailure):
     """The first REJECTIONS_KEPT_MAX events that were not accepted."""
 
     def __init__(self, count: int, rejections: Sequence[Rejection]) -> None:
-        """Also set `args`, so that the error survives pickling."""
+        """Set the attributes, and `args` so that the error can be pickled."""
         self.rejections = tuple(rejections)
         self.count = count
         super().__init__(count, self.rejections)

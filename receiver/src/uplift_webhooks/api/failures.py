@@ -42,7 +42,7 @@ class ApiError(ApiFailure):
         errors: Iterable[FieldError] = (),
         retry_after_seconds: float | None = None,
     ) -> None:
-        """Also set `args`, so that the error survives pickling."""
+        """Set the attributes, and `args` so that the error can be pickled."""
         self.errors = tuple(errors)
         super().__init__(status, code, detail, self.errors, retry_after_seconds)
         self.status = status

@@ -75,7 +75,7 @@ def _advice(access: Access) -> Advice:
 
 
 def _with_commands(text: str) -> str:
-    """Replace the API calls in an API message with commands."""
+    """Replace the API calls in the message of an error with commands of `uplift`."""
     return _CALLS.sub(r"`uplift \1`", text)
 
 

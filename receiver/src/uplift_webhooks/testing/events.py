@@ -28,7 +28,7 @@ def make_event(
     >>> make_event("athlete.updated", level="college", changed=["level"])       # doctest: +SKIP
 
     Raises:
-        ValueError: the type is not in the catalog and `data` is missing, or both `data` and changes are given.
+        ValueError: the type is not in the catalog and `data` is missing, or the call has both `data` and changes.
     """
     if data is None:
         example = _examples().get(type)

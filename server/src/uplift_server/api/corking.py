@@ -12,7 +12,7 @@ class CorkedTransport:
     """Transport for uvicorn that joins the data written in one turn of the event loop, or before a `flush`.
 
     When uvicorn closes the connection after the last response, the transport calls `linger`. If `linger` returns True,
-    it closes the connection later.
+    `linger` closes the connection itself.
     """
 
     __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")

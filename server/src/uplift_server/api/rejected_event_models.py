@@ -14,7 +14,7 @@ from uplift_server.store.rejected_events import RejectedEvent
 
 
 class RejectedEventsQuery(Paging):
-    """Filters of rejected events."""
+    """Filters for a list of rejected events."""
 
     event_type: list[str] = Field(
         default=[],

@@ -25,7 +25,7 @@ class SingleHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the ASGI application."""
+        """Reject a request that repeats a header. Run the application for all other requests."""
         try:
             check_single(scope["headers"])
         except DuplicateHeader as error:

@@ -154,7 +154,7 @@ class PreviewedEventView(BaseModel):
 
 
 class FilterPreviewView(BaseModel):
-    """The newest events, and whether they match a filter."""
+    """The result of a filter preview: the newest events, and whether each of them matches."""
 
     total: int = Field(description="Number of events that the server evaluated.")
     matched: int = Field(description="Number of evaluated events that match the filter.")
@@ -320,7 +320,7 @@ class ExplanationView(BaseModel):
 
 
 class ExplanationsView(BaseModel):
-    """Explanations of an event."""
+    """Explanations of an event, one per endpoint."""
 
     data: list[ExplanationView] = Field(description="One explanation per endpoint.")
 
@@ -447,7 +447,7 @@ class ReplayPreview(BaseModel):
 
 
 class EndpointShareView(BaseModel):
-    """The matching deliveries of one endpoint."""
+    """The matching deliveries of one endpoint in a bulk resend."""
 
     endpoint: str = Field(description="Endpoint ID.")
     count: int = Field(description="Number of deliveries.")
@@ -470,7 +470,7 @@ class BulkResendPreview(BaseModel):
 
 
 class BulkResendView(BaseModel):
-    """A bulk resend."""
+    """The result of a bulk resend."""
 
     count: int = Field(description="Number of deliveries to resend.")
     replays: list[ReplayView] = Field(description="The created replays, one for each endpoint.")

@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must return the time of `time`."""
+        """`clock` must use `time` as its source of time."""
         self._database = database
         self._bus = bus
         self._clock = clock

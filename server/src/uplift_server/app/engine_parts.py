@@ -165,7 +165,7 @@ def build_engine(
 ) -> EngineParts:
     """Build all parts of an engine.
 
-    `public_url` is the URL of the dashboard. `on_lines` gets the log lines of attempts; see `Engine` for
+    `public_url` is the URL of the dashboard. `on_lines` receives the log lines of attempts. `Engine` describes
     `on_loop_failure`. `random_bytes` is the source of IDs and of the jitter of retries.
     """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms

@@ -39,7 +39,7 @@ class StreamParts:
         clock: Clock,
         on_failure: Callable[[BaseException | None], None],
     ) -> None:
-        """`on_failure` gets the error of a loop that ended unexpectedly."""
+        """`on_failure` receives the error of a loop that ended unexpectedly."""
         self._database = database
         self._parts = parts
         self._clustered = clustered

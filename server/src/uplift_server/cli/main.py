@@ -1,4 +1,4 @@
-"""The program `uplift-server` with all its commands."""
+"""The program `uplift-server` and the registration of all its commands."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Commands for members of accounts, and for dashboard links."""
+"""Commands that manage members of accounts, and dashboard links."""
 
 from typing import Annotated, Final
 

@@ -127,7 +127,7 @@ def schedule(text: str) -> tuple[int, ...]:
 
 
 def direct_database_url(text: str) -> str:
-    """Parse the URL of a PostgreSQL database. The URL must not have the parameter `pooler`."""
+    """Parse the URL of a PostgreSQL database that the server must reach directly, without a pooler."""
     if not text.startswith(POSTGRESQL):
         raise InvalidValue("is not a PostgreSQL URL", "use postgresql://user:password@host:port/database")
     url = _postgresql_url(text)

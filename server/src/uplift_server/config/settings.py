@@ -21,7 +21,7 @@ Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `default` is in the operator's notation; None means no default."""
+    """A setting. `default` is in the operator's notation. None means that there is no default."""
 
     name: str
     attribute: str
@@ -234,7 +234,7 @@ class Config:
 
     @property
     def traces_by(self) -> str | None:
-        """The variable that enables traces; None if they are disabled."""
+        """The variable that enables traces, or None if traces are disabled."""
         names = [] if self.otlp_endpoint is None else ["UPLIFT_OTLP_ENDPOINT"]
         return next(iter([*names, *(name for name in OTLP_VARIABLES if name in self.given)]), None)
 

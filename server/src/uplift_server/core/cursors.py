@@ -1,7 +1,8 @@
 """Cursors: opaque, encrypted positions in lists.
 
-A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. It is
-encrypted, so callers cannot read it. A modified cursor is rejected. The same position always has the same text.
+A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. The
+cursor is encrypted, so callers cannot read it. The server rejects a modified cursor. The same position always has the
+same text.
 """
 
 import re

@@ -1,10 +1,10 @@
-"""Base class of enumerations that the database stores as numbers and the API shows as names."""
+"""Enumerations that the database stores as numbers and the API shows as names."""
 
 from enum import IntEnum
 
 
 class NamedCode(IntEnum):
-    """An enumeration member with a number for the database and a name for users."""
+    """An enumeration member that has a number for the database and a name for users."""
 
     text: str
     """The name in lower case, such as `server_error`. It is cached, because every log line contains several names."""

@@ -51,7 +51,7 @@ class Timing:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """After a connection that lasted this long, the next wait is the first interval again."""
+    """After a connection that lasted this long, the next wait is the first interval again, in seconds."""
     ping_seconds: float = 20.0
     """The interval of pings. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
@@ -106,7 +106,7 @@ class _Waiting(Handing):
     """Whether the listener already simulated a failure of this event."""
     answer: LocalResponse | None = None
     over: bool = False
-    """Whether nothing more has to be sent: the server has the response, or does not wait for one."""
+    """Whether the listener has nothing more to send: the server has the response, or does not wait for one."""
 
 
 class Listener:
@@ -122,7 +122,10 @@ class Listener:
         mischief: Mischief = mischief_of.NONE,
         begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`begun` is the `begun` of the replaced session's Expired: the number of started requests by event ID."""
+        """`begun` maps event IDs to the number of requests that the replaced session started.
+
+        Its Expired contains it.
+        """
         self._address = address
         self._taker = taker
         self._watcher = watcher

@@ -68,7 +68,7 @@ class Article:
 def article(text: str, served: Callable[[str], str | None]) -> Article:
     """Convert a Markdown text.
 
-    `served` resolves the target of a link or image to an address. If it returns None, only the link text remains.
+    `served` resolves the target of a link or image to an address. If `served` returns None, only the link text remains.
     """
     parser = _parser()
     tokens = parser.parse(text)
@@ -82,7 +82,7 @@ def article(text: str, served: Callable[[str], str | None]) -> Article:
 
 
 def inline(text: str) -> str:
-    """Convert Markdown text without blocks, such as one or two sentences."""
+    """Convert inline Markdown to HTML, such as one or two sentences without blocks."""
     return str(_parser().renderInline(text))
 
 

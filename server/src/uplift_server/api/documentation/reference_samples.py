@@ -114,7 +114,7 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 def model(schema: Schema) -> str:
     """Return the name of the schema that a reference names, without the suffix of list schemas.
 
-    Empty without a reference.
+    The name is empty if there is no reference.
     """
     return str(schema.get("$ref", "")).removeprefix(REF).removesuffix(LIST)
 

@@ -53,7 +53,7 @@ async def get_quickstart(request: Request) -> Response:
 @router.head(SEARCH, include_in_schema=False)
 @router.get(SEARCH, include_in_schema=False)
 async def search_documents(request: Request) -> Response:
-    """Search the documentation without JavaScript."""
+    """Search the documentation. Browsers without JavaScript use this page."""
     if _renderer.searches >= SEARCHES_WAITING_MAX:
         headers = {**_headers(_PAGE_POLICY), "retry-after": "1"}
         return PlainTextResponse("Too many searches at the moment. Try again in a second.\n", 503, headers=headers)

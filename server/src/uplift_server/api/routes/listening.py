@@ -133,7 +133,7 @@ async def stream_listen_session(websocket: WebSocket, session: str) -> None:
 
 
 async def _exchange(websocket: WebSocket, listening: Listening, stream: Stream) -> None:
-    """Send events and receive responses until one side closes the connection."""
+    """Send events and receive responses until the client or the server closes the connection."""
     receiving = asyncio.ensure_future(_receive(websocket, listening, stream))
     sending = asyncio.ensure_future(_send(websocket, listening, stream))
     try:

@@ -44,7 +44,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """The facts about the event. Times are Unix ms."""
+    """The facts about the event that an explanation needs. Times are Unix ms."""
 
     type: str
     created_at: int
@@ -58,7 +58,7 @@ class EventFacts:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFacts:
-    """The facts about an existing endpoint. Times are Unix ms."""
+    """The facts about an existing endpoint that an explanation needs. Times are Unix ms."""
 
     state: str
     """The endpoint's state: `enabled`, `paused` or `disabled`."""
@@ -67,7 +67,7 @@ class EndpointFacts:
     patterns: Sequence[str]
     """The patterns of the endpoint's current subscription."""
     next_probe_at: int | None = None
-    """The time of the next probe while the endpoint's circuit breaker is open; otherwise, None."""
+    """The time of the next probe while the endpoint's circuit breaker is open. None if it is closed."""
     mismatch: str | None = None
     """The path in the event that does not match the endpoint's current filter, if any."""
     is_subject: bool = False
@@ -80,11 +80,11 @@ class EndpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFacts:
-    """The facts about the delivery. Times are Unix ms."""
+    """The facts about the delivery that an explanation needs. Times are Unix ms."""
 
     status: Status
     waiting: Waiting | None
-    """Why a pending delivery is waiting; None while an attempt is in flight."""
+    """Why a pending delivery is waiting, or None while an attempt is in flight."""
     attempts_made: int
     completed_at: int | None
     failed_reason: FailedReason | None

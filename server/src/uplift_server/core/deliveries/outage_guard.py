@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Final
 
 ENDPOINTS_MIN: Final = 10
-"""Fewer failing endpoints are not a mass failure."""
+"""Minimum number of failing endpoints in a mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""Endpoints that begin to fail within this time may have a common cause."""
+"""Endpoints that begin to fail within a period of this length may have a common cause."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""Endpoints without an attempt within this time do not count as recently attempted."""
+"""An endpoint counts as recently attempted if its last attempt is at most this old."""
 
 
 @dataclass(frozen=True, slots=True)

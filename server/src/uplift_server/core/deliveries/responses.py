@@ -113,9 +113,10 @@ def reason_in(line: str | None) -> str | None:
 
 
 def first_line(body: bytes) -> str | None:
-    """Return the first line of a response as readable text; None if the response has no text.
+    """Return the first line of a response as readable text, or None if the response has no text.
 
-    A JSON or HTML document counts as one line. A known reason that would be truncated is appended as `[code]`.
+    A JSON or HTML document counts as one line. If truncation would remove a known reason, its code is appended as
+    `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()

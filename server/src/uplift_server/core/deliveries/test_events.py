@@ -11,10 +11,10 @@ DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
-    """Return the event type of a test without a chosen type; None if there are no types.
+    """Return the event type of a test without a chosen type, or None if there are no types.
 
-    In this order: the type that Uplift documents, if subscribed; the first subscribed type; the registration event; any
-    type.
+    The first of these types applies: the type that Uplift documents, if subscribed; the first subscribed type; the
+    registration event; any type.
     """
     subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
     if MOVEMENT_ANALYTICS_CREATED in subscribed:

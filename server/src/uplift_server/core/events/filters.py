@@ -1,8 +1,8 @@
 """Filters: patterns over an event's data that select the events of an endpoint.
 
 An object mirrors the structure of the data. The values of the object are objects, or lists of alternatives: values and
-operators. All fields of an object must match, and at least one alternative of a list. `$or` is a list of objects, of
-which one must match. An array in the data matches if one of its elements matches.
+operators. All fields of an object must match, and at least one alternative of a list. `$or` is a list of objects. At
+least one of them must match. An array in the data matches if one of its elements matches.
 """
 
 import json

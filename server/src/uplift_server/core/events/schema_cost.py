@@ -1,7 +1,7 @@
 """Estimates of the time that a check of data against a JSON Schema can take.
 
-The validator cannot be interrupted and holds the interpreter. The event loop therefore calls the validator only with
-data whose estimate is affordable.
+Nothing can interrupt the validator, and it holds Python's global lock. The event loop therefore calls the validator
+only with data whose estimate is affordable.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
 """The schemas of a document as a graph: keywords and references of JSON Schema.
 
-Covers 2020-12 and the keywords that it replaced, because validators still apply those under an older `$schema`.
+The graph covers 2020-12 and the keywords that it replaced, because validators still apply these keywords under an older
+`$schema`.
 """
 
 import re

@@ -55,7 +55,7 @@ class Costs:
         self.character_ns = 0
         self.name_ns = self.name_character_ns = 0
         self.deep_ns = 0
-        """Cost for each value at any depth below an array."""
+        """Cost in ns for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
         """How often a number is compared, and how many comparisons are exact.

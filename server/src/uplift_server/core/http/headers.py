@@ -63,7 +63,7 @@ def check_headers(headers: Mapping[str, str]) -> list[Problem]:
 
 
 def check_header_count(headers: Mapping[str, str]) -> Problem | None:
-    """Return the problem of a number of custom headers that exceeds the limit, if any."""
+    """Return a problem if an endpoint has too many custom headers."""
     if len(headers) <= CUSTOM_HEADERS_MAX:
         return None
     text = f"The endpoint has {len(headers)} custom headers. Use at most {CUSTOM_HEADERS_MAX}."

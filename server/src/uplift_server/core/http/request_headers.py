@@ -35,7 +35,7 @@ class RequestHeadersTemplate:
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
-    """The part that ends the delivery IDs of this endpoint."""
+    """The text at the end of all delivery IDs of this endpoint."""
 
     def render(
         self,

@@ -1,7 +1,7 @@
 """Trace context: the `traceparent` header (W3C Trace Context), and trace IDs derived from event IDs.
 
-Attempts can happen long after the event and in another process. Therefore, the IDs of an event's span are derived from
-the event ID, and only the sender's trace context, if any, is stored.
+Attempts can happen long after the event and in another process. Therefore, the server derives the IDs of an event's
+span from the event ID. It stores only the sender's trace context, if any.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def parse_traceparent(text: str) -> TraceContext | None:
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
     """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies to a new trace.
 
-    Samplers use the last bytes of a trace ID. A UUID has constant bits there, so the ID is hashed.
+    Samplers use the last bytes of a trace ID. A UUID has constant bits there, so this function hashes the event ID.
     """
     digest = hashlib.sha256(event_id).digest()
     span_id = int.from_bytes(digest[16:24])

@@ -1,8 +1,8 @@
 """Strict parsing of endpoint URLs, so that all later steps use unambiguous parts.
 
 `docs/addresses.md` lists the rules and codes. Characters that browsers repair (backslashes, tabs, spaces, missing
-slashes) are rejected, because two parsers could disagree about the host. Hosts accept all notations of `inet_aton` and
-browsers, so that no notation of an address can pass as a name.
+slashes) are not allowed, because two parsers could disagree about the host. Hosts accept all notations of `inet_aton`
+and browsers, so that no notation of an address can pass as a name.
 """
 
 import re

@@ -14,10 +14,10 @@ LATE_MS: Final = 60_000
 """A delivery is late if it has been due for longer than this."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
-"""If there were fewer commits in the last minutes, the database does not count as slow."""
+"""The database counts as slow only if there were at least this many commits in the last minutes."""
 OWN_FAILURE_SHARE: Final = 0.05
 OWN_FAILURE_ATTEMPTS_MIN: Final = 20
-"""If there were fewer attempts in the last minutes, their failures do not count as failures of the server."""
+"""Failures count as failures of the server only if there were at least this many attempts in the last minutes."""
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
@@ -28,7 +28,7 @@ class Onset(NamedTuple):
     """The shortest period in which half of the failing endpoints began to fail."""
 
     at: int
-    """The start of this period (Unix ms)."""
+    """Start of the period (Unix ms)."""
     half_within_ms: int
 
 

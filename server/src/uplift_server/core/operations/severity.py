@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""If fewer endpoints are broken, the severity is critical only from a share of one half."""
+"""With fewer broken endpoints than this, the severity is critical only if at least half are broken."""
 
 
 class Severity(StrEnum):
@@ -25,8 +25,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 
 
 def of_endpoints(broken: int, delivering: int) -> Severity:
-    """Return the severity of broken endpoints. It is CRITICAL if at least half are broken, or at least ten and 10%.
+    """Return the severity of broken endpoints.
 
+    It is CRITICAL if at least half of the `delivering` endpoints are broken, or at least ten that are at least 10%.
     `broken` endpoints are failing, or the server disabled them. `delivering` also includes all other enabled endpoints.
     """
     if not broken:

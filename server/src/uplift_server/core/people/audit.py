@@ -65,7 +65,7 @@ ACTIONS: Final = {
 
 
 class ActorKind(NamedCode):
-    """The kind of actor. The database stores the number."""
+    """The type of an actor. The database stores the number."""
 
     SYSTEM = 0
     OPERATOR = 1
