@@ -157,7 +157,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Record the end of the request headers. httptools calls this."""
+        """Record the end of the request headers. Beyond `connections_max` connections, reject the request."""
         # uvicorn's own limit responds in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app

@@ -1,4 +1,4 @@
-"""Commands that send, list and show events."""
+"""Commands that send, list, show and explain events."""
 
 import json
 from typing import Annotated, Any, Final
