@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from uplift_server.api.bodies import Paging
 from uplift_server.api.bodies import Timestamp as TimestampParameter
+from uplift_server.api.queries import Paging
 from uplift_server.api.views import Timestamp
 from uplift_server.core import ids
 from uplift_server.core.limits import FILTER_VALUES_MAX

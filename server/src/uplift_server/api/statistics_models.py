@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from uplift_server.api.bodies import Body, Paging
+from uplift_server.api.bodies import Body
 from uplift_server.api.bodies import Timestamp as TimestampParameter
+from uplift_server.api.queries import Paging
 from uplift_server.api.views import Timestamp
 from uplift_server.core.problems import Problem
 from uplift_server.service.statistics_ranges import DAYS_BY_DAY_MAX, DAYS_BY_HOUR_MAX, StatisticsQuery

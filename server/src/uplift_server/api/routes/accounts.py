@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import AccountChange, AccountNew, Paging
+from uplift_server.api.bodies import AccountChange, AccountNew
 from uplift_server.api.object_headers import expected_versions, send_location, send_version
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import account_view, listed
 from uplift_server.api.repeats import mark_repeated

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from uplift_server.api.bodies import AuditQuery
+from uplift_server.api.queries import AuditQuery
 from uplift_server.api.reading import CallerOf, ParsedQuery, QueryReader, ServicesOf
 from uplift_server.api.rendering import audit_view, listed
 from uplift_server.api.views import AuditEntryView, Listed

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import AttemptsQuery, BulkResendNew, DeliveriesQuery, Nothing, Paging
+from uplift_server.api.bodies import BulkResendNew, Nothing
 from uplift_server.api.object_headers import send_location
+from uplift_server.api.queries import AttemptsQuery, DeliveriesQuery, Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import (
     attempt_view,

@@ -4,14 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import (
-    EndpointChange,
-    EndpointDeliveriesQuery,
-    EndpointNew,
-    EndpointsQuery,
-    FilterPreviewRequest,
-)
+from uplift_server.api.bodies import EndpointChange, EndpointNew, FilterPreviewRequest
 from uplift_server.api.object_headers import expected_versions, send_location, send_version
+from uplift_server.api.queries import EndpointDeliveriesQuery, EndpointsQuery
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import delivery_view, endpoint_view, filter_preview_view, listed
 from uplift_server.api.repeats import mark_repeated

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import ErasureNew, Paging
+from uplift_server.api.bodies import ErasureNew
 from uplift_server.api.erasure_rendering import ErasurePreviewView, ErasureView, erasure_preview, erasure_view
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated

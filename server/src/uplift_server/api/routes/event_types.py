@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import Paging
 from uplift_server.api.event_type_bodies import EventTypeChange, EventTypeNew
 from uplift_server.api.object_headers import expected_versions, send_location, send_version
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf
 from uplift_server.api.rendering import event_type_view, listed
 from uplift_server.api.views import EventTypeView, Listed

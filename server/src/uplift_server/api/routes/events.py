@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from uplift_server.api.bodies import EventsQuery, ExplanationQuery, Paging
+from uplift_server.api.queries import EventsQuery, ExplanationQuery, Paging
 from uplift_server.api.reading import CallerOf, ParsedQuery, QueryReader, ServicesOf
 from uplift_server.api.rendering import (
     delivery_view,

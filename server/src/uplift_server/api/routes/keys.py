@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import KeyChange, KeyNew, Paging, ServiceKeyNew
+from uplift_server.api.bodies import KeyChange, KeyNew, ServiceKeyNew
 from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import key_view, service_key_view
 from uplift_server.api.people_views import KeyView, ServiceKeyView
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import (
     BodyReader,
     CallerOf,

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import LinkNew, Paging, SignInLinkNew
+from uplift_server.api.bodies import LinkNew, SignInLinkNew
 from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import link_view, portal_link_view
 from uplift_server.api.people_views import LinkView, PortalLinkView
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import (
     BodyReader,
     CallerOf,

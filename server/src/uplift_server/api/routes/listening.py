@@ -8,12 +8,12 @@ import structlog
 from fastapi import APIRouter, Depends, Request, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from uplift_server.api.bodies import Paging
 from uplift_server.api.guard import send_error
 from uplift_server.api.listen_bodies import ListenSessionNew, ListenTestNew
 from uplift_server.api.listen_rendering import listen_answer_view, listen_session_view, listen_test_view
 from uplift_server.api.object_headers import send_location
 from uplift_server.api.problems import error_response_of
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import BodyReader, CallerOf, ParsedQuery, QueryReader, Sent, ServicesOf, key_of
 from uplift_server.api.rendering import listed
 from uplift_server.api.repeats import mark_repeated

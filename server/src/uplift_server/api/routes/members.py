@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from uplift_server.api.bodies import MemberChange, MemberNew, Nothing, Paging
+from uplift_server.api.bodies import MemberChange, MemberNew, Nothing
 from uplift_server.api.object_headers import send_location
 from uplift_server.api.people_rendering import invitation_view, link_view, member_view
 from uplift_server.api.people_views import InvitationView, LinkView, MemberView
+from uplift_server.api.queries import Paging
 from uplift_server.api.reading import (
     BodyReader,
     CallerOf,
