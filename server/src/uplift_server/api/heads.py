@@ -158,7 +158,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Record the end of the request headers. Beyond `connections_max` connections, reject the request."""
-        # uvicorn's own limit responds in plain text, without a Retry-After.
+        # The limit of uvicorn would respond in plain text, without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
@@ -172,7 +172,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Discard an unread body after the response, so that it does not stay in memory with an idle connection."""
-        # On a busy server, the next turn of the event loop comes tens of milliseconds later.
+        # Write now: on a busy server, the next iteration of the event loop starts tens of milliseconds later.
         cast(CorkedTransport, self.transport).flush()
         cycle = self.cycle
         if cycle.response_complete and cycle.body:

@@ -125,7 +125,7 @@ def prefixed(prefix: str, value: bytes) -> str:
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
     """Return the bytes of an ID with this prefix, or None if the text is not such an ID."""
-    # Only texts of the right length reach the cache, which bounds its memory.
+    # Only texts of the right length reach the cache, which limits its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
 

@@ -92,7 +92,7 @@ class Statistics:
     @property
     def pending(self) -> int:
         """Number of pending deliveries: those that are not delivered, failed, held or cancelled."""
-        # Hours that retention has deleted may be missing, so the difference could be negative.
+        # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
     @property
