@@ -1,4 +1,4 @@
-"""Records of traces. Only `observe.tracing` imports OpenTelemetry."""
+"""The events and attempts that are traced. This module does not import OpenTelemetry, which is optional."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -22,13 +22,13 @@ class AcceptedEvent(NamedTuple):
     began_at: int
     ended_at: int
     sender_span: TraceContext | None
-    """The sender's span, if known."""
+    """The sender's span, if its request had a trace context."""
     repeated: bool
-    """Whether the event had been stored before."""
+    """Whether an earlier request had already stored the event."""
 
 
 class EndedAttempt(NamedTuple):
-    """An attempt, and the span of its event's sender."""
+    """An ended attempt, and the sender's span of its event."""
 
     line: AttemptLine
     sender_span: TraceContext | None

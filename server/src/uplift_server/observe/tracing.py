@@ -49,7 +49,7 @@ class OtlpTracer:
     """Creates spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK."""
 
     def __init__(self, endpoint: str | None) -> None:
-        """`endpoint` is the collector's base URL. If it is None, the standard variables set the URL."""
+        """`endpoint` is the collector's base URL. If it is None, the standard OpenTelemetry variables set the URL."""
         self._ids = _ChosenIds()
         ours = Resource({"service.name": SERVICE, "service.version": __version__, "process.pid": os.getpid()})
         self._provider = TracerProvider(
@@ -60,14 +60,14 @@ class OtlpTracer:
         self._tracer = self._provider.get_tracer("uplift_server", __version__)
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """Create spans."""
+        """Create the spans of events and attempts, and queue them."""
         for event in events:
             self._event(event)
         for attempt in attempts:
             self._attempt(attempt.line, attempt.sender_span)
 
     def close(self) -> None:
-        """Send the queued spans."""
+        """Send the queued spans, and stop the exporter."""
         self._provider.shutdown()
 
     def _event(self, event: AcceptedEvent) -> None:
@@ -117,7 +117,7 @@ class OtlpTracer:
         span.end(began_at + int(line.duration_ms * _NS_PER_MS))
 
     def _own(self, event_id: bytes, sender_span: TraceContext | None) -> TraceContext:
-        """Return the span of an event, the parent of its attempts."""
+        """Return the span of an event, which is the parent of the spans of its attempts."""
         own = event_span(event_id, sender_span, sampled=True)
         if sender_span is not None:
             return own
@@ -126,7 +126,7 @@ class OtlpTracer:
 
 
 class _ChosenIds(RandomIdGenerator):
-    """An ID generator that returns given IDs."""
+    """An ID generator that returns the IDs set with `choose`."""
 
     def __init__(self) -> None:
         self._trace_id = 0
@@ -137,11 +137,11 @@ class _ChosenIds(RandomIdGenerator):
         self._trace_id, self._span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
-        """Return the given trace ID."""
+        """Return the trace ID set with `choose`."""
         return self._trace_id
 
     def generate_span_id(self) -> int:
-        """Return the given span ID, or a random one."""
+        """Return the span ID set with `choose`, or a random one."""
         return self._span_id or super().generate_span_id()
 
 

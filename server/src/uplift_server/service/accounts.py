@@ -36,7 +36,7 @@ class AccountDraft:
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     merges: bool = False
-    """Whether `metadata` contains only changes. A change to None removes a value."""
+    """Whether `metadata` contains only the keys to change. A key with the value None is removed."""
 
     def problems(self) -> list[Problem | None]:
         """Return the problems with the fields."""
@@ -87,7 +87,7 @@ class Accounts:
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[Account]:
-        """Return accounts."""
+        """Return a page of accounts."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: accounts.page(c, request))
@@ -108,10 +108,10 @@ class Accounts:
         return self._context.cache.accounts[caller.require_account()]
 
     async def version(self, caller: Caller) -> Hashable:
-        """Return a value that changes whenever the content of the account's pages changes. Raises Unavailable.
+        """Return a version that changes whenever the content of the account's pages changes. Raises Unavailable.
 
         The dashboard polls it every second. Four cheap reads cover events, changes by people, test attempts,
-        statistics, replays and listen sessions. Other attempts change the health of endpoints in the cache.
+        statistics, replays and listen sessions. All other attempts change the cached health of their endpoints.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
@@ -171,7 +171,7 @@ class Accounts:
         await self._context.run_shielded(self._delete(caller, self._id(account)))
 
     def _id(self, account: str) -> bytes:
-        """Return the ID of an account by its public ID, even if it is deleted, or by its uid. Raises NotFound."""
+        """Return the ID of the account with this public ID (even if it is deleted) or uid. Raises NotFound."""
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         if account_id is not None:
             return account_id

@@ -43,7 +43,7 @@ class AuditLog:
         return found.of([_without_operator_address(entry) for entry in found.items])
 
     def _subject(self, caller: Caller, text: str | None) -> str | None:
-        """Return the ID of the object with this uid, or the text if it is not a uid."""
+        """Return the public ID of the object with this uid, or `text` if no object has this uid."""
         cache = self._context.cache
         if text is None or text in cache.event_types:
             return text

@@ -1,4 +1,4 @@
-"""Authentication by API key from memory, so that it works during a database outage."""
+"""Authentication with API keys from the cache, so that it works during a database outage."""
 
 import hashlib
 from typing import Final
@@ -64,7 +64,7 @@ class Authenticator:
             raise Unauthorized(f"The API key expired at {format_timestamp(expires_at)}. Create a new one.")
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return the principal with its own account, or with the account in `Uplift-Account`.
+        """Return the principal with its own account, or with the account that the header `Uplift-Account` names.
 
         Operators and service keys can name every account.
 

@@ -1,7 +1,7 @@
-"""Pending, held and due deliveries by endpoint, and other cached values of the database.
+"""Pending, held and due deliveries by endpoint, and the state of the database across all accounts.
 
-Pages and metrics of all accounts share one reading, so that they do not wait for large counts. Pages of an account read
-the values of its endpoints directly.
+Metrics and pages about all accounts share one cached reading, so that they do not wait for large counts. Pages of one
+account read the backlogs of its endpoints directly.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ FRESH_MS: Final = 2_000
 REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of its duration, which bounds the load of readings."""
 STALLED_MS: Final = 10_000
-"""Time limit of a reading. After it, the database counts as not responding."""
+"""If a reading takes longer than this, the database counts as not responding."""
 STALE_MS: Final = 60_000
-"""The maximum age of a reading that is used."""
+"""Maximum age of a reading. Older readings are not used."""
 WAIT_SECONDS: Final = 0.02
 """How long a request for metrics waits for a new reading before it uses the last one."""
 FIRST_WAIT_SECONDS: Final = 1.0
-"""How long a request waits for the first reading, and a page for a new one."""
+"""How long a request waits for the first reading, and how long a page waits for a newer one."""
 RECENT_MS: Final = 5_000
 """A page uses the last reading without a wait if the reading is not older than this."""
 
@@ -40,7 +40,7 @@ class EndpointBacklog(NamedTuple):
     """The open deliveries of an endpoint."""
 
     pending: int | None
-    """None until they are counted after an upgrade."""
+    """The number of pending deliveries. None until they are counted after an upgrade."""
     held: int | None
     oldest_due_at: int | None
     """When the oldest delivery that is due and not leased became due (Unix ms)."""
@@ -51,13 +51,13 @@ UNKNOWN: Final = EndpointBacklog(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Values of the database for all accounts."""
+    """One reading of the state of the database across all accounts."""
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None
     """Open deliveries by endpoint number; None until they are counted after an upgrade."""
     due: Mapping[int, int]
-    """When the oldest waiting delivery of an endpoint became due (Unix ms), if it is due."""
+    """When the oldest due delivery of each endpoint became due (Unix ms), by endpoint number."""
     next_at: int
     """When the next reading may start (Unix ms)."""
 
@@ -66,13 +66,13 @@ class Reading:
         return _backlog(self.open, endpoint_seq, self.due.get(endpoint_seq))
 
     def total(self, endpoint_seqs: Collection[int] | None = None) -> EndpointBacklog:
-        """Return the backlog of some endpoints (None: all) together."""
+        """Return the combined backlog of these endpoints, or of all endpoints if None."""
         seqs = {*self.due, *(self.open or ())}
         return total([self.of(seq) for seq in (seqs if endpoint_seqs is None else seqs.intersection(endpoint_seqs))])
 
 
 def total(backlogs: Collection[EndpointBacklog]) -> EndpointBacklog:
-    """Return several backlogs together."""
+    """Return the combined backlog: the sums of the counts, and the oldest due time."""
     pending = [each.pending for each in backlogs if each.pending is not None]
     held = [each.held for each in backlogs if each.held is not None]
     is_known = len(pending) == len(backlogs)
@@ -89,7 +89,7 @@ def _backlog(found: Mapping[int, OpenCounts] | None, endpoint_seq: int, oldest_d
 
 
 class Backlogs:
-    """Reads on request, one reading at a time."""
+    """Reads backlogs on request, one reading at a time."""
 
     def __init__(self, context: ServiceContext, readiness: Readiness) -> None:
         self._context = context
@@ -126,7 +126,7 @@ class Backlogs:
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
-        """Return the current backlogs of some endpoints by number, from two reads; UNKNOWN while the database fails."""
+        """Return the current backlogs of these endpoints by number, from two reads. UNKNOWN if the reads fail."""
         if not endpoint_seqs:
             return {}
         now, database = self._context.now(), self._context.database
@@ -177,7 +177,7 @@ class Backlogs:
             done.set()
 
     async def _due(self, now: int) -> dict[int, int]:
-        """Return when the oldest waiting delivery of each endpoint became due, if it is due."""
+        """Return when the oldest due delivery of each endpoint became due (Unix ms), by endpoint number."""
         due: dict[int, int] = {}
         after = 0
         while True:

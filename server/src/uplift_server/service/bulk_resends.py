@@ -33,7 +33,7 @@ class EndpointShare(NamedTuple):
     endpoint: str
     number: int
     reason: SkipReason | None
-    """Why the bulk resend skips them."""
+    """Why the bulk resend skips this endpoint. None if it creates a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class BulkPreview:
 
     @property
     def skipped(self) -> Sequence[EndpointShare]:
-        """The endpoints without a replay."""
+        """The endpoints that the bulk resend skips."""
         return [each for each in self.endpoints if each.reason is not None]
 
 
@@ -183,7 +183,7 @@ class BulkResends:
         )
 
     async def _count(self, caller: Caller, query: DeliveryQuery, problems: Sequence[Problem]) -> _Counted:
-        """Count in windows, one read each, for up to COUNT_WAIT_MS."""
+        """Count the deliveries in windows of events, with one read for each window, for up to COUNT_WAIT_MS."""
         account_seq = caller.require_account()
         found = [*problems]
         if query.status:

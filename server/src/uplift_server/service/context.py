@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number of a cursor for the previous page. No key contains it."""
+"""The last number in a cursor for a previous page. It marks the direction, because no key contains it."""
 
 
 class StreamStatus(Protocol):
@@ -44,7 +44,7 @@ class StreamStatus(Protocol):
 
     @property
     def reading(self) -> StreamReading | None:
-        """The latest reading of the stream."""
+        """The latest reading of the stream's state, if any."""
 
     def trouble(self) -> str | None:
         """Return why the stream cannot be used; None if it can."""
@@ -63,7 +63,7 @@ class Listing(NamedTuple):
 
 
 class PageCursors(NamedTuple):
-    """The cursors of a page."""
+    """The cursors for the next and the previous page."""
 
     next: str | None
     prev: str | None
@@ -81,17 +81,17 @@ class ServiceContext:
     random_bytes: Callable[[int], bytes] = os.urandom
     id_sequence: IdSequence = field(default_factory=lambda: IdSequence(os.urandom))
     stream: StreamStatus | None = None
-    """The event stream in front of the database. None without one."""
+    """The event stream in front of the database. None if no event stream is configured."""
     accepts_through_stream: bool = False
     """Whether requests to this process need the event stream, not the database."""
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:
-        """Unix time in ms."""
+        """Return the current time (Unix ms)."""
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """A new ID of 16 bytes, greater than all earlier ones."""
+        """Return a new ID of 16 bytes, greater than all earlier ones."""
         return self.id_sequence.next(self.now())
 
     def decode_cursor(

@@ -23,7 +23,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 SEARCH_MS: Final = 60
-"""How long a search for a page of rare deliveries continues. Each of its reads scans one window."""
+"""How long a search continues if few deliveries match. Each read of the search scans one window of events."""
 _KIND = "delivery"
 
 
@@ -32,7 +32,7 @@ class DeliverySearch(NamedTuple):
 
     page: Page[ShownDelivery]
     searched_to: int | None
-    """If the search ended before the page was full: the time of the oldest event it reached (Unix ms)."""
+    """The timestamp of the oldest event that was searched (Unix ms). None if the page is full or the list ends."""
 
 
 class Deliveries:
@@ -44,7 +44,7 @@ class Deliveries:
     async def page(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return deliveries in the order of events."""
+        """Return a page of deliveries in the order of their events."""
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)
         return show_page(self._context, await self._page(caller, wanted, request))
@@ -110,7 +110,7 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return attempts in the order of events. `outcome` and `status_code` are those of the attempts."""
+        """Return a page of attempts in the order of their events. `outcome` and `status_code` filter the attempts."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
@@ -133,7 +133,7 @@ class Deliveries:
         return ListedAttempt(found, delivery)
 
     async def count_blocked(self, caller: Caller, found: Delivery) -> int:
-        """Count the deliveries that wait for an ordered one, up to BLOCKED_COUNTED_MAX."""
+        """Count the deliveries that wait for an ordered delivery, up to BLOCKED_COUNTED_MAX."""
         caller.require(Scope.DELIVERIES_READ)
         group = found.order_group
         if group is None or found.is_blocked or found.status not in OPEN:
@@ -143,9 +143,10 @@ class Deliveries:
         )
 
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
-        """Attempt a delivery now, regardless of its status. If its worker does not respond, attempt it later.
+        """Attempt a delivery now, regardless of its status.
 
-        Raises NotFound, and Conflict if it is in flight, blocked or expired, or its endpoint is not enabled.
+        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, and Conflict if it is
+        in flight, blocked or expired, or its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)
@@ -155,9 +156,10 @@ class Deliveries:
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
     ) -> tuple[ShownDelivery, bool]:
-        """Cancel a pending or held delivery. Return it, and False if a worker will cancel it later.
+        """Cancel a pending or held delivery. Return it, and whether it is already cancelled.
 
-        Raises NotFound, and Conflict if the delivery is in flight or has another status.
+        If not, a worker cancels it later. Raises NotFound, and Conflict if the delivery is in flight or has another
+        status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

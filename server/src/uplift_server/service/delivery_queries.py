@@ -69,7 +69,7 @@ def _named(known: dict[str, Code], names: Sequence[str], field: str, problems: l
 
 
 def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[int, int], ...]:
-    """Return ranges of status codes, with both ends."""
+    """Return the status codes as inclusive ranges. Adds the problems of invalid ones to `problems`."""
     ranges = set()
     for text in texts:
         if _STATUS_CODE.fullmatch(text) is None:

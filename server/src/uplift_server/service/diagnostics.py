@@ -89,7 +89,7 @@ def _held(config: Config) -> inspection.Held:
 
 
 def nats_findings(config: Config) -> Iterator[Finding]:
-    """Check the event stream, if there is one."""
+    """Check the event stream, if one is configured."""
     if config.nats_url is not None:
         from uplift_server.service.stream_diagnostics import stream_findings  # noqa: PLC0415 - not without NATS
 
@@ -127,7 +127,7 @@ def held_findings(config: Config) -> Iterator[Finding]:
 
 
 def operations_findings(config: Config) -> Iterator[Finding]:
-    """Check that the account exists that receives the operational events of all accounts."""
+    """Check that the account that receives the operational events of all accounts exists."""
     account = config.operations_account
     if account is None:
         return

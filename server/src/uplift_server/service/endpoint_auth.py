@@ -1,4 +1,4 @@
-"""Authentication of endpoints in a request: checks, and facts of client certificates."""
+"""Authentication of endpoints in requests: validation, and facts about client certificates."""
 
 import ssl
 from dataclasses import replace
@@ -37,7 +37,7 @@ _MISMATCH: Final = "The private key does not belong to the first certificate. Se
 
 
 class AuthColumns(NamedTuple):
-    """The columns of an authentication."""
+    """The columns of an endpoint that store its authentication."""
 
     encrypted: bytes | None
     certificate_expires_at: int | None
@@ -56,7 +56,7 @@ class StoredAuth:
         return auth_from_text(self._cipher.decrypt(endpoint.auth, endpoint.id, "auth"))
 
     def columns(self, auth: EndpointAuth | Unset | None, endpoint_id: bytes) -> AuthColumns:
-        """Return the columns of a checked authentication."""
+        """Return the columns that store a checked authentication."""
         if auth is None or isinstance(auth, Unset):
             return AuthColumns(None, None)
         # Always store bound values: no release that reads only unbound values reads this column.
@@ -65,7 +65,10 @@ class StoredAuth:
         return AuthColumns(encrypted, stored.expires_at if isinstance(stored, ClientCertificate) else None)
 
     def changed(self, stored: Endpoint, sent: EndpointAuth | Unset | None) -> Endpoint:
-        """Return an endpoint with a new authentication. An equal one keeps its encrypted form, and so its tokens."""
+        """Return the endpoint with the authentication in the request.
+
+        If the authentication is the same, the endpoint does not change, so its cached tokens remain valid.
+        """
         if isinstance(sent, Unset) or (None if sent is None else with_facts(sent)) == self.of(stored):
             return stored
         encrypted, expires_at = self.columns(sent, stored.id)

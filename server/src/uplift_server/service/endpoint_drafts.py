@@ -32,7 +32,7 @@ class EndpointDraft:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """JSON values of the settings that the request contains, by name."""
     merges: bool = False
-    """Whether `headers` and `metadata` contain only changes. A change to None removes a value."""
+    """Whether `headers` and `metadata` contain only the keys to change. A key with the value None is removed."""
     is_paused: bool = False
     """Whether a new endpoint is paused. An update does not change the state."""
 

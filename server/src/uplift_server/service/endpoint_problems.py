@@ -18,21 +18,21 @@ LISTED_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class EndpointProblems:
-    """The endpoints of an account by health."""
+    """Counts of an account's endpoints by health, and the endpoints that need attention."""
 
     endpoints: int
     disabled: int
     paused: int
     failing: int
-    """Enabled endpoints only, including warned ones."""
+    """The number of enabled endpoints that are failing, including warned ones."""
     broken: int
-    """Endpoints that are failing, or that the server disabled for failing."""
+    """The number of endpoints that are failing, or that the server disabled for failing."""
     delivering: int
-    """Endpoints that are enabled, or that the server disabled for failing."""
+    """The number of endpoints that are enabled, or that the server disabled for failing."""
     holding: int
-    """Endpoints with held deliveries."""
+    """The number of endpoints with held deliveries."""
     backlog: EndpointBacklog
-    """The backlog of all endpoints."""
+    """The combined backlog of the account's endpoints."""
     shown: Sequence[ShownEndpoint]
     """Endpoints that are disabled, are failing, or have held deliveries: worst first, at most LISTED_MAX."""
 

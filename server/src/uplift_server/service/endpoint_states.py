@@ -19,7 +19,7 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState,
 HOLD_WAIT_MS: Final = 3000
 """How long a request to enable waits until all pending deliveries are held. Every response takes at most 5 s."""
 HOLD_WAIT_SHORT_MS: Final = 200
-"""The same limit for a request to pause or disable. Usually, few deliveries are pending."""
+"""How long a request to pause or disable waits until pending deliveries are held. Usually, few are pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
     "The endpoint's state did not change, because the server has not finished holding its pending deliveries. Try"
@@ -31,7 +31,7 @@ class _Change(NamedTuple):
     """A change of an endpoint's state."""
 
     endpoint: Endpoint | None
-    """The changed endpoint. Not None, because the same transaction read it."""
+    """The changed endpoint. It is never None, because the same transaction has read the endpoint."""
     action: str
     details: dict[str, object]
     notify_engine: Callable[[int], None]
@@ -104,7 +104,7 @@ class EndpointStates:
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
-        """Return the change that enables an endpoint. Deliveries pending as of `cached` are already held."""
+        """Return the change that enables an endpoint. Deliveries pending when `cached` was read are already held."""
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_before(found)}

@@ -60,7 +60,7 @@ class EndpointTest:
 
     delivery: Delivery
     attempt: Attempt | None
-    """None if it is in flight or was not started."""
+    """The attempt. None if it is in flight or was not started."""
     repeated: bool
 
 
@@ -71,13 +71,13 @@ class SignatureCheck:
     verdict: Verdict
     wrong: EndpointTest
     valid: EndpointTest | None
-    """None if the response to the wrong signature already decides, or is missing."""
+    """The test with a valid signature. None if the test with a wrong signature already determines the verdict."""
     verified_at: int | None
-    """Set if the endpoint is verified (Unix ms)."""
+    """When this check verified the endpoint (Unix ms). None if it did not."""
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the result of an attempt for a signature check."""
+    """Return the facts of an attempt that a signature check compares. None without an attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)
@@ -180,7 +180,7 @@ class EndpointTests:
             raise as_conflict(error) from error
 
     async def _note_verified(self, caller: Caller, endpoint: Endpoint) -> int | None:
-        """Return the stored time, or None if the endpoint was deleted or has another URL now."""
+        """Store that the endpoint is verified. Return the time, or None if it was deleted or its URL has changed."""
         now, subject = self._context.now(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         entry = self._context.audit_entry(caller, "endpoint.verified", subject, {}, endpoint.account_seq)
 
@@ -193,7 +193,7 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Return the outcome of a test, or its state at the time `until`."""
+        """Wait for a test to end. Return its delivery and its attempt, or its state at the time `until` (Unix ms)."""
         tail = ids.endpoint_tail(endpoint.id)
         while True:
             found = await self._context.database.read(

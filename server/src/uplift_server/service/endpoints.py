@@ -54,7 +54,7 @@ class ShownEndpoint:
 
     endpoint: Endpoint
     headers: dict[str, str] = field(repr=False)
-    """Not masked."""
+    """The headers in plain text, not masked."""
     held_deliveries: int = 0
     """The number of held deliveries, counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None = None
@@ -67,7 +67,7 @@ class ShownEndpoint:
     auth: Mapping[str, Any] | None = None
     """The authentication without its secrets, by API field."""
     secret: str | None = field(default=None, repr=False)
-    """Set only in the response that created the endpoint."""
+    """The signing secret. Set only in the response to the creation of the endpoint."""
     repeated: bool = False
 
 
@@ -113,7 +113,7 @@ class Endpoints:
         *,
         problems: Sequence[Problem] = (),
     ) -> Page[ShownEndpoint]:
-        """Return the account's endpoints."""
+        """Return a page of the account's endpoints."""
         caller.require(Scope.ENDPOINTS_READ)
         wrong = [*problems]
         wanted = endpoint_filter(self._context, query, wrong)
@@ -399,7 +399,7 @@ class Endpoints:
         return changed
 
     def _check_same_secret(self, draft: EndpointDraft, stored: Endpoint) -> Problem | None:
-        """Return a problem if the request has another secret than the endpoint. Only a rotation replaces it."""
+        """Return a problem if the secret in the request differs from the endpoint's, which only a rotation replaces."""
         secret = given_or_none(draft.secret)
         current = self._cipher.decrypt(stored.secret, stored.id, "secret")
         return None if secret is None or compare_digest(secret.encode(), current.encode()) else _OTHER_SECRET
@@ -445,7 +445,7 @@ class Endpoints:
         self._context.engine.endpoints.deleted(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
-        """Return the fields to compare. Encrypted ones are decrypted, because each encryption differs."""
+        """Return the fields for a comparison, decrypted, because each encryption of the same content differs."""
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
         auth = self._auth.of(endpoint)
         hidden = {

@@ -12,7 +12,7 @@ from uplift_server.store.replays import Replay
 
 
 class ReplayChanges(Protocol):
-    """Applies changes of replays."""
+    """Applies changes to replays."""
 
     def put(self, replay: Replay) -> None:
         """Start a replay, or apply its new state."""

@@ -79,7 +79,7 @@ class EngineStatus:
         return own if self._delivers else own._replace(in_flight_max=0, stopped=False)
 
     def sends(self) -> bool:
-        """Whether any process may begin an attempt now."""
+        """Whether any process can start an attempt now."""
         return (self._delivers and not self._lanes.stopped) or any(each.delivers for each in self._peers.others())
 
     def load(self) -> Load:
@@ -107,7 +107,7 @@ class EngineStatus:
         return living if living is None or self._peers.heartbeat_age_ms() is None else ()
 
     def heartbeat_age_ms(self) -> int | None:
-        """The time since the last heartbeat of this process if it has expired; otherwise, None."""
+        """The age of this process's last heartbeat if it has expired; otherwise, None."""
         return self._peers.heartbeat_age_ms()
 
     def _probe_at(self, endpoint: LiveEndpoint) -> int | None:

@@ -22,7 +22,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a preview counts events. The erasure finds all of them."""
+"""How long a preview counts events. The erasure itself has no time limit, and finds all of them."""
 STREAM_WAIT_MS: Final = 2000
 """How long a request waits until the database has the accepted events."""
 _KIND: Final = "erasure"
@@ -30,7 +30,7 @@ _KIND: Final = "erasure"
 
 @dataclass(frozen=True, slots=True)
 class ErasureDraft:
-    """The fields of an erasure in a request: exactly one of them."""
+    """The fields of an erasure in a request. Exactly one of them is set."""
 
     object_id: str | None = field(default=None, repr=False)
     event_ids: Sequence[str] | None = None

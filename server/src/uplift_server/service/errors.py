@@ -15,10 +15,10 @@ class ServiceError(Exception):
 
     code: ClassVar[str]
     retry_after_s: int | None = None
-    """When to retry, if the cause is temporary."""
+    """How many seconds to wait before a retry, if the cause is temporary."""
 
     def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
-        """Keep the first PROBLEMS_LISTED_MAX of the problems with single fields."""
+        """Keep only the first PROBLEMS_LISTED_MAX problems with single fields."""
         super().__init__(detail)
         self.detail = detail
         self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])
@@ -59,7 +59,7 @@ class ConfirmationRequired(Forbidden):
 
 
 class NotFound(ServiceError):
-    """The object does not exist or belongs to another account. Both have the same response."""
+    """The object does not exist or belongs to another account. Both cases have the same response."""
 
     code = "not_found"
 

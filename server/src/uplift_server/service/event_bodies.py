@@ -65,7 +65,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
 def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event | Incoming, list[Problem]]:
     """Return a single event. If its shape is wrong, return its readable fields and its problems.
 
-    `account_texts` are the messages for fields with an account, which a single event does not have.
+    `account_texts` contains an error message for each field that names an account. A single event has no such fields.
 
     Raises Malformed, and Invalid if the body is not an object.
     """
@@ -97,7 +97,7 @@ def _malformed(error: Exception) -> Malformed:
 
 
 def _readable_one(body: bytes, account_texts: Mapping[str, str]) -> tuple[Incoming, list[Problem]]:
-    """Return the readable fields of an event with invalid fields, and the problems of the others."""
+    """Return the readable fields of an event that has invalid fields, and the problems with the invalid ones."""
     problems: list[Problem] = []
     event = _readable(body, "", _FIELDS, problems, account_texts)
     if event is None:
@@ -106,7 +106,7 @@ def _readable_one(body: bytes, account_texts: Mapping[str, str]) -> tuple[Incomi
 
 
 def _readable_batch(body: bytes) -> tuple[list[Incoming], list[Problem]]:
-    """Return the readable fields of the events of a batch with invalid fields, and the problems of the others."""
+    """Return the readable fields of the events in a batch, and the problems with the invalid fields."""
     fields = _fields_of(body)
     try:
         events = None if fields is None else _list.decode(fields["events"])
@@ -171,12 +171,12 @@ def _readable(
 
 
 def wrong_count(count: int) -> Problem:
-    """Return the problem of a batch with too few or too many events."""
+    """Return the problem with a batch that has too few or too many events."""
     return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX}.")
 
 
 def conflict_text(conflict: IdempotencyConflict, idempotency_key: str | None, event_id: str | None) -> str:
-    """Return the explanation of an idempotency key or event ID that belongs to another event."""
+    """Return the error text for an idempotency key or event ID that belongs to another event."""
     what, used = "idempotency key", idempotency_key
     if conflict.field == "id":
         what, used = "event ID", event_id

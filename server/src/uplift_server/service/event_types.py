@@ -97,12 +97,12 @@ class EventTypes:
                 return changed
 
     async def page(self, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[EventType]:
-        """Return the catalog."""
+        """Return a page of the catalog."""
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: event_types.page(c, request))
 
     def all(self) -> list[EventType]:
-        """Return the whole catalog by group and name."""
+        """Return the whole catalog, sorted by group and name."""
         known = self._context.cache.event_types.values()
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
@@ -168,7 +168,7 @@ class EventTypes:
         example: str | None,
         versions: Versions,
     ) -> EventType | None:
-        """Return the new event type; None if the stored one differs from `seen`."""
+        """Update the event type. Return it, or None if the stored one differs from `seen`."""
         now, name = self._context.now(), seen.name
 
         def update(connection: Transaction) -> EventType | None:

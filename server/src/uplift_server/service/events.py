@@ -48,7 +48,7 @@ class Events:
         with_bodies: bool = False,
         problems: Sequence[Problem] = (),
     ) -> Page[Event]:
-        """Return events."""
+        """Return a page of events."""
         caller.require(Scope.EVENTS_READ)
         filters, request = self._parsed(query, listing, problems)
         return await self._context.database.read(

@@ -78,7 +78,7 @@ class EventOverview:
 
 
 class Explanations:
-    """Explains deliveries, and why there are none."""
+    """Explains the deliveries of an event, and why endpoints have no delivery."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -202,11 +202,11 @@ class _Read(NamedTuple):
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """The last attempts that failed, by endpoint."""
+    """The last attempt of each delivery on the page, if it failed, by endpoint."""
     endpoints: set[int]
     """All endpoints that have or had a delivery."""
     attempted: dict[int, bool]
-    """Whether an attempt succeeded, by endpoint with attempts."""
+    """Whether an attempt succeeded, by endpoint. Endpoints without attempts are absent."""
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, with `deleted_at`."""
     sessions: list[ListenSession]
