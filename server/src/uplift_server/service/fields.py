@@ -40,7 +40,8 @@ def values_after(
 ) -> dict[str, str]:
     """Return the values of an object after a request.
 
-    `sent` replaces all values; if it `merges`, it contains only changes. None removes all values.
+    `sent` replaces all values. With `merges`, it changes only its own keys, and removes those with the value None. If
+    `sent` is None, all values are removed.
     """
     if isinstance(sent, Unset):
         return dict(stored)

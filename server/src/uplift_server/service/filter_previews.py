@@ -28,7 +28,7 @@ class FilterPreviewDraft:
     filter: Mapping[str, object] | None = None
     event_types: Sequence[str] | None = None
     limit: int | None = None
-    """The maximum number of events."""
+    """The maximum number of events to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class FilterPreviews:
 
 
 async def _evaluated(found: Sequence[Event], pattern: Filter | None) -> list[PreviewedEvent]:
-    """Evaluate a filter against events. Other requests run in between."""
+    """Evaluate a filter against events. Other requests can run between two evaluations."""
     previewed = []
     began = time.monotonic()
     for event in found:

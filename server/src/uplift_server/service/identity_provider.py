@@ -68,7 +68,7 @@ class IdentityProvider:
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:
-        """Return the endpoints of the provider. Raises ProviderDown."""
+        """Return the metadata of the provider, from memory if it is recent. Raises ProviderDown."""
         if self._metadata is not None and self._clock.now_ms() < self._metadata_until:
             return self._metadata
         if self._loading is None or self._loading.done():

@@ -60,7 +60,7 @@ class Acceptance(Protocol):
         """
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Return the IDs of the endpoints with a delivery of each event in the database. Raises Unavailable."""
+        """Return, for each event, the IDs of the endpoints with a delivery in the database. Raises Unavailable."""
 
 
 class Ingest:
@@ -106,7 +106,7 @@ class Ingest:
         """Accept all events or none, each for the account that it names or the caller's account.
 
         A key of an account can name only its account. `problems` contains earlier problems of the request. Other
-        requests run between checks. Raises Forbidden, AccountRequired and the errors of `accept`.
+        requests can run between two checks. Raises Forbidden, AccountRequired and the errors of `accept`.
         """
         caller.require(Scope.EVENTS_WRITE)
         found = list(problems)
@@ -128,7 +128,7 @@ class Ingest:
         return self._accept(drafts)
 
     async def endpoints_of(self, stored: Sequence[Appended]) -> list[list[str]] | None:
-        """Return the IDs of the endpoints that each event matched. None if the database does not respond."""
+        """Return, for each event, the IDs of the endpoints that it matched. None if the database does not respond."""
         try:
             found = await self._acceptance.endpoints_of({each.seq for each in stored})
         except Unavailable:

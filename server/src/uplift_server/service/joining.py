@@ -3,7 +3,8 @@
 A person has one email for all accounts, so a link must not give one person access as another. A link proves the email
 if it was emailed, or if the operator created it. Without email, an admin sees the links of invitations. Such a link
 does not prove the email, so it cannot set the password of an existing person. An identity provider proves the email
-that it has verified, but only once: later, the identity is decisive, so a changed email gives no access.
+that it has verified, but only at the first sign-in. After that, only the identity identifies the person, so a changed
+email gives no access.
 """
 
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def join_by_identity(
     """Return the person with this identity. Link the identity at the first sign-in, or create the person.
 
     `open_ones` are the invitations to the person's email, whose accounts are locked. Raises Conflict if the provider
-    has not verified the email, if the person has another identity, or if no account knows the email.
+    has not verified the email, if the person has another identity, or if no person and no invitation has the email.
     """
     email = identity.email
     by_email = None if email is None else people.find(connection, email, lock=True)
@@ -149,7 +150,7 @@ def accept_invitations(
 ) -> list[Member]:
     """Add a person with a verified email to the accounts that invited them, except full ones. Return the new members.
 
-    The accounts are locked. There are as many new IDs as invitations.
+    The accounts are locked. `new_member_ids` contains one ID for each invitation.
     """
     joined = []
     for invitation, member_id in zip(open_ones, new_member_ids, strict=True):

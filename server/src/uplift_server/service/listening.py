@@ -51,7 +51,7 @@ class ListenDraft:
 
     event_types: Sequence[str] | None = None
     since: str | None = None
-    """A timestamp, or the ID of the last event to skip."""
+    """The start of the stream: a timestamp, or the ID of the last event to skip."""
     description: str | None = None
 
 
@@ -62,9 +62,9 @@ class ShownSession:
     session: ListenSession
     connected: bool
     secret: str | None = None
-    """Set only in the response that created the session."""
+    """The signing secret. Set only in the response to the creation of the session."""
     repeated: bool = False
-    """Whether an earlier request created it."""
+    """Whether an earlier request created the session."""
 
     @property
     def expires_at(self) -> int | None:
@@ -290,7 +290,7 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """Return the start time, or the event after which the stream starts, and the problems."""
+    """Return the start of the stream (a time, or the event before it) and the problems."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)

@@ -25,7 +25,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Limit per account, because each invitation may send an unsolicited email."""
+"""Maximum number of invitations per account and hour, because each may send an unsolicited email."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
@@ -58,7 +58,7 @@ class ShownInvitation:
     url: str | None = field(repr=False)
     """The link to give to the person if the server does not send email; otherwise, None."""
     repeated: bool
-    """Whether an earlier request created it."""
+    """Whether an earlier request created the invitation."""
 
 
 class Members:

@@ -26,7 +26,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""How many endpoints are counted before other tasks run."""
+"""Number of endpoints to count before other tasks can run."""
 _STATES: Final = ("unknown", "healthy", "failing", "warned", "paused", "disabled")
 _OUTCOMES: Final = tuple(each.text for each in Outcome if each is not Outcome.DELIVERED)
 _SCHEME: Final = b"bearer "
@@ -111,7 +111,10 @@ class Metrics:
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
-        """Count the endpoints by state and expiring certificate, and the failing ones with their pending deliveries."""
+        """Count the endpoints by state, those with an expiring certificate, and the failing ones.
+
+        Also counts the pending deliveries of the failing endpoints.
+        """
         states, failing, pending = dict.fromkeys(_STATES, 0), dict.fromkeys(_OUTCOMES, 0), 0
         expiring, expires_before = 0, self._context.now() + CERTIFICATE_WARNINGS_MS[-1]
         for number, live in enumerate(list(self._context.cache.endpoints.values()), 1):
@@ -155,7 +158,7 @@ def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
 
 
 def _is_token(authorization: bytes | None, token: str) -> bool:
-    """Whether a header contains the token, compared in constant time."""
+    """Whether a header contains the token. The comparison takes constant time."""
     if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
         return False
     sent = authorization[len(_SCHEME) :].strip(b" ")

@@ -65,9 +65,9 @@ class EndpointSearch(NamedTuple):
     text: str = ""
     """An ID, or a part of a URL, a description, or the account's name or contact."""
     account: str | None = None
-    """Account ID."""
+    """The ID of the account."""
     cause: str | None = None
-    """The code of a cause of failing."""
+    """The code of a failure cause."""
     order: EndpointOrder = EndpointOrder.SINCE
 
 
@@ -79,7 +79,7 @@ class AccountSummary:
     endpoints: int
     failing: int
     off: int
-    """Paused or disabled."""
+    """The number of endpoints that are paused or disabled."""
     backlog: EndpointBacklog
     severity: Severity
 
@@ -91,27 +91,27 @@ class EndpointSummary:
     account: Account
     endpoint: Endpoint
     health: Health
-    """The health after its last attempt."""
+    """The endpoint's health after its last attempt."""
     held_deliveries: int
-    """Counted up to HELD_COUNTED_MAX."""
+    """The number of held deliveries, counted up to HELD_COUNTED_MAX."""
     next_probe_at: int | None
     """When the next probe is due (Unix ms). Set only while the circuit breaker is open."""
     disable_at: int | None
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     backlog: EndpointBacklog
     cause: FailureCause | None
-    """Set only while the endpoint is failing, or if the server disabled it for failing."""
+    """The cause of failing. Set only if the endpoint is failing, or if the server disabled it for failing."""
 
 
 class EndpointList(NamedTuple):
-    """A page of the list, and the number of matches of each filter for the same search."""
+    """A page of the list, and the number of endpoints that match the search with each status filter."""
 
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of the failing endpoints with their numbers, most endpoints first."""
+    """The causes of the failing endpoints, each with its number of endpoints, most endpoints first."""
     accounts: Sequence[tuple[Account, int]]
-    """The accounts with endpoints that match the filter, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
+    """The accounts with their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
 
 
 class OperatorLists:
@@ -146,8 +146,8 @@ class OperatorLists:
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
-        Failing ones are sorted by cause, most endpoints first, and within a cause in the order of the search. Without a
-        cause in the search, the list has LISTED_PER_CAUSE of each.
+        Failing ones are sorted by cause, most endpoints first, and within a cause in the order of the search. If the
+        search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

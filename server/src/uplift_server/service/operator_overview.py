@@ -34,7 +34,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""How many endpoints are counted before other tasks run."""
+"""Number of endpoints to count before other tasks can run."""
 REPLAYS_LISTED_MAX: Final = 20
 LEASED_COUNTED_MAX: Final = 100_000
 
@@ -45,7 +45,7 @@ class OverviewState:
 
     fleet: FleetState
     problems: Sequence[FleetProblem]
-    """Worst first."""
+    """The problems, worst first."""
     backlog: EndpointBacklog
     """The backlog of all accounts."""
     read_at: int | None
@@ -57,11 +57,11 @@ class OverviewState:
     """The live processes on the database, by number. None if there can be only one."""
     accounts: int
     endpoints: Mapping[str, int]
-    """Endpoints by state, and enabled ones by health."""
+    """The number of endpoints by state, and of enabled endpoints by health."""
     rejected_rows: int
-    """Rows that the database has rejected since this process started."""
+    """The number of rows that the database has rejected since this process started."""
     rejected_events: int | None
-    """Rejected events of the last 24 hours. None if no rejected events are stored."""
+    """The number of rejected events in the last 24 hours. None if no rejected events are stored."""
 
     @property
     def severity(self) -> Severity:
@@ -80,7 +80,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Counts:
-    """Endpoints by state, and the failing ones by cause."""
+    """Counts of endpoints by state, and the failing endpoints by cause."""
 
     states: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     groups: dict[FailureCause, _Group] = field(default_factory=dict)

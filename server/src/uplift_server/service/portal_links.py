@@ -48,7 +48,7 @@ class LinkDraft:
         return None if email is None else normalize_email(email)
 
     def role_or_default(self) -> Role:
-        """Return the role for a new member, by default the lowest."""
+        """Return the role for a new member. The default is the lowest role."""
         role = given_or_none(self.role)
         return (None if role is None else parse_role(role)) or Role.MEMBER
 
@@ -60,7 +60,7 @@ class ShownLink:
     url: str = field(repr=False)
     expires_at: int
     repeated: bool
-    """Whether an earlier request created it. The link may already have been used."""
+    """Whether an earlier request created the link, which may already have been used."""
     link: Link | None = None
     """The stored link. None for a password reset, which is not stored."""
 

@@ -13,7 +13,7 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""The check fails if the clocks differ by more. Receivers accept timestamps that are off by up to 5 minutes."""
+"""Maximum difference between the clocks. Receivers accept timestamps that are off by up to 5 minutes."""
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"

@@ -14,7 +14,7 @@ from uplift_server.service.errors import AccountRequired, ConfirmationRequired, 
 
 
 class PrincipalKind(Enum):
-    """The kind of a principal."""
+    """The kind of key or session that a principal has."""
 
     OPERATOR_KEY = "operator's key"
     ACCOUNT_KEY = "key"
@@ -50,7 +50,7 @@ class Principal:
 
     kind: PrincipalKind
     id: bytes
-    """The ID of the member or the key. An operator's session has the ID of its key, or one made of `subject`."""
+    """The ID of the member or the key. An operator's session has the ID of its key, or an ID derived from `subject`."""
     account_seq: int | None
     """The account of the principal. None for operators and service keys, which act for all accounts."""
     scopes: frozenset[str]
@@ -136,7 +136,7 @@ class Principal:
         self.require_operator()
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless this is an operator. Read-only operators pass only if the caller `reads`."""
+        """Raise Forbidden unless this is an operator. With `reads`, read-only operators also pass."""
         if self.is_read_only and not reads:
             raise Forbidden(READ_ONLY)
         if self.is_operator:
@@ -150,7 +150,7 @@ class Principal:
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
         """Raise Forbidden unless this is an operator, or a service key with this scope.
 
-        Read-only operators pass only if the caller `reads`.
+        With `reads`, read-only operators also pass.
         """
         if self.is_service_key:
             self.require(scope)
@@ -208,7 +208,7 @@ class Caller:
         self.principal.require_right(right)
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless the caller is an operator. Read-only operators pass only if the caller `reads`."""
+        """Raise Forbidden unless the caller is an operator. With `reads`, read-only operators also pass."""
         self.principal.require_operator(reads=reads)
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:

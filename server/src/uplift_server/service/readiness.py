@@ -24,7 +24,7 @@ class Ready(NamedTuple):
     """The state of a server that can accept events."""
 
     database_id: str | None
-    """None while the database cannot be used."""
+    """The ID of the database. None while the database cannot be used."""
     database_problem: str | None = None
     """Why the database behind the event stream cannot be used."""
 
@@ -36,7 +36,7 @@ def _read(connection: Transaction) -> str:
 
 
 class Readiness:
-    """Uses the results of regular writes, or of a small probe if there are none."""
+    """Determines readiness from the results of regular writes, or of a small probe if there are none."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -24,7 +24,7 @@ class RejectedEvents:
     async def page(
         self, caller: Caller, filters: RejectedEventFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[RejectedEvent]:
-        """Return rejected events."""
+        """Return a page of rejected events."""
         caller.require(Scope.EVENTS_READ)
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(

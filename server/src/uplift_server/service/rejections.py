@@ -23,7 +23,7 @@ def as_conflict(error: Conflict) -> errors.Conflict:
 
 
 def require_valid(problems: Iterable[Problem | None]) -> None:
-    """Raise Invalid if there are problems. None means a check without a problem."""
+    """Raise Invalid with the problems, if any. A None in `problems` is a check that found no problem."""
     found = [problem for problem in problems if problem is not None]
     if found:
         raise errors.Invalid(found)

@@ -62,7 +62,7 @@ class Preview:
     newest_at: int | None
     complete: bool
     filtered: bool
-    """Whether the endpoint has a filter, which may reject missing events, so that the counts are upper bounds."""
+    """Whether the endpoint has a filter. Missing events may not match it, so the counts are upper bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ class Replays:
         return self.show(replay)
 
     async def _count(self, selection: ReplaySelection) -> _Counting:
-        """Count in batches, one read each, for up to COUNT_WAIT_MS."""
+        """Count the deliveries in batches, with one read for each batch, for up to COUNT_WAIT_MS."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)
@@ -250,9 +250,9 @@ class Replays:
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
 
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
-        """Return the events of the endpoint's current subscription, deleted types included.
+        """Return the missing events: those of the types that the endpoint now subscribes to, deleted ones included.
 
-        Excludes events that not every subscribed endpoint receives.
+        Excludes types whose events only some of the subscribed endpoints receive.
         """
         subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (

@@ -54,7 +54,10 @@ class Search:
         self._context = context
 
     async def find(self, caller: Caller, text: str) -> list[Hit]:
-        """Return the objects that match the text, at most HITS_MAX. Stop at the first kind of match with a result."""
+        """Return the objects that match the text, at most HITS_MAX.
+
+        Stops after the first kind of search that finds an object.
+        """
         text = text.strip()[:TEXT_CHARACTERS_MAX]
         if not text or "\0" in text:
             return []
@@ -86,7 +89,10 @@ class Search:
         )
 
     async def _deliveries(self, caller: Caller, digits: str) -> list[Hit]:
-        """Find deliveries by the digits of an ID: those of the event, then some of the endpoint."""
+        """Find deliveries whose ID starts with `digits`.
+
+        A delivery ID consists of the digits of the event's ID, followed by some digits of the endpoint's ID.
+        """
         digits = digits.lower()[:_DELIVERY_DIGITS]
         if not caller.principal.allows(Scope.DELIVERIES_READ):
             return []

@@ -32,7 +32,7 @@ _WRONG_FIRST_CODE: Final = (
 
 
 class SecondFactorState(NamedTuple):
-    """A second factor that is on."""
+    """The state of a second factor that is on."""
 
     since: int
     """When the person turned it on (Unix ms)."""
@@ -52,7 +52,7 @@ class SecondFactorSettings:
         self._limits = limits
 
     def new_secret(self) -> bytes:
-        """Return a random key for an app. It is not stored before `turn_on`."""
+        """Return a random key for an authenticator app. Only `turn_on` stores it."""
         return self._context.random_bytes(totp.SECRET_BYTES)
 
     async def state(self, person: Person) -> SecondFactorState | None:
@@ -125,7 +125,7 @@ class SecondFactorSettings:
         address: str | None,
         change: Callable[[Transaction, Person], T],
     ) -> T:
-        """Make a change after the password and a code."""
+        """Make a change after a check of the password and a code."""
         person, now = await self._verified(visitor, password, address), self._context.now()
         attempt = self._limits.begin_code(now, person_id=person.id, address=address)
 

@@ -13,7 +13,7 @@ from uplift_server.store.encryption import TOTP_SECRET, Cipher
 from uplift_server.store.records import Person, SecondFactor
 
 PENDING_MS: Final = 5 * 60_000
-"""How long a person can enter the code after the password."""
+"""How long after the password a person can enter the code."""
 APP: Final = "app"
 RECOVERY_CODE: Final = "recovery code"
 WRONG_CODE: Final = (
@@ -23,7 +23,7 @@ WRONG_CODE: Final = (
 
 
 class PendingSignIn(NamedTuple):
-    """A sign-in after the right password, which needs a code. Only this browser knows it."""
+    """A sign-in with the right password that still needs a code. Only the person's browser stores it."""
 
     person_id: bytes
     mark: str
@@ -86,7 +86,7 @@ class SecondFactors:
         return codes
 
     def notify(self, connection: Transaction, person: Person, change: SecondFactorChange, now: int) -> None:
-        """Add an email to the person about a change."""
+        """Queue an email that informs the person about a change of the second factor."""
         if person.email is None or not self._sends_email:
             return
         outbox.add(

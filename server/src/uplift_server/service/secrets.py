@@ -44,7 +44,7 @@ class RotationDraft:
     overlap_seconds: int | Unset | None = UNSET
     """How long the old secret remains active. The API limits it to SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET
-    """`old` or `new`: the secret of `x-uplift-signature-256` during the overlap."""
+    """`old` or `new`: the secret that signs `x-uplift-signature-256` during the overlap."""
 
     def problem(self) -> Problem | None:
         """Return the problem with the secret, if any."""

@@ -84,7 +84,7 @@ class Services:
     sessions: Sessions
     second_factor: SecondFactorSettings
     single_sign_on: SingleSignOn | None
-    """None if no identity provider is configured."""
+    """Single sign-on. None if no identity provider is configured."""
     members: Members
     portal_links: PortalLinks
     statistics: Statistics

@@ -13,7 +13,7 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
-"""Limit of wrong codes of a second factor. Of a million codes, three are valid at a time."""
+"""Limit on wrong codes for a second factor. Of a million codes, three are valid at a time."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
 """The limit for each network, by IP version and prefix length. An IPv6 site has a /64, a /56 or a /48, so one attacker
 has up to 65,536 /64s.
@@ -85,7 +85,7 @@ class SignInLimits:
     def begin_code(self, now_ms: int, *, person_id: bytes, address: str | None) -> SignInAttempt:
         """Start an attempt to enter the code of a second factor. Raises RateLimited.
 
-        Only a person with the right password gets here, so others cannot use up the limit.
+        An attempt requires the right password, so other people cannot use up the limit.
         """
         own = [(self._codes_by_person, person_id.hex())]
         return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])

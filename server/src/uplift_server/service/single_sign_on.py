@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class SignInTransaction(NamedTuple):
-    """A sign-in that the browser continues at the identity provider. Only this browser knows it."""
+    """A sign-in that the browser continues at the identity provider. Only this browser stores it."""
 
     state: str
     nonce: str
@@ -57,7 +57,7 @@ class SignInTransaction(NamedTuple):
 
 
 class AuthorizationResponse(NamedTuple):
-    """The query with which the identity provider sends the browser back."""
+    """The query parameters of the redirect from the identity provider back to the server."""
 
     state: str
     code: str | None

@@ -1,4 +1,4 @@
-"""Statistics of any range: by hour or day, or by event type or endpoint."""
+"""Statistics of any time range, grouped by hour, day, event type or endpoint."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Page
 
 DAYS_BY_HOUR_MAX: Final = 31
-"""Maximum range of statistics by hour, event type or endpoint, in days."""
+"""Maximum range, in days, of statistics that are grouped by hour, event type or endpoint."""
 DAYS_BY_DAY_MAX: Final = 366
 _UNTIL_MAX: Final = 253_370_764_800_000
 """The start of the year 9999 (Unix ms). Timestamps after that year cannot be formatted."""
@@ -34,7 +34,7 @@ class StatisticsQuery(NamedTuple):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether the statistics are listed by event type or endpoint."""
+        """Whether the statistics are grouped by event type or endpoint."""
         return self.by in {"type", "endpoint"}
 
     def starts(self, now_ms: int, problems: list[Problem]) -> range:

@@ -27,4 +27,4 @@ def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None
 
 _SIGNATURES: Final = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
 _SIGNATURES.max_header_length = 8 * 1024
-"""Some headers contain certificates."""
+"""Maximum size of a token's header in bytes. Some headers contain certificates."""

@@ -19,7 +19,10 @@ _NS_PER_US: Final = 1_000
 
 
 class TracedIngest(Ingest):
-    """Ingest that calls `record` for each stored event, with the event's number, its trace data and the header."""
+    """Ingest that calls `record` for each stored event.
+
+    `record` receives the number of the event, its trace data and the `traceparent` header of the request.
+    """
 
     def __init__(self, cache: EndpointCache, acceptance: Acceptance, clock: Clock, record: Record) -> None:
         super().__init__(cache, acceptance, clock)

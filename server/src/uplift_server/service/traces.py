@@ -34,9 +34,9 @@ class TracedDelivery:
     shown: ShownDelivery
     why: DeliveryExplanation
     endpoint: LiveEndpoint | None
-    """None if it was deleted."""
+    """The endpoint. None if it was deleted."""
     attempts: Sequence[Attempt]
-    """Newest first, up to ATTEMPTS_MAX."""
+    """The attempts, newest first, up to ATTEMPTS_MAX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class TracedEvent:
 
     event: Event
     account: Account | None
-    """None if it was deleted."""
+    """The account. None if it was deleted."""
     deliveries: Sequence[TracedDelivery]
-    """Up to DELIVERIES_MAX, the requested one first."""
+    """Up to DELIVERIES_MAX deliveries. The requested delivery comes first."""
     delivery_count: int
     """The number of all deliveries."""
     removed: Sequence[Explained]
@@ -66,9 +66,9 @@ class TracedEndpoint:
 
     record: Endpoint
     live: LiveEndpoint | None
-    """None if it was deleted."""
+    """The endpoint. None if it was deleted."""
     account: Account | None
-    """None if it was deleted."""
+    """The account. None if it was deleted."""
     latest: Sequence[ShownDelivery]
 
 
@@ -84,7 +84,7 @@ class TracedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The objects that match a text."""
+    """The objects that match a searched text."""
 
     events: Sequence[TracedEvent] = ()
     endpoint: TracedEndpoint | None = None

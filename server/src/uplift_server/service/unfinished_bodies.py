@@ -30,7 +30,7 @@ class UnfinishedBodies:
         return Reservation(self, SERVICE_KEYS if principal.is_service_key else principal.account_seq)
 
     def reservation(self, sender: int | None) -> "Reservation":
-        """Return an empty reservation."""
+        """Return an empty reservation for a body from this sender."""
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:

@@ -7,9 +7,9 @@ from uplift_server.store.records import Account, Endpoint, EventType
 
 Record = Account | Endpoint | EventType
 Versions = frozenset[str] | None
-"""The versions that the caller of an update expects. None accepts all."""
+"""The versions that the caller of an update expects. None accepts any version."""
 ANY = "*"
-"""Any version of an object that exists."""
+"""Matches any version of an object that exists."""
 
 
 def version_of(record: Record) -> str:

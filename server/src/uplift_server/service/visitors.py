@@ -27,7 +27,7 @@ class Visitor:
 
     session_id: bytes
     person: Person | None
-    """None for an operator."""
+    """The person. None for an operator."""
     memberships: tuple[Membership, ...]
     confirmed_at: int | None
     """When the person last entered the password (Unix ms)."""
@@ -57,7 +57,7 @@ class Visitor:
 
     @property
     def has_password(self) -> bool:
-        """Whether the visitor has a password, or signed in with an operator key, to confirm."""
+        """Whether the visitor can confirm with a password, or with the operator key of the sign-in."""
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
