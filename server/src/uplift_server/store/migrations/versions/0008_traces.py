@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add a table."""
+    """Create the table of trace contexts."""
     op.create_table(
         "trace_parents",
         sa.Column("event_seq", sa.BigInteger(), nullable=False),

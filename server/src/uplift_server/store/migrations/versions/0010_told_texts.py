@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add a table."""
+    """Create the table of notifications."""
     op.create_table(
         "told_texts",
         sa.Column("seq", _Seq, primary_key=True),

@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add a table."""
+    """Create the table of commands."""
     op.create_table(
         "commands",
         sa.Column("seq", _Seq, primary_key=True),

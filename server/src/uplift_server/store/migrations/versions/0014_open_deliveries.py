@@ -15,7 +15,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add two tables."""
+    """Create the tables of statistics by minute and of open deliveries."""
     op.create_table(
         "minute_rollups",
         sa.Column("endpoint_seq", sa.BigInteger(), nullable=False, comment="0 for all endpoints of the account"),

@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add two columns."""
+    """Add the columns `tested_at` and `verified_at` to endpoints."""
     op.add_column("endpoints", sa.Column("tested_at", sa.BigInteger(), comment="time of the last test event to this URL"))
     op.add_column(
         "endpoints", sa.Column("verified_at", sa.BigInteger(), comment="when this URL passed the signature check")

@@ -17,7 +17,7 @@ _REVOKED = sa.text("revoked_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    """Create the table of service keys, and add a column. Earlier keys do not expire."""
+    """Create the table of service keys, and add the expiry of API keys. Earlier keys do not expire."""
     seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "service_keys",

@@ -14,7 +14,7 @@ _Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add a column and a table."""
+    """Add the time of erasure to events, and create the table of erasures."""
     op.add_column(
         "events", sa.Column("erased_at", sa.BigInteger(), comment="of an erased event, whose body has no data")
     )

@@ -39,7 +39,7 @@ _ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Add three columns, an index and a trigger. Deliveries from before are not ordered."""
+    """Add three columns, an index and a trigger. Earlier deliveries are not ordered."""
     op.add_column("endpoints", sa.Column("ordering", sa.SmallInteger()))
     op.add_column(
         "events", sa.Column("ordering_key", sa.Text(), comment="events with the same key can be delivered in order")

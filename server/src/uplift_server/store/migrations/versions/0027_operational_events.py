@@ -40,7 +40,7 @@ _ON_POSTGRESQL: Final = (
 
 
 def upgrade() -> None:
-    """Create two tables and a trigger."""
+    """Create the tables of operational events and of failed deliveries, and the trigger."""
     op.create_table(
         "operational_events",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
