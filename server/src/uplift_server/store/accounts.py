@@ -57,7 +57,7 @@ def lock_uids(connection: Connection) -> None:
 
 
 def get_by_uid(connection: Connection, uid: str) -> Account | None:
-    """Return the account with this uid, unless it was deleted. `lock_uids` keeps the result valid."""
+    """Return the account with this uid, unless it was deleted. Call `lock_uids` first if the result must stay valid."""
     row = connection.execute(sa.select(accounts).where(accounts.c.uid == uid, _LIVE)).first()
     return None if row is None else _account(row)
 
@@ -95,7 +95,7 @@ def require(connection: Connection, seq: int) -> None:
 
 
 def page(connection: Connection, request: PageRequest) -> Page[Account]:
-    """List accounts."""
+    """List a page of accounts."""
     query = request.of(sa.select(accounts).where(_LIVE), accounts.c.seq)
     return request.page([_account(row) for row in connection.execute(query)], lambda account: (account.seq,))
 

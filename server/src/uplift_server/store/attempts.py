@@ -67,7 +67,7 @@ _NAMES: Final = [column.name for column in _KEY]
 def _looked_up(
     connection: Connection, conditions: Sequence[sa.ColumnElement[bool]], name: str
 ) -> tuple[sa.FromClause, sa.ColumnElement[bool]]:
-    """Return the attempts that match a row of another table, and the condition of the join with this table."""
+    """Return a query for the attempts that match a row of another table, and the condition of the join."""
     if connection.dialect.name != "postgresql":
         return attempts, sa.and_(*conditions)
     # OFFSET makes PostgreSQL search an index for each row instead of reading the whole table.

@@ -31,7 +31,7 @@ class AuditFilter:
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:
-    """Add an entry."""
+    """Add an entry to the audit log."""
     connection.execute(
         sa.insert(audit_log).values(
             account_seq=entry.account_seq,
@@ -80,7 +80,7 @@ def page(
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that no index supports."""
+    """Return the conditions of the filter that no index supports."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

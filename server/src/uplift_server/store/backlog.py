@@ -34,10 +34,10 @@ class Backlog(NamedTuple):
 
     due: int
     later: int
-    """Scheduled for later."""
+    """The number of deliveries that are scheduled for later."""
     held: int
     blocked: int
-    """Waiting for another delivery of their order group."""
+    """The number of deliveries that wait for another delivery of their order group."""
 
 
 def leased(connection: Connection, *, limit: int) -> dict[int, int]:
@@ -49,7 +49,7 @@ def leased(connection: Connection, *, limit: int) -> dict[int, int]:
 
 
 def count(connection: Connection, *, now: int, limit: int) -> Backlog:
-    """Count deliveries at a time (Unix ms)."""
+    """Count the deliveries as of `now` (Unix ms), each kind up to `limit`."""
 
     def count_rows(index: str, part: str, more: str = "") -> int:
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoints.

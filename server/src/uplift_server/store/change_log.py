@@ -33,7 +33,7 @@ class Change(NamedTuple):
     """A created, updated or deleted object."""
 
     kind: str
-    """The table."""
+    """The name of the object's table."""
     subject_seq: int
     xid: int
 
@@ -90,7 +90,10 @@ def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> li
 
 
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
-    """Match changes from a dump of another database server, whose transaction IDs are ahead of this server's."""
+    """Return the condition for changes that come from a dump of another database server.
+
+    Their transaction IDs are ahead of those of this server.
+    """
     if connection.dialect.name == "sqlite":
         return sa.false()
     return directory_changes.c.xid >= sa.text("pg_snapshot_xmax(pg_current_snapshot())::text::bigint")

@@ -44,7 +44,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
 
 
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the statistics of the last hours. They lag by a second or two."""
+    """Return the statistics of the last hours. They lag by 1 or 2 seconds."""
     columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
     query = (
         sa.select(*columns)

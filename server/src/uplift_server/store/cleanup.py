@@ -51,9 +51,9 @@ class RetentionRule:
 
     table: sa.Table
     since: sa.Column[int]
-    """The start of the retention period (Unix ms). Rows without it are in use."""
+    """The column with the start of the retention period (Unix ms). If it is NULL, the row is in use."""
     extra_ms: int = 0
-    """The retention period starts this much later."""
+    """How much later than `since` the retention period starts."""
     is_ordered_by_seq: bool = False
     """Whether rows are read in the order of their numbers, which grow with time, instead of by an index on `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
@@ -85,7 +85,7 @@ class RetentionRule:
 
     @property
     def order(self) -> tuple[sa.Column[Any], ...]:
-        """The order in which rows are read."""
+        """The columns in whose order rows are read."""
         return self.key if self.is_ordered_by_seq else tuple(dict.fromkeys((self.since, *self.key)))
 
     @property

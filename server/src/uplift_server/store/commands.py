@@ -57,7 +57,7 @@ class NewTest:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Cancel, resend or start a delivery, or test an endpoint.
+    """A command to cancel, resend or start a delivery, or to test an endpoint.
 
     When the command is executed, `entry` is added to the audit log with the time of execution.
     """
@@ -76,7 +76,7 @@ class PendingCommand(NamedTuple):
     seq: int
     command: Command
     created_at: int
-    """Unix ms."""
+    """When the command was stored (Unix ms)."""
 
 
 class Result(NamedTuple):
@@ -85,10 +85,10 @@ class Result(NamedTuple):
     error: str | None = None
     text: str = ""
     event_id: bytes | None = None
-    """The test event. If `repeated`, the event of the first request."""
+    """The ID of the test event. If `repeated`, the ID of the event of the first request."""
     repeated: bool = False
     is_executed: bool = True
-    """False if the command is stored and a process executes it later."""
+    """Whether the command was executed. Otherwise, it is stored, and a process executes it later."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:
@@ -112,7 +112,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
     """Return the commands without a result, oldest first, and whether rows have expired.
 
-    It omits commands of kinds that this release does not know.
+    Omits commands of kinds that this release does not support.
     """
     due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
     query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)

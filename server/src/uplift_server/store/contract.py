@@ -82,12 +82,13 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write the outcomes of attempts and the health of their endpoints.
 
-        With a `process_id`, health is not written if that process was evicted, because others then own its endpoints.
+        With a `process_id`, health is not written if that process was evicted, because other processes then own its
+        endpoints.
 
         A settlement is valid while its delivery is pending or held with the same fence, even after the lease has
-        expired, because no other process has leased it since.
-        Returns the (event, endpoint) pairs whose lease was lost, for which nothing was written.
-        Raises Rejected if a row can never be stored; the caller divides the settlements to find it.
+        expired, because no other process has leased it since. Returns the (event, endpoint) pairs whose lease was lost,
+        for which nothing was written. Raises Rejected if a row can never be stored; the caller divides the settlements
+        to find it.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
@@ -99,8 +100,8 @@ class Database(Protocol):
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Release expired leases, or all leases of one process. Return how many.
 
-        On PostgreSQL, a lease must also have expired by the clock of the database, because processes share it.
-        It sets due times like `release`.
+        On PostgreSQL, a lease must also have expired by the clock of the database, because processes share it. Due
+        times are set as in `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
@@ -114,8 +115,8 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each.
 
-        Reads deliveries again that changed since the batch was read. Deliveries that no longer match count as skipped.
-        Completes the replay if none is left. Leases nothing if the replay is not running.
+        Reads the deliveries again that have changed since the batch was read. Deliveries that no longer match count as
+        skipped. Completes the replay if no delivery is left. Leases nothing if the replay is not running.
         """
 
     async def read_replay_batch(

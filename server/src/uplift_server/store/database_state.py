@@ -26,14 +26,15 @@ class DatabaseState:
 
     backlog: Backlog
     totals: Mapping[int, OpenCounts] | None
-    """The open deliveries by endpoint, according to the statistics. None until they are counted after an upgrade."""
+    """The open deliveries by endpoint number, according to the statistics. None until they are counted after an
+    upgrade."""
     leased: int
-    """Deliveries that processes have leased, waiting or in flight."""
+    """The number of leased deliveries, whether they are waiting or in flight."""
     mails: int
     oldest_mail_at: int | None
     """When the oldest unsent email was added."""
     replays: Mapping[ReplayState, int]
-    """Unfinished replays by state."""
+    """The number of unfinished replays by state."""
     oldest_event_at: int | None
     """When the oldest stored event was accepted."""
 

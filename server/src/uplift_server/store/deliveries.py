@@ -61,7 +61,7 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 
 
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
-    """Find the delivery of an event to the endpoint whose ID ends with the bytes.
+    """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
     Without an account, it returns up to two deliveries, because chosen event IDs are unique only within an account.
     """
@@ -152,7 +152,8 @@ def count_ended(
 ) -> tuple[dict[int, Matching], int]:
     """Count the deliveries between two events that a replay can resend, by endpoint, in one window.
 
-    They have ended by `ended_by` (Unix ms). Returns the counts, and the lowest event number of the window.
+    Counts only deliveries that had ended by `ended_by` (Unix ms). Returns the counts, and the lowest event number of
+    the window.
     """
     source = source_of(connection, account_seq, wanted, first, last)
     low, _ = narrowed(connection, source, first, last)
@@ -258,7 +259,7 @@ def lease_resend(
 
 
 def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
-    """Name the deliveries that block some of these."""
+    """Return the deliveries. Each blocked one has the ID of the delivery that it waits for."""
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found

@@ -36,9 +36,9 @@ class Window(NamedTuple):
     tables: sa.FromClause
     event_seq: sa.ColumnElement[int]
     conditions: list[sa.ColumnElement[bool]]
-    """The conditions of the matching rows."""
+    """The conditions that matching rows meet."""
     read_to: tuple[int, int] | None
-    """The key after the window, if there can be more matching rows."""
+    """The key after which the next page starts. None if this window is the last one."""
 
 
 def window_of(
@@ -119,7 +119,7 @@ def _keys_of_ids(
 
 
 def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
-    """Return the tables that the conditions use."""
+    """Return the source, joined with the other tables that the conditions use."""
     if source.tables is events:
         return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
     needs_event = (wanted.object_id, wanted.created_after, wanted.created_before) != (None, None, None)

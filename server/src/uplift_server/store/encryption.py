@@ -1,9 +1,9 @@
-"""Encryption of secrets at rest with AES-256-GCM, bound to the place where they are stored.
+"""Encryption of secrets at rest with AES-256-GCM. Each value is bound to its column and its owner.
 
 The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
 tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. In version 2, it is the
-column and the ID of the owner (an endpoint or a person), so a value that was copied to another column or owner
-cannot be decrypted.
+column and the ID of the owner (an endpoint or a person), so a value that was copied to another column or owner cannot
+be decrypted.
 """
 
 import base64
@@ -27,7 +27,7 @@ TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )
-"""The values of these columns in a deleted endpoint."""
+"""The values of the encrypted columns of a deleted endpoint."""
 UNBOUND: Final = b"\x01"
 """The version byte of values that are bound only to their endpoint, not to their column."""
 _BOUND: Final = b"\x02"
@@ -39,7 +39,7 @@ _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS
 
 
 class WrongSecretKey(Exception):
-    """A value cannot be decrypted: it was encrypted with another key or for another place, or it was changed."""
+    """A value cannot be decrypted: its key, column or owner is different, or it was changed."""
 
 
 class Cipher:

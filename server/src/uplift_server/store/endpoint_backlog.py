@@ -24,7 +24,7 @@ class _Part:
     condition: str
 
     def keys(self, connection: Connection, endpoint_seq: int, limit: int) -> sa.Select[Any]:
-        """Select the event numbers of an endpoint's deliveries in this part."""
+        """Select the event numbers of an endpoint's deliveries in this index."""
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoint.
         named = sa.text(f"deliveries INDEXED BY {self.index}") if connection.dialect.name == "sqlite" else deliveries
         own = sa.column("endpoint_seq", sa.BigInteger) == endpoint_seq
@@ -33,13 +33,13 @@ class _Part:
 
 
 class DropResult(NamedTuple):
-    """The result of a batch of dropped deliveries."""
+    """The result of dropping a batch of held deliveries."""
 
     rows: int
     has_more: bool = False
     """Whether there are more deliveries to drop."""
     completed_through: int | None = None
-    """The number of the last event to drop. Set after the last batch."""
+    """All held deliveries of events up to this number are dropped. Set only after the last batch."""
 
 
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())
@@ -213,7 +213,7 @@ def _reason_kept() -> sa.ColumnElement[int]:
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Add the columns that clear the next attempt."""
+    """Return the new values of an ended delivery: `values`, and the columns that clear the next attempt."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.

@@ -50,7 +50,8 @@ def create(
 ) -> Endpoint:
     """Store a new endpoint.
 
-    Raises Conflict if its account was deleted or has too many endpoints, or if another endpoint of it has the uid.
+    Raises Conflict if its account was deleted or has too many endpoints, or if another endpoint of the account has the
+    uid.
     """
     accounts.require(connection, account_seq)
     own = sa.select(sa.func.count()).select_from(endpoints).where(endpoints.c.account_seq == account_seq, _LIVE)
@@ -85,7 +86,10 @@ def create(
 
 
 def get_by_uid(connection: Connection, account_seq: int, uid: str) -> Endpoint | None:
-    """Return the account's endpoint with this uid, unless it was deleted. A lock on the account keeps it valid."""
+    """Return the account's endpoint with this uid, unless it was deleted.
+
+    Lock the account first if the result must stay valid.
+    """
     own = (endpoints.c.account_seq == account_seq, endpoints.c.uid == uid, _LIVE)
     row = connection.execute(sa.select(*_COLUMNS).where(*own)).first()
     return None if row is None else _endpoint(row)
@@ -234,7 +238,7 @@ def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnE
 
 
 def _url_without_query(connection: Connection) -> sa.ColumnElement[str]:
-    """Return the searchable part of a URL. The query may hold a token."""
+    """Return the searchable part of a URL. The query may contain a token."""
     url = endpoints.c.url
     if connection.dialect.name == "sqlite":
         return sa.func.substr(url, 1, sa.func.instr(url.concat("?"), "?") - 1)
@@ -291,13 +295,13 @@ def update(
 
 
 def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> bool:
-    """Note that the URL of an endpoint verifies signatures. Return False if the endpoint has another URL now."""
+    """Record that the URL of an endpoint verifies signatures. Return False if the endpoint has another URL now."""
     change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq, endpoints.c.url == endpoint.url, _LIVE)
     return connection.execute(change.values(verified_at=now)).rowcount > 0
 
 
 def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: int) -> tuple[Endpoint | None, bool]:
-    """Note a due warning about an endpoint's client certificate. Return the endpoint, and whether one was due."""
+    """Record a due warning about an endpoint's client certificate. Return the endpoint, and whether one was due."""
     query = sa.select(*_COLUMNS).where(endpoints.c.seq == endpoint_seq, _LIVE).with_for_update()
     row = connection.execute(query).first()
     stored = None if row is None else _endpoint(row)
@@ -368,7 +372,10 @@ def set_held_action(connection: Connection, endpoint_seq: int, held: HeldAction)
 
 
 def delete(connection: Connection, account_seq: int | None, endpoint_id: bytes, *, now: int) -> Endpoint | None:
-    """Delete an endpoint. Return its last state, or None. The delivery engine cancels its pending deliveries."""
+    """Delete an endpoint. Return its last state, or None if it does not exist.
+
+    The delivery engine cancels its pending deliveries.
+    """
     endpoint = get(connection, account_seq, endpoint_id, lock=True)
     if endpoint is not None:
         change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq)

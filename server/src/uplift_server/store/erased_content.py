@@ -38,14 +38,14 @@ from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_traces import trace_parents
 
 ERASED_OBJECT_ID: Final = ""
-"""The object ID in filters of replays after its erasure. No event has it."""
+"""Replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
 """The first serial types of SQLite's record format. A value of n bytes has the type plus 2n."""
 
 
 class Erased(NamedTuple):
-    """Content of a step that processes may still have in memory."""
+    """The events and endpoints of a step whose erased content processes may still have in memory."""
 
     leased: Sequence[int]
     """The events with leased deliveries."""
@@ -245,14 +245,14 @@ def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
-    """Return the size of the BLOB with which a SQLite record keeps its size. `after` are the values without it."""
+    """Return the size of the BLOB that keeps the size of a SQLite record. `after` has the new values without it."""
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
     # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.
     return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)
 
 
 def _record_bytes(value: Any) -> int:
-    """Return the bytes of a value in a SQLite record, with its serial type."""
+    """Return how many bytes a value takes in a SQLite record, including its serial type."""
     if value is None:
         return 1
     if isinstance(value, int):

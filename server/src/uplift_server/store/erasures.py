@@ -40,7 +40,7 @@ class Erasure:
     account_seq: int
     account_id: bytes
     object_id: str | None = field(repr=False)
-    """None for event IDs, and after the last trace of the object ID is erased."""
+    """The object ID. None for an erasure of single events, and after the last trace of the object ID is erased."""
     object_digest: str | None
     event_seqs: tuple[int, ...] | None
     missing: int
@@ -61,7 +61,7 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class NewErasure:
-    """An erasure to store: of an object ID up to the event `last_event_seq`, or of events."""
+    """An erasure to store: of an object ID up to the event `last_event_seq`, or of single events."""
 
     id: bytes
     account_seq: int
@@ -81,7 +81,7 @@ class Found(NamedTuple):
     newest_at: int | None = None
 
     def plus(self, more: "Found") -> "Found":
-        """Return the sum."""
+        """Return the combined result: the sum of the events, and the oldest and newest timestamps."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return Found(self.events + more.events, min(oldest, default=None), max(newest, default=None))
@@ -187,7 +187,7 @@ def next_step(connection: Connection, erasure: Erasure) -> Step:
 
 
 def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
-    """Complete an erasure, once."""
+    """Complete an erasure, unless it is already completed. Return it."""
     change = sa.update(erasures).where(erasures.c.seq == erasure.seq, erasures.c.completed_at.is_(None))
     completed = connection.execute(change.values(completed_at=now)).rowcount
     found = _one(connection, erasures.c.seq == erasure.seq)

@@ -20,10 +20,13 @@ class Missing(StoreError):
 
 
 class Unavailable(StoreError):
-    """The database cannot do this now: full disk, read-only file, lost connection, long queue. Try again later."""
+    """The database cannot execute the operation now.
+
+    Causes are a full disk, a read-only file, a lost connection or a long queue. Try again later.
+    """
 
     advice: ClassVar[str] = "The database is temporarily unavailable. Try again in a moment."
-    """The text for API callers."""
+    """The error message for API callers."""
 
 
 class InUse(Unavailable):

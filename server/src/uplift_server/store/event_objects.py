@@ -17,12 +17,13 @@ from uplift_server.store.schema_objects import event_objects
 
 SQLITE_BUCKET: Final = 256
 POSTGRES_BUCKET: Final = 65_536
-"""Event numbers of a bucket. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the rows.
+"""Size of a bucket in event numbers. SQLite writes whole pages of the bucket with each commit, PostgreSQL only the
+rows.
 
 Measured on SQLite: with 2,048, an event took 15% more CPU time.
 """
 ACCOUNT_KEYS: Final = 2**24
-"""Keys with the same checksum, one for each account."""
+"""Number of keys with the same checksum: one for each account."""
 CANDIDATES_MAX: Final = 1000
 """Maximum number of events that one page checks. If few of them match, the page ends early."""
 
@@ -52,7 +53,7 @@ _NEWEST_FIRST, _OLDEST_FIRST = (
     }
     for outermost, beyond, order in (("max", "<", "DESC"), ("min", ">", "ASC"))
 )
-"""The searches, by whether they are across accounts."""
+"""The search statements: for one account (False), and across all accounts (True)."""
 
 
 def object_key(account_seq: int, object_id: str) -> int:
@@ -71,7 +72,7 @@ def candidates(
 ) -> list[int]:
     """Return up to CANDIDATES_MAX events between two numbers that may have the object ID, in order.
 
-    They belong to the account, or to all accounts without one.
+    Without an account, the events can belong to any account.
     """
     values = {
         "object_key": object_key(account_seq or 0, object_id),

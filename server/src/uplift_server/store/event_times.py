@@ -23,21 +23,21 @@ class LateEvents(NamedTuple):
     until: int
     """The latest time at which one was stored (Unix ms)."""
     delay_ms: int
-    """The longest delay."""
+    """The longest delay between timestamp and storage (ms)."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether these include other late events."""
+        """Whether these late events include `other`."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 
 def late_events(connection: Connection) -> LateEvents | None:
-    """Return the noted late events."""
+    """Return the recorded late events, if any."""
     found = server_values.get(connection, [_LATE + name for name in LateEvents._fields])
     return LateEvents(*(found[_LATE + name] for name in LateEvents._fields)) if found else None
 
 
 def note_late(connection: Connection, late: LateEvents) -> LateEvents:
-    """Note late events before they are stored, so that searches by time find them. Return all noted ones."""
+    """Record late events before they are stored, so that searches by time find them. Return all recorded ones."""
     server_values.lock(connection, _LATE)
     noted = late_events(connection)
     if noted is not None:

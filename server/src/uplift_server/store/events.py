@@ -142,7 +142,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return the number of rows, at least one, whose bodies have up to PAGE_BODY_BYTES_MAX in total."""
+    """Return how many of the rows a page contains: at least one, with bodies of up to PAGE_BODY_BYTES_MAX in total."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )

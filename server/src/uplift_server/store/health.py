@@ -14,7 +14,7 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState
 from uplift_server.store.schema import endpoints
 
 _BATCH_ENDPOINTS: Final = 1_000
-"""Endpoints per statement: fewer than the maximum number of parameters."""
+"""Number of endpoints per statement. It must stay below the database's maximum number of parameters."""
 
 
 def save(connection: Connection, rows: Sequence[HealthRow]) -> None:

@@ -51,7 +51,7 @@ class NewEvent(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """The result for one event. A `duplicate` was stored before, with this ID and timestamp."""
+    """The result for one event. If it is a `duplicate`, it was stored before, with this ID and timestamp."""
 
     seq: int
     id: bytes
@@ -64,7 +64,7 @@ class Appended(NamedTuple):
 def with_blocked(
     results: "Sequence[list[Appended] | IdempotencyConflict]", blocked: Mapping[int, Sequence[int]]
 ) -> "list[list[Appended] | IdempotencyConflict]":
-    """Return the results of groups with the endpoints of blocked deliveries by event."""
+    """Return the results of groups. Add to each new event the endpoints of its blocked deliveries."""
     return [
         [each if each.duplicate else each._replace(blocked=blocked.get(each.seq, ())) for each in result]
         if isinstance(result, list)
@@ -79,9 +79,9 @@ class IdempotencyConflict:
 
     index: int
     field: str
-    """`idempotency_key` or `id`."""
+    """The field that conflicts: `idempotency_key` or `id`."""
     event_id: bytes
-    """The stored event with this key or ID."""
+    """The ID of the stored event with this key or chosen ID."""
 
 
 class Lease(NamedTuple):
@@ -199,7 +199,7 @@ class Released(NamedTuple):
 
     released: int
     expired: int
-    """Deliveries that failed because their event had expired."""
+    """The number of deliveries that failed because their event had expired."""
     is_blocked: bool
     """Whether nothing was released because the endpoint has due deliveries."""
 
@@ -217,7 +217,7 @@ class Candidate(NamedTuple):
     delivery: LeasedDelivery
     """The delivery after its lease, without `lease_until` and `replay_seq`."""
     completed_at: int | None
-    """None for an event without a delivery. The replay then creates the delivery."""
+    """When the delivery ended. None for an event without a delivery, for which the replay creates one."""
     ordering_key: str | None = None
 
 
@@ -255,9 +255,9 @@ class ReplayRelease(NamedTuple):
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
-    """The deliveries that are not ordered."""
+    """The leased deliveries, which are not ordered."""
     ordered: int
     """The number of ordered deliveries. The dispatcher leases them in order."""
     outstanding: int
-    """Deliveries that are waiting or in flight."""
+    """The number of deliveries that are waiting or in flight."""
     next_event_seq: int

@@ -36,7 +36,7 @@ class ListenSession:
     """The API key that created the session and must open its stream."""
     description: str
     event_types: tuple[str, ...]
-    """Empty for all types."""
+    """The event types to stream. Empty for all types."""
     position: int
     """The number of the last event that was streamed."""
     created_at: int
@@ -275,7 +275,7 @@ def next_events(
 def save_progress(
     connection: Connection, progress: Sequence[tuple[ListenSession, int | None, Sequence[ListenResponse]]], *, now: int
 ) -> None:
-    """Save the positions of sessions and new responses, and delete the oldest responses above the limit.
+    """Save the positions of sessions, store new responses, and delete the oldest responses above the limit.
 
     Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session may
     have the same number.
@@ -324,7 +324,10 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the responses' events that were erased. An erasure waits until the responses are stored."""
+    """Return the IDs of the erased events among the events of these responses.
+
+    An erasure waits until the responses are stored.
+    """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
     query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)
     return {row.id for row in connection.execute(query) if row.erased_at is not None}

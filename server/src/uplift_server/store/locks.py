@@ -14,9 +14,9 @@ A transaction takes its locks in this order, so that two transactions do not wai
 7. endpoints by number, before their deliveries by event and endpoint.
 
 A transaction that stores ordered deliveries, or that ends deliveries of an endpoint, takes lock 6 before it reads them.
-Otherwise, one could store a delivery as blocked while the other ends the delivery that blocks it. The trigger that
-unblocks the next delivery also takes it. A transaction with failed deliveries of several endpoints takes it before the
-trigger that counts them locks the counts in another order.
+Otherwise, one transaction could store a delivery as blocked while another ends the delivery that blocks it. The trigger
+that unblocks the next delivery also takes lock 6. A transaction with failed deliveries of several endpoints takes lock
+6 first, because the trigger that counts them can lock the counts in another order.
 
 If a statement that locks several rows causes a deadlock, PostgreSQL aborts one transaction, and the engine retries it.
 """

@@ -33,20 +33,20 @@ class OperationalEvent(NamedTuple):
 
 
 class DueCount(NamedTuple):
-    """Failed deliveries of an endpoint whose event is due."""
+    """An endpoint for which the operational event about failed deliveries is due."""
 
     endpoint_seq: int
     account_seq: int
 
 
 def add(connection: Connection, event: OperationalEvent) -> None:
-    """Add an event."""
+    """Add an operational event to send."""
     values = {**event._asdict(), "kind": int(event.kind), "facts": json.dumps(dict(event.facts))}
     connection.execute(sa.insert(operational_events).values(values))
 
 
 def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
-    """Return the oldest events."""
+    """Return the oldest operational events that are not stored as events yet."""
     query = sa.select(operational_events).order_by(operational_events.c.seq).limit(limit)
     return [
         OperationalEvent(row.id, OperationalKind(row.kind), row.account_seq, row.endpoint_seq, json.loads(row.facts))
@@ -55,7 +55,7 @@ def waiting(connection: Connection, *, limit: int) -> list[OperationalEvent]:
 
 
 def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
-    """Delete events."""
+    """Delete operational events, after they are stored as events."""
     connection.execute(sa.delete(operational_events).where(operational_events.c.id.in_(event_ids)))
 
 
@@ -75,9 +75,10 @@ def report_failed(
     new_id: Callable[[], bytes],
     now: int,
 ) -> None:
-    """Turn the due counts of endpoints into events, and delete those without failures or outside of `reported`.
+    """Turn the due counts of endpoints into events.
 
-    A reported count restarts. It stays until the next event may be sent, to limit the number of events.
+    Deletes counts that have no failures, or whose endpoint is not in `reported`. A reported count restarts. It stays
+    until the next event may be sent, to limit the number of events.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

@@ -146,7 +146,7 @@ class DueEmail:
     kind: NotificationKind
     recipient: str
     account_id: bytes | None
-    """None for emails to the operator."""
+    """The ID of the account. None for emails to the operator."""
     endpoint_id: bytes | None
     endpoints: int
     """The number of endpoints that the email is about, if it is about endpoints of an account."""
@@ -158,7 +158,7 @@ class DueEmail:
 
     @property
     def state(self) -> NotificationState:
-        """Waiting, sent or failed."""
+        """The state of the email: waiting, sent or failed."""
         if self.due_at is not None:
             return NotificationState.WAITING
         return NotificationState.GIVEN_UP if self.sent_at is None else NotificationState.SENT
@@ -223,7 +223,7 @@ def is_unsent(
 ) -> bool:
     """Whether an email of this kind about an endpoint (its public ID) is waiting, and none was sent.
 
-    Only emails count that were added from `since` to `until` (Unix ms). An email that does not list all its endpoints
+    Only emails that were added from `since` to `until` (Unix ms) count. An email that does not list all its endpoints
     can be about any endpoint of the account.
     """
     is_about = sa.or_(*(notices.c.facts.contains(text, autoescape=True) for text in (f'"{endpoint}"', '"more": ')))
