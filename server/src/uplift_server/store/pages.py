@@ -26,7 +26,7 @@ class PageRequest:
     key: tuple[int, ...] | None = None
     """The page starts beyond this key. None for the first page."""
     ascending: bool = False
-    """The order of the list: oldest or newest first."""
+    """Whether the list is oldest first instead of newest first."""
     backward: bool = False
     """Whether the page is before the key instead of after it."""
 
@@ -36,7 +36,7 @@ class PageRequest:
         return self.ascending != self.backward
 
     def ordered(self, column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-        """Return a column in the order of reading."""
+        """Return the sort expression of a column in the order of reading."""
         return column.asc() if self.reads_up else column.desc()
 
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class PageRequest:
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Return the rows of the page, and one more, from rows in memory. The key is a number."""
+        """Select the rows of the page, and one more, from rows in memory. `number` returns the key of a row."""
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]

@@ -34,7 +34,10 @@ class AccountMembership(NamedTuple):
 
 
 def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
-    """Return the person with this email, in lower case. With `lock`, no other transaction can create or change them."""
+    """Return the person with this email, in lower case.
+
+    With `lock`, no other transaction can create or change this person.
+    """
     if lock:
         locks.take(connection, f"email {email}")
     return _one(connection, people.c.email == email, lock=lock)
@@ -108,7 +111,7 @@ def remove_from_account(connection: Connection, account_seq: int) -> None:
 
 
 def person_from_row(row: sa.Row[Any], *, seq: int, person_id: bytes, created_at: int) -> Person:
-    """Read a person from a row. Columns whose names exist in other tables are arguments."""
+    """Read a person from a row. The arguments are the columns whose names also exist in other tables."""
     return Person(seq, person_id, row.email, row.name, row.password_hash, row.proved, created_at)
 
 

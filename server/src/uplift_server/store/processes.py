@@ -44,7 +44,7 @@ class Process:
 
 
 class Heartbeat(NamedTuple):
-    """The state of a process in a heartbeat."""
+    """The state that a process reports in a heartbeat."""
 
     delivers: bool
     view: int

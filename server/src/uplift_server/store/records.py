@@ -47,9 +47,9 @@ class Account:
     created_at: int
     updated_at: int
     uid: str | None = None
-    """The operator's own ID."""
+    """The operator's own ID of the account."""
     metadata: str | None = None
-    """A JSON object of strings; None if it is empty."""
+    """The metadata: a JSON object of strings. None if it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ApiKey:
     name: str
     digest: bytes
     ends_with: str
-    """The last characters, so that people recognize the key."""
+    """The last characters of the key, so that people recognize it."""
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None = None
@@ -78,7 +78,7 @@ class ServiceKey:
     name: str
     digest: bytes
     ends_with: str
-    """The last characters, so that people recognize the key."""
+    """The last characters of the key, so that people recognize it."""
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None
@@ -92,10 +92,10 @@ class Person:
     seq: int
     id: bytes
     email: str | None
-    """In lower case; None for a guest of portal links."""
+    """The email, in lower case. None for a guest of portal links."""
     name: str
     password_hash: str | None = field(repr=False)
-    """None if the person signs in only with portal links or single sign-on."""
+    """The hash of the password. None if the person signs in only with portal links or single sign-on."""
     proved: bool
     """Whether the email is verified: by an emailed link, or by the operator."""
     created_at: int
@@ -164,7 +164,7 @@ class Link:
 
     id: bytes
     account_seq: int | None
-    """None for a link of an operator."""
+    """The account that the link opens. None for a link of an operator."""
     email: str | None
     role: Role
     """The role of a new member."""
@@ -231,10 +231,10 @@ class Endpoint:
     created_at: int
     updated_at: int
     previous_secret: bytes | None = field(default=None, repr=False)
-    """Encrypted. Signs in addition to `secret` until `previous_expires_at`."""
+    """The encrypted previous secret. It signs in addition to `secret` until `previous_expires_at`."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
-    """Whether x-uplift-signature-256 uses `secret` while there is a previous one."""
+    """Whether x-uplift-signature-256 uses `secret` while `previous_secret` is active."""
     excused_ms: int = 0
     warned_at: int | None = None
     state_since: int | None = None
@@ -253,11 +253,11 @@ class Endpoint:
     verified_at: int | None = None
     """When the URL rejected a wrong signature and accepted a valid one. The cache can have an earlier value."""
     uid: str | None = None
-    """The operator's own ID, unique in the account."""
+    """The operator's own ID of the endpoint, unique in the account."""
     metadata: str | None = None
-    """A JSON object of strings; None if it is empty."""
+    """The metadata: a JSON object of strings. None if it is empty."""
     filter: str | None = None
-    """A JSON object: the pattern that an event's data must match. None for all events."""
+    """The filter: a JSON object with the pattern that an event's data must match. None matches all events."""
     auth: bytes | None = field(default=None, repr=False)
     """The encrypted authentication. A new authentication always has different bytes."""
     certificate_expires_at: int | None = None
@@ -311,7 +311,7 @@ class Event:
     object_id: str | None = None
     is_test: bool = False
     body: bytes | None = None
-    """None in lists, and if the event is erased."""
+    """The body in JSON. None in lists without bodies, and if the event is erased."""
     erased_at: int | None = None
     ordering_key: str | None = None
 
@@ -342,9 +342,9 @@ class Delivery:
     """When the event was erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The server sends the deliveries of a group to an endpoint in order. None if the delivery is not ordered."""
+    """The order group. The server sends its deliveries to an endpoint in order. None if the delivery is not ordered."""
     blocked_by: str | None = None
-    """If it is blocked, the ID of the delivery that it waits for."""
+    """The ID of the delivery that a blocked delivery waits for."""
 
     @property
     def is_blocked(self) -> bool:
@@ -386,16 +386,16 @@ class EndpointFilter:
 
     states: tuple[EndpointState, ...] = ()
     failing: bool = False
-    """Whether to list failing endpoints, in addition to those with the states."""
+    """Whether to list failing endpoints, in addition to endpoints in one of `states`."""
     text: str | None = None
-    """Part of the URL without its query, or of the description, case-insensitive."""
+    """A part of the URL without its query, or of the description. Case is ignored."""
     cause: str | None = None
     """Code of the cause of the last failed attempt of failing endpoints."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
     """List only endpoints with one of these event types or patterns in their subscription."""
     without_patterns: bool = True
-    """Whether `patterns` also lists endpoints without patterns in their subscription."""
+    """Whether the filter `patterns` also matches endpoints whose subscription has no patterns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,14 +427,14 @@ class DeliveryFilter:
     outcomes: tuple[Outcome, ...] = ()
     """Outcomes of the last attempt."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Ranges of status codes of the last attempt, with both ends."""
+    """Inclusive ranges of status codes of the last attempt."""
     object_id: str | None = None
     is_test: bool | None = None
     """Whether to list only test deliveries (True) or only other deliveries (False)."""
     created_after: int | None = None
     created_before: int | None = None
     ids: tuple[tuple[bytes, bytes], ...] = ()
-    """Each with the ID of the event and the last bytes of the endpoint's ID."""
+    """IDs of deliveries, each as the ID of the event and the last bytes of the endpoint's ID."""
 
 
 T = TypeVar("T")
@@ -443,16 +443,16 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class StreamPage(Generic[T]):
-    """A page of an endless list. The next page starts after `key`; `more` is whether it has items now."""
+    """A page of an endless list. The next page starts after `key`, and `more` shows whether it has items now."""
 
     items: list[T]
     key: tuple[int, ...]
     more: bool
     prev_key: tuple[int, ...] | None = None
-    """The key of the previous page, None on the first page."""
+    """The key of the previous page; None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return the page with other items in the same places."""
+        """Return the page with `items` instead of its own items."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
@@ -462,10 +462,10 @@ class Page(Generic[T]):
 
     items: list[T]
     next_key: tuple[int, ...] | None
-    """The key of the next page, None on the last page."""
+    """The key of the next page; None on the last page."""
     prev_key: tuple[int, ...] | None = None
-    """The key of the previous page, None on the first page."""
+    """The key of the previous page; None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return the page with other items in the same places."""
+        """Return the page with `items` instead of its own items."""
         return Page(items, self.next_key, self.prev_key)

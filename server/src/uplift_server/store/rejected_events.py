@@ -36,10 +36,10 @@ class RejectedEvent:
     """A rejected event. Timestamps are Unix ms."""
 
     account_seq: int | None
-    """None if the account is unknown."""
+    """The account. None if it is unknown."""
     subject: str
     event_type: str | None
-    """As given in the message, like the event ID and the idempotency key."""
+    """The event type as given in the message, like the event ID and the idempotency key."""
     event_id: str | None
     idempotency_key: str | None
     problem: Mapping[str, Any]
@@ -103,7 +103,7 @@ def page(
 
 
 def get(connection: Connection, account_seq: int | None, rejected_id: bytes) -> RejectedEvent | None:
-    """Return the rejected event with this ID of an account, or of any."""
+    """Return the rejected event with this ID, in one account or in any account."""
     query = _details().where(rejected_events.c.id == rejected_id)
     if account_seq is not None:
         query = query.where(rejected_events.c.account_seq == account_seq)
@@ -120,7 +120,7 @@ def count_since(connection: Connection, since: int) -> int:
 
 
 def has_any(connection: Connection, account_seq: int | None) -> bool:
-    """Whether an account, or any, has rejected events."""
+    """Whether the account, or any account if None, has rejected events."""
     query = sa.select(rejected_events.c.seq).order_by(rejected_events.c.seq.desc()).limit(1)
     if account_seq is not None:
         query = query.where(rejected_events.c.account_seq == account_seq)

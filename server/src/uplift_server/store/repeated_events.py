@@ -48,12 +48,12 @@ class Match(NamedTuple):
     """An earlier event, and the field that identifies it."""
 
     field: str
-    """`idempotency_key` or `id`."""
+    """The field that identifies the event: `idempotency_key` or `id`."""
     stored: StoredEvent
 
 
 class KnownEvents:
-    """Events by idempotency key and by ID."""
+    """Known events, by idempotency key and by ID."""
 
     def __init__(self) -> None:
         self.by_key: dict[tuple[int, str], StoredEvent] = {}

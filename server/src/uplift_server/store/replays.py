@@ -46,7 +46,7 @@ class ReplaySelection:
     endpoint_seq: int
     statuses: tuple[Status, ...]
     type_seqs: tuple[int, ...]
-    """Empty for all types."""
+    """The types of the events. Empty for all types."""
     created_after: int | None
     created_before: int | None
     """An exclusive timestamp of events, like `created_after`."""
@@ -54,7 +54,7 @@ class ReplaySelection:
     outcomes: tuple[Outcome, ...] = ()
     """Outcomes of the last attempt. Empty for all."""
     status_codes: tuple[tuple[int, int], ...] = ()
-    """Ranges of status codes of the last attempt, with both ends. Empty for all."""
+    """Inclusive ranges of status codes of the last attempt. Empty for all."""
     object_id: str | None = None
     missing: MissingEvents | None = None
 
@@ -70,11 +70,11 @@ class Replay:
     endpoint_id: bytes
     selection: ReplaySelection
     types: tuple[str, ...]
-    """Names and patterns from the request."""
+    """The event type names and patterns from the request."""
     rate_per_second: int
     state: ReplayState
     total: int
-    """The deliveries counted so far."""
+    """The number of deliveries counted so far."""
     counted_through: int
     next_event_seq: int
     last_event_seq: int
@@ -106,7 +106,7 @@ class NewReplay:
     first_event_seq: int
     last_event_seq: int
     batch_id: bytes | None = None
-    """The bulk resend that creates the replay."""
+    """The ID of the bulk resend that creates the replay."""
 
 
 def create(connection: Connection, new: NewReplay) -> Replay:
@@ -182,7 +182,7 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def unfinished(connection: Connection, *, after: tuple[int, int] = (0, 0), limit: int = 500) -> list[Replay]:
-    """List unfinished replays by account and number."""
+    """List unfinished replays, sorted by account and number."""
     keys = (
         sa.select(replays.c.seq)
         .where(

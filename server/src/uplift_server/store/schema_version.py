@@ -33,7 +33,7 @@ _SQLITE_URL: Final = "sqlite:///"
 HEAD: Final = max(path.name[:4] for path in Path(__file__).with_name("migrations").glob("versions/[0-9]*.py"))
 """The newest revision, read from the file names because Alembic would load every migration."""
 _OF_STATEMENTS: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT)
-"""Errors in the statements of a migration. A retry does not help."""
+"""SQLite error codes of faulty statements in a migration. A retry does not help."""
 REMEDY_NEWER: Final = "start the release that upgraded the database, or a later one"
 
 

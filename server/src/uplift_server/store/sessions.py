@@ -157,7 +157,7 @@ def _link(row: sa.Row[Any]) -> Link:
 
 
 def _values(record: Session | Link) -> dict[str, Any]:
-    """Return the values of the columns. The key of a read-only operator has its own column."""
+    """Return the column values of a session or link. The key of a read-only operator has its own column."""
     values = asdict(record)
     if values.pop("is_read_only"):
         values |= {"key_digest": None, "reader_key_digest": record.key_digest}

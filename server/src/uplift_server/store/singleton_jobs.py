@@ -1,4 +1,4 @@
-"""Leader leases of singleton jobs, which one process runs for all. Another process can take an expired lease."""
+"""Leader leases of singleton jobs: only one process runs each job. Another process can take an expired lease."""
 
 from collections.abc import Collection
 

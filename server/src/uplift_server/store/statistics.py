@@ -2,10 +2,10 @@
 
 A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
 attempts, and the changes of status in `delivery_changes`. If a replay creates a delivery of a past event, the change
-also counts the delivery. Deliveries are counted with their current status, and only
-after all attempts and changes up to the stream position. An attempt or change of a delivery that was counted before
-therefore changes the counts. For a later delivery, the counted status already includes it. A status that comes from an
-attempt or change beyond the stream position is subtracted, because that attempt or change is counted later.
+also counts the delivery. Deliveries are counted with their current status, and only after all attempts and changes up
+to the stream position. An attempt or change of a delivery that was counted before therefore changes the counts. For a
+later delivery, the counted status already includes it. A status that an attempt or change beyond the stream position
+has caused is subtracted, because that attempt or change is counted later.
 
 One process counts at a time. `save` writes a batch only if the stored positions are the same as when it was read, in
 one transaction, so nothing is counted twice or left out after a crash.
@@ -53,7 +53,7 @@ _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
 """The age of a minute after which its row is deleted. The longest period in minutes is one hour."""
 MINUTE_ROWS_DELETED_MAX: Final = 5_000
-"""The maximum number of rows of minutes that a batch deletes."""
+"""The maximum number of minute rows that a batch deletes."""
 
 
 class Scope(NamedTuple):
@@ -87,7 +87,7 @@ class Counted:
     totals: _Totals
     """The changes of `delivery_totals`, or all of it if it is not exact."""
     minutes_from: int
-    """Rows of earlier minutes (Unix ms) are deleted."""
+    """The first minute to keep (Unix ms). Rows of earlier minutes are deleted."""
     positions: Mapping[str, int]
     """The server values when the batch was read."""
     next_positions: Mapping[str, int]
@@ -97,7 +97,7 @@ class Counted:
     """Whether there are more rows to count."""
 
     def encode(self, rows: int) -> bool:
-        """Prepare up to `rows` more rows for `save`. Return whether others are left."""
+        """Prepare up to `rows` more rows for `save`. Return whether rows are left."""
         return self.hours.encode(rows) or self.minutes.encode(rows)
 
 
@@ -308,7 +308,7 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
     """Return the deliveries that replays created for events after `began` and up to `events_after`.
 
-    With the event type, if it is known.
+    Each has its event type, if it is known.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
@@ -382,7 +382,7 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
 
 
 def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[RowKey, Tally]) -> NewRows:
-    """Return the new values of rows."""
+    """Return the new values of the rows to which the tallies are added."""
     found = sql.read_rows(connection, table.at, {"keys": json.dumps([*tallies])})
     stored = {
         RowKey(account, endpoint, at): (counts, outcomes, durations)

@@ -14,17 +14,17 @@ from uplift_server.store import status_sql
 from uplift_server.store.status_sql import CREATED, TEST
 
 KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
-"""The columns of the key of a row."""
+"""The key columns of a row."""
 
 Statements = Mapping[str, sa.TextClause]
-"""A statement for each engine."""
+"""The variants of one statement, by engine."""
 
 
 def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statements:
     """Return a query for `read_rows`. On SQLite, its result is one JSON list of lists.
 
-    The driver of SQLite releases the interpreter lock for every row. Beside a busy event loop, a query of a thousand
-    rows would delay both threads a thousand times.
+    The driver of SQLite releases the interpreter lock for every row. While the event loop is busy, a query of a
+    thousand rows would delay both threads a thousand times.
     """
     by_dialect = {"sqlite": texts, "postgresql": texts} if isinstance(texts, str) else texts
     listed = f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({by_dialect['sqlite']})"  # noqa: S608
@@ -32,7 +32,7 @@ def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statement
 
 
 def read_rows(connection: Connection, query: Statements, values: Mapping[str, object]) -> Iterable[Sequence[Any]]:
-    """Return the rows of a query that counts, each in the order of its columns."""
+    """Return the rows of a query from `_listed`. Each row is a sequence in the order of the columns."""
     found = connection.execute(query[connection.dialect.name], values)
     return json.loads(found.scalar_one()) if connection.dialect.name == "sqlite" else found
 
@@ -190,7 +190,7 @@ DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _VALUES)}
 
 @dataclass(frozen=True, slots=True)
 class TableStatements:
-    """The statements of a table of statistics, each by database."""
+    """The statements of a table of statistics, each with a variant for every engine."""
 
     between: Statements
     at: Statements

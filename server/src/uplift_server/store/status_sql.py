@@ -14,12 +14,12 @@ FAILED: Final = int(Status.FAILED)
 HELD: Final = int(Status.HELD)
 CANCELLED: Final = int(Status.CANCELLED)
 CREATED: Final = -1
-"""The old status in `delivery_changes` of a delivery that a replay created for an earlier event."""
+"""The old status in `delivery_changes` for a delivery that a replay created for an earlier event."""
 SCHEDULE: Final = int(Trigger.SCHEDULE)
 REPLAY: Final = int(Trigger.REPLAY)
 TEST: Final = int(Trigger.TEST)
 OPEN: Final = ", ".join(str(int(status)) for status in lifecycle.OPEN)
-"""Pending and held, for `IN`."""
+"""The numbers of the statuses pending and held, for `IN`."""
 
 
 def waiting(alias: str = "") -> str:

@@ -52,7 +52,7 @@ class Tally:
         return any(self.counts)
 
     def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:
-        """Return the new values of the row."""
+        """Return the new values of the row after adding this tally to `before`."""
         if before is None:
             # A replay can add deliveries to a new row. The changes of their status are in `moves`.
             return (*map(add, self.counts, self.moves), sparse_text(self.outcomes), sparse_text(self.durations))
@@ -73,7 +73,7 @@ def summed(parts: Iterable[tuple[RowKey, Tally]]) -> dict[RowKey, Tally]:
 
 
 def add_to(counts: dict[int, int], more: Mapping[int, int]) -> None:
-    """Add counts to others."""
+    """Add the counts in `more` to `counts`."""
     for number, count in more.items():
         counts[number] = counts.get(number, 0) + count
 
@@ -95,7 +95,7 @@ class NewRows:
         self._encoded: list[str] = []
 
     def encode(self, count: int) -> bool:
-        """Encode up to `count` more rows. Return whether others are left."""
+        """Encode up to `count` more rows. Return whether rows are left."""
         part, self._left = self._left[-count:], self._left[:-count]
         if part:
             rows = [(*key, *tally.added_to(self._stored.get(key))) for key, tally in part]

@@ -37,7 +37,7 @@ class CannotTransfer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress in one table."""
+    """The progress of the transfer in one table."""
 
     step: Literal["copying", "comparing"]
     table: str

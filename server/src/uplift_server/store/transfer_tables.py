@@ -22,7 +22,7 @@ BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """The maximum size of a batch without its last row: bodies have up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
 _NOT_TRANSFERRED: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
-"""Tables of running processes and of the database itself."""
+"""Tables that are not transferred: they describe running processes or the database itself."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -107,7 +107,7 @@ class Checksum:
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Add a row."""
+        """Add a row to the number of rows and to the checksum."""
         self.rows += 1
         digest = blake2b(repr(tuple(row)).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         self._sum += int.from_bytes(digest.digest(), "big")
@@ -119,7 +119,7 @@ class Checksum:
 
 
 def quoted(name: str) -> str:
-    """Quote a name for both databases."""
+    """Quote a name in a form that both databases accept."""
     return f'"{name}"'
 
 

@@ -87,7 +87,8 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The database's problems by prefix of the SQLSTATE. The first match applies. Statements cause all other errors."""
+"""The database's problems by prefix of the SQLSTATE. The first match applies. All other errors are caused by a
+statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
@@ -110,7 +111,7 @@ class Pair:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """A transaction, or a savepoint inside one."""
+        """Run the block in a transaction, or in a savepoint of the current transaction."""
         transaction = self.raw.transaction(isolation="read_committed")
         await transaction.start()
         try:

@@ -107,7 +107,7 @@ class PostgresDatabase:
         self._position_finder = StreamPositionFinder()
         self._position_lock = asyncio.Lock()
         self._position_read_at = 0.0
-        """When the latest reading of the stream position began (monotonic)."""
+        """When the latest reading of the stream position began (monotonic, s)."""
         self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
         self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None
@@ -176,7 +176,7 @@ class PostgresDatabase:
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease deliveries of a replay, after earlier settlements, because they free capacity."""
+        """Lease deliveries of a replay, after earlier settlements, which free capacity."""
         release = self._measured(_as_statement(lambda pair: release_replay(pair.raw, replay_seq, choice, ahead, lease)))
         settling = self._settling
 

@@ -201,13 +201,14 @@ class Turn:
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
-        """Mark rows as waiting for their rejected rows, so that the next turns do not take them."""
+        """Mark rows as waiting for their rejected rows, so that later transactions do not take them."""
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:
         """Unblock rows that wait for corrected, deleted or expired rows. Call this regularly.
 
-        One call looks at some of the awaited rows. It returns the ID to continue after, or None at the end.
+        One call checks some of the rows that others wait for. Returns the ID after which the next call continues, or
+        None at the end.
         """
         start = _FIRST_ID if after is None else after
         [(count, last, free)] = await self._raw.fetch(_AWAITED, start, OUTBOX_AWAITED_MAX)
@@ -244,7 +245,7 @@ class EmitterOutbox:
             yield Turn(pair.raw) if is_free else None
 
     async def status(self) -> OutboxStatus:
-        """Return counts. Raises Unavailable."""
+        """Return the counts of rows. Raises Unavailable."""
         async with self._connection() as pair, pair.statement_scope():
             [found] = await pair.raw.fetch(_STATUS, OUTBOX_COUNTED_MAX)
         return OutboxStatus(*found)
@@ -273,7 +274,7 @@ class EmitterOutbox:
 
 
 def _source_error(error: BaseException) -> Unavailable:
-    """Return the error of the emitter's database, with how to fix it."""
+    """Return the error for a failure of the emitter's database, and how to fix it."""
     state = getattr(driver_error(error), "sqlstate", None)
     if state in _NO_TABLE:
         remedy = "create or update it: uplift-server outbox --print-sql | psql DATABASE"

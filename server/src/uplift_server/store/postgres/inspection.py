@@ -51,11 +51,12 @@ class Inspected:
     """The state of a database. Connections are those of the whole PostgreSQL server."""
 
     version: int
-    """The major version."""
+    """The major version of PostgreSQL."""
     encoding: str
     is_standby: bool
     is_encrypted: bool | None
-    """None through a pooler, because only its connection to PostgreSQL is known."""
+    """Whether the connection is encrypted. None through a pooler, because PostgreSQL reports only the connection of the
+    pooler."""
     is_remote: bool
     """Whether the connection comes from another machine."""
     fsync: bool
@@ -102,7 +103,7 @@ async def inspect(url: str) -> Inspected:
 
 
 async def servers(url: str) -> int:
-    """Count the servers on a database by connections and heartbeats. A server can count twice. Raises Unavailable.
+    """Count the servers on a database by connections and heartbeats. A server can be counted twice. Raises Unavailable.
 
     Servers behind a pooler are known only by their heartbeats.
     """
@@ -133,7 +134,7 @@ class Living(NamedTuple):
     living: int
     delivering: int
     serving: int
-    """Processes that serve the API."""
+    """The number of processes that serve the API."""
 
 
 async def processes(url: str) -> Living:

@@ -3,12 +3,12 @@
 Event numbers grow with time. Each partition has a range of numbers that is never exhausted. When the next partition
 starts, the sequence jumps to its first number, so there is always a partition for a new row.
 
-Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it
-has a short timeout, and the caller retries later.
+Switching and dropping lock the tables exclusively for a moment. All other statements queue behind that lock, so it has
+a short timeout, and the caller retries later.
 
 A partition can have a few events that must stay, such as those with held deliveries of a paused endpoint. The server
-copies them and replaces the partition with the copy. Every operator with a paused endpoint needs this: without it, one
-held delivery would keep the events of a day on disk, or they would all have to be deleted row by row.
+copies them and replaces the partition with the copy. Without the copy, one held delivery of a paused endpoint would
+keep the events of a day on disk, or the server would have to delete them row by row.
 """
 
 import time
@@ -41,7 +41,7 @@ KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Limits of the copy of a partition before it is dropped. The copy takes 1 second."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
-"""The partitioned tables in lock order. Most statements use `events`, so it is locked last."""
+"""The partitioned tables in lock order. Most statements use `events`, so that table is locked last."""
 ASIDE_LOCK: Final = 0x6173696465
 """The advisory lock of the tables `events_aside` and `attempts_aside` ("aside")."""
 _NEWEST: Final = (
@@ -383,7 +383,7 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
     """Lock both tables and these partitions exclusively. A vacuum of other partitions does not interfere.
 
-    Locks these partitions first, so that it does not block other statements while a long one uses a partition.
+    Locks these partitions first, so that other statements do not queue while a long statement uses a partition.
     """
     await _limit_lock_wait(raw)
     dropped_tables = [table_name(table, *each) for each in dropped for table in _TABLES]

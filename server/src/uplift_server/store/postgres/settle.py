@@ -24,7 +24,7 @@ async def settle(
     """Write the outcomes of attempts and the health of their endpoints.
 
     The commit waits for the disk, like `append`. Otherwise, a crash would repeat attempts that were made. Batches grow
-    during the wait, so it costs little.
+    during the wait, so the wait costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))
     settled = _columns(Settlement._fields, settlements)

@@ -31,7 +31,7 @@ class StreamPositionFinder:
 
     def __init__(self) -> None:
         self.stream_position: StreamPosition | None = None
-        """None until the first position is known."""
+        """The latest known position. None until the first position is known."""
         self.given = StreamPosition(0, 0, 0)
         """The sequences at the latest reading."""
         self._awaited: list[tuple[StreamPosition, set[str]]] = []

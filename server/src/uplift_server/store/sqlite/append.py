@@ -64,7 +64,7 @@ class _Batch:
         self.known = KnownEvents()
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event's rows."""
+        """Add the rows of an event to the batch."""
         account, object_id = event.account_seq, event.object_id
         self._events.append(
             EventRow(

@@ -118,7 +118,7 @@ def bound(connection: sqlite3.Connection) -> sa.Connection:
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """Translate an error of the driver."""
+    """Convert an error of the driver to Unavailable."""
     return Unavailable(f"the database cannot execute the operation now: {error}")
 
 

@@ -20,7 +20,7 @@ class DatabaseLost(Exception):
 
 
 class FileChange(NamedTuple):
-    """A change of a database file."""
+    """A harmful change of a database file: it was deleted, replaced or truncated."""
 
     text: str
     is_readable: bool

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
-"""The numbers of rows for which a statement exists. There are few, so that the driver caches all statements."""
+"""The row counts for which a statement exists. There are only a few, so that the driver caches all statements."""
 
 
 class ManyRows(Generic[Row]):

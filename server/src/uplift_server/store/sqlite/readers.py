@@ -42,9 +42,9 @@ class Readers:
         self._opened: list[tuple[sqlite3.Connection, sa.Connection]] = []
 
     async def read(self, body: Callable[[sqlite3.Connection, sa.Connection], R], name: str) -> R:
-        """Run a function on one consistent snapshot. Raises Unavailable if too many wait, or if it takes too long.
+        """Run a function on one consistent snapshot.
 
-        `name` is for the log.
+        Raises Unavailable if too many reads wait, or if the function takes too long. `name` is for the log.
         """
         if self._waiting >= READS_WAITING_MAX:
             raise Unavailable("too many reads are waiting for the database")

@@ -47,7 +47,7 @@ class DeliveryRow(NamedTuple):
     due_at: int | None
     lease_owner: int
     fence: int
-    """1 if it is inserted as leased, otherwise 0."""
+    """1 if the delivery is inserted as leased, otherwise 0."""
     order_group: int | None
 
 

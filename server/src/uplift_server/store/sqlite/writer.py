@@ -42,7 +42,7 @@ CPU_SAMPLE_SECONDS: Final = 0.1
 
 
 class _CommitThrottle:
-    """Throttle for commits (`core.scheduling.commit_interval`)."""
+    """Limits the rate of commits while the process is busy (`core.scheduling.commit_interval`)."""
 
     def __init__(self) -> None:
         self._sampled_at = self._began_at = time.monotonic()
@@ -148,7 +148,7 @@ class Writer:
     ) -> asyncio.Future[Any]:
         """Queue a function. The future resolves on the event loop when its transaction is durable or has failed.
 
-        Raises Unavailable if too many guarded jobs wait. The callers limit the others.
+        Raises Unavailable if too many guarded jobs wait. The callers limit the number of other jobs.
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
             raise Unavailable("too many writes are waiting for the database")
