@@ -19,7 +19,7 @@ _SIMILARITY_MIN: Final = 0.5
 
 
 class AuditLog:
-    """The audit log. Each service adds its entry in the transaction of the change."""
+    """Lists the audit log. Services add their entries in the transactions of their changes."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -23,7 +23,7 @@ DUE_ENDPOINTS_PER_READ: Final = 1_000
 FRESH_MS: Final = 2_000
 """The minimum interval between readings."""
 REST_PER_READING: Final = 20
-"""The pause after a reading, as a multiple of its duration, which bounds the load of readings."""
+"""The pause after a reading, as a multiple of the reading's duration. The pause limits the load of readings."""
 STALLED_MS: Final = 10_000
 """If a reading takes longer than this, the database counts as not responding."""
 STALE_MS: Final = 60_000

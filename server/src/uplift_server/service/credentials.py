@@ -307,7 +307,7 @@ class Credentials:
         return person
 
     def _was_mailed(self, invitation: Invitation) -> bool:
-        """Whether only the owner of the email address has the link. Without email, the inviter also sees it."""
+        """Whether only the owner of the email address has the link. Without email, the inviter also sees the link."""
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:

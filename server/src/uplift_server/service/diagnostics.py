@@ -31,7 +31,7 @@ from uplift_server.store.errors import Rejected, Unavailable
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
 CLOCK_EARLIEST_S: Final = 1_735_689_600
-"""2025-01-01. The clock cannot be correct if it shows an earlier time."""
+"""The time 2025-01-01 00:00 UTC. The clock is wrong if it shows an earlier time."""
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 HELD_COUNTED_MAX: Final = 1_000_000

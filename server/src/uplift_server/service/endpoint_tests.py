@@ -193,7 +193,7 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Wait for a test to end. Return its delivery and its attempt, or its state at the time `until` (Unix ms)."""
+        """Wait for a test to end, at most until `until` (Unix ms). Return its delivery, and its attempt if it ended."""
         tail = ids.endpoint_tail(endpoint.id)
         while True:
             found = await self._context.database.read(

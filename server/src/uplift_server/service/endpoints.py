@@ -72,7 +72,7 @@ class ShownEndpoint:
 
 
 class Endpoints:
-    """Manages the endpoints of accounts."""
+    """Creates, reads, updates and deletes endpoints."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Endpoints:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Create an endpoint. Its secret is returned only once: a repeated request does not return it."""
+        """Create an endpoint. Its secret is returned only once: a repeated request does not return the secret."""
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
         require_valid([*problems, *await self._problems(draft), check_idempotency_key(idempotency_key)])
@@ -203,7 +203,7 @@ class Endpoints:
         return found.record
 
     def _id(self, caller: Caller, endpoint: str) -> bytes:
-        """Return the ID of an endpoint by its ID or uid. Raises NotFound."""
+        """Return the public ID of the endpoint with this ID or uid. Raises NotFound."""
         endpoint_id = self._context.endpoint_id(caller, endpoint)
         if endpoint_id is None:
             raise not_found(_KIND, endpoint)

@@ -19,10 +19,10 @@ class ReplayChanges(Protocol):
 
 
 class ErasureStarts(Protocol):
-    """Starts erasures."""
+    """Starts the erasures that services create."""
 
     def wake(self) -> None:
-        """Start new erasures now."""
+        """Start new erasures now, without waiting for the next regular check."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from uplift_server.store.processes import Process
 
 
 class EngineStatus:
-    """The state of this process, and the state of the others according to their last heartbeats."""
+    """The state of this process, and the state of the other processes according to their last heartbeats."""
 
     def __init__(
         self,
@@ -54,7 +54,10 @@ class EngineStatus:
         return self._lanes.in_flight_max_of(endpoint)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """The time of the next probe of an endpoint with an open circuit breaker (Unix ms); None if it is disabled."""
+        """The time of the next probe of an endpoint with an open circuit breaker (Unix ms).
+
+        None if the endpoint is disabled.
+        """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries:
             return None

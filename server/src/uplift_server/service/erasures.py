@@ -182,7 +182,10 @@ class Erasures:
         return _Chosen(found, None, None, numbers, len(wanted) - len(seqs), max(numbers, default=0))
 
     async def _account(self, caller: Caller, account: str) -> Account:
-        """Return an account. Operators also find a deleted one by its ID, because its events stay until retention."""
+        """Return an account.
+
+        Operators can also name a deleted account by its ID, because its events stay until retention deletes them.
+        """
         caller.require_right(Right.DATA_ERASE)
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         if account_id is not None and caller.principal.is_operator:

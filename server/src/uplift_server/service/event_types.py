@@ -41,7 +41,7 @@ class EventTypeDraft:
 
 
 class EventTypes:
-    """Manages the event catalog."""
+    """Reads and updates the event catalog."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

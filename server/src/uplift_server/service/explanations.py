@@ -48,7 +48,7 @@ DELETED_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """An event's explanation for one endpoint."""
+    """The explanation of why an event did or did not reach one endpoint."""
 
     endpoint: str
     """The ID of the endpoint or the listen session."""
@@ -180,7 +180,7 @@ class Explanations:
     def _without(
         self, event: EventFacts, endpoint: Endpoint, read: "_Read", filters: FilterEvaluation | None
     ) -> Explained:
-        """Explain why an endpoint has no delivery: there never was one, or retention has already deleted it."""
+        """Explain why an endpoint has no delivery: none was ever created, or retention has already deleted it."""
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
             facts = replace(_of_endpoint(endpoint, filters=filters), is_subject=_is_subject(event, endpoint))

@@ -48,7 +48,7 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 
 
 class Acceptance(Protocol):
-    """Makes valid events durable: in the database, or in the event stream in front of it."""
+    """Makes valid events durable: in the database, or in the event stream in front of the database."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
         """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""

@@ -1,4 +1,4 @@
-"""API keys of accounts. The server knows the text of a key only when it creates the key."""
+"""API keys of accounts. The server has the text of a key only while it creates the key."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class KeyDraft:
 
 
 class Keys:
-    """Manages the keys of accounts."""
+    """Creates, reads, updates and revokes the keys of accounts."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -82,7 +82,10 @@ class SentTest:
 
 
 class Listening:
-    """Manages listen sessions. Their signing secrets are derived from `secret_key`."""
+    """Creates, reads and deletes listen sessions, and starts their streams.
+
+    The signing secrets of sessions are derived from `secret_key`.
+    """
 
     def __init__(self, context: ServiceContext, secret_key: bytes) -> None:
         self._context = context

@@ -62,7 +62,10 @@ class ShownInvitation:
 
 
 class Members:
-    """Manages members. Operators can manage all accounts, and members with the right can manage their own."""
+    """Invites, updates and removes members.
+
+    Operators can manage all accounts. Members with the right can manage their own account.
+    """
 
     def __init__(self, context: ServiceContext, links: DashboardLinks, factors: SecondFactors) -> None:
         self._context = context
@@ -235,7 +238,7 @@ class Members:
         self._recent_invitations.note(key, now)
 
     def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
-        """Lock the account, so that its members cannot change, and return the member. Raises NotFound."""
+        """Lock the account, so that no other transaction changes its members. Return the member. Raises NotFound."""
         accounts.lock(connection, owner.seq)
         found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _KIND))
         if found is None:

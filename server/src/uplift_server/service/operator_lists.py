@@ -55,7 +55,7 @@ class EndpointOrder(StrEnum):
 
 LISTED_PER_CAUSE: Final = 5
 SORTED_MAX: Final = 200
-"""The number of failing endpoints that the list shows. Their order changes, so it has no further pages."""
+"""The number of failing endpoints that the list shows. Their order changes, so the list has only one page."""
 
 
 class EndpointSearch(NamedTuple):
@@ -228,7 +228,7 @@ class OperatorLists:
                 return is_due and self._context.engine.status.held_up_by(live.seq) is HeldUpBy.ENDPOINT
 
     async def emails(self, caller: Caller, state: NotificationState | None, listing: Listing) -> Page[DueEmail]:
-        """Return emails in the outbox, newest first; waiting ones in the order of their next attempt."""
+        """Return emails in the outbox, newest first. Waiting emails are in the order of their next attempt."""
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 2 if state is NotificationState.WAITING else 1)
         return await self._context.database.read(lambda c: outbox.page(c, state, limit=listing.limit, before=before))

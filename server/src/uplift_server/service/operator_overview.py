@@ -90,7 +90,7 @@ class _Counts:
 
 
 class OperatorOverview:
-    """Reads the state of the server."""
+    """Reads the state of the server, and finds its problems."""
 
     def __init__(self, context: ServiceContext, replays: Replays, backlogs: Backlogs, readiness: Readiness) -> None:
         self._context = context

@@ -56,7 +56,7 @@ class Passwords:
 
 
 def _lower_priority() -> None:
-    """Lower the priority of this thread. Only Linux supports this."""
+    """Lower the priority of the current thread. Only Linux supports a priority for each thread."""
     if sys.platform == "linux":
         with suppress(OSError):
             own = threading.get_native_id()

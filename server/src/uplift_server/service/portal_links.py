@@ -66,7 +66,7 @@ class ShownLink:
 
 
 class PortalLinks:
-    """Manages one-time links."""
+    """Creates, lists and revokes one-time links."""
 
     def __init__(self, context: ServiceContext, links: DashboardLinks) -> None:
         self._context = context
@@ -100,7 +100,7 @@ class PortalLinks:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownLink:
-        """Create a link that signs an operator in. It stops working if the caller's key is revoked."""
+        """Create a link that signs an operator in. The link stops working if the caller's key is revoked."""
         caller.require_operator()
         require_valid([*problems, check_idempotency_key(idempotency_key)])
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _OPERATOR_KIND)

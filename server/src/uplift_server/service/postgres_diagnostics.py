@@ -17,7 +17,7 @@ CLOCK_MS_FAIL: Final = 240_000
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
-"""How to start another process. Each process on a machine needs its own port."""
+"""The command that starts another process. Each process on a machine needs its own port."""
 
 
 def database_findings(url: str, name: str) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def _vacuum(found: Inspected) -> Finding:
 
 
 def _processes(url: str) -> Iterator[Finding]:
-    """Check that a live process sends deliveries, and that one accepts requests."""
+    """Check that a live process sends deliveries, and that a live process accepts requests."""
     try:
         found = asyncio.run(inspection.processes(url))
     except Unavailable as error:

@@ -34,9 +34,8 @@ _ACTORS: Final = {
 _KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY, PrincipalKind.SERVICE_KEY})
 _OPERATORS: Final = (PrincipalKind.OPERATOR_KEY, PrincipalKind.OPERATOR_SESSION)
 PRINCIPALS_CACHED_MAX: Final = 256
-"""Maximum number of cached principals. Each event needs the principal of its key, and a lookup is faster than its
-creation.
-"""
+"""Maximum number of cached principals. Each event needs the principal of its key, and looking up a principal is faster
+than creating it."""
 READ_ONLY: Final = "You are signed in read-only. Sign in with the operator key, or with a link that can make changes."
 READ_ONLY_SCOPES: Final = frozenset(map(str, SCOPES_OF_ROLE[Role.MEMBER]))
 """The scopes of a read-only operator."""

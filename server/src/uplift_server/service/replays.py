@@ -57,7 +57,7 @@ class Preview:
 
     count: int
     missing: int
-    """The number of these deliveries that do not exist yet."""
+    """How many of the `count` deliveries do not exist yet."""
     oldest_at: int | None
     newest_at: int | None
     complete: bool
@@ -89,7 +89,7 @@ class _Counting:
 
 
 class Replays:
-    """Manages replays."""
+    """Previews, creates, reads, pauses, resumes and cancels replays."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

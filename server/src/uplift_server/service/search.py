@@ -42,7 +42,7 @@ class Hit(NamedTuple):
     kind: HitKind
     id: str
     account: str | None
-    """The public ID of its account; None for an object ID."""
+    """The public ID of the account that owns the object. None for an object ID."""
     title: str
     at: int
 
@@ -131,7 +131,7 @@ class Search:
                     yield Hit(HitKind.ACCOUNT, account, account, each.name, each.created_at)
 
     def _endpoints(self, caller: Caller, text: str) -> Iterator[Hit]:
-        """Find endpoints by the start of their ID, their uid or a part of their URL."""
+        """Find endpoints by the first characters of their ID, by their uid, or by a part of their URL."""
         cache = self._context.cache
         if not caller.principal.allows(Scope.ENDPOINTS_READ):
             return

@@ -35,7 +35,7 @@ class SecondFactorState(NamedTuple):
     """The state of a second factor that is on."""
 
     since: int
-    """When the person turned it on (Unix ms)."""
+    """When the person turned the second factor on (Unix ms)."""
     recovery_codes: int
     """The number of unused recovery codes."""
 

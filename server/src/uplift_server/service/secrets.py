@@ -37,7 +37,7 @@ _UNCHANGED: Final = Problem(
 
 @dataclass(frozen=True, slots=True)
 class RotationDraft:
-    """The fields of a rotation in a request. Absent fields and None have their defaults."""
+    """The fields of a rotation in a request. Absent fields and fields with the value None get their defaults."""
 
     secret: str | Unset | None = field(default=UNSET, repr=False)
     """The new secret. By default, the server generates one."""
@@ -77,7 +77,7 @@ class ShownSecrets:
 # Errors within transactions. A store error rolls back only its part of a batch.
 # Any other error rolls back the whole batch.
 class _Deleted(Conflict):
-    """The endpoint was deleted in the meantime."""
+    """The endpoint was deleted during the request."""
 
 
 class _Unchanged(Conflict):
@@ -125,7 +125,7 @@ class Secrets:
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))
 
     async def expire_old(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownSecrets:
-        """Expire the old secret now, if there is one. Raises NotFound."""
+        """Expire the old secret now, if the endpoint has one. Raises NotFound."""
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         require_valid(problems)

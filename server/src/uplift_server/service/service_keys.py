@@ -22,7 +22,7 @@ _KIND: Final = "service key"
 
 
 class ServiceKeys:
-    """Manages service keys."""
+    """Creates, reads, updates and revokes service keys."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

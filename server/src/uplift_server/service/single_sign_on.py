@@ -234,7 +234,7 @@ class SingleSignOn:
 
 
 def _locked_invitations(connection: Transaction, identity: Identity, now: int) -> list[Invitation]:
-    """Return the invitations to the person's email. Lock their accounts, without deleted ones."""
+    """Return the invitations to the person's email, and lock their accounts. Skips deleted accounts."""
     if identity.email is None:
         return []
     found = invitations.list_for_email(connection, identity.email, now=now, limit=INVITATIONS_PER_SIGN_IN_MAX)
@@ -250,7 +250,7 @@ def _rejected(cause: str, address: str | None, text: str = _FAILED) -> Unauthori
 
 
 def _encrypted(id_token: str, cookie: str) -> bytes:
-    """Encrypt an ID token with a key that only the browser knows, because it contains personal data."""
+    """Encrypt an ID token with a key that only the browser stores, because the token contains personal data."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + _cipher(cookie).encrypt(nonce, id_token.encode(), None)
 

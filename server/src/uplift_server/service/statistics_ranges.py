@@ -23,14 +23,14 @@ _UNTIL_MAX: Final = 253_370_764_800_000
 
 
 class StatisticsQuery(NamedTuple):
-    """The range of statistics in Unix ms, and their grouping."""
+    """The range of the statistics (Unix ms), and their grouping."""
 
     since: int | None = None
-    """Default: one day before `until`."""
+    """The start of the range. Default: one day before `until`."""
     until: int | None = None
-    """Default: now."""
+    """The end of the range. Default: now."""
     by: str | None = None
-    """`hour` (default), `day`, `type` or `endpoint`."""
+    """The grouping: `hour` (default), `day`, `type` or `endpoint`."""
 
     @property
     def is_grouped(self) -> bool:
@@ -71,7 +71,7 @@ class RangeStatistics(NamedTuple):
 
 
 class StatisticsRanges:
-    """Reads the statistics of ranges."""
+    """Reads the statistics of any time range."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -13,7 +13,7 @@ from uplift_server.core.security.id_tokens import ALGORITHMS
 
 
 def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the claims of a token, or None if this key (JWK) does not verify its signature."""
+    """Return the claims of a token, or None if this key (JWK) does not verify the token's signature."""
     try:
         with warnings.catch_warnings():
             # Ignore the library's warning about EdDSA, because RFC 9864 only renames it.

@@ -100,7 +100,7 @@ class Trace:
 
 
 class Traces:
-    """Finds objects by ID."""
+    """Finds the events, deliveries and endpoints that belong to an ID."""
 
     def __init__(self, context: ServiceContext, explanations: Explanations, replays: Replays) -> None:
         self._context = context

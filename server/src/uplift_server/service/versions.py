@@ -13,7 +13,7 @@ ANY = "*"
 
 
 def version_of(record: Record) -> str:
-    """Return the version of an object. It changes with each update, and with the state of an endpoint."""
+    """Return the version of an object. The version changes with each update, and with the state of an endpoint."""
     state_since = record.state_since if isinstance(record, Endpoint) else None
     parts = f"{type(record).__name__} {record.seq} {record.updated_at} {state_since}"
     return hashlib.sha256(parts.encode()).hexdigest()[:24]
