@@ -1,4 +1,4 @@
-"""Attempts: lists and single attempts. The engines write them."""
+"""Lists of attempts, and single attempts. The engines write attempts."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -30,7 +30,7 @@ FROM (SELECT d.endpoint_seq FROM {{table}} WHERE {status_sql.leased("d")} LIMIT 
 
 
 class Backlog(NamedTuple):
-    """Counts of deliveries, each up to a limit, without leased ones."""
+    """Counts of deliveries, each up to a limit. Leased deliveries are excluded."""
 
     due: int
     later: int

@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Changes, and the transaction ID at which the next read starts."""
+    """The changes of one read, and the transaction ID at which the next read starts."""
 
     found: list[Change]
     next_xid: int
@@ -57,7 +57,7 @@ def oldest_active_xid(connection: Connection) -> int:
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """Return the changes of transactions from `xid` on. Run it on one snapshot."""
+    """Return the changes of transactions from `xid` on. Call it on one snapshot."""
     next_xid = oldest_active_xid(connection)
     query = (
         sa.select(directory_changes)

@@ -59,7 +59,7 @@ class RetentionRule:
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that limit the rule to the rows of a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that keep an expired row. They can become true later, so the deletion checks them again."""
+    """Conditions that keep an expired row. A condition can become true later, so the deletion checks it again."""
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that keep an expired row and cannot become true later: no new row refers to a deleted object."""
     children: tuple[sa.Column[int], ...] = ()

@@ -38,7 +38,7 @@ R = TypeVar("R")
 MESSAGE_BYTES_MAX: Final = 7_000
 """Maximum size of a message. PostgreSQL rejects notifications of 8,000 bytes or more."""
 Transaction = Connection
-"""The connection that store functions receive. Other packages only pass it on."""
+"""The connection that store functions receive. Other packages only pass the connection on."""
 
 
 class Database(Protocol):

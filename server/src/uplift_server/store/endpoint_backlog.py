@@ -169,7 +169,7 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 
 
 def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now: int) -> None:
-    """Cancel the open deliveries of events, also leased ones. All their deliveries get a new fence."""
+    """Cancel the open deliveries of events, including leased ones. All deliveries of the events get a new fence."""
     own = deliveries.c.event_seq.in_(event_seqs)
     ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
     # Two statements, because ended deliveries keep their status and open deliveries become cancelled.

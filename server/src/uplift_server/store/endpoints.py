@@ -207,7 +207,7 @@ def _read(
 
 
 def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of a filter. They do not need an index, because an account has few endpoints."""
+    """Return the conditions of a filter. The conditions do not need an index, because an account has few endpoints."""
     conditions: list[sa.ColumnElement[bool]] = []
     if wanted.ids:
         conditions.append(endpoints.c.id.in_(wanted.ids))

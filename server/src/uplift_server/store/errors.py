@@ -12,7 +12,7 @@ class Conflict(StoreError):
 
 
 class InFlight(Conflict):
-    """A process has leased the delivery: an attempt is in flight, or it waits in that process's memory."""
+    """A process has leased the delivery: an attempt is in flight, or the delivery waits in that process's memory."""
 
 
 class Missing(StoreError):

@@ -9,9 +9,8 @@ from uplift_server.store import server_values
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum delay between the timestamp of an event, set on arrival, and its number, assigned when it is stored. The two
-orders can differ by this much.
-"""
+"""Maximum delay between the timestamp of an event, set on arrival, and its number, assigned when it is stored. The
+order of timestamps and the order of numbers can differ by this much."""
 _LATE: Final = "events.late."
 
 
@@ -21,7 +20,7 @@ class LateEvents(NamedTuple):
     since: int
     """The earliest timestamp of such an event (Unix ms)."""
     until: int
-    """The latest time at which one was stored (Unix ms)."""
+    """The latest time at which such an event was stored (Unix ms)."""
     delay_ms: int
     """The longest delay between timestamp and storage (ms)."""
 

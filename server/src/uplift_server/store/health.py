@@ -124,7 +124,7 @@ def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | No
 
 
 def disable(connection: Connection, endpoint_seq: int, reason: DisabledReason, *, now: int) -> Endpoint | None:
-    """Disable an enabled endpoint with `endpoints.deactivate`. Return it, or None if it is not enabled."""
+    """Disable an enabled endpoint with `endpoints.deactivate`. Return the endpoint, or None if it is not enabled."""
     enabled = sa.select(endpoints.c.seq).where(
         endpoints.c.seq == endpoint_seq, endpoints.c.state == int(EndpointState.ENABLED)
     )

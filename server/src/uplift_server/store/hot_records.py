@@ -212,7 +212,7 @@ class LeaseRequest(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A delivery that a replay can lease, unless it has changed since it was read."""
+    """A delivery that a replay can lease, unless the delivery has changed since it was read."""
 
     delivery: LeasedDelivery
     """The delivery after its lease, without `lease_until` and `replay_seq`."""

@@ -1,7 +1,7 @@
 """Identities: the people that an identity provider names by issuer and subject.
 
 An identity belongs to one person, and a person has one identity for each issuer. A later change of the email at the
-provider does not change this. It cannot give a person access as another person.
+provider does not change the person of an identity. Therefore, it cannot give one person the access of another.
 """
 
 import sqlalchemy as sa

@@ -81,7 +81,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Held deliveries, their endpoints, and the timestamp of the oldest event (Unix ms)."""
+    """The numbers of held deliveries and of their endpoints, and the timestamp of the oldest event (Unix ms)."""
 
     count: int
     endpoints: int

@@ -188,7 +188,7 @@ def list_unused(connection: Connection, *, before: int, limit: int) -> list[List
 
 
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
-    """Delete a session of `list_unused` unless it was connected since. Return whether it was deleted."""
+    """Delete a session of `list_unused`, unless a client has connected to it since. Return whether it was deleted."""
     still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
     return connection.execute(still.with_for_update(of=listen_sessions)).first() is not None and delete(
         connection, session

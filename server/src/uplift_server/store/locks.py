@@ -33,13 +33,12 @@ OPERATOR_KEYS: Final = "operator keys"
 PARTITIONS: Final = "partitions"
 ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
-"""The first of the two numbers of these advisory locks ("uplf")."""
+"""The first of the two numbers of the named advisory locks ("uplf")."""
 ORDER_CLASS: Final = 0x6F726465
 """The first of the two numbers of the advisory locks of order ("orde")."""
 ORDER_SLOTS: Final = 1024
-"""The number of these locks, which endpoints share. Without a limit, a large batch could use up PostgreSQL's memory for
-locks.
-"""
+"""The number of locks of the order, which endpoints share. Without a limit, a large batch could use up PostgreSQL's
+memory for locks."""
 TAKE_ORDER: Final = f"SELECT pg_advisory_xact_lock({ORDER_CLASS}, slot) FROM unnest($1::int[]) slot"  # noqa: S608 - contains only constants
 """Takes the locks of `order_slots`."""
 

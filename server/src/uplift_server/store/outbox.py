@@ -149,7 +149,7 @@ class DueEmail:
     """The ID of the account. None for emails to the operator."""
     endpoint_id: bytes | None
     endpoints: int
-    """The number of endpoints that the email is about, if it is about endpoints of an account."""
+    """The number of endpoints that the email is about. Set only for emails about endpoints of an account."""
     created_at: int
     due_at: int | None
     attempts_made: int

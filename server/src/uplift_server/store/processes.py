@@ -35,9 +35,9 @@ class Process:
     started_at: int
     seen_at: int
     delivers: bool
-    """Whether it is a worker that can own endpoints."""
+    """Whether the process is a worker that can own endpoints."""
     view: int
-    """The hash of the workers that it knows (`core.operations.cluster.membership_hash`)."""
+    """The hash of the workers in the view of the process (`core.operations.cluster.membership_hash`)."""
     in_flight: int
     in_flight_max: int
     waiting: int

@@ -114,7 +114,7 @@ class SecondFactor:
     totp_secret: bytes = field(repr=False)
     """The encrypted key."""
     last_step: int
-    """The step of the last used code. Codes of later steps are valid."""
+    """The time step of the last used code. Only codes of later time steps are valid."""
     created_at: int
 
 
@@ -239,9 +239,8 @@ class Endpoint:
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """The action for deliveries that were held when it was set, while the endpoint is enabled. Other held deliveries
-    are sent.
-    """
+    """The action for held deliveries of an enabled endpoint. It applies to deliveries that were held when the action
+    was set. The server sends all other held deliveries."""
     held_through: int | None = None
     """The number of the last event to which `held_action` applies."""
     last_status_code: int | None = None
@@ -296,7 +295,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. Lists omit the body, unless it is requested."""
+    """An accepted event. Lists omit the body, unless the caller requests it."""
 
     seq: int
     id: bytes
@@ -348,7 +347,7 @@ class Delivery:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it waits for another delivery of its order group."""
+        """Whether the delivery waits for another delivery of its order group."""
         return self.status is Status.PENDING and self.due_at is None
 
 
@@ -376,7 +375,7 @@ class Attempt:
 
     @property
     def is_erased(self) -> bool:
-        """Whether its request and response were erased with the event."""
+        """Whether the request and the response were erased with the event."""
         return not self.request_head
 
 

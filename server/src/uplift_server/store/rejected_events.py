@@ -67,9 +67,9 @@ class RejectedEventFilter:
 
     event_types: Sequence[str] = ()
     since: int | None = None
-    """Rejected at this time or later."""
+    """List events that were rejected at this time or later."""
     until: int | None = None
-    """Rejected before this time."""
+    """List events that were rejected before this time."""
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:

@@ -41,7 +41,10 @@ class MissingEvents(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplaySelection:
-    """The deliveries that a replay resends. They had ended by `selected_at`. Timestamps are Unix ms."""
+    """The deliveries that a replay resends. Only deliveries that had ended by `selected_at` are selected.
+
+    Timestamps are Unix ms.
+    """
 
     endpoint_seq: int
     statuses: tuple[Status, ...]

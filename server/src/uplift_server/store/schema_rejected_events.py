@@ -1,4 +1,4 @@
-"""The table of rejected events. It has no data of events."""
+"""The table of rejected events. It does not contain the data of the events."""
 
 import sqlalchemy as sa
 

@@ -75,7 +75,7 @@ ALL_ACCOUNTS: Final = Scope(0, 0)
 
 
 _Totals = Sequence[tuple[int, int, int]]
-"""Endpoints with their numbers of pending and held deliveries."""
+"""The endpoint, the number of pending deliveries and the number of held deliveries, for each endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,8 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""The position of each status in the counts. Pending deliveries are not stored, because they are the remainder."""
+"""The position of each status in the counts. The number of pending deliveries is not stored, because it is the
+remainder."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 
 class StreamPosition(NamedTuple):
-    """The position by table. Read it before the rows."""
+    """The position in each table. Read the position before the rows."""
 
     events: int
     attempts: int

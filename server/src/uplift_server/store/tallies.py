@@ -1,4 +1,4 @@
-"""Rows of statistics while they are counted: what a batch adds to each row, and the new values of the rows."""
+"""Statistics rows during a count: the tally that a batch adds to each row, and the new values of the row."""
 
 import json
 from collections import defaultdict

@@ -29,7 +29,7 @@ STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks. Shorter than the expiry of heartbeats."""
+"""How long a transaction of an unreachable process keeps its locks. This is shorter than the expiry of heartbeats."""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
@@ -128,7 +128,7 @@ class Pair:
         await transaction.commit()
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
-        """Return the scope of a single statement. Through a pooler, it is a transaction with the settings."""
+        """Return the scope of a single statement. Through a pooler, the scope is a transaction with the settings."""
         return self.transaction() if self.settings else contextlib.nullcontext()
 
     @property
@@ -225,7 +225,7 @@ class ConnectionTimeout:
 
 
 class ConnectionPool:
-    """Up to `limit` connections, opened when needed. Up to `waiting_max` operations wait for one."""
+    """Up to `limit` connections, opened when needed. Up to `waiting_max` operations wait for a connection."""
 
     def __init__(self, open_pair: Callable[[], Coroutine[Any, Any, Pair]], *, limit: int, waiting_max: int) -> None:
         self._open = open_pair

@@ -338,7 +338,7 @@ class PostgresDatabase:
         )
 
     async def _run_write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run an ordinary write in a transaction. It takes the locks that it needs: see `store.locks`."""
+        """Run an ordinary write in a transaction. `body` takes the locks that it needs (see `store.locks`)."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -415,7 +415,7 @@ class PostgresDatabase:
 
 
 def _as_statement(body: Callable[[Pair], Awaitable[R]]) -> Callable[[Pair], Awaitable[R]]:
-    """Wrap an operation of one statement in its scope."""
+    """Wrap an operation of one statement in the statement scope of its connection."""
 
     async def run(pair: Pair) -> R:
         async with pair.statement_scope():

@@ -25,7 +25,7 @@ _KEY_LOCKS: Final = 1970302568
 _READER_LOCK: Final = (1970302569, 0)
 """The advisory lock of the reader that sends."""
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
-"""When PostgreSQL ends the transaction of an unreachable reader. Longer than a request to the server."""
+"""When PostgreSQL ends the transaction of an unreachable reader. This is longer than a request to the server takes."""
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # After a crash, deleted rows may exist again. The server recognizes the IDs of their events.
@@ -179,7 +179,7 @@ class OutboxStatus(NamedTuple):
 
     waiting: int
     blocked: int
-    """Rows that wait for a rejected row with their key."""
+    """The number of rows that wait for a rejected row with the same ordering key."""
     rejected: int
     oldest_seconds: float
 
@@ -201,7 +201,7 @@ class Turn:
         await self._raw.execute(_DELETE, ids)
 
     async def block(self, rows: Sequence[OutboxRow]) -> None:
-        """Mark rows as waiting for their rejected rows, so that later transactions do not take them."""
+        """Mark rows as waiting for rejected rows with the same key, so that later transactions do not take them."""
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:

@@ -13,9 +13,8 @@ Groups = Sequence[Sequence[NewEvent]]
 Results = list[list[Appended] | IdempotencyConflict]
 
 COMMITS_AT_ONCE: Final = 2
-"""One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. More concurrent commits would only be
-smaller.
-"""
+"""One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. With more concurrent commits, each commit
+would only store fewer events."""
 
 
 class _Waiting(NamedTuple):

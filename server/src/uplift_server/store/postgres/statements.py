@@ -89,10 +89,8 @@ def _insert(*present: bool) -> str:
 
 
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
-"""Statements by whether events have idempotency keys, chosen IDs, and object IDs.
-
-They return the numbers of the events in order.
-"""
+"""The statements, each for events with or without idempotency keys, chosen IDs and object IDs. They return the numbers
+of the events in order."""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
@@ -311,9 +309,8 @@ SETTLE: Final = {
     for counted in (False, True)
     for health in (False, True)
 }
-"""Statements by whether replays count attempts, and whether endpoints' health is written. They return the positions,
-from 1, of the settlements that were written.
-"""
+"""The statements, each with or without attempts that replays count, and with or without the health of endpoints. They
+return the positions, from 1, of the settlements that were written."""
 
 # ---- release
 

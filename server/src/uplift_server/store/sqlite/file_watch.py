@@ -71,7 +71,10 @@ class FileWatch:
             raise Unavailable(change.text)
 
     def remove_log(self) -> None:
-        """Delete the log of a lost file that was saved. SQLite would apply it to the next file at this path."""
+        """Delete the log of a lost database file, after its content was saved elsewhere.
+
+        Otherwise, SQLite would apply the log to the next file at this path.
+        """
         if self._log is not None and _identity(_found(self._log_path)) == self._log:
             for end in (_LOG, _INDEX):
                 self._path.with_name(self._path.name + end).unlink(missing_ok=True)

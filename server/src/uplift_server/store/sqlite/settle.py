@@ -47,7 +47,7 @@ def settle(
 
 
 def _count(connection: sqlite3.Connection, replayed: Sequence[Settlement]) -> None:
-    """Add attempts to the progress of their replays. Their deliveries leave the replays."""
+    """Count attempts in the progress of their replays, and remove the deliveries from the replays."""
     replay_statements.LEAVE_REPLAY.run(connection, [DeliveryKey(s.event_seq, s.endpoint_seq) for s in replayed])
     ended = Counter(s.replay_seq for s in replayed)
     delivered = Counter(s.replay_seq for s in replayed if s.last_outcome == Outcome.DELIVERED)

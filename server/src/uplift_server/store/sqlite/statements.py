@@ -216,7 +216,7 @@ class EndpointHealthRow(NamedTuple):
     last_location: str | None
     probe_at: int | None
     process_seq: int
-    """The process that writes, which must not be evicted; 0 if there is only one."""
+    """The process that writes, which must not be evicted. 0 if the database has only one process."""
 
 
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
