@@ -1,4 +1,4 @@
-"""Accounts."""
+"""Stored accounts: create, read, update and delete."""
 
 import json
 from collections.abc import Callable, Collection

@@ -98,7 +98,7 @@ class RetentionRule:
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Match if the table `of` has a row that meets the conditions.
+    """Return a condition that is true if the table `of` has a row that meets the conditions.
 
     Because of the OFFSET clause, PostgreSQL searches an index for each row of a batch instead of reading the whole
     table once.

@@ -64,8 +64,8 @@ class Database(Protocol):
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """Store events with their deliveries in one durable commit. Return a result for each group, in order.
 
-        A group is stored completely or not at all. It conflicts if an event differs from an earlier one of the account
-        with the same idempotency key or chosen ID. A repeat with the same content returns the stored event.
+        A group is stored completely or not at all. A group conflicts if an event differs from an earlier one of the
+        account with the same idempotency key or chosen ID. A repeat with the same content returns the stored event.
         Raises Rejected if a row can never be stored; the caller divides the groups to find it.
         """
 
@@ -94,7 +94,8 @@ class Database(Protocol):
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`.
 
-        If another delivery of their endpoint is due earlier, they become due at the same time, to stay ahead of it.
+        If another delivery of the endpoint is due earlier, the released ones become due at the same time, to stay ahead
+        of it.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -139,7 +140,7 @@ class Database(Protocol):
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the files, as far as the engine can while it runs.
 
-        SQLite writes its log to the database and empties it. PostgreSQL removes dead rows. Returns False if a read
+        SQLite writes its log to the database and empties the log. PostgreSQL removes dead rows. Returns False if a read
         still needs the content; the caller tries again. Raises Unavailable.
         """
 

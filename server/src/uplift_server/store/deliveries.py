@@ -96,7 +96,7 @@ def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
 
 
 def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-    """Return the IDs of the endpoints with a delivery of each event, oldest endpoints first."""
+    """Return, for each event, the IDs of the endpoints with a delivery of it, oldest endpoints first."""
     query = (
         sa.select(deliveries.c.event_seq, endpoints.c.id)
         .join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
@@ -241,7 +241,7 @@ def start_resend(
 def lease_resend(
     connection: Connection, event_seq: int, endpoint_seq: int, *, lease_until: int, process_id: int
 ) -> LeasedDelivery | None:
-    """Lease a delivery that is waiting for its resend, ahead of others of its endpoint.
+    """Lease a delivery that is waiting for its resend, ahead of other deliveries of its endpoint.
 
     Returns None if the delivery is not waiting for a resend.
     """
@@ -259,7 +259,7 @@ def lease_resend(
 
 
 def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
-    """Return the deliveries. Each blocked one has the ID of the delivery that it waits for."""
+    """Return the deliveries, and set `blocked_by` of the blocked ones."""
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found

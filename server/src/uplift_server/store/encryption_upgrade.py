@@ -1,9 +1,9 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
-Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to
-their endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound values. When
-none is running or can start, the server re-encrypts all values and deletes the server value. From then on, it
-accepts only bound values.
+Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to their
+endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound values. When no
+earlier server is running or can start, this server re-encrypts all values and deletes the server value. From then on,
+it accepts only bound values.
 """
 
 from typing import Final
@@ -41,7 +41,10 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 
 
 def block_earlier_releases(connection: Connection) -> bool:
-    """Prevent starts of servers that read only unbound values. False while one is running or the schema is changing."""
+    """Prevent starts of servers that read only unbound values.
+
+    Return False while such a server is running or the schema is changing.
+    """
     if connection.dialect.name == "sqlite":
         return True  # only this process uses the database file
     if not admission.try_lock_schema(connection):
@@ -84,7 +87,7 @@ def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None
 
 
 def finish(connection: Connection, cipher: Cipher) -> bool:
-    """Bind all remaining values, and accept only bound values from now on. False if this was done before.
+    """Bind all remaining values, and accept only bound values from now on. Return False if this was done before.
 
     Call it only after `block_earlier_releases`. Raises WrongSecretKey.
     """

@@ -18,7 +18,7 @@ from uplift_server.store.schema import deliveries, endpoints
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The deliveries of a partial index, with the condition of the index."""
+    """A partial index of deliveries, and its condition."""
 
     index: str
     condition: str
@@ -83,8 +83,8 @@ def held_counts(
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold the waiting deliveries of a paused or disabled endpoint. Return how many. Leased deliveries stay.
 
-    A resent delivery returns to its earlier status. A replay takes its deliveries again when the endpoint is enabled.
-    Does nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
+    A resent delivery returns to its earlier status. A replay takes its own deliveries back when the endpoint is
+    enabled. Does nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
     locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))

@@ -23,7 +23,7 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointFilter
 from uplift_server.store.schema import endpoints, events
 
 FAILING_READ: Final = 500
-"""How many failing endpoints a search for a cause reads at once."""
+"""Number of failing endpoints that a search for a cause reads at once."""
 WINDOW_ROWS: Final = 10_000
 """Number of endpoints that one page of all accounts scans. If few of them match, the page ends early."""
 _LIVE = endpoints.c.deleted_at.is_(None)
@@ -193,7 +193,7 @@ def page(
 def _read(
     connection: Connection, account_seq: int | None, wanted: EndpointFilter, request: PageRequest
 ) -> tuple[list[Endpoint], int | None]:
-    """Return the endpoints of a page, and the last number that was searched, if there can be more."""
+    """Return the endpoints of a page. If there can be more, also return the last number that was searched."""
     query = request.of(sa.select(*_COLUMNS).where(_LIVE, *_matching(connection, wanted)), endpoints.c.seq)
     end = None
     if account_seq is not None:
@@ -325,7 +325,7 @@ def deactivate(
 ) -> Endpoint | None:
     """Pause or disable an endpoint. Return the new endpoint, or None if it was deleted.
 
-    Notify the delivery engine afterwards: it holds the pending deliveries.
+    Notify the delivery engine afterwards, so that it holds the pending deliveries.
     """
     dropping = endpoints.c.held_action == int(HeldAction.DROP)
     return _changed(
@@ -420,7 +420,7 @@ def _changed(connection: Connection, endpoint_seq: int, **values: Any) -> Endpoi
 
 _NAMES: Final = tuple(field.name for field in fields(Endpoint))[:-1]
 _SETTINGS: Final = len(_NAMES)
-"""The position of the first setting in a row. The columns of `settings`, the last field, come last."""
+"""The position of the first setting in a row. The columns of the field `settings` come last."""
 _COLUMNS: Final = [endpoints.c[name] for name in (*_NAMES, *DEFAULTS.columns())]
 _EVENT_TYPES: Final = _NAMES.index("event_types")
 _CODED: Final = [

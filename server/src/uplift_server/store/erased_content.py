@@ -41,7 +41,8 @@ ERASED_OBJECT_ID: Final = ""
 """Replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
-"""The first serial types of SQLite's record format. A value of n bytes has the type plus 2n."""
+"""The serial types of an empty BLOB and an empty text in SQLite's record format. A value of n bytes has the type plus
+2n."""
 
 
 class Erased(NamedTuple):
@@ -103,9 +104,9 @@ def erase(
 
 
 def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
-    """Erase the object ID and the responses in rows that do not belong to one event, and last in the erasure itself.
+    """Erase the object ID and the responses in rows that do not belong to one event.
 
-    Return the endpoints whose last error was erased.
+    Erase the object ID in the erasure last. Return the endpoints whose last error was erased.
     """
     if erasure.object_id is not None:
         _erase_object_id(connection, erasure.account_seq, erasure.object_id)

@@ -1,7 +1,7 @@
 """Erasures: jobs that erase the events about an object, or events by ID. A completed job is the receipt.
 
 A job first finds events through the index of object IDs. Then it reads the events that have no object ID, because
-releases before the index did not store one. `store.erased_content` erases the events.
+releases before the index did not store object IDs. `store.erased_content` erases the events.
 """
 
 import json
@@ -142,7 +142,7 @@ def unfinished(connection: Connection, *, limit: int) -> list[Erasure]:
 
 
 def find_seqs(connection: Connection, account_seq: int, event_ids: Sequence[bytes]) -> dict[bytes, int]:
-    """Return the numbers of the account's events by ID."""
+    """Return the numbers of the account's events with these IDs."""
     query = sa.select(events.c.id, events.c.seq).where(events.c.id.in_(event_ids), events.c.account_seq == account_seq)
     return {row.id: row.seq for row in connection.execute(query)}
 

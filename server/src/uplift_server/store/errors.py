@@ -4,7 +4,7 @@ from typing import ClassVar
 
 
 class StoreError(Exception):
-    """Base class of expected errors."""
+    """Base class of the errors that store operations are expected to raise."""
 
 
 class Conflict(StoreError):

@@ -158,7 +158,7 @@ def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
 def _window(
     connection: Connection, account_seq: int | None, wanted: EventFilter, low: int, high: int, *, up: bool
 ) -> tuple[int | None, sa.Select[tuple[int]]]:
-    """Return the last event number that one page scans, or None for all, and the query of the matching numbers."""
+    """Return the last event number that one page scans (None for all), and the query for the matching numbers."""
     candidates = None
     if wanted.ids:
         candidates = _seqs_of_ids(connection, account_seq, wanted.ids, low, high, up=up)

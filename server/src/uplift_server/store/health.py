@@ -47,7 +47,7 @@ def attempted_since(connection: Connection, at: int) -> dict[int, Health]:
 
 
 def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, until: int) -> None:
-    """Exclude a period (Unix ms) from the failing time of endpoints."""
+    """Exclude a period (Unix ms) from the time for which endpoints count as failing."""
     began = sa.case((endpoints.c.failing_since > since, endpoints.c.failing_since), else_=since)
     for some in _batches(endpoint_seqs):
         change = sa.update(endpoints).where(endpoints.c.seq.in_(some), endpoints.c.failing_since < until)
@@ -55,7 +55,7 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success (Unix ms) that an endpoint's previous owner reports, unless the endpoint failed later."""
+    """Record a success at `at` (Unix ms), which the previous owner reports, unless the endpoint failed later."""
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
         endpoints.c.deleted_at.is_(None),

@@ -1,4 +1,4 @@
-"""Records of the hot path. They are tuples or have slots, because every event creates several."""
+"""Records of the hot path. They are tuples or have slots, because every event creates several records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class OrderGroup(NamedTuple):
 class NewDelivery(NamedTuple):
     """A delivery to store with its event.
 
-    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1. In an order group with an
-    open delivery, a pending delivery is stored as blocked instead.
+    If `lease_owner` is not 0, the delivery is stored as leased until `due_at`, with fence 1. If its order group has an
+    earlier open delivery, a pending delivery is stored as blocked instead.
     """
 
     endpoint_seq: int
@@ -120,7 +120,7 @@ class LeasedDelivery:
 class Settlement(NamedTuple):
     """The outcome of an attempt, or the end of a leased delivery without one.
 
-    It is written only if the delivery still has `fence`.
+    The settlement is written only if the delivery still has `fence`.
     """
 
     event_seq: int
@@ -140,7 +140,7 @@ class Settlement(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """An attempt, in the order of its columns."""
+    """An attempt. The fields are in the order of the columns."""
 
     event_seq: int
     endpoint_seq: int
@@ -235,7 +235,7 @@ class ReplayBatch(NamedTuple):
 
 
 class ReplayLease(NamedTuple):
-    """The lease that a replay takes, and its limits."""
+    """The lease that a replay takes, and the limits of the replay."""
 
     now: int
     until: int
@@ -243,7 +243,7 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The limit for deliveries returned to the replay. The read of the batch already limited the others."""
+    """The limit for deliveries returned to the replay. The other deliveries were limited when the batch was read."""
     missing_after: int = 0
     """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
     ordering: Ordering = Ordering.NONE

@@ -38,7 +38,7 @@ class Request:
     """NO_ACCOUNT, or the account that owns the object."""
     key: str
     kind: str
-    """The kind of the object, and its parent."""
+    """The kind of the object, and the parent of the object."""
     digest: bytes
     """The SHA-256 of the request's body."""
 
@@ -54,7 +54,7 @@ def create_once(
 ) -> tuple[T, bool]:
     """Create an object, or load the object that the same request created before. Return whether it is a repeat.
 
-    `create` creates the object with `object_id`, and `load` reads an earlier one. Without a request, it always creates
+    `create` creates the object with `object_id`, and `load` reads an earlier one. If `request` is None, always create
     an object. Raises KeyReused if the key was used for another request, or if the object was deleted.
     """
     if request is None:

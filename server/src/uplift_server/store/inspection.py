@@ -30,7 +30,7 @@ _STEPS_BETWEEN_CHECKS: Final = 100_000
 
 
 def find_damage(path: Path, *, seconds: float) -> list[str] | None:
-    """Run SQLite's quick check. Return the errors, or None after the time limit. Raises Unavailable."""
+    """Run SQLite's quick check. Return its errors, or None if it exceeds the time limit. Raises Unavailable."""
     stop_at = time.monotonic() + seconds
     try:
         with closing(_open(path)) as raw:

@@ -1,4 +1,4 @@
-"""Pending invitations."""
+"""Stored invitations that are not yet accepted or withdrawn."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def create(
     expires_at: int,
     now: int,
 ) -> Invitation:
-    """Store an invitation to an email address without a pending invitation in the account.
+    """Store an invitation. The email address must not have a pending invitation in the account.
 
     Raises Conflict if the account is deleted or has too many pending invitations.
     """
@@ -75,7 +75,7 @@ def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invita
 
 
 def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
-    """Delete the account's invitation to an email; return its role, or None if there was none or it had expired."""
+    """Delete the account's invitation to an email. Return its role, or None if none existed or it had expired."""
     own = sa.and_(invitations.c.account_seq == account_seq, invitations.c.email == email)
     query = sa.delete(invitations).where(own).returning(invitations.c.role, invitations.c.expires_at)
     row = connection.execute(query).first()

@@ -1,4 +1,4 @@
-"""Events that callers named, by idempotency key or by ID, to recognize repeats before they are stored."""
+"""Search for stored events by idempotency key or chosen ID, to recognize repeats before they are stored."""
 
 from collections.abc import Collection
 from typing import Final

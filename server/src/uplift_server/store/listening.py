@@ -84,8 +84,8 @@ def create(
 ) -> ListenSession:
     """Store a session that starts at the newest event, after the timestamp `since` (Unix ms), or after an event.
 
-    The newest event is limited by the stream position. Raises UnknownEvent, and Conflict if the account was deleted or
-    has the maximum number of sessions.
+    Events beyond the stream position do not count as the newest event. Raises UnknownEvent, and Conflict if the account
+    was deleted or has the maximum number of sessions.
     """
     accounts.require(connection, account_seq)
     require_capacity(connection, account_seq)
@@ -117,7 +117,7 @@ def require_capacity(connection: Connection, account_seq: int) -> None:
 
 
 class UnknownEvent(Conflict):
-    """The account has no such event."""
+    """The account has no event with this ID."""
 
 
 def _start_position(
@@ -171,7 +171,7 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def delete(connection: Connection, session: ListenSession) -> bool:
-    """Delete a session with its responses. Return whether it existed. Its number can be used again."""
+    """Delete a session with its responses. Return whether it existed. A new session can get the same number."""
     removed = connection.execute(
         sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     )
@@ -198,7 +198,7 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
     """Record a connection at `now` (Unix ms), or 1 ms after the previous one if that is later.
 
-    Returns the recorded time, or None if the session or its account was deleted, or its key revoked.
+    Returns the recorded time, or None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The operator key from the settings is not stored.

@@ -40,7 +40,7 @@ ORDER_SLOTS: Final = 1024
 """The number of locks of the order, which endpoints share. Without a limit, a large batch could use up PostgreSQL's
 memory for locks."""
 TAKE_ORDER: Final = f"SELECT pg_advisory_xact_lock({ORDER_CLASS}, slot) FROM unnest($1::int[]) slot"  # noqa: S608 - contains only constants
-"""Takes the locks of `order_slots`."""
+"""The statement that takes the locks that `order_slots` returns."""
 
 
 def statement(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Members of accounts."""
+"""Stored members of accounts."""
 
 from typing import Any
 

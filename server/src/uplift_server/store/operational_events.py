@@ -28,7 +28,7 @@ class OperationalEvent(NamedTuple):
     kind: OperationalKind
     account_seq: int
     endpoint_seq: int
-    """The endpoint that does not receive the event."""
+    """The endpoint that the event is about. This endpoint does not receive the event."""
     facts: Mapping[str, object]
 
 
@@ -77,8 +77,8 @@ def report_failed(
 ) -> None:
     """Turn the due counts of endpoints into events.
 
-    Deletes counts that have no failures, or whose endpoint is not in `reported`. A reported count restarts. It stays
-    until the next event may be sent, to limit the number of events.
+    Deletes counts that have no failures, or whose endpoint is not in `reported`. A reported count restarts. The count
+    stays until the next event may be sent, to limit the number of events.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

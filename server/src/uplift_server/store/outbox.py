@@ -37,7 +37,7 @@ def add(
     now: int,
     wait_ms: int = 0,
 ) -> None:
-    """Add an email for each recipient (a new ID of 16 bytes, and an email address), due after `wait_ms`."""
+    """Add an email for each recipient, due after `wait_ms`. A recipient is a new ID (16 bytes) and an email address."""
     text = json.dumps(dict(facts))
     rows = [
         {
@@ -99,7 +99,7 @@ def add_about_endpoint(
 
 @dataclass(frozen=True, slots=True)
 class EmailResult:
-    """The result of an attempt to send an email. If `due_at` is None, the server does not retry it."""
+    """The result of an attempt to send an email. If `due_at` is None, the server does not retry the email."""
 
     seq: int
     attempts_made: int
@@ -128,7 +128,7 @@ def due(connection: Connection, *, now: int, limit: int) -> list[Notification]:
 
 
 def settle(connection: Connection, results: Sequence[EmailResult]) -> None:
-    """Save results. A repeated or late call cannot overwrite the result of a later attempt."""
+    """Save results of attempts. A repeated or late call cannot overwrite the result of a later attempt."""
     for result in results:
         values = {name: value for name, value in asdict(result).items() if name != "seq"}
         change = sa.update(notices).where(notices.c.seq == result.seq, notices.c.sent_at.is_(None)).values(values)

@@ -14,7 +14,7 @@ _LIVE = sa.text("uid IS NOT NULL AND deleted_at IS NULL")
 
 
 def upgrade() -> None:
-    """Add columns, and indexes that keep each uid unique. Earlier objects have neither."""
+    """Add the columns, and indexes that keep each uid unique. Earlier objects have no uid and no metadata."""
     for table, comment in (
         ("accounts", "the operator's own ID"),
         ("endpoints", "the operator's own ID, unique in the account"),

@@ -1,1 +1,1 @@
-"""The migrations."""
+"""One module for each migration of the schema, in order."""
