@@ -1,4 +1,4 @@
-"""Pages of lists, in both orders and both directions.
+"""Pages of lists, in both orders and in both directions.
 
 A list has a key of whole numbers. A page contains the rows beyond a key. One extra row shows whether there are more.
 """
@@ -118,9 +118,9 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the last of `rows` rows of an index in a range, or None if there are fewer.
+    """Return the number of the last row among the first `rows` rows in a range of an index. None if there are fewer.
 
-    A page that no index supports checks the rows up to it, and ends early if few of them match.
+    A page whose filter no index supports checks the rows up to this number, and ends early if few of them match.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(
@@ -130,5 +130,8 @@ def window_end(
 
 
 def page_of(rows: Sequence[T], limit: int, key: Callable[[T], tuple[int, ...]]) -> Page[T]:
-    """Return a page of up to `limit` of the `limit` + 1 rows that were fetched. `key` returns the key of a row."""
+    """Return a page from up to `limit` + 1 fetched rows. The page contains at most `limit` rows.
+
+    `key` returns the key of a row.
+    """
     return PageRequest(limit).page(rows, key)

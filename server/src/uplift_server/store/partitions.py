@@ -23,7 +23,7 @@ class Partitions(Protocol):
     """Operations on partitions. Each call is one transaction and can be repeated safely."""
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it did.
+        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it started.
 
         Raises Unavailable without any changes, including if the tables are locked for too long.
         """
@@ -41,7 +41,7 @@ class Partitions(Protocol):
         """
 
     async def first_droppable_seq(self) -> int:
-        """Return the number of the first event in a partition that is dropped as a whole."""
+        """Return the lowest event number of the partitions that are dropped as a whole."""
 
     async def count_seqs(self, partition: Partition) -> int:
         """Return how many event numbers a partition has used, up to its last event."""

@@ -27,7 +27,7 @@ class Process:
     """A server process. Timestamps are Unix ms."""
 
     seq: int
-    """The process ID of its leases."""
+    """The process ID, which the leases of the process contain."""
     role: ProcessRole
     host: str
     pid: int
@@ -70,7 +70,7 @@ def database_now(connection: Connection) -> float:
 
 
 def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, version: str, now: int) -> int:
-    """Add a process. Return its process ID. It does not own endpoints before its first heartbeat.
+    """Add a process. Return its process ID. The process does not own endpoints before its first heartbeat.
 
     Raises UnknownSchema if this version does not work with the schema, and Unavailable while the schema is changing.
     """
@@ -92,7 +92,8 @@ def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, 
 def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Connection], R]:
     """Wrap a function so that it raises Unavailable if the process was evicted, because its cache may be outdated.
 
-    The process cannot be evicted before the end of the transaction. A `seq` of 0 means the only process of a database.
+    The process cannot be evicted before the end of the transaction. A `seq` of 0 stands for the only process of a
+    database, which cannot be evicted.
     """
     if seq == 0:
         return body
@@ -129,7 +130,8 @@ def list_running_before(connection: Connection, release: str) -> list[Process]:
 def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> bool:
     """Remove a process that has stopped or is dead, and release its singleton jobs. Return whether it was removed.
 
-    With `seen_at`, the time of its last known heartbeat (Unix ms), it stays if it has sent another heartbeat since.
+    With `seen_at`, the time of its last known heartbeat (Unix ms), the process stays if it has sent another heartbeat
+    since.
     """
     # Locks the rows in the same order as a heartbeat.
     query = sa.delete(processes).where(processes.c.seq == seq)

@@ -13,7 +13,7 @@ from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(NamedCode):
-    """Whether an endpoint receives deliveries. The store saves the number."""
+    """The states of an endpoint, which determine whether it receives deliveries. The store saves the number."""
 
     ENABLED = 0
     PAUSED = 1
@@ -112,7 +112,7 @@ class SecondFactor:
 
     person_id: bytes
     totp_secret: bytes = field(repr=False)
-    """The encrypted key."""
+    """The encrypted key of the authenticator app."""
     last_step: int
     """The time step of the last used code. Only codes of later time steps are valid."""
     created_at: int
@@ -266,7 +266,7 @@ class Endpoint:
 
     @property
     def secrets(self) -> SecretPair[bytes]:
-        """The encrypted secrets."""
+        """The current and the previous secret, encrypted."""
         return SecretPair(
             self.secret,
             self.secret_created_at,
@@ -277,7 +277,7 @@ class Endpoint:
 
     @property
     def health(self) -> Health:
-        """The stored health."""
+        """The health as the database stores it."""
         return Health(
             self.consecutive_failures,
             self.failing_since,
@@ -306,7 +306,7 @@ class Event:
     expires_at: int | None
     api_version: str
     deliveries: dict[Status, int]
-    """The number of deliveries by status, without zeros."""
+    """The number of deliveries by status. Statuses without deliveries are absent."""
     object_id: str | None = None
     is_test: bool = False
     body: bytes | None = None

@@ -53,7 +53,7 @@ class RejectedEvent:
 
     @property
     def id(self) -> bytes:
-        """The ID, which is the same if the stream delivers the message again.
+        """The ID of the rejected event. It is the same if the stream delivers the message again.
 
         It also depends on the timestamp, because the numbers of a new stream start at 1.
         """
@@ -75,7 +75,7 @@ class RejectedEventFilter:
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
     """Store rejected events without their data, and delete the oldest ones beyond the limit of each account.
 
-    Skips stored messages, so it can be repeated.
+    Messages that are already stored are skipped, so the call can be repeated.
     """
     if not rejected:
         return
@@ -87,7 +87,7 @@ def add(connection: Connection, *rejected: RejectedEvent) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: RejectedEventFilter, request: PageRequest
 ) -> Page[RejectedEvent]:
-    """List the rejected events of an account, or of all accounts and unknown ones."""
+    """List the rejected events of an account, or of all accounts including unknown ones."""
     after = None if wanted.since is None else wanted.since - 1
     bounds = numbers_between(connection, rejected_events.c.rejected_at, after=after, before=wanted.until)
     low, high = request.narrowed(*bounds)

@@ -84,7 +84,7 @@ def _count_with_missing(
 
 
 def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Match if the table has a row that meets the conditions.
+    """Return a condition that is true if the table has a row that meets the conditions.
 
     Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
     """
@@ -243,7 +243,7 @@ def _of_events(choice: ReplaySelection) -> list[sa.ColumnElement[bool]]:
 
 
 def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
-    """Return the event after `rows` deliveries of the endpoint, or after `rows` events of its account."""
+    """Return the number of the event after `rows` deliveries of the endpoint, or after `rows` events of its account."""
     seq, own = deliveries.c.event_seq, deliveries.c.endpoint_seq == choice.endpoint_seq
     if choice.missing is not None:
         seq, own = events.c.seq, events.c.account_seq == choice.missing.account_seq

@@ -60,7 +60,7 @@ class KnownEvents:
         self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event, so that `find` finds it for later events of the transaction."""
+        """Add an event, so that `find` recognizes repeats of it later in the transaction."""
         stored = StoredEvent(
             seq, event.id, event.created_at, event.type_seq, event.expires_at, event.ordering_key, event.body
         )
@@ -85,7 +85,7 @@ Find = Callable[[NewEvent], Match | None]
 
 
 def may_repeat(group: Sequence[NewEvent]) -> bool:
-    """Whether an event of a group can be a repeat."""
+    """Whether a group contains an event that can be a repeat."""
     return any(event.idempotency_key is not None or event.caller_chose_id for event in group)
 
 

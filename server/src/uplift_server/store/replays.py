@@ -4,8 +4,8 @@ A replay can also create deliveries, for events that the endpoint never received
 and leases it in the same transaction, so it is `failed` until its attempt succeeds.
 
 A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
-not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes it
-again. Therefore, a replay does not skip or repeat deliveries, even if a process ends.
+not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes this
+delivery again. Therefore, a replay does not skip or repeat deliveries, even if a process ends.
 """
 
 import json
@@ -87,7 +87,7 @@ class Replay:
     created_at: int
     updated_at: int
     completed_at: int | None
-    """None while the replay is unfinished."""
+    """When the replay ended (Unix ms). None while it is unfinished."""
 
     @property
     def is_counted(self) -> bool:
@@ -206,7 +206,7 @@ def of_batch(connection: Connection, account_seq: int, batch_id: bytes) -> list[
 
 
 def busy_endpoints(connection: Connection, account_seq: int) -> set[int]:
-    """Return the endpoints of an account that have an unfinished replay."""
+    """Return the numbers of the account's endpoints that have an unfinished replay."""
     query = sa.select(replays.c.endpoint_seq).where(
         replays.c.account_seq == account_seq,
         sa.text("completed_at IS NULL"),
@@ -267,7 +267,7 @@ def return_unattempted(connection: Connection, replay_seq: int) -> bool:
 
 
 def finish_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
-    """Release the deliveries of a cancelled replay that are not leased, and complete it if none is leased."""
+    """Release the unleased deliveries of a cancelled replay. Complete the replay if no delivery is leased."""
     leased = return_unattempted(connection, replay_seq)
     connection.execute(
         sa.update(deliveries)

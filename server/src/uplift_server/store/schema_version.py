@@ -153,7 +153,7 @@ def _back_up(raw: sqlite3.Connection, path: Path, revision: str, now_ms: int) ->
 def create(connection: Connection) -> None:
     """Create the tables of an empty database from the models. A test compares them with the migrations.
 
-    It does not need Alembic, whose import takes 14 MiB and half a second.
+    This function does not import Alembic, whose import takes 14 MiB and half a second.
     """
     metadata.create_all(connection, checkfirst=False)
     connection.exec_driver_sql(

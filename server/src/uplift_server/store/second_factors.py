@@ -32,7 +32,7 @@ def create(connection: Connection, factor: SecondFactor) -> None:
 
 
 def use_step(connection: Connection, person_id: bytes, step: int) -> None:
-    """Record the step of a used code."""
+    """Record the time step of a used code."""
     own = second_factors.c.person_id == person_id
     connection.execute(sa.update(second_factors).where(own).values(last_step=step))
 

@@ -35,7 +35,7 @@ def lock(connection: Connection, prefix: str) -> None:
 
 
 def replace(connection: Connection, prefix: str, values: Mapping[str, int]) -> None:
-    """Store these values, and delete all others whose names start with a prefix."""
+    """Store these values, and delete all other values whose names start with a prefix."""
     lock(connection, prefix)
     others = sa.and_(marks.c.name.startswith(prefix, autoescape=True), marks.c.name.not_in(values))
     connection.execute(sa.delete(marks).where(others))

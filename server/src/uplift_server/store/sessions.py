@@ -20,7 +20,7 @@ _COLUMNS: Final = [column for column in sessions.c if column is not sessions.c.i
 
 
 def create(connection: Connection, session: Session, *, id_token: bytes | None = None) -> None:
-    """Start a session. Above SESSIONS_PER_PERSON_MAX, the person's oldest sessions end.
+    """Start a session. If the person then has more than SESSIONS_PER_PERSON_MAX sessions, end the oldest ones.
 
     `id_token` is the encrypted ID token of single sign-on.
     """
@@ -40,7 +40,7 @@ def create(connection: Connection, session: Session, *, id_token: bytes | None =
 
 
 def get(connection: Connection, digest: bytes) -> Session | None:
-    """Return the session with this digest. It may have expired."""
+    """Return the session with this digest. The session may have expired."""
     row = connection.execute(sa.select(*_COLUMNS).where(sessions.c.digest == digest)).first()
     if row is None:
         return None
@@ -110,7 +110,7 @@ def add_link(connection: Connection, link: Link) -> Link:
 
 
 def get_link(connection: Connection, link_id: bytes) -> Link | None:
-    """Return an unused link. It may have expired."""
+    """Return an unused link. The link may have expired."""
     row = connection.execute(sa.select(links).where(links.c.id == link_id)).first()
     return None if row is None else _link(row)
 
@@ -132,7 +132,7 @@ def _parts(link_id: bytes) -> tuple[int, ...]:
 
 
 def _link_id(key: tuple[int, ...]) -> bytes:
-    """Join the numbers of a key to an ID. Limit them, because cursors of other lists can have larger numbers."""
+    """Join the numbers of a key to an ID. Limit the ID, because cursors of other lists can have larger numbers."""
     number = sum(part << 8 * _PART_BYTES * place for place, part in enumerate(reversed(key)))
     return max(0, min(number, 2**128 - 1)).to_bytes(16, "big")
 

@@ -1,14 +1,14 @@
 """Statistics: rows per hour and minute, and open deliveries per endpoint, counted from rows added since the last count.
 
-A count reads three tables in batches, each in the order it was written and up to the stream position: deliveries,
-attempts, and the changes of status in `delivery_changes`. If a replay creates a delivery of a past event, the change
-also counts the delivery. Deliveries are counted with their current status, and only after all attempts and changes up
-to the stream position. An attempt or change of a delivery that was counted before therefore changes the counts. For a
-later delivery, the counted status already includes it. A status that an attempt or change beyond the stream position
-has caused is subtracted, because that attempt or change is counted later.
+A count reads three tables in batches, each in the order in which its rows were written and up to the stream position:
+deliveries, attempts, and the changes of status in `delivery_changes`. If a replay creates a delivery of a past event,
+the change also counts the delivery. Deliveries are counted with their current status, and only after all attempts and
+changes up to the stream position. An attempt or change of a delivery that was counted before therefore changes the
+counts. For a later delivery, the counted status already includes it. A status that an attempt or change beyond the
+stream position has caused is subtracted, because that attempt or change is counted later.
 
-One process counts at a time. `save` writes a batch only if the stored positions are the same as when it was read, in
-one transaction, so nothing is counted twice or left out after a crash.
+One process counts at a time. `save` writes a batch in one transaction, and only if the stored positions are the same as
+when the batch was read, so nothing is counted twice or left out after a crash.
 """
 
 import json
@@ -45,7 +45,8 @@ ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
 _BEGAN: Final = f"{PREFIX}began"
 """The server value with the last event that is never counted, because it is older than the statistics."""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The server value with the number of batches. It also grows when rows move, which invalidates a batch in progress."""
+"""The server value with the number of batches. It also grows when rows of a partition are copied, which invalidates a
+batch in progress."""
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
 """The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
@@ -59,7 +60,7 @@ MINUTE_ROWS_DELETED_MAX: Final = 5_000
 class Scope(NamedTuple):
     """An endpoint, all endpoints of an account (`endpoint_seq` 0), or all accounts (both 0).
 
-    A negative `endpoint_seq` is the number of an event type. Its rows count only deliveries, by hour.
+    A negative `endpoint_seq` is the number of an event type. The rows of an event type count only deliveries, by hour.
     """
 
     account_seq: int
@@ -295,7 +296,10 @@ def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, eve
 
 
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
-    """Return the range of attempts and changes after the batch, for events after `began` and up to its last."""
+    """Return the range of attempts and changes after the batch.
+
+    It applies to events after `began` and up to the last event of the batch.
+    """
     return {
         "began": began,
         "events_after": batch.events_through,
@@ -318,7 +322,7 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
     """Return the changes of status counts by the attempts and changes of a range, with the event type if it is known.
 
-    They are limited to events after `began` and up to `events_after`.
+    Only events after `began` and up to `events_after` count.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n

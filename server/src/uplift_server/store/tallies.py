@@ -29,7 +29,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts = [0] * len(COUNT_FIELDS)
         self.moves = [0] * len(COUNT_FIELDS)
-        """Changes of the status counts of deliveries that were counted before."""
+        """Changes to the counts by status, for deliveries that were counted before."""
         self.outcomes: dict[int, int] = {}
         self.durations: dict[int, int] = {}
 
@@ -48,7 +48,7 @@ class Tally:
 
     @property
     def adds(self) -> bool:
-        """Whether the tally can create a row. If it has only moves, retention has deleted the row."""
+        """Whether the tally can create a row. If the tally has only moves, retention has deleted the row."""
         return any(self.counts)
 
     def added_to(self, before: StoredRow | None) -> tuple[int | str, ...]:

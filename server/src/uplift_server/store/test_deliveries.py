@@ -1,7 +1,7 @@
 """Test events, each with one delivery that is attempted once, immediately.
 
 The trigger of a test delivery never changes. The delivery is stored as failed, and leased like a resend in the same
-transaction. If the attempt is not possible, it returns to failed.
+transaction. If the attempt is not possible, the delivery returns to failed.
 """
 
 import sqlalchemy as sa

@@ -15,7 +15,7 @@ _PUT: Final = sa.text(
 
 
 def put(connection: Connection, found: Mapping[int, str]) -> None:
-    """Store trace contexts by event number. Can be repeated."""
+    """Store trace contexts by event number. The call can be repeated."""
     rows = [{"event_seq": seq, "traceparent": text} for seq, text in found.items()]
     if rows:
         connection.execute(_PUT, rows)

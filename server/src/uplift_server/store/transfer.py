@@ -104,7 +104,7 @@ async def _transfer(
 
 
 async def _prepare(url: str) -> None:
-    """Create the tables of an empty target. Raises CannotTransfer if they belong to another release."""
+    """Create the tables of an empty target. Raises CannotTransfer if existing tables belong to another release."""
     revision = await postgres_version.current(url)
     if revision not in (None, schema_version.HEAD):
         raise CannotTransfer(
@@ -172,7 +172,7 @@ async def _copy(
 async def _compare(
     source: sqlite3.Connection, target: Raw, table: TransferTable, count: int, on_progress: Callable[[Progress], None]
 ) -> Transferred:
-    """Compare all rows. Raises CannotTransfer if they differ."""
+    """Compare all rows of a table in both databases. Raises CannotTransfer if they differ."""
     wanted, found, replaced = Checksum(), Checksum(), 0
     for row, characters in table.rows(source):
         wanted.add(row)
