@@ -146,7 +146,7 @@ class _Batch:
         return await self._insert(raw, placed, deliveries)
 
     async def _with_blocked(self, raw: Raw, deliveries: Sequence[_Placed]) -> Sequence[_Placed]:
-        """Block the pending deliveries behind an open one of their order group, and lock the groups."""
+        """Block each pending delivery whose order group has an earlier open delivery, and lock the groups."""
         ordered = [
             OrderGroup(each.endpoint_seq, each.order_group) for _, _, each in deliveries if each.order_group is not None
         ]

@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 CONNECT_SECONDS_MAX: Final = 5.0
 OPERATION_SECONDS_MAX: Final = 9.0
-"""How long an operation may use a connection. Then the connection is closed, because it may be dead."""
+"""How long an operation may use a connection. After this, the connection is closed, because it may be dead."""
 STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool."""
 STATEMENT_MS_MAX: Final = 8000
@@ -107,7 +107,8 @@ class Pair:
         self.raw = raw
         self.sql = sql
         self.settings = settings
-        """Statements at the start of every transaction. Empty if the connection itself has these settings."""
+        """Statements that apply the settings at the start of every transaction. Empty if the connection has the
+        settings."""
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -208,7 +209,7 @@ def _split_pooler(url: str) -> tuple[str, bool]:
 
 
 class ConnectionTimeout:
-    """Timeout that closes a connection, because a cancel request could hang on the same network."""
+    """Timeout that closes a connection. It sends no cancel request, which could hang on the same network."""
 
     def __init__(self, pair: Pair, seconds: float) -> None:
         self._pair = pair
@@ -327,7 +328,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a retry can succeed, because a concurrent transaction caused the rollback."""
+    """Whether a concurrent transaction caused the error, so that a retry can succeed."""
     return _state(driver_error(error)).startswith(_RETRYABLE)
 
 

@@ -34,7 +34,7 @@ _REJECTED: Final = (
     ("28000", "", "allow the connection in pg_hba.conf, or correct UPLIFT_DATABASE_URL"),
 )
 _SERVICES: Final = ("LDAP", "PAM", "RADIUS", "GSSAPI", "SSPI")
-"""Authentication services. An outage of one has the same SQLSTATE as a rejection."""
+"""Authentication services. PostgreSQL reports the same SQLSTATE for an outage of a service as for a rejection."""
 # Temporary errors. Each row has a SQLSTATE, the start of the message, and a fix.
 _TEMPORARILY_REJECTED: Final = (
     (

@@ -62,7 +62,8 @@ UNKNOWN: Final = "the stream position is not known yet, because a write transact
 HOT_CONNECTIONS: Final = 4
 READERS: Final = 3
 WRITERS: Final = 3
-"""Number of connections for ordinary writes. While two wait for the lock of one account, other writes use the third."""
+"""Number of connections for ordinary writes. While two writes wait for the lock of one account, other writes use the
+third connection."""
 CONNECTIONS_MAX: Final = HOT_CONNECTIONS + READERS + WRITERS + 2
 """Number of connections of a process, including one for reads that must not wait and one for notifications."""
 READS_WAITING_MAX: Final = 256
@@ -77,8 +78,8 @@ RETRIES_MAX: Final = 8
 """How many times an operation is repeated after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
-"""The advisory lock of ordinary writes, which share it. Releases up to 0.1.2, which may run alongside this one, take
-it exclusively and do not take other locks."""
+"""The advisory lock that ordinary writes share. Releases up to 0.1.2, which may run alongside this one, take it
+exclusively and take no other locks."""
 
 
 _WITH_CONTENT: Final = (
@@ -210,7 +211,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:
-        """Remove the dead rows of tables with content of events. Raises Unavailable."""
+        """Remove the dead rows of all tables that contain the content of events. Raises Unavailable."""
         try:
             raw = await self._maintenance_opener.raw()
             try:
@@ -223,7 +224,7 @@ class PostgresDatabase:
         return True
 
     async def stream_position(self) -> StreamPosition:
-        """Return the position. Wait briefly for running transactions, and longer for the first known position."""
+        """Return the stream position. Wait briefly for running transactions, longer for the first known position."""
         began = time.monotonic()
         target = await self._read_position()
         reads = 0

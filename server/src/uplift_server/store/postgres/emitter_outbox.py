@@ -239,7 +239,7 @@ class EmitterOutbox:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """Open a transaction, or yield None while another reader has one. Raises Unavailable."""
+        """Open the transaction of the reader. Yield None while another reader has one. Raises Unavailable."""
         async with self._connection() as pair, pair.transaction():
             is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
             yield Turn(pair.raw) if is_free else None

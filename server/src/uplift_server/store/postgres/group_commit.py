@@ -13,8 +13,8 @@ Groups = Sequence[Sequence[NewEvent]]
 Results = list[list[Appended] | IdempotencyConflict]
 
 COMMITS_AT_ONCE: Final = 2
-"""One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. With more concurrent commits, each commit
-would only store fewer events."""
+"""Maximum number of concurrent commits. One commit waits for PostgreSQL's disk while PostgreSQL runs the next one. With
+more concurrent commits, each commit would only store fewer events."""
 
 
 class _Waiting(NamedTuple):
@@ -24,10 +24,10 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Collector of `append` calls. Each commit has up to about COMMIT_ROWS_MAX rows."""
+    """Collects `append` calls, and stores them together. Each commit has up to about COMMIT_ROWS_MAX rows."""
 
     def __init__(self, store: Callable[[Groups], Awaitable[Results]]) -> None:
-        """`store` stores groups in one transaction."""
+        """`store` is the function that stores groups in one transaction."""
         self._store = store
         self._waiting: deque[_Waiting] = deque()
         self._commits: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
 """Connection to one of several hosts of a database URL.
 
-The driver tries them in turn within one timeout, so an unreachable primary would hide the standby that replaced it.
-Here, the next attempt starts while the previous one is still waiting, similar to RFC 8305.
+The driver tries the hosts one after the other within one timeout, so an unreachable primary would hide the standby that
+replaced it. This module starts the next attempt while the previous one is still waiting, similar to RFC 8305.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Hosts:
     ) -> asyncpg.Connection:
         """Return the first connection that succeeds.
 
-        Raises an error of the driver. If all hosts fail, prefers one that shows a wrong configuration.
+        Raises an error of the driver. If all hosts fail, prefers an error that shows a wrong configuration.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None

@@ -48,7 +48,7 @@ _FIRSTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """The state of a database. Connections are those of the whole PostgreSQL server."""
+    """The state of a database. The numbers of connections are those of the whole PostgreSQL server."""
 
     version: int
     """The major version of PostgreSQL."""
@@ -69,7 +69,7 @@ class Inspected:
     clock: ClockReading
     """The time of the database's clock, in Unix ms."""
     dead_rows: int
-    """Dead rows of `deliveries` that vacuum has not removed yet."""
+    """The number of dead rows of `deliveries` that vacuum has not removed yet."""
     live_rows: int
 
 

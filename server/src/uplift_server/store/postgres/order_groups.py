@@ -43,5 +43,5 @@ async def open_groups(raw: Raw, groups: Iterable[OrderGroup]) -> set[OrderGroup]
 
 
 async def unblock_first(raw: Raw, endpoint_seq: int, event_seqs: Sequence[int], *, now: int) -> None:
-    """Make blocked deliveries of an endpoint due if they do not wait for others of their group."""
+    """Make blocked deliveries of an endpoint due if no other delivery of their group blocks them."""
     await raw.execute(_UNBLOCK_FIRST, endpoint_seq, event_seqs, now)

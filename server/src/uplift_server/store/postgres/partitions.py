@@ -7,8 +7,8 @@ Switching and dropping lock the tables exclusively for a moment. All other state
 a short timeout, and the caller retries later.
 
 A partition can have a few events that must stay, such as those with held deliveries of a paused endpoint. The server
-copies them and replaces the partition with the copy. Without the copy, one held delivery of a paused endpoint would
-keep the events of a day on disk, or the server would have to delete them row by row.
+copies these events and replaces the partition with the copy. Without the copy, one held delivery of a paused endpoint
+would keep the events of a day on disk, or the server would have to delete them row by row.
 """
 
 import time
@@ -39,7 +39,7 @@ SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Limits of the copy of a partition before it is dropped. The copy takes 1 second."""
+"""Limits of the events that are copied before a partition is dropped. A copy of this size takes 1 second."""
 _TABLES: Final = {"attempts": "event_seq", "events": "seq"}
 """The partitioned tables in lock order. Most statements use `events`, so that table is locked last."""
 ASIDE_LOCK: Final = 0x6173696465
@@ -139,7 +139,7 @@ _ORPHANS: Final = (
 
 
 class _Run(Protocol):
-    """Runner of statements on a connection, in a transaction or without one."""
+    """Runs statements on a connection, in a transaction or without one."""
 
     def __call__(self, body: Callable[[Pair], Awaitable[R]], /) -> Awaitable[R]: ...
 
@@ -154,7 +154,7 @@ class PostgresPartitions:
         self._read = read
 
     async def start_next(self, *, now: int, lasts_ms: int) -> bool:
-        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it did."""
+        """Start the next partition if the current one is at least `lasts_ms` old. Return whether it started."""
         if not await self._write(lambda pair: _create_next(pair.raw, now=now, lasts_ms=lasts_ms)):
             return False
         await self._write(lambda pair: _switch_to_next(pair.raw, now=now))
@@ -172,7 +172,7 @@ class PostgresPartitions:
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 
     async def first_droppable_seq(self) -> int:
-        """Return the number of the first event in a partition that is dropped as a whole."""
+        """Return the lowest event number of the partitions that are dropped as a whole."""
         return int(await self._read(lambda pair: pair.raw.fetchval(_FIRST_WHOLE)))
 
     async def count_seqs(self, partition: Partition) -> int:
@@ -227,7 +227,7 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """Delete a batch of rows in the index of object IDs. Its position is before a bucket, not an event."""
+        """Delete a batch of rows in the index of object IDs. The position is that of a bucket, not of an event."""
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))
         if found:

@@ -1,7 +1,7 @@
 """Creation and upgrade of the schema of a PostgreSQL database.
 
-A lock allows only one process at a time to do this. An upgrade is one transaction without a backup. If it fails, the
-database does not change.
+A lock ensures that only one process at a time changes the schema. An upgrade is one transaction without a backup. If it
+fails, the database does not change.
 """
 
 from collections.abc import Callable

@@ -56,10 +56,10 @@ async def settle(
 
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Column]:
-    """Return the columns of rows by name."""
+    """Transpose rows: return their columns by name."""
     return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
 
 
 def _shortened(column: Column) -> Column:
-    """Return an empty column if all its values are NULL, so that less is sent."""
+    """Return an empty column if all its values are NULL, so that the statement has less data."""
     return () if column.count(None) == len(column) else column

@@ -359,7 +359,8 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 # ---- release held deliveries
 
 HELD_LOCK: Final = 0x68656C64
-"""Class of the advisory locks to release held deliveries. Each lock is an endpoint's number modulo 2**31."""
+"""The class of the advisory locks that a release of held deliveries takes. Each lock is an endpoint's number modulo
+2**31."""
 # A separate statement takes the lock, so that the next one sees the deliveries that the previous holder released.
 # A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\

@@ -14,7 +14,7 @@ from uplift_server.store.sqlite.statements import DeliveryRow, EventObjectRow, E
 
 
 class Appender:
-    """Storage of numbered groups of events. Only the writer thread uses it."""
+    """Stores groups of events, and assigns their numbers. Only the writer thread uses it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -59,7 +59,7 @@ class _Batch:
         self._objects: list[EventObjectRow] = []
         self._deliveries: list[DeliveryRow] = []
         self._ordered: list[int] = []
-        """The positions of the ordered deliveries."""
+        """The positions of the ordered deliveries in the list of rows."""
         self._keys: list[IdempotencyKeyRow] = []
         self.known = KnownEvents()
 
@@ -109,7 +109,7 @@ class _Batch:
         return blocked
 
     def _block(self) -> dict[int, list[int]]:
-        """Block the pending deliveries behind an open one of their order group."""
+        """Block each pending delivery whose order group has an earlier open delivery."""
         blocked: dict[int, list[int]] = {}
         if not self._ordered:
             return blocked

@@ -133,10 +133,10 @@ def trouble_of(error: BaseException | None) -> Trouble | None:
 
 
 class FileLock:
-    """Advisory locks against a second server process on a file. The system releases them when the process ends.
+    """Advisory locks against a second server process on a file. The system releases the locks when the process ends.
 
-    One lock is on a file next to the database, which works before the database exists. Another is on the database, in
-    case a process opens it through a hard link or the lock file is deleted.
+    One lock is on a file next to the database, so that it works before the database exists. The other lock is on the
+    database, in case a process opens it through a hard link or the lock file is deleted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -173,7 +173,8 @@ class FileLock:
     def hold_database(self) -> None:
         """Lock the database itself, if it exists. Raises InUse and Unavailable.
 
-        Close its handle after all connections, because closing any handle of a file drops SQLite's locks on it.
+        Close the lock's handle after all connections, because closing any handle of a file drops SQLite's locks on the
+        file.
         """
         if self._database_handle is not None:
             return
@@ -240,7 +241,7 @@ class FileLock:
         raise Misaddressed(f"{self.path} {what}; {_HOW_TO_FIX_LOCK}")
 
     def release(self) -> None:
-        """Release the lock. Keep the file, because otherwise two processes could lock two files."""
+        """Release the lock. Keep the lock file: otherwise, two processes could lock two different files."""
         for handle in (self._database_handle, self._handle):
             if handle is not None:
                 os.close(handle)

@@ -24,7 +24,7 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to an unused path. The file appears there when it is complete and on disk.
 
-    It deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError,
+    Also deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError,
     without leaving an incomplete copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
@@ -80,8 +80,8 @@ def save(source: sqlite3.Connection, target: Path) -> None:
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
     """Copy a database durably into a new file that only its owner can read.
 
-    It copies in one step with one snapshot, because SQLite restarts the copy after a write between two steps. In steps
-    of 100 pages, a copy of 300 MB did not finish within 40 s during 200 commits per second. One step takes 1 s.
+    The copy is made in one step with one snapshot, because SQLite restarts the copy after a write between two steps. In
+    steps of 100 pages, a copy of 300 MB did not finish within 40 s during 200 commits per second. One step takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:

@@ -93,7 +93,7 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """Return the change of the database file since it was opened, or None. This call waits for the disk."""
+        """Return how the database file has changed since it was opened, or None. This call waits for the disk."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
@@ -186,11 +186,17 @@ class SqliteDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due times. Runs on the writer, because retries must not wait for the reads of callers."""
+        """Return the earliest due times.
+
+        Runs on the writer thread, so that retries do not wait for API callers.
+        """
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
     async def scrub(self) -> bool:
-        """Write the log to the database and empty it. Return False if a read still needs it. Raises Unavailable."""
+        """Write the log to the database and empty the log. Return False if a read still needs the log.
+
+        Raises Unavailable.
+        """
         return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:

@@ -39,7 +39,7 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """Return the change of the files since the start, or None. Raises OSError.
+        """Return how the files have changed since the start, or None. Raises OSError.
 
         SQLite truncates its log but never its database, because the server never vacuums it.
         """

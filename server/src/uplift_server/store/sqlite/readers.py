@@ -24,13 +24,13 @@ READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
 LONG_READ_MS: Final = 100
-"""Longer reads are logged, because pages and API calls should be faster."""
+"""Reads that take longer are logged, because pages and API calls should be faster."""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _log = structlog.get_logger()
 
 
 class Readers:
-    """Runner of functions that only read, for up to READ_SECONDS_MAX each."""
+    """Runs functions that only read, each for up to READ_SECONDS_MAX."""
 
     def __init__(self, path: Path, watch: FileWatch, health: StoreHealth) -> None:
         self._path = path

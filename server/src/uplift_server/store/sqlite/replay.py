@@ -1,7 +1,7 @@
 """Read and lease the next deliveries of a running replay on SQLite.
 
-It uses few statements with few rows, because the driver releases the interpreter lock between two of them. The
-transaction then waits until a busy event loop returns the lock.
+The module uses few statements with few rows, because the driver releases the interpreter lock between two statements
+and between two rows. The transaction then waits until a busy event loop returns the lock.
 """
 
 import json
@@ -100,7 +100,7 @@ def _lease(
     candidates: Sequence[Candidate],
     lease: ReplayLease,
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Read changed ones again."""
+    """Lease the candidates that can still be replayed. Reads changed candidates again."""
     leased = releases.unexpired(candidates, lease)
     changed = statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease))
     if choice.missing is not None:

@@ -8,7 +8,7 @@ from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TES
 
 
 class ReplayedRow(NamedTuple):
-    """A delivery that a replay leases if it still has this fence, status and time."""
+    """A delivery that a replay leases if the delivery still has this fence, status and time."""
 
     event_seq: int
     endpoint_seq: int

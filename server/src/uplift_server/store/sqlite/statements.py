@@ -1,8 +1,8 @@
 """The SQL statements of the hot path on SQLite, grouped by operation.
 
 A statement with `:values` or `:rows` is a `ManyRows`: its parameters are the fields of the NamedTuple next to it. All
-others take their parameters by name. The driver counts changed rows only if a statement starts with INSERT or
-UPDATE, so none starts with WITH or a comment.
+others take their parameters by name. The driver counts changed rows only if a statement starts with INSERT or UPDATE,
+so no statement starts with WITH or a comment.
 """
 
 from typing import Final, NamedTuple
@@ -198,11 +198,11 @@ class SettledRow(NamedTuple):
     endpoint_seq: int
     fence: int
     attempts_before: int
-    """The number of earlier attempts."""
+    """The number of attempts before this settlement."""
 
 
 class EndpointHealthRow(NamedTuple):
-    """An endpoint's health to write."""
+    """The health of an endpoint, to write in a settlement."""
 
     endpoint_seq: int
     consecutive_failures: int

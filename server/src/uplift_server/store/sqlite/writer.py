@@ -1,9 +1,9 @@
 """The writer: a thread that commits queued jobs together. A higher load means larger transactions.
 
 After a transaction with a large job, the small jobs in the queue come first. A transaction takes only a few changes
-through the API, so that they do not delay events and deliveries.
+that come through the API, so that they do not delay events and deliveries.
 
-The event loop supervises the thread. If it fails, every waiting job fails and a new thread starts.
+The event loop supervises the thread. If the thread fails, every waiting job fails and a new thread starts.
 """
 
 import asyncio
@@ -111,7 +111,7 @@ class Job:
 
 
 class Writer:
-    """Owner of the writing connection."""
+    """Owns the writing connection, and runs queued jobs on its thread."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail every job of a failed thread, because some may be lost, and start another on a new connection."""
+        """Fail every job of a failed thread, because some may be lost. Start another thread on a new connection."""
         _log.critical("database writer failed", waiting=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
@@ -244,7 +244,7 @@ class Writer:
     def _take(self) -> list[Job]:
         """Take the jobs of the next transaction from the backlog, oldest first. Skip jobs that exceed a limit.
 
-        After a transaction with a large job, it takes only small jobs if there are any.
+        After a transaction with a large job, take only small jobs if there are any.
         """
         jobs: list[Job] = []
         left: list[Job] = []
