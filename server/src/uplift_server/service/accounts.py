@@ -65,7 +65,7 @@ class AccountDraft:
 
 
 class Accounts:
-    """Operators manage accounts. Members update the contacts of their own account."""
+    """Creates, reads, updates and deletes accounts. Members can only read their account and update its contacts."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

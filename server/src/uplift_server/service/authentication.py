@@ -25,7 +25,7 @@ def digest_of(key: bytes) -> bytes:
 
 
 def ending_of(key: str) -> str:
-    """Return the last characters of a key, which identify it to people."""
+    """Return the last characters of a key, by which people recognize it."""
     return key[-_VISIBLE_CHARACTERS:]
 
 

@@ -66,7 +66,7 @@ class Reading:
         return _backlog(self.open, endpoint_seq, self.due.get(endpoint_seq))
 
     def total(self, endpoint_seqs: Collection[int] | None = None) -> EndpointBacklog:
-        """Return the combined backlog of these endpoints, or of all endpoints if None."""
+        """Return the combined backlog of these endpoints, or of all endpoints if `endpoint_seqs` is None."""
         seqs = {*self.due, *(self.open or ())}
         return total([self.of(seq) for seq in (seqs if endpoint_seqs is None else seqs.intersection(endpoint_seqs))])
 
@@ -96,7 +96,7 @@ class Backlogs:
         self._readiness = readiness
         self._last: Reading | None = None
         self._done: asyncio.Event | None = None
-        """Set at the end of the current reading."""
+        """The event that is set when the current reading ends. None if no reading is running."""
         self._began_at = 0
         self._last_succeeded = True
 

@@ -57,7 +57,7 @@ class BulkPreview:
 
 
 class BulkResend(NamedTuple):
-    """A bulk resend that was created, now or by an earlier request with the same key."""
+    """A bulk resend that this request created, or an earlier request with the same key."""
 
     replays: Sequence[ShownReplay]
     skipped: Sequence[EndpointShare]
@@ -74,7 +74,7 @@ class _Counted(NamedTuple):
 
 
 class BulkResends:
-    """Previews and creates bulk resends of one account."""
+    """Previews and creates bulk resends, each in one account."""
 
     def __init__(self, context: ServiceContext, replays: Replays) -> None:
         self._context = context

@@ -83,7 +83,7 @@ class ServiceContext:
     stream: StreamStatus | None = None
     """The event stream in front of the database. None if no event stream is configured."""
     accepts_through_stream: bool = False
-    """Whether requests to this process need the event stream, not the database."""
+    """Whether this process needs the event stream instead of the database to accept events."""
     _changes: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> int:
@@ -126,7 +126,7 @@ class ServiceContext:
         return PageRequest(listing.limit, backward[:-1], listing.ascending, backward=True)
 
     def page_cursors(self, page: Page[Any] | StreamPage[Any]) -> PageCursors:
-        """Return the cursors of the pages after and before a page."""
+        """Return the cursors for the pages after and before this page."""
         after = page.key if isinstance(page, StreamPage) else page.next_key
         return PageCursors(
             None if after is None else self.cursors.encode(after),
@@ -178,7 +178,7 @@ class ServiceContext:
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end, even if the caller is cancelled.
 
-        A change must update the cache after its commit. Otherwise, a key revoked only in the database would stay valid.
+        A change must update the cache after its commit: otherwise, a key revoked only in the database would stay valid.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)

@@ -1,4 +1,4 @@
-"""Passwords: sign-in, invitations, resets and changes."""
+"""Passwords: sign-in, accepting invitations, resets and changes."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -141,8 +141,8 @@ class Credentials:
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
         """Add the invited person as a member, and return the session cookie.
 
-        A person with a password enters it. Others choose a name and a password. If the link was not emailed, invalid
-        input gets the same response in both cases, so that the link does not reveal whether the person exists.
+        A person who has a password enters it. Other people choose a name and a password. If the link was not emailed,
+        invalid input gets the same response in both cases, so that the link does not reveal whether the person exists.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited, Busy and
         Conflict.
@@ -160,7 +160,7 @@ class Credentials:
         return await self._context.run_shielded(self._accept(invitation, person, name, password_hash, address))
 
     async def request_reset(self, email: str, *, address: str | None = None) -> None:
-        """Email a link that resets the password, if a person with this email has one. Raises RateLimited.
+        """Email a link that resets the password, if a person with this email has a password. Raises RateLimited.
 
         The result does not reveal whether the person exists.
         """
@@ -192,7 +192,7 @@ class Credentials:
         self._context.run_in_background(self._context.database.write(add_email))
 
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
-        """Replace a forgotten password, end all sessions, begin a new one, and return its cookie.
+        """Replace a forgotten password, end all sessions, begin a new session, and return its cookie.
 
         Raises NotFound, Invalid (`password`), SecondFactorRequired, Busy and Conflict.
         """
@@ -255,8 +255,8 @@ class Credentials:
     async def begin_session(self, person: Person, by: str, address: str | None) -> str:
         """Begin a session of an authenticated person, and return its cookie.
 
-        Raises SecondFactorRequired, and Unauthorized if the person was deleted, or changed the password, in the
-        meantime.
+        Raises SecondFactorRequired. Raises Unauthorized if the person was deleted or changed the password after the
+        check.
         """
         cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)

@@ -23,7 +23,8 @@ class DashboardLinks:
     sends_email: bool
     """Whether the server emails links. Otherwise, it shows a link to the person who creates it."""
     has_unknown_proxy: bool = False
-    """Whether requests come through a proxy that is not configured. Private addresses may then be the proxy's."""
+    """Whether requests come through a proxy that is not configured. In this case, a private address may be the address
+    of the proxy."""
 
     def link_url(self, link_id: bytes) -> str:
         """Return the URL of a one-time link."""

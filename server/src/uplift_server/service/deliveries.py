@@ -1,4 +1,4 @@
-"""Deliveries and attempts: lists, resend and cancel."""
+"""Deliveries and attempts: list, resend and cancel."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ class Deliveries:
     async def search(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> DeliverySearch:
-        """Return deliveries, newest events first, but search further for up to SEARCH_MS if few deliveries match."""
+        """Return a page of deliveries, newest events first. If few deliveries match, search for up to SEARCH_MS."""
         caller.require(Scope.DELIVERIES_READ)
         wanted, request = await self._parsed(caller, query, listing, problems)
         until = self._context.now() + SEARCH_MS

@@ -28,7 +28,7 @@ _STILL_HOLDING: Final = (
 
 
 class _Change(NamedTuple):
-    """A change of an endpoint's state."""
+    """A completed change of an endpoint's state, for the audit log and the engine."""
 
     endpoint: Endpoint | None
     """The changed endpoint. It is never None, because the same transaction has read the endpoint."""
@@ -71,7 +71,7 @@ class EndpointStates:
         return await self._apply(caller, endpoint, pause, problems, hold=True)
 
     async def disable(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownEndpoint:
-        """Disable an endpoint, for operators. Raises NotFound."""
+        """Disable an endpoint. Only operators can do this. Raises NotFound."""
         caller.require_operator()
 
         def disable(connection: Transaction, found: Endpoint) -> _Change | None:
@@ -83,10 +83,10 @@ class EndpointStates:
     async def enable(
         self, caller: Caller, endpoint: str, held: HeldAction, *, problems: Sequence[Problem] = ()
     ) -> ShownEndpoint:
-        """Enable an endpoint, and apply an action to its held deliveries. If it is enabled, only change the action.
+        """Enable an endpoint, and apply an action to its held deliveries.
 
-        Pending deliveries are held first, so that the action also applies to them. Raises NotFound, and Busy if this
-        takes longer than HOLD_WAIT_MS.
+        If the endpoint is already enabled, change only the action. Pending deliveries are held first, so that the
+        action also applies to them. Raises NotFound, and Busy if this takes longer than HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)

@@ -1,6 +1,7 @@
 """Test deliveries: one immediate request to an endpoint in any state, and its outcome.
 
-A signature check sends two: one with a wrong signature, which the receiver must reject, and one with a valid signature.
+A signature check sends two requests: one with a wrong signature, which the receiver must reject, and one with a valid
+signature.
 """
 
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def result_of(attempt: Attempt | None) -> Result | None:
 
 
 class EndpointTests:
-    """Sends test deliveries."""
+    """Sends test deliveries, and waits for their outcomes."""
 
     def __init__(self, context: ServiceContext, endpoints: Endpoints) -> None:
         self._context = context
@@ -109,7 +110,8 @@ class EndpointTests:
     async def verify(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> SignatureCheck:
         """Send a test with a wrong signature, then one with a valid signature, and wait for both outcomes.
 
-        If the receiver rejects the first and accepts the second, note that the endpoint is verified. Raises as `send`.
+        If the receiver rejects the first and accepts the second, store that the endpoint is verified. Raises the errors
+        of `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         # The URL can change during the check.

@@ -65,7 +65,7 @@ class ShownEndpoint:
     """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
     backlog: EndpointBacklog = UNKNOWN
     auth: Mapping[str, Any] | None = None
-    """The authentication without its secrets, by API field."""
+    """The authentication without its secrets, as a mapping from API field to content."""
     secret: str | None = field(default=None, repr=False)
     """The signing secret. Set only in the response to the creation of the endpoint."""
     repeated: bool = False
@@ -399,7 +399,10 @@ class Endpoints:
         return changed
 
     def _check_same_secret(self, draft: EndpointDraft, stored: Endpoint) -> Problem | None:
-        """Return a problem if the secret in the request differs from the endpoint's, which only a rotation replaces."""
+        """Return a problem if the secret in the request differs from the endpoint's secret.
+
+        Only a rotation replaces it.
+        """
         secret = given_or_none(draft.secret)
         current = self._cipher.decrypt(stored.secret, stored.id, "secret")
         return None if secret is None or compare_digest(secret.encode(), current.encode()) else _OTHER_SECRET

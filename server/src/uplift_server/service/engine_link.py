@@ -27,7 +27,7 @@ class ErasureStarts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineLink:
-    """The engine as services see it."""
+    """The part of the engine that services can call."""
 
     relay: Relay
     counters: EngineCounters

@@ -26,7 +26,7 @@ class EngineStatus:
         breaker: BreakerRule,
         delivers: bool,
     ) -> None:
-        """`delivers`: whether the role of this process includes deliveries."""
+        """`delivers` is True if the role of this process includes deliveries."""
         self._cache = cache
         self._shards = shards
         self._peers = peers

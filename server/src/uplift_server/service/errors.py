@@ -1,4 +1,4 @@
-"""Errors of use cases, each with the stable code of the public API.
+"""Errors of use cases, each with a stable code that the public API returns.
 
 The API and the dashboard convert them to responses. The texts are for people.
 """
@@ -65,7 +65,7 @@ class NotFound(ServiceError):
 
 
 class Conflict(ServiceError):
-    """The request conflicts with the current state."""
+    """The request conflicts with the current state of an object."""
 
     code = "conflict"
 
@@ -80,7 +80,7 @@ class PreconditionFailed(Conflict):
 
 
 class IdempotencyConflict(Conflict):
-    """An idempotency key or event ID was used with different content."""
+    """An idempotency key or event ID was already used with different content."""
 
     code = "idempotency_conflict"
 

@@ -28,7 +28,7 @@ class Event(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BatchEvent(Event, forbid_unknown_fields=True):
-    """An event of a batch."""
+    """An event of a batch, which can name its account."""
 
     account: str | None = None
 

@@ -1,4 +1,4 @@
-"""The event catalog. All callers can read it, and operators can change it."""
+"""The event catalog. All callers can read it. Only operators can update it."""
 
 import asyncio
 import json
@@ -230,7 +230,7 @@ def _fields(event_type: EventType) -> dict[str, Any]:
 
 
 def _group(name: str, group: str | Unset | None) -> str:
-    """Return the group, which by default is the first word of the name."""
+    """Return the group of an event type. The default is the first word of the name."""
     return given_or_none(group) or name.partition(".")[0]
 
 

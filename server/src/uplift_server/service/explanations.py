@@ -73,7 +73,8 @@ class EventOverview:
     """Endpoints whose delivery retention has already deleted, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
-    """Endpoints that never had a delivery, newest first, then deleted ones and listen sessions, at most OTHERS_MAX."""
+    """Endpoints that never had a delivery, newest first, then deleted endpoints and listen sessions, at most
+    OTHERS_MAX."""
     others_count: int
 
 
@@ -86,7 +87,7 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """Explain an event for one or all endpoints of its account, newest first, then for deleted ones.
+        """Explain an event for one or all endpoints of its account, newest first, then for deleted endpoints.
 
         Raises the errors of `Events.get`.
         """
@@ -204,7 +205,7 @@ class _Read(NamedTuple):
     failures: dict[int, Attempt]
     """The last attempt of each delivery on the page, if it failed, by endpoint."""
     endpoints: set[int]
-    """All endpoints that have or had a delivery."""
+    """The numbers of all endpoints that have or had a delivery of the event."""
     attempted: dict[int, bool]
     """Whether an attempt succeeded, by endpoint. Endpoints without attempts are absent."""
     deleted: list[tuple[Endpoint, int]]

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Unset(Enum):
-    """The type of UNSET."""
+    """The type of UNSET, for annotations of fields that may be absent."""
 
     UNSET = "unset"
 

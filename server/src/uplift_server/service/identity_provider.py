@@ -44,7 +44,7 @@ class Identified:
 
 
 class IdentityProvider:
-    """The configured identity provider. Use it on one event loop."""
+    """The configured identity provider. An instance must be used on only one event loop."""
 
     def __init__(self, client: OidcClient, sender: Sender, clock: Clock, user_agent: str) -> None:
         """`start` and `close` also start and close the sender."""
@@ -151,7 +151,7 @@ class IdentityProvider:
         return None
 
     async def _userinfo(self, metadata: ProviderMetadata, tokens: Tokens, subject: str) -> dict[str, Any]:
-        """Return the claims of the userinfo endpoint; none if the provider has no such endpoint."""
+        """Return the claims of the userinfo endpoint. Empty if the provider has no such endpoint."""
         url = metadata.userinfo_endpoint
         if url is None or tokens.access_token is None:
             return {}

@@ -54,7 +54,7 @@ class Acceptance(Protocol):
         """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
-        """Store the events of one request. The future resolves when they are durable.
+        """Store the events of one request. The future resolves when the events are durable.
 
         Raises BacklogFull, and Unavailable, which the future can also raise.
         """
@@ -72,7 +72,7 @@ class Ingest:
         self._clock = clock
 
     def sending_account(self, caller: Caller) -> int:
-        """Return the account for which the caller sends events. Raises Forbidden and AccountRequired."""
+        """Return the number of the account for which the caller sends events. Raises Forbidden and AccountRequired."""
         caller.require(_EVENTS_WRITE)
         return caller.require_account()
 

@@ -31,7 +31,7 @@ _OTHER_IDENTITY: Final = (
 
 
 class NewIds(NamedTuple):
-    """IDs for a person and a member, in case they must be created."""
+    """IDs for a person and a member that may have to be created."""
 
     person: bytes
     member: bytes
@@ -199,9 +199,9 @@ def _prove(connection: Transaction, person: Person) -> Person:
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Set or remove the password of a person whose email is now proved, and end their sessions.
+    """Set or remove the password of a person whose email is now verified, and end the person's sessions.
 
-    Another person may have set the earlier password and its second factor.
+    Another person may have set the earlier password and the second factor.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     second_factors.delete(connection, person.id)

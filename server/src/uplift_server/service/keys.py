@@ -1,4 +1,4 @@
-"""API keys of accounts. The server has the text of a key only while it creates the key."""
+"""API keys of accounts. The server returns the text of a key only when it creates the key, and stores a digest."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -62,13 +62,13 @@ class ShownSession:
     session: ListenSession
     connected: bool
     secret: str | None = None
-    """The signing secret. Set only in the response to the creation of the session."""
+    """The signing secret. Set only in responses to the request that created the session."""
     repeated: bool = False
     """Whether an earlier request created the session."""
 
     @property
     def expires_at(self) -> int | None:
-        """When the session is deleted unless a client connects (Unix ms)."""
+        """When the server will delete the session (Unix ms), unless a client connects. None while one is connected."""
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 
@@ -99,9 +99,10 @@ class Listening:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSession:
-        """Create a session. Raises Invalid, and Conflict if the account has too many.
+        """Create a session. Raises Invalid, and Conflict if the account has too many sessions.
 
-        A repeated request with the same API key returns the secret again, because the key gives access to it.
+        A repeated request with the same API key returns the secret again, because the API key gives access to the
+        secret.
         """
         caller.require(Scope.LISTEN)
         if not caller.principal.is_key:
