@@ -56,7 +56,7 @@ class ShownInvitation:
 
     invitation: Invitation
     url: str | None = field(repr=False)
-    """The link to give to the person if the server does not send email; otherwise, None."""
+    """The link to give to the person. None if the server sends the link by email."""
     repeated: bool
     """Whether an earlier request created the invitation."""
 
@@ -179,7 +179,7 @@ class Members:
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """Return a link that resets a member's password, for operators of servers without email.
+        """Return a link that resets a member's password, for operators. Servers without email need it.
 
         Raises NotFound, and Conflict for a member without a password.
         """
@@ -202,9 +202,9 @@ class Members:
         return ShownLink(url, ends_at, repeated=False)
 
     async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
-        """Turn off the second factor of a member who lost the app and the recovery codes, as an operator.
+        """Turn off the second factor of a member who lost the app and the recovery codes.
 
-        A person can be a member of several accounts, so admins and owners cannot do this. Raises NotFound, and Conflict
+        Only operators can do this, because a person can be a member of several accounts. Raises NotFound, and Conflict
         if it is off.
         """
         caller.require_operator()

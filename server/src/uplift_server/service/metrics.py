@@ -46,7 +46,7 @@ class MetricsSettings:
     token: str | None = None
     """A token that only allows reading metrics."""
     database: Path | None = None
-    """The SQLite file. None on PostgreSQL."""
+    """The path of the SQLite file. None on PostgreSQL."""
     log_lines_dropped: Callable[[], int] = lambda: 0
 
 
@@ -132,7 +132,7 @@ class Metrics:
         return _EndpointCounts(states, failing, pending if is_known else None, expiring)
 
     def _at_limit(self, reading: Reading | None) -> int:
-        """Count the endpoints of this process whose limit has delayed a due delivery for more than LATE_MS."""
+        """Count the endpoints of this process whose own limit has delayed a due delivery for more than LATE_MS."""
         if reading is None:
             return 0
         status, known = self._context.engine.status, self._context.cache.endpoints

@@ -25,11 +25,11 @@ from uplift_server.store.records import Account, Endpoint, EndpointState, Page
 
 ACCOUNTS_LISTED_MAX: Final = 200
 ENDPOINTS_WITH_HELD_MAX: Final = 10_000
-"""Maximum number of endpoints with held deliveries in the list."""
+"""Maximum number of endpoints that the filter `held` finds."""
 
 
 class EndpointStatus(StrEnum):
-    """The filters of the list of endpoints."""
+    """The status filters of the list of endpoints."""
 
     FAILING = "failing"
     """Endpoints that are failing or warned, or that the server disabled for failing."""
@@ -59,7 +59,7 @@ SORTED_MAX: Final = 200
 
 
 class EndpointSearch(NamedTuple):
-    """The filters of the list of endpoints."""
+    """The search, the filters and the order of the list of endpoints."""
 
     status: EndpointStatus | None = None
     text: str = ""
@@ -115,7 +115,10 @@ class EndpointList(NamedTuple):
 
 
 class OperatorLists:
-    """Lists for operators. A search matches an ID, or a part of a name, URL, description or contact."""
+    """Lists accounts, endpoints and emails for operators.
+
+    A search matches an ID, or a part of a name, URL, description or contact.
+    """
 
     def __init__(self, context: ServiceContext, backlogs: Backlogs) -> None:
         self._context = context

@@ -54,7 +54,7 @@ class OverviewState:
     replays: Sequence[ShownReplay]
     """Unfinished replays, at most REPLAYS_LISTED_MAX."""
     processes: Sequence[Process] | None
-    """The live processes on the database, by number. None if there can be only one."""
+    """The live processes on the database, sorted by process ID. None if there can be only one process."""
     accounts: int
     endpoints: Mapping[str, int]
     """The number of endpoints by state, and of enabled endpoints by health."""
@@ -157,7 +157,7 @@ class OperatorOverview:
         )
 
     async def _count(self, reading: Reading | None) -> _Counts:
-        """Count the endpoints in the cache."""
+        """Count the endpoints in the cache by state and cause of failing."""
         counts = _Counts()
         for place, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             counts.states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the due time of the oldest delivery by the cause of its delay, and the endpoints at their limit."""
+        """Return the due time of the oldest delivery for each cause of delay, and the endpoints at their limit."""
         if reading is None:
             return {}, []
         context, oldest, limited = self._context, dict[HeldUpBy, int](), []

@@ -21,9 +21,10 @@ _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
 
 
 def database_findings(url: str, name: str) -> Iterator[Finding]:
-    """Check the database, its clock, settings, schema and processes. `name` is its URL without a password.
+    """Check the database, its clock, settings, schema and processes.
 
-    Stops at a failure that would cause the remaining checks to fail.
+    `name` is the URL of the database without the password. Stops at a failure that would cause the remaining checks to
+    fail.
     """
     try:
         found = asyncio.run(inspection.inspect(url))

@@ -180,7 +180,7 @@ class Caller:
 
     principal: Principal
     account_seq: int | None
-    """None for an operator or a service key that sees all accounts."""
+    """The account that the principal acts for. None for an operator or a service key that sees all accounts."""
     address: str | None = None
     """The IP address of the request."""
 

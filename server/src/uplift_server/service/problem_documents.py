@@ -6,7 +6,7 @@ from typing import Any, Final
 from uplift_server.core.problems import Problem
 
 TYPE_PREFIX: Final = "/docs/errors#"
-"""The URL of the documentation, without the code at its end."""
+"""The URL of the documentation of an error, without the error code at its end."""
 
 STATUS: Final = {
     "malformed_request": 400,

@@ -1,4 +1,4 @@
-"""Readiness of the server: whether reads and writes of its database succeed, or its event stream can be used."""
+"""Readiness of the server: whether its database can be read and written, or its event stream can be used."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""
 DATABASE_BEHIND_STREAM_S: Final = 0.5
-"""How long a request waits for the database if the event stream can accept events without it."""
+"""How long a request waits for the database if the event stream can accept events without the database."""
 _MARK: Final = "readiness.probed_at"
 
 
@@ -42,7 +42,7 @@ class Readiness:
         self._context = context
         self._probed_at = float("-inf")
         self._probing: asyncio.Event | None = None
-        """Set at the end of the current probe."""
+        """The event that is set when the current probe ends. None if no probe is running."""
         self._probe_error: str | None = None
 
     async def check(self) -> Ready:

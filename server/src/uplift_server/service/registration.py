@@ -21,7 +21,7 @@ from uplift_server.store.records import Account, Endpoint, EndpointState
 RESOLVE_SECONDS_MAX: Final = 2.0
 
 Resolver = Callable[[str], Awaitable[Iterable[str]]]
-"""Resolves a host name to addresses. Raises an exception if it fails."""
+"""Resolves a host name to addresses. Raises an exception if the name does not resolve."""
 
 
 class UrlChecker:

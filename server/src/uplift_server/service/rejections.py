@@ -54,7 +54,7 @@ def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | Non
 def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[str] = ()) -> Problem:
     """Return the problem with an event type that the catalog does not contain. None means that the catalog is empty.
 
-    `catalog` has the names to suggest.
+    `catalog` contains the names to suggest.
     """
     if name is None:
         return Problem(

@@ -53,7 +53,7 @@ class ReplayDraft:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The deliveries of a replay. `complete` is False if the count did not finish in time."""
+    """The number of deliveries of a replay. `complete` is False if the count did not finish in time."""
 
     count: int
     missing: int
@@ -250,7 +250,7 @@ class Replays:
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
 
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
-        """Return the missing events: those of the types that the endpoint now subscribes to, deleted ones included.
+        """Return the missing events: those whose type the endpoint now subscribes to, including deleted types.
 
         Excludes types whose events only some of the subscribed endpoints receive.
         """

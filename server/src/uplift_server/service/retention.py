@@ -1,4 +1,4 @@
-"""Control of retention by operators."""
+"""Operators can resume retention after a clock jump has stopped it."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller

@@ -147,7 +147,7 @@ class Search:
         return account_seq is not None and self._context.cache.find_endpoint(account_seq, text) is not None
 
     async def _object(self, caller: Caller, text: str) -> list[Hit]:
-        """Find whether there are events about an object with this ID."""
+        """Return one hit if there are events about an object with this ID."""
         if not caller.principal.allows(Scope.EVENTS_READ) or object_id_problems(text):
             return []
         wanted = EventFilter(object_id=text)

@@ -71,7 +71,7 @@ class SecondFactorSettings:
     ) -> list[str]:
         """Store the key of the app, end all other sessions, and return the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if it is on, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if a second factor is on, Forbidden, RateLimited and Busy.
         """
         person, now = await self._verified(visitor, password, address), self._context.now()
         step = totp.matching_step(secret, code, now, after=0)
@@ -93,7 +93,7 @@ class SecondFactorSettings:
     async def turn_off(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> None:
         """Delete the key of the app and the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if it is off, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited and Busy.
         """
         now = self._context.now()
 
@@ -107,7 +107,7 @@ class SecondFactorSettings:
     async def new_recovery_codes(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> list[str]:
         """Replace the recovery codes, and return the new ones.
 
-        Raises Invalid (`code`, `password`), Conflict if it is off, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited and Busy.
         """
         now = self._context.now()
 
@@ -146,7 +146,7 @@ class SecondFactorSettings:
         return changed
 
     async def _verified(self, visitor: Visitor, password: str, address: str | None) -> Person:
-        """Return the person of the visitor after a check of the password."""
+        """Check the visitor's password, and return the visitor's person."""
         person = visitor.person
         if person is None or person.email is None or person.password_hash is None:
             raise Forbidden(_MISSING)
@@ -157,7 +157,7 @@ class SecondFactorSettings:
 
 
 def _lock(connection: Transaction, person: Person) -> None:
-    """Lock the person. Raises Conflict if another request has changed the password, or deleted the person."""
+    """Lock the person. Raises Conflict if another request has changed the password or deleted the person."""
     found = people.get(connection, person.seq, lock=True)
     if found is None or (found.id, found.password_hash) != (person.id, person.password_hash):
         raise Conflict(_CHANGED)

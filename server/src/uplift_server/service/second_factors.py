@@ -29,7 +29,7 @@ class PendingSignIn(NamedTuple):
     mark: str
     """The fingerprint of the password. The sign-in expires if the password changes."""
     by: str
-    """The method of the sign-in in the audit log."""
+    """The name of the sign-in method in the audit log."""
     expires_at: int
 
 
@@ -58,7 +58,7 @@ class SecondFactors:
         return PendingSignIn(person.id, password_mark(person.password_hash), by, now + PENDING_MS)
 
     def use(self, connection: Transaction, person: Person, code: str, now: int) -> str | None:
-        """Use a code, which then does not work again. Return APP or RECOVERY_CODE; None if the code is wrong."""
+        """Use a code, so that it does not work again. Return APP or RECOVERY_CODE; None if the code is wrong."""
         factor = second_factors.get(connection, person.id)
         if factor is None:
             return None
@@ -73,7 +73,10 @@ class SecondFactors:
         return RECOVERY_CODE
 
     def store(self, connection: Transaction, person: Person, secret: bytes, step: int, now: int) -> None:
-        """Store the second factor of a person who has none. `step` is the step of the code that confirmed it."""
+        """Store the second factor of a person who has none.
+
+        `step` is the time step of the code that confirmed the second factor.
+        """
         encrypted = self._cipher.encrypt(secret.hex(), person.id, TOTP_SECRET)
         second_factors.create(connection, SecondFactor(person.id, encrypted, step, now))
 

@@ -42,7 +42,7 @@ class RotationDraft:
     secret: str | Unset | None = field(default=UNSET, repr=False)
     """The new secret. By default, the server generates one."""
     overlap_seconds: int | Unset | None = UNSET
-    """How long the old secret remains active. The API limits it to SECRET_OVERLAP_SECONDS_MAX."""
+    """How long the old secret remains active. The API limits the time to SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET
     """`old` or `new`: the secret that signs `x-uplift-signature-256` during the overlap."""
 
@@ -81,7 +81,7 @@ class _Deleted(Conflict):
 
 
 class _Unchanged(Conflict):
-    """The chosen secret is the current one."""
+    """The new secret in the request is already the current secret."""
 
 
 class Secrets:
@@ -115,7 +115,10 @@ class Secrets:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret. The new secret is returned only once, not for a repeated request. Raises NotFound."""
+        """Replace the secret. The new secret is returned only once: a repeated request does not return it.
+
+        Raises NotFound.
+        """
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
@@ -200,7 +203,7 @@ class Secrets:
         return found
 
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
-        """Return a problem if the chosen secret is the current one."""
+        """Return a problem if the new secret in the request is already the current secret."""
         chosen = given_or_none(draft.secret)
         # Compare in constant time, and as bytes, because the chosen text may not be ASCII.
         same = chosen is not None and compare_digest(chosen.encode(), self._decrypt(endpoint.secret, endpoint).encode())

@@ -42,7 +42,7 @@ class ServiceKeys:
         return await self._context.run_shielded(self._create(caller, draft, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ServiceKey]:
-        """Return the keys, newest first."""
+        """Return a page of service keys, newest first."""
         caller.require_operator(reads=True)
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: service_keys.page(c, request))

@@ -110,7 +110,7 @@ class Services:
         metrics: MetricsSettings | None = None,
         provider: IdentityProvider | None = None,
     ) -> "Services":
-        """Build all services on one context."""
+        """Build all services, which share one context."""
         explanations, replays = Explanations(context), Replays(context)
         authenticator, readiness = Authenticator(context.cache, context.clock), Readiness(context)
         backlogs, limits = Backlogs(context, readiness), SignInLimits(has_unknown_proxy=links.has_unknown_proxy)

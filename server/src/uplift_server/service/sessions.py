@@ -1,7 +1,7 @@
 """Sessions of the dashboard.
 
-The cookie of a session is 32 random bytes. The store has only their digest. Each request looks up the session, so
-changed roles, removed members and revoked operator keys take effect immediately.
+The cookie of a session is 32 random bytes. The store contains only the digest of the cookie. Each request looks up the
+session, so changed roles, removed members and revoked operator keys take effect immediately.
 """
 
 from typing import Final, NamedTuple
@@ -113,7 +113,7 @@ class Sessions(Credentials):
         await self._context.database.write(lambda c: sessions.confirm(c, visitor.session_id, now=now))
 
     async def sign_out(self, visitor: Visitor) -> None:
-        """End the session."""
+        """End the session of this visitor."""
         await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:

@@ -1,4 +1,4 @@
-"""Limits on failed sign-ins, codes and password reset emails: per email or person, per network, and in total."""
+"""Limits on failed sign-ins, wrong codes and password reset emails: per email or person, per network, and in total."""
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -13,7 +13,7 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
-"""Limit on wrong codes for a second factor. Of a million codes, three are valid at a time."""
+"""Maximum number of wrong codes for a second factor. Of a million codes, three are valid at a time."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
 """The maximum number of failures for each network, by IP version and prefix length. An IPv6 site has a /64, a /56 or a
 /48, so one attacker has up to 65,536 /64s."""
@@ -51,7 +51,7 @@ class SignInAttempt:
 
 
 class SignInLimits:
-    """Counts of the last 15 minutes, in the memory of this process.
+    """Counts failures of the last 15 minutes, in the memory of this process.
 
     With `has_unknown_proxy`, private addresses are not counted, because every request has the proxy's address.
     """

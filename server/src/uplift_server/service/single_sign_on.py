@@ -26,7 +26,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Invitation, Person, Session
 
 BY: Final = "single sign-on"
-"""The method of the sign-in in the audit log."""
+"""The name of this sign-in method in the audit log."""
 _NONCE_BYTES: Final = 12
 _EXPIRED: Final = "This sign-in has expired, was completed, or began in another browser. Sign in again."
 _DENIED: Final = (
@@ -114,7 +114,10 @@ class SingleSignOn:
         return cookie
 
     async def sign_out_url(self, visitor: Visitor, cookie: str, back: str) -> str | None:
-        """Return the URL that signs the visitor out at the provider and returns to `back`; None if there is none."""
+        """Return the URL that signs the visitor out at the provider and returns to `back`.
+
+        None if the visitor did not sign in at the provider, or if the provider cannot sign people out.
+        """
         if visitor.subject is None:
             return None
         stored = await self._context.database.read(lambda c: sessions.id_token(c, visitor.session_id))
@@ -126,7 +129,7 @@ class SingleSignOn:
         return oidc.sign_out_url(metadata, self._provider.client, id_token=token, back=back)
 
     async def is_linked(self, person: Person) -> bool:
-        """Whether a person has signed in with the provider."""
+        """Whether a person has ever signed in with the provider."""
         issuer = self._provider.client.issuer
         return await self._context.database.read(lambda c: identities.is_linked(c, issuer, person))
 

@@ -114,7 +114,9 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 
 
 async def _seed_catalog(context: ServiceContext) -> None:
-    """Add the built-in event types to a database that has never had any, and missing operational ones to any database.
+    """Add the built-in event types to a database that has never had any.
+
+    Add missing operational event types to any database.
 
     The server itself sends operational events, so the catalog of an earlier release needs their types.
     """
@@ -144,7 +146,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
 
 
 def _missing_types(connection: Transaction) -> list[EventType]:
-    """Return the built-in event types to add. Deleted types are not missing."""
+    """Return the built-in event types to add. Types that an operator deleted are not added again."""
     known = {each.name for each in (*event_types.list_live(connection), *event_types.list_deleted(connection))}
     return [each for each in EVENT_TYPES if not known or (each.name in OPERATIONAL_TYPES and each.name not in known)]
 
@@ -182,7 +184,7 @@ async def _read_all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
 async def _ensure_operator(
     context: ServiceContext, configured: str | None, keep_key: Callable[[str], None]
 ) -> str | None:
-    """Activate the configured operator key, or create the first one and return its text."""
+    """Activate the configured operator key, or create the first operator key and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
         # The key from the settings replaces a generated key. It is not stored, so a change of the setting revokes it.

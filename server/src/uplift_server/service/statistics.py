@@ -22,7 +22,7 @@ FIRST_PAGE: Final = Listing(PAGE_ITEMS_DEFAULT)
 
 
 class Statistics:
-    """Reads statistics."""
+    """Reads the statistics of endpoints, accounts and the server."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -46,7 +46,7 @@ class Statistics:
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
         """Return the hourly statistics of the last day by endpoint ID, from one read. Raises NotFound.
 
-        They are empty for an endpoint that is not in the cache.
+        An endpoint that is not in the cache has empty statistics.
         """
         caller.require(Scope.DELIVERIES_READ)
         known = self._context.cache.endpoints_by_id

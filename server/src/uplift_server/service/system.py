@@ -1,4 +1,4 @@
-"""The server for operators: version, configuration and checks of the machine."""
+"""Facts about the server for operators: version, configuration and checks of the machine."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from uplift_server.store import schema_version
 CHECKS_WAIT_SECONDS: Final = 8.0
 """How long a request waits for the checks before it returns the findings so far."""
 DATABASE_SUFFIXES: Final = ("", "-wal")
-"""The suffixes of the files of a SQLite database."""
+"""The suffixes of the files that belong to a SQLite database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Facts:
     started_at: int
     database: str
     database_bytes: int | None
-    """The size including the write-ahead log. None on PostgreSQL."""
+    """The size of the database, including the write-ahead log. None on PostgreSQL."""
     settings: Sequence[DescribedSetting]
     """The settings of this process. Secrets are masked."""
 
@@ -52,7 +52,7 @@ class System:
         self._config = config
         self._started_at = started_at
         self._checks_done: asyncio.Event | None = None
-        """Set at the end of the latest checks."""
+        """The event that is set when the latest checks end."""
 
     def facts(self, caller: Caller) -> Facts:
         """Return facts about the server and its configuration."""

@@ -1,4 +1,4 @@
-"""Ingest of events with tracing."""
+"""Ingest of events that also records traces."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

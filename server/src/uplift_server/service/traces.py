@@ -1,4 +1,4 @@
-"""Traces of events for operators, across accounts: acceptance, matches, deliveries and attempts by any ID."""
+"""Traces of events for operators, across accounts: acceptance, matches, deliveries and attempts, found by any ID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class TracedEvent:
     deliveries: Sequence[TracedDelivery]
     """Up to DELIVERIES_MAX deliveries. The requested delivery comes first."""
     delivery_count: int
-    """The number of all deliveries."""
+    """The number of all deliveries of the event."""
     removed: Sequence[Explained]
     """Endpoints whose deliveries retention has already deleted, up to the limit of an overview."""
     removed_count: int
@@ -214,7 +214,7 @@ class Traces:
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:
-    """Return the event ID in the ID of an event, delivery or attempt, and the delivery ID for the last two."""
+    """Return the event ID in the ID of an event, delivery or attempt. For the last two, also return the delivery ID."""
     event_id = ids.parse_uuid(text)
     if event_id is not None:
         return event_id, None

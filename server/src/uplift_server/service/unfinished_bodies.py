@@ -26,7 +26,7 @@ class UnfinishedBodies:
         self._of_accounts = 0
 
     def reservation_of(self, principal: Principal) -> "Reservation":
-        """Return an empty reservation for a body from a principal."""
+        """Return an empty reservation for a body from this principal."""
         return Reservation(self, SERVICE_KEYS if principal.is_service_key else principal.account_seq)
 
     def reservation(self, sender: int | None) -> "Reservation":
@@ -44,7 +44,7 @@ class UnfinishedBodies:
         self._add(sender, size)
 
     def release(self, sender: int | None, size: int) -> None:
-        """Release reserved bytes."""
+        """Release reserved bytes of this sender."""
         self._add(sender, -size)
 
     def _add(self, sender: int | None, size: int) -> None:
@@ -68,7 +68,7 @@ class Reservation:
         self._size = 0
 
     def grow_to(self, size: int) -> None:
-        """Increase the reservation to `size` bytes in total, if it is smaller. Raises RateLimited and Busy."""
+        """Increase the reservation to `size` bytes, if it is smaller than `size`. Raises RateLimited and Busy."""
         if size > self._size:
             self._bodies.reserve(self._sender, size - self._size)
             self._size = size

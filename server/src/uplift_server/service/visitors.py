@@ -34,7 +34,8 @@ class Visitor:
     csrf_token: str
     """The token that each form of this session contains."""
     is_portal: bool = False
-    """Whether the session began with a portal link. Its pages may then be in a frame of the operator's site."""
+    """Whether the session began with a portal link. In this case, its pages may be in a frame of the operator's site.
+    """
     subject: str | None = None
     """After single sign-on: the ID of the person at the identity provider."""
     _operator: Principal | None = field(default=None, repr=False)
@@ -43,7 +44,7 @@ class Visitor:
 
     @property
     def name(self) -> str:
-        """The name that pages show."""
+        """The name of the visitor that pages show."""
         if self.person is not None:
             return self.person.title
         operator = self._operator
@@ -65,7 +66,10 @@ class Visitor:
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for an account, by public ID. Raises NotFound, including if the visitor lacks access."""
+        """Return the caller for the account with this public ID.
+
+        Raises NotFound, including if the visitor lacks access.
+        """
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)

@@ -10,7 +10,10 @@ from uplift_server.store.records import Delivery, Page
 
 
 class ShownDelivery(NamedTuple):
-    """A delivery and why it is waiting. `waiting` is None if it is not pending or an attempt is in flight."""
+    """A delivery and why it is waiting.
+
+    `waiting` is None if the delivery is not pending, or if an attempt is in flight.
+    """
 
     delivery: Delivery
     waiting: Waiting | None = None
