@@ -18,7 +18,7 @@ TRANSFER_UNFINISHED: Final = (
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
-"""How long a starting process waits for the lock: less than the timeout of a database response."""
+"""How long a starting process waits for the lock. This is less than the timeout of a database response."""
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
@@ -49,7 +49,10 @@ def admit(connection: Connection, release: str) -> None:
 
 
 def try_lock_schema(connection: Connection) -> bool:
-    """Prevent processes from starting until the transaction ends. False if another process is changing the schema."""
+    """Prevent processes from starting until the transaction ends.
+
+    Return False if another process is changing the schema.
+    """
     return bool(connection.scalar(sa.text(f"SELECT pg_try_advisory_xact_lock({SCHEMA_LOCK})")))
 
 

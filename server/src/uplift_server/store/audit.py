@@ -27,7 +27,7 @@ class AuditFilter:
     created_after: int | None = None
     created_before: int | None = None
     subject: str | None = None
-    """The ID or name of the object."""
+    """The ID or name of the object of the action."""
 
 
 def add(connection: Connection, entry: AuditEntry) -> None:

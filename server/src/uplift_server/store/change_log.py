@@ -1,8 +1,8 @@
 """The change log: changes to the objects that every process caches.
 
 Triggers record each change with the ID of its transaction. Transactions do not commit in the order of their IDs, so a
-reader continues at the oldest transaction that was active when it last read. It sees some changes twice but
-does not miss any. Old changes are pruned; a reader that missed some must read all objects again.
+reader continues at the oldest transaction that was active when it last read. The reader sees some changes twice but
+does not miss any. Old changes are pruned. A reader that missed pruned changes must read all objects again.
 """
 
 from typing import Final, NamedTuple

@@ -14,17 +14,16 @@ EVENTS_MAX: Final = 20
 ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""Maximum number of replays to read. It exceeds the limit of unfinished replays, because cancelled ones may have
-attempts in flight.
-"""
+"""Maximum number of replays to read. This exceeds the limit of unfinished replays, because cancelled replays may have
+attempts in flight."""
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
     """Return the number of attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
 
-    It returns several numbers, because a row can be committed after one with a higher number. A test attempt changes
-    only the first value.
+    The function returns several numbers of each kind, because a row can be committed after a row with a higher number.
+    A test attempt changes only the first value.
     """
     newest_events = (
         sa.select(events.c.seq)

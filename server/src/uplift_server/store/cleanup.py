@@ -1,9 +1,10 @@
 """Retention rules, and the deletion of expired rows in batches.
 
-`find_expired` finds a batch with a read, and `delete_expired` deletes it, so writers wait only for actual deletions.
+`find_expired` finds a batch with a read, and `delete_expired` deletes the batch, so writers wait only for actual
+deletions.
 
 Retention never deletes the newest row of a numbered table: SQLite assigns the next number after it, and no number may
-be used twice, because events, cursors and caches rely on them.
+be used twice, because events, cursors and caches rely on unique numbers.
 """
 
 import operator
