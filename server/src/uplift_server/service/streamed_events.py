@@ -26,7 +26,7 @@ class StreamedEvents:
         self._ingest = ingest
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
-        """Return the event of an account from its JSON, or the problem with it. `sent_at` is Unix ms."""
+        """Return the event of an account, or its problem. `body` is the event's JSON, and `sent_at` is in Unix ms."""
         event: Event | Incoming | None = None
         try:
             if len(body) > EVENT_BODY_BYTES_MAX:
@@ -42,18 +42,18 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem with a subject whose account does not exist."""
+        """Return the problem for a subject that contains an unknown account."""
         text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:
-        """Return the problem with an event whose idempotency key or ID belongs to another event."""
+        """Return the problem for an event whose idempotency key or ID already belongs to another event."""
         event_id = None if draft.id is None else uuid_text(draft.id)
         text = conflict_text(conflict, draft.idempotency_key, event_id)
         return _of_draft(_document(IdempotencyConflict(text)), draft)
 
     def defect(self, draft: Draft | None) -> Rejection:
-        """Return the problem with an event that the server cannot store because of a defect in the server."""
+        """Return the problem for an event that the server cannot store because of a defect in the server."""
         problem = problem_document("internal_error", "The server could not store the event. See the log of the worker.")
         return Rejection(problem) if draft is None else _of_draft(problem, draft)
 

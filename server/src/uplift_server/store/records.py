@@ -231,7 +231,7 @@ class Endpoint:
     created_at: int
     updated_at: int
     previous_secret: bytes | None = field(default=None, repr=False)
-    """The encrypted previous secret. It signs in addition to `secret` until `previous_expires_at`."""
+    """The encrypted old secret. It signs in addition to `secret` until `previous_expires_at`."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
     """Whether x-uplift-signature-256 uses `secret` while `previous_secret` is active."""
@@ -266,7 +266,7 @@ class Endpoint:
 
     @property
     def secrets(self) -> SecretPair[bytes]:
-        """The current and the previous secret, encrypted."""
+        """The current and the old secret, encrypted."""
         return SecretPair(
             self.secret,
             self.secret_created_at,
