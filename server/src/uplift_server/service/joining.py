@@ -148,9 +148,9 @@ def accept_invitations(
     new_member_ids: Sequence[bytes],
     now: int,
 ) -> list[Member]:
-    """Add a person with a verified email to the accounts that invited them, except full ones. Return the new members.
+    """Add a person with a verified email to the accounts that invited the person, except full accounts.
 
-    The accounts are locked. `new_member_ids` contains one ID for each invitation.
+    Return the new members. The accounts are locked. `new_member_ids` contains one ID for each invitation.
     """
     joined = []
     for invitation, member_id in zip(open_ones, new_member_ids, strict=True):

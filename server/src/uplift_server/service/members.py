@@ -179,7 +179,7 @@ class Members:
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """Return a link that resets a member's password, for operators. Servers without email need it.
+        """Return a link that resets a member's password. Operators need it on servers without email.
 
         Raises NotFound, and Conflict for a member without a password.
         """

@@ -111,7 +111,7 @@ class Metrics:
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
-        """Count the endpoints by state, those with an expiring certificate, and the failing ones.
+        """Count the endpoints by state, the endpoints with an expiring certificate, and the failing endpoints.
 
         Also counts the pending deliveries of the failing endpoints.
         """

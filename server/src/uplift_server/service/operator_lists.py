@@ -149,8 +149,8 @@ class OperatorLists:
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
-        Failing ones are sorted by cause, most endpoints first, and within a cause in the order of the search. If the
-        search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
+        Failing endpoints are sorted by cause, most endpoints first, and within a cause in the order of the search. If
+        the search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

@@ -88,7 +88,7 @@ class Result(NamedTuple):
     """The ID of the test event. If `repeated`, the ID of the event of the first request."""
     repeated: bool = False
     is_executed: bool = True
-    """Whether the command was executed. Otherwise, it is stored, and a process executes it later."""
+    """Whether the command was executed. If not, it is stored, and a process executes it later."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:

@@ -96,7 +96,7 @@ def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
 
 
 def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-    """Return, for each event, the IDs of the endpoints with a delivery of it, oldest endpoints first."""
+    """Return, for each event, the IDs of the endpoints that have a delivery, oldest endpoints first."""
     query = (
         sa.select(deliveries.c.event_seq, endpoints.c.id)
         .join(endpoints, endpoints.c.seq == deliveries.c.endpoint_seq)
@@ -187,11 +187,12 @@ def start_resend(
     lease_until: int = 0,
     process_id: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery with any status for one attempt outside its schedule. Without a process, it becomes due now.
+    """Lease a delivery with any status for one attempt outside its schedule.
 
-    `fence` is the fence of the current lease, if the caller holds it. If the attempt fails, the delivery returns to its
-    earlier status. Raises InFlight if the delivery is leased with another fence, Conflict if it is blocked, is already
-    being resent, has expired, or is a test, and Missing if retention has deleted it.
+    If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
+    it. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is leased with
+    another fence, Conflict if it is blocked, is already being resent, has expired, or is a test, and Missing if
+    retention has deleted it.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (

@@ -212,7 +212,7 @@ def _has_events(connection: Connection, account_seq: int, object_id: str) -> boo
 
 
 def _erase_object_id(connection: Connection, account_seq: int, object_id: str) -> None:
-    """Erase an object ID in rejected events, in the filters of replays, and in their audit log entries."""
+    """Erase an object ID in rejected events, in the filters of replays, and in the audit log entries of replays."""
     rejected_events.erase_object_id(connection, account_seq, object_id)
     own = sa.and_(replays.c.account_seq == account_seq, replays.c.object_id == object_id)
     connection.execute(sa.update(replays).where(own).values(object_id=ERASED_OBJECT_ID))

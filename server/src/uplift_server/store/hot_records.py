@@ -118,7 +118,7 @@ class LeasedDelivery:
 
 
 class Settlement(NamedTuple):
-    """The outcome of an attempt, or the end of a leased delivery without one.
+    """The outcome of an attempt, or the end of a leased delivery without an attempt.
 
     The settlement is written only if the delivery still has `fence`.
     """

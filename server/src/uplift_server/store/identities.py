@@ -33,6 +33,6 @@ def link(connection: Connection, issuer: str, subject: str, person: Person, *, n
 
 
 def unlink(connection: Connection, issuer: str, person: Person) -> bool:
-    """Remove the identity of a person. Return whether there was one."""
+    """Remove the identity of a person. Return whether the person had an identity."""
     own = sa.and_(identities.c.person_id == person.id, identities.c.issuer == issuer)
     return connection.execute(sa.delete(identities).where(own)).rowcount > 0

@@ -28,7 +28,7 @@ class ReplayCount:
     """How many of these deliveries do not exist yet."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
-        """Return the sum of this count and the next one."""
+        """Return the sum of this count and the count of the next window."""
         oldest = [at for at in (self.oldest_at, more.oldest_at) if at is not None]
         newest = [at for at in (self.newest_at, more.newest_at) if at is not None]
         return ReplayCount(

@@ -5,7 +5,7 @@ they have no due time. When a delivery ends or is held, the trigger gives the fi
 unless that delivery is held. Therefore, every statement that ends a delivery unblocks the next one, even in an earlier
 release.
 
-Resends are an exception, because a person requests them: they can be due together with others of their group.
+Resends are an exception, because a person requests them: they can be due together with other deliveries of their group.
 """
 
 from typing import Final

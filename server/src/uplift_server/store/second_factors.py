@@ -38,7 +38,7 @@ def use_step(connection: Connection, person_id: bytes, step: int) -> None:
 
 
 def delete(connection: Connection, person_id: bytes) -> bool:
-    """Delete the second factor of a person and its recovery codes. Return whether there was one."""
+    """Delete the second factor of a person and its recovery codes. Return whether the second factor existed."""
     connection.execute(sa.delete(recovery_codes).where(recovery_codes.c.person_id == person_id))
     return connection.execute(sa.delete(second_factors).where(second_factors.c.person_id == person_id)).rowcount > 0
 
@@ -50,7 +50,7 @@ def replace_recovery_codes(connection: Connection, person_id: bytes, digests: Se
 
 
 def use_recovery_code(connection: Connection, person_id: bytes, digest: bytes) -> bool:
-    """Delete an unused recovery code. Return whether there was one."""
+    """Delete an unused recovery code. Return whether the code existed."""
     own = sa.and_(recovery_codes.c.digest == digest, recovery_codes.c.person_id == person_id)
     return connection.execute(sa.delete(recovery_codes).where(own)).rowcount > 0
 

@@ -333,7 +333,7 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[Ro
 
 
 def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Add the tallies of minutes to hours."""
+    """Return the tallies of hours: the sums of the tallies of their minutes."""
     return summed(
         (RowKey(account, endpoint, at - at % HOUR_MS), tally) for (account, endpoint, at), tally in own.items()
     )

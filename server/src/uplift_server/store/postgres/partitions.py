@@ -1,4 +1,4 @@
-"""Partitions of events and attempts by time: creation of the next one, and removal of old ones.
+"""Partitions of events and attempts by time: creation of the next partition, and removal of old partitions.
 
 Event numbers grow with time. Each partition has a range of numbers that is never exhausted. When the next partition
 starts, the sequence jumps to its first number, so there is always a partition for a new row.
@@ -304,7 +304,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 
 
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
-    """Copy the needed events of a partition, and the remainder of earlier ones, while other statements run.
+    """Copy the needed events of a partition, and the remainder of earlier partitions, while other statements run.
 
     These events no longer change, except for new attempts, which `_drop` copies. Returns the copy's ID, or None if
     another process has dropped the partitions.
