@@ -199,7 +199,7 @@ class Explanations:
 
 
 class _Read(NamedTuple):
-    """The stored data of an event that explanations need."""
+    """The stored data that the explanations of an event need."""
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]

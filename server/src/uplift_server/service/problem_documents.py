@@ -58,7 +58,7 @@ TITLES: Final = {
 
 
 def problem_document(code: str, detail: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """Return the document of an error with one of the codes of STATUS."""
+    """Return the document of an error. `code` is a key of STATUS."""
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + code,
         "title": TITLES[code],

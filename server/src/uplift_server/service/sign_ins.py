@@ -33,9 +33,9 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """Counts of the email, the session or the person, if any."""
+    """The failure counts of the email, the session or the person, if any."""
     shared: _Counts
-    """Counts of networks, and the total count."""
+    """The failure counts of the networks, and in total."""
 
     def succeed(self) -> None:
         """Reset the count of the email, session or person, and remove this attempt from the other counts."""

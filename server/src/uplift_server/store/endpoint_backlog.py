@@ -149,7 +149,7 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 
 
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
-    """Cancel a waiting or held delivery, or a leased one with the fence of its lease.
+    """Cancel a waiting or held delivery, or a leased delivery if `fence` is the fence of its lease.
 
     Raises InFlight if it is leased with another fence, Conflict if it has ended, and Missing if retention has deleted
     it.

@@ -86,7 +86,7 @@ def candidates(
 
 
 def matching(object_id: str, found: Sequence[int]) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of events with the object ID among candidates."""
+    """Return the conditions that select the events with the object ID among candidates."""
     return [events.c.seq.in_(found), events.c.object_id == object_id]
 
 

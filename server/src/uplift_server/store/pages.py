@@ -15,7 +15,7 @@ from uplift_server.store.records import Page
 
 T = TypeVar("T")
 KEY_MAX: Final = 2**62
-"""Greater than every number in the key of a row."""
+"""A number that is greater than every number in the key of a row."""
 
 
 @dataclass(frozen=True, slots=True)

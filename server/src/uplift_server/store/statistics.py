@@ -45,8 +45,8 @@ ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
 _BEGAN: Final = f"{PREFIX}began"
 """The server value with the last event that is never counted, because it is older than the statistics."""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The server value with the number of batches. It also grows when rows of a partition are copied, which invalidates a
-batch in progress."""
+"""The server value with the number of batches. Copying rows also increases it, which invalidates a batch in progress.
+"""
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
 """The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
@@ -241,8 +241,7 @@ def _nth(connection: Connection, column: sa.Column[int], after: int, count: int)
 _COUNTED_AS: Final[dict[Status, int]] = {
     status: COUNT_FIELDS.index(status.text) for status in Status if status is not Status.PENDING
 }
-"""The position of each status in the counts. The number of pending deliveries is not stored, because it is the
-remainder."""
+"""The position of each status in the counts. The number of pending deliveries is the remainder, so it is not stored."""
 _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
     COUNT_FIELDS.index, ("deliveries", "attempts", "first_attempts", "first_delivered")
 )

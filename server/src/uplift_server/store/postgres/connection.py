@@ -149,7 +149,7 @@ class Opener:
     """Factory of connections to one database."""
 
     def __init__(self, url: str, *, no_timeouts: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` of PostgreSQL are added to the common ones. `no_timeouts` is for migrations."""
+        """`settings` are PostgreSQL settings in addition to the common settings. `no_timeouts` is for migrations."""
         self._url, self.is_pooled = _split_pooler(url)
         self._hosts = Hosts(self._url)
         self._settings = _SETTINGS | (_NO_TIMEOUTS if no_timeouts else _BY_INDEX) | dict(settings or {})

@@ -363,7 +363,7 @@ async def _lock_aside(raw: Raw) -> bool:
 
 
 async def _all_exist(raw: Raw, partitions: list[Partition]) -> bool:
-    """Prevent other transactions from dropping partitions. Return whether all still exist."""
+    """Prevent other transactions from dropping partitions. Return whether all partitions still exist."""
     return len(await raw.fetch(_LOCK_PARTITIONS, *zip(*partitions, strict=True))) == len(partitions)
 
 
