@@ -292,7 +292,10 @@ def test_connections_to_this_machine_use_no_proxy(api: ScriptedApi, monkeypatch:
 def test_no_proxy_excludes_a_host(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", api.url)
     monkeypatch.setenv("NO_PROXY", "invalid")
-    with Client("http://api.invalid", retries=0) as client, pytest.raises(ApiUnreachable, match="does not respond"):
+    with (
+        Client("http://api.invalid", retries=0) as client,
+        pytest.raises(ApiUnreachable, match="The request to"),
+    ):
         client.request("GET", "/v1/x")
     assert api.requests == []
 
@@ -301,7 +304,7 @@ def test_a_client_can_ignore_the_proxy(api: ScriptedApi, monkeypatch: pytest.Mon
     monkeypatch.setenv("HTTP_PROXY", api.url)
     with (
         Client("http://api.invalid", retries=0, use_proxy=False) as client,
-        pytest.raises(ApiUnreachable, match="does not respond"),
+        pytest.raises(ApiUnreachable, match="The request to"),
     ):
         client.request("GET", "/v1/x")
     assert api.requests == []

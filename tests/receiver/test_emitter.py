@@ -218,7 +218,7 @@ def test_send_waits_for_room(api: ScriptedApi, limits: dict[str, int], monkeypat
         sender = threading.Thread(target=events.send, args=(TYPE, {"number": 3}))
         assert gate.reached.wait(20)
         sender.start()
-        with pytest.raises(TimeoutError, match="2 events"):
+        with pytest.raises(TimeoutError, match="2 of the events"):
             events.flush(0)
         sender.join(0.05)
         assert sender.is_alive()
@@ -257,7 +257,7 @@ def test_closing_gives_up_after_the_timeout(api: ScriptedApi) -> None:
     with pytest.raises(EventsRejected, match="did not accept 200"):
         events.close(0.05)
     assert all(isinstance(future.exception(20), ApiUnreachable) for future in futures)
-    assert f"{api.url} does not respond" in str(futures[0].exception())
+    assert f"The request to {api.url} failed" in str(futures[0].exception())
 
 
 def test_an_interrupt_ends_the_wait_of_closing(api: ScriptedApi) -> None:
@@ -393,7 +393,7 @@ async def test_calls_that_wait_for_room_occupy_no_thread_and_keep_their_order(ap
     await events.send(TYPE, {"number": 0})
     sent = [asyncio.create_task(events.send(TYPE, {"number": number})) for number in range(1, 100)]
     flushed = [asyncio.create_task(events.flush()) for _ in range(50)]
-    with pytest.raises(TimeoutError, match="1 events"):
+    with pytest.raises(TimeoutError, match="1 of the events"):
         await events.flush(0.02)
     await asyncio.wait_for(asyncio.to_thread(gate.reached.wait), 20)
     assert sent[1].cancel()

@@ -28,25 +28,25 @@ def test_targets(written: str, url: str, authority: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written",
+    ("written", "message"),
     [
-        "ftp://x",
-        "http://",
-        "http://u:p@x/",
-        "http://x:99999",
-        "99999",
-        "x:0",
-        "http://x/ y",
-        "http://x/é",
-        "http://[::1",
-        "http://a..b",
-        ".x:5000",
-        f"http://{'x' * 64}.test/",
-        "",
+        ("ftp://x", "only http:// and https:// are allowed"),
+        ("http://", "no host"),
+        ("http://u:p@x/", "user name or password"),
+        ("http://x:99999", "Port out of range"),
+        ("99999", "Port out of range"),
+        ("x:0", "the port is 0"),
+        ("http://x/ y", "a space or another character"),
+        ("http://x/é", "a space or another character"),
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://a..b", "a label of the host"),
+        (".x:5000", "a label of the host"),
+        (f"http://{'x' * 64}.test/", "a label of the host"),
+        ("", "no host"),
     ],
 )
-def test_invalid_targets(written: str) -> None:
-    with pytest.raises(ValueError, match="it"):
+def test_invalid_targets(written: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         read_target(written)
 
 
