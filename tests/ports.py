@@ -1,9 +1,15 @@
-"""Ports for the servers of the tests."""
+"""Free ports of 127.0.0.1 for the processes that tests start."""
 
 import contextlib
+import itertools
 import os
 import random
 import socket
+from typing import Final
+
+_PORTS: Final = 4_000
+_OFFSETS: Final = itertools.cycle(random.sample(range(_PORTS), _PORTS))
+"""Every port once, so that two processes that start together never get the same one."""
 
 
 def free_port() -> int:
@@ -13,7 +19,7 @@ def free_port() -> int:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
     for _ in range(100):
-        port = 15_000 + 4_000 * worker + random.randrange(4_000)
+        port = 15_000 + _PORTS * worker + next(_OFFSETS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
