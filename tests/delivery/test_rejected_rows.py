@@ -1,4 +1,4 @@
-"""Rows that conflict with stored rows are set aside. All other rows are stored and sent."""
+"""The server does not store rows that conflict with stored rows. It stores and sends all other rows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from uplift_server.store.schema import attempts, deliveries
 
 from .world import SECOND, World, respond
 
-SET_ASIDE = "row set aside"
+SET_ASIDE = "row not stored"
 
 
 def store_conflicting_attempt(place: Place, event_seq: int, endpoint_seq: int, number: int = 1) -> None:

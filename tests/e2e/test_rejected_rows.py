@@ -57,6 +57,6 @@ def test_a_rejected_attempt_record_does_not_stop_other_deliveries(tmp_path: Path
         assert count_rejected_rows(server.api(), "attempt") == 1
         assert count_rejected_rows(server.api(), "delivery") == count_rejected_rows(server.api(), "event") == 0
         assert "rejected 1 row" in operator(server).get("/operator").text
-        assert len([line for line in server.log if "row set aside" in line]) == 1
+        assert len([line for line in server.log if "row not stored" in line]) == 1
         assert api("GET", f"/v1/endpoints/{endpoint}").status == 200
         assert server.stop() == 0

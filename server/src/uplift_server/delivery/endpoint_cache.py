@@ -53,7 +53,11 @@ class LiveEventType:
             self._validator, may_backtrack = _compile_stored(record.schema)
             self._cost = SchemaCost(SchemaGraph(json.loads(record.schema)), may_backtrack=may_backtrack)
             if may_backtrack:
-                _log.warning("schema pattern needs backtracking", event_type=record.name)
+                _log.warning(
+                    "schema pattern needs backtracking",
+                    event_type=record.name,
+                    remedy="update the schema: use patterns without lookaround and backreferences",
+                )
 
     @property
     def archived(self) -> bool:

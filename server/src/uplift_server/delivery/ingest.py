@@ -406,7 +406,7 @@ class EventIngest:
     def _set_aside(self, group: _Group, error: BaseException) -> None:
         self._counters.set_aside[SetAside.EVENT] += len(group.events)
         _log.error(
-            "row set aside",
+            "row not stored",
             kind=SetAside.EVENT.text,
             events=[uuid_text(event.id) for event in group.events[:IDS_LOGGED_MAX]],
             count=len(group.events),

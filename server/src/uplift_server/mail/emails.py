@@ -253,8 +253,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends. The duration of the "
-                "mass failure does not count toward the time before an endpoint is warned or disabled. Retries "
-                "continue. You will receive another email when the mass failure ends."
+                "mass failure does not count toward the time until a warning or until the server disables an endpoint. "
+                "Retries continue. You will receive another email when the mass failure ends."
             ),
         ),
         details=(
@@ -286,8 +286,9 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 f"{'is' if still == 1 else 'are'} still failing."
             ),
             (
-                "The server has resumed warning about and disabling failing endpoints. The duration of the mass "
-                "failure does not count toward the time before an endpoint is warned or disabled."
+                "The server again sends warnings about failing endpoints and disables endpoints that keep failing. The "
+                "duration of the mass failure does not count toward the time until a warning or until the server "
+                "disables an endpoint."
             ),
         ),
         details=_rows(
@@ -317,8 +318,8 @@ def _member_invited(values: EmailValues) -> Email:
             "Do not forward this link. It works once, and anyone who has it can accept the invitation.",
         ),
         link=("Accept invitation", values.invitation_url),
-        closing=f"You received this email because someone entered your address at {values.server}. If you did not "
-        "expect this email, ignore it.",
+        closing=f"You received this email because someone entered your email address at {values.server}. If you "
+        "did not expect this email, ignore it.",
     )
 
 
@@ -337,7 +338,7 @@ def _password_reset(values: EmailValues) -> Email:
             "Do not forward this link. It works once. If you did not request a reset, ignore this email.",
         ),
         link=("Reset password", values.reset_url),
-        closing=f"You received this email because someone entered your address at {values.server}.",
+        closing=f"You received this email because someone entered your email address at {values.server}.",
     )
 
 
@@ -353,7 +354,7 @@ def _second_factor_changed(values: EmailValues) -> Email:
             "If you did not expect this email, change your password now, and contact the operator of the server.",
         ),
         link=("Open your profile", values.profile_url),
-        closing=f"You received this email because you sign in to {values.server} with this address.",
+        closing=f"You received this email because you sign in to {values.server} with this email address.",
     )
 
 
@@ -399,7 +400,7 @@ _RENEW: Final = (
 )
 _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     SecondFactorChange.TURNED_ON: (
-        "Your second factor is on",
+        "Second factor turned on",
         "Sign-in with your password now also requires a code from your authenticator app.",
         (
             "Keep your recovery codes in a safe place.",
@@ -407,7 +408,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
         ),
     ),
     SecondFactorChange.TURNED_OFF: (
-        "Your second factor is off",
+        "Second factor turned off",
         (
             "Someone used your password and a code to turn off your second factor. Your password alone is now "
             "sufficient to sign in."
@@ -417,7 +418,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     SecondFactorChange.RESET: (
         "An operator reset your second factor",
         "An operator turned off your second factor. Your password alone is now sufficient to sign in.",
-        ("Turn on the second factor again with your new authenticator app.",),
+        ("To use a second factor again, set up an authenticator app in your profile.",),
     ),
     SecondFactorChange.RECOVERY_CODE_USED: (
         "A recovery code was used",

@@ -45,7 +45,7 @@ class Rejection(NamedCode):
 
 
 class SetAside(NamedCode):
-    """The kinds of rows that the server set aside because they conflict with stored rows."""
+    """The kinds of rows that the server did not store because they conflict with stored rows."""
 
     EVENT = 0
     """An event, which the server did not accept."""
@@ -205,7 +205,7 @@ class EngineCounters:
         self.ended = [0] * len(Status)
         """Stored outcomes, by new status of the delivery."""
         self.set_aside = [0] * len(SetAside)
-        """Rows that the server set aside, by kind."""
+        """Rows that the server did not store because they conflict with stored rows, by kind."""
         self.operational_events = [0] * len(OperationalKind)
         """Operational events, by kind."""
         self.removed: Counter[str] = Counter()

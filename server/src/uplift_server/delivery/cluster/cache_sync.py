@@ -278,7 +278,9 @@ class CacheSync:
                 self._cache.put_endpoint(record)
             except WrongSecretKey:
                 endpoint_id = prefixed(ENDPOINT, record.id)
-                _log.error("endpoint cannot be decrypted", endpoint=endpoint_id, cause="encrypted with another key")
+                _log.error(
+                    "endpoint secrets cannot be decrypted", endpoint=endpoint_id, cause="encrypted with another key"
+                )
                 return
         live = self._cache.endpoints[record.seq]
         # The process that owns an endpoint has its latest health, except for the excused time.

@@ -70,7 +70,7 @@ class Settler:
         self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the next outcome of a delivery is written or set aside."""
+        """Call `callback` once when the next outcome of a delivery is stored, or cannot be stored."""
         self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
@@ -260,7 +260,7 @@ class Settler:
     def _set_aside(self, kind: SetAside, error: BaseException, **fields: int) -> None:
         self._counters.set_aside[kind] += 1
         defect = None if isinstance(error, Rejected) else error
-        _log.error("row set aside", kind=kind.text, **fields, cause=str(error), exc_info=defect)
+        _log.error("row not stored", kind=kind.text, **fields, cause=str(error), exc_info=defect)
 
     def _notify_written(self, batch: list[Settlement]) -> None:
         if not self._when_written:

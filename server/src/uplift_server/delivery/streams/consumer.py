@@ -337,7 +337,7 @@ class StreamConsumer:
     def _set_aside(self, event: _Event, error: BaseException) -> None:
         self._counters.set_aside[SetAside.EVENT] += 1
         _log.error(
-            "row set aside",
+            "row not stored",
             kind=SetAside.EVENT.text,
             subject=event.message.subject,
             stream_seq=event.message.seq,
