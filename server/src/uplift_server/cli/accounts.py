@@ -296,7 +296,7 @@ def update_key(
 def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Service = False) -> None:
     """Revoke an API key.
 
-    The server rejects the next call with this key.
+    The server rejects all later calls with this key.
     """
     _check_owner(session, account, service=service)
     with reach(session.config()) as client:

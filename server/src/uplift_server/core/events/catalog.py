@@ -317,8 +317,9 @@ EVENT_TYPES: Final = (
     _event_type(
         "delivery.failed",
         operational.GROUP,
-        "Deliveries to an endpoint failed, and the server does not retry them. The event contains the latest one. The"
-        f" server sends at most one event per endpoint and minute, with the number of failed deliveries. {_ONLY_NAMED}",
+        "Deliveries to an endpoint failed, and the server does not retry them. The event contains the latest failed"
+        " delivery. The server sends at most one event per endpoint and minute, with the number of failed deliveries."
+        f" {_ONLY_NAMED}",
         _FAILED_DELIVERY,
     ),
 )
