@@ -139,13 +139,13 @@ def test_removed_deliveries_are_distinguished_from_missing_ones(server: Server, 
     assert server.place.run(lambda connection: connection.execute(gone).rowcount) == 1
     page = member(server, account).get(f"/accounts/{account}/events/{event}")
     known, _, why_not = page.html.partition("Endpoints without a delivery")
-    assert "Removed deliveries" in known
+    assert "Deleted deliveries" in known
     assert "was delivered" in known
-    assert f"/accounts/{account}/endpoints/{subscribed}" in known.partition("Removed deliveries")[2]
+    assert f"/accounts/{account}/endpoints/{subscribed}" in known.partition("Deleted deliveries")[2]
     assert "Not subscribed." in why_not
     assert subscribed not in why_not
     traced = operator(server).get(f"/operator/trace?id={event}").text
-    assert "1 delivery removed after the retention period. Endpoints without a delivery: 1 (not subscribed)." in traced
+    assert "1 delivery deleted after the retention period. Endpoints without a delivery: 1 (not subscribed)." in traced
     assert "No endpoint matched" not in traced
 
 

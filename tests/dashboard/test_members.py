@@ -49,7 +49,7 @@ def test_an_owner_invites_a_person_who_joins_with_the_link(server: Server, page:
     page.get_by_label("Email").fill("Ben@T2-members.example")
     page.get_by_label("Role", exact=True).select_option("manager")
     page.get_by_role("button", name="Invite").click()
-    expect(page.get_by_text("Invitation for ben@t2-members.example created")).to_be_visible()
+    expect(page.get_by_text("Invitation created for ben@t2-members.example")).to_be_visible()
     page.get_by_role("button", name="Copy link").click()
     link = page.evaluate("navigator.clipboard.readText()")
 

@@ -22,7 +22,7 @@ def named(server: Server, name: str) -> Any:
 
 
 def test_a_service_key_is_created_updated_and_revoked(server: Server) -> None:
-    """The page shows the text once. The key acts for all accounts within its scopes."""
+    """The page shows the text once. Within its scopes, the key acts for all accounts."""
     guest, name = operator(server), f"<b>{uuid4().hex}"
     account, _ = server.account()
     sent = {"name": name, "scopes": ["events:write", "accounts:read"], "expires_at": "2099-01-31T12:00"}
