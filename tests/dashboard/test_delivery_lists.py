@@ -92,7 +92,7 @@ def test_members_do_not_find_deliveries_of_other_accounts(server: Server, receiv
     ("query", "message"),
     [
         ("status=lost", "Use pending, delivered"),
-        ("outcome=lost", "The value is not allowed"),
+        ("outcome=lost", "A value is not allowed"),
         ("status_code=600", "is not a status code"),
         ("type=no.such", "The event type no.such does not exist"),
         ("endpoint=no.such.host", "No endpoint has this text in its URL"),

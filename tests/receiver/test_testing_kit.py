@@ -119,7 +119,7 @@ def test_a_wsgi_response_is_closed_and_can_use_write() -> None:
 
 
 def test_an_invalid_receiver_is_rejected() -> None:
-    with pytest.raises(TypeError, match="A str is not a receiver"):
+    with pytest.raises(TypeError, match="An object of the type str is not a receiver"):
         Sender("http://localhost:5000", SECRET)
 
 

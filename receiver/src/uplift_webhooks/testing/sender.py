@@ -94,7 +94,8 @@ def _exchange_with(receiver: Any) -> Exchange:
     if callable(receiver):
         return lambda path, body, headers: _post_to_wsgi(receiver, path, body, headers)
     raise TypeError(
-        f"A {type(receiver).__name__} is not a receiver: pass a WSGI or ASGI application, or a framework's test client."
+        f"An object of the type {type(receiver).__name__} is not a receiver: pass a WSGI or ASGI application, or a"
+        " framework's test client."
     )
 
 

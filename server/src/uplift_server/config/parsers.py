@@ -159,12 +159,12 @@ def _postgresql_url(text: str) -> str:
         parts = split_postgres_url(text)
         listed = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise InvalidValue("is not a URL", remedy) from None
+        raise InvalidValue("is not a valid URL", remedy) from None
     if text.count("@") > 1:
         raise InvalidValue("has more than one @", _CODES)
     _check_hosts(parts.hosts.split(","))
     if parts.fragment or " " in text or not text.isascii() or not {"[", "]"}.isdisjoint(parts.userinfo or ""):
-        raise InvalidValue("is not a URL", remedy)
+        raise InvalidValue("is not a valid URL", remedy)
     if not parts.path.strip("/"):
         raise InvalidValue("has no database name", remedy)
     given = dict(listed)
@@ -341,11 +341,11 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
             parts = urlsplit(text)
             port, host = parts.port, parts.hostname
         except ValueError:
-            raise InvalidValue("is not a URL", remedy) from None
+            raise InvalidValue("is not a valid URL", remedy) from None
         if parts.scheme not in schemes:
             raise InvalidValue(f"does not begin with {allowed}", remedy)
         if not host or port == 0 or " " in text or not text.isascii():
-            raise InvalidValue("is not a URL", remedy)
+            raise InvalidValue("is not a valid URL", remedy)
         if parts.query or parts.fragment or text[-1] in "?#" or (parts.path.strip("/") and not path):
             raise InvalidValue("has a query or fragment" if path else "has a path, query or fragment", remedy)
         if "@" in parts.netloc and not userinfo:

@@ -64,7 +64,9 @@ async def delivery_filter(
 
 def _named(known: dict[str, Code], names: Sequence[str], field: str, problems: list[Problem]) -> tuple[Code, ...]:
     if any(name not in known for name in names):
-        problems.append(Problem(field, "value_unknown", f"The value is not allowed. Use {', '.join(known)}."))
+        problems.append(
+            Problem(field, "value_unknown", f"A value is not allowed. Use one or more of {', '.join(known)}.")
+        )
     return tuple(sorted({known[name] for name in names if name in known}))
 
 

@@ -56,7 +56,7 @@ def read_target(text: str) -> Target:
         parts = urlsplit(written)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from error
+        raise ValueError(f"the URL cannot be parsed: {error}") from error
     if parts.scheme not in _PORTS:
         raise ValueError(f"the URL starts with {parts.scheme}://, but only http:// and https:// are allowed")
     if not parts.hostname:

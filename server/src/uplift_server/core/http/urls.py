@@ -156,7 +156,7 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
     parts = _PARTS.fullmatch(text, scheme_match.end())
     if parts is None:
         raise _RejectedError(
-            "url_invalid", f"Two slashes must follow {scheme}:. Use the form {scheme}://example.com/webhook."
+            "url_invalid", f"The URL must start with {scheme}://. Use the form {scheme}://example.com/webhook."
         )
     if "@" in parts["authority"]:
         raise _RejectedError(

@@ -267,7 +267,8 @@ def _endpoints(state: FleetState) -> Iterator[FleetProblem]:
         Severity.CRITICAL,
         f"Mass failure: {those}",
         " ".join(filter(None, extent)),
-        f"{_mass_failure_step(state)} Until it ends, the server neither warns about nor disables endpoints.",
+        f"{_mass_failure_step(state)} Until the mass failure ends, the server does not warn about or disable"
+        " endpoints.",
         None if state.onset is None else state.onset.at,
     )
 

@@ -51,7 +51,7 @@ def parse_mail_server(text: str) -> MailServer:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError("is not a URL") from None
+        raise ValueError("is not a valid URL") from None
     if parts.scheme not in ("smtp", "smtps"):
         raise ValueError("does not begin with smtp:// or smtps://")
     if parts.path.strip("/") or parts.query or parts.fragment or text[-1] in "?#":
@@ -86,7 +86,7 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     try:
         decoded = [unquote(each, errors="strict") for each in (user, password)]
     except UnicodeDecodeError:
-        raise ValueError("has a user or password that does not decode to UTF-8") from None
+        raise ValueError("has a user or password that is not valid UTF-8 after percent-decoding") from None
     if not all(each.isprintable() for each in decoded):
         raise ValueError("has unprintable characters in its user or password")
     return decoded[0], decoded[1]

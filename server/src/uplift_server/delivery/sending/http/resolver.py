@@ -146,7 +146,7 @@ class Resolver:
         if failure is not None and files_exhausted():
             # Without file descriptors, the result of c-ares is not valid, and a new channel has no name servers.
             self._channel = None
-            raise ResolutionFailed(f"too many open files to look up {name}", out_of_files=True)
+            raise ResolutionFailed(f"could not look up {name}: too many open files", out_of_files=True)
         return _Entry(addresses, failure, self._monotonic() + ttl_ms / 1000)
 
     def _current_channel(self) -> aiodns.DNSResolver:
