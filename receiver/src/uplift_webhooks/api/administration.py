@@ -125,7 +125,7 @@ class Keys(Noun[Way]):
 
 
 class ServiceKeys(Noun[Way]):
-    """`/v1/keys`, for operators: service keys, which act for all accounts within their scopes."""
+    """`/v1/keys`, for operators: service keys. Within its scopes, a service key acts for all accounts."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:

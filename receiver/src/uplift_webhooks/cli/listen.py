@@ -102,7 +102,7 @@ def listen(
         typer.Option(
             "--fail",
             metavar="SHARE",
-            help="Treat this percentage of events, such as 20%, as failed, and forward these events again.",
+            help="Treat this percentage of events as failed, and forward them again. Example: 20%.",
         ),
     ] = "0%",
 ) -> None:

@@ -17,9 +17,7 @@ class KeyView(BaseModel):
     scopes: list[str] = Field(description="Permissions of the key.")
     created_at: CreatedAt
     expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
-    key: str | None = Field(
-        default=None, description="The API key (`sk_…`). Only in the response that creates the key."
-    )
+    key: str | None = Field(default=None, description="The API key (`sk_…`). Returned only when you create the key.")
 
 
 class ServiceKeyView(BaseModel):
@@ -32,7 +30,7 @@ class ServiceKeyView(BaseModel):
     created_at: CreatedAt
     expires_at: Timestamp | None = Field(description="When the key expires. Null: never.")
     key: str | None = Field(
-        default=None, description="The service key (`svc_…`). Only in the response that creates the key."
+        default=None, description="The service key (`svc_…`). Returned only when you create the key."
     )
 
 
@@ -66,8 +64,8 @@ class InvitationView(BaseModel):
     expires_at: ExpiresAt
     url: str | None = Field(
         default=None,
-        description="Link for the invited person. Only in the response that creates the invitation, and only if email "
-        "is not configured.",
+        description="Link for the invited person. Returned only when you create the invitation, and only if email is"
+        " not configured.",
     )
 
 
@@ -80,7 +78,7 @@ class PortalLinkView(BaseModel):
     role: RoleName = Field(description="Role of a new member or guest.")
     expires_at: ExpiresAt
     url: str | None = Field(
-        default=None, description="One-time link for the person. Only in the response that creates the link."
+        default=None, description="One-time link for the person. Returned only when you create the link."
     )
 
 

@@ -123,11 +123,11 @@ class StatsView(BaseModel):
     since: Timestamp = Field(description="Start of the period or range.")
     until: Timestamp = Field(description="End of the period or range.")
     totals: NumbersView
-    buckets: list[BucketView] = Field(description="All buckets, oldest first. Empty with `by=type` and `by=endpoint`.")
+    buckets: list[BucketView] = Field(description="All buckets, oldest first. Empty with `by=type` or `by=endpoint`.")
     failures: dict[str, int] = Field(description="Number of failed attempts per outcome.")
     groups: list[GroupView] = Field(
         default=[],
-        description="Only with `by=type` and `by=endpoint`: the event types or endpoints with deliveries or attempts,"
+        description="Only with `by=type` or `by=endpoint`: the event types or endpoints with deliveries or attempts,"
         " newest first. A page can have fewer groups than `limit`.",
     )
     next_cursor: str | None = Field(default=None, description="Cursor of the next page of groups.")

@@ -139,9 +139,7 @@ class EndpointView(BaseModel):
     )
     created_at: CreatedAt
     updated_at: UpdatedAt
-    secret: str | None = Field(
-        default=None, description="Signing secret. Only in the response that creates the endpoint."
-    )
+    secret: str | None = Field(default=None, description="Signing secret. Returned only when you create the endpoint.")
 
 
 class PreviewedEventView(BaseModel):
@@ -364,7 +362,7 @@ class ListenSessionView(BaseModel):
     expires_at: Timestamp | None = Field(description="When the server deletes the session if no client connects.")
     secret: str = Field(
         default="",
-        description="Signing secret of all sessions of the API key. Only in the response that creates the session.",
+        description="Signing secret of all sessions of the API key. Returned only when you create the session.",
     )
 
 

@@ -36,7 +36,8 @@ KeyOwner = Annotated[
     typer.Option("--account", metavar="ACCOUNT", help="ID, uid or name of the account, or a unique ID prefix."),
 ]
 Service = Annotated[
-    bool, typer.Option("--service", help="Select service keys, which act for all accounts within their scopes.")
+    bool,
+    typer.Option("--service", help="Select service keys. Within its scopes, a service key acts for all accounts."),
 ]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="ID of the key, or a unique ID prefix.")]
 Wide = Annotated[bool, typer.Option("--wide", "--full", help="Show full IDs and timestamps, even if lines wrap.")]
@@ -203,7 +204,7 @@ def create_key(
         ),
     ] = None,
     service: Annotated[
-        bool, typer.Option("--service", help="Create a service key, which acts for all accounts within its scopes.")
+        bool, typer.Option("--service", help="Create a service key. Within its scopes, it acts for all accounts.")
     ] = False,
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="Name of the key, such as its purpose.")

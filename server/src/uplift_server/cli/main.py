@@ -71,7 +71,7 @@ register(
 
 
 def run() -> None:
-    """Run the program. Only this user can read the files that it creates."""
+    """Run the program. Only the user who runs it can read the files that it creates."""
     # Files of this program contain keys and personal data, so other users must not read them.
     os.umask(0o077)
     _open_standard_streams()

@@ -50,7 +50,8 @@ _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
     """Open an API client that has an operator key, for the running server or a temporary one.
 
-    `create`: create the database if it is missing. Raises CliError, ConfigError and a server's startup errors.
+    `create`: create the database if it is missing. Raises CliError, ConfigError and the startup errors
+    of the temporary server.
     """
     uses_running = _uses_running_server(config)
     if not create and not uses_running and not database_exists(config):

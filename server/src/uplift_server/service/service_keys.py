@@ -1,4 +1,4 @@
-"""Service keys, which act for all accounts within their scopes. Only operators manage them."""
+"""Service keys. Within its scopes, a service key acts for all accounts. Only operators manage them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

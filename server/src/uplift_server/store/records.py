@@ -71,7 +71,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKey:
-    """A service key, which acts for all accounts within its scopes, without its text."""
+    """A service key without its text. Within its scopes, the key acts for all accounts."""
 
     seq: int
     id: bytes

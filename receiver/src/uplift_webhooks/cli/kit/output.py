@@ -158,7 +158,7 @@ class Output:
         self.print(table)
 
     def fields(self, item: Mapping[str, Any], *, indent: str = "") -> None:
-        """Print an object: as JSON, or one line for each field with a value. Nested objects are indented."""
+        """Print an object as JSON, or as one line for each field that has a value. Nested objects are indented."""
         if self.as_json:
             self.json(item)
             return

@@ -69,7 +69,10 @@ class Noun(Group):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the subcommand. If no name is the same or similar, the error lists the subcommands."""
+        """Find the subcommand that the user entered.
+
+        If no subcommand has this name or a similar one, the error lists all subcommands.
+        """
         try:
             return super().resolve_command(ctx, args)
         except UsageError as error:
