@@ -27,7 +27,7 @@ WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Return how frameworks spell header names in lower case: text, bytes and WSGI (PEP 3333, "environ Variables")."""
+    """Map each lowercase spelling of the headers to the name: text, bytes, and WSGI (PEP 3333, "environ Variables")."""
     wanted = list(names)
     return {
         **{name: name for name in wanted},

@@ -89,9 +89,9 @@ def document() -> dict[str, Any]:
 
 
 def _framework(public_url: str | None = None) -> FastAPI:
-    # No redirects, because they would make clients send their key twice.
-    # No documentation pages of FastAPI, because they load third-party scripts.
-    # No OpenAPI route of FastAPI, because it encodes the document for each request.
+    # Disable redirects, because they would make clients send their key twice.
+    # Disable FastAPI's documentation pages, because they load third-party scripts.
+    # Disable FastAPI's OpenAPI route, because the route encodes the document for each request.
     api = FastAPI(title="Uplift Webhooks", version=__version__, redirect_slashes=False, openapi_url=None)
     for router in _ROUTERS:
         api.include_router(router)

@@ -51,7 +51,8 @@ class EndpointStatsQuery(Body):
 class StatsQuery(EndpointStatsQuery, Paging):
     """The period of statistics, or a range of time, and the page of groups."""
 
-    by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment] # more values
+    # The field allows more values than in the base class.
+    by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment]
         default=None,
         description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"
         f" {DAYS_BY_DAY_MAX} days). `type` and `endpoint` (up to {DAYS_BY_HOUR_MAX} days) return `groups` instead"

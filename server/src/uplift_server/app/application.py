@@ -214,7 +214,7 @@ class Application:
         self._gate.close()
         self._server.should_exit = True
         if self._serving is not None:
-            # Stop the outbox first: another process that takes over the job would resend the current email.
+            # Stop the outbox first. Otherwise, another process could take over the job and resend the current email.
             outbox = asyncio.create_task(self._stop_outbox())
             await asyncio.wait([outbox], timeout=OUTBOX_SECONDS)
             # Send the last responses while attempts in flight finish.

@@ -1,4 +1,4 @@
-"""All settings with their names, units, defaults and help texts, and the values of a process."""
+"""The settings with their names, units, defaults and help texts, and the configuration of one process."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `default` is in the operator's notation. None means that there is no default."""
+    """A setting. `default` is text, as an operator would enter it. None means that there is no default."""
 
     name: str
     attribute: str

@@ -188,7 +188,7 @@ COMMIT_WRITES_MAX = 8
 # The deliveries that wait in memory for a healthy endpoint. For other endpoints, the limit is their concurrency limit.
 LANE_WAITING_MAX = 1024
 # The bodies of deliveries that wait in lanes, for all accounts, for each account and for each endpoint.
-# More deliveries wait in the database. The last quarter of the memory is for accounts with little data.
+# Deliveries above these limits wait in the database. The last quarter of the memory is for accounts with little data.
 # An endpoint with little data can add deliveries even if its account has reached the limit.
 LANES_BODY_BYTES_MAX = 64 * 1024 * 1024
 LANES_SHARED_BODY_BYTES_MAX = 48 * 1024 * 1024

@@ -170,7 +170,7 @@ class Engine:
         self._on_loop_failure = on_loop_failure
         self.tasks: list[asyncio.Task[None]] = []
         self.ending = False
-        """Whether the engine is stopping, so that loops may end."""
+        """Whether the engine is stopping. The end of a loop is then expected, and not reported."""
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:

@@ -190,8 +190,8 @@ class EventIngest:
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store events of one or more accounts, like `accept`.
 
-        If the store fails, only the events of a request count as rejected. The stream repeats its events until they are
-        stored.
+        `is_request` is false for events from the event stream. If the store fails, these events do not count as
+        rejected, because the stream repeats them until they are stored.
         """
         rejectable = len(drafts) if is_request else 0
         if self._closed:

@@ -91,7 +91,7 @@ class LogWriter:
             try:
                 self._write(b"".join(each if isinstance(each, bytes) else each() for _, _, each in batch))
             except Exception as error:
-                # If the pipe is closed, the disk is full or a line cannot be encoded, the server drops these lines.
+                # If the pipe is closed, the disk is full or a line cannot be encoded, the server drops the batch.
                 self.error = error if isinstance(error, OSError) else self.error
                 with self._lock:
                     self.dropped += sum(entry[0] for entry in batch)

@@ -136,7 +136,7 @@ class ServiceContext:
     def audit_entry(
         self, caller: Caller, action: str, subject: str, details: Mapping[str, object], account_seq: int | None
     ) -> AuditEntry:
-        """Return an audit log entry for an action of the caller on `subject` now."""
+        """Return an audit log entry for the caller's action on `subject`, with the current time as its timestamp."""
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:

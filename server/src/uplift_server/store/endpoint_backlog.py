@@ -180,7 +180,7 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
 
 
 def _change(connection: Connection, endpoint_seq: int, part: _Part, limit: int, **values: Any) -> int:
-    # Another transaction may lease or change these rows now.
+    # Another transaction can lease or change these rows concurrently.
     # With locks, PostgreSQL skips rows that no longer match and takes others, so 0 means that none is left.
     # The outer condition covers rows that change before the update.
     # Use a CTE, because PostgreSQL can run a locking subquery more than once and exceed the limit.

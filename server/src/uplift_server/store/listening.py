@@ -324,9 +324,9 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the erased events among the events of these responses.
+    """Return the IDs of those events of the responses that are erased.
 
-    An erasure waits until the responses are stored.
+    Lock the events, so that an erasure waits until the responses are stored.
     """
     own = (events.c.id.in_({response.event_id for response in responses}), events.c.account_seq == account_seq)
     query = sa.select(events.c.id, events.c.erased_at).where(*own).with_for_update(read=True)

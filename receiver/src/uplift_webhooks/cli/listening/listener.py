@@ -41,7 +41,7 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""Maximum number of received events without a response. The server sends at most 64."""
+"""Maximum number of received events without a response. The server waits after 64 such events."""
 
 
 @dataclass(frozen=True)
@@ -352,9 +352,9 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Close the connection after the machine was asleep, because such a connection is dead.
+        """Close the connection after the machine wakes from sleep, because the connection is dead.
 
-        A new one replaces it.
+        The client then opens a new connection.
         """
         timing = self._timing
         while True:

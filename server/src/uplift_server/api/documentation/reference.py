@@ -240,7 +240,10 @@ def _references(value: Any) -> Iterator[str]:
 def _fields(
     model_name: str, schema: Schema, prefix: str = "", *, are_requests: bool = False
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield a table row for each field, then for the fields of unnamed objects, such as `errors[].code`."""
+    """Yield a table row for each field.
+
+    An array of unnamed objects is followed by their fields, such as `errors[].code`.
+    """
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():
         # Responses always contain all fields, so the reference marks required fields only in requests.

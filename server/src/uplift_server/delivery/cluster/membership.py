@@ -222,7 +222,7 @@ class Membership:
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
         # Otherwise, the process has sent a heartbeat, or an earlier eviction succeeded without a response.
-        # The next heartbeat of this process shows the reason.
+        # The next heartbeat of the current process reads the list of processes, which shows the reason.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)

@@ -224,7 +224,7 @@ class PostgresDatabase:
         return True
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position. Wait briefly for running transactions, longer for the first known position."""
+        """Return the stream position. Wait briefly for running transactions, or longer if no position is known yet."""
         began = time.monotonic()
         target = await self._read_position()
         reads = 0

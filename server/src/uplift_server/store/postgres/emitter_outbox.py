@@ -30,7 +30,7 @@ _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # After a crash, deleted rows may exist again. The server recognizes the IDs of their events.
     "synchronous_commit": "off",
-    # The statistics of a queue are often outdated. The oldest rows must come from the index in its order.
+    # The statistics of a queue are often outdated. Force a scan in index order, which finds the oldest rows first.
     "enable_bitmapscan": "off",
     "enable_hashjoin": "on",
 }

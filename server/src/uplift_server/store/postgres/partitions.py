@@ -338,7 +338,7 @@ async def _drop(
     if not (await raw.fetchval(_IS_DROPPABLE, *partition) and await _all_exist(raw, dropped)):
         return None
     if needed:
-        # Lock this before the tables, so that a batch of statistics does not delay reads of the tables.
+        # Take the lock of statistics before the table locks, so that a batch of statistics does not delay reads.
         await raw.execute(locks.statement(PREFIX))
     await _lock(raw, dropped)
     count: int = await raw.fetchval(_COUNT, *partition)

@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
-# `store.releases` counts with the same conditions. The last row can be the first delivery whose body exceeds the limit.
+# `store.releases` counts with the same conditions. The last row can be the one that takes the bodies over the limit.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -34,7 +34,7 @@ _ENDED: Final = f"""d.status = ANY ($2::smallint[])
 # A delivery that a replay created counts as missing until its first attempt.
 _UNATTEMPTED: Final = f"d.status = {FAILED} AND d.attempts_made = 0 AND d.trigger <> {TEST}"
 # Compare pairs, so that the planner uses the index that begins with the endpoint.
-# Another index would read the deliveries of these events to all endpoints.
+# With another index, PostgreSQL would read the deliveries of these events to all endpoints.
 _BETWEEN: Final = "(d.endpoint_seq, d.event_seq) >= ($1, {first}) AND (d.endpoint_seq, d.event_seq) <= ($1, {last})"
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     deliveries="deliveries", events=_BETWEEN.format(first="$9", last="$10"), ended=_ENDED, filters="", lock=""

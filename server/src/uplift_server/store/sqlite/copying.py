@@ -24,8 +24,8 @@ class Copied:
 def copy(path: Path, target: Path) -> Copied:
     """Copy a database file to an unused path. The file appears there when it is complete and on disk.
 
-    Also deletes the incomplete copies of killed processes in that directory. Raises Unavailable and FileExistsError,
-    without leaving an incomplete copy.
+    Also delete the incomplete copies that killed processes left behind in that directory. Raises Unavailable and
+    FileExistsError, without leaving an incomplete copy.
     """
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     try:
@@ -49,7 +49,7 @@ def copy(path: Path, target: Path) -> Copied:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Delete the incomplete copies of killed processes."""
+    """Delete the incomplete database copies that killed processes left behind."""
     for draft in directory.glob(f"{_DRAFT}*"):
         process = draft.name.removeprefix(_DRAFT)
         if process.isdecimal() and not _runs(int(process)):

@@ -93,7 +93,7 @@ class TlsContext(ssl.SSLContext):
         self._sessions.pop(host, None)
 
     def _session(self, host: str) -> ssl.SSLSession | None:
-        # RFC 8446 C.4 advises against sharing a ticket, because an observer could link a client's connections.
+        # RFC 8446 C.4 advises against reusing a ticket, because an observer could link a client's connections.
         # The server's IP address links its connections anyway.
         # Measured per connection: 590 µs, 740 µs without resumption, and 890 µs with a new ticket each.
         session, expires_at = self._sessions.get(host, (None, 0.0))
