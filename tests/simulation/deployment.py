@@ -298,12 +298,13 @@ class Deployment:
             if seen != self._seen:
                 self._seen = seen
                 self.touch(QUIET_AFTER_MS)
-            if time.now >= self._active_until:
-                target = self._next_activity(until)
-                if target - time.now > SKIP_MS_MIN:
-                    await self._skip(target - time.now)
-                    continue
             at = time.next_at()
+            # All timers of this moment run before a skip. A heartbeat during the skip would store the time before it,
+            # so other processes would evict its process and repeat its attempts in flight without a fault.
+            is_quiet = time.now >= self._active_until and (at is None or at > time.now)
+            if is_quiet and (target := self._next_activity(until)) - time.now > SKIP_MS_MIN:
+                await self._skip(target - time.now)
+                continue
             if at is None or at > until:
                 break
             time.fire()
