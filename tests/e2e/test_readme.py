@@ -36,7 +36,7 @@ class Terminals:
 
     def script(self, block: str) -> str:
         """Return the block with the receiver's port and without the setup of the checkout."""
-        return block.replace("5000", self.receiver_port).replace("scripts/setup\n", "")
+        return block.replace("5000", self.receiver_port).replace("scripts/setup --no-dev\n", "")
 
     def run(self, block: str) -> str:
         """Run a block to its end. Return its output."""

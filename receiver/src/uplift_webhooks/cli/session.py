@@ -56,7 +56,7 @@ def _advice(access: Access) -> Advice:
         remedies={
             "account_required": "use an account key (sk_…)",
             401: "check the key: --api-key, UPLIFT_API_KEY or the profile",
-            403: "use a key with the required scope; owners and admins can create keys in the dashboard",
+            403: "use a key with the required scope",
             404: "list the existing objects with `uplift endpoints`, `uplift events` or `uplift deliveries`",
             409: "check the current state, then try again",
             429: "try again in a moment",
