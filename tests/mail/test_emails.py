@@ -64,7 +64,7 @@ def test_a_warning_has_time_cause_consequence_and_steps() -> None:
             "Your server responded with 302, a redirect to https://login.example/in",
             "URL to that address if it is yours",
             "On November 26, 2025 at 16:00 UTC, Uplift Webhooks will disable the endpoint",
-            "Deliveries to a disabled endpoint are held",
+            "Uplift Webhooks holds deliveries to a disabled endpoint",
         ):
             assert phrase in body
 
