@@ -91,7 +91,7 @@ def test_members_do_not_find_deliveries_of_other_accounts(server: Server, receiv
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("status=lost", "Use pending, delivered"),
+        ("status=lost", "Use one or more of pending, delivered"),
         ("outcome=lost", "A value is not allowed"),
         ("status_code=600", "is not a status code"),
         ("type=no.such", "The event type no.such does not exist"),
