@@ -108,9 +108,7 @@ def test_a_delivery_shows_that_it_waits_for_a_probe(server: Any, owner: Owner) -
         assert owner.client.get(f"/v1/deliveries/{each['id']}").json == each
         assert owner.client.get(f"/v1/events/{each['event']}/deliveries").json["data"] == [each]
         [explained] = owner.client.get(f"/v1/events/{each['event']}/explain").json["data"]
-        assert ("circuit breaker is open. The delivery is waiting" in explained["text"]) is (
-            each["waiting_for"] == "probe"
-        )
+        assert ("circuit breaker is open. The delivery waits" in explained["text"]) is (each["waiting_for"] == "probe")
         assert ("in flight" in explained["text"]) is (each["waiting_for"] is None)
 
 

@@ -455,7 +455,10 @@ def test_a_password_with_unescaped_characters_is_hidden(url: str) -> None:
 
 
 def test_a_color_with_low_contrast_is_rejected_with_the_measured_contrast() -> None:
-    assert "contrast of 2.0" in problems({"UPLIFT_BRAND_COLORS": "accent=#6cb2ff"})["UPLIFT_BRAND_COLORS"]
+    assert (
+        "contrast with the page background is 2.0"
+        in problems({"UPLIFT_BRAND_COLORS": "accent=#6cb2ff"})["UPLIFT_BRAND_COLORS"]
+    )
     assert load({"UPLIFT_BRAND_COLORS": "accent=#0B5CAD accent-dark=#6cb2ff"}).branding.colors == {
         "accent": "#0b5cad",
         "accent-dark": "#6cb2ff",
