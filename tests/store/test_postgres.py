@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import sqlalchemy as sa
 from tests.pooler import Pooler
-from tests.postgres import PostgresServer, name_of
+from tests.postgres import PostgresServer, name_of, run_in_thread
 
 from uplift_server.core.operations.cluster import HEARTBEAT_EXPIRES_MS, ProcessRole
 from uplift_server.store import database_state, endpoint_backlog, processes, server_values
 from uplift_server.store.errors import Misaddressed, Rejected, Unavailable
-from uplift_server.store.hot_records import LeaseRequest
+from uplift_server.store.hot_records import HeldRequest, LeaseRequest
 from uplift_server.store.postgres import PostgresDatabase, inspection, schema_version
-from uplift_server.store.postgres.connection import Opener
+from uplift_server.store.postgres.connection import Opener, Raw
 from uplift_server.store.postgres.database import READERS, READS_WAITING_MAX
 from uplift_server.store.postgres.lease import lease_due
 from uplift_server.store.schema import marks as table
@@ -118,7 +118,7 @@ async def break_all(url: str) -> None:
     """Terminate all other connections to the database."""
     raw = await Opener(url).raw()
     await raw.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
         " AND datname = current_database()"
     )
     await raw.close()
@@ -169,6 +169,74 @@ async def test_a_write_fails_if_its_connection_breaks(database: PostgresDatabase
         await task
     await database.write(increment)
     assert await database.read(stored) == 1
+
+
+class Paused:
+    """A write of 1. The process pauses before it until PostgreSQL has closed the connection, up to `pauses` times."""
+
+    def __init__(self, url: str, pauses: int) -> None:
+        self._url = url
+        self._pauses = pauses
+        self.calls = 0
+
+    def __call__(self, connection: sa.Connection) -> None:
+        server_values.lock(connection, "n")
+        self._pause()
+        increment(connection)
+
+    def at_commit(self, connection: sa.Connection) -> None:
+        """Pause after the write, before the commit."""
+        increment(connection)
+        self._pause()
+
+    def _pause(self) -> None:
+        self.calls += 1
+        if self.calls <= self._pauses:
+            # The event loop waits, so that it does not notice the closed connection.
+            run_in_thread(break_all(self._url))
+
+
+async def test_a_write_that_is_rolled_back_because_the_process_pauses_is_repeated(
+    other: PostgresDatabase, postgres_url: str
+) -> None:
+    write = Paused(postgres_url, 1)
+    await other.write(write)
+    assert write.calls == 2
+    assert await other.read(stored) == 1
+
+
+async def test_a_hot_operation_is_repeated_after_a_pause(
+    other: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    async def lock_order(raw: Raw, _endpoint_seqs: object) -> None:
+        nonlocal calls
+        calls += 1
+        await raw.execute("SELECT 1")
+        if calls == 1:
+            run_in_thread(break_all(postgres_url))
+
+    monkeypatch.setattr("uplift_server.store.postgres.held.lock_order", lock_order)
+    [released] = await other.release_held([HeldRequest(1, 0, 1)], now=NOW)
+    assert (calls, released.released) == (2, 0)
+
+
+async def test_a_rolled_back_write_is_repeated_once(other: PostgresDatabase, postgres_url: str) -> None:
+    write = Paused(postgres_url, 9)
+    with pytest.raises(Unavailable, match="connection was closed in the middle of operation"):
+        await other.write(write)
+    assert write.calls == 2
+    assert await other.read(stored) == 0
+
+
+async def test_a_write_is_not_repeated_if_its_commit_fails(other: PostgresDatabase, postgres_url: str) -> None:
+    """PostgreSQL may have committed it."""
+    write = Paused(postgres_url, 1)
+    with pytest.raises(Unavailable):
+        await other.write(write.at_commit)
+    assert write.calls == 1
+    assert await other.read(stored) == 0
 
 
 async def test_operations_work_again_after_an_outage() -> None:

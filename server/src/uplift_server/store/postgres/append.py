@@ -19,7 +19,7 @@ from uplift_server.store.hot_records import (
     with_blocked,
 )
 from uplift_server.store.postgres import statements
-from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.connection import Raw, transaction
 from uplift_server.store.postgres.order_groups import lock_order, open_groups
 from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
@@ -141,7 +141,7 @@ class _Batch:
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
         if any(delivery.order_group is not None for _, _, delivery in deliveries):
-            async with raw.transaction():
+            async with transaction(raw):
                 return await self._insert(raw, placed, await self._with_blocked(raw, deliveries))
         return await self._insert(raw, placed, deliveries)
 

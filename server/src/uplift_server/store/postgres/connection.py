@@ -98,6 +98,39 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 REPLACEMENT: Final = "\ufffd"
 
 
+class RolledBack(asyncpg.InterfaceError):
+    """PostgreSQL closed the connection between two statements of a transaction, and rolled it back.
+
+    This happens if this process pauses for longer than IDLE_IN_TRANSACTION_MS_MAX.
+    """
+
+
+@contextlib.asynccontextmanager
+async def transaction(raw: Raw, settings: str = "") -> AsyncIterator[None]:
+    """Run the block in a transaction, or in a savepoint of the current transaction.
+
+    `settings` are statements that apply settings. Raises RolledBack, after which the transaction can be repeated.
+    """
+    current = raw.transaction(isolation="read_committed")
+    await current.start()
+    try:
+        if settings:
+            await raw.execute(settings)
+        yield
+    except asyncio.CancelledError:
+        # Do not wait, because PostgreSQL notices the closed connection only when the running statement ends.
+        raw.terminate()
+        raise
+    except BaseException as error:
+        # On a closed connection, this raises an error that would hide the cause.
+        with contextlib.suppress(*DRIVER_ERRORS):
+            await current.rollback()
+        if _closed_while_idle(raw, error):
+            raise RolledBack(str(driver_error(error))) from error
+        raise
+    await current.commit()
+
+
 class Pair:
     """One connection, for the driver (`raw`) and for SQLAlchemy (`sql`), which only runs statements."""
 
@@ -110,23 +143,9 @@ class Pair:
         """Statements that apply the settings at the start of every transaction. Empty if the connection has the
         settings."""
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """Run the block in a transaction, or in a savepoint of the current transaction."""
-        transaction = self.raw.transaction(isolation="read_committed")
-        await transaction.start()
-        try:
-            if self.settings:
-                await self.raw.execute(self.settings)
-            yield
-        except asyncio.CancelledError:
-            # Do not wait, because PostgreSQL notices the closed connection only when the running statement ends.
-            self.raw.terminate()
-            raise
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await transaction.commit()
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Return a transaction with the settings, or a savepoint of the current transaction."""
+        return transaction(self.raw, self.settings)
 
     def statement_scope(self) -> AbstractAsyncContextManager[None]:
         """Return the scope of a single statement. Through a pooler, the scope is a transaction with the settings."""
@@ -325,6 +344,17 @@ def driver_error(error: BaseException) -> BaseException:
             break
         error = below
     return error
+
+
+def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
+    """Whether a statement failed because its connection was already closed.
+
+    If the connection closes while PostgreSQL executes a statement, the statement may be the reason.
+    """
+    cause = driver_error(error)
+    if isinstance(cause, asyncpg.ConnectionDoesNotExistError):
+        return isinstance(cause.__cause__, OSError | asyncpg.IdleInTransactionSessionTimeoutError)
+    return isinstance(cause, asyncpg.InterfaceError) and raw.is_closed()
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -39,6 +39,7 @@ from uplift_server.store.postgres.connection import (
     Opener,
     Pair,
     Raw,
+    RolledBack,
     is_connection_lost,
     is_retryable,
     store_error,
@@ -400,14 +401,18 @@ class PostgresDatabase:
     async def _with_retries(
         self, pool: ConnectionPool, body: Callable[[Pair], Awaitable[R]], *, retry_if_lost: bool = False
     ) -> R:
-        """Run an operation on a connection of a pool. Repeat it after a deadlock or serialization failure."""
+        """Run an operation on a connection of a pool. Repeat it after a deadlock or serialization failure.
+
+        Repeat it once after RolledBack, or with `retry_if_lost` after any loss of its connection.
+        """
         retries = 0
         while True:
             try:
                 async with pool.acquire() as pair:
                     return await body(pair)
             except DRIVER_ERRORS as error:
-                can_retry = is_retryable(error) or (retry_if_lost and retries == 0 and is_connection_lost(error))
+                is_lost = isinstance(error, RolledBack) or (retry_if_lost and is_connection_lost(error))
+                can_retry = is_retryable(error) or (is_lost and retries == 0)
                 if not can_retry or retries == RETRIES_MAX:
                     raise store_error(error) from error
             retries += 1

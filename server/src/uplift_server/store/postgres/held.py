@@ -5,7 +5,7 @@ from typing import Final
 
 from uplift_server.store.hot_records import HeldRequest, Released
 from uplift_server.store.postgres import statements
-from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.connection import Raw, transaction
 from uplift_server.store.postgres.order_groups import lock_order, unblock_first
 
 _INT_MAX: Final = 0x7FFFFFFF
@@ -15,7 +15,7 @@ async def release_held(raw: Raw, requests: Sequence[HeldRequest], *, now: int) -
     """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
     if not requests:
         return []
-    async with raw.transaction():
+    async with transaction(raw):
         await lock_order(raw, (request.endpoint_seq for request in requests))
         await raw.execute(statements.LOCK_HELD, sorted({request.endpoint_seq & _INT_MAX for request in requests}))
         rows = await raw.fetch(statements.RELEASE_HELD, *zip(*requests, strict=True), now)

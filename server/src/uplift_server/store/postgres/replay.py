@@ -7,7 +7,7 @@ from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.store import releases
 from uplift_server.store.hot_records import Candidate, LeasedDelivery, ReplayBatch, ReplayLease, ReplayRelease
 from uplift_server.store.postgres import replay_statements as statements
-from uplift_server.store.postgres.connection import Raw
+from uplift_server.store.postgres.connection import Raw, transaction
 from uplift_server.store.postgres.order_groups import lock_order, unblock_first
 from uplift_server.store.releases import CandidateRow, ReplayProgress
 from uplift_server.store.replays import Replay, ReplaySelection
@@ -49,7 +49,7 @@ async def release_replay(
     raw: Raw, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
 ) -> ReplayRelease:
     """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each."""
-    async with raw.transaction():
+    async with transaction(raw):
         await lock_order(raw, [choice.endpoint_seq])
         await raw.execute(statements.LOCK_REPLAY, replay_seq)
         return await _release(raw, replay_seq, choice, ahead, lease)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.core.lifecycle import Status
 from uplift_server.store.hot_records import AttemptRow, HealthRow, Settlement
 from uplift_server.store.postgres import statements
-from uplift_server.store.postgres.connection import Raw, storable_texts
+from uplift_server.store.postgres.connection import Raw, storable_texts, transaction
 from uplift_server.store.postgres.order_groups import lock_order
 
 Column = Sequence[Any]
@@ -44,7 +44,7 @@ async def settle(
     # Triggers unblock deliveries of an order group, and count failed deliveries of an endpoint.
     locked = [s.endpoint_seq for s in settlements if s.order_group is not None or s.status is Status.FAILED]
     if locked:
-        async with raw.transaction():
+        async with transaction(raw):
             await lock_order(raw, locked)
             places = await raw.fetchval(statement, *parameters) or ()
     else:
