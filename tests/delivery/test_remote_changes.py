@@ -19,6 +19,7 @@ from uplift_server.core.operations.cluster import ProcessRole
 from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.core.people.audit import SYSTEM, AuditEntry
 from uplift_server.core.scheduling.waiting import HeldUpBy
+from uplift_server.delivery.cluster.cache_sync import REREAD_AFTER_MS
 from uplift_server.delivery.cluster.change_log import CLEANUP_EVERY_MS
 from uplift_server.service.errors import Busy, Conflict
 from uplift_server.store import accounts, change_log, endpoints, keys, service_keys
@@ -154,6 +155,23 @@ async def test_a_process_that_missed_deleted_changes_reloads_its_cache(
             assert set(peer.cache.endpoints) == {changed, created}
             assert not peer.cache.endpoints[changed].takes_deliveries
             assert account.seq in peer.cache.accounts
+
+
+async def test_cleanup_of_the_change_log_keeps_newer_changes(place: Place) -> None:
+    """The change has a new transaction number even if earlier cleanup has emptied the change log."""
+    async with Fleet(place) as fleet:
+        [paused] = await fleet_with_endpoints(fleet, peers=2, hosts=1)
+        first, other = fleet.peers
+        xid = await fleet.database.read(change_log.oldest_active_xid)
+        await fleet.database.write(lambda c: change_log.prune(c, xid, limit=100))
+        await fleet.run_for(2 * REREAD_AFTER_MS)
+        fleet.bus.silent = True
+        fleet.switch_to(first)
+        await fleet.pause(paused)
+        await fleet.database.write(lambda c: change_log.prune(c, xid, limit=100))
+        assert other.cache.endpoints[paused].takes_deliveries
+        await fleet.run_for(SECOND)
+        assert not other.cache.endpoints[paused].takes_deliveries
 
 
 async def test_decreasing_transaction_numbers_reload_the_cache(place: Place) -> None:

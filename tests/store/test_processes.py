@@ -113,6 +113,14 @@ def test_changes_are_pruned_in_batches(connection: sa.Connection) -> None:
     assert change_log.since(connection, 0)[::2] == ([Change("accounts", 1, before - 1)], before - 1)
 
 
+def test_pruning_never_decreases_the_oldest_active_transaction(connection: sa.Connection) -> None:
+    xid = change_log.oldest_active_xid(connection)
+    connection.execute(sa.insert(changes_table).values(kind="accounts", subject_seq=7, xid=xid))
+    following = change_log.oldest_active_xid(connection)
+    change_log.prune(connection, following, limit=9)
+    assert change_log.oldest_active_xid(connection) >= following
+
+
 def test_changes_from_another_database_server_are_ignored(connection: sa.Connection) -> None:
     """Transaction numbers of the other server were different, often greater. A copy of the database includes them."""
     is_file = connection.dialect.name == "sqlite"

@@ -50,8 +50,10 @@ class Changes(NamedTuple):
 def oldest_active_xid(connection: Connection) -> int:
     """Return the ID of the oldest active transaction. All transactions below it are visible."""
     if connection.dialect.name == "sqlite":
-        # SQLite writes one transaction at a time, so every visible transaction has ended.
-        return (connection.scalars(sa.select(sa.func.max(directory_changes.c.xid))).one() or 0) + 1
+        # SQLite writes one transaction at a time, so every visible transaction has ended. Like the IDs of PostgreSQL,
+        # the IDs never decrease, even if all changes are pruned.
+        newest = connection.scalars(sa.select(sa.func.max(directory_changes.c.xid))).one() or 0
+        return max(newest + 1, pruned_before(connection))
     query = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
     return int(connection.scalars(sa.text(query)).one())
 
