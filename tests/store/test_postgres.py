@@ -205,9 +205,11 @@ async def test_a_write_that_is_rolled_back_because_the_process_pauses_is_repeate
     assert await other.read(stored) == 1
 
 
+@pytest.mark.parametrize("iterations", range(4))
 async def test_a_hot_operation_is_repeated_after_a_pause(
-    other: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    other: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch, iterations: int
 ) -> None:
+    """After a few iterations of the event loop, the driver has read the error, and then the end of the connection."""
     calls = 0
 
     async def lock_order(raw: Raw, _endpoint_seqs: object) -> None:
@@ -216,6 +218,8 @@ async def test_a_hot_operation_is_repeated_after_a_pause(
         await raw.execute("SELECT 1")
         if calls == 1:
             run_in_thread(break_all(postgres_url))
+            for _ in range(iterations):
+                await asyncio.sleep(0)
 
     monkeypatch.setattr("uplift_server.store.postgres.held.lock_order", lock_order)
     [released] = await other.release_held([HeldRequest(1, 0, 1)], now=NOW)

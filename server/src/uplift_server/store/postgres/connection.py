@@ -347,11 +347,15 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
-    """Whether a statement failed because its connection was already closed.
+    """Whether a statement failed because PostgreSQL had already closed its connection.
 
     If the connection closes while PostgreSQL executes a statement, the statement may be the reason.
     """
     cause = driver_error(error)
+    if isinstance(cause, asyncpg.InternalClientError):
+        # The driver has read the error of PostgreSQL, but not yet the end of the connection. It sent no statement.
+        raw.terminate()
+        return True
     if isinstance(cause, asyncpg.ConnectionDoesNotExistError):
         return isinstance(cause.__cause__, OSError | asyncpg.IdleInTransactionSessionTimeoutError)
     return isinstance(cause, asyncpg.InterfaceError) and raw.is_closed()
