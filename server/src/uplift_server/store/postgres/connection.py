@@ -126,6 +126,7 @@ async def transaction(raw: Raw, settings: str = "") -> AsyncIterator[None]:
         with contextlib.suppress(*DRIVER_ERRORS):
             await current.rollback()
         if _closed_while_idle(raw, error):
+            raw.terminate()
             raise RolledBack(str(driver_error(error))) from error
         raise
     await current.commit()
@@ -354,7 +355,6 @@ def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InternalClientError):
         # The driver has read the error of PostgreSQL, but not yet the end of the connection. It sent no statement.
-        raw.terminate()
         return True
     if isinstance(cause, asyncpg.ConnectionDoesNotExistError):
         return isinstance(cause.__cause__, OSError | asyncpg.IdleInTransactionSessionTimeoutError)
