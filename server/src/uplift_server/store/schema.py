@@ -84,7 +84,7 @@ service_keys = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger, comment="NULL if the key does not expire"),
     sa.Column("revoked_at", sa.BigInteger),
-    comment="keys of operators' programs; within its scopes, a key acts for all accounts",
+    comment="keys of operators' programs, for all accounts within their scopes",
 )
 sa.Index(
     "service_keys_revoked",
