@@ -80,8 +80,9 @@ class Cipher:
         except (InvalidTag, ValueError):
             pass
         raise WrongSecretKey(
-            f"the server cannot decrypt a stored value ({column}), because it was encrypted with another key or"
-            " changed; set UPLIFT_SECRET_KEY to the key of this database (after a key rotation: the new key)"
+            f"the server cannot decrypt a stored value ({column}), because it was changed or encrypted with a key other"
+            " than UPLIFT_SECRET_KEY; set UPLIFT_SECRET_KEY to the key of this database (after a key rotation: the new"
+            " key)"
         )
 
 
