@@ -501,5 +501,5 @@ async def test_only_operators_manage_accounts(world: World) -> None:
     account = await world.account()
     await world.member(account, ANN, Role.OWNER)
     caller = (await world.sign_in(ANN)).caller(account, None)
-    with pytest.raises(Forbidden, match="Only operators"):
+    with pytest.raises(Forbidden, match="requires an operator"):
         await world.services.accounts.create(caller, AccountDraft(name="x"))
