@@ -15,7 +15,7 @@ class Operation:
     id: str
     """The operation's noun and verb, such as `endpoints_create`."""
     codes: tuple[str, ...] = ()
-    """Error codes of this operation, in addition to those that its parameters imply."""
+    """Error codes of this operation. Its parameters imply more codes."""
     headers: tuple[str, ...] = ()
     """Headers of successful responses, in addition to `Idempotency-Replayed`.
 

@@ -135,7 +135,7 @@ class EmailValues:
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints that the email is about, including those that it does not list."""
+        """The number of endpoints that the email is about. The email may list only some of them."""
         return endpoint_count(self._values)
 
     @property

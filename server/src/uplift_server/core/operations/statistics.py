@@ -91,7 +91,7 @@ class Statistics:
 
     @property
     def pending(self) -> int:
-        """Number of pending deliveries: those that are not delivered, failed, held or cancelled."""
+        """Number of pending deliveries. They are not delivered, failed, held or cancelled."""
         # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 

@@ -222,7 +222,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return the request to release the held deliveries of an enabled endpoint, except those that it keeps."""
+        """Return the request to release the held deliveries that an enabled endpoint does not keep."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:
