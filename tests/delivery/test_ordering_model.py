@@ -1,13 +1,15 @@
-"""Seeded episodes of ordered delivery, compared with a reference model of the order.
+"""Seeded episodes of filters and ordered delivery, compared with a reference model of matches and the order.
 
-Each seed is one endpoint with a few events, and random outcomes, pauses, cancellations, resends, replays, expiries,
-kills and restarts. To run more seeds, set UPLIFT_TEST_ORDERING_EPISODES to the number of seeds per test.
+Each seed is one endpoint with a few events, and random filters, outcomes, pauses, cancellations, resends, replays,
+expiries, kills and restarts. To run more seeds, set UPLIFT_TEST_ORDERING_EPISODES to the number of seeds per test.
 """
 
 import contextlib
+import json
 import os
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,9 +17,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from tests.engines import Place
+from tests.filters import expected, random_data, random_filter
 
 from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.deliveries.replays import ReplayState
+from uplift_server.core.events.filters import filter_text
 from uplift_server.core.http.exchange import Exchange
 from uplift_server.core.ids import parse_uuid
 from uplift_server.core.lifecycle import ENDED, OPEN, Status, Trigger
@@ -26,7 +30,7 @@ from uplift_server.delivery.sending.http.request import Request
 from uplift_server.service import errors
 from uplift_server.store import endpoints
 from uplift_server.store.errors import Conflict
-from uplift_server.store.records import HeldAction
+from uplift_server.store.records import Endpoint, HeldAction
 from uplift_server.store.schema import deliveries
 
 from .owner import Owner
@@ -59,6 +63,11 @@ class Accepted:
 
     event_id: bytes
     seq: int
+    data: dict[str, Any]
+    matched: bool
+    """Whether the filter matched when the event was accepted. All these events have a delivery."""
+    may_match: bool
+    """Whether the event may have a delivery: it matched, or a replay may have found that it matches a later filter."""
     group: str | None
     """The order group by the reference model; None if the delivery is not ordered."""
     expires_at: int | None
@@ -72,6 +81,7 @@ class Episode:
         self.random = random.Random(seed)
         self.host = f"r{seed}.test"
         self.success_rate = self.random.choice((1.0, 0.7, 0.3))
+        self.filter = self.any_filter()
         self.accepted: list[Accepted] = []
         self.sent: list[Sent] = []
         self.ends: dict[bytes, int] = {}
@@ -79,12 +89,15 @@ class Episode:
         self.resent: set[bytes] = set()
         self.is_paused = False
         self.replays: list[int] = []
+        self.replays_missing = False
+        """Whether a replay has ever included events without a delivery."""
         self.seq = 0
 
     async def run(self) -> None:
         self.world.account = await self.world.new_account()
         ordering = self.random.choice((Ordering.KEY, Ordering.ENDPOINT))
-        endpoint = await self.world.endpoint(self.host, self.receive, ordering=ordering)
+        text = None if self.filter is None else filter_text(self.filter)
+        endpoint = await self.world.endpoint(self.host, self.receive, ordering=ordering, filter_text=text)
         self.seq = endpoint.seq
         self.world.sender.latency_ms[self.host] = self.random.choice((0, 0, 700))
         for _ in range(self.random.randrange(4, STEPS)):
@@ -113,7 +126,8 @@ class Episode:
     async def step(self) -> None:
         steps = (
             *(self.accept,) * 6, *(self.pause,) * 2, *(self.enable,) * 3, *(self.cancel,) * 2, *(self.resend,) * 2,
-            *(self.replay,) * 2, self.stop_replay, self.change_ordering, *(self.kill,) * 2, self.restart,
+            *(self.replay,) * 2, self.stop_replay, self.change_ordering, self.change_filter, *(self.kill,) * 2,
+            self.restart,
         )  # fmt: skip
         await self.random.choice(steps)()
 
@@ -123,10 +137,14 @@ class Episode:
         for _ in range(self.random.randrange(1, 3)):
             key, ordering = self.random.choice(KEYS), self.endpoint.record.settings.ordering
             group = {Ordering.NONE: None, Ordering.KEY: key, Ordering.ENDPOINT: "the endpoint"}[ordering]
-            stored = await self.world.accept(
-                self.random.randrange(1, 4), account=self.world.account, ordering_key=key, expires_at=expires_at
+            data = [random_data(self.random, levels=1) for _ in range(self.random.randrange(1, 4))]
+            stored = await self.world.accept_drafts(
+                [self.world.draft(json.dumps(each).encode(), ordering_key=key, expires_at=expires_at) for each in data],
+                self.world.account,
             )
-            self.accepted += [Accepted(each.id, each.seq, group, expires_at) for each in stored]
+            for one, each in zip(stored, data, strict=True):
+                matches = self.matches(each)
+                self.accepted.append(Accepted(one.id, one.seq, each, matches, matches, group, expires_at))
 
     async def pause(self) -> None:
         await Owner(self.world).pause(self.seq)
@@ -151,7 +169,10 @@ class Episode:
         await Owner(self.world).resend(event_id, self.seq)
 
     async def replay(self) -> None:
-        self.replays.append(await replay(self.world, self.endpoint, statuses=ENDED, missing=self.random.random() < 0.2))
+        missing = self.random.random() < 0.3
+        self.replays_missing |= missing
+        self.match_missing()
+        self.replays.append(await replay(self.world, self.endpoint, statuses=ENDED, missing=missing))
 
     async def stop_replay(self) -> None:
         if self.replays:
@@ -160,14 +181,16 @@ class Episode:
 
     async def change_ordering(self) -> None:
         ordering = self.random.choice(list(Ordering))
-        record = await self.world.database.write(
-            lambda c: endpoints.update(
-                c,
-                None,
-                self.endpoint.record.id,
-                lambda old: replace(old, settings=replace(old.settings, ordering=ordering)),
-            )
-        )
+        await self.change(lambda old: replace(old, settings=replace(old.settings, ordering=ordering)))
+
+    async def change_filter(self) -> None:
+        self.filter = self.any_filter()
+        self.match_missing()
+        text = None if self.filter is None else filter_text(self.filter)
+        await self.change(lambda old: replace(old, filter=text))
+
+    async def change(self, update: Callable[[Endpoint], Endpoint]) -> None:
+        record = await self.world.database.write(lambda c: endpoints.update(c, None, self.endpoint.record.id, update))
         assert record is not None
         self.world.cache.put_endpoint(record)
 
@@ -181,10 +204,23 @@ class Episode:
     async def restart(self) -> None:
         await self.world.restart()
 
+    def any_filter(self) -> dict[str, Any] | None:
+        return self.random.choice((None, random_filter(self.random, levels=1)))
+
+    def matches(self, data: dict[str, Any]) -> bool:
+        return self.filter is None or expected(self.filter, data)
+
+    def match_missing(self) -> None:
+        """Note which events a replay may find with the present filter."""
+        if self.replays_missing:
+            for each in self.accepted:
+                each.may_match |= self.matches(each.data)
+
     def any_event(self) -> bytes:
-        if not self.accepted:
+        matched = [each.event_id for each in self.accepted if each.matched]
+        if not matched:
             raise Conflict("no event")
-        return self.random.choice(self.accepted).event_id
+        return self.random.choice(matched)
 
     # ---- checks
 
@@ -193,9 +229,16 @@ class Episode:
         return await self.world.database.read(lambda c: list(c.execute(own).all()))
 
     async def check_rows(self) -> None:
-        """Of each group, one delivery is due or leased, except resends. No group stalls."""
+        """Deliveries match the filters. Of each group, one is due or leased, except resends. No group stalls."""
         groups = defaultdict(list)
-        for row in await self.rows():
+        rows = await self.rows()
+        stored = {row.event_seq for row in rows}
+        for each in self.accepted:
+            assert each.seq in stored or not each.matched, f"{each} has no delivery"
+            assert each.seq not in stored or each.may_match, f"{each} has a delivery"
+        may_match = {each.event_id for each in self.accepted if each.may_match}
+        assert {each.event_id for each in self.sent} <= may_match, "an attempt of an event that the filter rejects"
+        for row in rows:
             if row.order_group is not None and row.status in OPEN:
                 groups[row.order_group].append(row)
             else:
@@ -220,11 +263,15 @@ class Episode:
                 break
         statuses = {row.event_seq: Status(row.status) for row in await self.rows()}
         for each in self.accepted:
+            if each.seq not in statuses:  # `check_rows` compared it with the filters.
+                continue
             status = statuses[each.seq]
             if status is Status.CANCELLED:
                 assert each.event_id in self.ends
             elif status is Status.FAILED:
-                assert each.expires_at is not None or len(self.attempts_of(each)) >= ATTEMPTS_MAX
+                # Replays attempt the events that had no delivery once.
+                attempts_max = ATTEMPTS_MAX if each.matched else 1
+                assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts_max
             else:
                 assert status is Status.DELIVERED, f"{each} has not ended"
 
@@ -241,7 +288,7 @@ class Episode:
     def check_order(self) -> None:
         groups = defaultdict(list)
         for each in self.accepted:
-            if each.group is not None and each.event_id not in self.resent:
+            if each.matched and each.group is not None and each.event_id not in self.resent:
                 groups[each.group].append(each)
         for group in groups.values():
             places = {each.event_id: place for place, each in enumerate(group)}

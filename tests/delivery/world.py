@@ -389,7 +389,11 @@ class World:
         data = b'{"n":%d}' if not pad else b'{"n":%d,"pad":"' + b"x" * pad + b'"}'
         owner = account or self.account
         drafts = [self.draft(data % n, account=owner, event_type=event_type, **fields) for n in range(count)]
-        accepting = [self.parts.event_ingest.accept(owner.seq, [draft]) for draft in drafts]
+        return await self.accept_drafts(drafts, owner)
+
+    async def accept_drafts(self, drafts: Sequence[Draft], account: Account) -> list[Appended]:
+        """Accept single events in one turn of the event loop."""
+        accepting = [self.parts.event_ingest.accept(account.seq, [draft]) for draft in drafts]
         results = await asyncio.gather(*accepting)
         stored: list[Appended] = []
         for result in results:
