@@ -1,7 +1,6 @@
 """The conformance suite's checks of leases and releases."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
 from uplift_server.store.hot_records import HeldRequest, LeasedDelivery, LeaseRequest, NewDelivery, Released
@@ -20,7 +19,7 @@ async def a_lease_has_the_data_of_the_attempt(bench: Bench) -> None:
     event = bench.event(due(1))._replace(expires_at=NOW + 60_000)
     (stored,) = await bench.append(event)
     (leased,) = await bench.lease(1)
-    assert replace(leased) == LeasedDelivery(
+    assert leased == LeasedDelivery(
         event_seq=stored.seq,
         endpoint_seq=1,
         fence=1,

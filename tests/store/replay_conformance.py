@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
@@ -306,7 +307,7 @@ async def counted_attempts_leave_a_replay_and_others_stay(bench: Bench) -> None:
         settled(failed, Status.FAILED)._replace(replay_seq=1),
         # Returned without an attempt: the replay takes it again.
         settled(returned, Status.FAILED)._replace(attempt=None, attempts_made=0, last_outcome=None),
-        settled(replace(lost, fence=99))._replace(replay_seq=1),
+        settled(structs.replace(lost, fence=99))._replace(replay_seq=1),
     ]
     assert await bench.database.settle(batch) == {(lost.event_seq, 1)}
     assert await bench.database.settle([counted]) == {(delivered.event_seq, 1)}

@@ -1,9 +1,9 @@
 """The conformance suite's checks of `settle`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import FailedReason, Status, Trigger
@@ -63,7 +63,7 @@ async def a_lost_lease_writes_nothing_and_others_are_written(bench: Bench) -> No
     (newer,) = await bench.lease(1, 1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000, process_id=OWNER + 1)
     stale = next(d for d in leased if d.event_seq == newer.event_seq)
     await bench.lease(1, now=LEASE_UNTIL, until=LEASE_UNTIL + 30_000)
-    current = [replace(d, fence=d.fence + 1) for d in leased if d is not stale]
+    current = [structs.replace(d, fence=d.fence + 1) for d in leased if d is not stale]
     lost = await bench.database.settle([settled(current[0]), settled(stale), settled(current[1])])
     assert lost == frozenset({(stale.event_seq, 1)})
     status = {row.event_seq: row.status for row in await bench.rows(deliveries)}

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.store.hot_records import (
     Appended,
@@ -160,7 +161,7 @@ class CountsLostAttempts:
 
 class ForgetsReplaysOfLeases:
     async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        return [replace(leased, replay_seq=None) for leased in await super().lease_due(requests, **rest)]
+        return [structs.replace(leased, replay_seq=None) for leased in await super().lease_due(requests, **rest)]
 
 
 class ReleasesOtherLeases:
@@ -217,7 +218,7 @@ class LeasesOutOfOrder:
 
 class MiscountsFences:
     async def lease_due(self, requests: Sequence[LeaseRequest], **rest: Any) -> list[LeasedDelivery]:  # type: ignore[override]
-        return [replace(leased, fence=1) for leased in await super().lease_due(requests, **rest)]
+        return [structs.replace(leased, fence=1) for leased in await super().lease_due(requests, **rest)]
 
 
 class ReleasesTheNewestFirst:

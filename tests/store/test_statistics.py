@@ -6,11 +6,11 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.deliveries.replays import ReplayState
@@ -470,7 +470,7 @@ async def test_durations_are_counted_in_the_class_between_its_bounds(bench: Benc
     durations = [0, 999, 1000, *DURATION_BOUNDS_US[1:], *(bound - 1 for bound in DURATION_BOUNDS_US), 10**9]
     await bench.append(*(bench.event(stored_leased(1)) for _ in durations))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
-    batch = [settled(replace(leased, event_seq=seq)) for seq, _ in enumerate(durations, 1)]
+    batch = [settled(structs.replace(leased, event_seq=seq)) for seq, _ in enumerate(durations, 1)]
     timed = zip(batch, durations, strict=True)
     await bench.database.settle(
         [each._replace(attempt=each.attempt and each.attempt._replace(duration_us=us)) for each, us in timed]

@@ -5,11 +5,11 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 
 from uplift_server.core.lifecycle import Status, Trigger
 from uplift_server.core.operations.statistics import Statistics, total
@@ -161,10 +161,10 @@ async def test_an_attempt_beyond_the_stream_position_is_counted_once(bench: Benc
     """The attempt is already part of the delivery's status when the delivery is counted."""
     await bench.append(*(bench.event(stored_leased(1)) for _ in range(3)))
     leased = LeasedDelivery(0, 1, 1, 0, 0, 0, Trigger.SCHEDULE, b"", 1, NOW, None, b"")
-    await bench.database.settle([settled(replace(leased, event_seq=1), Status.FAILED)])
+    await bench.database.settle([settled(structs.replace(leased, event_seq=1), Status.FAILED)])
     before = await bench.database.stream_position()
     await bench.database.settle(
-        [settled(replace(leased, event_seq=2)), settled(replace(leased, event_seq=3), Status.FAILED)]
+        [settled(structs.replace(leased, event_seq=2)), settled(structs.replace(leased, event_seq=3), Status.FAILED)]
     )
     assert await count(bench, before)
     found = await read_totals(bench)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from uplift_server.core.deliveries.ordering import Ordering
 from uplift_server.core.deliveries.replays import ReplayState
 from uplift_server.core.lifecycle import Status, Trigger
@@ -92,8 +94,8 @@ class Lease(NamedTuple):
     fence: int
 
 
-@dataclass(slots=True)
-class LeasedDelivery:
+# Without `gc=False`, a garbage collection with 125,000 waiting deliveries stopped the server for 140 ms.
+class LeasedDelivery(msgspec.Struct, gc=False):
     """A delivery that this process may attempt until `lease_until` (Unix ms)."""
 
     event_seq: int
