@@ -182,7 +182,7 @@ class Deduplicator(ABC):
                 return entry, False
             ends = now + self._claim_seconds
             if entry.claim is not None and entry.claimed_until > now:
-                # If the claim ends later, the clock of its process is ahead.
+                # A claim that ends later than `ends` comes from a process whose clock is ahead.
                 # Shorten the claim, because that process may have crashed.
                 ends = min(entry.claimed_until, ends)
                 return replace(entry, claimed_until=ends), ends - now

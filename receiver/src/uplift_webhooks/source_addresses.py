@@ -118,7 +118,7 @@ class SourceAddresses:
                 raise ApiUnreachable("The response is not from an Uplift Webhooks server.") from error
             self._refresh_at = time.monotonic() + self._refresh_seconds
         except ApiFailure as failure:
-            # Store the failure, so that not every request waits for a server that does not respond.
+            # Store the failure, so that later requests do not wait for a server that does not respond.
             self._failure = failure
             self._refresh_at = time.monotonic() + min(_RETRY_SECONDS, self._refresh_seconds)
 

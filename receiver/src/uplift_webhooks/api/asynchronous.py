@@ -27,7 +27,7 @@ class AsyncReconciliation:
         """Yield the events after `cursor`. Raises ApiFailure."""
         run, has_more = self._run, True
         while has_more:
-            # The thread continues if the caller is cancelled. It does not move the cursor: only the loop below does.
+            # The thread continues if the caller is cancelled, but only the loop below moves the cursor.
             page = await asyncio.to_thread(run._page)  # noqa: SLF001 - same package
             for event in run._events_of(page):  # noqa: SLF001 - same package
                 yield event

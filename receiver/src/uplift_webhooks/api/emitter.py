@@ -379,7 +379,7 @@ class Emitter:
         if not wrong and len(batch) == 1:
             self._reject(batch, failure)
             return []
-        if not wrong:  # Split the batch if the error names no event, as with 413.
+        if not wrong:  # Split the batch if the error names no event, for example a 413.
             middle = len(batch) // 2
             self._deliver(batch[:middle])
             return batch[middle:]
@@ -423,7 +423,7 @@ def _wait_seconds(failure: ApiFailure, failures: int) -> float:
 
 
 def _begin_in_child() -> None:
-    # A forked child does not have the sender's thread. The parent sends the events that were waiting.
+    # A forked child process does not have the sender's thread. The parent process sends the waiting events.
     for emitter in list(_emitters):
         emitter._client.close()  # noqa: SLF001 - same module
         emitter._begin()  # noqa: SLF001 - same module

@@ -190,7 +190,7 @@ def pause(session: Session, endpoint: Endpoint) -> None:
     The server holds the endpoint's pending and new deliveries until you enable the endpoint.
     """
     calls = session.calls()
-    # The error about a disabled endpoint names the field `held`, which is an option here.
+    # The API error for a disabled endpoint names the field `held`. In this command, `held` is an option.
     with options(held="--held"):
         show_endpoint(session.output, calls.post(f"{_place(calls, endpoint)}/pause"))
 

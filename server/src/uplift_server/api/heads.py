@@ -158,7 +158,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Record the end of the request headers. Beyond `connections_max` connections, reject the request."""
-        # The limit of uvicorn would respond in plain text, without a Retry-After.
+        # Do not use uvicorn's own limit: its responses are plain text without a Retry-After.
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()

@@ -125,7 +125,7 @@ class QueryReader:
             return ParsedQuery(self.model.model_validate(given), problems)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            # Values of a list repeat the same parameter. Report only one problem for them.
+            # A list repeats its parameter for each value. Report only one problem for each parameter.
             first = {detail["loc"][0]: detail for detail in reversed(details)}
             problems += [replace(_problem(detail), field=str(name)) for name, detail in reversed(first.items())]
             bad = {detail["loc"][0] for detail in details}

@@ -61,7 +61,7 @@ class Cursors:
             int.from_bytes(content[start : start + _NUMBER_BYTES], "big", signed=True)
             for start in range(0, len(content), _NUMBER_BYTES)
         )
-        # The last base64 character may have unused bits. Accept only one of the texts for the same position.
+        # The last base64 character may have unused bits. Accept only one text for each position.
         return numbers if self.encode(numbers) == text else None
 
     def _tag(self, content: bytes) -> bytes:

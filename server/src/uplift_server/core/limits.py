@@ -229,7 +229,7 @@ SETTLEMENTS_WAITING_MAX = 5_000
 # The commands (cancel, resend and test) that wait for another process or were executed within the last minute.
 COMMANDS_WAITING_MAX = 1_000
 ACCOUNT_COMMANDS_WAITING_MAX = 100
-# The server rounds due times up to a multiple of this.
+# The server rounds due times up to a multiple of this time.
 DUE_STEP_MS = 20
 # The deliveries that the server does not attempt again before a restart, because it cannot store their outcome.
 PARKED_MAX = 10_000

@@ -95,7 +95,7 @@ class Outbox:
             except Unavailable:
                 sent = False
             except Exception:
-                # A bug in emails must not stop the process.
+                # A bug in the email code must not stop the process.
                 _log.exception("email outbox failed")
                 sent = False
             if not sent:

@@ -63,7 +63,7 @@ def encode_lines(lines: Iterable[AttemptLine]) -> bytes:
     """Encode lines as JSON. `at`, `level` and `message` come first, as in all other lines."""
     parts: list[bytes] = []
     for line in lines:
-        # Replace the two numbers in {"at":1,"next_attempt_at":2,"event":… with texts.
+        # Replace the two numbers in {"at":1,"next_attempt_at":2,"event":… with formatted timestamps.
         rest = _encoder.encode(line).split(b",", 2)[2]
         next_at = line.next_attempt_at
         due = "" if next_at is None else f'"next_attempt_at":"{format_timestamp(next_at)}",'

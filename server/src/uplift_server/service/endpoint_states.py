@@ -99,7 +99,7 @@ class EndpointStates:
             try:
                 return await self._apply(caller, endpoint, self._enable(record, held), problems)
             except _DisabledSince as newer:
-                # The endpoint was disabled again in the meantime. First hold the deliveries that were pending then.
+                # The endpoint was disabled again. First hold the deliveries that were pending at that time.
                 self._context.cache.put_endpoint(newer.endpoint)
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 

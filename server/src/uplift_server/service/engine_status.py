@@ -115,6 +115,7 @@ class EngineStatus:
 
     def _probe_at(self, endpoint: LiveEndpoint) -> int | None:
         lane = self._lanes.find(endpoint.seq) if self._shards.owns(endpoint.seq) else None
-        # An endpoint has no lane in other processes, and after a restart until its first delivery.
+        # Other processes have no lane for the endpoint.
+        # After a restart, the owner has no lane until the endpoint's first delivery.
         breaker = restore_breaker(endpoint.health, self._breaker) if lane is None else lane.breaker
         return breaker.probe_at

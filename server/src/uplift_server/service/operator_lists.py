@@ -109,7 +109,7 @@ class EndpointList(NamedTuple):
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of the failing endpoints, each with its number of endpoints, most endpoints first."""
+    """The causes of the endpoints' failures, each with its number of endpoints, most endpoints first."""
     accounts: Sequence[tuple[Account, int]]
     """The accounts with their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
 

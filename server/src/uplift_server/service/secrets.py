@@ -122,7 +122,7 @@ class Secrets:
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
         found = [*problems, draft.problem(), check_idempotency_key(idempotency_key)]
-        # If there are no other problems, only the transaction compares the secrets.
+        # If there are no other problems, compare the secrets only in the transaction.
         # A repeated request contains the current secret, and must succeed.
         require_valid([*found, *self._unchanged(draft, live)] if any(found) else [])
         return await self._context.run_shielded(self._rotate(caller, live, draft, idempotency_key))

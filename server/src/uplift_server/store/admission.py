@@ -30,7 +30,7 @@ def admit(connection: Connection, release: str) -> None:
     with the schema, and Unavailable while the schema is changing.
     """
     if connection.dialect.name == "sqlite":
-        return  # other processes are excluded by the lock of the file
+        return  # the lock of the file excludes other processes
     connection.execute(sa.text(f"SET LOCAL lock_timeout = {WAIT_MS_MAX}"))
     try:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"))

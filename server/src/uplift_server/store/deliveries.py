@@ -38,7 +38,7 @@ def _first_other(condition: str) -> sa.ScalarSelect[int]:
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
 
 
-# A blocked delivery waits for the delivery of its order group that has a due time, or for a held one.
+# A blocked delivery waits for the delivery of its order group that has a due time, or else for a held delivery.
 _BLOCKER: Final = sa.func.coalesce(_first_other("others.due_at IS NOT NULL"), _first_other("others.due_at IS NULL"))
 _BLOCKERS: Final = (
     sa.select(

@@ -134,7 +134,7 @@ def in_range(
     """Return the conditions that limit the rows of the tables to a range of event numbers."""
     conditions: list[sa.ColumnElement[bool]] = [source.event_seq.between(low, high)]
     if source.tables is deliveries and tables is not deliveries and connection.dialect.name == "postgresql":
-        # PostgreSQL does not derive this range for the joined events. Without it, the plan would read all partitions.
+        # PostgreSQL does not derive this range for the joined events, and would read all partitions without it.
         conditions.append(events.c.seq.between(low, high))
     return conditions
 

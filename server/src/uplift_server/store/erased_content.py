@@ -195,7 +195,7 @@ def _erase_keys(connection: Connection, account_seq: int, found: Sequence[sa.Row
     deleted = connection.scalars(
         sa.delete(idempotency_keys)
         .where(
-            # An idempotency key has the timestamp of its event, with which the index begins.
+            # The index begins with the timestamp, which an idempotency key shares with its event.
             idempotency_keys.c.created_at.in_({row.created_at for row in found}),
             idempotency_keys.c.event_seq.in_([row.seq for row in found]),
         )

@@ -65,7 +65,7 @@ class PageRequest:
                 column > number if self.reads_up else column < number
                 for column, number in zip(columns, self.key, strict=True)
             ]
-            # Do not require an equal first number, because the caller already limits it with `narrowed`.
+            # Do not require an equal number in the first column, because `narrowed` already limits this column.
             equal: sa.ColumnElement[bool] = sa.true()
             conditions = [is_beyond[0]]
             for place in range(1, len(columns)):

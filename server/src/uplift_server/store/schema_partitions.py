@@ -43,8 +43,8 @@ def table_name(table: str, first_seq: int, end_seq: int) -> str:
     return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
 
 
-# Both tables are created like the others. Each one becomes the first partition of a new table.
-# Each partition has its own names for the indexes of the new table.
+# The schema creates both tables without partitions. Each table then becomes the first partition of a new table.
+# The indexes of each partition have their own names.
 PARTITION: Final = (
     "ALTER TABLE events RENAME TO events_0_1",
     "ALTER INDEX events_pkey RENAME TO events_0_1_pkey",

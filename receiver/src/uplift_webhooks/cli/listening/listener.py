@@ -254,7 +254,7 @@ class Listener:
             return
         known = self._waiting.get(event.place)
         # The server sends events in order.
-        # It does not resend earlier events that have expired or whose responses it has.
+        # It does not resend expired events, or events whose responses it has received.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break
@@ -307,7 +307,7 @@ class Listener:
         while later and later[0].answer is not None:
             behind = later.pop(0).event.event
         begun = {**self._begun, **{waiting.event.event: waiting.times for waiting in later if waiting.times}}
-        # Begun deliveries can no longer be repeated, because the server has deleted their events.
+        # The listener cannot repeat begun deliveries, because the server has deleted their events.
         return Expired(behind, dict([*begun.items()][-WAITING_EVENTS_MAX:]))
 
     async def _hand_over(self) -> None:

@@ -30,7 +30,7 @@ _ATHLETES: Final = (
     ("Amélie", "Fournier"),
     ("Marcus", "Delacroix"),
 )
-# The activity, the movement, and the position of the athlete.
+# Each row has the activity, the movement, and the position of the athlete.
 _MOVEMENTS: Final = (
     ("baseball", "pitching", "pitcher"),
     ("baseball", "hitting", "shortstop"),

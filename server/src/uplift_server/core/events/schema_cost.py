@@ -175,7 +175,7 @@ class SchemaCost:
             if int in kinds:
                 for each in values:
                     if type(each) is int and not -(2**63) <= each < 2**64:
-                        # All large integers have the same hash, so an array of them compares each with every other.
+                        # All large integers have the same hash, so the check for unique items compares every pair.
                         large += 1 if deep_ns else 0
                         digits = each.bit_length() * 0.302
                         ns += (LARGE_NS + digits**2 * DIGITS_NS) * (place.numeric + large)

@@ -109,6 +109,6 @@ def _referred(root: Any, reference: Any) -> Any:
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):
-        # `#` is the whole schema. Treat an anchor in the same way, because the result is only an upper bound.
+        # `#` refers to the whole schema. Treat an anchor as `#`, because the result is only an upper bound.
         return root
     return follow_pointer(root, reference[1:])

@@ -74,7 +74,7 @@ _FORBIDDEN: Final = _blocks(
     ("233.252.0.0/24", "documentation", "RFC 6676"),
     ("240.0.0.0/4", "reserved", "RFC 1112"),
     ("255.255.255.255/32", "broadcast", "RFC 919"),
-    # This public address belongs to a service of the platform inside Azure.
+    # Inside Azure, this public address belongs to a service of the platform.
     ("168.63.129.16/32", "cloud platform service", "Azure: What is IP address 168.63.129.16"),
     # No address outside 2000::/3 is a public IPv6 unicast address today.
     ("::/0", "reserved", "RFC 4291"),

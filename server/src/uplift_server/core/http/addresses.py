@@ -18,7 +18,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _HEXADECIMAL = re.compile(r"0[xX][0-9a-fA-F]*")
 _NUMBER_CHARACTERS_MAX: Final = 64
 _IPV4_MASK: Final = 0xFFFF_FFFF
-# Interface identifiers with which ISATAP (RFC 5214) embeds an IPv4 address in any /64.
+# ISATAP (RFC 5214) puts an IPv4 address after one of these prefixes of the interface identifier, in any /64.
 _ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)
 _MAPPED: Final = 0xFFFF
 

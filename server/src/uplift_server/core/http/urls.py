@@ -34,7 +34,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\s\\\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PARTS = re.compile(r"//(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<fragment>.*)")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>[^:]*))?")
-# Convert only ASCII letters: UTS 46 maps some other letters to something other than their lowercase form.
+# Convert only ASCII letters, because UTS 46 does not map every other letter to its lowercase form.
 _TO_LOWER_CASE: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 # Paths that need no quotes in a shell.

@@ -33,7 +33,7 @@ class AttemptKind(IntEnum):
     REPLAY = 2
 
 
-# If all kinds wait, three of six attempts are first attempts, two are retries, and one is a replay.
+# If attempts of all kinds are waiting, three of six attempts are first attempts, two are retries, and one is a replay.
 _FIRST, _RETRY, _REPLAY = AttemptKind
 _KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 

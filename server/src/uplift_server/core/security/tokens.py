@@ -84,5 +84,5 @@ def _bytes(text: str, length: int) -> bytes | None:
         value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         return None
-    # The last base64 character may have unused bits. Accept only one of the texts for the same token.
+    # The last base64 character may have unused bits. Accept only one text for each token.
     return value if len(value) == length and _text(value) == text else None

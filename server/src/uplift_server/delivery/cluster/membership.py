@@ -180,7 +180,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # If a process is missing, the database evicted it although its response was lost.
+            # If a process is missing, its eviction succeeded, but the response of the database was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -221,8 +221,9 @@ class Membership:
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # Otherwise, the process has sent a heartbeat, or an earlier eviction succeeded without a response.
-        # The next heartbeat of the current process reads the list of processes, which shows the reason.
+        # If no row was removed, the process has sent a heartbeat, or an earlier eviction succeeded without a response.
+        # The current process reads the list of processes with its next heartbeat. The list shows which of the two
+        # happened.
         if is_evicted:
             self._unconfirmed.discard(process.seq)
             _log.warning("process evicted", process_id=process.seq, host=process.host, pid=process.pid)

@@ -203,7 +203,7 @@ class OutageGuard:
         facts = {"since": ended.onset, "ended_at": at, "endpoints": ended.endpoints, "still_failing": len(failing)}
 
         def end(connection: Transaction) -> dict[int, Health]:
-            # Change the health in the database, because concurrent settlements keep its excused time.
+            # Change the health in the database: concurrent settlements keep the excused time that is stored there.
             health.excuse(connection, seqs, ended.counts_from, at)
             server_values.replace(connection, _MARKS, {_ENDED_AT: at})
             self._record(

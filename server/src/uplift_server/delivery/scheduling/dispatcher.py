@@ -98,7 +98,7 @@ class Dispatcher:
 
     async def release_unused(self) -> None:
         """Release all unused leases. Raises Unavailable, and keeps the remaining ones for the next call."""
-        # Release at least one batch, to wait for leases that the loop is releasing.
+        # Call `_release_batch` even without unused leases, to wait for leases that the loop is releasing.
         await self._release_batch()
         while self._unused_leases:
             await self._release_batch()

@@ -63,7 +63,7 @@ class Spreader:
 
     def _push_due(self) -> None:
         self._stop()
-        # The clock counts whole milliseconds. Include the current one to avoid another timer.
+        # The clock counts whole milliseconds. Include the current millisecond to avoid another timer.
         end = self._clock.now_ms() + 1
         due = []
         while self._waiting and self._next_ms < end:

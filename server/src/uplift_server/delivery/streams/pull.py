@@ -106,7 +106,7 @@ class Pull:
             "ack_policy": "explicit",
             "ack_wait": ACK_WAIT_S * _NS,
             "deliver_policy": "all",
-            # No limit, because NATS counts stored messages until they are removed.
+            # Set no limit, because NATS counts stored messages until the process removes them.
             # The process requests one batch at a time.
             "max_ack_pending": -1,
             "max_deliver": -1,

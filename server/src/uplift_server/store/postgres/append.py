@@ -65,7 +65,7 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
         if not repeated_events.may_repeat(group):
             results.append([Appended(batch.add(event), event.id, event.created_at) for event in group])
             continue
-        # Until the database numbers the events, each has a provisional number: `~` of its index in the batch.
+        # Until the database numbers the events, the complement (`~`) of an event's index in the batch is its number.
         found = repeated_events.check(group, batch.next_numbers(len(group)), batch.known.find, stored.find)
         if isinstance(found, IdempotencyConflict):
             results.append(found)

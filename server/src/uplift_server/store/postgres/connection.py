@@ -50,7 +50,7 @@ _SETTINGS: Final = {
 }
 _NO_TIMEOUTS: Final = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 # Every statement must use an index, even if the statistics of a fast-growing table are outdated.
-# The planner once read the five million events of a month to count those of the last second.
+# The planner once read the five million events of a month to count the events of the last second.
 _BY_INDEX: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -354,7 +354,8 @@ def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
     """
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InternalClientError):
-        # The driver has read the error of PostgreSQL, but not yet the end of the connection. It sent no statement.
+        # The driver has read PostgreSQL's error, but has not yet detected that the connection is closed.
+        # The driver did not send the statement.
         return True
     if isinstance(cause, asyncpg.ConnectionDoesNotExistError):
         return isinstance(cause.__cause__, OSError | asyncpg.IdleInTransactionSessionTimeoutError)

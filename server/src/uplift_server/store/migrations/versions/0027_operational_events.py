@@ -10,7 +10,7 @@ revision: str = "0027"
 down_revision: str | Sequence[str] | None = "0026"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
-# The trigger also counts the failed deliveries of servers of 0.1.2, which ignore the new tables.
+# The trigger also counts deliveries that fail on 0.1.2 servers, which ignore the new tables.
 needs_release = "0.1.2"
 
 _IS_COUNTED: Final = (
