@@ -90,7 +90,7 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request. Close connections beyond `files_max`."""
         super().connection_made(cast(asyncio.Transport, CorkedTransport(transport, self.loop, self._linger)))
-        # One timer per connection, because one timer per request would slow down every event.
+        # Use one timer per connection, because one timer per request would slow down every event.
         self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, 0)
         if len(self.connections) > self.files_max:
             transport.abort()

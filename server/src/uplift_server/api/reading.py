@@ -50,7 +50,7 @@ class ParsedQuery(NamedTuple):
     problems: Sequence[Problem]
 
 
-# Coroutines, because FastAPI calls other functions in a thread. Only the event loop's thread may use the cache.
+# Use coroutines, because FastAPI calls other functions in a thread. Only the event loop's thread may use the cache.
 async def services_of(request: Request) -> Services:
     """Return the services of the application."""
     services: Services = request.app.state.services
@@ -227,7 +227,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
 
 
 def _decoded(body: bytes) -> Any:
-    # Brackets in strings also count, because strings contain few of them in practice.
+    # Also count brackets in strings, because in practice, strings contain few brackets.
     if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
         raise PayloadTooLarge(
             f"The request body has too many lists and objects. Send at most {REQUEST_CONTAINERS_MAX}."

@@ -380,7 +380,7 @@ class Application:
         if self._config.nats_url is None:
             self._clustered.jobs.set_possible(SingletonJob.EVENT_STREAM, is_possible=False)
             return None
-        # Imported only with a stream, to save memory.
+        # Import only with a stream, to save memory.
         from uplift_server.app.stream_parts import StreamParts  # noqa: PLC0415
 
         clustered, stop = self._clustered, self._stop_after_failure

@@ -28,7 +28,7 @@ def database(config: Config) -> Database:
     """Create the database that the configuration names."""
     if not config.on_postgresql:
         return SqliteDatabase(config.database_path)
-    # Imported only on PostgreSQL, to save memory.
+    # Import only on PostgreSQL, to save memory.
     from uplift_server.store.postgres import PostgresDatabase  # noqa: PLC0415
 
     return PostgresDatabase(config.database_url)
@@ -63,7 +63,7 @@ def outbox(
     config: Config, database: Database, jobs: SingletonJobs, clock: Clock, *, public_url: str, link_key: bytes
 ) -> "Outbox":
     """Create the outbox, which sends emails through the configured mail server."""
-    # Imported only on servers that send email, to save memory.
+    # Import only on servers that send email, to save memory.
     from uplift_server.mail.outbox import Outbox  # noqa: PLC0415
     from uplift_server.mail.smtp import SmtpServer  # noqa: PLC0415
 
@@ -84,7 +84,7 @@ def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
     if setting is None:
         return None
     try:
-        # Imported only for traces, because the packages are optional and use memory.
+        # Import only for traces, because the packages are optional and use memory.
         from uplift_server.observe.tracing import OtlpTracer  # noqa: PLC0415
     except ImportError as error:
         reason = f"needs packages that are not installed ({error})"

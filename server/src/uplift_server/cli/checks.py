@@ -194,7 +194,7 @@ def _sqlite(config: Config) -> Iterator[Finding]:
 
 def _postgresql(config: Config) -> Iterator[Finding]:
     """Check the PostgreSQL database, its settings, schema and key."""
-    # Imported only on PostgreSQL, because the driver is slow to load.
+    # Import only on PostgreSQL, because the driver is slow to load.
     from uplift_server.service.postgres_diagnostics import database_findings  # noqa: PLC0415
     from uplift_server.store.postgres.inspection import accepts_unbound, encrypted_values  # noqa: PLC0415
     from uplift_server.store.postgres.schema_version import current  # noqa: PLC0415

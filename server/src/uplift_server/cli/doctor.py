@@ -27,7 +27,7 @@ def doctor(session: Session) -> None:
     durability settings, free connections, dead rows, and the running API servers and workers. With NATS, it checks each
     NATS server, and the replicas and the size of the event stream. If a check fails, the exit code is 1.
     """
-    # Imported here because the checks load the store, which slows down `--help`.
+    # Import here because the checks load the store, which slows down `--help`.
     from uplift_server.cli.checks import examine  # noqa: PLC0415
 
     findings: list[Finding] = []

@@ -50,7 +50,7 @@ def send_test_email(
 
 async def _send_test_email(config: Config, address: str) -> str:
     """Send an email. Return the address of the mail server. Raises CliError."""
-    # Imported here so that other commands start faster.
+    # Import here so that other commands start faster.
     from uplift_server.mail.emails import compose_test_email  # noqa: PLC0415
     from uplift_server.mail.failures import MailNotSent  # noqa: PLC0415
     from uplift_server.mail.messages import message  # noqa: PLC0415

@@ -34,7 +34,7 @@ class Session(kit.Session):
 
         The client calls the running server, or a temporary one. Raises CliError and ConfigError.
         """
-        # Imported here because `reach` needs the settings of this module.
+        # Import here because `reach` needs the settings of this module.
         from uplift_server.cli.reach import reach  # noqa: PLC0415
 
         return reach(self.config())
@@ -47,7 +47,7 @@ class Session(kit.Session):
         if isinstance(error, Unavailable):
             remedy = remedy or "try again in a moment; for details, run `uplift-server doctor`"
             return [_permanent_failure(error) or CliError(cause, remedy, ExitCode.TRY_LATER)]
-        # Imported only for an error, because the store is slow to load.
+        # Import only for an error, because the store is slow to load.
         from uplift_server.store.encryption import WrongSecretKey  # noqa: PLC0415
         from uplift_server.store.schema_version import UnknownSchema  # noqa: PLC0415
         from uplift_server.store.sqlite.file_watch import DatabaseLost  # noqa: PLC0415

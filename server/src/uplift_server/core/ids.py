@@ -67,7 +67,7 @@ class IdSequence:
     def __init__(self, draw: Callable[[int], bytes]) -> None:
         """`draw` returns the requested number of random bytes, as `os.urandom` does."""
         self._draw = draw
-        # Random bytes for many IDs, because other threads can take the interpreter lock during each system call.
+        # Draw random bytes for many IDs, because other threads can take the interpreter lock during each system call.
         self._stock = b""
         self._stock_at = 0
         self._last = -1

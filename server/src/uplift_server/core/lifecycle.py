@@ -236,7 +236,7 @@ CANCELLED: Final = NextState(Status.CANCELLED)
 HELD: Final = NextState(Status.HELD)
 EXHAUSTED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXHAUSTED)
 EXPIRED: Final = NextState(Status.FAILED, failed_reason=FailedReason.EXPIRED)
-# Constants, because looking up a member of an enumeration takes longer than applying a rule.
+# Use constants, because looking up a member of an enumeration takes longer than applying a rule.
 _PENDING: Final = Status.PENDING
 _TEST: Final = Trigger.TEST
 

@@ -33,7 +33,7 @@ LINGERING_CONNECTIONS_MAX = 200
 REQUEST_ENTRIES_MAX = 1_000
 # The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100
-# The lists and objects in one request, because each one costs garbage collection time.
+# The lists and objects in one request, because each list or object costs garbage collection time.
 REQUEST_CONTAINERS_MAX = 20_000
 # The problems of one request that a response lists.
 PROBLEMS_LISTED_MAX = 100
@@ -235,7 +235,7 @@ DUE_STEP_MS = 20
 PARKED_MAX = 10_000
 # An attempt does not start unless its lease lasts this much longer than the attempt timeout.
 LEASE_LEFT_MS_MIN = 1_000
-# The other writes that wait for the database.
+# The writes that wait for the database, except events and outcomes.
 WRITES_WAITING_MAX = 1_000
 # The documentation searches that wait or run. Each one takes a few milliseconds in a thread.
 SEARCHES_WAITING_MAX = 20

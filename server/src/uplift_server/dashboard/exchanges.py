@@ -118,7 +118,7 @@ def _head(head: bytes) -> str:
 
 def _phases(attempt: Attempt) -> tuple[Part, ...]:
     """Return the phases of an attempt from DNS to the last byte, without phases that did not take place."""
-    # Round down as for the other durations, because a fraction of 1 ms would look like response time.
+    # Round down, like the other durations, because a fraction of 1 ms would look like response time.
     whole = attempt.duration_us // 1000
     opening = [
         Part(name, kind, float(value))

@@ -43,7 +43,7 @@ COMMIT_TIMEOUT_MS: Final = 4000
 """The timeout of a commit. The engine checks it once per tick, so that callers receive a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
-# Constants, because looking up a member of an enumeration takes as long as a function call.
+# Use constants, because looking up a member of an enumeration takes as long as a function call.
 _ENABLED: Final = EndpointState.ENABLED
 _PENDING: Final = Status.PENDING
 _SCHEDULE: Final = Trigger.SCHEDULE

@@ -46,7 +46,7 @@ def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) 
 
 def unreachable(server: str, error: Exception) -> MailNotSent:
     """Return the error for a failed connection to the mail server."""
-    # Imported only on servers that send email.
+    # Import only on servers that send email.
     from aiosmtplib import SMTPResponseException  # noqa: PLC0415
 
     cause = _root_cause(error)
@@ -59,7 +59,7 @@ def unreachable(server: str, error: Exception) -> MailNotSent:
     if isinstance(cause, socket.gaierror):
         return MailNotSent(f"the host of {server} does not resolve", "correct UPLIFT_SMTP_URL or the DNS record")
     if isinstance(cause, OSError) and cause.errno:
-        # Show only the message of the system, because event loops add addresses and lists of errors to it.
+        # Show only the system's message, because event loops add addresses and lists of errors to the message.
         return MailNotSent(
             f"cannot connect to {server}: {os.strerror(cause.errno).lower()}",
             "start the mail server, or correct the host and port in UPLIFT_SMTP_URL",

@@ -86,7 +86,7 @@ def _wrapped(text: str, first: str = "", later: str = "") -> str:
 
 @cache
 def _template() -> "Template":
-    # Imported only on servers that send email.
+    # Import only on servers that send email.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(

@@ -100,7 +100,7 @@ class SmtpServer:
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[MailConnection]:
         """Open a connection. Log in if a login is configured. Raises MailNotSent."""
-        # Imported only on servers that send email.
+        # Import only on servers that send email.
         from aiosmtplib import SMTP, SMTPException  # noqa: PLC0415
 
         server = self._server

@@ -69,7 +69,7 @@ def _hash(password: str) -> str:
 
 
 def _matches(password_hash: str, password: str) -> bool:
-    # Imported at the first sign-in, because most processes never need it.
+    # Import at the first sign-in, because most processes never need it.
     from argon2.exceptions import VerifyMismatchError  # noqa: PLC0415
 
     try:

@@ -74,7 +74,7 @@ class ShownSecrets:
     repeated: bool = False
 
 
-# Errors within transactions. A store error rolls back only its part of a batch.
+# Errors within transactions. A store error rolls back only the failed write of a batch.
 # Any other error rolls back the whole batch.
 class _Deleted(Conflict):
     """The endpoint was deleted during the request."""

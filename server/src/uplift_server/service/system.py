@@ -88,7 +88,7 @@ class System:
                 with contextlib.suppress(RuntimeError):
                     loop.call_soon_threadsafe(done.set)
 
-        # A daemon thread, because waiting for a DNS server must not delay the end of the process.
+        # Use a daemon thread, because waiting for a DNS server must not delay the end of the process.
         threading.Thread(target=check, name="checks", daemon=True).start()
         try:
             async with asyncio.timeout(CHECKS_WAIT_SECONDS):

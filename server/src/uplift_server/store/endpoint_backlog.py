@@ -172,7 +172,7 @@ def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now
     """Cancel the open deliveries of events, including leased ones. All deliveries of the events get a new fence."""
     own = deliveries.c.event_seq.in_(event_seqs)
     ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
-    # Two statements, because ended deliveries keep their status and open deliveries become cancelled.
+    # Use two statements, because ended deliveries keep their status and open deliveries become cancelled.
     connection.execute(sa.update(deliveries).where(own, deliveries.c.status.not_in(OPEN)).values(_ended(ended)))
     connection.execute(
         sa.update(deliveries).where(own, deliveries.c.status.in_(OPEN)).values(_ended({**_cancelled(now), **ended}))

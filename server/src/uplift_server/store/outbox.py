@@ -71,7 +71,7 @@ def add_about_endpoint(
 
     Lock the account first, so that concurrent transactions add to the same emails.
     """
-    # Skip emails that another process may be sending: they may be due by its clock.
+    # Skip emails that may be due by the clock of another process, because that process may be sending them.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)
     query = sa.select(notices.c.seq, notices.c.recipient, notices.c.facts).where(
         notices.c.due_at > due_after,

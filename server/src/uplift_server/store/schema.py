@@ -71,7 +71,7 @@ sa.Index(
     postgresql_where=sa.text(_REVOKED),
 )
 
-# Not in `api_keys`: servers of earlier releases would treat a key without an account as an operator key.
+# Do not store service keys in `api_keys`: servers of earlier releases would treat them as operator keys.
 service_keys = sa.Table(
     "service_keys",
     metadata,

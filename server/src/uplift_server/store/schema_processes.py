@@ -77,7 +77,7 @@ _ENDPOINT_COLUMNS: Final = (
     "url", "description", "event_types", "secret", "headers", "rate_limit_per_second", "max_in_flight", "state",
     "disabled_reason", "updated_at", "deleted_at", "previous_secret", "previous_expires_at", "uplift_header_new",
     "state_since", "held_action", "held_through",
-    # A new setting needs no entry, because `updated_at` changes with it. Health changes from attempts are omitted.
+    # A new setting needs no entry, because `updated_at` changes with it. Omit health changes from attempts.
     "warned_at", "excused_ms",
 )  # fmt: skip
 _WATCHED: Final[dict[str, tuple[str, ...]]] = {

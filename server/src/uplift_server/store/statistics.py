@@ -165,7 +165,7 @@ def save(connection: Connection, counted: Counted) -> bool:
     connection.execute(sa.delete(delivery_changes).where(delivery_changes.c.seq <= counted.changes_through))
     if TOTALS_COUNTED not in counted.positions:
         connection.execute(sa.delete(delivery_totals))
-    # One statement for all rows, because the driver releases the interpreter lock between two statements.
+    # Use one statement for all rows, because the driver releases the interpreter lock between two statements.
     for statements, rows in (
         (sql.HOURS.put, counted.hours.json()),
         (sql.MINUTES.put, counted.minutes.json()),
@@ -202,7 +202,7 @@ def _batch(
 ) -> _Batch | None:
     events_after, attempts_after = stored.get(EVENTS_COUNTED, 0), stored.get(ATTEMPTS_COUNTED, 0)
     if stream_position.events < events_after or stream_position.attempts < attempts_after:
-        # The stream position is behind the position of the last count. Going back would count rows again.
+        # The stream position is behind the position of the last count. Another count would count rows again.
         return None
     newest = [
         connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0 for table in (events, attempts, delivery_changes)

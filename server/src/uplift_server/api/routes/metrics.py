@@ -19,7 +19,7 @@ async def get_metrics(request: Request, services: ServicesOf) -> Response:
     authorization = request.headers.get("authorization")
     services.metrics.require_reader(None if authorization is None else authorization.encode("latin-1"))
     snapshot = await services.metrics.snapshot()
-    # Imported on the first request, because many servers have no monitoring.
+    # Import on the first request, because many servers have no monitoring.
     exposition: Any = await asyncio.to_thread(importlib.import_module, _EXPOSITION)
     body, content_type = exposition.render(snapshot, request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})

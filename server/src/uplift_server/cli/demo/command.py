@@ -71,7 +71,7 @@ def demo(
     With --events, the demo omits the third receiver, and the exit code is 0 only if the other receivers verified every
     event.
     """
-    # Imported here so that other commands start faster.
+    # Import here so that other commands start faster.
     from uplift_server.cli.demo.run import Demo, Plan, free_port  # noqa: PLC0415
     from uplift_server.cli.demo.screen import Screen  # noqa: PLC0415
 

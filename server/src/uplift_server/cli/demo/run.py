@@ -78,7 +78,7 @@ def demo_config(plan: Plan) -> Config:
             "UPLIFT_ALLOW_PRIVATE_NETWORKS": "true",
             "UPLIFT_RETRY_SCHEDULE": RETRY_SCHEDULE,
             "UPLIFT_BREAKER_PROBE_MAX": PROBE_MAX,
-            # No log, because the demo prints each attempt when a receiver gets it.
+            # Disable the log, because the demo prints each attempt when a receiver gets the request.
             "UPLIFT_LOG_FORMAT": "none",
         }
     )

@@ -46,7 +46,7 @@ class SuccessReports:
 
     async def write(self) -> None:
         """Write all reports. Raises Unavailable, and keeps the reports for the next call."""
-        # Sorted, because settlements lock endpoints in this order.
+        # Sort the endpoints, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 
         def write(connection: Transaction) -> None:

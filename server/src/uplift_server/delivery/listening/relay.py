@@ -83,7 +83,7 @@ class Relay:
         """
         stream = self._begin(session, position)
         # From now on, a deleted session or revoked key ends this stream.
-        # The write below finds earlier deletions, and prevents the cleanup of the session.
+        # The write below detects an earlier deletion of the session, and prevents its cleanup.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))

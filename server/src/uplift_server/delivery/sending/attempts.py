@@ -53,7 +53,7 @@ _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
 """The schedule after a failure of the egress proxy or egress IP, if the endpoint's schedule has no delays."""
 GONE: Final = 410
 UNAUTHORIZED: Final = 401
-# Constants, because looking up a member of an enumeration takes longer than counting an attempt.
+# Use constants, because looking up a member of an enumeration takes longer than counting an attempt.
 _SCHEDULE: Final = Trigger.SCHEDULE
 _TEST: Final = Trigger.TEST
 _ENABLED: Final = EndpointState.ENABLED

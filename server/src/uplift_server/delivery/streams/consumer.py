@@ -263,7 +263,7 @@ class StreamConsumer:
         event.draft = Draft(
             event_type,
             bytes(accepted.data),
-            # Omit endpoints of other accounts: after a backup is restored, their numbers can be in the message.
+            # Omit endpoints of other accounts: after a restore, a message can contain the numbers of such endpoints.
             [each for each in found if each is not None and each.record.account_seq == account.seq],
             event_id,
             accepted.idempotency_key,

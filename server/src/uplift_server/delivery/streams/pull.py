@@ -110,7 +110,7 @@ class Pull:
             # The process requests one batch at a time.
             "max_ack_pending": -1,
             "max_deliver": -1,
-            # Another process creates its own consumer, so this one need not survive a restart of NATS.
+            # Another process creates its own consumer, so this consumer does not need to survive a restart of NATS.
             "mem_storage": True,
         }
         await link.call(

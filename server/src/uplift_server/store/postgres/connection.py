@@ -122,7 +122,7 @@ async def transaction(raw: Raw, settings: str = "") -> AsyncIterator[None]:
         raw.terminate()
         raise
     except BaseException as error:
-        # On a closed connection, this raises an error that would hide the cause.
+        # On a closed connection, `rollback` raises an error that would hide the cause.
         with contextlib.suppress(*DRIVER_ERRORS):
             await current.rollback()
         if _closed_while_idle(raw, error):

@@ -138,7 +138,8 @@ WITH RECURSIVE awaited (id) AS (
 )
 SELECT count(*), max(id::text), coalesce(array_agg(id::text) FILTER (WHERE NOT is_rejected), '{}') FROM found
 """
-# Unblocks the first rows that wait for each of the rows $1. A row behind a row that still waits is blocked again.
+# Unblocks the first rows that wait for each of the rows $1.
+# The reader blocks a row again if an earlier row of its key still waits.
 _UNBLOCK: Final = """
 WITH unblocked AS MATERIALIZED (
     SELECT waiting.id FROM unnest($1::text[]::uuid[]) AS awaited (id) CROSS JOIN LATERAL (

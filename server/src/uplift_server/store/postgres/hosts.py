@@ -125,7 +125,7 @@ def _host_options(url: str) -> list[HostOptions]:
         ports *= len(hosts)
     found = [_HOST.fullmatch(host) for host in hosts]
     if len(hosts) == 1 or len(ports) != len(hosts) or not all(found):
-        return [{}]  # Let the driver use the URL, and report its errors.
+        return [{}]  # Let the driver parse the URL and report errors.
     # Require the primary. Otherwise, connections would stay with a read-only standby after a short outage.
     wanted = parameters.get("target_session_attrs")
     more = {} if wanted in _WRITES else {"target_session_attrs": "primary"}

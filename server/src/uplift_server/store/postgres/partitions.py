@@ -295,7 +295,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
     await _limit_lock_wait(raw)
     # Wait for running inserts, which may have been planned without the new partition.
     await raw.execute("LOCK TABLE ONLY events IN SHARE MODE")
-    # `setval` is not transactional, and after an interruption, the rest may run much later.
+    # `setval` is not transactional, and the next statements may run much later, after an interruption.
     # Therefore, the end of the partition must not be before its last event.
     await raw.execute("SELECT setval('events_seq_seq', $1, false) FROM events_seq_seq WHERE last_value < $1", first)
     last_at = await raw.fetchval("SELECT created_at FROM events ORDER BY seq DESC LIMIT 1")

@@ -95,7 +95,7 @@ WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
 # These deliveries matched the filters and had no attempt since.
-# The rows are locked, so that they do not change before the lease.
+# Lock the rows, so that they do not change before the lease.
 # $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     deliveries="deliveries",

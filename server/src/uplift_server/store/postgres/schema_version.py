@@ -145,7 +145,7 @@ def _upgrade(connection: Connection) -> str | None:
 
 def _reject_running_servers(connection: Connection, needed: str) -> None:
     if "processes" not in connection.scalars(_TABLES).all():
-        return  # A database without this table has only one server.
+        return  # A database without the table `processes` has only one server.
     living = [
         f"{each.version} on {each.host} (process {each.pid})"
         for each in processes.list_running_before(connection, needed)

@@ -220,7 +220,7 @@ $29-$39 are the fields of `HealthRow`. $40 is the process that writes.
 # - A test delivery keeps its trigger.
 # - If a replay counts the attempt, the delivery leaves the replay.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
-# - A repeated settlement finds a different number of attempts.
+# - A repeated settlement changes nothing, because the number of attempts differs.
 # An array whose values are all NULL may be empty, because `unnest` fills the rows.
 _SETTLE: Final = f"""\
 WITH settled AS (

@@ -69,7 +69,7 @@ class SqliteDatabase:
     async def open(self) -> None:
         """Connect. The schema must exist. Raises Unavailable."""
         self._lock.hold_database()
-        # Open this connection now: one that is opened after the loss of the file cannot read the file.
+        # Open the spare connection now, because after the loss of the file, a new connection cannot read the file.
         self._spare = connect(self._path, read_only=True)
         self._spare.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._watch = FileWatch(self._path)

@@ -222,7 +222,7 @@ class EndpointHealthRow(NamedTuple):
 # - If a resend fails, the delivery keeps the reason and time of its earlier status.
 # - A test delivery keeps its trigger.
 # - The same fence means that there is no newer lease, even if this one has expired and the delivery is held now.
-# - A repeated settlement finds a different number of attempts.
+# - A repeated settlement changes nothing, because the number of attempts differs.
 SETTLE: Final = ManyRows(
     f"""\
 UPDATE deliveries

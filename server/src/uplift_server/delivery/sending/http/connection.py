@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self._owner = owner
         self._monotonic = monotonic
-        # One parser for all responses: llhttp resets after each message, and incomplete responses end the connection.
+        # Use one parser for all responses: llhttp resets after each message. Incomplete responses end the connection.
         self._parser: httptools.HttpResponseParser | None = None
         self._attempt: Attempt | None = None
         self._reused = False

@@ -66,7 +66,7 @@ class Connector:
         self._tls = TlsContext.create(settings.ca_file, monotonic)
         # TLS contexts by client identity, the least recently used first.
         self._identified: dict[ClientIdentity, TlsContext] = {}
-        # One lock per account, so that an account with many certificates does not delay other accounts.
+        # Use one lock per account, so that an account with many certificates does not delay other accounts.
         self._identifying: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self, target: Target, opening: Opening) -> Connection:
