@@ -32,7 +32,7 @@ class LastAnswer:
                 raise
             detail = "The server is stopping and may not have completed the request. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1, headers=_CLOSE)
-            # If a response has begun, uvicorn rejects a second one and closes the connection.
+            # If a response has begun, uvicorn rejects a second response and closes the connection.
             sending = send_error(send, error_response, handshake=scope["type"] == "websocket")
             with suppress(RuntimeError, TimeoutError):
                 # Before Python 3.11.3, `asyncio.timeout` does not end in a cancelled task, so use `wait_for`.

@@ -221,7 +221,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
                     raise too_large
                 reservation.grow_to(len(body))
     except ClientDisconnect:
-        # A disconnected client does not read the response, so this error is not logged.
+        # A disconnected client does not read the response, so do not log this error.
         raise Malformed("The request body is incomplete. Retry the request.") from None
     return bytes(body)
 

@@ -216,7 +216,7 @@ def _minute(ms: int) -> str:
 def _chart(drawn: str, label: str, top: float, slots: Sequence[Slot], unit: str = "") -> Markup:
     rules = "".join(f'<path class="rule" d="M0 {HEIGHT * part:.1f}H{WIDTH}"/>' for part in (0.0, 0.5))
     ticks = "".join(f"<span>{count(value)}{unit}</span>" for value in (top, top / 2, 0))
-    # A label at the end of the axis would not fit.
+    # Omit labels near the end of the axis, because they would not fit.
     last = len(slots) * _LABELS_END
     times = "".join(
         f"<span>{slot.label if slot.has_label and number < last else ''}</span>" for number, slot in enumerate(slots)

@@ -142,7 +142,7 @@ async def read_form(request: Request, reservation: Reservation, *, bytes_max: in
                     raise PayloadTooLarge(f"The form is larger than {bytes_max // 1024} KiB. {advice}")
                 reservation.grow_to(len(body))
     except ClientDisconnect:
-        # A disconnected client does not read the response, so this error is not logged.
+        # A disconnected client does not read the response, so do not log this error.
         raise Malformed("The form is incomplete. Send it again.") from None
     try:
         # Parsing a large form takes about 50 ms, which would delay events.

@@ -136,7 +136,7 @@ class Traces:
     async def _of_events(self, caller: Caller, found: Sequence[Event], delivery: str | None = None) -> Trace:
         traced = [await self._of_event(caller, event, delivery) for event in found]
         if delivery is not None:
-            # If several accounts have an event with this ID, the endpoint identifies the event.
+            # If several accounts have an event with this ID, the delivery's endpoint determines the account.
             traced = [each for each in traced if any(_id(one.shown.delivery) == delivery for one in each.deliveries)]
         return Trace(events=traced, delivery=delivery)
 

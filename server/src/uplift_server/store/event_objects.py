@@ -27,7 +27,7 @@ ACCOUNT_KEYS: Final = 2**24
 CANDIDATES_MAX: Final = 1000
 """Maximum number of events that one page checks. If few of them match, the page ends early."""
 
-# Count the rows of each bucket, and stop after the bucket that completes the limit.
+# Count the rows of each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\
 WITH RECURSIVE buckets(first_seq, found) AS (
     SELECT {outermost}(first_seq), CAST(0 AS bigint) FROM event_objects WHERE first_seq BETWEEN :lowest_bucket AND :high

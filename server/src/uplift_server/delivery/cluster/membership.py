@@ -198,7 +198,7 @@ class Membership:
         self._time.add_reading(reading)
         step_ms = self._clock.now_ms() - before
         if step_ms >= STEP_MS_MIN:
-            # The system clock has jumped, so the times of earlier heartbeats cannot show whether one was late.
+            # The system clock has jumped, so the times of earlier heartbeats cannot show whether a heartbeat was late.
             self._timely_since = self._clock.now_ms()
             return began + step_ms
         if began >= self._state.trusted_until:

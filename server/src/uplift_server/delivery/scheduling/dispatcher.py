@@ -114,7 +114,7 @@ class Dispatcher:
         try:
             await self._database.release(unused, now=self._clock.now_ms())
         except (Unavailable, asyncio.CancelledError):
-            # The release can be repeated even if it succeeded, because the fence changes with each lease.
+            # The next call can safely repeat a release that succeeded, because the fence changes with each lease.
             self._unused_leases = unused + self._unused_leases
             raise
         if foreign := {seq for _, seq, _ in unused if not self._shards.owns(seq)}:

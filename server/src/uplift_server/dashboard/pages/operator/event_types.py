@@ -120,7 +120,7 @@ def _json(form: Form, name: str, problems: list[Problem]) -> Any:
         return None
     try:
         found = json.loads(text, parse_constant=_no_number)
-        # An unpaired surrogate is not valid text, so this raises an error.
+        # For an unpaired surrogate, which is not valid text, `encode` raises an error.
         json.dumps(found, ensure_ascii=False).encode()
         return found
     except json.JSONDecodeError as error:

@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser = self._parser
         if self._attempt is None or parser is None:
-            # If unexpected bytes were kept, they would become the response to the next request.
+            # Abort the connection, because unexpected bytes would become the response to the next request.
             self.abort()
             return
         if not self._raw:

@@ -151,7 +151,7 @@ class Resolver:
 
     def _current_channel(self) -> aiodns.DNSResolver:
         # c-ares caches results for their full TTL, and aiodns cannot disable that. A new channel has no old results.
-        # The previous channel ends with its last lookup.
+        # The previous channel closes after its last lookup.
         now = self._monotonic()
         if self._channel is None or now - self._channel_created_at >= self._settings.dns_ttl_ms_max / 1000:
             self._channel = aiodns.DNSResolver(
