@@ -123,7 +123,7 @@ def _read(body: object, headers: object) -> _Request | None:
         return None
     try:
         found = names.collect(headers, _NAMES)
-    # The headers are the caller's object, which may raise any error.
+    # The caller's headers object may raise any error.
     except Exception:
         return None
     found = {name: [value[:_VALUE_CHARACTERS_MAX] for value in values] for name, values in found.items()}

@@ -48,7 +48,7 @@ def read_headers(headers: object) -> dict[str, str]:
     """
     try:
         found = collect(headers, _NAMES)
-    # The headers are the caller's object, which may raise any error.
+    # The caller's headers object may raise any error.
     except Exception as error:
         raise WebhookVerificationError(
             "headers_unreadable",

@@ -47,7 +47,7 @@ OUTBOX_POLL_SECONDS_MIN = 0.01
 OUTBOX_POLL_SECONDS_MAX = 1.0
 OUTBOX_BACKOFF_SECONDS_MIN = 0.2
 OUTBOX_BACKOFF_SECONDS_MAX = 10.0
-# How often the reader looks for rows that no longer wait for a rejected row, and how many rows it checks and unblocks.
+# The interval between two searches for rows that can be unblocked, and the rows that one search checks and unblocks.
 OUTBOX_UNBLOCK_EVERY_SECONDS = 2.0
 OUTBOX_AWAITED_MAX = 5_000
 OUTBOX_UNBLOCKED_MAX = 1_000

@@ -40,7 +40,7 @@ class FilterEvaluation:
 
     def mismatch(self, pattern: Filter) -> str | None:
         """Return the path in the event that does not match, or None if the endpoint receives the event."""
-        # Evaluate each filter once, because several endpoints can have the same one.
+        # Evaluate each filter once, because several endpoints can have the same filter.
         if pattern not in self._mismatches:
             self._mismatches[pattern] = self._first_mismatch(pattern)
         return self._mismatches[pattern]

@@ -82,5 +82,5 @@ def _matches(password_hash: str, password: str) -> bool:
 def _hasher() -> "PasswordHasher":
     from argon2 import PasswordHasher  # noqa: PLC0415
 
-    # Above OWASP's minimum (19 MiB, 2 passes), and suitable for a small machine.
+    # These parameters exceed OWASP's minimum (19 MiB, 2 passes), and are suitable for a small machine.
     return PasswordHasher(time_cost=3, memory_cost=32 * 1024, parallelism=1)

@@ -187,7 +187,8 @@ async def _ensure_operator(
     """Activate the configured operator key, or create the first operator key and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
-        # The key from the settings replaces a generated key. It is not stored, so a change of the setting revokes it.
+        # The key from the settings replaces a generated key.
+        # The server does not store the key from the settings, so a change of the setting revokes the key.
         cache.set_operator_key(_operator_key(0, _CONFIGURED_ID, configured, now))
         return None
     if any(key.account_seq is None for key in cache.keys.values()):

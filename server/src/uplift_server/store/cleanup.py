@@ -157,7 +157,7 @@ RETENTION_RULES: Final = (
     RetentionRule(rollups, rollups.c.at, extra_ms=HOUR_MS),
     RetentionRule(audit_log, audit_log.c.at),
     RetentionRule(rejected_events, rejected_events.c.rejected_at),
-    # The receipts of erasures are kept while their account exists.
+    # Keep the receipts of erasures while their account exists.
     RetentionRule(
         erasures,
         erasures.c.completed_at,

@@ -201,7 +201,7 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
     Returns the recorded time, or None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
-    # The operator key from the settings is not stored.
+    # The database does not contain the operator key from the settings.
     revoked = sa.or_(
         *(
             sa.exists().where(keys.c.id == session.key_id, keys.c.revoked_at.is_not(None))

@@ -254,7 +254,7 @@ class Listener:
             return
         known = self._waiting.get(event.place)
         # The server sends events in order.
-        # It does not resend expired events, or events whose responses it has received.
+        # The server does not resend expired events, or events whose responses it has received.
         for place, earlier in self._waiting.items():
             if place == event.place or earlier.connection == number:
                 break

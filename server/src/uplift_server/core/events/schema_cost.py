@@ -208,7 +208,7 @@ class SchemaCost:
         while self._undivided:
             self._add_kinds(*self._undivided.pop(), left)
             if not self._fill_all(left):
-                # Use the estimates without kinds, which are higher and therefore safe.
+                # Use the estimates that ignore the kinds of values: they are higher and therefore safe.
                 self._places = places
                 for place in places.values():
                     place.kinds = {}

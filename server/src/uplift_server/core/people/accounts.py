@@ -8,7 +8,7 @@ from uplift_server.core.problems import Problem
 _EMAIL_LOCAL_CHARACTERS_MAX = 64
 # Not allowed in names: control characters, line and paragraph separators, bidirectional marks, lone surrogates.
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# Addresses that mail servers accept in practice: a dot-atom and a domain name (RFC 5321, section 4.1.2), no quoting.
+# Addresses that mail servers accept in practice: a dot-atom and a domain name (RFC 5321, section 4.1.2), unquoted.
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@{_LABEL}(?:\.{_LABEL})*")

@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.lifecycle import FailedReason
 from uplift_server.store.status_sql import CREATED, FAILED, PENDING, REPLAY, TEST
 
-# `store.releases` counts with the same conditions. The last row can be the one that takes the bodies over the limit.
+# `store.releases` counts with the same conditions. The last row can exceed the limit of body bytes.
 _REPLAYABLE: Final = """\
 SELECT event_seq, endpoint_seq, fence, attempts_made, scheduled_attempts, status, completed_at,
     id, type_seq, created_at, expires_at, body, order_group, ordering_key
@@ -94,7 +94,7 @@ FROM (
 WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
-# These deliveries matched the filters and had no attempt since.
+# The listed deliveries matched the filters before. Select those that had no attempt in the meantime.
 # Lock the rows, so that they do not change before the lease.
 # $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
@@ -118,7 +118,7 @@ LIMIT 1 OFFSET $4                        -- events before it
 """
 # A settlement that counts an attempt of the replay waits for this lock, so reads under it are consistent.
 LOCK_REPLAY: Final = "SELECT FROM replays WHERE seq = $1 FOR UPDATE"
-# A delivery that the replay has released and that is not pending was returned without an attempt.
+# If a delivery that the replay released is not pending, a process returned it without an attempt.
 REPLAY_PROGRESS: Final = f"""\
 SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
     (SELECT count(*) FROM deliveries WHERE replay_seq = r.seq AND status = {PENDING}) AS outstanding,

@@ -73,7 +73,7 @@ _FILTERS: Final = """
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     events="d.event_seq BETWEEN :first AND :through", ended=_ENDED, filters=_FILTERS
 )
-# These deliveries matched the filters and had no attempt since.
+# The listed deliveries matched the filters before. Select those that had no attempt in the meantime.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
@@ -117,7 +117,7 @@ SELECT state, total, next_event_seq, last_event_seq, delivered, failed, skipped,
 FROM replays
 WHERE seq = :replay_seq
 """  # noqa: S608
-# A delivery that the replay has released and that is not pending was returned without an attempt.
+# If a delivery that the replay released is not pending, the process returned it without an attempt.
 RETURNED: Final = f"""\
 SELECT json_group_array(event_seq) FROM deliveries WHERE replay_seq = :replay_seq AND status <> {PENDING}
 """  # noqa: S608
