@@ -69,7 +69,7 @@ class EventInProgress(Exception):
 
 
 def _bounded(text: str) -> str:
-    """Return a text, or its digest if it is too long or unusual for a database."""
+    """Return a string unchanged, or its digest if the string is long or not ASCII."""
     if len(text) <= _KEY_CHARACTERS_MAX and text.isascii():
         return text
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -166,7 +166,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
     """Return the event in an envelope.
 
     The signed `webhook-id` (`message_id`) replaces a missing `id`. Other senders of Standard Webhooks omit
-    `api_version` and `created`. The event then has an empty text and 0.
+    `api_version` and `created`. In their events, `api_version` is empty and `created` is 0.
 
     Raises:
         WebhookVerificationError: `body_not_event` if a member has the wrong type, or if `type`, `data` or both IDs are
@@ -195,7 +195,7 @@ def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:
 
 
 def _text(value: object, name: str) -> str:
-    """Return a text member of the envelope, or an empty string if it is missing."""
+    """Return the value of a string member of the envelope, or an empty string if the member is missing."""
     if isinstance(value, str):
         return value
     if value is None:

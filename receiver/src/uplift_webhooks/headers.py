@@ -21,13 +21,16 @@ class Items(Protocol):
 
 
 Headers = Mapping[Any, Any] | Items | Iterable[tuple[Any, Any]]
-"""Request headers: a mapping, a framework's header object, pairs of text or bytes (ASGI), or a WSGI environ."""
+"""Request headers: a mapping, a framework's header object, pairs of strings or bytes (ASGI), or a WSGI environ."""
 
 WANTED: Final = (ID, TIMESTAMP, SIGNATURE, UPLIFT_SIGNATURE)
 
 
 def spellings(names: Iterable[str]) -> dict[str | bytes, str]:
-    """Map each lowercase spelling of the headers to the name: text, bytes, and WSGI (PEP 3333, "environ Variables")."""
+    """Map each lowercase form of a header name (string, bytes, WSGI) to the name.
+
+    Source: PEP 3333, "environ Variables".
+    """
     wanted = list(names)
     return {
         **{name: name for name in wanted},

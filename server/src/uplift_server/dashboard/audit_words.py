@@ -16,9 +16,9 @@ _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def details_words(details: Mapping[str, object]) -> list[tuple[str, str | int]]:
-    """Return the details of an entry as pairs of a label and a text, or of a label and a timestamp (Unix ms).
+    """Return the details of an entry as pairs: a label, and a string or a timestamp (Unix ms).
 
-    For an update, the text contains the old and new values.
+    For an update, the string contains the old and new values.
     """
     before, after = details.get("from"), details.get("to")
     if isinstance(before, Mapping) and isinstance(after, Mapping):

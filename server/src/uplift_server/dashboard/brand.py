@@ -30,7 +30,7 @@ class Brand:
 
 
 def create_brand(branding: Branding) -> Brand:
-    """Return the brand. Reads the logo, and creates the style sheet."""
+    """Read the logo, create the style sheet, and return the brand."""
     content = None if branding.logo_file is None else Path(branding.logo_file).read_bytes()
     kind = None if content is None else logo_type(content)
     logo = None if content is None or kind is None else create_asset("brand-logo", content, kind)

@@ -23,7 +23,7 @@ _NOT_REPEATED: Final = frozenset({"host", "content-length"})
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt with the texts that a page shows."""
+    """An attempt with the strings that a page shows."""
 
     attempt: Attempt
     explanation: Explanation | None
@@ -90,7 +90,7 @@ class Told:
 
 
 def told(attempt: Attempt) -> Told:
-    """Return an attempt with the texts that a page shows."""
+    """Return an attempt with the strings that a page shows."""
     return Told(attempt, explain_attempt(attempt), _phases(attempt))
 
 

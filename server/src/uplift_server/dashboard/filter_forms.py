@@ -34,7 +34,7 @@ def filter_input(stored: str | None) -> str:
 
 
 def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset | None:
-    """Return the filter in a form, or UNSET if the form has no filter field. Adds a problem for invalid JSON."""
+    """Return the filter in a form, or UNSET if the form has no filter field. Add a problem for invalid JSON."""
     if not form.flag("filter"):
         return UNSET
     try:

@@ -55,7 +55,10 @@ class Form:
         return self.text(name) or None
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        """Return the JSON object in a field, or None if the field is empty. Raises ValueError for any other text."""
+        """Return the JSON object in a field, or None if the field is empty.
+
+        Raises ValueError if the text is not a JSON object.
+        """
         text = self.text(name)
         if not text:
             return None

@@ -155,7 +155,7 @@ def url(text: str) -> Markup:
 
 
 def digest(text: str) -> str:
-    """Return a short digest of a text, as an element ID that is the same in every response."""
+    """Return a short digest of a string, as an element ID that is the same in every response."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 

@@ -37,7 +37,7 @@ _PROBLEM: Final = b"p"
 
 
 class Notice(NamedTuple):
-    """A text that the next page shows once, after a form."""
+    """A message that the next page shows once, after a form is submitted."""
 
     text: str
     is_problem: bool

@@ -349,7 +349,7 @@ class Visit:
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
         """Return the secret of an object if this URL shows it, or None.
 
-        Also returns None if the secret changed at `since` (Unix ms), after the page first showed it.
+        Return None also if the secret changed at `since` (Unix ms), after the page first showed it.
         """
         cookie = self.cookie(SHOWN_COOKIE)
         if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:
@@ -404,7 +404,7 @@ def link(path: str, **query: str | None) -> str:
 
 
 def own_path(text: str) -> str:
-    """Return a path of this server unchanged. Return the path of the home page for any other text."""
+    """Return `text` unchanged if it is a path of this server, otherwise the path of the home page."""
     # Browsers ignore white space in URLs and treat \\ as /, so "/\t/elsewhere" leads to another site.
     ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
     return text if ours else "/"

@@ -204,7 +204,7 @@ class LiveEndpoint:
         return self._filter
 
     def has_in_url(self, text: str) -> bool:
-        """Whether the URL without its query contains a text, or the whole URL equals the text. Ignores case.
+        """Whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
 
         The query may contain a token, so searches for a part of it do not match.
         """
@@ -212,7 +212,7 @@ class LiveEndpoint:
         return wanted in without_query(url).casefold() or wanted == url.casefold()
 
     def is_named(self, text: str) -> bool:
-        """Whether a text is the endpoint's public ID or uid. Ignores case."""
+        """Whether `text` is the endpoint's public ID or uid, regardless of case."""
         wanted = text.casefold()
         return wanted == self.id_text or (self.record.uid is not None and wanted == self.record.uid.casefold())
 

@@ -237,7 +237,7 @@ def find_expired(
 
 
 def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[Key], *, before: int) -> int:
-    """Delete the rows that are still expired at `before` (Unix ms) and not kept. Return how many."""
+    """Delete the rows that are still expired at `before` (Unix ms) and not kept. Return the number of deleted rows."""
     conditions = [rule.since < before - rule.extra_ms, *map(sa.not_, rule.blockers)]
     if rule.children:
         (number,) = rule.key

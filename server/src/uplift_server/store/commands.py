@@ -112,7 +112,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
     """Return the commands without a result, oldest first, and whether rows have expired.
 
-    Omits commands of kinds that this release does not support.
+    Omit commands of kinds that this release does not support.
     """
     due = sa.and_(commands.c.result.is_(None), commands.c.kind.in_([kind.value for kind in CommandKind]))
     query = sa.select(commands).where(sa.or_(due, commands.c.expires_at <= now)).order_by(commands.c.seq)

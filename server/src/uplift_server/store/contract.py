@@ -74,7 +74,7 @@ class Database(Protocol):
     ) -> Awaitable[list[LeasedDelivery]]:
         """Lease the due deliveries of each endpoint in the order of their due times.
 
-        Stops early once the bodies together exceed `body_bytes_max`.
+        Stop early if the total size of the bodies exceeds `body_bytes_max`.
         """
 
     def settle(
@@ -85,10 +85,10 @@ class Database(Protocol):
         With a `process_id`, health is not written if that process was evicted, because other processes then own its
         endpoints.
 
-        A settlement is valid while its delivery is pending or held with the same fence, even after the lease has
-        expired, because no other process has leased it since. Returns the (event, endpoint) pairs whose lease was lost,
-        for which nothing was written. Raises Rejected if a row can never be stored; the caller divides the settlements
-        to find it.
+        A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
+        lease has expired, because no other process has leased the delivery since. Return the (event, endpoint) pairs
+        whose lease was lost. Nothing was written for these pairs. Raises Rejected if a row can never be stored; the
+        caller divides the settlements to find it.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
@@ -99,7 +99,7 @@ class Database(Protocol):
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return how many.
+        """Release expired leases, or all leases of one process. Return the number of released leases.
 
         On PostgreSQL, a lease must also have expired by the clock of the database, because processes share it. Due
         times are set as in `release`.
@@ -108,7 +108,7 @@ class Database(Protocol):
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order.
 
-        Deliveries of expired events fail. To keep the order of events, endpoints with due deliveries are skipped.
+        Deliveries of expired events fail. Skip endpoints with due deliveries, to keep the order of events.
         """
 
     def release_replay(
@@ -116,8 +116,8 @@ class Database(Protocol):
     ) -> Awaitable[ReplayRelease]:
         """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each.
 
-        Reads the deliveries again that have changed since the batch was read. Deliveries that no longer match count as
-        skipped. Completes the replay if no delivery is left. Leases nothing if the replay is not running.
+        If a delivery has changed since the batch was read, read it again. Count deliveries that no longer match as
+        skipped. Complete the replay if no delivery is left. Lease nothing if the replay is not running.
         """
 
     async def read_replay_batch(
@@ -125,7 +125,7 @@ class Database(Protocol):
     ) -> ReplayBatch:
         """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries.
 
-        It stops after the body that exceeds `body_bytes_max`, and may return fewer deliveries than possible.
+        Stop after the body that exceeds `body_bytes_max`. The batch may contain fewer deliveries than possible.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
@@ -140,8 +140,8 @@ class Database(Protocol):
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the files, as far as the engine can while it runs.
 
-        SQLite writes its log to the database and empties the log. PostgreSQL removes dead rows. Returns False if a read
-        still needs the content; the caller tries again. Raises Unavailable.
+        SQLite writes its log to the database and empties the log. PostgreSQL removes dead rows. Return False if a read
+        still needs the content. The caller then tries again. Raises Unavailable.
         """
 
     async def stream_position(self) -> StreamPosition:

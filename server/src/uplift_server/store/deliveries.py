@@ -63,7 +63,7 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
-    Without an account, it returns up to two deliveries, because chosen event IDs are unique only within an account.
+    Without an account, return up to two deliveries, because chosen event IDs are unique only within an account.
     """
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
@@ -152,8 +152,8 @@ def count_ended(
 ) -> tuple[dict[int, Matching], int]:
     """Count the deliveries between two events that a replay can resend, by endpoint, in one window.
 
-    Counts only deliveries that had ended by `ended_by` (Unix ms). Returns the counts, and the lowest event number of
-    the window.
+    Count only deliveries that had ended by `ended_by` (Unix ms). Return the counts, and the lowest event number of the
+    window.
     """
     source = source_of(connection, account_seq, wanted, first, last)
     low, _ = narrowed(connection, source, first, last)
@@ -191,8 +191,8 @@ def start_resend(
 
     If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
     it. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is leased with
-    another fence, Conflict if it is blocked, is already being resent, has expired, or is a test, and Missing if
-    retention has deleted it.
+    another fence, and Missing if retention has deleted it. Raises Conflict if it is blocked, is already being resent,
+    or is a test, or if its event has expired or was erased.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (
@@ -244,7 +244,7 @@ def lease_resend(
 ) -> LeasedDelivery | None:
     """Lease a delivery that is waiting for its resend, ahead of other deliveries of its endpoint.
 
-    Returns None if the delivery is not waiting for a resend.
+    Return None if the delivery is not waiting for a resend.
     """
     waits = (deliveries.c.status == int(Status.PENDING), deliveries.c.lease_owner == 0)
     change = (

@@ -81,10 +81,12 @@ def held_counts(
 
 
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Hold the waiting deliveries of a paused or disabled endpoint. Return how many. Leased deliveries stay.
+    """Hold the waiting deliveries of a paused or disabled endpoint. Return their number.
+
+    Leased deliveries stay leased.
 
     A resent delivery returns to its earlier status. A replay takes its own deliveries back when the endpoint is
-    enabled. Does nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
+    enabled. Do nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
     """
     locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
@@ -125,7 +127,7 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel held deliveries of events up to the number `through`. Return how many."""
+    """Cancel held deliveries of events up to the number `through`. Return the number of cancelled deliveries."""
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -135,9 +137,11 @@ def _held_through(through: int) -> _Part:
 
 
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
-    """Cancel waiting and held deliveries of a deleted endpoint. Return how many. Leased deliveries stay.
+    """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Does nothing if the endpoint exists, because a new endpoint may be missing from the caller's cache.
+    Leased deliveries stay leased.
+
+    Do nothing if the endpoint exists, because a new endpoint may be missing from the caller's cache.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):

@@ -41,7 +41,7 @@ ERASED_OBJECT_ID: Final = ""
 """Replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
-"""The serial types of an empty BLOB and an empty text in SQLite's record format. A value of n bytes has the type plus
+"""The serial types of an empty BLOB and an empty string in SQLite's record format. A value of n bytes has the type plus
 2n."""
 
 
@@ -127,7 +127,7 @@ def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
 def _end_deliveries(connection: Connection, event_seqs: Sequence[int], now: int) -> dict[int, int]:
     """Cancel the open deliveries of events, and invalidate earlier reads of all their deliveries.
 
-    Returns the end of the last lease of each event with leased deliveries.
+    Return the end of the last lease for each event with leased deliveries.
     """
     of_events = deliveries.c.event_seq.in_(event_seqs)
     ordered = sa.select(deliveries.c.endpoint_seq).where(of_events, deliveries.c.order_group.is_not(None)).distinct()

@@ -33,7 +33,7 @@ _IS_TEST: Final = (
 def find(connection: Connection, account_seq: int | None, event_id: bytes) -> list[Event]:
     """Find the event with this ID, with its body.
 
-    Without an account, it returns up to two events, because chosen IDs are unique only within an account.
+    Without an account, return up to two events, because chosen IDs are unique only within an account.
     """
     query = _select(events.c.body.label("head")).where(events.c.id == event_id).limit(2)
     if account_seq is not None:
@@ -51,7 +51,7 @@ def find_in_all_accounts(connection: Connection, event_id: bytes, *, limit: int)
 def find_by_idempotency_key(connection: Connection, key: str, *, limit: int) -> list[Event]:
     """Find the events with this idempotency key in all accounts, newest first, without bodies.
 
-    It searches each account once, because the index of keys begins with the account.
+    Search each account once, because the index of keys begins with the account.
     """
     keys = accounts.join(
         idempotency_keys,
@@ -66,7 +66,7 @@ def find_in_id_range(
 ) -> list[Event]:
     """Return up to `limit` events of one or all accounts with IDs in a range, newest first, without bodies.
 
-    It scans at most WINDOW_EVENTS IDs, because one index has the IDs of all accounts.
+    Scan at most WINDOW_EVENTS IDs, because one index has the IDs of all accounts.
     """
     window = (
         sa.select(events.c.seq, events.c.id, events.c.account_seq)
@@ -105,7 +105,7 @@ def page_forward(
 ) -> StreamPage[Event]:
     """List events oldest first, as an endless stream.
 
-    It stops at the stream position, so that it never skips an event that is committed later.
+    Stop at the stream position, so that no event that is committed later is skipped.
     """
     low, high = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     high = min(high, stream_position.events)
@@ -142,7 +142,7 @@ def _page(
 
 
 def _count_within(connection: Connection, rows: Sequence[sa.Row[Any]]) -> int:
-    """Return how many of the rows a page contains: at least one, with bodies of up to PAGE_BODY_BYTES_MAX in total."""
+    """Return the number of rows for a page: at least one, with bodies of up to PAGE_BODY_BYTES_MAX in total."""
     query = sa.select(events.c.seq, sa.func.length(events.c.body).label("bytes")).where(
         events.c.seq.in_([row.seq for row in rows])
     )

@@ -109,7 +109,7 @@ def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
 def set_warned_at(connection: Connection, endpoint_seq: int, warned_at: int | None) -> bool:
     """Set the time (Unix ms) of the warning about an enabled endpoint, or None after its recovery.
 
-    Returns False if the endpoint does not exist or is not enabled.
+    Return False if the endpoint does not exist or is not enabled.
     """
     change = (
         sa.update(endpoints)

@@ -33,7 +33,7 @@ class ListenSession:
     account_seq: int
     account_id: bytes
     key_id: bytes
-    """The API key that created the session and must open its stream."""
+    """The API key that created the session. Only this key can open the stream of the session."""
     description: str
     event_types: tuple[str, ...]
     """The event types to stream. Empty for all types."""
@@ -182,7 +182,7 @@ def delete(connection: Connection, session: ListenSession) -> bool:
 
 
 def list_unused(connection: Connection, *, before: int, limit: int) -> list[ListenSession]:
-    """List sessions without a connection since `before` (Unix ms), and those of deleted accounts."""
+    """List sessions without a connection since `before` (Unix ms), and the sessions of deleted accounts."""
     query = _select().where(_is_unused(before)).limit(limit)
     return [_session(row) for row in connection.execute(query)]
 
@@ -198,7 +198,7 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
     """Record a connection at `now` (Unix ms), or 1 ms after the previous one if that is later.
 
-    Returns the recorded time, or None if the session or its account was deleted, or if its key was revoked.
+    Return the recorded time, or None if the session or its account was deleted, or if its key was revoked.
     """
     own = sa.and_(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     # The database does not contain the operator key from the settings.
@@ -233,7 +233,7 @@ def next_events(
 ) -> StreamPage[StreamedEvent]:
     """Return the account's events after a number, up to the stream position, without the `unwanted` types.
 
-    Expired events and test events are omitted. It stops after the body that exceeds `body_bytes_max`.
+    Omit expired events and test events. Stop after the body that exceeds `body_bytes_max`.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
     if min(newest, stream_position.events) <= after:
@@ -324,7 +324,7 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of those events of the responses that are erased.
+    """Return the IDs of the responses' events that are erased.
 
     Lock the events, so that an erasure waits until the responses are stored.
     """

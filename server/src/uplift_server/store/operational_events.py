@@ -77,8 +77,8 @@ def report_failed(
 ) -> None:
     """Turn the due counts of endpoints into events.
 
-    Deletes counts that have no failures, or whose endpoint is not in `reported`. A reported count restarts. The count
-    stays until the next event may be sent, to limit the number of events.
+    Delete counts that have no failures, or whose endpoint is not in `reported`. Restart a reported count, and keep it
+    until the next event may be sent, to limit the number of events.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq

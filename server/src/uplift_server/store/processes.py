@@ -116,7 +116,7 @@ def list_all(connection: Connection) -> list[Process]:
 def list_running_before(connection: Connection, release: str) -> list[Process]:
     """List the running processes of releases before `release`.
 
-    Evicts dead processes. A process that was only suspended must rejoin.
+    Evict dead processes. A process that was only suspended must rejoin.
     """
     now = int(database_now(connection))
     earlier = [each for each in list_all(connection) if release_order(each.version) < release_order(release)]

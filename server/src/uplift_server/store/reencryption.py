@@ -17,7 +17,7 @@ BATCH_ROWS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Reencrypted:
-    """The number of encrypted values, and how many of them were re-encrypted."""
+    """The number of encrypted values, and the number of those values that were re-encrypted."""
 
     values: int
     changed: int

@@ -25,7 +25,7 @@ class ReplayCount:
     newest_at: int | None
     through: int
     missing: int = 0
-    """How many of these deliveries do not exist yet."""
+    """The number of these deliveries that do not exist yet."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
         """Return the sum of this count and the count of the next window."""

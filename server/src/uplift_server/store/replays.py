@@ -225,7 +225,8 @@ def change_state(
 ) -> tuple[Replay, bool] | None:
     """Pause, resume or cancel a replay. Return it and whether it changed, or None if it does not exist.
 
-    Waiting deliveries return to their earlier status, except leased ones. Raises Conflict if the replay has ended.
+    After a pause or cancellation, the waiting deliveries return to their earlier status, except leased ones. Raises
+    Conflict if the replay has ended.
     """
     found = get(connection, account_seq, replay_id)
     if found is None:
@@ -247,7 +248,7 @@ def change_state(
 def return_unattempted(connection: Connection, replay_seq: int) -> bool:
     """Return the waiting deliveries of a replay to their earlier status. The replay can take them again.
 
-    Returns whether other deliveries of the replay are leased.
+    Return whether other deliveries of the replay are leased.
     """
     endpoint_seq = sa.select(replays.c.endpoint_seq).where(replays.c.seq == replay_seq)
     locks.take_order(connection, [connection.scalars(endpoint_seq).one()])

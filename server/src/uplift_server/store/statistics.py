@@ -127,7 +127,7 @@ def count(
 ) -> Counted | None:
     """Count new rows up to the stream position: about `rows` deliveries and attempts, and up to `changes` changes.
 
-    Only reads: `save` writes the result. `now` is Unix ms. Returns None if there is nothing new.
+    Write nothing: `save` writes the result. `now` is in Unix ms. Return None if there is nothing new.
     """
     stored = server_values.get(connection, VALUES)
     batch = _batch(connection, stored, stream_position, rows=rows, changes=changes)

@@ -24,7 +24,7 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
     """Return the counts of these endpoints (None: all) by endpoint number.
 
-    Endpoints without open deliveries are absent. Returns None until the first count after an upgrade.
+    Endpoints without open deliveries are absent. Return None until the first count after an upgrade.
     """
     counted = server_values.get(connection, VALUES)
     # An upgraded database has stored positions but no totals yet. A new database has neither.

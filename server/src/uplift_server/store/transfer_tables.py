@@ -69,7 +69,7 @@ class TransferTable:
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:
-        """Count the rows in a SQLite file."""
+        """Count the table's rows in a SQLite file."""
         [(count,)] = source.execute(f"SELECT count(*) FROM {quoted(self.name)}")  # noqa: S608 - contains only constants
         return int(count)
 

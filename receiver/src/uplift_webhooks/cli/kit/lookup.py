@@ -125,7 +125,10 @@ def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliErr
 
 
 def _nearest_type(calls: Calls, name: str, *, groups_too: bool) -> str:
-    """Return the most similar event type that is not archived, or an empty text. With `groups_too`, include groups."""
+    """Return the most similar event type that is not archived, or an empty string.
+
+    With `groups_too`, include groups of event types.
+    """
     types = calls.items("/v1/event-types", limit=SEARCHED_MAX)
     names = [str(each["name"]) for each in types if not each.get("archived")]
     if groups_too:

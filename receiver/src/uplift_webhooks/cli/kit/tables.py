@@ -39,7 +39,7 @@ class Column:
     folds: bool = False
     """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """If the table does not fit with truncated texts, columns above 0 are omitted, the highest first.
+    """If the table does not fit even with truncated text, columns above 0 are omitted, the highest first.
 
     Columns from `DROPPED_EARLY` are omitted before any text is truncated.
     """
@@ -114,7 +114,7 @@ def _short(text: str, others: Sequence[str]) -> str:
 
 
 def _shared(one: str, other: str) -> int:
-    """Return the length of the common prefix of two texts."""
+    """Return the length of the common prefix of two strings."""
     return next(
         (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

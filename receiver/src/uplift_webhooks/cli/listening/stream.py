@@ -164,7 +164,10 @@ def _redirected(status: int, location: str) -> Ended:
 
 
 def _origin(location: str) -> str:
-    """Return a URL without its path and query, which may contain secrets. Return an empty text if it is invalid."""
+    """Return a URL without its path and query, which may contain secrets.
+
+    Return an empty string if the URL is not valid.
+    """
     try:
         parts = urlsplit(location)
     except ValueError:

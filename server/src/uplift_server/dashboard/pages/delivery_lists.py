@@ -129,7 +129,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
 
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
-    """Return the endpoint IDs for the texts of the filter. Each text is an ID or a part of a URL."""
+    """Return the IDs of the endpoints that match the strings in the filter. Each string is an ID or a part of a URL."""
     found: dict[str, None] = {}
     for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):

@@ -252,7 +252,10 @@ class Membership:
 
 
 def _host() -> str:
-    """Return the host and its process namespace. Processes with the same text can see each other's PIDs."""
+    """Return the host and its process namespace.
+
+    If two processes have the same result, each can see the PID of the other.
+    """
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -22,7 +22,7 @@ _WITH_SENDER: Final = frozenset(
 
 
 class NotificationReceiver:
-    """Wakes the part of the engine for which a notification is."""
+    """Passes each notification to the part of the engine that handles it."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class NotificationReceiver:
         self._erased_events = erased_events
 
     def receive(self, text: str) -> None:
-        """Handle a notification. Ignore texts that other programs or later releases send."""
+        """Handle a notification. Ignore unknown notifications from other programs or later releases."""
         if text == CHANGED:
             self._cache_sync.wake()
             return

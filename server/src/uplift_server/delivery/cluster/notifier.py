@@ -22,9 +22,9 @@ GATHER_MS: Final = 3
 GATHER_STORED_MS: Final = 50
 """How long to gather notifications to listen streams."""
 TEXTS_MAX: Final = 1_000
-"""Maximum number of queued texts. The notifier drops further notifications."""
+"""Maximum number of queued messages. The notifier drops further messages."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""Maximum number of numbers in one notification. Each has up to 19 digits."""
+"""Maximum number of row numbers in one notification. A row number has up to 19 digits."""
 _log = structlog.get_logger()
 
 
@@ -48,7 +48,7 @@ class NotificationKind(StrEnum):
 
 
 class Notifier:
-    """Gathers notifications and combines them into a few texts."""
+    """Gathers notifications and combines them into a few messages."""
 
     def __init__(self, bus: MessageBus, state: ClusterState, clock: Clock) -> None:
         self._bus = bus

@@ -1,4 +1,4 @@
-"""Reports of successful attempts to the current owners of endpoints, through the database."""
+"""Reports of successful attempts. A process sends them through the database to the current owners of the endpoints."""
 
 import asyncio
 from typing import Final

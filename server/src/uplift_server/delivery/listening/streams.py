@@ -137,7 +137,7 @@ class Stream:
     ) -> "asyncio.Future[ListenResponse] | None":
         """Send a test event over this stream. Return a future for its response.
 
-        A caller that stops waiting cancels the future. Returns None if TESTS_AWAITED_MAX test events are already
+        A caller that stops waiting cancels the future. Return None if TESTS_AWAITED_MAX test events are already
         waiting.
         """
         if sum(not future.done() for _, future in self._tests.values()) >= TESTS_AWAITED_MAX:

@@ -28,7 +28,7 @@ _Placed = tuple[int, NewEvent, NewDelivery]
 """A delivery with its event and the position of the event in the batch, from 1."""
 
 RETRIES_MAX: Final = 8
-"""How many times a batch is repeated after another transaction stored one of its keys or IDs."""
+"""Maximum number of retries of a batch after another transaction has stored one of its keys or IDs."""
 
 
 async def append_events(

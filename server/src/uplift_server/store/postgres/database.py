@@ -76,7 +76,7 @@ FIRST_POSITION_EVERY_MS: Final = 40
 FIRST_POSITION_MS_MAX: Final = 2000
 UNKNOWN_LOGGED_EVERY_S: Final = 60.0
 RETRIES_MAX: Final = 8
-"""How many times an operation is repeated after a deadlock or serialization failure."""
+"""Maximum number of retries of an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
 """The advisory lock that ordinary writes share. Releases up to 0.1.2, which may run alongside this one, take it
@@ -168,7 +168,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: release(pair.raw, leases, now=now))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return how many."""
+        """Release expired leases, or all leases of one process. Return the number of released leases."""
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:

@@ -208,7 +208,7 @@ class Turn:
     async def unblock(self, after: str | None) -> str | None:
         """Unblock rows that wait for corrected, deleted or expired rows. Call this regularly.
 
-        One call checks some of the rows that others wait for. Returns the ID after which the next call continues, or
+        One call checks some of the rows that others wait for. Return the ID after which the next call continues, or
         None at the end.
         """
         start = _FIRST_ID if after is None else after

@@ -306,7 +306,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
     """Copy the needed events of a partition, and the remainder of earlier partitions, while other statements run.
 
-    These events no longer change, except for new attempts, which `_drop` copies. Returns the copy's ID, or None if
+    These events no longer change, except for new attempts, which `_drop` copies. Return the copy's ID, or None if
     another process has dropped the partitions.
     """
     if not await _lock_aside(raw):
@@ -383,7 +383,7 @@ async def _drop_tables(raw: Raw, partitions: list[Partition]) -> None:
 async def _lock(raw: Raw, dropped: list[Partition]) -> None:
     """Lock both tables and these partitions exclusively. A vacuum of other partitions does not interfere.
 
-    Locks these partitions first, so that other statements do not queue while a long statement uses a partition.
+    Lock these partitions first, so that other statements do not queue while a long statement uses a partition.
     """
     await _limit_lock_wait(raw)
     dropped_tables = [table_name(table, *each) for each in dropped for table in _TABLES]

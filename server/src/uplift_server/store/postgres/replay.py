@@ -98,7 +98,7 @@ async def _release(
 async def _leased(
     raw: Raw, replay_seq: int, choice: ReplaySelection, candidates: Sequence[Candidate], lease: ReplayLease
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Reads changed candidates again."""
+    """Lease the candidates that can still be replayed. Read changed candidates again."""
     leased = releases.unexpired(candidates, lease)
     if not leased:
         return []

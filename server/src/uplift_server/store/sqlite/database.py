@@ -151,7 +151,7 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: release(w.raw, leases, now=now), weight=len(leases))
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
-        """Release expired leases, or all leases of one process. Return how many."""
+        """Release expired leases, or all leases of one process. Return the number of released leases."""
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:

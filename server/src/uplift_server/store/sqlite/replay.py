@@ -100,7 +100,7 @@ def _lease(
     candidates: Sequence[Candidate],
     lease: ReplayLease,
 ) -> list[LeasedDelivery]:
-    """Lease the candidates that can still be replayed. Reads changed candidates again."""
+    """Lease the candidates that can still be replayed. Read changed candidates again."""
     leased = releases.unexpired(candidates, lease)
     changed = statements.LEASE_REPLAYED.run(raw, _rows(replay_seq, leased, lease))
     if choice.missing is not None:

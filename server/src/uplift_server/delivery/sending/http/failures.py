@@ -1,4 +1,4 @@
-"""Failures of attempts before the server sends the request, and their texts."""
+"""Failures of attempts before the server sends the request, and their error messages."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""TLS connections to receivers, and the texts of their errors."""
+"""TLS connections to receivers, and their error messages."""
 
 import os
 import re
