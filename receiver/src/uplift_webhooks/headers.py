@@ -13,7 +13,7 @@ TEST: Final = "x-uplift-test"
 
 
 class Items(Protocol):
-    """A framework's header object that is not a mapping, such as those of Werkzeug and `http.client`."""
+    """A framework's header object that is not a mapping, such as the header objects of Werkzeug and `http.client`."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """Return the name and the value of every header."""

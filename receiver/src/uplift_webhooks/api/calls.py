@@ -1,7 +1,8 @@
-"""API calls as values.
+"""Descriptions of API calls, and the methods that make the calls.
 
-One method per call returns its description, a Call. The decorator `verb` replaces this method with one that makes the
-call. The methods of a `Noun[Blocking]` return the result; those of a `Noun[Awaited]` return a coroutine.
+For each call, a method returns its description, a Call. The decorator `verb` replaces this method with a method that
+makes the call. The methods of a `Noun[Blocking]` return the result. The methods of a `Noun[Awaited]` return a
+coroutine.
 """
 
 import asyncio
@@ -61,7 +62,7 @@ class Noun(Generic[Way]):
 
 
 class verb(Generic[P, R]):  # noqa: N801 - a decorator
-    """A decorator that turns a function that describes a call into the method that makes it."""
+    """A decorator that converts a method that describes a call into a method that makes the call."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
         """Take a function that returns the Call. The method gets the function's docstring and parameters."""
@@ -196,7 +197,7 @@ def texts(listed: Iterable[str] | None) -> list[str] | None:
 
 
 def several(value: str | int | Iterable[str | int] | None) -> str | int | list[str | int] | None:
-    """Return a query parameter as one value, or as a list of the values to repeat it with."""
+    """Return the value of a query parameter, or the list of its values if the parameter is repeated."""
     return value if value is None or isinstance(value, str | int) else [*value]
 
 

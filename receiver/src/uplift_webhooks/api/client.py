@@ -25,7 +25,7 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""The client does not retry a call if its `Retry-After` is longer than this."""
+"""If the `Retry-After` of a response is longer than this many seconds, the client does not retry the call."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
@@ -217,7 +217,7 @@ def api_error(answer: ApiResponse) -> ApiError:
 
 
 def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None:
-    """Return the delay before retry `number` (0 is the first), or None to stop."""
+    """Return the seconds to wait before retry `number` (0 is the first), or None if the client must not retry."""
     reading = method == "GET"
     if isinstance(failure, ApiError):
         if failure.status not in {429, 503}:
@@ -229,7 +229,7 @@ def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None
 
 
 def for_header(value: object, name: str) -> str:
-    """Return the value of a header. Raises ValueError with its name."""
+    """Return `value` if it is valid in a header. Raises ValueError; its message contains `name`."""
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
         raise ValueError(f"{name} must be printable ASCII without spaces.")
     return value

@@ -76,7 +76,8 @@ class Connections:
         If the server has closed an idle connection, a new connection replaces it.
 
         Raises:
-            ApiUnreachable: there was no complete response. ApiMisaddressed if the server does not use TLS.
+            ApiUnreachable: there was no complete response.
+            ApiMisaddressed: the server does not use TLS.
         """
         ends_at = time.monotonic() + self._timeout_seconds
         while True:

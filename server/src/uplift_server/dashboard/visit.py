@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 
 PAGE_ITEMS: Final = 25
 TRAIL_PAGES_MAX: Final = 20
-"""Maximum number of pages that the link to newer rows goes back one by one.
+"""Maximum number of pages that a visitor can go back one at a time.
 
-Beyond it, the link goes to the first page.
+After that, the link to newer rows goes to the first page.
 """
 PART: Final = "part"
 """Query parameter that requests only the live region of a page."""
@@ -349,7 +349,7 @@ class Visit:
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
         """Return the secret of an object if this URL shows it, or None.
 
-        Return None also if the secret changed at `since` (Unix ms), after the page first showed it.
+        The result is also None if the secret changed at `since` (Unix ms), after the page first showed it.
         """
         cookie = self.cookie(SHOWN_COOKIE)
         if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:

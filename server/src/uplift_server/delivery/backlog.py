@@ -28,7 +28,7 @@ class Backlog:
 def full_queue(total: Backlog, account: Backlog, events: int, rows: int) -> str | None:
     """Return the reason why a request exceeds the limits of the backlogs of all accounts or of its account.
 
-    None if it fits.
+    Return None if the request is within the limits.
     """
     if (
         total.events + events > ACCEPTS_WAITING_MAX

@@ -1,8 +1,8 @@
 """The reader of an emitter outbox: sends its rows to the server as events, and deletes the accepted rows.
 
-Each turn is a transaction with one request. It locks the oldest rows, sends them, and deletes them. If the reader or
-the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn at a time. Otherwise, a
-reader could send a row before another reader sends an earlier row of the same ordering key.
+The reader works in turns. A turn is a transaction with one request: it locks the oldest rows, sends them, and deletes
+them. If the reader or the server crashes, a later turn resends the rows with the same IDs. Only one reader has a turn
+at a time. Otherwise, a reader could send a row before another reader sends an earlier row of the same ordering key.
 """
 
 import asyncio
@@ -49,14 +49,14 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of one turn of the reader."""
+    """The result of one turn (transaction) of the reader."""
 
     sent: int = 0
     rejected: int = 0
     has_more: bool = False
     """Whether more rows are waiting, so that the next turn can start immediately."""
     is_own: bool = True
-    """Whether this reader had the turn. If not, another reader had it."""
+    """Whether this reader had a turn. If not, another reader had a turn at the time."""
 
 
 class OutboxReader:

@@ -60,7 +60,7 @@ class FilterEvaluation:
 
 
 def accepting(endpoints: Iterable[LiveEndpoint], data: bytes, counters: EngineCounters) -> list[LiveEndpoint]:
-    """Return the endpoints without a filter, and those whose filter matches an event's data (JSON)."""
+    """Return the endpoints that have no filter or a filter that matches an event's data (JSON)."""
     evaluation = FilterEvaluation(data)
     found = [each for each in endpoints if each.filter is None or evaluation.mismatch(each.filter) is None]
     counters.filter_budget_exceeded += evaluation.exceeded

@@ -21,7 +21,7 @@ _decoder: Final = msgspec.json.Decoder(_Data)
 def object_id_of(data: bytes) -> str | None:
     """Return the string or integer at `object.id` in an event's data as text, or None for any other value.
 
-    Return None also for a string that is empty or too long, or that SQLite or PostgreSQL cannot store.
+    The result is also None for a string that is empty or too long, or that SQLite or PostgreSQL cannot store.
     """
     try:
         found = _decoder.decode(data).object

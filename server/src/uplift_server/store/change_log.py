@@ -94,7 +94,7 @@ def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> li
 def _is_foreign(connection: Connection) -> sa.ColumnElement[bool]:
     """Return the condition for changes that come from a dump of another database server.
 
-    Their transaction IDs are ahead of those of this server.
+    Their transaction IDs are higher than the transaction IDs of this server.
     """
     if connection.dialect.name == "sqlite":
         return sa.false()

@@ -2,8 +2,8 @@
 
 The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
 tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. In version 2, it is the
-column and the ID of the owner (an endpoint or a person), so a value that was copied to another column or owner cannot
-be decrypted.
+column and the ID of the owner (an endpoint or a person). A value that was copied to another column or owner therefore
+cannot be decrypted.
 """
 
 import base64

@@ -33,12 +33,12 @@ OPERATOR_KEYS: Final = "operator keys"
 PARTITIONS: Final = "partitions"
 ACCOUNT_UIDS: Final = "uids of accounts"
 _CLASS: Final = 0x75706C66
-"""The first of the two numbers of the named advisory locks ("uplf")."""
+"""The first of the two numbers that identify a named advisory lock ("uplf")."""
 ORDER_CLASS: Final = 0x6F726465
-"""The first of the two numbers of the advisory locks of order ("orde")."""
+"""The first of the two numbers that identify an advisory lock for the delivery order ("orde")."""
 ORDER_SLOTS: Final = 1024
-"""The number of locks of the order, which endpoints share. Without a limit, a large batch could use up PostgreSQL's
-memory for locks."""
+"""The number of advisory locks for the delivery order. Endpoints share these locks. Without a limit, a large batch
+could use up PostgreSQL's memory for locks."""
 TAKE_ORDER: Final = f"SELECT pg_advisory_xact_lock({ORDER_CLASS}, slot) FROM unnest($1::int[]) slot"  # noqa: S608 - contains only constants
 """The statement that takes the locks that `order_slots` returns."""
 
@@ -55,12 +55,12 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the locks of the order of endpoints' deliveries, in the order in which they are taken."""
+    """Return the second numbers of the locks for the delivery order of endpoints. Take the locks in this sequence."""
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 
 
 def take_order(connection: Connection, endpoint_seqs: Iterable[int]) -> None:
-    """Lock the order of endpoints' deliveries until the transaction ends."""
+    """Lock the delivery order of endpoints until the transaction ends."""
     if connection.dialect.name == "postgresql":
         for slot in order_slots(endpoint_seqs):
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ORDER_CLASS, slot)))

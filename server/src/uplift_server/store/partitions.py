@@ -35,9 +35,9 @@ class Partitions(Protocol):
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark partitions for row-by-row deletion if they began long before `before` (Unix ms) but have later events.
+        """Mark partitions for row-by-row deletion if they are too old but have events after `before` (Unix ms).
 
-        Long means more than twice `lasts_ms`.
+        A partition is too old if it began more than twice `lasts_ms` before `before`.
         """
 
     async def first_droppable_seq(self) -> int:

@@ -415,7 +415,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """Filter for a list of deliveries. Timestamps are those of the events, exclusive, in Unix ms.
+    """Filter for a list of deliveries. The timestamps limit the time of the events, exclusive, in Unix ms.
 
     A delivery matches one value of each tuple. An empty tuple means all.
     """

@@ -1,11 +1,11 @@
 """Statistics: rows per hour and minute, and open deliveries per endpoint, counted from rows added since the last count.
 
-A count reads three tables in batches, each in the order in which its rows were written and up to the stream position:
-deliveries, attempts, and the changes of status in `delivery_changes`. If a replay creates a delivery of a past event,
-the change also counts the delivery. Deliveries are counted with their current status, and only after all attempts and
-changes up to the stream position. An attempt or change of a delivery that was counted before therefore changes the
-counts. For a later delivery, the counted status already includes it. A status that an attempt or change beyond the
-stream position has caused is subtracted, because that attempt or change is counted later.
+A count reads three tables in batches: deliveries, attempts, and the changes of status in `delivery_changes`. It reads
+each table up to the stream position, in the order in which the rows were written. If a replay creates a delivery of a
+past event, the change also counts the delivery. Deliveries are counted with their current status, and only after all
+attempts and changes up to the stream position. An attempt or change of a delivery that was counted before therefore
+changes the counts. The counted status of a later delivery already includes the attempt or change. A status that an
+attempt or change beyond the stream position has caused is subtracted, because that attempt or change is counted later.
 
 One process counts at a time. `save` writes a batch in one transaction, and only if the stored positions are the same as
 when the batch was read, so nothing is counted twice or left out after a crash.
@@ -230,7 +230,7 @@ def _batch(
 
 
 def _nth(connection: Connection, column: sa.Column[int], after: int, count: int) -> int | None:
-    """Return the value of the row that is `count` rows after a value, or None if there are fewer."""
+    """Return the value in the row that is `count` rows after the value `after`, or None if there are fewer rows."""
     query = sa.select(column).where(column > after).order_by(column).offset(count - 1).limit(1)
     return connection.scalars(query).first()
 
@@ -248,7 +248,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the counts that the batch adds to the minutes of endpoints, and of event types."""
+    """Return the counts by minute that the batch adds: those of endpoints, and those of event types."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
@@ -280,7 +280,7 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
 def _subtract(
     connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
-    """Subtract the changes of a range, which are counted later."""
+    """Subtract the changes in a range, because a later batch counts them."""
     for key, event_type, n in _created(connection, span):
         for tally in _of(own, by_type, key, event_type):
             tally.counts[_DELIVERIES_OF] -= n
@@ -319,9 +319,9 @@ def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Return the changes of status counts by the attempts and changes of a range, with the event type if it is known.
+    """Return the differences that the attempts and changes in a range make to the counts by status.
 
-    Only events after `began` and up to `events_after` count.
+    Each difference has its event type, if it is known. Only events after `began` and up to `events_after` count.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
@@ -332,7 +332,7 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[Ro
 
 
 def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Return the tallies of hours: the sums of the tallies of their minutes."""
+    """Return the tallies by hour. Each is the sum of the tallies of the hour's minutes."""
     return summed(
         (RowKey(account, endpoint, at - at % HOUR_MS), tally) for (account, endpoint, at), tally in own.items()
     )

@@ -63,10 +63,13 @@ class Timing:
 
 
 class Expired(Exception):
-    """The server deleted the session while it was disconnected. A new session can continue from its position."""
+    """The server deleted the session while it was disconnected.
+
+    A new session can continue from the position of the deleted one.
+    """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
-        """`behind`: the ID of the last event that, like all events before it, was forwarded.
+        """`behind`: the ID of the event up to which all events were forwarded.
 
         `begun`: the number of started requests for later events, by ID. The next session receives these later events
         again.
@@ -124,7 +127,7 @@ class Listener:
     ) -> None:
         """`begun` maps event IDs to the number of requests that the replaced session started.
 
-        Its Expired contains it.
+        The Expired of that session contains these numbers.
         """
         self._address = address
         self._taker = taker
@@ -301,7 +304,10 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Return the error that tells the next session where to continue. The server may not have all responses."""
+        """Return the error that contains the event after which the next session starts.
+
+        The server may not have all responses.
+        """
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:
@@ -368,7 +374,10 @@ class Listener:
 
 
 async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all coroutines until one of them ends, then cancel the others. If that one failed, raise its error."""
+    """Run all coroutines until one ends, and then cancel the others.
+
+    Raise the error of the coroutine that ended, if any.
+    """
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -74,16 +74,19 @@ async def cancel(visit: Visit) -> Response:
 
 
 def _blocked_text(count: int) -> str | None:
-    """Return as text how many deliveries wait for this delivery of an ordered endpoint, or None without any."""
+    """Return text with the number of deliveries that this delivery of an ordered endpoint blocks.
+
+    None if it blocks none.
+    """
     if count < 2:
         return "1 delivery waits" if count else None
     return f"{count:,}{' or more' if count == BLOCKED_COUNTED_MAX else ''} deliveries wait"
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return the reason why the page does not offer to resend the delivery, or None.
+    """Return the reason why the page does not offer to resend the delivery, or None if it does.
 
-    The page only anticipates the decision; the service makes it.
+    When the visitor resends the delivery, the service checks it again.
     """
     delivery = found.delivery
     if endpoint is None:

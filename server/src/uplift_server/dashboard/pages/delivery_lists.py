@@ -1,4 +1,4 @@
-"""Lists of deliveries with filters: the deliveries of one account, and for operators those of all accounts."""
+"""Lists of deliveries with filters: the deliveries of one account or, for operators, the deliveries of all accounts."""
 
 import json
 import re
@@ -35,7 +35,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import Page
 
 ENDPOINTS_LISTED_MAX: Final = 200
-"""With more endpoints, the endpoint filter is a text field instead of a list."""
+"""Maximum number of endpoints to list in the endpoint filter. For more endpoints, the filter is a text field."""
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 TESTS: Final = {"": False, "1": None, "only": True}

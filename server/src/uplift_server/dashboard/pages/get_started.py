@@ -28,7 +28,7 @@ _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
 """The URL parameters for the test deliveries of this page.
 
-They keep the results after a reload or a return to the page.
+Because of these parameters, the page still shows the results after a reload.
 """
 
 
@@ -88,9 +88,9 @@ class Progress:
 
     @property
     def is_tested(self) -> bool:
-        """Whether this URL accepted the latest test event.
+        """Whether the endpoint's URL accepted the latest test event.
 
-        If retention has deleted the test, whether it ever accepted one.
+        If retention has deleted the test event, whether the URL ever accepted a test event.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None
@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether this URL rejected a wrong signature and accepted a valid one."""
+        """Whether the endpoint's URL rejected a wrong signature and accepted a valid one."""
         return self.shown.endpoint.verified_at is not None
 
 

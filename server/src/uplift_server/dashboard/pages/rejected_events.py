@@ -1,4 +1,4 @@
-"""Rejected events: those of one account, and for operators those of all accounts and of unknown accounts."""
+"""List of rejected events: of one account or, for operators, of all accounts and of unknown accounts."""
 
 from typing import Any, Final
 

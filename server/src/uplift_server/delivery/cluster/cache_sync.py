@@ -69,7 +69,7 @@ class _Read(NamedTuple):
         }
 
     def of(self, subjects: Collection[Subject]) -> "_Read":
-        """Return a copy that contains only the rows of these subjects."""
+        """Return a copy that contains only the given rows."""
         return _Read(
             [each for each in self.accounts if ("accounts", each.seq) in subjects],
             [each for each in self.keys if ("api_keys", each.seq) in subjects],
@@ -107,11 +107,11 @@ class CacheSync:
         self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
-        """The transaction of the last change that was read, for each subject."""
+        """The transaction of the last change that was read, for each changed row."""
         self._reread_at: dict[Subject, int] = {}
-        """When to read a subject again (Unix ms), for each subject."""
+        """When to read a changed row again (Unix ms), for each row."""
         self._changed_here: set[Subject] = set()
-        """Subjects that this process changed during a read."""
+        """Rows that this process changed during a read."""
         self._health_at = 0
         self._missed = 0
         """`change_log.pruned_before` at the last full read."""

@@ -21,7 +21,8 @@ BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of rows that one iteration of the event loop computes. They take about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""A process that uses at least this share of a CPU core is busy. It then counts only every BUSY_TURNS intervals."""
+"""A process that uses at least this share of a CPU core is busy. A busy process counts only once in BUSY_TURNS
+intervals."""
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 

@@ -35,7 +35,7 @@ class KnownEventFinder:
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
         """Return the stored event that has the idempotency key or ID of a draft, with its content, or None.
 
-        Return None also if the database does not respond in time.
+        The result is also None if the database does not respond in time.
         """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[StoredEvent | None] = loop.create_future()

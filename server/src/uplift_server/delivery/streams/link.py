@@ -86,7 +86,7 @@ parser.MSG_RE, parser.HMSG_RE = (
 class _Client(Client):
     """A NATS client that accepts any subjects and headers.
 
-    Emitters choose them, so they must not end the connection.
+    Emitters choose subjects and headers, so an invalid one must not end the connection.
     """
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:

@@ -87,7 +87,7 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The database's problems by prefix of the SQLSTATE. The first match applies. All other errors are caused by a
+"""The database's problems by prefix of the SQLSTATE. The first match applies. All other errors are errors of a
 statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
@@ -141,7 +141,7 @@ class Pair:
         self.raw = raw
         self.sql = sql
         self.settings = settings
-        """Statements that apply the settings at the start of every transaction. Empty if the connection has the
+        """Statements that apply the settings at the start of every transaction. Empty if the connection already has the
         settings."""
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
@@ -320,12 +320,15 @@ class ConnectionPool:
 def _with_storable_texts(
     _connection: object, _cursor: object, statement: str, parameters: Any, _context: object, many: bool
 ) -> tuple[str, Any]:
-    """In the parameters of a SQLAlchemy statement, replace the characters that PostgreSQL cannot store."""
+    """Return a SQLAlchemy statement and its parameters.
+
+    In the parameters, characters that PostgreSQL cannot store are replaced.
+    """
     return statement, [_storable(row) for row in parameters] if many else _storable(parameters)
 
 
 def storable_texts(column: Sequence[str | None]) -> Sequence[str | None]:
-    """In a column of strings, replace the characters that PostgreSQL cannot store."""
+    """Return a column of strings. Characters that PostgreSQL cannot store are replaced."""
     if not _UNSTORABLE.search("".join(filter(None, column))):
         return column
     return [text and _UNSTORABLE.sub(REPLACEMENT, text) for text in column]

@@ -1,4 +1,4 @@
-"""The order groups of deliveries on PostgreSQL. The caller has taken the locks of their order (`store.locks`)."""
+"""The order groups of deliveries on PostgreSQL. The caller has locked the delivery order (`store.locks`)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -32,7 +32,7 @@ WHERE d.endpoint_seq = $1
 
 
 async def lock_order(raw: Raw, endpoint_seqs: Iterable[int]) -> None:
-    """Lock the order of endpoints' deliveries until the transaction ends."""
+    """Lock the delivery order of endpoints until the transaction ends."""
     await raw.execute(TAKE_ORDER, order_slots(endpoint_seqs))
 
 

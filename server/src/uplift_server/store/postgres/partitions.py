@@ -165,9 +165,9 @@ class PostgresPartitions:
         return [Partition(*row) for row in await self._read(lambda pair: pair.raw.fetch(_ENDED, before - DISORDER_MS))]
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:
-        """Mark partitions for row-by-row deletion if they began long before `before` (Unix ms) but have later events.
+        """Mark partitions for row-by-row deletion if they are too old but have events after `before` (Unix ms).
 
-        Long means more than twice `lasts_ms`.
+        A partition is too old if it began more than twice `lasts_ms` before `before`.
         """
         await self._write(lambda pair: pair.raw.execute(_MARK_FOR_ROW_CLEANUP, before, lasts_ms))
 

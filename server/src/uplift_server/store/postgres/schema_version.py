@@ -49,7 +49,7 @@ async def prepare(url: str) -> None:
 async def upgrade(url: str) -> str | None:
     """Upgrade a database to the program's revision, or create its tables. Return the earlier revision.
 
-    Raises UnknownSchema if the revision is newer or unknown, and Unavailable if the database cannot be used, or if
+    Raises UnknownSchema if the revision is newer or unknown. Raises Unavailable if the database cannot be used, or if
     running servers would not work with the new schema.
     """
     return await _run_exclusively(url, _upgrade)

@@ -22,7 +22,8 @@ class ManyRows(Generic[Row]):
     def __init__(self, statement: str, row: type[Row]) -> None:
         """Prepare the variants of a statement whose parameters are rows of a NamedTuple.
 
-        `:values` is replaced by VALUES with the fields in order, `:rows` by a query whose columns have their names.
+        VALUES with the fields in order replaces `:values`. A query whose columns have the names of the fields replaces
+        `:rows`.
         """
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"

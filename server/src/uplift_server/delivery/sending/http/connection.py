@@ -1,7 +1,7 @@
 """A connection to a receiver: writes a request, and reads the response.
 
-httptools leaves four tasks to this module: to skip interim responses, to end a body without a length when the
-connection ends, to close the connection after unexpected bytes, and to limit the response headers. The module defines
+httptools leaves four tasks to this module. The module skips interim responses, and limits the response headers. It ends
+a body without a length when the connection ends, and closes the connection after unexpected bytes. The module defines
 no callback for single headers. Most responses do not need one, and each header would cost two allocations and a call.
 """
 

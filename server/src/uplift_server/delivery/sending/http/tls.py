@@ -45,7 +45,7 @@ class TlsContext(ssl.SSLContext):
     def create(
         cls, ca_file: str | None, monotonic: Callable[[], float], identity: ClientIdentity | None = None
     ) -> Self:
-        """Create a context that trusts the system's authorities, or only those in `ca_file`.
+        """Create a context that trusts the system's authorities, or only the authorities in `ca_file`.
 
         Raises OSError or ssl.SSLError if `ca_file` or the identity cannot be read.
         """
