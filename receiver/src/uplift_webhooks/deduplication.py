@@ -30,12 +30,11 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""How long handled events are remembered: longer than retries (3 days) and replays, which are possible for the 30 days
-of the default retention.
-"""
+"""How long handled events are remembered, in seconds. It is longer than retries (3 days) and replays, which are
+possible for the 30 days of the default retention."""
 CLAIM_SECONDS: Final = 60.0
-"""How long a claim lasts: longer than the sender's timeout of 15 seconds, and short enough for the retry after a crash.
-"""
+"""How long a claim lasts, in seconds. It is longer than the sender's timeout of 15 seconds, and short enough for the
+retry after a crash."""
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0
@@ -87,7 +86,7 @@ class _Entry:
     handled: _Version | None
     """The newest version that was handled, or None."""
     until: float
-    """Time after which the entry can be removed."""
+    """Time (Unix seconds) after which the entry can be removed."""
     claim: str | None
     claimed_until: float
 

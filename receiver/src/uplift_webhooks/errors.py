@@ -26,7 +26,7 @@ class WebhookVerificationError(ValueError):
     """
 
     reason: Reason
-    """A stable code for programs."""
+    """A stable code that programs can compare."""
     cause: str
     """One sentence that states the cause."""
     hint: str

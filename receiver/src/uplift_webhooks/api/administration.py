@@ -285,7 +285,7 @@ class Links(Noun[Way]):
 
 
 class Retention(Noun[Way]):
-    """Retention, which deletes old events. For operators."""
+    """Retention, for operators. Retention deletes old events."""
 
     @verb
     def resume(self) -> Call[JsonObject]:

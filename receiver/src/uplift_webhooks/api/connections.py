@@ -22,7 +22,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 IDLE_MAX: Final = 8
 """Maximum number of idle connections."""
 RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Maximum size of a response body. A page of 500 complete events is smaller."""
+"""Maximum size of a response body, in bytes. A page of 500 complete events is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """Errors of an idle connection that the server has closed."""

@@ -27,7 +27,7 @@ BATCH_BYTES_MAX: Final = 1024 * 1024
 REQUEST_SECONDS_MAX: Final = 10.0
 """Time limit of a request. The server responds to every request within 5 seconds."""
 CLOSE_SECONDS_MAX: Final = 30.0
-"""How long the emitter waits for responses when its `with` block or the process ends."""
+"""How long the emitter waits for responses when its `with` block or the process ends, in seconds."""
 BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
@@ -230,7 +230,7 @@ class Emitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the emitter. An error raised in the block takes precedence over errors of the close."""
+        """Close the emitter. An error raised in the block takes precedence over an error of `close`."""
         try:
             self.close()
         except (EventsRejected, TimeoutError):

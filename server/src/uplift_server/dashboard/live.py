@@ -23,11 +23,11 @@ LOOK_SECONDS_BUSY: Final = 5.0
 """The poll interval while the process is busy, so that pages do not delay events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""The maximum time between the reloads of two pages while the process is not busy."""
+"""The maximum time between the reloads of two pages while the process is not busy, in seconds."""
 STREAM_SECONDS_MAX: Final = 600.0
-"""Maximum duration of a stream. The browser then reconnects, and the server checks the session again."""
+"""Maximum duration of a stream, in seconds. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0
-"""The interval of comments in a stream. Proxies close streams that stay silent for too long."""
+"""The interval of comments in a stream, in seconds. Proxies close streams that stay silent for too long."""
 RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"

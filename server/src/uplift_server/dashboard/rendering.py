@@ -38,18 +38,19 @@ _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
-"""The maximum time to render before yielding to the event loop."""
+"""The maximum time to render before yielding to the event loop, in seconds."""
 OTHERS_SECONDS: Final = 0.0002
-"""If the event loop takes longer than this to resume the rendering, other tasks are busy."""
+"""If the event loop takes more than this many seconds to resume the rendering, other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
-"""The pause between two slices while other tasks are busy. One event needs several iterations of the loop."""
+"""The pause between two slices while other tasks are busy, in seconds. One event needs several iterations of the
+loop."""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""Timestamps that differ from now by more than this are shown with their year.
+"""Timestamps that differ from now by more than this many ms are shown with their year.
 
 Keep the formats in sync with dashboard.js.
 """
 DAY_SHOWN_AFTER_S: Final = 7 * 86_400
-"""Relative times that differ from now by more than this are shown as dates."""
+"""Relative times that differ from now by more than this many seconds are shown as dates."""
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:

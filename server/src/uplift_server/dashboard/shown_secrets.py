@@ -12,7 +12,7 @@ import msgspec
 from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
 
 SHOWN_SECONDS: Final = 300
-"""How long a page shows a one-time secret."""
+"""How long a page shows a one-time secret, in seconds."""
 SECRET_BYTES_MAX: Final = 2_000
 """The maximum size of a secret. Browsers accept cookies of up to 4 KiB."""
 

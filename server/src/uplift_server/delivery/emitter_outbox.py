@@ -28,7 +28,7 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.emitter_outbox import EmitterOutbox, Turn
 
 STATUS_EVERY_SECONDS: Final = 60.0
-"""How often the reader logs the state of the outbox."""
+"""The interval between two log messages about the state of the outbox, in seconds."""
 _log = structlog.get_logger()
 
 SendBatch = Callable[[bytes, int], Awaitable[BatchRejection | None]]

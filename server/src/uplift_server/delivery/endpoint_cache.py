@@ -67,7 +67,7 @@ class LiveEventType:
     def problems(self, data: bytes) -> list[Problem]:
         """Check an event's data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
 
-        If the check takes longer than SCHEMA_CHECK_NS_MAX, it reports this as a problem.
+        If the check takes longer than SCHEMA_CHECK_NS_MAX, return a problem that states this.
         """
         if self._validator is None:
             return []

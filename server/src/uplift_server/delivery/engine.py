@@ -27,7 +27,7 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The maximum time for each response of the database during a stop.
+"""The maximum time for each response of the database during a stop, in seconds.
 
 It is longer than the wait for another program's lock.
 """
@@ -42,7 +42,7 @@ class EngineSettings:
     breaker: BreakerRule
     timeouts: AttemptTimeouts
     lease_ms: int
-    """The duration of a lease. It must be longer than all timeouts."""
+    """The duration of a lease, in ms. It must be longer than all timeouts."""
     in_flight_max: int
     endpoint_in_flight_max: int
     retention_ms: int
@@ -50,10 +50,10 @@ class EngineSettings:
     release_rate_per_second: int = 50
     """The number of held deliveries to release per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
-    """The interval between scans of the database for due deliveries whose due time the engine does not know."""
+    """The interval between scans of the database for due deliveries whose due time the engine does not know, in ms."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
-    """The interval between checks for ingest requests that have waited too long."""
+    """The interval between checks for ingest requests that have waited too long, in ms."""
     operations_account: str | None = None
     """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1

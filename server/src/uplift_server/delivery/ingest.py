@@ -40,7 +40,7 @@ from uplift_server.store.records import EndpointState
 _log = structlog.get_logger()
 
 COMMIT_TIMEOUT_MS: Final = 4000
-"""The timeout of a commit. The engine checks it once per tick, so that callers receive a response within 5 s."""
+"""The timeout of a commit, in ms. The engine checks it once per tick, so that callers receive a response within 5 s."""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
 # Use constants, because looking up a member of an enumeration takes as long as a function call.

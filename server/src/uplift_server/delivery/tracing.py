@@ -26,7 +26,7 @@ QUEUE_MAX: Final = 20_000
 KNOWN_MAX: Final = 20_000
 """Maximum number of recent events whose parent spans are kept in memory."""
 PARENT_WAIT_MS: Final = 3_000
-"""How long to wait until another process has stored the parent span of an event that it accepted."""
+"""How long to wait, in ms, until another process has stored the parent span of an event that it accepted."""
 LOOKUP_BATCH_MAX: Final = 500
 """Maximum number of events per lookup of parent spans."""
 CLOSE_SECONDS: Final = 0.8

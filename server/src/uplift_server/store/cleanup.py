@@ -54,9 +54,10 @@ class RetentionRule:
     since: sa.Column[int]
     """The column with the start of the retention period (Unix ms). If it is NULL, the row is in use."""
     extra_ms: int = 0
-    """How much later than `since` the retention period starts."""
+    """How much later than `since` the retention period starts, in ms."""
     is_ordered_by_seq: bool = False
-    """Whether rows are read in the order of their numbers, which grow with time, instead of by an index on `since`."""
+    """Whether rows are read in the order of their numbers, which grow with time. Otherwise, an index on `since` is
+    used."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that limit the rule to the rows of a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()

@@ -9,8 +9,8 @@ from uplift_server.store import server_values
 from uplift_server.store.schema import events
 
 DISORDER_MS: Final = 60_000
-"""Maximum delay between the timestamp of an event, set on arrival, and its number, assigned when it is stored. The
-order of timestamps and the order of numbers can differ by this much."""
+"""Maximum delay in ms between the timestamp of an event, set on arrival, and its number, assigned when it is stored.
+The order of timestamps and the order of numbers can differ by this much."""
 _LATE: Final = "events.late."
 
 

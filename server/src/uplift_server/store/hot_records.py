@@ -245,7 +245,8 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The limit for deliveries returned to the replay. The other deliveries were limited when the batch was read."""
+    """The limit, in bytes, for deliveries returned to the replay. The other deliveries were limited when the batch was
+    read."""
     missing_after: int = 0
     """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
     ordering: Ordering = Ordering.NONE

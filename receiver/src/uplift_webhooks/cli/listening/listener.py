@@ -53,12 +53,12 @@ class Timing:
     settled_seconds: float = 5.0
     """After a connection that lasted this long, the next wait is the first interval again, in seconds."""
     ping_seconds: float = 20.0
-    """The interval of pings. The listener detects a dead connection within twice this time."""
+    """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
-    """Without a connection for this long, the listener ends. None means that it never ends."""
+    """The listener ends after this many seconds without a connection. None means that it never ends."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
-    """If the clock jumps forward by this much, the machine was asleep."""
+    """If the clock jumps forward by at least this many seconds, the machine was asleep."""
     wall_seconds: Callable[[], float] = time.time
 
 

@@ -14,7 +14,7 @@ from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
-"""How long an announcement is valid unless its process repeats it."""
+"""How long an announcement is valid unless its process repeats it, in ms."""
 
 
 class ClusteredAnnouncer:

@@ -29,7 +29,7 @@ from uplift_server.store.records import Account, ApiKey, Endpoint, EventType, Se
 from uplift_server.store.replays import Replay
 
 SYNC_EVERY_MS: Final = 500
-"""The interval between reads of the change log. A notification triggers a read immediately."""
+"""The interval between reads of the change log, in ms. A notification triggers a read immediately."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
 """The maximum number of changed rows that one read returns."""
@@ -37,7 +37,7 @@ NUMBERS_MAX: Final = 10_000
 """The maximum number of row IDs that one read of the change log returns."""
 HEALTH_SYNC_EVERY_MS: Final = 1_000
 HEALTH_OVERLAP_MS: Final = 10_000
-"""The maximum time from the end of an attempt to the commit of its outcome."""
+"""The maximum time from the end of an attempt to the commit of its outcome, in ms."""
 UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 

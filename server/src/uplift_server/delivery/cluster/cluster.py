@@ -26,7 +26,7 @@ from uplift_server.store.errors import Rejected, StoreError, Unavailable
 from uplift_server.store.schema_version import UnknownSchema
 
 STEP_WITHIN_S: Final = 2.0
-"""The time limit for each step of a shutdown."""
+"""The time limit for each step of a shutdown, in seconds."""
 _log = structlog.get_logger()
 
 

@@ -24,13 +24,13 @@ from uplift_server.store.idempotency import KeyReused
 
 READ_EVERY_MS: Final = 1_000
 REREAD_MS: Final = 50
-"""The poll interval while the owner's cache does not contain the endpoint or event type.
+"""The poll interval while the owner's cache does not contain the endpoint or event type, in ms.
 
 The owner waits at most KNOWN_WITHIN_MS.
 """
 KNOWN_WITHIN_MS: Final = 1_000
 RESULT_WITHIN_MS: Final = 2_500
-"""How long a caller waits for the result of a command."""
+"""How long a caller waits for the result of a command, in ms."""
 POLL_MS: Final = 100
 UNAVAILABLE_WAIT_MS: Final = 500
 _DEFECT: Final = "The server could not execute the command. See its log for the cause."

@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""The time in which cache sync replaces the records in memory."""
+"""The time in which cache sync replaces the records in memory, in ms."""
 _log = structlog.get_logger()
 
 

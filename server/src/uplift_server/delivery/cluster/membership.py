@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""The minimum change of the clock that counts as a step. Smaller differences result from inexact readings."""
+"""The minimum change of the clock that counts as a step, in ms. Smaller differences result from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()

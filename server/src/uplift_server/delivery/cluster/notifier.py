@@ -18,9 +18,9 @@ from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 
 GATHER_MS: Final = 3
-"""How long to gather notifications before sending them. One message per event would halve the throughput."""
+"""How long to gather notifications before sending them, in ms. One message per event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
-"""How long to gather notifications to listen streams."""
+"""How long to gather notifications to listen streams, in ms."""
 TEXTS_MAX: Final = 1_000
 """Maximum number of queued messages. The notifier drops further messages."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10

@@ -17,22 +17,23 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""The wait after a start. It lets the server first attempt due deliveries, because endpoints may have recovered."""
+"""The wait after a start, in ms. It lets the server first attempt due deliveries, because endpoints may have
+recovered."""
 CHECK_EVERY_MS_MIN: Final = 1_000
-"""The minimum time between two checks of failing endpoints."""
+"""The minimum time between two checks of failing endpoints, in ms."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
-"""The interval between checks for a mass failure.
+"""The interval between checks for a mass failure, in ms.
 
 A mass failure can begin or end without an attempt, because only endpoints with a recent attempt count.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
-"""The maximum time between checks in a cluster.
+"""The maximum time between checks in a cluster, in ms.
 
 Other processes change the health of their endpoints without a wake-up.
 """
 EMAIL_WAIT_MS: Final = 60_000
-"""The wait before the next try to disable an endpoint whose warning email is not sent yet."""
+"""The wait before the next try to disable an endpoint whose warning email is not sent yet, in ms."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
 """The number of endpoints to check before other tasks run."""

@@ -83,7 +83,7 @@ class OutageGuard:
         self._ended_at: int | None = None
         """When the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """When the current mass failure ended (Unix ms), if this is not stored yet."""
+        """When the mass failure in `outage` ended (Unix ms), if its end is not stored yet."""
         self.outage: Outage | None = None
         self._must_reload = False
         """Whether to reload the mass failure first.

@@ -28,7 +28,7 @@ from uplift_server.store.operational_events import OperationalEvent
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
 
 GROUP_MS_MAX: Final = 30_000
-"""The maximum time that a warning email waits for further endpoints of its account."""
+"""The maximum time that a warning email waits for further endpoints of its account, in ms."""
 RECOVERED_GROUP_MS_MAX: Final = 300_000
 """The maximum time that a recovery email waits.
 

@@ -23,7 +23,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval at which a stream checks for events without a wake-up, and whether its session was deleted."""
+"""The interval, in ms, at which a stream checks for events without a wake-up, and for the deletion of its session."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 

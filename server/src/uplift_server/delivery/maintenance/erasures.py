@@ -24,12 +24,12 @@ from uplift_server.store.erasures import Erasure
 from uplift_server.store.errors import Unavailable
 
 READ_EVERY_MS: Final = 1_000
-"""The interval between reads of unfinished erasures in a cluster. Other processes can create erasures."""
+"""The interval between reads of unfinished erasures in a cluster, in ms. Other processes can create erasures."""
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new erasure outside a cluster, where a wake-up reports each new erasure."""
+"""The longest wait for a new erasure outside a cluster, in ms. A wake-up ends the wait when an erasure is created."""
 BATCH_PAUSE_MS: Final = 20
 CHECK_MS: Final = 250
-"""The interval between checks of an erasure that waits for the end of a lease or of a database read."""
+"""The interval between checks of an erasure that waits for the end of a lease or of a database read, in ms."""
 UNAVAILABLE_WAIT_MS: Final = 500
 DEFECT_WAIT_MS: Final = 60_000
 ERASURES_PER_ROUND: Final = ERASURES_UNFINISHED_PER_ACCOUNT_MAX

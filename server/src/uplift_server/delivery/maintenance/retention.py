@@ -36,7 +36,7 @@ BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
 """If this many partitions have expired, pauses are minimal, because deletion is slower than ingest."""
 ROUND_EVERY_MS: Final = 60_000
 RECHECK_EVERY_MS: Final = 3_600_000
-"""The interval at which retention checks expired rows again that were still needed."""
+"""The interval, in ms, at which retention again checks expired rows that were still needed."""
 _DELIVERIES: Final = "deliveries"
 _log = structlog.get_logger()
 

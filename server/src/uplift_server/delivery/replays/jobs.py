@@ -40,9 +40,9 @@ AHEAD_ROWS: Final = 20_000
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""Limits of reading ahead: the total size of the bodies, and the number of deliveries.
+"""Limits of reading ahead: the total size of the bodies in bytes, and the number of deliveries.
 
-The number is what the job sends within AHEAD_MS, but at least AHEAD_MIN.
+The number limit is what the job sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
 """The number of missing events to read ahead if the endpoint has a filter. The filter may reject most of them."""
@@ -50,20 +50,20 @@ FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
 """The maximum number of filter steps in a round, because they block the event loop. One evaluation may exceed it."""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The interval between two releases of a job. New events have to wait for the commit of each release."""
+"""The interval between two releases of a job, in ms. New events have to wait for the commit of each release."""
 FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
-"""The interval between two checks of a job that waits for its last outcomes or for its endpoint."""
+"""The interval between two checks of a job that waits for its last outcomes or for its endpoint, in ms."""
 JOBS_PER_ROUND_MAX: Final = 50
 """The maximum number of jobs in a round."""
 UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
-"""A replay creates no delivery for an event that retention deletes within this time.
+"""A replay creates no delivery for an event that retention deletes within this many ms.
 
 The time is at most half of the retention period.
 """
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new or changed replay. A wake-up ends the wait."""
+"""The longest wait for a new or changed replay, in ms. A wake-up ends the wait."""
 
 
 class _Job:

@@ -22,9 +22,9 @@ from uplift_server.store.hot_records import HeldRequest
 from uplift_server.store.records import HeldAction
 
 TICK_MS: Final = 100
-"""The interval between two batches of an endpoint."""
+"""The interval between two batches of an endpoint, in ms."""
 BLOCKED_WAIT_MS: Final = 500
-"""The wait before the next release to an endpoint that is slower than the release rate."""
+"""The wait before the next release to an endpoint that is slower than the release rate, in ms."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
 """The maximum number of rows of all endpoints between two pauses."""

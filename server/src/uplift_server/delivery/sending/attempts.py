@@ -45,7 +45,7 @@ from uplift_server.store.records import EndpointState, HeldAction
 
 RANDOM_SEED_BYTES: Final = 16
 EGRESS_WAIT_MS_MIN: Final = 60_000
-"""Minimum wait after a failure of the egress proxy or egress IP.
+"""Minimum wait after a failure of the egress proxy or egress IP, in ms.
 
 Such a failure does not count as a scheduled attempt.
 """

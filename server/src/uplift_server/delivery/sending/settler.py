@@ -26,9 +26,9 @@ _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
-"""The longest time that the outcome of a replay waits for a batch."""
+"""The longest time that the outcome of a replay waits for a batch, in ms."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
-"""The maximum age of the stored `last_success_at` of a healthy endpoint."""
+"""The maximum age of the stored `last_success_at` of a healthy endpoint, in ms."""
 
 
 class Settler:

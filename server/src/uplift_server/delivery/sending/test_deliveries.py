@@ -19,7 +19,7 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
 POLL_MS: Final = 100
-"""The interval between reads of the outcome of a test in another process."""
+"""The interval between reads of the outcome of a test in another process, in ms."""
 
 STORED_MAX: Final = 1_000
 """The maximum number of remembered tests whose outcome was stored.

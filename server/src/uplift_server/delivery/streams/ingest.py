@@ -40,7 +40,7 @@ from uplift_server.store.repeated_events import StoredEvent
 
 TICK_MS: Final = 100
 RESEND_AFTER_MS: Final = 800
-"""How long the publisher waits for an acknowledgment before it repeats a message.
+"""How long the publisher waits for an acknowledgment before it repeats a message, in ms.
 
 The time is longer than a slow fsync, and short enough for several attempts during the election of a leader.
 """

@@ -15,12 +15,12 @@ from nats.protocol import parser
 CONNECT_SECONDS: Final = 3.0
 REQUEST_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1
-"""The interval between pings.
+"""The interval between pings, in seconds.
 
 Two pings without a response end the connection, so a hanging server is detected within about 3 s.
 """
 HEADER_BYTES_MAX: Final = 256
-"""The maximum size of the header with a message ID.
+"""The maximum size of the header with a message ID, in bytes.
 
 NATS disconnects a client whose message and headers are too large.
 """

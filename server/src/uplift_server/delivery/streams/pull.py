@@ -19,24 +19,24 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""NATS delivers a message again if this process neither removes nor renews it for this long."""
+"""NATS delivers a message again if this process neither removes nor renews the message for this many seconds."""
 RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
-"""If no message or heartbeat arrives for this long, the consumer has lost its leader or the request."""
+"""If no message or heartbeat arrives for this many ms, the consumer has lost its leader or the request."""
 REMOVE_SECONDS: Final = 5.0
-"""How long NATS may take to remove messages. On a slow disk, this takes longer than other requests."""
+"""How long NATS may take to remove messages, in seconds. On a slow disk, this takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a consumer on its servers."""
+"""How long NATS may take to place a consumer on its servers, in seconds."""
 _ENDED: Final = frozenset({"404", "408", "409"})
 """The status codes that end a pull request. Further requests may succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
-"""The maximum size of the subjects and of the fixed parts of a message and its acknowledgment."""
+"""The maximum size of the subjects and of the fixed parts of a message and its acknowledgment, in bytes."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 

@@ -37,9 +37,9 @@ The first server may have lost its connections.
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""If a leader has had no contact with most replicas for this long, it has lost them and stores nothing."""
+"""If a leader has had no contact with most replicas for this many seconds, it has lost them and stores nothing."""
 DOWN_AFTER_MS: Final = 4_000
-"""The stream is down if no check has succeeded for this long. NATS elects a new leader in less time."""
+"""The stream is down if no check has succeeded for this many ms. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503
 SERVER_VERSION_MIN: Final = (2, 15, 0)
 """The minimum version of NATS.
@@ -47,7 +47,7 @@ SERVER_VERSION_MIN: Final = (2, 15, 0)
 Earlier servers keep a record of each message that is removed without an acknowledgment.
 """
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a stream on its servers."""
+"""How long NATS may take to place a stream on its servers, in seconds."""
 _NS: Final = 1_000_000_000
 _log = structlog.get_logger()
 

@@ -24,12 +24,14 @@ R = TypeVar("R")
 
 CONNECT_SECONDS_MAX: Final = 5.0
 OPERATION_SECONDS_MAX: Final = 9.0
-"""How long an operation may use a connection. After this, the connection is closed, because it may be dead."""
+"""How long an operation may use a connection, in seconds. After this, the connection is closed, because it may be
+dead."""
 STATEMENT_SECONDS_MAX: Final = 10.0
-"""The driver's timeout of a statement, for connections without a pool."""
+"""The driver's timeout of a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks. This is shorter than the expiry of heartbeats."""
+"""How long a transaction of an unreachable process keeps its locks, in ms. This is shorter than the expiry of
+heartbeats."""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"

@@ -34,7 +34,7 @@ _WRITES: Final = frozenset({"primary", "read-write"})
 """Values of target_session_attrs that select a writable server."""
 
 NEXT_HOST_AFTER_SECONDS: Final = 0.3
-"""The delay before the attempt with the next host. The caller limits the total time."""
+"""The delay before the attempt with the next host, in seconds. The caller limits the total time."""
 
 HostOptions = Mapping[str, Any]
 """The driver's options for a host, in addition to the URL. Empty if the URL names one host."""

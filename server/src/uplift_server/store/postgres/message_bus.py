@@ -23,7 +23,8 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 OPERATION_SECONDS_MAX: Final = 2.0
-"""Timeout of an operation, and of opening the connection. A slower heartbeat would be too late to be useful."""
+"""Timeout of an operation, and of opening the connection, in seconds. A slower heartbeat would be too late to be
+useful."""
 RETRIES_MAX: Final = 3
 REMEDY_NOTIFICATIONS: Final = "set UPLIFT_DATABASE_DIRECT_URL to the URL of the database without the pooler"
 

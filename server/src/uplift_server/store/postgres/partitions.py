@@ -32,7 +32,7 @@ R = TypeVar("R")
 _log = structlog.get_logger()
 
 TABLE_LOCK_MS_MAX: Final = 50
-"""The lock timeout for each of the two tables. Other statements wait up to twice as long."""
+"""The lock timeout for each of the two tables, in ms. Other statements wait up to twice as long."""
 THIN_BATCH: Final = 20
 """Number of rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
 SWEEP_BATCH: Final = 100

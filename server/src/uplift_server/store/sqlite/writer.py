@@ -36,9 +36,9 @@ _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CON
 
 
 RESTART_WAIT_SECONDS: Final = 0.5
-"""The wait before a failed thread is restarted."""
+"""The wait before a failed thread is restarted, in seconds."""
 CPU_SAMPLE_SECONDS: Final = 0.1
-"""The interval between two samples of the CPU time of the process."""
+"""The interval between two samples of the CPU time of the process, in seconds."""
 
 
 class _CommitThrottle:

@@ -23,7 +23,7 @@ _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
 _FILES_WAIT_SECONDS = 0.1
 _FILES_SECONDS_MAX = 1.0
-"""The longest wait of an attempt for a file descriptor. `LEASE_LEFT_MS_MIN` includes this wait."""
+"""The longest wait of an attempt for a file descriptor, in seconds. `LEASE_LEFT_MS_MIN` includes this wait."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSE_BATCH = 16
 """The number of idle connections to close at a time when no file descriptor is left."""

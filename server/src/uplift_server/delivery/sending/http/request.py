@@ -20,7 +20,7 @@ class Request(msgspec.Struct, frozen=True):
     context: Any
     """An object for the caller's `done`. The sender ignores it."""
     timeout_ms: int | None = None
-    """The timeout of the attempt. None means the timeout in the sender's settings."""
+    """The timeout of the attempt, in ms. None means the timeout in the sender's settings."""
     response_bytes_max: int = RESPONSE_BODY_BYTES_STORED_MAX
     """The maximum number of bytes of the response body in the exchange."""
 

@@ -8,17 +8,17 @@ class SenderSettings:
     """The settings of the sender and its resolver."""
 
     attempt_timeout_ms: int = 15_000
-    """The timeout of the whole attempt: DNS lookup, connection, TLS handshake, request and response.
+    """The timeout of the whole attempt in ms: DNS lookup, connection, TLS handshake, request and response.
 
     A request can override it.
     """
     connect_timeout_ms: int = 5_000
-    """The total timeout for TCP, the egress proxy and the TLS handshake, over all addresses."""
+    """The total timeout for TCP, the egress proxy and the TLS handshake, over all addresses, in ms."""
 
     keep_alive_ms: int = 55_000
-    """How long an idle connection stays open."""
+    """How long an idle connection stays open, in ms."""
     connection_age_ms_max: int = 5 * 60_000
-    """The maximum age of a connection that the sender reuses. The limit ensures that DNS changes take effect."""
+    """The maximum age of a connection that the sender reuses, in ms. The limit ensures that DNS changes take effect."""
     idle_connections_per_target_max: int = 256
     idle_connections_max: int = 1_000
     connections_max: int = 100_000
@@ -41,5 +41,5 @@ class SenderSettings:
     dns_ttl_ms_min: int = 1_000
     dns_ttl_ms_max: int = 30_000
     dns_negative_ttl_ms: int = 2_000
-    """How long a failed lookup stays in the cache."""
+    """How long a failed lookup stays in the cache, in ms."""
     dns_entries_max: int = 10_000
