@@ -31,7 +31,7 @@ class Event:
     api_version: str
     """API version, such as `01/01/2022`. Empty if the body has none."""
     created: int
-    """When the event was created, in Unix milliseconds. 0 if the body has no time."""
+    """The time when the event was created, in Unix milliseconds. 0 if the body has no time."""
     data: Any = field(hash=False, repr=False)
     """The event's data: a `Data` for a JSON object. For any other JSON, the value itself."""
     raw: dict[str, Any] = field(hash=False, repr=False)

@@ -56,7 +56,7 @@ class SourceAddresses:
         self._source: Source | None = None
         self._published: _Published | None = None
         self._failure: ApiFailure | None = None
-        """Why the addresses are not known yet."""
+        """The reason why the addresses are not known yet."""
         if isinstance(source, Mapping):
             self._published = _published(source)
         elif isinstance(source, Iterable):

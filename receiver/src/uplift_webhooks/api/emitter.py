@@ -154,12 +154,12 @@ class Emitter:
         ordering_key: str | None = None,
         expires_at: Instant | None = None,
     ) -> "Future[JsonObject]":
-        """Queue an event. Return a future of the server's response: `id`, `created_at` and `duplicate`.
+        """Queue an event. Return a future for the server's response: `id`, `created_at` and `duplicate`.
 
         Block while the queue is full. The future raises ApiError if the server rejects the event. You can ignore the
-        future: `flush` and the end of the `with` block also report rejected events. A cancelled future prevents the
-        request if the event is still waiting. Without `id` and `idempotency_key`, the emitter generates a key.
-        Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in order.
+        future: `flush` and the end of the `with` block also report rejected events. If you cancel the future while the
+        event is still waiting, the emitter does not send the event. Without `id` and `idempotency_key`, the emitter
+        generates a key. Endpoints whose `ordering` is "key" receive events with the same `ordering_key` in order.
 
         Raises:
             ValueError: an argument is not valid, or the emitter is closed.
@@ -408,7 +408,7 @@ class Emitter:
 
 
 def _is_final(failure: ApiFailure) -> bool:
-    """Return whether repeating the request cannot succeed."""
+    """Return whether the failure is permanent, so that a repeated request would also fail."""
     if isinstance(failure, ApiError):
         return failure.status in _STOPPED or 300 <= failure.status < 400
     return isinstance(failure, ApiMisaddressed)

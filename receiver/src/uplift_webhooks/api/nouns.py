@@ -192,7 +192,7 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Evaluate a filter against the newest events.
 
-        Return `total`, `matched` and `events`. The `path` of an event is the first one that did not match.
+        Return `total`, `matched` and `events`. The `path` of an event is the first path in its data that did not match.
         """
         body = given(event_types=texts(event_types), limit=limit)
         return post(f"{_ENDPOINTS}/filter-preview", {**body, "filter": None if filter is None else {**filter}})

@@ -1,6 +1,6 @@
 """The command `uplift` for integrators. The extra `cli` installs its dependencies.
 
-It uses only the server's HTTP API.
+The command uses only the server's HTTP API.
 """
 
 import sys

@@ -59,7 +59,7 @@ class Summary:
     reason: str | None
     """The reason why the endpoint is disabled or failing."""
     held: str | None
-    """The number of held deliveries as text, or None without any."""
+    """The number of held deliveries as text, or None if there are no held deliveries."""
 
 
 def summary(shown: ShownEndpoint) -> Summary:

@@ -81,7 +81,7 @@ def attempt_words(numbers: Statistics) -> str:
 
 
 def success_share(numbers: Statistics) -> float | None:
-    """Return the share of succeeded attempts, from 0 to 1, or None without attempts."""
+    """Return the share of succeeded attempts, from 0 to 1, or None if there are no attempts."""
     return succeeded(numbers) / numbers.attempts if numbers.attempts else None
 
 

@@ -26,7 +26,7 @@ Serve = Callable[[Visit], Awaitable[Response]]
 
 
 class Door(Enum):
-    """Who can access a page."""
+    """The visitors who can access a page."""
 
     ANYBODY = "anybody"
     VISITOR = "visitor"

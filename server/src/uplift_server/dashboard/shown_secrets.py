@@ -24,11 +24,11 @@ class ShownSecret(NamedTuple):
     """The ID of the object that has this secret."""
     secret: str
     until: int
-    """When the page stops showing the secret (Unix ms)."""
+    """The time when the page stops showing the secret (Unix ms)."""
 
     @property
     def since(self) -> int:
-        """When the page first showed the secret (Unix ms)."""
+        """The time when the page first showed the secret (Unix ms)."""
         return self.until - SHOWN_SECONDS * 1000
 
 

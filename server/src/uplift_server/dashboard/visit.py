@@ -150,7 +150,7 @@ class Visit:
     def command(self, command: str) -> str | None:
         """Return a command as the visitor can run it: `uplift` for members, `uplift-server` for operators.
 
-        None if there is none.
+        Return None if there is no such command.
         """
         is_for_operators = command.startswith("uplift-server ")
         if not self.caller.principal.is_operator:

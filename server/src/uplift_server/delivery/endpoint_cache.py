@@ -140,7 +140,7 @@ class EndpointToken(NamedTuple):
     auth: bytes | None
     """The encrypted authentication for which the server requested the token."""
     received_at: int
-    """When the server received the token (Unix ms)."""
+    """The time when the server received the token (Unix ms)."""
 
 
 class LiveEndpoint:
@@ -275,7 +275,7 @@ class EndpointCache(KeyCache):
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._subscribers: dict[tuple[int, str], Subscribers] = {}
         self.overlaps: dict[int, int] = {}
-        """When the old secret of an endpoint expires (Unix ms), by endpoint."""
+        """The time when the old secret of an endpoint expires (Unix ms), by endpoint."""
         self.overlap_added = asyncio.Event()
 
     def load(

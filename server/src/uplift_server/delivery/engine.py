@@ -61,7 +61,7 @@ class EngineSettings:
 
 
 class Sender(RequestSender, Protocol):
-    """The HTTP client, as the engine starts and closes it."""
+    """The port to the HTTP client, which the engine starts and closes."""
 
     async def start(self) -> None:
         """Prepare to send requests."""

@@ -62,7 +62,7 @@ class Draft(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     ordering_key: str | None = None
     created_at: int | None = None
-    """When the server accepted the event (Unix ms), or None if it stores the event immediately."""
+    """The time when the server accepted the event (Unix ms), or None if it stores the event immediately."""
     has_server_id: bool = False
     """Whether the server created the ID when it accepted the event."""
 

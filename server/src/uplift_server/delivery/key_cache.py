@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from uplift_server.store.records import ApiKey, ServiceKey
 
 RecordKey = tuple[str, int | str | bytes]
-"""A cached record: its table, and a number, the digest of a key, or the name of an event type."""
+"""The key of a cached record: its table, and its number, the digest of an API key, or the name of an event type."""
 
 
 class KeyCache:
@@ -17,7 +17,7 @@ class KeyCache:
         """The API keys of accounts and operators, by digest."""
         self.service_keys: dict[bytes, ServiceKey] = {}
         self.key_expiries: dict[bytes, int] = {}
-        """When keys expire (Unix ms), by ID of the key. Keys without an expiry are missing."""
+        """The expiry time of keys (Unix ms), by key ID. Keys without an expiry are missing."""
         self._has_set_operator_key = False
         self._changed: list[set[RecordKey]] = []
         """The changed records, as one set for each open `changes` block."""

@@ -76,7 +76,7 @@ class PendingCommand(NamedTuple):
     seq: int
     command: Command
     created_at: int
-    """When the command was stored (Unix ms)."""
+    """The time when the command was stored (Unix ms)."""
 
 
 class Result(NamedTuple):

@@ -101,8 +101,8 @@ class Database(Protocol):
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Release expired leases, or all leases of one process. Return the number of released leases.
 
-        On PostgreSQL, a lease must also have expired by the clock of the database, because processes share it. Due
-        times are set as in `release`.
+        On PostgreSQL, a lease must also have expired by the clock of the database, because the processes share this
+        clock. Due times are set as in `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:

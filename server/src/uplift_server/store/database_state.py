@@ -32,11 +32,11 @@ class DatabaseState:
     """The number of leased deliveries, whether they are waiting or in flight."""
     mails: int
     oldest_mail_at: int | None
-    """When the oldest unsent email was added."""
+    """The time when the oldest unsent email was added."""
     replays: Mapping[ReplayState, int]
     """The number of unfinished replays by state."""
     oldest_event_at: int | None
-    """When the oldest stored event was accepted."""
+    """The time when the oldest stored event was accepted."""
 
 
 def read(connection: Connection, *, now: int, limit: int) -> DatabaseState:

@@ -150,7 +150,7 @@ class Matching(NamedTuple):
 def count_ended(
     connection: Connection, account_seq: int, wanted: DeliveryFilter, *, first: int, last: int, ended_by: int
 ) -> tuple[dict[int, Matching], int]:
-    """Count the deliveries between two events that a replay can resend, by endpoint, in one window.
+    """Count the deliveries that a replay can resend, by endpoint, in one window between two events.
 
     Count only deliveries that had ended by `ended_by` (Unix ms). Return the counts, and the lowest event number of the
     window.

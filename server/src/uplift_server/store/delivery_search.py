@@ -48,7 +48,7 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the deliveries between two events that one page scans. The page's key begins with event and endpoint."""
+    """Return the deliveries that one page scans, between two events. The page's key begins with event and endpoint."""
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
     window = narrowed(connection, source, low, high, up=up)

@@ -246,7 +246,10 @@ def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
-    """Return the size of the BLOB that keeps the size of a SQLite record. `after` has the new values without it."""
+    """Return the size of the BLOB that keeps the size of a SQLite record.
+
+    `after` contains the new values without this BLOB.
+    """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
     # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.
     return next((room - length for length in range(1, 5) if _record_bytes(b"\0" * (room - length)) <= room), 0)

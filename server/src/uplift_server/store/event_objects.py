@@ -70,7 +70,7 @@ def candidates(
     *,
     newest_first: bool = True,
 ) -> list[int]:
-    """Return up to CANDIDATES_MAX events between two numbers that may have the object ID, in order.
+    """Return up to CANDIDATES_MAX events that may have the object ID, in order, from a range of event numbers.
 
     Without an account, the events can belong to any account.
     """

@@ -81,7 +81,7 @@ def created_from(connection: Connection, seq: int) -> int | None:
 
 
 def _first_seq(connection: Connection, created_at: int) -> int:
-    """Return the number of the first event with this timestamp or a later one. Uses a binary search."""
+    """Return the number of the first event with this timestamp or a later one. The function uses a binary search."""
     # Use two queries, because SQLite scans the index for a query of both values.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:

@@ -219,7 +219,7 @@ class Candidate(NamedTuple):
     delivery: LeasedDelivery
     """The delivery after its lease, without `lease_until` and `replay_seq`."""
     completed_at: int | None
-    """When the delivery ended. None for an event without a delivery, for which the replay creates one."""
+    """The time when the delivery ended. None for an event without a delivery, for which the replay creates one."""
     ordering_key: str | None = None
 
 

@@ -46,7 +46,7 @@ def create(
 
 
 def get(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Return the invitation with this ID, unless it has expired (`now` in Unix ms)."""
+    """Return the invitation with this ID, unless it has expired. `now` is in Unix ms."""
     query = sa.select(invitations).where(invitations.c.id == invitation_id, invitations.c.expires_at > now)
     row = connection.execute(query).first()
     return None if row is None else _invitation(row)

@@ -21,7 +21,7 @@ class EndpointState(NamedCode):
 
 
 class DisabledReason(NamedCode):
-    """Why the server or an operator disabled an endpoint."""
+    """The reason why the server or an operator disabled an endpoint."""
 
     FAILING = 0
     GONE = 1
@@ -66,7 +66,7 @@ class ApiKey:
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None = None
-    """When the key stops working (Unix ms). None if it does not expire."""
+    """The time when the key stops working (Unix ms). None if it does not expire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ServiceKey:
     scopes: frozenset[str]
     created_at: int
     expires_at: int | None
-    """When the key stops working (Unix ms). None if it does not expire."""
+    """The time when the key stops working (Unix ms). None if it does not expire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,8 @@ class Endpoint:
     tested_at: int | None = None
     """Time of the last test event. The cache can have an earlier value."""
     verified_at: int | None = None
-    """When the URL rejected a wrong signature and accepted a valid one. The cache can have an earlier value."""
+    """The time when the URL rejected a wrong signature and accepted a valid one. The cache can have an earlier
+    value."""
     uid: str | None = None
     """The operator's own ID of the endpoint, unique in the account."""
     metadata: str | None = None
@@ -338,7 +339,7 @@ class Delivery:
     expires_at: int | None
     object_id: str | None = None
     erased_at: int | None = None
-    """When the event was erased."""
+    """The time when the event was erased."""
     is_test: bool = False
     order_group: int | None = None
     """The order group. The server sends its deliveries to an endpoint in order. None if the delivery is not ordered."""

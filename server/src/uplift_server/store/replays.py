@@ -87,7 +87,7 @@ class Replay:
     created_at: int
     updated_at: int
     completed_at: int | None
-    """When the replay ended (Unix ms). None while it is unfinished."""
+    """The time when the replay ended (Unix ms). None while it is unfinished."""
 
     @property
     def is_counted(self) -> bool:

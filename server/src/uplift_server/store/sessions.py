@@ -116,7 +116,7 @@ def get_link(connection: Connection, link_id: bytes) -> Link | None:
 
 
 def page_of_links(connection: Connection, account_seq: int, request: PageRequest, *, now: int) -> Page[Link]:
-    """List the usable links of an account (`now` in Unix ms)."""
+    """List the usable links of an account. `now` is in Unix ms."""
     query = sa.select(links).where(links.c.account_seq == account_seq, links.c.expires_at > now)
     if request.key is not None:
         link_id = _link_id(request.key)
@@ -138,14 +138,14 @@ def _link_id(key: tuple[int, ...]) -> bytes:
 
 
 def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a usable link of an account. Return it, or None if it does not exist (`now` in Unix ms)."""
+    """Delete a usable link of an account. Return it, or None if it does not exist. `now` is in Unix ms."""
     own = sa.and_(links.c.id == link_id, links.c.account_seq == account_seq, links.c.expires_at > now)
     row = connection.execute(sa.delete(links).where(own).returning(links)).first()
     return None if row is None else _link(row)
 
 
 def consume_link(connection: Connection, link_id: bytes, *, now: int) -> Link | None:
-    """Consume a link. Return None if it was used or has expired (`now` in Unix ms)."""
+    """Consume a link. Return None if it was used or has expired. `now` is in Unix ms."""
     query = sa.delete(links).where(links.c.id == link_id, links.c.expires_at > now).returning(links)
     row = connection.execute(query).first()
     return None if row is None else _link(row)

@@ -143,7 +143,7 @@ _LISTS: Final = {
 
 
 def _joined(table: str, columns: str, lists: str, *, by: Sequence[str], more: str = "") -> dict[str, str]:
-    """Return the statements that find rows of a table by a JSON list of values of the columns `by`."""
+    """Return the statements that find rows of a table. Their parameter is a JSON list of values of the columns `by`."""
     texts = {}
     for dialect, (rows, join, item) in _LISTS.items():
         found = " AND ".join(f"r.{column} = {item.format(place)}" for place, column in enumerate(by))

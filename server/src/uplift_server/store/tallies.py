@@ -103,6 +103,6 @@ class NewRows:
         return bool(self._left)
 
     def json(self) -> str | None:
-        """Return all rows, each a list of its key and values; None without rows."""
+        """Return all rows, each as a list of its key and values. None if there are no rows."""
         self.encode(len(self._left))
         return f"[{','.join(self._encoded)}]" if self._encoded else None

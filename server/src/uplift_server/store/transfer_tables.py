@@ -107,7 +107,7 @@ class Checksum:
         self._sum = 0
 
     def add(self, row: Sequence[Any]) -> None:
-        """Add a row to the number of rows and to the checksum."""
+        """Count a row, and add it to the checksum."""
         self.rows += 1
         digest = blake2b(repr(tuple(row)).encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         self._sum += int.from_bytes(digest.digest(), "big")

@@ -29,9 +29,9 @@ class Advice:
     """How to fix failed calls, in the terms of one program."""
 
     address: str
-    """Where the server's address comes from, such as an option or a variable."""
+    """The source of the server's address, such as an option or a variable."""
     key: str
-    """Where the API key comes from, such as an option or a variable."""
+    """The source of the API key, such as an option or a variable."""
     unreachable: str
     """How to fix a call without a response."""
     server_error: str

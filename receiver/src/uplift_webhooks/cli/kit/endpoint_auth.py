@@ -1,4 +1,4 @@
-"""Command options for the authentication of an endpoint. Secrets come from files: other users can see arguments."""
+"""Command options for the authentication of an endpoint. Secrets are in files: other users can see arguments."""
 
 import inspect
 from collections.abc import Callable

@@ -36,7 +36,10 @@ def printable(value: object) -> str:
 
 
 class OutputLost(Exception):
-    """The command could not write its output. `seen_enough`: the reader of a list, such as `head`, closed the pipe."""
+    """The command could not write its output.
+
+    `seen_enough` is true if the reader of a list, such as `head`, closed the pipe.
+    """
 
     def __init__(self, error: OSError, *, seen_enough: bool) -> None:
         super().__init__(error.strerror or str(error))

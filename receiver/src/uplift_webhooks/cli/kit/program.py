@@ -50,7 +50,7 @@ class Group(TyperGroup):
 
 
 class Noun(Group):
-    """The commands of one noun, which also runs without a subcommand: with an argument `show`, otherwise `list`."""
+    """The commands of one noun. Without a subcommand, the group runs `show` if it has an argument, otherwise `list`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

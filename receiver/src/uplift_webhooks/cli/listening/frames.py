@@ -38,7 +38,7 @@ class LocalResponse:
     """The status code, or None if there was no response."""
     duration_ms: int
     error: str | None = None
-    """Why there was no response."""
+    """The reason why there was no response."""
     body: str = ""
     """The start of the response body."""
 

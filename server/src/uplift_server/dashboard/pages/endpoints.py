@@ -191,7 +191,10 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Return the newest events of the selected types with the result of the form's filter, or None without a filter."""
+    """Return the newest events of the selected types and whether each matches the form's filter.
+
+    None if there is no filter.
+    """
     problems: list[Problem] = []
     pattern = filter_of(form, problems)
     if pattern is None:

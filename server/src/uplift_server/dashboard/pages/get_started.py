@@ -56,7 +56,7 @@ class ShownAttempt:
 
     @property
     def hint(self) -> Explanation | None:
-        """The cause of the failure and how to fix it, or None without a failure."""
+        """The cause of the failure and how to fix it, or None if the attempt did not fail."""
         found = self.attempt
         if found is None:
             return None
@@ -73,7 +73,7 @@ class Progress:
     event: ShownAttempt | None
     """The latest delivery that is not a test, such as the registration event."""
     test: ShownAttempt | None
-    """The latest test delivery that this page sent, or otherwise the latest one of the endpoint."""
+    """The latest test delivery that this page sent or, if there is none, the latest one to the endpoint."""
     wrong: ShownAttempt | None
     """The test with a wrong signature from the latest check on this page."""
     valid: ShownAttempt | None
@@ -81,7 +81,7 @@ class Progress:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict on the latest check on this page, or None without a check."""
+        """The verdict on the latest check on this page, or None if there was no check."""
         if self.wrong is None:
             return None
         return verdict(self.wrong.result, None if self.valid is None else self.valid.result)

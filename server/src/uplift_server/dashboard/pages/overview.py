@@ -66,7 +66,7 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Return the share of completed deliveries that were delivered, 0 to 1, or None without completed deliveries."""
+    """Return the share of completed deliveries that were delivered, from 0 to 1. None if no delivery is completed."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
 

@@ -29,7 +29,7 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """The status. The page selects the symbol and the color by it."""
+        """The status. The page shows a symbol and a color for it."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status

@@ -109,7 +109,7 @@ class CacheSync:
         self._seen: dict[Subject, int] = {}
         """The transaction of the last change that was read, for each changed row."""
         self._reread_at: dict[Subject, int] = {}
-        """When to read a changed row again (Unix ms), for each row."""
+        """The time of the next read of a changed row (Unix ms), for each row."""
         self._changed_here: set[Subject] = set()
         """Rows that this process changed during a read."""
         self._health_at = 0

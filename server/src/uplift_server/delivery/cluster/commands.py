@@ -93,7 +93,7 @@ class ClusteredCommands:
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:
-        """Read commands and results now, because another process has stored one."""
+        """Read commands and results now, because another process has stored a command or a result."""
         self._wake.set()
         self._result_stored.set()
         self._result_stored = asyncio.Event()

@@ -90,12 +90,12 @@ class ClusteredShards:
         self._owned[endpoint_seq] = True
 
     def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:
-        """Remove lost endpoints that have no more deliveries in this process from `lost`."""
+        """Remove endpoints from `lost` if they have no more deliveries in this process."""
         for seq in endpoint_seqs:
             self.lost.pop(seq, None)
 
     def forget_gained(self, endpoint_seqs: Iterable[int]) -> None:
-        """Remove gained endpoints that this process has taken over, or that were deleted, from `gained`."""
+        """Remove endpoints from `gained` if this process has taken them over, or if they were deleted."""
         for seq in endpoint_seqs:
             self.gained.pop(seq, None)
 

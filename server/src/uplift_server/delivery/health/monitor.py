@@ -77,7 +77,8 @@ class HealthMonitor:
         """The failing and warned endpoints, with the start of the current failure (Unix ms) if known."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """When to try again to disable an endpoint whose warning email is not sent yet (Unix ms), by endpoint."""
+        """The time of the next try to disable an endpoint whose warning email is not sent yet (Unix ms), by
+        endpoint."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
@@ -110,7 +111,10 @@ class HealthMonitor:
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return when the server disables a failing endpoint (Unix ms). None during a mass failure, or if unknown."""
+        """Return the time when the server disables a failing endpoint (Unix ms).
+
+        None during a mass failure, or if the time is unknown.
+        """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
             return None
@@ -122,9 +126,9 @@ class HealthMonitor:
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return when the server warns a failing endpoint's contacts (Unix ms).
+        """Return the time when the server warns a failing endpoint's contacts (Unix ms).
 
-        None during a mass failure, or if unknown.
+        None during a mass failure, or if the time is unknown.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:

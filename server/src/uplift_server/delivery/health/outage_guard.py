@@ -44,7 +44,7 @@ class Outage:
     endpoints: int
     """The number of failing endpoints when the mass failure was detected."""
     onset: int
-    """When most of these endpoints began to fail."""
+    """The time when most of these endpoints began to fail."""
     is_notified: bool
     """Whether the server notifies the operator. False if the mass failure begins soon after an earlier one ended."""
 
@@ -81,9 +81,9 @@ class OutageGuard:
         self._recipient = recipient
         self._random_bytes = random_bytes
         self._ended_at: int | None = None
-        """When the latest mass failure ended (Unix ms)."""
+        """The time when the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """When the mass failure in `outage` ended (Unix ms), if its end is not stored yet."""
+        """The time when the mass failure in `outage` ended (Unix ms), if its end is not stored yet."""
         self.outage: Outage | None = None
         self._must_reload = False
         """Whether to reload the mass failure first.

@@ -75,11 +75,13 @@ class Stream:
         self._subscription = Subscription(session.event_types)
         self._read_through = position
         self.began_at: int | None = None
-        """When the stream began (Unix ms). A session keeps only the stream that began last, in all processes."""
+        """The time when the stream began (Unix ms). A session keeps only the stream that began last, in all
+        processes."""
         self.replaced_at = 0
-        """When another stream of the session began (Unix ms), if it was announced before `began_at` was known."""
+        """The time when another stream of the session began (Unix ms), if it was announced before `began_at` was
+        known."""
         self._seen_at = relay.clock.now_ms()
-        """When the session was last known to exist (Unix ms)."""
+        """The time when the session was last known to exist (Unix ms)."""
         self._more = True
         self._unacknowledged: dict[int, _Sent] = {}
         self._unacknowledged_bytes = 0

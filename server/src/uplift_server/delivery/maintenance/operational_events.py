@@ -119,7 +119,7 @@ class OperationalEvents:
     async def _send(self, event: OperationalEvent) -> OperationalEvent | None:
         """Store an event in every account that has a recipient.
 
-        Return the event when it is stored or has no recipient.
+        Return the event if it is now stored, or if it has no recipient.
         """
         event_type = self._type(event.kind)
         if event_type is None:

@@ -75,7 +75,7 @@ class _Job:
         self.replay = replay
         self.rate = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
-        """When the next step of the job is due (Unix ms)."""
+        """The time when the next step of the job is due (Unix ms)."""
         self.ahead = ReplayBatch((), replay.next_event_seq - 1)
         """The next deliveries, which were read ahead."""
 

@@ -42,5 +42,5 @@ class DueEndpoints:
 
     @property
     def next_at(self) -> int | None:
-        """The next due time of all endpoints (Unix ms), or None without any."""
+        """The earliest due time of all endpoints (Unix ms), or None if no due time is known."""
         return self._times.next_at

@@ -94,7 +94,7 @@ class HeldDeliveries:
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Queue an endpoint after a change of its state, or one that is off and has open deliveries.
+        """Queue an endpoint after a change of its state, or an endpoint that is off and has open deliveries.
 
         An endpoint is off if it is paused, disabled or deleted.
         """

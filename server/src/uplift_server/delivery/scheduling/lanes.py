@@ -45,7 +45,7 @@ make these iterations long for all accounts.
 
 
 class Load(NamedTuple):
-    """The load of this process, as one reading."""
+    """One reading of the load of this process."""
 
     in_flight: int
     in_flight_max: int

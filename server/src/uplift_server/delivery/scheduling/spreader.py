@@ -26,7 +26,7 @@ class Spreader:
         self._waiting: deque[LeasedDelivery] = deque()
         self._gap_ms = 0.0
         self._next_ms = 0.0
-        """When the next delivery is due (Unix ms)."""
+        """The time when the next delivery is due (Unix ms)."""
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:

@@ -24,7 +24,7 @@ POLL_MS: Final = 100
 STORED_MAX: Final = 1_000
 """The maximum number of remembered tests whose outcome was stored.
 
-If a test is forgotten, its response arrives POLL_MS later.
+If a test is forgotten, its caller receives the response up to POLL_MS later.
 """
 
 

@@ -113,14 +113,14 @@ class _Publication:
     ) -> None:
         self.request = request
         self.event = event
-        """The sequence number of the account, and its event."""
+        """The sequence number of the account, and an event of this account."""
         self.token = token
         self.subject = subject
         self.payload = payload
         self.event_id = event_id
         self.headers = {MESSAGE_ID: message}
         self.sent_at: int | None = None
-        """When the message was sent (Unix ms), or None while it waits for the connection."""
+        """The time when the message was sent (Unix ms), or None while it waits for the connection."""
         self.duplicate_of: int | None = None
         """The number of the earlier message that NATS kept instead of this one."""
         self.known: asyncio.Future[StoredEvent | None] | None = None

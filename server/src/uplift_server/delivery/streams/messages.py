@@ -18,13 +18,13 @@ class AcceptedMessage(msgspec.Struct, omit_defaults=True):
     type: str
     data: msgspec.Raw
     created_at: int
-    """When the server accepted the event (Unix ms)."""
+    """The time when the server accepted the event (Unix ms)."""
     type_number: int
     endpoints: list[int] = []
     """The sequence numbers of the endpoints that receive the event."""
     idempotency_key: str | None = None
     expires_at: int | None = None
-    """When the event expires (Unix ms), or None."""
+    """The time when the event expires (Unix ms), or None."""
     ordering_key: str | None = None
     chose_id: bool = False
     """Whether the caller chose the event ID."""

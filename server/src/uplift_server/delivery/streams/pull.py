@@ -50,13 +50,13 @@ class StreamMessage(NamedTuple):
     seq: int
     """The sequence number of the message in the stream."""
     published_ns: int
-    """When the stream stored the message, in Unix ns by the clock of the NATS server."""
+    """The time when the stream stored the message, in Unix ns by the clock of the NATS server."""
     received_at: int
-    """When this process received the message (Unix ms)."""
+    """The time when this process received the message (Unix ms)."""
 
     @property
     def published_at(self) -> int:
-        """When the stream stored the message, in Unix ms by the clock of the NATS server."""
+        """The time when the stream stored the message, in Unix ms by the clock of the NATS server."""
         return self.published_ns // 1_000_000
 
 

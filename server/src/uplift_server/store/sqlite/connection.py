@@ -192,7 +192,10 @@ class FileLock:
         self._database_handle = handle
 
     def is_held(self) -> bool:
-        """Whether a server is using the database. Creates no files. Raises Unavailable if this user has no access."""
+        """Whether a server is using the database. The check creates no files.
+
+        Raises Unavailable if this user has no access.
+        """
         for path in (self.path, self._database):
             try:
                 handle = os.open(path, _READ)

@@ -13,7 +13,7 @@ class Volume(NamedTuple):
 
     totals: Statistics
     error_share: float | None
-    """The share of failed attempts, from 0 to 1, or None without attempts."""
+    """The share of failed attempts, from 0 to 1, or None if there are no attempts."""
     columns: Sequence[Column]
     words: str
 
