@@ -94,7 +94,7 @@ class _Entry:
 class Claim:
     """A context manager for the block that handles one event.
 
-    It returns whether to handle the event. Entering the block raises EventInProgress.
+    It returns whether to handle the event. Entering the block may raise EventInProgress.
     """
 
     def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version, *, skips: bool = False) -> None:

@@ -237,9 +237,9 @@ class EndpointHealth(Resource):
     state: str | None = _text()
     """The endpoint's state: `enabled` or `disabled`."""
     disabled_reason: str | None = _text()
-    """The reason why the server disabled the endpoint: `failing` or `gone`."""
+    """Why the server disabled the endpoint: `failing` or `gone`."""
     failing_since: str | None = _text()
-    """The time when the endpoint began to fail, ISO 8601."""
+    """When the endpoint began to fail, ISO 8601."""
     disable_at: str | None = _text()
     """In `endpoint.warned`: the time at which the server will disable the endpoint."""
     recovered_at: str | None = _text()
@@ -271,14 +271,14 @@ class FailedDelivery(Resource):
     event: str | None = _text()
     event_type: str | None = _text()
     failed_reason: str | None = _text()
-    """The reason why the delivery failed: `exhausted` or `expired`."""
+    """Why the delivery failed: `exhausted` or `expired`."""
     attempts_made: int | None = _integer()
     failed_at: str | None = _text()
-    """The time when the delivery failed, ISO 8601."""
+    """When the delivery failed, ISO 8601."""
     count: int | None = _integer()
     """Number of failed deliveries of the endpoint since the previous event."""
     first_failed_at: str | None = _text()
-    """The time when the first of these deliveries failed, ISO 8601."""
+    """When the first of these deliveries failed, ISO 8601."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""

@@ -38,7 +38,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
 def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
     """Return a sentence with the number of pending deliveries and the age of the oldest.
 
-    The sentence begins with a space. It is empty if no delivery is pending.
+    The sentence begins with a space. The result is empty if no delivery is pending.
     """
     pending, oldest = troubles.backlog.pending, troubles.backlog.oldest_due_at
     if not pending:

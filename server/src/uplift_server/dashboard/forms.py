@@ -161,7 +161,7 @@ def _parsed(body: bytearray) -> Form:
 
 
 def key_of(form: Form) -> IdempotencyKey | None:
-    """Return the idempotency key of a form, or None. It prevents a page reload from creating a second object."""
+    """Return the idempotency key of a form, or None. The key prevents a page reload from creating a second object."""
     key = form.text(ONCE_FIELD)
     if not key:
         return None

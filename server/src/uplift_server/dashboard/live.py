@@ -1,6 +1,6 @@
 """Live pages: a stream notifies the page of changes, and the page reloads its live region.
 
-All pages of an account share one watch. It polls the database only while streams are open.
+All pages of an account share one watch. The watch polls the database only while streams are open.
 """
 
 import asyncio

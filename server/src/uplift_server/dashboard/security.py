@@ -94,7 +94,7 @@ class Safety:
         return HOST_PREFIX + name if self.secure else name
 
     def form_token(self, cookie: str) -> str:
-        """Return the form token for a visitor without a session. It is derived from the form cookie."""
+        """Return the form token for a visitor without a session. The token is derived from the form cookie."""
         return self._mac(b"form", cookie.encode()).hex()
 
     def notice_text(self, text: str, *, is_problem: bool = False) -> str:

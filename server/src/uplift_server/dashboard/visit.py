@@ -329,7 +329,7 @@ class Visit:
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page. It shows the notice, or the reason why the form was rejected."""
+        """Redirect to another page, which shows the notice or the reason why the form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)

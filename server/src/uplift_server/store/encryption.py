@@ -23,7 +23,7 @@ Column = Literal["secret", "previous_secret", "headers", "auth", "totp_secret"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers", "auth")
 """The columns of `endpoints` with encrypted values."""
 TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
-"""The column of `second_factors` with encrypted values. Other tables have none."""
+"""The column of `second_factors` with encrypted values. Only `endpoints` and `second_factors` have such columns."""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )

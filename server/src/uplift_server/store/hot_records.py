@@ -189,7 +189,7 @@ class DueEndpoint(NamedTuple):
 
 
 class HeldRequest(NamedTuple):
-    """A request to release held deliveries of an endpoint: at most `limit`, of events after the event `after`."""
+    """A request to release at most `limit` held deliveries of an endpoint, of events after the event `after`."""
 
     endpoint_seq: int
     after: int

@@ -1,7 +1,7 @@
 """Replays and their selection of deliveries.
 
-A replay can also create deliveries, for events that the endpoint never received. It stores such a delivery as failed
-and leases it in the same transaction, so it is `failed` until its attempt succeeds.
+A replay can also create deliveries, for events that the endpoint never received. The replay stores such a delivery as
+failed and leases it in the same transaction, so it is `failed` until its attempt succeeds.
 
 A delivery that a replay has released has the number of the replay until its attempt is counted. If such a delivery is
 not pending, it was returned without an attempt, because the endpoint or the replay was paused. The replay takes this

@@ -297,7 +297,7 @@ def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, eve
 def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
     """Return the range of attempts and changes after the batch.
 
-    It applies to events after `began` and up to the last event of the batch.
+    The range applies to events after `began` and up to the last event of the batch.
     """
     return {
         "began": began,
@@ -367,7 +367,7 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
     """Count the open deliveries by endpoint, with their statuses at the end of the batch.
 
-    This reads all open deliveries. It is necessary only after the upgrade from a release without totals.
+    The count reads all open deliveries. It is necessary only after the upgrade from a release without totals.
     """
     found: Counter[tuple[int, Status]] = Counter()
     span = {"began": batch.began, "events_through": batch.events_through}

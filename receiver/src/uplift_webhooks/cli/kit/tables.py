@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum length of a shown ID without its prefix. These characters encode the time in milliseconds."""
+"""Minimum number of characters of an ID to show after its prefix. These characters encode the time in milliseconds."""
 BETWEEN: Final = ".."
 """Text between the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4

@@ -19,7 +19,7 @@ class Mischief:
     shuffle: bool = False
     """Whether to forward waiting events in random order."""
     fail: float = 0.0
-    """The share of events (0 to 1) whose first forwarding fails. They are forwarded again."""
+    """The share of events (0 to 1) whose first forwarding fails. These events are forwarded again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:

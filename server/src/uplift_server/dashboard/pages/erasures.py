@@ -20,7 +20,7 @@ from uplift_server.service.erasures import ErasureDraft, ErasurePreview
 from uplift_server.service.errors import Invalid
 
 EVENT_IDS_MAX: Final = 40
-"""Maximum number of event IDs in the form. They must fit into a cookie."""
+"""Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
 """The purpose of the cookie that keeps the validated input until the person confirms it."""

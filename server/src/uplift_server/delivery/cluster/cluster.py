@@ -98,7 +98,7 @@ class Cluster:
     async def hand_over(self) -> None:
         """Hand over the endpoints of this process to the other workers.
 
-        Its attempts in flight count toward the endpoints' concurrency limits in the other processes.
+        Attempts that this process has in flight count toward the endpoints' concurrency limits in the other processes.
         """
         if self._state.process_id:
             self._state.deliver(delivers=False)

@@ -1,4 +1,4 @@
-"""The encryption upgrade of a PostgreSQL database. It starts when all servers run a release that supports it."""
+"""The encryption upgrade of a PostgreSQL database. The upgrade starts when all servers run a release that supports it."""
 
 import asyncio
 from functools import partial

@@ -25,7 +25,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of events that one round reads. It is also the maximum number of counts."""
+"""The maximum number of events that one round reads. A round also reads at most this many counts."""
 ROUND_PAUSE_MS: Final = 20
 """The pause after a round that read as many rows as possible, in ms."""
 DEFECT_WAIT_MS: Final = 60_000

@@ -91,7 +91,7 @@ class DeliveryLanes:
         self.in_order: set[int] = set()
         """The endpoints with held deliveries to release.
 
-        Their retries and first attempts share a queue, to keep the order.
+        Retries and first attempts of these endpoints share a queue, to keep the order.
         """
         self.parked: dict[tuple[int, int], None] = {}
         """Deliveries (event and endpoint) that must not be attempted before a restart: see `park`."""

@@ -406,7 +406,7 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 def _is_off(endpoint: LiveEndpoint) -> bool:
     """Return whether the endpoint holds its unsent deliveries.
 
-    It does not while the server drops its held deliveries. Unsent deliveries then stay pending.
+    The endpoint does not hold them while the server drops its held deliveries. Unsent deliveries then stay pending.
     """
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP

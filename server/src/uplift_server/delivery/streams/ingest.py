@@ -52,7 +52,7 @@ _log = structlog.get_logger()
 
 
 class EventStreamUnavailable(Unavailable):
-    """The event stream has not confirmed an event. It may still store the event."""
+    """The event stream has not confirmed an event. The stream may still store it."""
 
     advice = "The event stream is full or temporarily unavailable. Try again in a moment."
 
