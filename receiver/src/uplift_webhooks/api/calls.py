@@ -173,7 +173,10 @@ def change(method: str, path: str, body: JsonObject, if_match: JsonObject | str 
 
 
 def etag_of(version: JsonObject | str) -> str:
-    """Return the ETag of an object from an earlier response. Return a string unchanged. Raises ValueError."""
+    """Return the ETag of an object from an earlier response. If the argument is a string, return it unchanged.
+
+    Raises ValueError.
+    """
     if isinstance(version, str):
         return version
     if isinstance(version, Versioned):

@@ -238,7 +238,7 @@ def _written(types: list[str], error: CallRejected) -> str:
 
 
 def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
-    """Return why the session ended, and whether the server revoked its key."""
+    """Return the reason why the session ended, and whether the server revoked its key."""
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")

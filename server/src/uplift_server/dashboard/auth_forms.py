@@ -87,6 +87,6 @@ def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def expiring_certificate(shown: ShownEndpoint, now: int) -> int | None:
-    """Return when the client certificate expires (Unix ms) if the server already warns about it, or None."""
+    """Return the expiry time of the client certificate (Unix ms), or None if the server does not warn about it yet."""
     expires_at = shown.endpoint.certificate_expires_at
     return expires_at if expires_at is not None and expires_at - now <= CERTIFICATE_WARNINGS_MS[0] else None

@@ -256,7 +256,7 @@ def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
 
 
 def _record_bytes(value: Any) -> int:
-    """Return how many bytes a value takes in a SQLite record, including its serial type."""
+    """Return the size of a value in a SQLite record in bytes, including its serial type."""
     if value is None:
         return 1
     if isinstance(value, int):

@@ -26,7 +26,7 @@ def is_linked(connection: Connection, issuer: str, person: Person) -> bool:
 
 
 def link(connection: Connection, issuer: str, subject: str, person: Person, *, now: int) -> None:
-    """Link an identity to a person. Replaces the identity of a person that no longer exists."""
+    """Link an identity to a person. If the identity belongs to a deleted person, replace it."""
     connection.execute(sa.delete(identities).where(identities.c.issuer == issuer, identities.c.subject == subject))
     values = {"issuer": issuer, "subject": subject, "person_id": person.id}
     connection.execute(sa.insert(identities).values(created_at=now, **values))

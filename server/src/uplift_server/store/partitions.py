@@ -31,7 +31,7 @@ class Partitions(Protocol):
     async def list_droppable(self, *, before: int) -> list[Partition]:
         """List partitions whose events are all counted and older than `before` (Unix ms), oldest first.
 
-        Partitions that are deleted row by row are omitted.
+        Omit partitions that are deleted row by row.
         """
 
     async def mark_for_row_cleanup(self, *, before: int, lasts_ms: int) -> None:

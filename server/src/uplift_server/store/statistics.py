@@ -52,7 +52,7 @@ TOTALS_COUNTED: Final = f"{PREFIX}totals"
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
 _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS
-"""The age of a minute after which its row is deleted. The longest period in minutes is one hour."""
+"""How long the statistics of a minute are kept, in ms. The longest period that uses them is 1 hour."""
 MINUTE_ROWS_DELETED_MAX: Final = 5_000
 """The maximum number of minute rows that a batch deletes."""
 

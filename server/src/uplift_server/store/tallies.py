@@ -87,7 +87,10 @@ def _merged(text: str, more: Mapping[int, int]) -> str:
 
 
 class NewRows:
-    """The new values of rows, as JSON for a statement. Encoded in parts, so that the event loop is never blocked."""
+    """The new values of rows, as JSON for a statement.
+
+    The values are encoded in parts, so that the event loop is not blocked.
+    """
 
     def __init__(self, tallies: Mapping[RowKey, Tally], stored: Mapping[RowKey, StoredRow]) -> None:
         self._stored = stored

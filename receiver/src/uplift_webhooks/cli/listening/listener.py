@@ -41,7 +41,7 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""Maximum number of received events without a response. The server waits after 64 such events."""
+"""Maximum number of received events without a response. The server pauses the stream after 64 such events."""
 
 
 @dataclass(frozen=True)

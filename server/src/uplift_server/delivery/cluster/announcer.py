@@ -30,7 +30,7 @@ class ClusteredAnnouncer:
     async def run(self, stopping: asyncio.Event) -> None:
         """Repeat the announcement, and expire the announcements of other processes.
 
-        Runs until the process stops or the task is cancelled.
+        Run until the process stops or the task is cancelled.
         """
         while not stopping.is_set():
             await self._clock.wait(stopping, HEARTBEAT_INTERVAL_MS)

@@ -1,4 +1,4 @@
-"""The encryption upgrade of a PostgreSQL database. The upgrade starts when all servers run a release that supports it."""
+"""Upgrade the encryption of a PostgreSQL database when all servers run a release that supports the upgrade."""
 
 import asyncio
 from functools import partial

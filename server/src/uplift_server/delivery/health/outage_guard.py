@@ -107,7 +107,7 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the stored mass failure until the process stops. A process that does not deliver uses this."""
+        """Reload the stored mass failure until the process stops. Processes that do not deliver run this loop."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):

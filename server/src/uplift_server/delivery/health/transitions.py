@@ -277,7 +277,7 @@ class Transitions:
             accounts.lock(connection, subject.account.seq)
 
     def _group_ms(self, kind: NotificationKind) -> int:
-        """Return how long an email waits for further endpoints, in ms."""
+        """Return the time that an email waits for further endpoints, in ms."""
         longest = RECOVERED_GROUP_MS_MAX if kind is NotificationKind.ENDPOINT_RECOVERED else GROUP_MS_MAX
         return min(longest, self._rule.warn_after_ms // 10)
 

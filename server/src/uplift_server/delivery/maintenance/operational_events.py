@@ -165,7 +165,7 @@ class OperationalEvents:
                 yield operations.seq
 
     def _has_subscriber(self, count: DueCount) -> bool:
-        """Return whether an endpoint may receive an event about failed deliveries. Ignores filters."""
+        """Return whether an endpoint may receive an event about failed deliveries. Ignore filters."""
         event_type = self._type(OperationalKind.DELIVERY_FAILED)
         return event_type is not None and any(
             endpoint.seq != count.endpoint_seq

@@ -225,13 +225,13 @@ class DeliveryLanes:
         spreader.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return how many more deliveries may wait in a lane."""
+        """Return the number of further deliveries that may wait in a lane."""
         if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
             return 0
         return lane.free_capacity(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return how many more deliveries of a replay may wait in a lane."""
+        """Return the number of further replay deliveries that may wait in a lane."""
         return 0 if self.stopped or self._is_full(lane) else replay_capacity(lane, now_ms)
 
     @property
@@ -375,7 +375,7 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return why the due deliveries of an endpoint are late. The endpoint's circuit breaker is closed."""
+        """Return the cause of the late deliveries of an endpoint. Call this only if its circuit breaker is closed."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER

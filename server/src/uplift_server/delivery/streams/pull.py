@@ -183,7 +183,7 @@ class Pull:
     async def renew(self) -> None:
         """Renew the messages that are not stored, so that NATS does not deliver them again. Raises StreamUnavailable.
 
-        Renews them at most every RENEW_EVERY_MS.
+        Renew them at most once in RENEW_EVERY_MS.
         """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:

@@ -68,7 +68,7 @@ _HOW_TO_FIX_LOCK: Final = "delete this file while no server is running; the next
 def connect(path: Path, *, read_only: bool, create: bool = False) -> sqlite3.Connection:
     """Return a raw connection in autocommit mode, for explicit transactions. Raises Unavailable.
 
-    Creates a missing file only if `create` is set, because an empty file would hide the loss of a database.
+    Create a missing file only if `create` is set, because an empty file would hide the loss of a database.
     """
     try:
         connection = sqlite3.connect(

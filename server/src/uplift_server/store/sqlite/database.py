@@ -188,7 +188,7 @@ class SqliteDatabase:
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
         """Return the earliest due times.
 
-        Runs on the writer thread, so that retries do not wait for API callers.
+        The function runs on the writer thread, so that retries do not wait for API callers.
         """
         return self._writer.submit(lambda w: next_due(w.raw, endpoint_seqs))
 
