@@ -125,7 +125,7 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Reset the emitter to an empty queue. A forked process also needs this."""
+        """Reset the emitter to an empty queue. A forked process also calls this method."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
         """Functions to call when events are accepted or rejected, and when the emitter is closed."""

@@ -1,7 +1,8 @@
 """Identities: the people that an identity provider names by issuer and subject.
 
 An identity belongs to one person, and a person has one identity for each issuer. A later change of the email at the
-provider does not change the person of an identity. Therefore, it cannot give one person the access of another.
+provider does not change the person of an identity. Therefore, such a change cannot give one person the access of
+another.
 """
 
 import sqlalchemy as sa

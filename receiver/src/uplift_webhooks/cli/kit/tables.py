@@ -33,7 +33,7 @@ class Column:
     name: str
     heading: str
     kind: Literal["text", "id", "timestamp"] = "text"
-    """The kind of value. On terminals, `id` and `timestamp` have a short form."""
+    """The kind of the column's values. On terminals, `id` and `timestamp` have a short form."""
     gives: bool = False
     """Whether the text may be truncated if the table does not fit."""
     folds: bool = False

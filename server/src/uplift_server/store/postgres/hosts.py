@@ -55,7 +55,7 @@ class Hosts:
     ) -> asyncpg.Connection:
         """Return the first connection that succeeds.
 
-        Raises an error of the driver. If all hosts fail, prefers an error that shows a wrong configuration.
+        Raises an error of the driver. If all hosts fail, prefer an error that shows a wrong configuration.
         """
         failures: list[BaseException] = []
         won: asyncpg.Connection | None = None
