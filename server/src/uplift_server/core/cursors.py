@@ -1,8 +1,8 @@
 """Cursors: opaque, encrypted positions in lists.
 
 A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. The
-cursor is encrypted, so callers cannot read it. The server rejects a modified cursor. The same position always has the
-same text.
+cursor is encrypted, so callers cannot read it. The server rejects a modified cursor. The same position always results
+in the same cursor.
 """
 
 import re
@@ -21,10 +21,11 @@ _TAG_BYTES: Final = 8
 
 
 class Cursors:
-    """Encode and decode cursors with a key of CURSOR_KEY_BYTES.
+    """Encodes and decodes cursors with a key of CURSOR_KEY_BYTES bytes.
 
-    A cursor begins with a tag, a keyed hash of the numbers. A keyed hash of the tag encrypts the numbers. This is the
-    construction of RFC 5297 with BLAKE2b, whose 64 bytes cover the longest cursor.
+    A cursor begins with a tag, which is a keyed hash of the numbers. A keyed hash of the tag is the key stream that
+    encrypts the numbers. The construction is that of RFC 5297, with BLAKE2b as the hash. A hash of 64 bytes is long
+    enough for the longest cursor.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -44,7 +45,7 @@ class Cursors:
         return urlsafe_b64encode(tag + self._crypt(content, tag)).rstrip(b"=").decode("ascii")
 
     def decode(self, text: str, count: int) -> tuple[int, ...] | None:
-        """Return the `count` integers of a cursor, or None if the text is not a valid cursor for `count` integers."""
+        """Return the `count` integers of a cursor, or None if the string is not a valid cursor for `count` integers."""
         if not _TEXT.fullmatch(text):
             return None
         try:

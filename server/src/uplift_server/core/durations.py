@@ -12,9 +12,9 @@ _DURATION_MS_MAX: Final = 100 * 365 * _UNITS_MS["d"]
 
 
 def parse_duration(text: str) -> int:
-    """Return the milliseconds of a duration: whole numbers with units, larger units first. `0` needs no unit.
+    """Parse a duration, and return it in milliseconds. A duration is whole numbers with units, larger units first.
 
-    Raises ValueError, with a message for users, for other texts and for more than 100 years.
+    `0` needs no unit. Raises ValueError, with a message for users, for other strings and for more than 100 years.
     """
     stripped = text.strip()
     if stripped == "0":
@@ -32,7 +32,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ms: int) -> str:
-    """Return the shortest text that `parse_duration` parses as this number of milliseconds (0 or more)."""
+    """Return the shortest string that `parse_duration` parses as this number of milliseconds (0 or more)."""
     rest = duration_ms
     text = ""
     for unit, size in _UNITS_MS.items():

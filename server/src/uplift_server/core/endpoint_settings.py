@@ -41,7 +41,7 @@ class EndpointSetting:
     default: str
     """A description of the default."""
     initial: Any = None
-    """The value of endpoints that do not set it. None means the server's setting."""
+    """The value for endpoints that do not set their own. None means the value of the server's setting."""
 
     @property
     def name(self) -> str:
@@ -53,15 +53,15 @@ class EndpointSetting:
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:
-        """Convert a valid JSON value to the value that the code uses."""
+        """Convert a valid JSON value to the Python value."""
         return self.initial if sent is None else self.type.read(sent)
 
     def json(self, value: Any) -> Any:
-        """Convert a value to JSON."""
+        """Convert a Python value to the JSON value."""
         return None if value is None else self.type.json(value)
 
     def text(self, value: Any) -> str:
-        """Return a value as the text of a form field, or an empty text for None."""
+        """Return a value as the text of a form field, or an empty string for None."""
         return "" if value is None else self.type.text(value)
 
     def words(self, value: Any) -> str:
@@ -155,7 +155,7 @@ class AttemptTimeouts:
     def of(self, settings: EndpointSettings) -> int:
         """Return the timeout of an endpoint.
 
-        The limit also applies to timeouts that were stored before it was lowered.
+        The current limit also applies to timeouts that were stored before the operator lowered it.
         """
         own_ms = settings.attempt_timeout_ms
         return self.default_ms if own_ms is None else min(own_ms, self.endpoint_ms_max)
@@ -167,9 +167,9 @@ def from_columns(contents: Iterable[Any]) -> EndpointSettings:
 
 
 def setting_problems(sent: Mapping[str, Any], timeouts: AttemptTimeouts) -> list[Problem]:
-    """Return the problems of JSON values, by setting name.
+    """Return the problems with JSON values. `sent` maps the names of settings to their JSON values.
 
-    The operator's limit of timeouts can be lower than the bounds of the setting.
+    The operator's limit on timeouts can be lower than the upper bound of the setting.
     """
     found = []
     for each in ENDPOINT_SETTINGS:

@@ -1,4 +1,4 @@
-"""IDs: UUID version 7 for events, and a prefix with sortable text for all other objects.
+"""IDs: UUID version 7 for events, and a prefix with sortable hexadecimal digits for all other objects.
 
 The caller passes the timestamp and the source of random bytes.
 """
@@ -33,7 +33,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
-"""Number of entries in each cache. The body, the response, each request and each log line need the event ID as text."""
+"""Number of entries in each cache of ID strings. The server writes an event ID to the envelope, the response, each
+request and each log line."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
@@ -49,7 +50,7 @@ def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
 
 
 def _uuid7(high: int, random: int) -> bytes:
-    """Return a UUID whose highest bits are 60 given bits around the version, and whose lowest 62 bits are random."""
+    """Return a UUID from 60 high bits, which surround the version field, and 62 random low bits."""
     return (
         (high >> _COUNTER_BITS) << 80 | (0x7000 | high & 0xFFF) << 64 | _VARIANT | random & 0x3FFF_FFFF_FFFF_FFFF
     ).to_bytes(16, "big")
@@ -100,7 +101,7 @@ def uuid_text(value: bytes) -> str:
 
 
 def parse_uuid(text: str) -> bytes | None:
-    """Return the 16 bytes of a UUID in canonical form (upper or lower case), or None if the text is not a UUID."""
+    """Return the 16 bytes of a UUID in canonical form (upper or lower case), or None if the string is not a UUID."""
     if not _UUID.fullmatch(text):
         return None
     return bytes.fromhex(text.replace("-", ""))
@@ -119,12 +120,15 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 
 
 def prefixed(prefix: str, value: bytes) -> str:
-    """Return an ID: `prefix_`, then the value in hexadecimal. IDs with one prefix sort like their bytes."""
+    """Return an ID: `prefix_`, then the value in hexadecimal.
+
+    IDs with the same prefix sort in the order of their bytes.
+    """
     return f"{prefix}_{value.hex()}"
 
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
-    """Return the bytes of an ID with this prefix, or None if the text is not such an ID."""
+    """Return the bytes of an ID with this prefix, or None if the string is not such an ID."""
     # Only texts of the right length reach the cache, which limits its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
@@ -150,7 +154,7 @@ def endpoint_tail(endpoint_id: bytes) -> bytes:
 
 
 def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
-    """Return the event ID and the last bytes of the endpoint ID, or None if the text is not a delivery ID."""
+    """Return the event ID and the last bytes of the endpoint ID, or None if the string is not a delivery ID."""
     value = parse_prefixed(DELIVERY, text, 16 + _ENDPOINT_TAIL_BYTES)
     return None if value is None else (value[:16], value[16:])
 
@@ -161,9 +165,9 @@ def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
 
 
 def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
-    """Return the parts of an attempt ID: event ID, last bytes of the endpoint ID, and number.
+    """Return the event ID, the last bytes of the endpoint ID, and the number of an attempt ID.
 
-    None for any other text.
+    None for any other string.
     """
     value = parse_prefixed(ATTEMPT, text, 16 + _ENDPOINT_TAIL_BYTES + 4)
     return None if value is None else (value[:16], value[16:-4], int.from_bytes(value[-4:], "big"))

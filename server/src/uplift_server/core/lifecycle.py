@@ -14,7 +14,7 @@ from uplift_server.core.scheduling.retry_schedule import RetrySchedule
 
 
 class Status(NamedCode):
-    """The status of a delivery. The database stores the number."""
+    """The status of a delivery. The database stores it as a number."""
 
     PENDING = 0
     DELIVERED = 1
@@ -24,7 +24,7 @@ class Status(NamedCode):
 
 
 class Trigger(NamedCode):
-    """The cause of an attempt. The database stores the number."""
+    """The cause of an attempt. The database stores it as a number."""
 
     SCHEDULE = 0
     RESEND = 1
@@ -33,7 +33,7 @@ class Trigger(NamedCode):
 
 
 class FailedReason(NamedCode):
-    """The reason for status `failed`. The database stores the number."""
+    """The reason for status `failed`. The database stores it as a number."""
 
     EXHAUSTED = 1
     EXPIRED = 2
@@ -264,7 +264,8 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
 def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
     """Return the next state of a leased delivery that must not be sent (`Event.SKIP`).
 
-    `before` is its `previous` state. `off`: the endpoint is paused or disabled, and does not drop held deliveries.
+    `before` is its `previous` state. `off` means that the endpoint is paused or disabled, and does not drop its held
+    deliveries.
     """
     if before is not None:
         return HELD if off and before.status is _PENDING else before

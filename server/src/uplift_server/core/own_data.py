@@ -17,7 +17,7 @@ _NOT_STORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_uid(text: str) -> bool:
-    """Return whether a text is a valid uid."""
+    """Return whether a string is a valid uid."""
     return check_uid(text) is None
 
 

@@ -16,7 +16,7 @@ from uplift_server.core.problems import Problem
 from uplift_server.core.texts import printable
 
 NO_DELAYS: Final = "none"
-"""The text for an empty list of durations. An empty text means the default."""
+"""The text for an empty list of durations. An empty string means the default."""
 _NUMBER_DIGITS_MAX: Final = 18
 _SHOWN_CHARACTERS_MAX: Final = 32
 """Maximum number of characters of an invalid duration to quote in an error message."""
@@ -41,7 +41,7 @@ class ValueType(ABC):
 
     @abstractmethod
     def parse(self, text: str) -> Any:
-        """Return the JSON value of an entered text. Raises ValueError with a message for users."""
+        """Parse entered text, and return the JSON value. Raises ValueError with a message for users."""
 
     def read(self, sent: Any) -> Any:
         """Convert a valid JSON value to the Python value."""
@@ -87,7 +87,7 @@ class WholeNumber(ValueType):
             yield Problem(field, "out_of_range", f"The number is not in the allowed range. Use {self.bounds}.")
 
     def parse(self, text: str) -> int:
-        """Return the number in a text."""
+        """Parse a whole number."""
         if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER_DIGITS_MAX):
             raise ValueError("Enter a whole number, or leave the field empty.")
         return int(text)
@@ -122,11 +122,11 @@ class Choice(ValueType):
             yield Problem(field, "value_unknown", f"The value is not allowed. Use one of {self.bounds}.")
 
     def parse(self, text: str) -> str:
-        """Return the text: it is the JSON form."""
+        """Return the text unchanged, because it already has the JSON form."""
         return text
 
     def read(self, sent: str) -> NamedCode:
-        """Return the enumeration member with a name."""
+        """Return the enumeration member with this name."""
         return self.kind[sent.upper()]
 
     def json(self, value: NamedCode) -> str:
@@ -138,7 +138,7 @@ class Choice(ValueType):
         return int(value)
 
     def loaded(self, content: int) -> NamedCode:
-        """Return the enumeration member with a number."""
+        """Return the enumeration member with this number."""
         return self.kind(content)
 
 
@@ -155,7 +155,7 @@ class Duration(ValueType):
         return f"{format_duration(self.minimum_ms)} to {format_duration(self.maximum_ms)}"
 
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
-        """Return a problem if the text is not a duration within the bounds."""
+        """Return a problem if the string is not a duration within the bounds."""
         try:
             duration_ms = parse_duration(sent)
         except ValueError:
@@ -167,7 +167,7 @@ class Duration(ValueType):
             yield Problem(field, "out_of_range", f"{sent} is not in the allowed range. Use {self.bounds}.")
 
     def parse(self, text: str) -> str:
-        """Return the text: it is the JSON form."""
+        """Return the text unchanged, because it already has the JSON form."""
         return text
 
     def read(self, sent: str) -> int:
@@ -212,7 +212,7 @@ class Durations(ValueType):
             yield Problem(field, "out_of_range", f"The sum of the durations is too large. Use {self.bounds}.")
 
     def parse(self, text: str) -> list[str]:
-        """Return the durations in a comma-separated text."""
+        """Parse durations that are separated by commas."""
         return [] if text == NO_DELAYS else [part.strip() for part in text.split(",")]
 
     def read(self, sent: list[str]) -> tuple[int, ...]:

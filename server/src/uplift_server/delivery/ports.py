@@ -1,4 +1,4 @@
-"""Ports of the engine: the clock, and the other processes on the database."""
+"""Ports of the engine: the clock, and the other processes that use the database."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -93,7 +93,7 @@ class SingletonJobs(Protocol):
 
 
 class Peers(Protocol):
-    """The other processes on the database."""
+    """The other processes that use the database."""
 
     def living(self) -> Sequence[Process] | None:
         """Return all live processes at the last heartbeat, including this one, or None outside a cluster."""

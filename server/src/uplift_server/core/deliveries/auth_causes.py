@@ -1,11 +1,11 @@
-"""Causes of attempts that failed in the authentication of the endpoint: error patterns and texts."""
+"""Causes of attempts that failed because of the endpoint's authentication: error patterns and explanations."""
 
 from typing import Final
 
 from uplift_server.core.security.access_tokens import FAILED
 
 Cause = tuple[str, str, str, str, str]
-"""A pattern of errors, and the code, the title, the cause and how to fix it."""
+"""An error pattern (regular expression), then the code, the title, the cause and how to fix it."""
 
 _REJECTIONS: Final = (
     "bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca|access denied"

@@ -1,7 +1,6 @@
-"""Cause of a failed attempt and how to fix it.
+"""Causes of failed attempts and how to fix them, for the API, the CLI, the dashboard and emails.
 
-Each cause has a stable code, a title for lists, one sentence for the cause and one for how to fix it, for the API, CLI,
-dashboard and emails.
+Each cause has a stable code, a title for lists, one sentence that states the cause, and one that says how to fix it.
 """
 
 import re
@@ -22,7 +21,7 @@ class Explanation:
     """Cause of a failed attempt and how to fix it."""
 
     code: str
-    """A stable code, for filters and groups."""
+    """A stable code by which callers can filter and group attempts."""
     title: str
     cause: str
     remedy: str
@@ -352,7 +351,7 @@ def cause_of(health: Health) -> Explanation | None:
 
 
 SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purpose"
-"""The error of an attempt with a deliberately wrong signature, if the attempt received a response."""
+"""The error of an attempt that received a response to a deliberately wrong signature."""
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",

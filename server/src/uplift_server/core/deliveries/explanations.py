@@ -198,7 +198,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
 
 
 def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
-    """Return a sentence about an update of the endpoint after the event, or an empty text."""
+    """Return a sentence about an update of the endpoint after the event, or an empty string."""
     if endpoint.updated_at <= event.created_at:
         return ""
     return f" The endpoint was updated after the event was accepted, so its {what} may have been different."
@@ -300,7 +300,7 @@ def _progress(delivery: DeliveryFacts) -> str:
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts, as text. For a delivered event, it includes later resends and replays."""
+    """Return the number of attempts as text. For a delivered event, the number includes later resends and replays."""
     if delivery.attempts_made == 0:
         return " The server made no attempt."
     return (

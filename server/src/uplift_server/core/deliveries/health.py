@@ -8,12 +8,12 @@ from uplift_server.core.deliveries.outcomes import RESPONDED, Outcome
 
 _DELIVERED: Final = Outcome.DELIVERED
 FAILURES_MIN: Final = 5
-"""The server does not warn the account before this number of failed attempts."""
+"""Minimum number of failed attempts before the server warns the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """Times after `failing_since`: until the server warns the account, and until it disables the endpoint."""
+    """How long after `failing_since` the server warns the account, and how long after it disables the endpoint."""
 
     warn_after_ms: int
     disable_after_ms: int

@@ -20,9 +20,9 @@ UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""Maximum total size of these events. The last event may exceed it."""
+"""Maximum total size in bytes of the events that wait for a response. The last event may exceed it."""
 TESTS_AWAITED_MAX: Final = 10
-"""Maximum number of test events per stream for which a caller is waiting."""
+"""Maximum number of test events per stream whose callers wait for a response."""
 TESTS_REMEMBERED_MAX: Final = 64
 """Maximum number of test events whose late response the server accepts, after the caller has stopped waiting."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
@@ -96,7 +96,7 @@ def parse_local_response(text: str) -> LocalResponse | None:
 
 
 def _storable(text: str, bytes_max: int | None = None) -> str:
-    r"""Truncate a text to `bytes_max` bytes of UTF-8. Replace lone surrogates and NUL with `?`.
+    r"""Truncate a string to `bytes_max` bytes of UTF-8. Replace lone surrogates and NUL with `?`.
 
     JSON can carry lone surrogates (`"\\ud800"`). SQLite and PostgreSQL cannot store lone surrogates, and PostgreSQL
     cannot store NUL.

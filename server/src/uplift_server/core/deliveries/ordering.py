@@ -13,7 +13,7 @@ _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """The deliveries of an endpoint that keep the order of their events. The database stores the number."""
+    """Which deliveries of an endpoint keep the order of their events. The database stores the choice as a number."""
 
     NONE = 0
     KEY = 1
@@ -26,10 +26,10 @@ _NONE: Final = Ordering.NONE
 
 
 def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
-    """Return the order group of a delivery, or None if it is not ordered.
+    """Return the order group of a delivery, or None if the delivery is not ordered.
 
-    The group of a key is its hash, which is the same in all processes and releases. Two keys with the same hash share a
-    group.
+    The group is the hash of the ordering key, which is the same in all processes and releases. Two keys with the same
+    hash share a group.
     """
     if ordering is _NONE:
         return None

@@ -21,12 +21,12 @@ class FailureGroup:
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Return whether the group has at least half of the recently attempted endpoints."""
+        """Return whether the group contains at least half of the recently attempted endpoints."""
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 
 def largest_group(failing_since: Iterable[int]) -> FailureGroup | None:
-    """Return the largest group of failing endpoints, or None below ENDPOINTS_MIN.
+    """Return the largest group of failing endpoints, or None if no group has ENDPOINTS_MIN endpoints.
 
     If several groups are equally large, return the earliest one. `failing_since` contains Unix times in ms, in any
     order.

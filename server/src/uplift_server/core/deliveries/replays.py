@@ -11,7 +11,7 @@ from uplift_server.core.scheduling.lane import AttemptKind, Lane
 
 
 class ReplayState(NamedCode):
-    """The state of a replay. The database stores the number."""
+    """The state of a replay. The database stores it as a number."""
 
     RUNNING = 0
     PAUSED = 1
@@ -25,7 +25,7 @@ SkipReason = Literal["replay_unfinished", "endpoint_deleted"]
 """Why a bulk resend skips the deliveries of an endpoint."""
 STATUSES_DEFAULT: Final = (Status.FAILED,)
 BURST_MS: Final = 100
-"""The maximum idle time for which a burst compensates."""
+"""The maximum idle time, in ms, for which a burst compensates."""
 
 _REPLAYABLE: Final = {status.text: status for status in ENDED}
 _NOT_REPLAYABLE: Final = {
@@ -45,7 +45,7 @@ def can_change_to(state: ReplayState, target: ReplayState) -> bool:
 
 
 def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
-    """Return the selected statuses without duplicates, and the problems with their names."""
+    """Return the statuses with these names, without duplicates, and the problems with the names."""
     problems = []
     if not names and not may_be_empty:
         text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."

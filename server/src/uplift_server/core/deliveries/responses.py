@@ -9,7 +9,7 @@ from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.texts import printable
 
 LINE_CHARACTERS_MAX: Final = 200
-"""Maximum length of a line, without the code of the reason at its end."""
+"""Maximum length of a line in characters, without the code of a reason that the server appends."""
 _BODY_BYTES_READ_MAX: Final = 1024
 
 
@@ -134,7 +134,10 @@ def first_line(body: bytes) -> str | None:
 
 
 def _without_secrets(line: str) -> str:
-    """Mask the parts of a text that may be secrets. Quick checks before the patterns save most of the time."""
+    """Mask the parts of a line that may be secrets.
+
+    Quick checks first exclude most lines from the slow pattern searches.
+    """
     if "://" in line:
         line = _URL.sub(lambda url: mask_urls(url[0]), line)
     lower = line.lower()

@@ -9,7 +9,7 @@ from uplift_server.core.deliveries.responses import reason_in
 
 VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "slow"]
 _NOT_REJECTIONS: Final = frozenset({408, 429})
-"""Client errors that say nothing about the signature."""
+"""The status codes of client errors that do not depend on the signature."""
 _NO_ROUTE: Final = frozenset({404, 405, 410})
 """Status codes that reject a valid request because of its path, not because of its signature."""
 
@@ -57,7 +57,7 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict on two attempts. None means that an attempt was not sent or not completed."""
+    """Return the verdict on the attempts with a wrong and a valid signature. None is an attempt without a result."""
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)
     if wrong is None or valid is None:

@@ -26,7 +26,7 @@ def build(event_id_text: str, event_type: str, api_version: str, created_ms: int
 def build_test(event_id_text: str, event_type: str, api_version: str, created_ms: int, data: bytes) -> bytes:
     """Return the envelope of a test event.
 
-    It contains the mark `test`, which the signatures cover, unlike the header.
+    The envelope contains the field `test`. The signatures cover this field, but not the header `x-uplift-test`.
     """
     head = b'{"id":"%b"%b%d,"test":true,"data":' % (
         event_id_text.encode(),

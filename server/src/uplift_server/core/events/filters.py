@@ -1,8 +1,8 @@
 """Filters: patterns over an event's data that select the events of an endpoint.
 
 An object mirrors the structure of the data. The values of the object are objects, or lists of alternatives: values and
-operators. All fields of an object must match, and at least one alternative of a list. `$or` is a list of objects. At
-least one of them must match. An array in the data matches if one of its elements matches.
+operators. All fields of an object must match. At least one alternative of a list must match. `$or` is a list of
+objects, of which at least one must match. An array in the data matches if one of its elements matches.
 """
 
 import json
@@ -32,14 +32,14 @@ _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 _BOUNDS_MAX: Final = 2
 """The maximum number of comparisons in `numeric`."""
 _MISSING: Final = object()
-"""Stands for the value of a field that the data does not have."""
+"""A placeholder for the value of a field that the data does not have."""
 _CHARACTERS_PER_STEP: Final = 512
-"""Number of characters of prefixes or suffixes that take as long as one step.
+"""Number of characters of prefixes or suffixes whose comparison takes as long as one step.
 
-In the worst case, the value has wider characters.
+This is the worst case: Python stores the value with more bytes per character.
 """
 _CHARACTERS_PER_TEXT: Final = 64
-"""Number of characters that take as long as one more prefix or suffix."""
+"""Number of characters whose comparison takes as long as one more prefix or suffix."""
 
 
 class BudgetExceeded(Exception):
@@ -209,7 +209,7 @@ def _is_numeric(value: object) -> bool:
 
 _TRUE: Final = object()
 _FALSE: Final = object()
-"""The keys of true and false. In Python, true equals 1 and false equals 0."""
+"""The keys of true and false. They differ from 1 and 0, because `True == 1` and `False == 0` in Python."""
 
 
 def _key(value: object) -> object:

@@ -11,7 +11,7 @@ FAILED_DELIVERIES_EVERY_MS: Final = 60_000
 
 
 class OperationalKind(NamedCode):
-    """The kind of an operational event. The database stores the number."""
+    """The kind of an operational event. The database stores it as a number."""
 
     ENDPOINT_WARNED = 0
     ENDPOINT_DISABLED = 1

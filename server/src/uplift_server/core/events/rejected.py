@@ -1,6 +1,6 @@
 """Rejected events: the texts that the server stores about a message that is not a valid event.
 
-The texts contain no values from the event's data, because an erasure would otherwise have to search the texts.
+The texts contain no values from the event's data. Otherwise, an erasure would have to search the texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ _CODES_WITHOUT_VALUE: Final = frozenset({"required", "type_object"})
 
 
 def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTERS_MAX) -> str:
-    """Return the beginning of an untrusted text, with printable characters only."""
+    """Return the beginning of an untrusted string, with printable characters only."""
     return printable(text[:characters_max])
 
 
 def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
-    """Return problem details (RFC 9457) with bounded texts.
+    """Return problem details (RFC 9457) with strings of limited length.
 
     Omit the idempotency key, so that an erasure can delete it: the server stores it separately. Also omit values from
     the data.

@@ -31,7 +31,7 @@ Applied = dict[int, tuple[Schema, int]]
 """The schemas that apply to one value, by identity, and how many times the validator evaluates each of them."""
 
 _Kinds = tuple[tuple[str, str], ...]
-"""The kind of an object: names and text values of the properties that select among alternatives."""
+"""The kind of an object: names and string values of the properties that select among alternatives."""
 
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
@@ -66,7 +66,7 @@ class _Place(Costs):
     kind_name: str
     """The name of the property that decides which alternatives apply to an object."""
     kinds: "dict[str, _Place]"
-    """The place of the objects with each value of that property."""
+    """For each value of the property `kind_name`: the place of the objects that have this value."""
     items: "_Place"
     names: "_Place"
     others: "_Place"
@@ -91,7 +91,7 @@ _Unfilled = tuple[_Place, Applied, _Kinds]
 
 
 class _Alternatives(NamedTuple):
-    """The alternatives of a schema, grouped by the text of one property."""
+    """The alternatives of a schema, grouped by the string value of one property."""
 
     others: list[Edge]
     by_value: dict[str, list[Edge]]
@@ -316,7 +316,7 @@ class SchemaCost:
         return self._graph.in_place[id(schema)]
 
     def _alternatives(self, schema: Schema) -> dict[str, _Alternatives]:
-        """Return the alternatives of a schema by name and text of the properties that select among them."""
+        """Return the alternatives of a schema, grouped by the properties and string values that select among them."""
         found = self._kinds.get(id(schema))
         if found is None:
             edges = self._graph.in_place[id(schema)]
@@ -331,7 +331,7 @@ class SchemaCost:
         return found
 
     def _texts(self, alternative: Schema) -> dict[str, list[str]]:
-        """Return the texts that an alternative allows for each of its properties, by property name."""
+        """Return the string values that an alternative allows for each of its properties."""
         texts: dict[str, list[str]] = {}
         left, seen = [alternative], 0
         while left and seen < _ALTERNATIVE_PARTS_MAX:

@@ -1,7 +1,7 @@
 """The schemas of a document as a graph: keywords and references of JSON Schema.
 
-The graph covers 2020-12 and the keywords that it replaced, because validators still apply these keywords under an older
-`$schema`.
+The graph covers version 2020-12 and the older keywords that this version replaced. Validators still apply the older
+keywords under an older `$schema`.
 """
 
 import re
@@ -75,7 +75,7 @@ class SchemaGraph:
                 left += [edge.target for edge in self._add_edges(schema)]
 
     def recursions(self) -> dict[int, int]:
-        """Return the number of the recursion for each schema that is part of one."""
+        """Return the schemas that are part of a recursion, each with the number of its recursion."""
         edges = {key: [id(edge.target) for edge in (*self.in_place[key], *self.below[key])] for key in self.schemas}
         order: list[int] = []
         seen: set[int] = set()

@@ -58,10 +58,8 @@ class Costs:
         """Cost in ns for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """How often a number is compared, and how many comparisons are exact.
-
-        Exact comparisons are slow for extreme numbers.
-        """
+        """The number of comparisons of a number, and how many of them are exact. Exact comparisons are slow for extreme
+        numbers."""
 
     def add(self, other: "Costs", factor: int) -> None:
         """Add the costs of another schema that applies `factor` times."""
@@ -82,7 +80,7 @@ class Costs:
 
     @property
     def byte_ns_max(self) -> int:
-        """The maximum cost of one byte of a text, a name or a long integer."""
+        """The maximum cost of one byte of a string, a name or a long integer."""
         integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
         # A very large number, such as 1e26, takes at least 5 bytes, including a comma.
         # Each level of nested arrays with unique items adds costs.

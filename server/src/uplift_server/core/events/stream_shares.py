@@ -1,21 +1,21 @@
-"""Shares of accounts in the event stream. A full stream rejects the events of all accounts, so none may fill it alone.
+"""Shares of accounts in the event stream.
 
-Each process counts the events that it publishes. A load balancer distributes the requests of an account over all
-processes, so the shares are similar in all of them.
+A full stream rejects the events of all accounts, so no account may fill it alone. Each process counts the events that
+it publishes. A load balancer distributes the requests of an account over all processes, so the shares are similar in
+all of them.
 """
 
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The filling of the stream, from 0 to 1, at which shares are limited."""
+"""The used part of the stream, from 0 to 1, from which the server limits the shares of accounts."""
 NEARLY_EMPTY: Final = 0.01
-"""The filling of the stream below which earlier events no longer count."""
+"""The used part of the stream, from 0 to 1, below which the server resets its counts of events."""
 SHARE_MAX: Final = 0.5
-"""The largest share of an account in a nearly full stream."""
+"""The largest share of an account in a nearly full stream, from 0 to 1."""
 COUNTED_MIN: Final = 0.01
-"""The events that a process must count before it limits shares, as a part of the stream. After a restart, it has
-counted none.
-"""
+"""The part of the stream, from 0 to 1, that an account may always use. After a restart, a process has counted no
+events, so early shares are not exact."""
 
 
 class StreamShares:
@@ -25,7 +25,8 @@ class StreamShares:
         self._bytes: dict[int, int] = {}
         self._total = 0
         self._limited_from: float | None = None
-        """The size in bytes from which an account is limited. None if the stream is not nearly full."""
+        """The number of bytes that an account may always use. None if the stream is not nearly full, so no limit
+        applies."""
 
     def add(self, account_seq: int, size: int) -> None:
         """Count an event of an account. `size` is in bytes."""

@@ -1,4 +1,4 @@
-"""The request line and headers of a delivery, and the masked form for storage.
+"""The request line and headers of a delivery, and their masked form for storage.
 
 Only a few values change between the attempts to one endpoint, so the server renders the other parts only once.
 """

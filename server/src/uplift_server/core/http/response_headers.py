@@ -13,7 +13,7 @@ _QUERY: Final = re.compile(r"([?#])[^\s<>\"']*")
 
 
 def mask_urls(text: str) -> str:
-    """Mask the user names, passwords, queries and fragments of the URLs in a text."""
+    """Mask the user names, passwords, queries and fragments of the URLs in a string."""
     return _QUERY.sub(rf"\1{MASKED}", _USER.sub(f"//{MASKED}@", text))
 
 

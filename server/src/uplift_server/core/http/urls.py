@@ -117,7 +117,7 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
 
 
 def with_lower_case_host(text: str) -> str:
-    """Return a URL with its scheme and host in lower case. Return any other text unchanged."""
+    """Return a URL with its scheme and host in lower case. Return any other string unchanged."""
     scheme = _SCHEME.match(text)
     parts = scheme and _PARTS.fullmatch(text, scheme.end())
     if not parts:

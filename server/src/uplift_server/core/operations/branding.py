@@ -11,7 +11,7 @@ LOGO_BYTES_MAX: Final = 64 * 1024
 CONTRAST_MIN: Final = 4.5
 """Minimum contrast of text, as in WCAG 2.2, level AA."""
 GROUNDS: Final[Mapping[str, str]] = {"accent": "#f2f4f7", "accent-dark": "#151b23"}
-"""The background of each color. Of all backgrounds of the dashboard, it has the lowest contrast to the color."""
+"""For each color: the background of the dashboard that has the lowest contrast to this color."""
 
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -19,7 +19,7 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """The brand. `colors` has keys of GROUNDS. A color that is missing has its default."""
+    """The operator's brand. The keys of `colors` are keys of GROUNDS. A missing color has its default."""
 
     name: str
     logo_file: str | None

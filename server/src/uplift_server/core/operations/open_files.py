@@ -27,7 +27,10 @@ def files_needed(in_flight: int, idle: int) -> int:
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
-    """Divide at least FILES_MIN descriptors. Callers get at least a quarter, so that the API stays reachable."""
+    """Divide `limit` descriptors, which must be at least FILES_MIN.
+
+    Callers get at least a quarter, so that the API stays reachable.
+    """
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))
     receivers = min(free - callers, in_flight + idle)

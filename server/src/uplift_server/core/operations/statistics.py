@@ -85,9 +85,9 @@ class Statistics:
     first_delivered: int = 0
     """Number of successful first attempts."""
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
-    """Number of attempts by outcome, without zeros."""
+    """The number of attempts for each outcome, without zeros."""
     durations: Mapping[int, int] = field(default_factory=dict)
-    """Number of attempts by class of DURATION_BOUNDS_US, without zeros."""
+    """The number of attempts for each class of DURATION_BOUNDS_US, without zeros."""
 
     @property
     def pending(self) -> int:
@@ -97,7 +97,7 @@ class Statistics:
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """Number of failed attempts by outcome."""
+        """The number of failed attempts for each outcome."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome is not Outcome.DELIVERED}
 
     @property
@@ -193,6 +193,6 @@ def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
 
 
 def parse_sparse(text: str) -> dict[int, int]:
-    """Parse the text of `sparse_text`."""
+    """Parse the result of `sparse_text`."""
     numbers = [*map(int, text.replace(":", " ").split())]
     return dict(zip(numbers[::2], numbers[1::2], strict=True))

@@ -65,7 +65,7 @@ ACTIONS: Final = {
 
 
 class ActorKind(NamedCode):
-    """The type of an actor. The database stores the number."""
+    """The type of an actor. The database stores it as a number."""
 
     SYSTEM = 0
     OPERATOR = 1

@@ -45,7 +45,7 @@ def parse_mail_server(text: str) -> MailServer:
     """Parse `smtp://[user:password@]host[:port]`, or `smtps://` for TLS from the start.
 
     The default port is 25 without a login, 587 with a login, and 465 with TLS from the start. User and password are
-    percent-encoded. Raises ValueError with a reason that does not quote the text, because it can contain a password.
+    percent-encoded. Raises ValueError with a reason that does not quote the URL, because a URL can contain a password.
     """
     try:
         parts = urlsplit(text)

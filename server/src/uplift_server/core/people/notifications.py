@@ -10,7 +10,7 @@ from uplift_server.core.people.people import RESET_TTL_MS
 
 
 class NotificationKind(NamedCode):
-    """The reason for a notification. The database stores its number."""
+    """The reason for a notification. The database stores it as a number."""
 
     ENDPOINT_WARNED = 0
     ENDPOINT_DISABLED = 1
@@ -120,7 +120,7 @@ def retry_at(
 ) -> int | None:
     """Return when to retry an email after a temporary failure (Unix ms), or None to give up.
 
-    The server makes the last attempt when the time limit is reached, so that even an email that waited during a long
+    The server makes the last attempt when the time limit is reached. Therefore, even an email that waited during a long
     downtime gets one attempt.
     """
     end = created_at + expires_after_ms

@@ -55,7 +55,7 @@ def normalize_email(text: str) -> str:
 
 
 def normalize_password(text: str) -> bytes:
-    """Return the bytes of a password to hash. NFKC makes them the same for all keyboards."""
+    """Return the bytes of a password to hash. NFKC normalization makes the bytes the same for all keyboards."""
     return unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
 
 
@@ -83,10 +83,10 @@ def csrf_token(cookie: str) -> str:
 
 
 def is_session_expired(now_ms: int, *, seen_at: int, ends_at: int) -> bool:
-    """Whether a session has ended or was unused for SESSION_IDLE_MS. Times are Unix ms."""
+    """Return whether a session has ended or was unused for SESSION_IDLE_MS. Times are Unix ms."""
     return now_ms >= ends_at or now_ms - seen_at >= SESSION_IDLE_MS
 
 
 def is_confirmed(confirmed_at: int | None, now_ms: int) -> bool:
-    """Whether the person confirmed the password within CONFIRMED_FOR_MS. Times are Unix ms."""
+    """Return whether the person confirmed the password within CONFIRMED_FOR_MS. Times are Unix ms."""
     return confirmed_at is not None and now_ms - confirmed_at < CONFIRMED_FOR_MS

@@ -2,8 +2,8 @@
 
 The breaker opens after many failures in a row. While it is open, the endpoint gets one probe at a time, with growing
 waits between probes. Other due deliveries wait without using up attempts. The first success closes the breaker. A
-`Retry-After` header opens it for the requested time. `delivery/health/circuit_breaker.py` updates the breaker after
-each attempt.
+`Retry-After` header opens the breaker for the requested time. `delivery/health/circuit_breaker.py` updates the breaker
+after each attempt.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ TIMEOUTS_OPEN_AFTER_MS: Final = 60_000
 class BreakerRule:
     """When a breaker opens and how often it probes.
 
-    `failures` is the number of consecutive failures that opens the breaker (0: never). `probe_max_ms` limits the wait
-    between probes, and the wait that a receiver can request.
+    `failures` is the number of consecutive failures that opens the breaker. With 0, the breaker never opens.
+    `probe_max_ms` limits the wait between probes, and the wait that a receiver can request.
     """
 
     failures: int
@@ -40,7 +40,10 @@ class Breaker:
     """When the receiver last sent `Retry-After` (Unix ms)."""
 
     def after_success(self, began_at: int) -> "Breaker":
-        """Return a closed breaker, unless the receiver requested a wait after this attempt began (Unix ms)."""
+        """Return a closed breaker, unless the receiver requested a wait after the attempt began.
+
+        `began_at` is the start of the attempt (Unix ms).
+        """
         if self.retry_after_at is not None and began_at < self.retry_after_at:
             return self
         return CLOSED
@@ -48,7 +51,8 @@ class Breaker:
     def after_failure(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, retry_after_ms: int = 0) -> "Breaker":
         """Return the breaker after a failed attempt. An open breaker stays open.
 
-        `retry_after_ms` is the wait that the receiver requests. It opens the breaker.
+        `retry_after_ms` is the wait that the receiver requests, or 0. Unless the rule turns the breaker off, a wait of
+        more than 0 opens the breaker.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None

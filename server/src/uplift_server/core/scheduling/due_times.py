@@ -21,13 +21,13 @@ class DueTimes:
         self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
-        """Return the number of entries in the heap, including void ones."""
+        """Return the number of entries in the heap, including entries that no longer apply."""
         return len(self._heap)
 
     def note(self, endpoint_seq: int, due_at: int) -> bool:
         """Keep a due time if it is the endpoint's earliest.
 
-        Return whether it is earlier than the due times of all endpoints.
+        Return whether it is earlier than the due times of all other endpoints.
         """
         due_at = -(-due_at // DUE_STEP_MS) * DUE_STEP_MS
         known = self._due_at.get(endpoint_seq)
@@ -43,7 +43,7 @@ class DueTimes:
 
     @property
     def next_at(self) -> int | None:
-        """The earliest due time of all endpoints (Unix ms), or None without any."""
+        """The earliest due time of all endpoints (Unix ms), or None if there is none."""
         while self._heap:
             due_at, endpoint_seq = self._heap[0]
             if self._due_at.get(endpoint_seq) == due_at:

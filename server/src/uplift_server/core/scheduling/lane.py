@@ -164,18 +164,18 @@ class Lane(Generic[T]):
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Whether several attempts are in flight and the last one ended too long ago."""
+        """Return whether several attempts are in flight and none has ended recently."""
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
-        """Whether the attempts in flight take longer than usual."""
+        """Return whether the attempts in flight take longer than usual."""
         return self.in_flight > 0 and now_ms - max(self.last_end_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
     def _stall_timeout_ms(self) -> int:
         return max(STALLED_MS_MIN, self.mean_us * STALLED_MEANS // 1000)
 
     def pop(self) -> T:
-        """Return the next delivery. The lane alternates between the kinds of attempts."""
+        """Remove and return the next waiting delivery. The lane alternates between the kinds of attempts."""
         self.waiting_count -= 1
         first, retry, replay = self.waiting
         if not retry and not replay:

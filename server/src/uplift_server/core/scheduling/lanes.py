@@ -2,8 +2,8 @@ r"""Fair order of waiting deliveries: round robin over accounts, endpoints and k
 
 A lane holds the waiting deliveries of one endpoint and counts its attempts in flight, so an endpoint that hangs fills
 only its own lane. If slots are scarce, the process alternates between accounts, then between the endpoints of an
-account, then between first attempts, retries and replays of an endpoint. An account has a limited share of the slots
-and a limited number of attempts per host. Callers pass the time as `now_ms`.
+account. For an endpoint, it alternates between first attempts, retries and replays. An account has a limited share of
+the slots and a limited number of attempts per host. Callers pass the time as `now_ms`.
 """
 
 from collections import deque
@@ -240,12 +240,12 @@ class Lanes(Generic[T]):
             self._unproven_in_flight += 1
 
     def _is_crowded(self, lane: Lane[T]) -> bool:
-        """Whether slots are scarce and the lane has too many attempts in flight to take another one."""
+        """Return whether slots are scarce and the lane has too many attempts in flight to take another one."""
         free = self.in_flight_max - self.in_flight
         return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
-        """Whether a lane may start an attempt now. If not, park it or start its timer, if necessary."""
+        """Return whether a lane may start an attempt now. If not, park it or start its timer, if necessary."""
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.is_stalled(now_ms):

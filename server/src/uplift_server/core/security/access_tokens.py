@@ -12,7 +12,7 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The prefix of the error of an attempt without a token. The rules for causes depend on it."""
+"""The prefix of the error of an attempt without a token. The error patterns of the causes contain this prefix."""
 LIFETIME_MS_DEFAULT: Final = 300_000
 """The lifetime of a token if the response does not contain one."""
 LIFETIME_MS_MIN: Final = 1_000

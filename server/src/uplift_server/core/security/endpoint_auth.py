@@ -66,12 +66,12 @@ _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAu
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
-    """Return the authentication with these fields. The fields are those of the API or of the stored form."""
+    """Return the authentication that has these fields, from the API or from the stored form."""
     return _KINDS[values["type"]](**{name: value for name, value in values.items() if name != "type"})
 
 
 def auth_from_text(text: str) -> EndpointAuth:
-    """Return the authentication that a stored text describes."""
+    """Parse the stored form of an authentication."""
     return auth_of(json.loads(text))
 
 

@@ -1,4 +1,7 @@
-"""Limits of failed attempts, such as wrong passwords, for each key: an email address or network, for example."""
+"""Limits on failed attempts, such as wrong passwords, for each key.
+
+A key is an email address or a network, for example.
+"""
 
 from typing import Final
 
@@ -7,7 +10,7 @@ KEYS_MAX: Final = 10_000
 
 
 class Failures:
-    """The failed attempts of the last `within_ms`, with a limit of `most` for each key.
+    """The failed attempts of the last `within_ms` milliseconds, with a limit of `most` for each key.
 
     The counts are kept in memory only. A key with a recent failure is never evicted, so a flood of other keys does not
     reset its count.
@@ -18,10 +21,10 @@ class Failures:
         self._within_ms = within_ms
         self._keys_max = keys_max
         self._times: dict[str, list[int]] = {}
-        """The times of failures by key. The key with the latest failure comes last."""
+        """The times of the failures of each key. The key with the latest failure comes last."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
-        """Return the time until the key may try again, in ms; 0 if it may try now."""
+        """Return the wait in ms until another attempt with the key is allowed, or 0 if it is allowed now."""
         recent = self._recent(key, now_ms)
         if len(recent) >= self._most:
             return recent[-self._most] + self._within_ms - now_ms

@@ -113,7 +113,7 @@ def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_
 
 
 def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
-    """Whether the ID token lacks claims that the userinfo response can contain."""
+    """Return whether the ID token lacks claims that the userinfo response can contain."""
     wanted = ["email", *(["groups"] if client.has_operators else [])]
     return any(name not in claims for name in wanted)
 

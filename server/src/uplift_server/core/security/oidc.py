@@ -18,7 +18,7 @@ SCOPE: Final = "openid email profile"
 METADATA_TTL_MS: Final = 3_600_000
 """How long the server keeps the provider's metadata and keys in memory."""
 KEYS_REFRESH_MS_MIN: Final = 60_000
-"""Minimum interval between two refreshes of the keys that an unknown key ID causes."""
+"""Minimum interval between two refreshes of the provider's keys because of an unknown key ID."""
 TRANSACTION_MS: Final = 10 * 60_000
 """How long a person has to sign in at the provider."""
 RESPONSE_BYTES_MAX: Final = 64 * 1024

@@ -14,7 +14,7 @@ from uplift_server.core.security.scopes import Scope
 
 
 class Role(NamedCode):
-    """The role of a member in an account, in ascending order. The database stores its number."""
+    """The role of a member in an account, from the lowest to the highest. The database stores it as a number."""
 
     MEMBER = 0
     MANAGER = 1
@@ -83,7 +83,7 @@ def check_role(text: str, field: str = "role") -> Problem | None:
 
 
 def can_grant(own: Role, other: Role) -> bool:
-    """Whether a member who manages members may grant a role, or update or remove a member who has it.
+    """Return whether a member who manages members may grant a role, or update or remove a member who has the role.
 
     Members cannot grant a role above their own. Only owners can update or remove owners.
     """

@@ -79,7 +79,7 @@ def generate_secret(random_bytes: bytes) -> str:
 
 
 def keys_of(secret: str) -> Keys:
-    """Return the keys of a valid secret. Raises ValueError for a `whsec_` text that is not base64."""
+    """Return the keys of a valid secret. Raises ValueError for a `whsec_` secret that is not base64."""
     text = secret.encode("utf-8")
     if not secret.startswith(PREFIX):
         return Keys(uplift=text, standard=text)

@@ -62,7 +62,7 @@ def parse_reset_token(text: str) -> tuple[bytes, int] | None:
 
 
 def is_valid_reset_token(key: bytes, text: str, mark: str) -> bool:
-    """Whether a reset token is authentic and belongs to the password with this fingerprint."""
+    """Return whether a reset token is authentic and belongs to the password with this fingerprint."""
     claimed = parse_reset_token(text)
     if claimed is None:
         return False
