@@ -80,7 +80,7 @@ class Accounts:
     ) -> tuple[Account, bool]:
         """Create an account. Return it, and whether an earlier request with the same idempotency key created it.
 
-        `problems` contains the problems that the caller of this method found.
+        `problems` contains the problems that the caller of this method has already found.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])

@@ -25,7 +25,7 @@ def digest_of(key: bytes) -> bytes:
 
 
 def ending_of(key: str) -> str:
-    """Return the last characters of a key, by which people recognize it."""
+    """Return the last characters of a key. People recognize a key by these characters."""
     return key[-_VISIBLE_CHARACTERS:]
 
 

@@ -1,4 +1,4 @@
-"""Pending, held and due deliveries by endpoint, and the state of the database across all accounts.
+"""The pending, held and due deliveries of each endpoint, and the state of the database across all accounts.
 
 Metrics and pages about all accounts share one cached reading, so that they do not wait for large counts. Pages of one
 account read the backlogs of its endpoints directly.
@@ -40,7 +40,7 @@ class EndpointBacklog(NamedTuple):
     """The open deliveries of an endpoint."""
 
     pending: int | None
-    """The number of pending deliveries. None until they are counted after an upgrade."""
+    """The number of pending deliveries. None until the server has counted them after an upgrade."""
     held: int | None
     oldest_due_at: int | None
     """When the oldest delivery that is due and not leased became due (Unix ms)."""
@@ -55,9 +55,9 @@ class Reading:
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None
-    """Open deliveries by endpoint number; None until they are counted after an upgrade."""
+    """The open deliveries of each endpoint. None until the server has counted them after an upgrade."""
     due: Mapping[int, int]
-    """When the oldest due delivery of each endpoint became due (Unix ms), by endpoint number."""
+    """When the oldest due delivery of each endpoint became due (Unix ms)."""
     next_at: int
     """When the next reading may start (Unix ms)."""
 
@@ -126,7 +126,7 @@ class Backlogs:
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
-        """Return the current backlogs of these endpoints by number, from two reads. UNKNOWN if the reads fail."""
+        """Return the current backlog of each of these endpoints, from two reads. Return UNKNOWN if the reads fail."""
         if not endpoint_seqs:
             return {}
         now, database = self._context.now(), self._context.database
@@ -177,7 +177,7 @@ class Backlogs:
             done.set()
 
     async def _due(self, now: int) -> dict[int, int]:
-        """Return when the oldest due delivery of each endpoint became due (Unix ms), by endpoint number."""
+        """Return when the oldest due delivery of each endpoint became due (Unix ms)."""
         due: dict[int, int] = {}
         after = 0
         while True:
@@ -190,7 +190,7 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return the due time of the oldest due delivery of enabled endpoints, by the cause of its delay.
+        """Return the due time of the oldest due delivery of enabled endpoints for each cause of delay.
 
         Each process reports the endpoints that it owns, or all endpoints if no process sends deliveries.
         """

@@ -57,7 +57,7 @@ class BulkPreview:
 
 
 class BulkResend(NamedTuple):
-    """A bulk resend that this request created, or an earlier request with the same key."""
+    """A bulk resend that this request, or an earlier request with the same idempotency key, created."""
 
     replays: Sequence[ShownReplay]
     skipped: Sequence[EndpointShare]
@@ -81,7 +81,7 @@ class BulkResends:
         self._replays = replays
 
     async def preview(self, caller: Caller, query: DeliveryQuery, *, problems: Sequence[Problem] = ()) -> BulkPreview:
-        """Count the deliveries by endpoint without resending them. Raises Invalid and AccountRequired."""
+        """Count the deliveries of each endpoint without resending them. Raises Invalid and AccountRequired."""
         caller.require(Scope.DELIVERIES_WRITE)
         return (await self._count(caller, query, problems)).preview
 

@@ -47,7 +47,7 @@ class StreamStatus(Protocol):
         """The latest reading of the stream's state, if any."""
 
     def trouble(self) -> str | None:
-        """Return why the stream cannot be used; None if it can."""
+        """Return why the stream cannot be used, or None if it can."""
 
     async def wait_stored(self, within_ms: int) -> bool:
         """Wait until the database has all events that are in the stream now. Return False if that takes too long."""
@@ -102,7 +102,7 @@ class ServiceContext:
         name: str = "cursor",
         message: str = _CURSOR_INVALID,
     ) -> tuple[int, ...] | None:
-        """Return the `count` numbers of the request's cursor; None on the first page.
+        """Return the `count` numbers of the request's cursor, or None on the first page.
 
         Raises Invalid with `problems`, and with the problem of an invalid cursor under the field `name`.
         """

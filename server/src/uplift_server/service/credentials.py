@@ -130,7 +130,7 @@ class Credentials:
         return cookie
 
     async def invitation(self, token: str) -> OpenInvitation | None:
-        """Return an open invitation; None if it does not exist, was accepted, was withdrawn or has expired."""
+        """Return an open invitation, or None if it does not exist, was accepted, was withdrawn or has expired."""
         invitation, person = await self._invited(token)
         account = None if invitation is None else self._context.cache.accounts.get(invitation.account_seq)
         if invitation is None or account is None:
@@ -142,7 +142,7 @@ class Credentials:
         """Add the invited person as a member, and return the session cookie.
 
         A person who has a password enters it. Other people choose a name and a password. If the link was not emailed,
-        invalid input gets the same response in both cases, so that the link does not reveal whether the person exists.
+        invalid input gets the same response in both cases. Otherwise, the link would reveal whether the person exists.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited, Busy and
         Conflict.
@@ -307,7 +307,10 @@ class Credentials:
         return person
 
     def _was_mailed(self, invitation: Invitation) -> bool:
-        """Whether only the owner of the email address has the link. Without email, the inviter also sees the link."""
+        """Return whether only the owner of the email address has the link.
+
+        Without email, the inviter also sees the link.
+        """
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:

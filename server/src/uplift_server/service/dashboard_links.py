@@ -31,7 +31,7 @@ class DashboardLinks:
         return Purpose.ENTER.url(self.public_url, token(self.key, Purpose.ENTER, link_id))
 
     def link_of(self, text: str) -> bytes | None:
-        """Return the ID of the one-time link with this token; None if the token is invalid."""
+        """Return the ID of the one-time link with this token, or None if the token is invalid."""
         return verified_id(self.key, Purpose.ENTER, text)
 
     def invitation_url(self, invitation_id: bytes) -> str:
@@ -39,7 +39,7 @@ class DashboardLinks:
         return Purpose.INVITATION.url(self.public_url, token(self.key, Purpose.INVITATION, invitation_id))
 
     def invitation_of(self, text: str) -> bytes | None:
-        """Return the ID of the invitation with this token; None if the token is invalid."""
+        """Return the ID of the invitation with this token, or None if the token is invalid."""
         return verified_id(self.key, Purpose.INVITATION, text)
 
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
@@ -48,5 +48,5 @@ class DashboardLinks:
         return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 
     def is_valid_reset_token(self, text: str, password_hash: str) -> bool:
-        """Whether this is a valid token for resetting this password."""
+        """Return whether this is a valid token for resetting this password."""
         return is_valid_reset_token(self.key, text, password_mark(password_hash))

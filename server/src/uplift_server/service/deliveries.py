@@ -213,7 +213,7 @@ class Deliveries:
             raise as_conflict(error) from error
 
     async def _endpoint_seq(self, caller: Caller, text: str) -> int:
-        """Return the number of an endpoint. Raises NotFound."""
+        """Return the sequence number of an endpoint. Raises NotFound."""
         live = self._context.find_endpoint(caller, text)
         if live is not None:
             return live.seq

@@ -30,7 +30,7 @@ class EndpointDraft:
     filter: Mapping[str, object] | Unset | None = UNSET
     auth: EndpointAuth | Unset | None = UNSET
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values of the settings that the request contains, by name."""
+    """The settings that the request contains: their names and JSON values."""
     merges: bool = False
     """Whether `headers` and `metadata` contain only the keys to change. A key with the value None is removed."""
     is_paused: bool = False

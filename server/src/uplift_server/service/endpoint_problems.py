@@ -71,7 +71,10 @@ def _is_failing(live: LiveEndpoint) -> bool:
 
 
 def _is_candidate(live: LiveEndpoint) -> bool:
-    """Whether an endpoint may need attention. An endpoint that was never paused or disabled has no held deliveries."""
+    """Return whether an endpoint may need attention.
+
+    An endpoint that was never paused or disabled has no held deliveries.
+    """
     return live.health.failing_since is not None or live.record.state_since is not None
 
 

@@ -104,7 +104,10 @@ class EndpointStates:
                 self._context.engine.endpoints.disabled(newer.endpoint.seq)
 
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
-        """Return the change that enables an endpoint. Deliveries pending when `cached` was read are already held."""
+        """Return the change that enables an endpoint.
+
+        The deliveries that were pending when `cached` was read are already held.
+        """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:
             details = {"held": held.text, **_before(found)}

@@ -145,7 +145,7 @@ class Endpoints:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Update an endpoint. The update applies to the next attempt. Raises NotFound and PreconditionFailed."""
+        """Update an endpoint. The next attempt uses the new values. Raises NotFound and PreconditionFailed."""
         caller.require(Scope.ENDPOINTS_WRITE)
         record = self.find_cached(caller, endpoint)
         require_valid([*problems, *await self._problems(draft)])

@@ -36,27 +36,30 @@ class EngineStatus:
         self._delivers = delivers
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Whether this process delivers to an endpoint."""
+        """Return whether this process delivers to an endpoint."""
         return self._shards.owns(endpoint_seq)
 
     def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
-        """The events (seq) with a leased delivery in the endpoint's lane; None if another process owns the endpoint."""
+        """Return the sequence numbers of the events that have a leased delivery in the endpoint's lane.
+
+        Return None if another process owns the endpoint.
+        """
         return self._lanes.waiting_events(endpoint_seq) if self._shards.owns(endpoint_seq) else None
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """The reason why the next due delivery of an endpoint is waiting."""
+        """Return the reason why the next due delivery of an endpoint is waiting."""
         if self.next_probe_at(endpoint_seq) is not None:
             return HeldUpBy.PROBE
         return self._lanes.held_up_by(endpoint_seq)
 
     def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
-        """The maximum number of concurrent requests to an endpoint."""
+        """Return the maximum number of concurrent requests to an endpoint."""
         return self._lanes.in_flight_max_of(endpoint)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """The time of the next probe of an endpoint with an open circuit breaker (Unix ms).
+        """Return the time of an endpoint's next probe while its circuit breaker is open (Unix ms).
 
-        None if the endpoint is disabled.
+        Return None if the endpoint is disabled.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries:
@@ -64,29 +67,29 @@ class EngineStatus:
         return self._probe_at(endpoint)
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """The time of the warning email about a failing endpoint (Unix ms)."""
+        """Return the time of the warning email about a failing endpoint (Unix ms)."""
         return self._monitor.warn_at(endpoint_seq)
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """The time at which a failing endpoint will be disabled (Unix ms)."""
+        """Return the time at which the server will disable a failing endpoint (Unix ms)."""
         return self._monitor.disable_at(endpoint_seq)
 
     @property
     def outage(self) -> Outage | None:
-        """The current mass failure, during which no endpoint is warned or disabled."""
+        """Return the current mass failure, during which the server warns about no endpoint and disables none."""
         return self._monitor.outage
 
     def own_load(self) -> Load:
-        """The load of this process."""
+        """Return the load of this process."""
         own = self._lanes.load()
         return own if self._delivers else own._replace(in_flight_max=0, stopped=False)
 
     def sends(self) -> bool:
-        """Whether any process can start an attempt now."""
+        """Return whether any process can start an attempt now."""
         return (self._delivers and not self._lanes.stopped) or any(each.delivers for each in self._peers.others())
 
     def load(self) -> Load:
-        """The load of all processes."""
+        """Return the load of all processes."""
         own, others = self.own_load(), self._peers.others()
         probes = dict(own.probes)
         for seq, endpoint in self._cache.endpoints.items():
@@ -105,12 +108,15 @@ class EngineStatus:
         )
 
     def processes(self) -> Sequence[Process] | None:
-        """The live processes; empty if this process's heartbeat has expired, None if there can be only one process."""
+        """Return the live processes, or no processes if this process's heartbeat has expired.
+
+        Return None if there can be only one process.
+        """
         living = self._peers.living()
         return living if living is None or self._peers.heartbeat_age_ms() is None else ()
 
     def heartbeat_age_ms(self) -> int | None:
-        """The age of this process's last heartbeat if it has expired; otherwise, None."""
+        """Return the age of this process's last heartbeat if the heartbeat has expired; otherwise, return None."""
         return self._peers.heartbeat_age_ms()
 
     def _probe_at(self, endpoint: LiveEndpoint) -> int | None:

@@ -1,6 +1,6 @@
 """Errors of use cases, each with a stable code that the public API returns.
 
-The API and the dashboard convert the errors to responses. The error texts are written for people.
+The API and the dashboard convert the errors to responses. The error messages are written for people.
 """
 
 from collections.abc import Sequence

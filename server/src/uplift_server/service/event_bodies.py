@@ -51,7 +51,7 @@ NO_TEXTS: Final[Mapping[str, str]] = {}
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
-    """Return the decoded body; None if its shape is wrong. Raises Malformed."""
+    """Return the decoded body, or None if its shape is wrong. Raises Malformed."""
     try:
         # Only this check finds bytes in `data` that are not UTF-8, because the decoder does not read `data`.
         body.decode()
@@ -80,9 +80,10 @@ def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Pro
 
 
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
-    """Return the undecoded fields of an object; None for any other JSON.
+    """Return the undecoded fields of an object, or None for any other JSON.
 
-    Called after the first decoder stopped at an invalid field. Raises Malformed if the rest is not JSON.
+    The caller uses this function after the first decoder stopped at an invalid field. Raises Malformed if the rest is
+    not JSON.
     """
     try:
         return _fields.decode(body)
@@ -135,7 +136,7 @@ def _readable(
     problems: list[Problem],
     texts_of_unknown: Mapping[str, str] = NO_TEXTS,
 ) -> Incoming | None:
-    """Return the readable fields of one event; None if it is not an object."""
+    """Return the readable fields of one event, or None if it is not an object."""
     fields = _fields_of(body)
     if fields is None:
         text = "The event must be a JSON object with `type` and `data`."

@@ -107,7 +107,7 @@ class EventTypes:
         return sorted((each.record for each in known), key=lambda each: (each.group, each.name))
 
     def exists(self, name: str) -> bool:
-        """Whether the catalog has a type of this name."""
+        """Return whether the catalog has a type of this name."""
         return name in self._context.cache.event_types
 
     def get(self, name: str) -> EventType:

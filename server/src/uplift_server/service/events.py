@@ -78,7 +78,7 @@ class Events:
         return await find_event(self._context, caller, event)
 
     async def starting_with(self, caller: Caller, prefix: str, *, limit: int) -> list[Event]:
-        """Return the events of the caller's account whose IDs start with this text, newest first."""
+        """Return the events of the caller's account whose IDs start with `prefix`, newest first."""
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
         found = ids.uuid_range(prefix)
@@ -134,7 +134,10 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
 
 
 def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
-    """Return the numbers of event types, including deleted ones. Adds the problems of unknown types to `problems`."""
+    """Return the sequence numbers of event types, even of deleted ones.
+
+    Adds the problems with unknown types to `problems`.
+    """
     found = {name: _type_seq(cache, name) for name in names}
     problems += [
         unknown_event_type(name, field, catalog=cache.event_types) for name, seq in found.items() if seq is None
@@ -153,7 +156,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
 def parsed_ids(
     parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
 ) -> tuple[Id, ...]:
-    """Return the parsed IDs of a filter. Adds the problem of an invalid one to `problems`."""
+    """Return the parsed IDs of a filter. Adds the problem with an invalid ID to `problems`."""
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:

@@ -203,11 +203,11 @@ class _Read(NamedTuple):
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """The last attempt of each delivery on the page, if it failed, by endpoint."""
+    """For each endpoint: the last attempt of its delivery on the page, if the attempt failed."""
     endpoints: set[int]
-    """The numbers of all endpoints that have or had a delivery of the event."""
+    """The sequence numbers of all endpoints that have or had a delivery of the event."""
     attempted: dict[int, bool]
-    """Whether an attempt succeeded, by endpoint. Endpoints without attempts are absent."""
+    """For each endpoint: whether an attempt succeeded. Endpoints without attempts are absent."""
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, with `deleted_at`."""
     sessions: list[ListenSession]
@@ -256,12 +256,12 @@ def _about(event: Event) -> EventFacts:
 
 
 def _evaluation(event: Event) -> FilterEvaluation | None:
-    """Return the evaluation of filters against the data of an event; None if it was erased."""
+    """Return the evaluation of filters against the data of an event, or None if it was erased."""
     return None if event.body is None else FilterEvaluation(data_of(event.body))
 
 
 def _is_subject(event: EventFacts, endpoint: Endpoint) -> bool:
-    """Whether an operational event is about an endpoint or one of its deliveries."""
+    """Return whether an operational event is about an endpoint or one of its deliveries."""
     if event.type not in OPERATIONAL_TYPES or event.object_id is None:
         return False
     delivery = ids.parse_delivery_id(event.object_id)

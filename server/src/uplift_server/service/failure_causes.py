@@ -19,7 +19,7 @@ UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next att
 
 
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:
-    """Return why an endpoint is failing or the server disabled it; None for other endpoints."""
+    """Return why an endpoint is failing or the server disabled it, or None for other endpoints."""
     if not live.is_broken:
         return None
     found = cause_of(live.health)

@@ -72,7 +72,10 @@ class Ingest:
         self._clock = clock
 
     def sending_account(self, caller: Caller) -> int:
-        """Return the number of the account for which the caller sends events. Raises Forbidden and AccountRequired."""
+        """Return the sequence number of the account for which the caller sends events.
+
+        Raises Forbidden and AccountRequired.
+        """
         caller.require(_EVENTS_WRITE)
         return caller.require_account()
 

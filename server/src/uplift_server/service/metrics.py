@@ -111,7 +111,7 @@ class Metrics:
         )
 
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
-        """Count the endpoints by state, the endpoints with an expiring certificate, and the failing endpoints.
+        """Count the endpoints in each state, the endpoints with an expiring certificate, and the failing endpoints.
 
         Also counts the pending deliveries of the failing endpoints.
         """
@@ -145,7 +145,7 @@ class Metrics:
 
 
 def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
-    """Count the processes by role. None means a single process; an empty sequence means an unknown count."""
+    """Count the processes of each role. None means a single process. An empty sequence means an unknown count."""
     if live_processes is None:
         return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}
     if not live_processes:
@@ -158,7 +158,7 @@ def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
 
 
 def _is_token(authorization: bytes | None, token: str) -> bool:
-    """Whether a header contains the token. The comparison takes constant time."""
+    """Return whether a header contains the token. The comparison takes constant time."""
     if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
         return False
     sent = authorization[len(_SCHEME) :].strip(b" ")
@@ -166,7 +166,7 @@ def _is_token(authorization: bytes | None, token: str) -> bool:
 
 
 def _disk(database: Path) -> Disk | None:
-    """Return the disk usage of the database; None if the system does not report it."""
+    """Return the disk usage of the database, or None if the system does not report it."""
     try:
         usage = shutil.disk_usage(database.parent)
         return Disk(database_bytes(database), usage.free, usage.total)

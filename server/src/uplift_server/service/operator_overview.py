@@ -54,10 +54,10 @@ class OverviewState:
     replays: Sequence[ShownReplay]
     """Unfinished replays, at most REPLAYS_LISTED_MAX."""
     processes: Sequence[Process] | None
-    """The live processes on the database, sorted by process ID. None if there can be only one process."""
+    """The live processes that use the database, sorted by process ID. None if there can be only one process."""
     accounts: int
     endpoints: Mapping[str, int]
-    """The number of endpoints by state, and of enabled endpoints by health."""
+    """The number of endpoints in each state. Enabled endpoints are counted for each health status."""
     rejected_rows: int
     """The number of rows that the database has rejected since this process started."""
     rejected_events: int | None
@@ -80,7 +80,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of endpoints by state, and the failing endpoints by cause."""
+    """The number of endpoints in each state, and the failing endpoints with each cause."""
 
     states: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     groups: dict[FailureCause, _Group] = field(default_factory=dict)
@@ -157,7 +157,7 @@ class OperatorOverview:
         )
 
     async def _count(self, reading: Reading | None) -> _Counts:
-        """Count the endpoints in the cache by state and cause of failing."""
+        """Count the cached endpoints in each state, and the failing endpoints with each cause."""
         counts = _Counts()
         for place, live in enumerate(list(self._context.cache.endpoints.values()), 1):
             counts.states[live.health.status if live.takes_deliveries else live.record.state.text] += 1
@@ -219,7 +219,7 @@ def _rejected_events(connection: Transaction, now: int) -> int | None:
 
 
 def _cause_groups(groups: Mapping[FailureCause, _Group]) -> list[CauseGroup]:
-    """Return the failing endpoints by cause, most endpoints first."""
+    """Return the failing endpoints, grouped by cause, most endpoints first."""
     found: Iterable[CauseGroup] = (
         CauseGroup(
             *cause,

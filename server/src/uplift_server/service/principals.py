@@ -101,11 +101,11 @@ class Principal:
         return self.kind is PrincipalKind.SERVICE_KEY
 
     def allows(self, scope: Scope | AccountsScope) -> bool:
-        """Whether the principal has this scope."""
+        """Return whether the principal has this scope."""
         return scope in self.scopes or (self.is_operator and not self.is_read_only)
 
     def has_right(self, right: Right) -> bool:
-        """Whether the role of a member or the scopes of a key give the principal this right."""
+        """Return whether the role of a member or the scopes of a key give the principal this right."""
         if self.is_operator:
             return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:

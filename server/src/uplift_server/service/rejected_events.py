@@ -42,7 +42,7 @@ class RejectedEvents:
         raise not_found(_KIND, rejected)
 
     async def any_of_account(self, caller: Caller) -> bool:
-        """Whether the caller's account has rejected events."""
+        """Return whether the caller's account has rejected events."""
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
         return await self._context.database.read(lambda c: rejected_events.has_any(c, account_seq))

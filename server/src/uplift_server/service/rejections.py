@@ -30,7 +30,7 @@ def require_valid(problems: Iterable[Problem | None]) -> None:
 
 
 def parse_id(prefix: str, text: str, what: str) -> bytes:
-    """Return the bytes of an ID. Raises NotFound if the text is not an ID with this prefix."""
+    """Return the bytes of an ID. Raises NotFound if the string is not an ID with this prefix."""
     value = ids.parse_prefixed(prefix, text)
     if value is None:
         raise not_found(what, text)

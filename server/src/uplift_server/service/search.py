@@ -119,7 +119,7 @@ class Search:
         return [Hit(HitKind.REPLAY, text, account, f"Replay, {found.state.text}", found.created_at)]
 
     def _cached(self, caller: Caller, text: str) -> Iterator[Hit]:
-        """Find endpoints by ID, uid or URL, and, for an operator, accounts by ID, uid, name or contact."""
+        """Find endpoints by ID, uid or URL. For an operator, also find accounts by ID, uid, name or contact."""
         cache, wanted = self._context.cache, text.casefold()
         # Any other text is more likely to be an object ID than part of a URL.
         if "/" in text or "." in text or text.startswith(f"{ids.ENDPOINT}_") or self._is_endpoint_uid(caller, text):

@@ -52,13 +52,13 @@ class SecondFactors:
         self._sends_email = sends_email
 
     def pending(self, connection: Transaction, person: Person, by: str, now: int) -> PendingSignIn | None:
-        """Return the sign-in that a person must complete with a code; None without a second factor."""
+        """Return the sign-in that a person must complete with a code, or None without a second factor."""
         if person.password_hash is None or second_factors.get(connection, person.id) is None:
             return None
         return PendingSignIn(person.id, password_mark(person.password_hash), by, now + PENDING_MS)
 
     def use(self, connection: Transaction, person: Person, code: str, now: int) -> str | None:
-        """Use a code, so that it does not work again. Return APP or RECOVERY_CODE; None if the code is wrong."""
+        """Use a code, so that it does not work again. Return APP or RECOVERY_CODE, or None if the code is wrong."""
         factor = second_factors.get(connection, person.id)
         if factor is None:
             return None

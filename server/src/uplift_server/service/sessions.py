@@ -85,11 +85,11 @@ class Sessions(Credentials):
         return await self._context.run_shielded(self._open_portal_link(link, address))
 
     async def can_open_link(self, token: str) -> bool:
-        """Whether a one-time link is still valid. The check does not use the link."""
+        """Return whether a one-time link is still valid. The check does not use the link."""
         return await self._link(token) is not None
 
     async def visitor(self, cookie: str | None) -> Visitor | None:
-        """Return the visitor with this session cookie; None without a valid session."""
+        """Return the visitor with this session cookie, or None without a valid session."""
         if not cookie or len(cookie) > COOKIE_CHARACTERS_MAX:
             return None
         digest, now = digest_of(cookie.encode("utf-8", "replace")), self._context.now()
@@ -135,7 +135,7 @@ class Sessions(Credentials):
         await self._context.database.write(end)
 
     def _operator_key(self, key: str, address: str | None, visitor: Visitor | None = None) -> ApiKey:
-        """Return the operator key with this text. Raises Unauthorized and RateLimited."""
+        """Return the operator key that this string contains. Raises Unauthorized and RateLimited."""
         now = self._context.now()
         if visitor is None:
             attempt = self._limits.begin(now, email=None, address=address)
@@ -234,7 +234,7 @@ class Sessions(Credentials):
         )
 
     def _operator_of(self, session: Session) -> Principal | None:
-        """Return the operator of a session; None if the key was revoked or single sign-on has other settings."""
+        """Return the operator of a session, or None if the key was revoked or single sign-on has new settings."""
         if session.subject is not None:
             if session.key_digest != self._operator_grant:
                 return None

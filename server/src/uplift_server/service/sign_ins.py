@@ -13,7 +13,7 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
-"""Maximum number of wrong codes for a second factor. Of a million codes, three are valid at a time."""
+"""Maximum number of wrong codes for a second factor. Three of the million possible codes are valid at a time."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
 """The maximum number of failures for each network, by IP version and prefix length. An IPv6 site has a /64, a /56 or a
 /48, so one attacker has up to 65,536 /64s."""
@@ -115,7 +115,7 @@ class SignInLimits:
             _log.warning("sign-ins or password resets throttled: limit for all users reached")
 
     def _networks(self, address: str | None) -> _Counts:
-        """Return the counts of the networks that contain an address; empty for an address that many callers share."""
+        """Return the counts of the networks that contain an address, or none for an address that many callers share."""
         if address is None:
             return []
         try:

@@ -129,7 +129,7 @@ class SingleSignOn:
         return oidc.sign_out_url(metadata, self._provider.client, id_token=token, back=back)
 
     async def is_linked(self, person: Person) -> bool:
-        """Whether a person has ever signed in with the provider."""
+        """Return whether a person has ever signed in with the provider."""
         issuer = self._provider.client.issuer
         return await self._context.database.read(lambda c: identities.is_linked(c, issuer, person))
 

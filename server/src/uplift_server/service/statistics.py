@@ -44,7 +44,7 @@ class Statistics:
         return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day by endpoint ID, from one read. Raises NotFound.
+        """Return the hourly statistics of the last day for each endpoint ID, from one read. Raises NotFound.
 
         An endpoint that is not in the cache has empty statistics.
         """
@@ -60,13 +60,13 @@ class Statistics:
         return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day by account ID, for operators."""
+        """Return the hourly statistics of the last day for each account ID. Only operators can do this."""
         caller.require_operator(reads=True)
         scopes = {account: self._scope_of_account(account) for account in accounts}
         return await self._read(scopes, Span(HOURS_IN_LISTS, HOUR_MS))
 
     async def of_all_accounts(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """Return the statistics of all accounts in total, for operators and service keys."""
+        """Return the total statistics of all accounts. Only operators and service keys can do this."""
         caller.require_all_accounts(Scope.DELIVERIES_READ, reads=True)
         require_valid(problems)
         return await self._read_one(statistics.ALL_ACCOUNTS, period)

@@ -57,7 +57,7 @@ class TracedEvent:
     """Endpoints that never had a delivery, up to the limit of an overview."""
     others_count: int
     urls: Mapping[str, str]
-    """The URLs of the endpoints in `removed` and `others`, by ID."""
+    """The URL of each endpoint in `removed` and `others`. The keys are endpoint IDs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,10 @@ class Traces:
         self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """Return the trace of an ID, a uid of an account, or an idempotency key of events. Empty if nothing matches."""
+        """Return the trace of an ID, a uid of an account, or an idempotency key of events.
+
+        The trace is empty if nothing matches.
+        """
         caller.require_operator(reads=True)
         read = self._context.database.read
         event_id, delivery = _event_of(text)

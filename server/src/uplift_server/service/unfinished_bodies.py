@@ -17,7 +17,7 @@ _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-
 class UnfinishedBodies:
     """The bytes reserved for unfinished bodies, by sender: an account, None for operators, ANONYMOUS or SERVICE_KEYS.
 
-    All operators, all service keys, all accounts and all anonymous senders each have UNFINISHED_BODIES_BYTES_MAX.
+    Four groups each have UNFINISHED_BODIES_BYTES_MAX: operators, service keys, accounts and anonymous senders.
     Therefore, accounts cannot use up the capacity of programs that send the events of all accounts.
     """
 

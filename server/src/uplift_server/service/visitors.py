@@ -40,7 +40,7 @@ class Visitor:
     """After single sign-on: the ID of the person at the identity provider."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
-    """All accounts by ID, for operators."""
+    """For operators: all accounts. The keys are account IDs."""
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class Visitor:
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
-        """Whether the last confirmation still allows showing secrets."""
+        """Return whether the last confirmation still allows showing secrets."""
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
