@@ -65,7 +65,7 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string"},
     },
 }
-"""Definitions of response headers, by name."""
+"""The definition of each response header."""
 _OF_STATUS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 """The headers of error responses."""
 _EVERY: Final = ("malformed_request", "duplicate_header", "internal_error", "unavailable")
@@ -134,5 +134,5 @@ def _response(status: int, codes: Iterable[str]) -> dict[str, Any]:
 
 
 def headers_of(names: Iterable[str]) -> dict[str, Any]:
-    """Return references to response headers by name."""
+    """Return references to the response headers with these names."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

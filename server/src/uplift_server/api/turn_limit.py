@@ -10,13 +10,12 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Number of requests that start in one turn, unless many wait.
+"""Number of requests that start in one turn, unless many wait. Each request takes about 1 millisecond.
 
-Each takes about 1 millisecond. Accepting and sending an event takes several turns, so more requests in each turn delay
-both.
+The server needs several turns to accept and send an event, so more requests in each turn delay the event.
 """
 WAITING_PER_START: Final = 32
-"""In each turn, one request starts for every 32 that wait. Long queues thus empty in fewer turns."""
+"""In each turn, one request starts for every 32 that wait. Therefore, long queues empty in fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
 """The server rejects a request that has waited longer than this."""
 

@@ -109,7 +109,7 @@ def retention(text: str) -> int:
 
 
 def schedule(text: str) -> tuple[int, ...]:
-    """Parse delays in milliseconds, separated by commas. An empty text means no delays."""
+    """Parse delays in milliseconds, separated by commas. An empty string means no delays."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
         raise InvalidValue(f"has {len(parts)} delays", f"use at most {DELAYS_MAX}")
@@ -279,7 +279,7 @@ def address(text: str) -> str:
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas. An empty text means no addresses."""
+    """Parse IP addresses, separated by commas. An empty string means no addresses."""
     return tuple(address(part.strip()) for part in text.split(",")) if text else ()
 
 
@@ -362,7 +362,7 @@ def issuer(text: str) -> str:
 
 
 def text(given: str) -> str:
-    """Check that a text has no white space at its start and end."""
+    """Check that a string has no white space at its start and end."""
     if given != given.strip():
         raise InvalidValue("begins or ends with white space", "remove the white space")
     return given

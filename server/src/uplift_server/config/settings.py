@@ -230,7 +230,8 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """Source and text of each value that is not a default, by setting name. Includes OpenTelemetry's variables."""
+    """The source and the text of each value that is not a default. The keys are setting names. Includes OpenTelemetry's
+    variables."""
 
     @property
     def traces_by(self) -> str | None:

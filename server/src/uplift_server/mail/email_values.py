@@ -1,4 +1,4 @@
-"""The values of a notification, as safe texts for an email.
+"""The values of a notification, as safe strings for an email.
 
 URLs, descriptions, account names and parts of causes come from users or receivers. This module makes them printable,
 truncates them, and removes possible secrets. It also creates the secret parts of links, which are never stored.
@@ -36,10 +36,10 @@ _MONTHS: Final = (
 
 
 class EmailValues:
-    """The values of a notification as safe texts."""
+    """Returns the values of a notification as safe strings."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """Create the texts. `public_url` is the URL of this server. `link_key` derives the secret parts of links."""
+        """Keep the values. `public_url` is the URL of this server. `link_key` derives the secret parts of links."""
         self._values = values
         self._public_url = public_url
         self._link_key = link_key
@@ -193,11 +193,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def _shown(text: str, characters_max: int) -> str:
-    """Return a text as one printable line of limited length."""
+    """Return a string as one printable line of limited length."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"
 
 
 def _without_secrets(text: str) -> str:
-    """Remove user, password, query and fragment from the URLs in a text."""
+    """Remove user, password, query and fragment from the URLs in a string."""
     return _QUERY.sub("?…", _USERINFO.sub("", text))

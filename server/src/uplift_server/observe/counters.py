@@ -176,40 +176,41 @@ class EngineCounters:
     def __init__(self) -> None:
         self.accepted = 0
         self.duplicates = 0
-        """Repeated events that the server had already accepted."""
+        """The number of repeated events that the server had already accepted."""
         self.rejected = [0] * len(Rejection)
-        """Rejected events, by reason."""
+        """The number of rejected events for each reason."""
         self.rejected_events = 0
-        """Published events in the NATS stream that the server rejected."""
+        """The number of published events in the NATS stream that the server rejected."""
         self.stream_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """Time from a request until the NATS stream has acknowledged its events."""
         self.filter_budget_exceeded = 0
-        """Evaluations of a filter that exceeded the limit of steps, so that the endpoint received the event."""
+        """The number of filter evaluations that exceeded the limit of steps, so that the endpoint received the event.
+        """
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """Time from a request until its events are committed."""
         self.attempts = [0] * len(Outcome)
-        """Attempts, by outcome."""
+        """The number of attempts for each outcome."""
         self.own_failures = 0
         """Attempts that failed because of this server."""
         self.recent_own_failures = OwnFailures()
         self.requests_repeated = 0
-        """Requests that the client repeated within the same attempt."""
+        """The number of requests that the client repeated within the same attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """Time from the acceptance of an event to the start of the first attempt."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """Time from the acceptance of an event to a successful scheduled attempt. Resends and replays do not count."""
         self.tokens_received = 0
-        """Access tokens that the token URLs of endpoints have issued."""
+        """The number of access tokens that the token URLs of endpoints have issued."""
         self.token_requests_failed = 0
         self.ended = [0] * len(Status)
-        """Stored outcomes, by new status of the delivery."""
+        """The number of stored outcomes for each new status of the delivery."""
         self.set_aside = [0] * len(SetAside)
-        """Rows that the server did not store because they conflict with stored rows, by kind."""
+        """The number of rows of each kind that the server did not store, because they conflict with stored rows."""
         self.operational_events = [0] * len(OperationalKind)
-        """Operational events, by kind."""
+        """The number of operational events of each kind."""
         self.removed: Counter[str] = Counter()
-        """Rows that retention deleted, by table."""
+        """The number of rows that retention deleted from each table."""
         self.retention_round_at: int | None = None
         """When retention last finished a pass (Unix ms), or when it started if no pass is finished."""
 
@@ -221,12 +222,12 @@ class StoreCounters:
 
     def __init__(self) -> None:
         self.commits = Histogram(_COMMIT_BOUNDS_US, _US)
-        """Durations of transactions, including the commit."""
+        """The durations of transactions, including the commit."""
         self.recent_commits = RecentCommits()
         self.writes = 0
-        """Writes in the counted transactions."""
+        """The number of writes in the counted transactions."""
         self.failed = 0
-        """Transactions that could not be committed."""
+        """The number of transactions that could not be committed."""
 
     def note_commit(self, duration_us: int, now_s: float) -> None:
         """Count a transaction that ended at `now_s` (monotonic seconds)."""

@@ -17,7 +17,8 @@ PREFIX: Final = "uplift_"
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
-"""The value of a metric: a number, numbers by label value, or texts by label. None means that the value is unknown."""
+"""The value of a metric: a number, a number for each label value, or a string for each label. None means that the value
+is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ class DatabaseReading:
 
     read_at: int
     waiting: Mapping[str, int]
-    """The numbers of waiting deliveries by kind, each counted up to a limit."""
+    """The number of waiting deliveries of each kind, each counted up to a limit."""
     pending: int | None
     """The number of deliveries that are neither ended nor held.
 
     None until the server has counted them after an upgrade.
     """
     oldest_due_at: Mapping[str, int | None]
-    """The due time of the oldest waiting delivery, by cause of the delay."""
+    """The due time of the oldest waiting delivery for each cause of delay."""
     emails_waiting: int
     oldest_email_at: int | None
     replays: Mapping[str, int]
-    """The numbers of unfinished replays, by state."""
+    """The number of unfinished replays in each state."""
     oldest_event_at: int | None
 
 
@@ -75,11 +75,11 @@ class Snapshot:
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """The numbers of endpoints by state. Enabled endpoints are counted by health."""
+    """The number of endpoints in each state. Enabled endpoints are counted for each health status."""
     processes: Mapping[str, int]
-    """The numbers of active processes on the database, by role."""
+    """The number of active processes of each role that use the database."""
     failing: Mapping[str, int]
-    """The numbers of failing endpoints, by outcome of their last attempt."""
+    """The number of failing endpoints for each outcome of their last attempt."""
     pending_failing: int | None
     """The number of pending deliveries of failing endpoints. None if it is unknown."""
     certificates_expiring: int

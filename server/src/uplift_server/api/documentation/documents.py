@@ -16,7 +16,8 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""Where an installed server keeps the files, by their paths in the repository. `server/hatch_build.py` copies them."""
+"""The folder of each file in an installed server. The keys are paths in the repository. `server/hatch_build.py` copies
+the files."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
@@ -105,7 +106,7 @@ FILES: Final = {
     for document in group.documents
     if document.source is not None
 }
-"""The file of each document, by address."""
+"""The file of each document. The keys are addresses."""
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
 """Every address of the documentation, except the addresses of images."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}

@@ -38,7 +38,7 @@ _ASSETS: Final = {
     SCRIPT: ("script.js", "text/javascript; charset=utf-8"),
 }
 _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "image/png"}
-"""Media types of files that the server sends unchanged, by extension."""
+"""The media type for each extension of files that the server sends unchanged."""
 
 
 _EXAMPLE_URL: Final = b"https://webhooks.example"

@@ -46,7 +46,7 @@ NOUNS: Final = (
 """The sections of API calls: a title and the pattern of the paths. A call belongs to the first section that matches."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Additional sections. Each key is the section that precedes them."""
+"""Additional sections. Each key is the title of the section after which they appear."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
 """The file that relative links in descriptions start from."""
@@ -134,7 +134,7 @@ def _filled(text: str) -> str:
 
 
 def _by_noun(document: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
-    """Return the verb, path and operation of every call, by section title."""
+    """Return the verb, path and operation of every call, grouped by section title."""
     found: dict[str, list[tuple[str, str, Schema]]] = {noun: [] for noun, _ in NOUNS}
     for path, operations in document["paths"].items():
         noun = next(noun for noun, pattern in NOUNS if re.match(pattern, path))

@@ -29,7 +29,7 @@ PATH_PARAMETERS: Final = {
     "replay": "Replay ID.",
     "session": "Listen session ID.",
 }
-"""Descriptions of path parameters, by name."""
+"""The description of each path parameter."""
 ENUMS: Final[Mapping[str, Sequence[str]]] = {"ExplanationReason": [*Reason], "WaitingFor": [*WaitingFor]}
 """Descriptions of the values of schemas that are not objects."""
 _TITLES: Final = {
@@ -105,7 +105,7 @@ def scopes() -> str:
 
 
 def roles() -> str:
-    """Return the table of permissions by role."""
+    """Return the table of the permissions of each role."""
     rows = [
         (text, *(_yes(permission in SCOPES_OF_ROLE[role] | RIGHTS_OF_ROLE[role]) for role in Role))
         for permission, text in _OF_ROLES.items()
