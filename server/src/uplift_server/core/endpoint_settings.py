@@ -125,15 +125,15 @@ class EndpointSettings:
     )
 
     def columns(self) -> dict[str, Any]:
-        """Return the contents of the database columns, by name."""
+        """Return the names and contents of the database columns."""
         return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON values by name, in the order of the definitions."""
+        """Return the names and JSON values of the settings, in the order of the definitions."""
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":
-        """Return the settings after an update. `sent` contains valid JSON values by name."""
+        """Return the settings after an update. `sent` maps names of settings to valid JSON values."""
         named = ((each, sent[each.name]) for each in ENDPOINT_SETTINGS if each.name in sent)
         return replace(self, **{each.attribute: each.read(value) for each, value in named})
 

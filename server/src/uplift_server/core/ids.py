@@ -59,8 +59,9 @@ def _uuid7(high: int, random: int) -> bytes:
 class IdSequence:
     """Generates version 7 UUIDs that strictly increase, even within a millisecond and after the clock is set back.
 
-    The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). It starts at a random number in
-    each millisecond. If it overflows, the timestamp runs ahead. The other 62 bits are random.
+    The 12 bits after the timestamp are a counter (RFC 9562, section 6.2, method 1). The counter starts at a random
+    number in each millisecond. If the counter overflows, the timestamp runs ahead of the clock. The other 62 bits are
+    random.
     """
 
     __slots__ = ("_draw", "_last", "_stock", "_stock_at")

@@ -28,7 +28,7 @@ class Explanation:
 
     @property
     def hint(self) -> str:
-        """The cause and how to fix it, as one text for the API."""
+        """The cause and how to fix it, as one string for the API."""
         return f"{self.cause} {self.remedy}"
 
 
@@ -401,7 +401,7 @@ def explain(
     """Explain why an attempt failed and how to fix it. Return None for the outcome `delivered`.
 
     `status_code`, `error` and `location` come from the attempt's exchange. The receiver controls the location, so the
-    text masks secrets in it, truncates it and makes it printable. `response` is the first line of the response.
+    function masks its secrets, truncates it and makes it printable. `response` is the first line of the response.
     """
     if outcome is Outcome.DELIVERED:
         return None

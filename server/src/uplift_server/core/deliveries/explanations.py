@@ -106,7 +106,7 @@ class DeliveryExplanation:
 def explain_delivery(
     event: EventFacts, endpoint: EndpointFacts | None, delivery: DeliveryFacts | None, *, now_ms: int, can_send: bool
 ) -> DeliveryExplanation:
-    """Explain the state of a delivery, or why there is none.
+    """Explain the state of a delivery, or why the delivery does not exist.
 
     `endpoint` is None if the endpoint was deleted. `can_send` is whether any process can start an attempt now.
     """

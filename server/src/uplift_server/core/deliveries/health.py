@@ -45,7 +45,7 @@ class Health(NamedTuple):
     """Time of the last warning. None after the server has notified the account of the recovery."""
     last_status_code: int | None = None
     last_error: str | None = None
-    """The error of the last attempt if it failed, or the first line of its response."""
+    """If the last attempt failed: the first line of its response, or its error."""
     last_location: str | None = None
     """The target of the last attempt's redirect, without secrets."""
     probe_at: int | None = None
@@ -80,7 +80,8 @@ class Health(NamedTuple):
     ) -> "Health":
         """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint.
 
-        `error` is the first line of the response if there was one. `location` is the redirect target without secrets.
+        `error` is the first line of the response if the attempt received a response. `location` is the redirect target
+        without secrets.
         """
         if outcome is _DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)

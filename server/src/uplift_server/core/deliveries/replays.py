@@ -85,8 +85,8 @@ class ReplayRate:
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """Return how many more deliveries of a replay a lane can hold.
 
-    The number is at least 1, so that new events cannot block the replay. It can be 0 if the endpoint is failing or a
-    delivery of a replay is already waiting.
+    Usually, the number is at least 1, so that new events cannot block the replay. The number can be 0 if the endpoint
+    is failing, or if a delivery of a replay is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

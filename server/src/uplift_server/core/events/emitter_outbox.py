@@ -35,7 +35,7 @@ class OutboxRow(NamedTuple):
 
 
 class BatchRejection(NamedTuple):
-    """The response of the server that rejects a batch."""
+    """The server's response that rejects a batch."""
 
     status: int
     code: str
@@ -74,13 +74,16 @@ def _event(row: OutboxRow) -> str:
 
 
 def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
-    """Return the problems of rows with too much data, by row ID. The server would reject these rows."""
+    """Return the problem of each row that has too much data. The keys are row IDs.
+
+    The server would reject these rows.
+    """
     detail = f"`data` has more than {EVENT_DATA_BYTES_MAX} bytes. For larger data, send a URL."
     return {row.id: _problem(BatchRejection(413, "payload_too_large", detail)) for row in rows if row.data is None}
 
 
 def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[str, str]:
-    """Return the problems of the rows that a rejection names, as JSON by row ID.
+    """Return the problem of each row that a rejection names, as JSON. The keys are row IDs.
 
     Return no problems if the rejection names none of several rows. A smaller batch then shows which row is wrong.
     """

@@ -36,7 +36,7 @@ _MISSING: Final = object()
 _CHARACTERS_PER_STEP: Final = 512
 """Number of characters of prefixes or suffixes whose comparison takes as long as one step.
 
-This is the worst case: Python stores the value with more bytes per character.
+The number applies to the worst case, in which Python stores the value with more bytes per character.
 """
 _CHARACTERS_PER_TEXT: Final = 64
 """Number of characters whose comparison takes as long as one more prefix or suffix."""
@@ -298,7 +298,10 @@ class _Fields:
         self._steps = 1 + sum(part.cost for _, part in self._fields)
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the path that does not match, if any. Treat a value that is not an object as one without fields."""
+        """Return the path that does not match, if any.
+
+        A value that is not an object counts as an object without fields.
+        """
         if isinstance(value, list):
 
             def is_match(element: object) -> bool:

@@ -57,7 +57,7 @@ class SchemaGraph:
         self.unknown_references: list[str] = []
         """References to schemas that are not in the document."""
         self.schemas: dict[int, Schema] = {}
-        """Every schema that can apply to a value, by identity. `true` and `false` are omitted."""
+        """Every schema that can apply to a value, except `true` and `false`. The keys are the schemas' identities."""
         self.in_place: dict[int, list[Edge]] = {}
         """For each schema: the schemas that it applies to the same value."""
         self.below: dict[int, list[Edge]] = {}

@@ -105,7 +105,10 @@ def _places(root: Any, value: Any, known: dict[int, int]) -> int:
 
 
 def _referred(root: Any, reference: Any) -> Any:
-    """Return the target of a reference within the schema, or None for another reference, which the compiler checks."""
+    """Return the target of a reference within the schema, or None for any other reference.
+
+    The compiler checks the other references.
+    """
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     if not reference.startswith("#/"):

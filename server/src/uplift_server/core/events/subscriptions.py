@@ -14,8 +14,8 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 class Subscription:
     """Exact names and `group.*` patterns, which match all types of a group at any depth.
 
-    Without patterns, a subscription matches all types except operational ones. The constructor accepts any sequence and
-    stores a tuple.
+    Without patterns, a subscription matches all types except operational event types. The constructor accepts any
+    sequence and stores a tuple.
     """
 
     patterns: Sequence[str]

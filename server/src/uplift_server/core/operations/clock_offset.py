@@ -22,7 +22,7 @@ class ClockReading(NamedTuple):
 
     @property
     def offset_ms(self) -> float:
-        """How far the other clock is ahead in ms, if it was read halfway between the request and the response."""
+        """How many ms the other clock is ahead, if it was read halfway between the request and the response."""
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property

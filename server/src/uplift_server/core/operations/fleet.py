@@ -1,4 +1,4 @@
-"""The problems of the fleet: what is wrong, how many endpoints or deliveries it affects, and the next step."""
+"""The problems of the fleet, each with the number of affected endpoints or deliveries and the next step."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -286,7 +286,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step for each leading cause, by the beginning of the cause's code."""
+"""The next step for each leading cause. The keys are the beginnings of codes of causes."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

@@ -7,7 +7,7 @@ OWN_FILES: Final = 128
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256
-"""Minimum number of descriptors. With fewer, the server does not start."""
+"""Minimum number of descriptors. With fewer descriptors, the server does not start."""
 
 
 class FileShares(NamedTuple):

@@ -6,7 +6,7 @@ _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
 """Minimum retention for partitions.
 
-With a shorter one, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
+With a shorter retention, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
 """
 PARTITIONS_PER_RETENTION: Final = 28
 """Number of partitions in the retention period. The server keeps data at most 1/28 longer than the retention."""

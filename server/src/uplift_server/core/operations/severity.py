@@ -27,8 +27,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 def of_endpoints(broken: int, delivering: int) -> Severity:
     """Return the severity of broken endpoints.
 
-    It is CRITICAL if at least half of the `delivering` endpoints are broken, or at least ten that are at least 10%.
-    `broken` endpoints are failing, or the server disabled them. `delivering` also includes all other enabled endpoints.
+    It is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten are broken and these
+    are at least 10%. `broken` endpoints are failing, or the server disabled them. `delivering` also includes all other
+    enabled endpoints.
     """
     if not broken:
         return Severity.OK

@@ -8,12 +8,12 @@ LEASE_MS: Final = 5_000
 LEASE_TRUSTED_MS: Final = 4_000
 """How long a process trusts its lease after it requested the lease.
 
-It thus stops before another process can take the lease.
+Therefore, the process stops the job before another process can take the lease.
 """
 
 
 class SingletonJob(StrEnum):
-    """A job that exactly one process does. The database stores the value."""
+    """A job that exactly one process does. The database stores the string value."""
 
     OUTAGE_GUARD = "mass_failure"
     """Detects mass failures."""

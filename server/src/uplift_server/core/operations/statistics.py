@@ -91,7 +91,7 @@ class Statistics:
 
     @property
     def pending(self) -> int:
-        """Number of pending deliveries. They are not delivered, failed, held or cancelled."""
+        """Number of pending deliveries: those that are not delivered, failed, held or cancelled."""
         # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
@@ -102,7 +102,7 @@ class Statistics:
 
     @property
     def first_try_rate(self) -> float | None:
-        """Share of successful first attempts, from 0 to 1. None without attempts."""
+        """Share of successful first attempts, from 0 to 1. None if there are no attempts."""
         return round(self.first_delivered / self.first_attempts, 4) if self.first_attempts else None
 
     @property
@@ -172,7 +172,8 @@ COUNT_FIELDS: Final = (
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
     """Return the duration that a share (0 to 1) of the attempts does not exceed, to three significant digits.
 
-    The result is interpolated within a class and never exceeds the last bound. It is None without attempts.
+    The result is interpolated within a class and never exceeds the last bound. The result is None if there are no
+    attempts.
     """
     rank = share * sum(durations.values())
     passed = 0

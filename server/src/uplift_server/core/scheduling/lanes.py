@@ -60,7 +60,7 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """The host shares by account and host. A share exists while a lane refers to it."""
+        """The HostShare of each account and host. It exists while a lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet: start time, timer ID and lane.
@@ -330,7 +330,7 @@ class Lanes(Generic[T]):
                 self._queue(lane)
 
     def next_start_at(self) -> float | None:
-        """Return the time of the earliest timer (Unix ms), or None without timers."""
+        """Return the time of the earliest timer (Unix ms), or None if there are no timers."""
         timers = self._timers
         while timers and timers[0][1] != timers[0][2].timer_id:
             heappop(timers)

@@ -42,7 +42,7 @@ def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """Return the wait in ms that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 hours.
 
     The value is an HTTP date or a number of seconds. The function also accepts a fraction, although the RFC does not
-    allow it. Returns None without a valid header, and 0 for a date in the past.
+    allow it. Returns None if the header is not valid, and 0 for a date in the past.
     """
     if value is None:
         return None

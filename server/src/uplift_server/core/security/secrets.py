@@ -20,7 +20,7 @@ class SecretPair(Generic[T]):
     """When the current secret was created."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """When the old secret expires, or None without an old secret."""
+    """When the old secret expires, or None if there is no old secret."""
     header_new: bool = False
     """Whether the current secret signs `x-uplift-signature-256`, instead of the previous one.
 
@@ -37,9 +37,9 @@ class SecretPair(Generic[T]):
         return SecretPair(self.current, self.created_at)
 
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
-        """Return the pair with a new current secret. The old one stays valid for `overlap_ms`.
+        """Return the pair with a new current secret. The old secret stays valid for `overlap_ms`.
 
-        At most two secrets are valid, so an earlier one expires immediately.
+        At most two secrets are valid, so an even older secret expires immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)
@@ -59,7 +59,7 @@ class SecretPair(Generic[T]):
     def live(self) -> tuple[T, ...]:
         """The secrets that sign `webhook-signature`, in the order of their signatures.
 
-        The first one also signs `x-uplift-signature-256`. If a receiver incorrectly checks only the first signature,
+        The first secret also signs `x-uplift-signature-256`. If a receiver incorrectly checks only the first signature,
         both headers change to the new secret at the same time.
         """
         if self.previous is None:
