@@ -31,7 +31,7 @@ STALE_MS: Final = 60_000
 WAIT_SECONDS: Final = 0.02
 """How long a request for metrics waits for a new reading before it uses the last one."""
 FIRST_WAIT_SECONDS: Final = 1.0
-"""How long a request waits for the first reading, and how long a page waits for a newer one."""
+"""How long a request waits for the first reading, and how long a page waits for a newer reading."""
 RECENT_MS: Final = 5_000
 """A page uses the last reading without a wait if the reading is not older than this."""
 
@@ -106,7 +106,10 @@ class Backlogs:
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
     async def latest(self, wait_seconds: float = WAIT_SECONDS) -> Reading | None:
-        """Return the newest reading, after a short wait for one in progress. None if it is older than STALE_MS."""
+        """Return the newest reading, after a short wait for a reading in progress.
+
+        Return None if the newest reading is older than STALE_MS.
+        """
         if self._done is None and (self._last is None or self._context.now() >= self._last.next_at):
             self._done = asyncio.Event()
             self._context.run_in_background(self._read(self._done))
@@ -120,7 +123,10 @@ class Backlogs:
         return None if last is None or self._context.now() - last.stored.read_at > STALE_MS else last
 
     async def for_page(self) -> Reading | None:
-        """Return a recent reading, after a wait if the last one is too old. None if it is older than STALE_MS."""
+        """Return a recent reading, after a wait if the last reading is too old.
+
+        Return None if the newest reading is older than STALE_MS.
+        """
         last = self._last
         is_recent = last is not None and self._context.now() - last.stored.read_at <= RECENT_MS
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)

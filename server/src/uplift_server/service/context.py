@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in a cursor for a previous page. It marks the direction, because no key contains it."""
+"""The last number in a cursor for a previous page. The number marks the direction, because no key contains it."""
 
 
 class StreamStatus(Protocol):

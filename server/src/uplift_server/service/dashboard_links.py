@@ -21,7 +21,7 @@ class DashboardLinks:
     public_url: str
     """The URL of the dashboard, without a trailing slash."""
     sends_email: bool
-    """Whether the server emails links. Otherwise, it shows a link to the person who creates it."""
+    """Whether the server emails links. Otherwise, the server shows a link to the person who creates it."""
     has_unknown_proxy: bool = False
     """Whether requests come through a proxy that is not configured. In this case, a private address may be the address
     of the proxy."""

@@ -156,10 +156,10 @@ class Deliveries:
     async def cancel(
         self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()
     ) -> tuple[ShownDelivery, bool]:
-        """Cancel a pending or held delivery. Return it, and whether it is already cancelled.
+        """Cancel a pending or held delivery. Return the delivery, and whether it is already cancelled.
 
-        If not, a worker cancels it later. Raises NotFound, and Conflict if the delivery is in flight or has another
-        status.
+        If it is not, a worker cancels it later. Raises NotFound, and Conflict if the delivery is in flight or has
+        another status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

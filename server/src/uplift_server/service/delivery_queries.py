@@ -32,7 +32,7 @@ class DeliveryQuery(NamedTuple):
     outcome: Sequence[str] = ()
     """Outcomes of the last attempt."""
     status_code: Sequence[str] = ()
-    """Status codes of the last attempt, such as `404`, or classes of them, such as `5xx`."""
+    """Status codes of the last attempt, such as `404`, or classes of status codes, such as `5xx`."""
     object_id: str | None = None
     created_after: int | None = None
     created_before: int | None = None
@@ -71,7 +71,7 @@ def _named(known: dict[str, Code], names: Sequence[str], field: str, problems: l
 
 
 def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[int, int], ...]:
-    """Return the status codes as inclusive ranges. Adds the problems of invalid ones to `problems`."""
+    """Return the status codes as inclusive ranges. Adds the problems with invalid codes to `problems`."""
     ranges = set()
     for text in texts:
         if _STATUS_CODE.fullmatch(text) is None:

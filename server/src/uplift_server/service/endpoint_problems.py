@@ -24,7 +24,7 @@ class EndpointProblems:
     disabled: int
     paused: int
     failing: int
-    """The number of enabled endpoints that are failing, including warned ones."""
+    """The number of enabled endpoints that are failing, including warned endpoints."""
     broken: int
     """The number of endpoints that are failing, or that the server disabled for failing."""
     delivering: int
@@ -79,7 +79,7 @@ def _is_candidate(live: LiveEndpoint) -> bool:
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Return the sort key: disabled endpoints, then failing ones (longest failing first), then others."""
+    """Return the sort key: disabled endpoints, then failing endpoints (longest failing first), then all others."""
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq

@@ -17,7 +17,7 @@ class EndpointQuery(NamedTuple):
     """The filters of a list of endpoints. An endpoint matches one value of each field."""
 
     state: Sequence[str] = ()
-    """Names of states, or `failing`: enabled, but the last attempt failed."""
+    """Names of states, or `failing` for enabled endpoints whose last attempt failed."""
     text: str | None = None
     id: Sequence[str] = ()
     event_type: Sequence[str] = ()

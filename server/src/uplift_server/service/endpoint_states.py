@@ -17,7 +17,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
 
 HOLD_WAIT_MS: Final = 3000
-"""How long a request to enable waits until all pending deliveries are held. Every response takes at most 5 s."""
+"""How long a request to enable waits until all pending deliveries are held. Every API response takes at most 5 s."""
 HOLD_WAIT_SHORT_MS: Final = 200
 """How long a request to pause or disable waits until pending deliveries are held. Usually, few are pending."""
 _KIND: Final = "endpoint"

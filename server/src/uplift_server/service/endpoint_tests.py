@@ -32,7 +32,8 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""How long a caller waits for the attempt, which may take longer. Every response takes at most 5 s."""
+"""How long a caller waits for the attempt, although the attempt may take longer. Every API response takes at most 5 s.
+"""
 CHECK_WAIT_MS: Final = 1900
 """How long a signature check waits for each of its two attempts."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
@@ -78,7 +79,7 @@ class SignatureCheck:
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the facts of an attempt that a signature check compares. None without an attempt."""
+    """Return the facts of an attempt that a signature check compares, or None if there is no attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)

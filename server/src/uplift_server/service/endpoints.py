@@ -448,7 +448,7 @@ class Endpoints:
         self._context.engine.endpoints.deleted(deleted.seq)
 
     def _fields(self, endpoint: Endpoint) -> dict[str, object]:
-        """Return the fields for a comparison, decrypted, because each encryption of the same content differs."""
+        """Return the decrypted fields for a comparison, because two encryptions of the same content differ."""
         fields = {name: getattr(endpoint, name) for name in _FIELDS}
         auth = self._auth.of(endpoint)
         hidden = {

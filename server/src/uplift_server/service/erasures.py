@@ -30,7 +30,7 @@ _KIND: Final = "erasure"
 
 @dataclass(frozen=True, slots=True)
 class ErasureDraft:
-    """The fields of an erasure in a request. Exactly one of them is set."""
+    """The fields of an erasure in a request. Exactly one field is set."""
 
     object_id: str | None = field(default=None, repr=False)
     event_ids: Sequence[str] | None = None

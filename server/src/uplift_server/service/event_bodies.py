@@ -98,7 +98,7 @@ def _malformed(error: Exception) -> Malformed:
 
 
 def _readable_one(body: bytes, account_texts: Mapping[str, str]) -> tuple[Incoming, list[Problem]]:
-    """Return the readable fields of an event that has invalid fields, and the problems with the invalid ones."""
+    """Return the readable fields of an event that has invalid fields, and the problems with the invalid fields."""
     problems: list[Problem] = []
     event = _readable(body, "", _FIELDS, problems, account_texts)
     if event is None:

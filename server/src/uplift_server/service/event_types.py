@@ -56,9 +56,10 @@ class EventTypes:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[EventType, bool]:
-        """Create or replace an event type. Absent fields get their defaults. Return it, and whether it is new.
+        """Create or replace an event type. Absent fields get their defaults.
 
-        Raises Invalid, including if the type exists and `must_be_new` is set, and PreconditionFailed.
+        Return the event type, and whether it is new. Raises Invalid, including if the type exists and `must_be_new` is
+        set, and PreconditionFailed.
         """
         caller.require_operator()
         wrong = check_name(name, "name")

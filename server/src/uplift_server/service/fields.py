@@ -40,8 +40,8 @@ def values_after(
 ) -> dict[str, str]:
     """Return the values of an object after a request.
 
-    `sent` replaces all values. With `merges`, it changes only its own keys, and removes those with the value None. If
-    `sent` is None, all values are removed.
+    `sent` replaces all values. With `merges`, `sent` changes only its own keys, and a key with the value None is
+    removed. If `sent` is None, all values are removed.
     """
     if isinstance(sent, Unset):
         return dict(stored)

@@ -24,7 +24,7 @@ def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the request as the store records it, or None without an `Idempotency-Key`."""
+    """Return the request as the store records it, or None if the request has no `Idempotency-Key`."""
     return None if key is None else idempotency.Request(account_seq, key.text, kind, key.body_digest)
 
 

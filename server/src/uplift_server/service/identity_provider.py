@@ -68,7 +68,7 @@ class IdentityProvider:
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:
-        """Return the metadata of the provider, from memory if it is recent. Raises ProviderDown."""
+        """Return the metadata of the provider, from memory if the stored metadata is recent. Raises ProviderDown."""
         if self._metadata is not None and self._clock.now_ms() < self._metadata_until:
             return self._metadata
         if self._loading is None or self._loading.done():
@@ -79,7 +79,7 @@ class IdentityProvider:
         return found
 
     async def check_keys(self) -> int:
-        """Get the keys of the provider, and return the number of usable ones. Raises ProviderDown."""
+        """Get the keys of the provider, and return the number of usable keys. Raises ProviderDown."""
         failed = await self._load_keys(await self.metadata())
         if failed is not None:
             raise failed
@@ -151,7 +151,7 @@ class IdentityProvider:
         return None
 
     async def _userinfo(self, metadata: ProviderMetadata, tokens: Tokens, subject: str) -> dict[str, Any]:
-        """Return the claims of the userinfo endpoint. Empty if the provider has no such endpoint."""
+        """Return the claims of the userinfo endpoint. The result is empty if the provider has no such endpoint."""
         url = metadata.userinfo_endpoint
         if url is None or tokens.access_token is None:
             return {}
@@ -184,7 +184,10 @@ def _respond(request: Request, exchange: Exchange) -> None:
 def identity_provider(
     config: Config, public_url: str, resolver: Resolver, clock: Clock, user_agent: str
 ) -> IdentityProvider | None:
-    """Return the configured identity provider, or None. Private addresses are allowed; public ones need https."""
+    """Return the configured identity provider, or None if none is configured.
+
+    Private addresses are allowed. Public addresses need https.
+    """
     if config.oidc_issuer is None:
         return None
     assert config.oidc_client_id is not None, "the configuration is complete"

@@ -68,7 +68,10 @@ class ShownSession:
 
     @property
     def expires_at(self) -> int | None:
-        """When the server will delete the session (Unix ms), unless a client connects. None while one is connected."""
+        """When the server will delete the session (Unix ms), unless a client connects.
+
+        None while a client is connected.
+        """
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 
@@ -294,7 +297,7 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """Return the start of the stream (a time, or the event before it) and the problems."""
+    """Return the start of the stream (a time, or the last event to skip), and the problems."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)

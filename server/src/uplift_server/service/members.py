@@ -64,7 +64,8 @@ class ShownInvitation:
 class Members:
     """Invites, updates and removes members.
 
-    Operators can manage all accounts. Members with the right can manage their own account.
+    Operators can manage all accounts. Members who have the right MEMBERS_MANAGE can manage the members of their own
+    account.
     """
 
     def __init__(self, context: ServiceContext, links: DashboardLinks, factors: SecondFactors) -> None:

@@ -55,7 +55,8 @@ class EndpointOrder(StrEnum):
 
 LISTED_PER_CAUSE: Final = 5
 SORTED_MAX: Final = 200
-"""The number of failing endpoints that the list shows. Their order changes, so the list has only one page."""
+"""The number of failing endpoints that the list shows. The order of the endpoints changes, so the list has only one
+page."""
 
 
 class EndpointSearch(NamedTuple):
@@ -63,7 +64,7 @@ class EndpointSearch(NamedTuple):
 
     status: EndpointStatus | None = None
     text: str = ""
-    """An ID, or a part of a URL, a description, or the account's name or contact."""
+    """The searched text: an ID, or a part of a URL, a description, an account's name or an account's contact."""
     account: str | None = None
     """The ID of the account."""
     cause: str | None = None

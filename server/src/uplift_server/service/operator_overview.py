@@ -71,7 +71,7 @@ class OverviewState:
 
 @dataclass(slots=True)
 class _Group:
-    """Failing endpoints with one cause."""
+    """The failing endpoints that share one cause."""
 
     accounts: set[int] = field(default_factory=set)
     backlogs: list[EndpointBacklog] = field(default_factory=list)

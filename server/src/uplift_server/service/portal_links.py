@@ -43,7 +43,7 @@ class LinkDraft:
         return found
 
     def normalized_email(self) -> str | None:
-        """Return the email in the normalized form that identifies a person. None without an email."""
+        """Return the email in the normalized form that identifies a person, or None if the link has no email."""
         email = given_or_none(self.email)
         return None if email is None else normalize_email(email)
 

@@ -97,7 +97,7 @@ class Principal:
 
     @property
     def is_service_key(self) -> bool:
-        """Whether this is a service key. Within its scopes, it acts for all accounts."""
+        """Whether this is a service key, which acts for all accounts within its scopes."""
         return self.kind is PrincipalKind.SERVICE_KEY
 
     def allows(self, scope: Scope | AccountsScope) -> bool:

@@ -36,7 +36,7 @@ def _read(connection: Transaction) -> str:
 
 
 class Readiness:
-    """Determines readiness from the results of regular writes, or of a small probe if there are none."""
+    """Determines readiness from the results of regular writes, or of a small probe if there are no such writes."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -85,7 +85,10 @@ class Readiness:
         return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:
-        """Write one small row unless a write succeeded recently, at most once every PROBE_EVERY_S for all callers."""
+        """Write one small row unless a write succeeded recently.
+
+        All callers together cause at most one write every PROBE_EVERY_S seconds.
+        """
         if self._context.database.health.has_written_within(PROBE_AFTER_S):
             self._probe_error = None
             return

@@ -57,7 +57,7 @@ class RegistrationEvents:
     def prepare(self, account_seq: int) -> Callable[[Endpoint], list[NewEvent]]:
         """Return a function, callable on any thread, that builds the event of a new endpoint.
 
-        It returns no event if the operator deleted or archived the event type.
+        The function returns no event if the operator deleted or archived the event type.
         """
         event_type = self._context.cache.event_types.get(WEBHOOK_CREATED)
         account = self._context.cache.accounts.get(account_seq)

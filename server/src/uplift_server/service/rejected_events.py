@@ -16,7 +16,10 @@ _KIND = "rejected event"
 
 
 class RejectedEvents:
-    """Reads the rejected events of accounts. Only callers for all accounts see those of unknown accounts."""
+    """Reads the rejected events of accounts.
+
+    Only callers that act for all accounts see the rejected events of unknown accounts.
+    """
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

@@ -52,7 +52,7 @@ class SecondFactors:
         self._sends_email = sends_email
 
     def pending(self, connection: Transaction, person: Person, by: str, now: int) -> PendingSignIn | None:
-        """Return the sign-in that a person must complete with a code, or None without a second factor."""
+        """Return the sign-in that a person must complete with a code, or None if the person has no second factor."""
         if person.password_hash is None or second_factors.get(connection, person.id) is None:
             return None
         return PendingSignIn(person.id, password_mark(person.password_hash), by, now + PENDING_MS)

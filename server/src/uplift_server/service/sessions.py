@@ -72,7 +72,10 @@ class Sessions(Credentials):
         return await self._context.run_shielded(self._begin_operator(found, "key", address, is_read_only=is_read_only))
 
     async def open_link(self, token: str, *, address: str | None) -> str:
-        """Use a one-time link, and return the session cookie. Raises NotFound if it is used, expired or invalid."""
+        """Use a one-time link, and return the session cookie.
+
+        Raises NotFound if the link is used, expired or invalid.
+        """
         link = await self._link(token)
         if link is None:
             raise NotFound(_LINK_USED)
@@ -89,7 +92,7 @@ class Sessions(Credentials):
         return await self._link(token) is not None
 
     async def visitor(self, cookie: str | None) -> Visitor | None:
-        """Return the visitor with this session cookie, or None without a valid session."""
+        """Return the visitor with this session cookie, or None if there is no valid session."""
         if not cookie or len(cookie) > COOKIE_CHARACTERS_MAX:
             return None
         digest, now = digest_of(cookie.encode("utf-8", "replace")), self._context.now()

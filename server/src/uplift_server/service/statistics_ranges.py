@@ -64,7 +64,7 @@ class Group(NamedTuple):
 
 
 class RangeStatistics(NamedTuple):
-    """The statistics of a range. With `by=type` or `by=endpoint`, also a page of groups."""
+    """The statistics of a range. With `by=type` or `by=endpoint`, they include a page of groups."""
 
     series: Series
     groups: Page[Group] | None = None

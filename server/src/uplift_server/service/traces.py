@@ -217,7 +217,10 @@ class Traces:
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:
-    """Return the event ID in the ID of an event, delivery or attempt. For the last two, also return the delivery ID."""
+    """Return the event ID in the ID of an event, delivery or attempt.
+
+    For a delivery or an attempt, also return the delivery ID.
+    """
     event_id = ids.parse_uuid(text)
     if event_id is not None:
         return event_id, None

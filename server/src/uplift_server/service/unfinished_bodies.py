@@ -15,7 +15,9 @@ _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-
 
 
 class UnfinishedBodies:
-    """The bytes reserved for unfinished bodies, by sender: an account, None for operators, ANONYMOUS or SERVICE_KEYS.
+    """The bytes that each sender has reserved for unfinished bodies.
+
+    A sender is an account, None for operators, ANONYMOUS or SERVICE_KEYS.
 
     Four groups each have UNFINISHED_BODIES_BYTES_MAX: operators, service keys, accounts and anonymous senders.
     Therefore, accounts cannot use up the capacity of programs that send the events of all accounts.
