@@ -15,9 +15,9 @@ _HEADER = b"x-forwarded-for"
 
 
 class Forwarded:
-    """ASGI middleware that replaces the address of a trusted proxy with the client's.
+    """ASGI middleware that replaces the address of a trusted proxy with the client's address.
 
-    The ingest of events does not need it.
+    The ingest of events does not need this middleware.
     """
 
     def __init__(self, app: App, trusted: Sequence[Network]) -> None:

@@ -56,11 +56,11 @@ class BoundedHeads(HttpToolsProtocol):
     """uvicorn's protocol with limits on the size and duration of requests.
 
     If a response is complete before the body of its request, the protocol reads and discards the rest of the body
-    within limits. Thus a client that sends its whole body before it reads still receives the response.
+    within limits. Therefore, a client that sends its whole body before it reads still receives the response.
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first one.
+    """Time limit of a request, and of the wait for the first request.
 
     The protocol enforces it after 1 to 2 times this duration.
     """

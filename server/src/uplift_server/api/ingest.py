@@ -192,7 +192,10 @@ class IngestRoutes:
 
 
 def _key_of(batch_key: str | None, index: int) -> str | None:
-    """Return a key for an event without one, from the request header and the event's position in the batch."""
+    """Return an idempotency key for an event that has none.
+
+    The key consists of the key in the request header and the event's position in the batch.
+    """
     return None if batch_key is None else f"{batch_key}/{index}"
 
 

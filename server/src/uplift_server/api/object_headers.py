@@ -17,7 +17,7 @@ def send_version(response: Response, record: Record) -> None:
 
 
 def expected_versions(request: Request) -> Versions:
-    """Return the versions in `If-Match`, or None without the header.
+    """Return the versions in `If-Match`, or None if the request has no such header.
 
     A proxy that compresses responses can make ETags weak. Weak ETags still identify one version.
     """

@@ -94,7 +94,7 @@ def success_headers(operation: Operation, described: Mapping[str, Any]) -> dict[
 
 
 def error_responses(operation: Operation, described: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """Return the error responses of an operation by status, as references to `shared` responses.
+    """Return the error responses of an operation for each status, as references to `shared` responses.
 
     This function adds missing responses to `shared`.
     """

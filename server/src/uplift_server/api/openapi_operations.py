@@ -15,7 +15,7 @@ class Operation:
     id: str
     """The operation's noun and verb, such as `endpoints_create`."""
     codes: tuple[str, ...] = ()
-    """Error codes of this operation. Its parameters imply more codes."""
+    """Error codes of this operation. The parameters of the operation imply additional codes."""
     headers: tuple[str, ...] = ()
     """Headers of successful responses, in addition to `Idempotency-Replayed`.
 
@@ -120,4 +120,4 @@ OPERATIONS: Final = {
     "GET /docs": Operation("documentation_get"),
     "GET /docs/{document}": Operation("documentation_get_page"),
 }
-"""Every operation by its method and path."""
+"""Every operation. The keys are its method and its path."""

@@ -36,7 +36,7 @@ class Sent(NamedTuple):
     """The parsed body of a request, and its problems."""
 
     given: dict[str, Any]
-    """The valid fields by name."""
+    """The names and values of the valid fields."""
     problems: Sequence[Problem]
     digest: bytes
     """The SHA-256 digest of the body."""

@@ -214,7 +214,10 @@ def health_view(shown: ShownEndpoint) -> HealthView:
 
 
 def secret_view(shown: ShownSecrets) -> SecretView:
-    """Return the API model of an endpoint's secrets. It contains their text only if they are revealed."""
+    """Return the API model of an endpoint's secrets.
+
+    The model contains the secrets themselves only if the response reveals them.
+    """
     secret, pair = shown.secret, shown.pair
     return SecretView(
         **_only(secret=secret, standard_webhooks_secret=None if secret is None else standard_form(secret)),

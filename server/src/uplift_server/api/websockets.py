@@ -8,7 +8,7 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024
 PING_SECONDS: Final = 20
 """Interval of pings and time limit of each pong, in seconds.
 
-They detect clients that disappear, such as a sleeping laptop.
+Pings detect clients that disappear, such as a sleeping laptop.
 """
 
 

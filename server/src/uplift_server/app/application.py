@@ -76,7 +76,7 @@ current email and store its result.
 
 
 class Application:
-    """One process of the server, on a SQLite file or a PostgreSQL database."""
+    """One process of the server. It uses a SQLite file or a PostgreSQL database."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The parts of the delivery engine, for one process or for several processes on a database."""
+"""The parts of the delivery engine, for a single process or for several processes that share a database."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -132,7 +132,7 @@ class Foundation(Protocol):
 
 
 class LocalFoundation:
-    """The base parts of an engine whose process is the only one on its database."""
+    """The base parts of an engine whose process is the only process that uses its database."""
 
     delivers = True
     health_check_every_ms_max = CHECK_EVERY_MS_MAX

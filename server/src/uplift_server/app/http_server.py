@@ -37,7 +37,8 @@ class HttpServer(uvicorn.Server):
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    The server responds with 503 on the last eighth of `connections_max`. It closes further connections.
+    The server responds with 503 on the last eighth of its `connections_max` connections, and closes further
+    connections.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
     return HttpServer(

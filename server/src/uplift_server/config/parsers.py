@@ -450,7 +450,10 @@ def nats_urls(text: str) -> str:
 
 
 def stream_replicas(text: str) -> int:
-    """Check the number of NATS servers that store each event. It must be odd, to leave a majority after a failure."""
+    """Check the number of NATS servers that store each event.
+
+    The number must be odd, to leave a majority after a failure.
+    """
     if text not in ("1", "3", "5"):
         raise InvalidValue("is not 1, 3 or 5", "use 3, or 1 for a single NATS server")
     return int(text)

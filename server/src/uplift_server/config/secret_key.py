@@ -65,7 +65,7 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    With `new`, raise ConfigError if a database exists, but not if it was lost.
+    With `new`, raise ConfigError if a database exists, and accept a lost database.
     """
     path = config.database_path
     try:

@@ -39,9 +39,10 @@ SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
 """The settings file that applies if the working directory has none."""
 _SECRET_FILES: Final = {f"{setting.name}_FILE": setting for setting in SETTINGS if setting.can_be_file}
 LEASE_MARGIN_MS: Final = 15_000
-"""Default of the lease minus the attempt timeout: time to settle a full batch on a slow disk."""
+"""Default difference between the lease and the attempt timeout: the time to settle a full batch on a slow disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
-"""Minimum of the lease minus the attempt timeout. The server must settle an attempt before the lease expires."""
+"""Minimum difference between the lease and the attempt timeout. The server must settle an attempt before the lease
+expires."""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
@@ -65,7 +66,7 @@ def _is_present(path: Path) -> bool:
 def load(environ: Mapping[str, str], file: Path | None = None, *, terminal: bool = False) -> Config:
     """Return the configuration from an environment and an optional file.
 
-    With `terminal`, standard error is a terminal. Raises ConfigError, which contains all problems.
+    `terminal` says whether standard error is a terminal. Raises ConfigError, which contains all problems.
     """
     problems: list[ConfigProblem] = []
     given = _from_file(file, problems) if file is not None else {}
@@ -195,7 +196,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the values in a file by setting name, in the notation of the environment."""
+    """Return the setting names and values in a file, in the notation of the environment."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,8 @@
 """The values of a notification, as safe strings for an email.
 
-URLs, descriptions, account names and parts of causes come from users or receivers. This module makes them printable,
-truncates them, and removes possible secrets. It also creates the secret parts of links, which are never stored.
+URLs, descriptions, account names and parts of causes come from users or receivers. This module makes these strings
+printable, truncates them, and removes possible secrets. It also creates the secret parts of links, which are never
+stored.
 """
 
 import re
@@ -67,7 +68,7 @@ class EmailValues:
         return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """Return the count with this name, or 0 without one."""
+        """Return the count with this name, or 0 if there is no such count."""
         value = self._values.get(name)
         return value if isinstance(value, int) else 0
 

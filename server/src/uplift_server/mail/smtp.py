@@ -65,8 +65,8 @@ class SmtpServer:
     """The operator's mail server.
 
     With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate against the
-    system's authorities and those in `ca_file`. Otherwise, it uses STARTTLS if offered, without verification.
-    Verification would add no protection, because an attacker could also hide the offer.
+    system's authorities and those in `ca_file`. Otherwise, the client uses STARTTLS if the server offers it, without
+    verification. Verification would add no protection, because an attacker could also hide the offer.
     """
 
     def __init__(

@@ -65,12 +65,12 @@ class Histogram:
     def __init__(self, bounds: Sequence[int], per_second: int) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """The counts by bucket. A bucket includes its upper bound; the last bucket has no upper bound."""
+        """The count of each bucket. A bucket includes its upper bound; the last bucket has no upper bound."""
         self.sum = 0
         self.per_second = per_second
 
     def observe(self, value: int) -> None:
-        """Count a value. A negative value counts as 0; it can result from clocks that differ."""
+        """Count a value. A negative value, which can result from clocks that differ, counts as 0."""
         self.counts[bisect_left(self.bounds, value)] += 1
         if value > 0:
             self.sum += value
@@ -140,7 +140,7 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of failures in the last minutes, and of all attempts since the first of them."""
+        """Return the number of failures in the last minutes, and of all attempts since the first of these failures."""
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0
         return self._count + self._previous[0], attempts - self._attempts_before + self._previous[1]

@@ -16,7 +16,8 @@ LINES_WAITING_MAX: Final = 20_000
 TEXT_BYTES_PER_LINE: Final = 1024
 """A string that exceeds this size counts as several lines, so that LINES_WAITING_MAX also limits the bytes."""
 GATHER_SECONDS: Final = 0.025
-"""How long the thread gathers lines after it wakes. Otherwise, it would compete with the event loop for each line."""
+"""How long the thread gathers lines after it wakes. Otherwise, the thread would compete with the event loop for each
+line."""
 CLOSE_SECONDS: Final = 2.0
 """How long `close` waits until the queued lines are written."""
 _POLL_SECONDS: Final = 0.005

@@ -36,7 +36,10 @@ class Metric:
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
-    """Return a function that applies `value` to the latest database reading. It returns None without a reading."""
+    """Return a function that applies `value` to the latest database reading.
+
+    The function returns None if there is no reading.
+    """
     return lambda snapshot: None if snapshot.stored is None else value(snapshot.stored, snapshot)
 
 

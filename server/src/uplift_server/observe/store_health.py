@@ -10,9 +10,9 @@ import structlog
 WRITE_STALLED_S: Final = 3.0
 """A transaction that runs longer than this is stalled. A SQLite connection waits 2 s for a lock of another program."""
 WRITE_FAILED_S: Final = 5.0
-"""The minimum time for which a failed write counts.
+"""A later write ends a failure only if the write succeeds at least this long after the failure.
 
-On a nearly full disk, small writes succeed while large ones fail.
+On a nearly full disk, small writes succeed while large writes fail.
 """
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts, unless the same read succeeds earlier."""
@@ -26,7 +26,8 @@ class Trouble:
     """The cause of failed reads or writes, and how to fix it."""
 
     cause: str
-    """The cause as a clause. It contains no text from a driver, because callers without a key can read it."""
+    """The cause as a clause, without text from the database driver, because callers without a key can read the cause.
+    """
     how_to_fix: str
 
 
@@ -81,7 +82,7 @@ class StoreHealth:
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:
-        """Return the known cause of failures and how to fix it, or None without failures."""
+        """Return the known cause of failures and how to fix it, or None if there are no failures."""
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:

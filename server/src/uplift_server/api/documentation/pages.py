@@ -1,4 +1,7 @@
-"""The responses of the documentation. The server renders each one on the first request and caches it until it stops."""
+"""The responses of the documentation.
+
+The server renders each response at the first request, and caches the response until the server stops.
+"""
 
 import json
 from collections.abc import Callable

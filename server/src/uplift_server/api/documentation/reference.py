@@ -122,7 +122,7 @@ class _Page:
 
 
 def _notes() -> dict[str, str]:
-    """Return the hand-written notes by title."""
+    """Return the titles and texts of the hand-written notes."""
     text = resources.files(__package__).joinpath("reference_notes.md").read_text(encoding="utf-8")
     _, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
     return {title: body for title, _, body in (each.partition("\n") for each in sections)}

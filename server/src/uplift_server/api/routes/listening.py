@@ -30,7 +30,7 @@ from uplift_server.store.errors import StoreError
 router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
-"""Close codes by reason.
+"""The close code for each reason.
 
 After 4004, the client does not reconnect. After 1012, it reconnects. 4009 means that another client uses the session.
 """

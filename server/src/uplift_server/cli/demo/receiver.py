@@ -23,9 +23,9 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 
 FIRST_FAILURES: Final = 8
-"""The first attempt fails for this many events at the start. This is too few to open the circuit breaker."""
+"""Number of events at the start whose first attempt fails. The number is too small to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""For this many of these events, the second attempt also fails."""
+"""Number of events at the start whose second attempt also fails."""
 RELAPSE_EVERY: Final = 60
 """After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 

@@ -29,7 +29,7 @@ from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
-"""The first retries occur within seconds. The last ones occur after an outage of the down receiver."""
+"""The first retries occur within seconds. The last retries occur after an outage of the down receiver."""
 PROBE_MAX: Final = "30s"
 """Longest wait between two probes. It is short, so that the demo soon shows the end of an outage."""
 ACCOUNT: Final = "Rapids Academy"

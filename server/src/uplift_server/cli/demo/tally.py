@@ -44,7 +44,7 @@ class Tally:
     """Counter of this run's events at the steady and the shaky receiver.
 
     With `--data-dir`, the server may also deliver earlier events. The tally keeps the events in flight and a limited
-    number of finished ones, so that an endless run uses constant memory.
+    number of finished events, so that an endless run uses constant memory.
     """
 
     def __init__(self) -> None:
