@@ -108,7 +108,7 @@ class Choice(ValueType):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The allowed names."""
+        """The names that the setting allows."""
         return tuple(each.text for each in self.kind)
 
     @property

@@ -49,7 +49,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate most similar to a name.
 
-    If none is similar, return the last word of the name that is a candidate, or None.
+    If none is similar, return the last word of the name that is a candidate. Return None if there is no such word.
     """
     if len(name) > _CHARACTERS_MAX:
         return None

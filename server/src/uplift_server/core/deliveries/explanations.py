@@ -67,7 +67,7 @@ class EndpointFacts:
     patterns: Sequence[str]
     """The patterns of the endpoint's current subscription."""
     next_probe_at: int | None = None
-    """The time of the next probe while the endpoint's circuit breaker is open. None if it is closed."""
+    """The time of the next probe while the endpoint's circuit breaker is open. None if the breaker is closed."""
     mismatch: str | None = None
     """The path in the event that does not match the endpoint's current filter, if any."""
     is_subject: bool = False
@@ -89,7 +89,7 @@ class DeliveryFacts:
     completed_at: int | None
     failed_reason: FailedReason | None
     failure: Explanation | None = None
-    """Why the last attempt failed, and how to fix it. None if it did not fail."""
+    """Why the last attempt failed, and how to fix the problem. None if the last attempt did not fail."""
     blocked_by: str | None = None
     """The ID of the earlier delivery that must end first, if this delivery is blocked."""
 

@@ -53,7 +53,7 @@ class Health(NamedTuple):
 
     @property
     def last_response(self) -> str | None:
-        """The first line of the response to the last attempt, if it failed."""
+        """The first line of the response to the last attempt, if the attempt failed."""
         return self.last_error if self.last_outcome in RESPONDED else None
 
     @property

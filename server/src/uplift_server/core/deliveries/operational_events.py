@@ -60,7 +60,10 @@ def delivery_facts(
     first_failed_at: int,
     cause: Explanation | None,
 ) -> dict[str, object]:
-    """Return the facts about failed deliveries: the latest one, and their number. Times are Unix ms."""
+    """Return the facts about failed deliveries: the latest failed delivery, and the number of failed deliveries.
+
+    Times are Unix ms.
+    """
     return {
         "id": delivery,
         "endpoint": subject.endpoint,

@@ -106,7 +106,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the known reason in the line of a response, or None."""
+    """Return the code of the known reason in the line of a response, or None if the line names no known reason."""
     if line is None:
         return None
     lower = line.lower()

@@ -34,7 +34,7 @@ class StreamShares:
         self._total += size
 
     def note_size(self, used: int, maximum: int) -> None:
-        """Note the used size of the stream and its limit, in bytes."""
+        """Record the used size and the maximum size of the stream, in bytes."""
         self._limited_from = COUNTED_MIN * maximum if used >= NEARLY_FULL * maximum else None
         if used < NEARLY_EMPTY * maximum:
             self._bytes.clear()

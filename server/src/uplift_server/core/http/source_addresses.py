@@ -1,4 +1,4 @@
-"""The egress IPs that the server publishes: current and upcoming ones."""
+"""The current and upcoming egress IPs that the server publishes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -12,7 +12,8 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
 """The other processes evict a process whose last heartbeat is older than this, and take its leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""How long a process trusts its own heartbeat. Therefore, the process stops before the other processes evict it."""
+"""How long a process trusts its own heartbeat. Therefore, the process stops its work before the other processes evict
+it."""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 

@@ -18,7 +18,7 @@ _RANDOM_BYTES_LEAST: Final = 12
 
 
 def example_in(text: str) -> str | None:
-    """Return the part of a setting's value that is reserved for documentation, or None."""
+    """Return the part of a setting's value that is reserved for documentation, or None if there is no such part."""
     found = _EXAMPLES.search(text)
     return None if found is None else found[0]
 

@@ -16,7 +16,7 @@ class FileShares(NamedTuple):
     callers: int
     """Number of connections to the API and the dashboard."""
     receivers: int
-    """Number of connections to receivers, including idle ones."""
+    """Number of connections to receivers, including idle connections."""
     in_flight: int
     """Number of attempts in flight. Each attempt needs one connection."""
 

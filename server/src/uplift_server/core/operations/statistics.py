@@ -27,7 +27,7 @@ DURATION_BOUNDS_US: Final = (
 )
 """The bounds of the duration classes in microseconds.
 
-The last one is the default attempt timeout, which no percentile exceeds. Class `n` holds the durations between bounds
+The last bound is the default attempt timeout, which no percentile exceeds. Class `n` holds the durations between bounds
 `n - 1` (inclusive) and `n` (exclusive).
 """
 

@@ -60,9 +60,9 @@ def normalize_password(text: str) -> bytes:
 
 
 def check_password(text: str, email: str | None, field: str = "password") -> Problem | None:
-    """Return the problem with a new password, if any. The length must be allowed, and the password hard to guess.
+    """Return the problem with a new password, if any.
 
-    The rules follow NIST SP 800-63B.
+    A password must have an allowed length and must not be easy to guess (NIST SP 800-63B).
     """
     if len(text) < PASSWORD_CHARACTERS_MIN:
         reason = f"The password has {len(text)} characters. Use at least {PASSWORD_CHARACTERS_MIN}."

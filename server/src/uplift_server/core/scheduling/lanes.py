@@ -130,7 +130,7 @@ class Lanes(Generic[T]):
         return taken
 
     def remove(self, lane: Lane[T], matches: Callable[[T], bool]) -> T | None:
-        """Remove and return the first waiting delivery of a lane that matches, or None."""
+        """Remove and return a lane's first waiting delivery that matches, or return None if none matches."""
         for queue in lane.waiting:
             for item in queue:
                 if matches(item):

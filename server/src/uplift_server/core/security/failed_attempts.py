@@ -24,7 +24,7 @@ class Failures:
         """The times of the failures of each key. The key with the latest failure comes last."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
-        """Return the wait in ms until another attempt with the key is allowed, or 0 if it is allowed now."""
+        """Return how long to wait before another attempt with the key, in ms. 0 means no wait."""
         recent = self._recent(key, now_ms)
         if len(recent) >= self._most:
             return recent[-self._most] + self._within_ms - now_ms

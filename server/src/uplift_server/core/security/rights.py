@@ -71,7 +71,7 @@ def roles_text() -> str:
 
 
 def parse_role(text: str) -> Role | None:
-    """Return the role with this name, or None."""
+    """Return the role with this name, or None if there is no such role."""
     return next((role for role in Role if role.text == text), None)
 
 

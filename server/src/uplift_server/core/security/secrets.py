@@ -13,7 +13,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's current secret, and the previous one while both are valid. Times are Unix ms."""
+    """An endpoint's current secret, and the previous secret while both are valid. Times are Unix ms."""
 
     current: T = field(repr=False)
     created_at: int
@@ -22,7 +22,7 @@ class SecretPair(Generic[T]):
     previous_expires_at: int | None = None
     """When the old secret expires, or None if there is no old secret."""
     header_new: bool = False
-    """Whether the current secret signs `x-uplift-signature-256`, instead of the previous one.
+    """Whether the current secret, instead of the previous secret, signs `x-uplift-signature-256`.
 
     The header can carry only one signature.
     """

@@ -142,7 +142,7 @@ def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
 
 
 def _decoded(secret: str) -> bytes | None:
-    """Return the key of a `whsec_` secret, padded or not, or None if it is not base64."""
+    """Return the key of a `whsec_` secret, padded or not, or None if the secret is not base64."""
     text = secret.removeprefix(PREFIX).rstrip("=")
     try:
         return b64decode(text + "=" * (-len(text) % 4), validate=True)

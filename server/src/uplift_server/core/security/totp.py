@@ -15,7 +15,7 @@ SECRET_BYTES: Final = 20
 STEP_MS: Final = 30_000
 DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
-"""The number of steps before and after the current one whose codes the server also accepts, because clocks differ."""
+"""The server also accepts the codes of this many steps before and after the current step, because clocks differ."""
 RECOVERY_CODES: Final = 10
 """The number of recovery codes that the server creates for a person."""
 RECOVERY_BYTES: Final = 10
