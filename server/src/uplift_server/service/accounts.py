@@ -1,4 +1,4 @@
-"""Accounts and their contacts."""
+"""Accounts and their contacts: create, read, update and delete."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

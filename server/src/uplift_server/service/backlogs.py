@@ -29,7 +29,7 @@ STALLED_MS: Final = 10_000
 STALE_MS: Final = 60_000
 """Maximum age of a reading. Older readings are not used."""
 WAIT_SECONDS: Final = 0.02
-"""How long a request for metrics waits for a new reading before it uses the last one."""
+"""How long a request for metrics waits for a new reading before it uses the last reading."""
 FIRST_WAIT_SECONDS: Final = 1.0
 """How long a request waits for the first reading, and how long a page waits for a newer reading."""
 RECENT_MS: Final = 5_000
@@ -102,7 +102,7 @@ class Backlogs:
 
     @property
     def is_responding(self) -> bool:
-        """Whether the last reading succeeded, and the current one has not stalled."""
+        """Whether the last reading succeeded, and the current reading has not stalled."""
         return self._last_succeeded and (self._done is None or self._context.now() - self._began_at < STALLED_MS)
 
     async def latest(self, wait_seconds: float = WAIT_SECONDS) -> Reading | None:

@@ -33,7 +33,7 @@ class EndpointShare(NamedTuple):
     endpoint: str
     number: int
     reason: SkipReason | None
-    """Why the bulk resend skips this endpoint. None if it creates a replay."""
+    """Why the bulk resend skips this endpoint. None if the bulk resend creates a replay."""
 
 
 @dataclass(frozen=True, slots=True)

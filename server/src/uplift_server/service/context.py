@@ -91,7 +91,7 @@ class ServiceContext:
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """Return a new ID of 16 bytes, greater than all earlier ones."""
+        """Return a new ID of 16 bytes, greater than all earlier IDs."""
         return self.id_sequence.next(self.now())
 
     def decode_cursor(

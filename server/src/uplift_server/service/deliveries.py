@@ -145,8 +145,8 @@ class Deliveries:
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, regardless of its status.
 
-        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, and Conflict if it is
-        in flight, blocked or expired, or its endpoint is not enabled.
+        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, and Conflict if the
+        delivery is in flight, blocked or expired, or if its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

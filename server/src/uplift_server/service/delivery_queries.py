@@ -24,7 +24,10 @@ _STATUS_CODE: Final = re.compile(r"[1-5](?:\d\d|xx)")
 
 
 class DeliveryQuery(NamedTuple):
-    """The filters of a list of deliveries. A delivery matches one value of each field. Timestamps are Unix ms."""
+    """The filters of a list of deliveries. A delivery matches if it has one of the values of each field.
+
+    Timestamps are Unix ms.
+    """
 
     status: Sequence[str] = ()
     endpoint: Sequence[str] = ()

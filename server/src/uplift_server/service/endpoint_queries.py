@@ -14,7 +14,7 @@ from uplift_server.store.records import EndpointFilter, EndpointState
 
 
 class EndpointQuery(NamedTuple):
-    """The filters of a list of endpoints. An endpoint matches one value of each field."""
+    """The filters of a list of endpoints. An endpoint matches if it has one of the values of each field."""
 
     state: Sequence[str] = ()
     """Names of states, or `failing` for enabled endpoints whose last attempt failed."""

@@ -75,7 +75,7 @@ class SignatureCheck:
     valid: EndpointTest | None
     """The test with a valid signature. None if the test with a wrong signature already determines the verdict."""
     verified_at: int | None
-    """When this check verified the endpoint (Unix ms). None if it did not."""
+    """When this check verified the endpoint (Unix ms). None if it did not verify the endpoint."""
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
@@ -183,7 +183,10 @@ class EndpointTests:
             raise as_conflict(error) from error
 
     async def _note_verified(self, caller: Caller, endpoint: Endpoint) -> int | None:
-        """Store that the endpoint is verified. Return the time, or None if it was deleted or its URL has changed."""
+        """Store that the endpoint is verified.
+
+        Return the time, or None if the endpoint was deleted or its URL has changed.
+        """
         now, subject = self._context.now(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         entry = self._context.audit_entry(caller, "endpoint.verified", subject, {}, endpoint.account_seq)
 
@@ -196,7 +199,10 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Wait for a test to end, at most until `until` (Unix ms). Return its delivery, and its attempt if it ended."""
+        """Wait for a test to end, at most until `until` (Unix ms).
+
+        Return the test's delivery, and the attempt if the attempt ended.
+        """
         tail = ids.endpoint_tail(endpoint.id)
         while True:
             found = await self._context.database.read(

@@ -134,7 +134,7 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
 
 
 def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
-    """Return the sequence numbers of event types, even of deleted ones.
+    """Return the sequence numbers of event types, even of deleted event types.
 
     Adds the problems with unknown types to `problems`.
     """

@@ -1,10 +1,10 @@
 """Add members through portal links, invitations and single sign-on, within transactions.
 
-A person has one email for all accounts, so a link must not let one person act as another. A link proves the email if it
-was emailed, or if the operator created it. Without email, an admin sees the links of invitations. Such a link does not
-prove the email, so it cannot set the password of an existing person. An identity provider proves the email that it has
-verified, but only at the first sign-in. After that, only the identity identifies the person, so a changed email gives
-no access.
+A person has one email for all accounts, so a link must not let one person act as another. A link proves the email if
+the server emailed the link, or if the operator created the link. Without email, an admin sees the links of invitations.
+Such a link does not prove the email, so it cannot set the password of an existing person. An identity provider proves
+the email that it has verified, but only at the first sign-in. After that, only the identity identifies the person, so a
+changed email gives no access.
 """
 
 from collections.abc import Sequence

@@ -206,7 +206,7 @@ class Members:
         """Turn off the second factor of a member who lost the app and the recovery codes.
 
         Only operators can do this, because a person can be a member of several accounts. Raises NotFound, and Conflict
-        if it is off.
+        if the second factor is off.
         """
         caller.require_operator()
         owner, now = self._context.find_account(caller, account), self._context.now()

@@ -46,11 +46,11 @@ class EndpointOrder(StrEnum):
     """The order of the list of failing endpoints."""
 
     SINCE = "since"
-    """Longest failing first."""
+    """The endpoints that have been failing for the longest time come first."""
     PENDING = "pending"
-    """Most pending deliveries first."""
+    """The endpoints with the most pending deliveries come first."""
     OLDEST = "oldest"
-    """Oldest due delivery first."""
+    """The endpoints with the oldest due deliveries come first."""
 
 
 LISTED_PER_CAUSE: Final = 5

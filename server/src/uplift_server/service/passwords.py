@@ -23,7 +23,7 @@ THREADS_MAX: Final = 2
 NICENESS: Final = 10
 """The increase in the niceness of the threads, so that many sign-ins do not slow down deliveries."""
 WAITING_MAX: Final = 20
-"""Maximum number of queued calls. The last one waits for less than a second."""
+"""Maximum number of queued calls. The last call waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
 """The hash that the server checks for a person without a password, so that the check takes the same time.
 

@@ -28,7 +28,7 @@ from uplift_server.store.releases import ReplayCount
 from uplift_server.store.replays import EndpointBusy, MissingEvents, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a request counts deliveries. The replay job counts the rest."""
+"""How long a request counts deliveries. The replay job counts the other deliveries."""
 _KIND: Final = "replay"
 _ACTIONS: Final = {
     ReplayState.PAUSED: "replay.paused",

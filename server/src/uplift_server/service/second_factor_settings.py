@@ -56,7 +56,7 @@ class SecondFactorSettings:
         return self._context.random_bytes(totp.SECRET_BYTES)
 
     async def state(self, person: Person) -> SecondFactorState | None:
-        """Return the state of a second factor, or None if it is off."""
+        """Return the state of a second factor, or None if the second factor is off."""
 
         def read(connection: Transaction) -> SecondFactorState | None:
             factor = second_factors.get(connection, person.id)

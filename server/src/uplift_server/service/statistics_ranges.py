@@ -110,7 +110,7 @@ class StatisticsRanges:
         return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
 
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
-        """Return the event types, including deleted ones."""
+        """Return the event types, including deleted event types."""
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))
         return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])
