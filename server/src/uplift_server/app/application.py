@@ -205,7 +205,7 @@ class Application:
 
     @property
     def barred(self) -> UnknownSchema | DatabaseLost | None:
-        """The database error that stopped the server, or None."""
+        """The database error that stopped the server, or None if no such error occurred."""
         return self._unknown_schema or (None if self._file is None else self._file.lost)
 
     async def stop(self) -> None:

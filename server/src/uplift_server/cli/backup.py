@@ -1,4 +1,4 @@
-"""The command `uplift-server backup`."""
+"""The command `uplift-server backup`, which copies a SQLite database to a file."""
 
 import os
 from pathlib import Path

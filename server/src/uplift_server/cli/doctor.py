@@ -1,4 +1,4 @@
-"""The command `uplift-server doctor`."""
+"""The command `uplift-server doctor`, which finds problems and shows how to fix them."""
 
 from dataclasses import asdict
 from typing import Final

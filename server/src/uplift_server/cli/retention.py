@@ -1,4 +1,4 @@
-"""The command `uplift-server retention resume`."""
+"""The command `uplift-server retention resume`, which resumes retention after a clock jump."""
 
 from typing import Final
 

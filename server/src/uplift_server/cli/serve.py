@@ -1,4 +1,4 @@
-"""The command `uplift-server serve`."""
+"""The command `uplift-server serve`, which runs the server."""
 
 import asyncio
 import atexit

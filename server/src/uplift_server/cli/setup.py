@@ -1,4 +1,4 @@
-"""The commands `uplift-server config` and `uplift-server migrate`."""
+"""The commands `uplift-server config` and `uplift-server migrate`: show the settings, and set up the database."""
 
 import asyncio
 import time

@@ -251,7 +251,7 @@ class Config:
 
     @property
     def database_path(self) -> Path:
-        """The SQLite file."""
+        """The path of the SQLite file."""
         assert not self.on_postgresql, "PostgreSQL has no file"
         return Path(self.database_url.removeprefix(parsers.SQLITE))
 

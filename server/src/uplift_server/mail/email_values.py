@@ -88,7 +88,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The name of the endpoint: its host and path, and its description if it fits."""
+        """The name of the endpoint: its host and path, and its description if there is space."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")

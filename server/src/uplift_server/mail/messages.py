@@ -22,7 +22,7 @@ LINE_CHARACTERS_MAX: Final = 72
 
 
 class _Policy(EmailPolicy):
-    """The SMTP policy, except that it does not fold a long Message-ID."""
+    """The SMTP policy of `email.policy`, but without folding of long Message-IDs."""
 
     def fold(self, name: str, value: Any) -> str:
         if name.lower() == "message-id":

@@ -86,7 +86,7 @@ class Outbox:
             await self._task
 
     async def _run(self) -> None:
-        """Send emails until `stop`."""
+        """Send emails until a caller calls `stop`."""
         while not self._stopping.is_set():
             try:
                 # Store results even after another process has taken over the job.

@@ -43,7 +43,7 @@ class AttemptLine(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_
 
 
 class AttemptLog:
-    """Queues attempt lines for the log's thread, which encodes them. With the format `none`, it drops all lines."""
+    """Queues attempt lines for the log's thread, which encodes them. With the format `none`, the lines are dropped."""
 
     def __init__(self, writer: LogWriter, log_format: LogFormat, *, colors: bool = False) -> None:
         self._writer = writer

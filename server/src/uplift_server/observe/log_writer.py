@@ -144,7 +144,7 @@ class QueuedStream(io.TextIOBase):
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """Return True."""
+        """Return True, because the stream accepts writes."""
         return True
 
     def write(self, text: str) -> int:

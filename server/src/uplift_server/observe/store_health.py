@@ -41,7 +41,7 @@ class StoreHealth:
         self.written_at = float("-inf")
         """When the latest transaction with changes was committed (monotonic seconds)."""
         self.writing_since: float | None = None
-        """When the current transaction began (monotonic seconds), or None."""
+        """When the current transaction began (monotonic seconds), or None if no transaction is running."""
         self.writer_ended = False
         """Whether the writer thread has ended and was not restarted."""
         self._write: tuple[float, Trouble] | None = None

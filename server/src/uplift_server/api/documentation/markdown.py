@@ -66,7 +66,7 @@ class Article:
 
 
 def article(text: str, served: Callable[[str], str | None]) -> Article:
-    """Convert a Markdown text.
+    """Convert Markdown text to HTML.
 
     `served` resolves the target of a link or image to an address. If `served` returns None, only the link text remains.
     """

@@ -55,7 +55,7 @@ class SampleRequest:
     body: Mapping[str, Any] | None = None
     is_public: bool = False
     method_name: str | None = None
-    """The method of the Python client, such as `endpoints.create`, or None."""
+    """The method of the Python client, such as `endpoints.create`, or None if the client has no method for the call."""
     result: str | None = None
     """The variable name for the response, such as `listen_session`, or None if the response is not JSON."""
 

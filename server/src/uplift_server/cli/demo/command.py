@@ -1,4 +1,4 @@
-"""The command `uplift-server demo`."""
+"""The command `uplift-server demo`, which runs a server with failing receivers."""
 
 import asyncio
 import tempfile
