@@ -1,4 +1,4 @@
-"""Output of the demo: attempts and a progress bar on a terminal. Otherwise, lines of text or JSON."""
+"""Output of the demo: attempts and a progress bar on a terminal, otherwise lines of text or JSON."""
 
 from types import TracebackType
 from typing import Final, Self

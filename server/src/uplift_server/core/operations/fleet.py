@@ -286,7 +286,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step for each leading cause. The keys are the beginnings of codes of causes."""
+"""The next step for each leading cause. The keys are prefixes of cause codes."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

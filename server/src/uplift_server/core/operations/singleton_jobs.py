@@ -13,7 +13,7 @@ Therefore, the process stops the job before another process can take the lease.
 
 
 class SingletonJob(StrEnum):
-    """A job that exactly one process does. The database stores the string value."""
+    """A job that exactly one process does. The database stores it as a string."""
 
     OUTAGE_GUARD = "mass_failure"
     """Detects mass failures."""

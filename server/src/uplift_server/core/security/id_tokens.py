@@ -52,7 +52,7 @@ class Identity:
 
     issuer: str
     subject: str
-    """The provider's permanent ID of the person."""
+    """The provider's permanent ID for the person."""
     email: str | None
     """The email address in lower case, or None if the provider has not verified it."""
     name: str
