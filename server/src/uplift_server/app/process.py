@@ -112,7 +112,7 @@ def share_files(config: Config, settings: SenderSettings) -> tuple[Config, Sende
             needed=needed,
             in_flight_max=shares.in_flight,
             connections_max=shares.callers,
-            remedy=remedy,
+            how_to_fix=remedy,
         )
     return (
         replace(config, max_in_flight=shares.in_flight),

@@ -157,7 +157,8 @@ class OutboxReader:
         self.sent += turn.sent
         self.rejected += turn.rejected
         if turn.rejected:
-            _log.warning("outbox rows rejected", rows=turn.rejected, remedy="see the problem column of uplift_outbox")
+            fix = "see the column `problem` of the table `uplift_outbox`"
+            _log.warning("outbox rows rejected", rows=turn.rejected, how_to_fix=fix)
         if self._outage is not None and (turn.sent or turn.rejected or self._outage == "source"):
             _log.info("outbox recovered", after_failures=self._failures)
             self._outage = None

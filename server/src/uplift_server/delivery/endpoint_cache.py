@@ -56,7 +56,7 @@ class LiveEventType:
                 _log.warning(
                     "schema pattern needs backtracking",
                     event_type=record.name,
-                    remedy="update the schema: use patterns without lookaround and backreferences",
+                    how_to_fix="update the schema: use patterns without lookaround and backreferences",
                 )
 
     @property

@@ -177,12 +177,12 @@ class Outbox:
                 kind=notification.kind.text,
                 attempts=attempts,
                 cause=failure.cause,
-                remedy=failure.remedy,
+                how_to_fix=failure.remedy,
             )
 
     def _log_failure(self, failure: MailNotSent, count: int) -> None:
         if not failure.permanent and not self._stopping.is_set():
-            _log.warning("email not sent", emails=count, cause=failure.cause, remedy=failure.remedy)
+            _log.warning("email not sent", emails=count, cause=failure.cause, how_to_fix=failure.remedy)
 
     async def _settle(self) -> None:
         """Store the results of the attempts. Raises Unavailable, and keeps the results for the next call."""

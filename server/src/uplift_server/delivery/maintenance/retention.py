@@ -100,7 +100,7 @@ class Retention:
             _log.error(
                 "retention stopped: the clock jumped forward",
                 last_seen_at=format_timestamp(last_seen_at),
-                remedy="check the clock, then run `uplift-server retention resume`",
+                how_to_fix="check the clock, then run `uplift-server retention resume`",
             )
         return last_seen_at is None
 

@@ -238,7 +238,7 @@ class EventStream:
                 "stream replicas differ from UPLIFT_NATS_REPLICAS",
                 replicas=reading.replicas,
                 setting=self._settings.replicas,
-                remedy=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change the"
+                how_to_fix=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change the"
                 " setting",
             )
 

@@ -114,7 +114,9 @@ class PostgresMessageBus:
         elif not self._has_logged:
             self._has_logged = True
             _log.warning(
-                "PostgreSQL notifications unavailable through pooler", delay_ms_max=2_000, remedy=REMEDY_NOTIFICATIONS
+                "PostgreSQL notifications unavailable through pooler",
+                delay_ms_max=2_000,
+                how_to_fix=REMEDY_NOTIFICATIONS,
             )
 
     async def _drop(self) -> None:
