@@ -16,14 +16,14 @@ BLOCKED = {
     "metadata": "connections to hooks.example are not allowed: cloud metadata service (169.254.169.254/32, RFC 3927)",
     "plain http": "connections to hooks.example are not allowed: public address. "
     "http is allowed for private addresses only; use https",
-    "other version": "there is no egress address for IPv6",
+    "other version": "there is no egress IP for IPv6",
     "proxy's rules": "the egress proxy does not allow a tunnel to 192.0.2.1:22 (status 403)",
 }
 EGRESS_FAILURES = {
     "proxy down": "the egress proxy failed: could not connect to 127.0.0.1:3128: connection refused",
     "proxy rejects credentials": "the egress proxy rejected the credentials (status 407)",
     "proxy silent": "the egress proxy did not open a tunnel to 192.0.2.1:443 within 5 s",
-    "address unassigned": "could not send from the egress address 192.0.2.1: cannot assign requested address",
+    "address unassigned": "could not send from the egress IP 192.0.2.1: cannot assign requested address",
     "no file descriptors": "could not connect to 192.0.2.1:443: too many open files",
 }
 

@@ -1,4 +1,4 @@
-"""Egress proxy and egress addresses."""
+"""Egress proxy and egress IPes."""
 
 import contextlib
 import socket
@@ -144,7 +144,7 @@ def test_an_unavailable_proxy_affects_neither_attempts_nor_health(
 
 
 def test_an_endpoint_of_the_other_ip_version_keeps_its_health(tmp_path: Path, receiver: Receiver) -> None:
-    """With only an IPv6 egress address, the server sends nothing over IPv4."""
+    """With only an IPv6 egress IP, the server sends nothing over IPv4."""
     with serving(tmp_path / "data", UPLIFT_EGRESS_ADDRESS="::1") as server:
         _, api = server.account()
         endpoint = api.endpoint(receiver.url("/hook"))["id"]
@@ -152,7 +152,7 @@ def test_an_endpoint_of_the_other_ip_version_keeps_its_health(tmp_path: Path, re
         attempts = wait_for(
             lambda: api.ok("GET", f"/v1/deliveries/{delivery}/attempts")["data"], "an attempt is stored"
         )
-        assert (attempts[0]["outcome"], attempts[0]["error"]) == ("blocked", "there is no egress address for IPv4")
+        assert (attempts[0]["outcome"], attempts[0]["error"]) == ("blocked", "there is no egress IP for IPv4")
         assert "AAAA for IPv6" in attempts[0]["hint"]
         assert api.ok("GET", f"/v1/endpoints/{endpoint}")["health"]["failing_since"] is None
         assert receiver.count("/hook") == 0

@@ -199,7 +199,7 @@ async def test_localhost_reaches_either_family(listen: Listen, connect: Connect)
         assert (await client.post(receiver.target("localhost"))).failure is None
 
 
-# ---- egress addresses
+# ---- egress IPes
 
 
 async def test_receivers_see_the_egress_address(listen: Listen, connect: Connect) -> None:
@@ -223,14 +223,14 @@ async def test_an_unavailable_egress_address_fails(listen: Listen, connect: Conn
     client = await connect(egress_addresses=("192.0.2.1",))
     exchange = await client.post(receiver.target())
     assert exchange.failure is Failure.EGRESS
-    assert exchange.error == "could not send from the egress address 192.0.2.1: cannot assign requested address"
+    assert exchange.error == "could not send from the egress IP 192.0.2.1: cannot assign requested address"
     assert receiver.accepted == 0
 
 
 async def test_a_family_without_an_egress_address_is_blocked(connect: Connect) -> None:
     client = await connect(egress_addresses=("127.0.0.2",))
     exchange = await client.post(Target("::1", 9, False))
-    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, "there is no egress address for IPv6")
+    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, "there is no egress IP for IPv6")
 
 
 @needs_ipv6
@@ -264,7 +264,7 @@ async def test_a_name_of_the_other_family_is_blocked(
     names.zone["other.example"] = [address]
     client = await connect(egress_addresses=(source,), nameservers=[names.address])
     exchange = await client.post(Target("other.example", 9, False))
-    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, f"there is no egress address for {kind}")
+    assert (exchange.failure, exchange.error) == (Failure.BLOCKED, f"there is no egress IP for {kind}")
     assert exchange.remote_address is None
 
 

@@ -148,7 +148,7 @@ async def test_a_proxy_of_another_ip_version_is_an_egress_failure(listen: Listen
     client = await connect(egress_proxy=url(proxy), egress_addresses=("::1",))
     exchange = await client.post(Target("127.0.0.1", 9, False))
     assert exchange.failure is Failure.EGRESS
-    assert exchange.error == "the egress proxy failed: there is no egress address for IPv4"
+    assert exchange.error == "the egress proxy failed: there is no egress IP for IPv4"
     assert proxy.accepted == 0
 
 

@@ -134,9 +134,10 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
 
 # If an outcome has several texts, the first pattern that matches the attempt's error decides.
 # Each pattern has at least two words, so that no host name in an error can match.
+# Release 0.1 stored "egress address" instead of "egress IP".
 _OWN_FAULTS: Final = (
-    "egress address |the egress proxy (?!could not reach)|the sender was closed|internal error: |too many open files"
-    "|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
+    "egress (?:ip|address) |the egress proxy (?!could not reach)|the sender was closed|internal error: "
+    "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
 )
 BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.TIMEOUT: (
@@ -296,7 +297,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
     Outcome.BLOCKED: (
         *_explained(TOKEN_URL_UNREACHABLE),
         (
-            "no egress address",
+            "no egress (?:ip|address)",
             Explanation(
                 "no_address_family",
                 "No address for this IP version",

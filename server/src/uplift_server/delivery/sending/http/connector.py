@@ -155,7 +155,7 @@ class Connector:
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
         if not usable:
             kind = "IPv6" if ":" in addresses[0] else "IPv4"
-            raise AttemptFailed(Failure.BLOCKED, f"there is no egress address for {kind}")
+            raise AttemptFailed(Failure.BLOCKED, f"there is no egress IP for {kind}")
         usable = usable[:_ADDRESSES_TRIED_MAX]
         last: AttemptFailed | None = None
         for position, address in enumerate(usable):
@@ -201,7 +201,7 @@ class Connector:
         try:
             sock.bind((source, 0))
         except OSError as error:
-            text = f"could not send from the egress address {source}: {reason(error)}"
+            text = f"could not send from the egress IP {source}: {reason(error)}"
             raise AttemptFailed(Failure.EGRESS, text) from None
 
     async def _connect_through(
