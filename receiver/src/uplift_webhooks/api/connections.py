@@ -232,7 +232,7 @@ def proxy_to(server: SplitResult) -> Proxy | None:
     url = address if "://" in address else f"http://{address}"
     parts = _split(url, "The proxy URL")
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("The proxy URL in the environment must have http:// and a host.")
+        raise ValueError("The proxy URL in the environment must start with http:// and include a host.")
     headers = {}
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

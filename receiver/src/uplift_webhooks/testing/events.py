@@ -37,7 +37,8 @@ def make_event(
         data = {**example, "object": {**example["object"], **changes}}
     elif changes:
         raise ValueError(
-            f"data replaces the example, so {', '.join(changes)} cannot change it. Add these fields to data."
+            f"data replaces the example, so you cannot combine it with {', '.join(changes)}. "
+            'Set these fields in data["object"] instead.'
         )
     now_ms = time.time_ns() // 1_000_000
     envelope = {

@@ -117,7 +117,10 @@ def _exists(path: Path) -> bool:
 
 
 def no_database(config: Config) -> CliError:
-    """Return the error for a missing database. For SQLite, it also says if a server uses a different database."""
+    """Return the error for a missing database.
+
+    For SQLite, the error also states whether a server is running with a different database.
+    """
     if config.on_postgresql:
         return CliError(
             f"the database {config.shown_database} is empty",

@@ -300,7 +300,8 @@ def published_addresses(text: str) -> tuple[str, ...]:
     except ValueError:
         raise InvalidValue(
             "is not a list of addresses with optional timestamps",
-            "use a list such as 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z: a current and an upcoming address",
+            "use a list such as 192.0.2.10,192.0.2.11@2026-12-01T00:00:00Z, which contains a current and an "
+            "upcoming address",
         ) from None
 
 

@@ -106,7 +106,7 @@ def read_key(path: Path) -> str:
         problem = ConfigProblem(f"{NAME} (in {path})", wrong.reason, "restore the correct key from a backup")
         raise ConfigError(problem) from wrong
     except UnicodeDecodeError as error:
-        problem = ConfigProblem(f"{NAME} (in {path})", "is not text", "restore the correct key from a backup")
+        problem = ConfigProblem(f"{NAME} (in {path})", "is not ASCII text", "restore the correct key from a backup")
         raise ConfigError(problem) from error
     except OSError as error:
         reason = f"cannot be read from {path}: {error.strerror}"

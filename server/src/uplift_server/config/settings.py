@@ -108,7 +108,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_WARN_AFTER", "warn_after_ms", "1s to 365d", parsers.duration("1s", "365d"), "3d",
             "how long an endpoint must be failing before the server warns the account's contacts by email"),
     Setting("UPLIFT_DISABLE_AFTER", "disable_after_ms", "2s to 730d", parsers.duration("2s", "730d"), "5d",
-            "how long an endpoint must be failing before the server disables it; longer than UPLIFT_WARN_AFTER"),
+            "how long an endpoint must be failing before the server disables it; must be longer than "
+            "UPLIFT_WARN_AFTER"),
     Setting("UPLIFT_GONE_DISABLES_ENDPOINT", "gone_disables_endpoint", "true or false", parsers.boolean, "false",
             "whether a 410 (Gone) response disables the endpoint immediately"),
     Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", parsers.integer(1, 1000), "50",

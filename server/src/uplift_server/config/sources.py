@@ -150,7 +150,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["endpoint_timeout_max_ms"] > _endpoint_timeout_limit(values["lease_ms"]):
         yield ConfigProblem(
             "UPLIFT_ENDPOINT_TIMEOUT_MAX", "is too long for UPLIFT_LEASE, which can expire during an attempt",
-            "make UPLIFT_ENDPOINT_TIMEOUT_MAX at least 5s shorter than UPLIFT_LEASE, or remove the setting",
+            "make UPLIFT_ENDPOINT_TIMEOUT_MAX at least 5s shorter than UPLIFT_LEASE, or remove "
+            "UPLIFT_ENDPOINT_TIMEOUT_MAX",
         )  # fmt: skip
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(

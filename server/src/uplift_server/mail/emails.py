@@ -253,8 +253,8 @@ def _mass_failure_began(values: EmailValues) -> Email:
             ),
             (
                 "The server does not warn about or disable endpoints until the mass failure ends. The duration of the "
-                "mass failure does not count toward the time until a warning or until the server disables an endpoint. "
-                "Retries continue. You will receive another email when the mass failure ends."
+                "mass failure does not count toward UPLIFT_WARN_AFTER or UPLIFT_DISABLE_AFTER. Retries continue. You "
+                "will receive another email when the mass failure ends."
             ),
         ),
         details=(
@@ -286,9 +286,8 @@ def _mass_failure_ended(values: EmailValues) -> Email:
                 f"{'is' if still == 1 else 'are'} still failing."
             ),
             (
-                "The server again sends warnings about failing endpoints and disables endpoints that keep failing. The "
-                "duration of the mass failure does not count toward the time until a warning or until the server "
-                "disables an endpoint."
+                "The server has resumed warning about failing endpoints and disabling endpoints that keep failing. The "
+                "duration of the mass failure does not count toward UPLIFT_WARN_AFTER or UPLIFT_DISABLE_AFTER."
             ),
         ),
         details=_rows(

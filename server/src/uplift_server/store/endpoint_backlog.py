@@ -164,7 +164,9 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
     if row is None:
         raise Missing
     if row.status not in OPEN:
-        raise Conflict(f"The delivery is {Status(row.status).text}. You can cancel only pending and held deliveries.")
+        raise Conflict(
+            f"The delivery has the status {Status(row.status).text}. You can cancel only pending and held deliveries."
+        )
     if row.lease_owner != 0 and row.fence != fence:
         raise InFlight(IN_FLIGHT)
     # The new fence invalidates earlier reads of the delivery.

@@ -31,7 +31,10 @@ class Mischief:
         return self.chance.uniform(*RETRY_SECONDS)
 
     def chosen(self, count: int) -> int:
-        """Choose the index of the next of `count` waiting events."""
+        """Return the index of the event to forward next, from 0 to `count` - 1.
+
+        The index is random with `--shuffle`, otherwise 0.
+        """
         return self.chance.randrange(count) if self.shuffle else 0
 
 

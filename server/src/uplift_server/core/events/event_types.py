@@ -24,7 +24,8 @@ def check_name(text: str, field: str = "type") -> Problem | None:
         return Problem(
             field,
             "event_type_invalid",
-            "The event type is not valid. Join words of a-z, 0-9 and _ with dots, like movement.analytics.created.",
+            "The event type is not valid. Use words of a-z, 0-9 and _, separated by dots, such as "
+            "movement.analytics.created.",
         )
     return None
 

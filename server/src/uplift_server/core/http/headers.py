@@ -101,7 +101,7 @@ def _check_name(name: str, seen: set[str]) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            "The header name is not valid. Use letters, digits and hyphens, such as X-Team.",
+            "The header name is not valid. Use only letters, digits and hyphens, as in X-Team.",
         )
     if is_reserved(name):
         return Problem(field, "header_forbidden", "The server sets this header. Use another name.")

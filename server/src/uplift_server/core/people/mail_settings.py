@@ -55,7 +55,7 @@ def parse_mail_server(text: str) -> MailServer:
     if parts.scheme not in ("smtp", "smtps"):
         raise ValueError("does not begin with smtp:// or smtps://")
     if parts.path.strip("/") or parts.query or parts.fragment or text[-1] in "?#":
-        raise ValueError("has text after the host; /, ?, # and @ in a password must be percent-encoded")
+        raise ValueError("has text after the host and port; in a password, percent-encode the characters / ? # @")
     host = parts.hostname or ""
     if not _is_host(host) or port == 0:
         raise ValueError("has no valid host or port")
