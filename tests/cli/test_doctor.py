@@ -272,7 +272,7 @@ def test_a_lock_error_is_not_a_damaged_database() -> None:
     lock.path.symlink_to("elsewhere")
     code, found = examine()
     assert (code, found["database"][0]) == (1, "fail")
-    assert found["database"][1] == f"{lock.path} is a link"
+    assert found["database"][1] == f"{lock.path} is a symbolic link"
 
 
 @pytest.mark.parametrize(("status", "result"), [(200, "ok"), (503, "fail")])

@@ -35,14 +35,14 @@ def test_patterns(pattern: str) -> None:
     ("text", "words"),
     [
         ("*", "empty list"),
-        (".*", "with dots"),
-        ("*.created", "only allowed at the end"),
-        ("movement*", "only allowed at the end"),
-        ("movement.*.*", "only allowed at the end"),
-        ("movement.**", "only allowed at the end"),
-        ("Movement.*", "with dots"),
+        (".*", "separated by dots"),
+        ("*.created", "allowed only at the end"),
+        ("movement*", "allowed only at the end"),
+        ("movement.*.*", "allowed only at the end"),
+        ("movement.**", "allowed only at the end"),
+        ("Movement.*", "separated by dots"),
         ("a" * 129 + ".*", "at most 128"),
-        ("", "with dots"),
+        ("", "separated by dots"),
     ],
 )
 def test_invalid_patterns(text: str, words: str) -> None:

@@ -216,7 +216,7 @@ def test_the_own_id_and_metadata_are_shown_and_edited(server: Server, account: t
     edit = pages(name, made["id"], "edit")
     response = guest.post(edit, url=URL, uid="ep_main", metadata='{"team": 1}')
     assert response.status == 422
-    assert "begins like an ID" in response.text
+    assert "starts with acc_ or ep_" in response.text
     assert "Enter a JSON object of strings" in response.text
     create_endpoint(guest, name, uid="other", once="other")
     taken = guest.post(edit, url=URL, uid="other", metadata="")

@@ -69,7 +69,7 @@ def test_invalid_addresses_are_rejected(source: Any) -> None:
 
 @pytest.mark.parametrize("source", [AsyncClient("http://127.0.0.1:9"), object(), None])
 def test_an_invalid_source_is_rejected_with_a_fix(source: Any) -> None:
-    with pytest.raises(ValueError, match=r"Pass a Client.*await AsyncClient\.source_ips\(\)"):
+    with pytest.raises(ValueError, match=r"must be a Client.*await AsyncClient\.source_ips\(\)"):
         SourceAddresses(source)
 
 

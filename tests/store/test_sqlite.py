@@ -89,7 +89,9 @@ def test_a_link_instead_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     target.write_text("kept")
     lock = FileLock(tmp_path / "uplift.db")
     lock.path.symlink_to(target)
-    with pytest.raises(Misaddressed, match=r"uplift\.db\.lock is a link; delete this file while no server is running"):
+    with pytest.raises(
+        Misaddressed, match=r"uplift\.db\.lock is a symbolic link; delete this file while no server is running"
+    ):
         lock.acquire()
     assert target.read_text() == "kept"
 

@@ -107,7 +107,10 @@ class Claim:
 
     def __bool__(self) -> NoReturn:
         """Raise TypeError for `if seen.first_time(…):`, which would always be true."""
-        raise TypeError("Use a with statement: `with seen.first_time(event.id) as first:`, then `if first:`.")
+        raise TypeError(
+            "The result of first_time() is not a boolean. Use a with statement: `with seen.first_time(event.id) as "
+            "first:`, then `if first:`."
+        )
 
     def __enter__(self) -> bool:
         """Claim the event. Return False if it was already handled or must be skipped."""

@@ -66,7 +66,7 @@ def read_headers(headers: object) -> dict[str, str]:
         ):
             raise WebhookVerificationError(
                 "malformed_header",
-                f"The request has more than one {name} header, or its value is not printable ASCII.",
+                f"The request has several different {name} headers, or the header's value is not printable ASCII.",
                 "Pass the unchanged headers, and check for a proxy that rewrites or merges them.",
             )
         result[name] = value

@@ -51,7 +51,7 @@ class SourceAddresses:
         if not refresh_seconds > 0:
             raise ValueError("refresh_seconds must be greater than 0.")
         if isinstance(source, str):
-            raise ValueError("Pass a list of addresses, or a Client.")
+            raise ValueError("The source must be a list of addresses or a Client, not a string.")
         self._refresh_seconds: Final = refresh_seconds
         self._source: Source | None = None
         self._published: _Published | None = None
@@ -63,8 +63,8 @@ class SourceAddresses:
             self._published = _published({"current": [*source]})
         elif not callable(ask := getattr(source, "source_ips", None)) or inspect.iscoroutinefunction(ask):
             raise ValueError(
-                "Pass a Client, a list of addresses, or the result of `await AsyncClient.source_ips()`. `allows` is "
-                "not a coroutine and cannot use an AsyncClient."
+                "The source must be a Client, a list of addresses, or the result of `await AsyncClient.source_ips()`. "
+                "It cannot be an AsyncClient, because `allows` is not a coroutine."
             )
         else:
             self._source = source

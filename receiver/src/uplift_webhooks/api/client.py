@@ -65,7 +65,7 @@ class Client(Everything[Blocking]):
         if not url:
             raise ValueError(f"The API URL is not set: pass api_url, or set {URL_VARIABLE}.")
         if not 0 < timeout_seconds < math.inf or retries < 0:
-            raise ValueError("timeout_seconds must be greater than 0, and retries must be 0 or greater.")
+            raise ValueError("timeout_seconds must be finite and greater than 0, and retries must be 0 or greater.")
         key = os.environ.get(KEY_VARIABLE, "").strip() if api_key is None else api_key
         self._headers: Final = {"accept": "application/json", "user-agent": f"uplift-webhooks/{__version__}"}
         if key:
@@ -231,7 +231,7 @@ def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None
 def for_header(value: object, name: str) -> str:
     """Return `value` if it is valid in a header. Raises ValueError; its message contains `name`."""
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
-        raise ValueError(f"{name} must be printable ASCII without spaces.")
+        raise ValueError(f"{name} must have one or more printable ASCII characters and no spaces.")
     return value
 
 
@@ -250,7 +250,10 @@ def _for_json(value: object) -> str:
     """Convert values that JSON does not support."""
     if isinstance(value, datetime):
         return _written(value)
-    raise ValueError(f"JSON cannot contain a {type(value).__name__}: use strings, numbers, lists and dictionaries.")
+    kind = type(value).__name__
+    raise ValueError(
+        f"JSON cannot contain the type {kind}. Use only strings, numbers, booleans, None, lists and dictionaries."
+    )
 
 
 def _written(instant: datetime) -> str:

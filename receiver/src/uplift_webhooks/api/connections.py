@@ -56,9 +56,9 @@ class Connections:
         url = without_version(url)
         parts = _split(url, called)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{called} must be a URL with https:// or http:// and a host.")
+            raise ValueError(f"{called} must start with https:// or http:// and include a host.")
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(f"{called} must not have a password, a query or a fragment.")
+            raise ValueError(f"{called} must not contain a user name, a password, a query or a fragment.")
         self.url: Final = url
         self._host: Final = parts.hostname
         self._port: Final = parts.port or (443 if parts.scheme == "https" else 80)

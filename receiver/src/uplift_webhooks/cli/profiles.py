@@ -104,7 +104,8 @@ def _profile(file: Path, name: str) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         cause = f"cannot read {file}: {getattr(error, 'strerror', None) or 'the file is not UTF-8'}"
-        raise CliError(cause, "give your user access to the file, or replace the file", ExitCode.USAGE) from error
+        remedy = "give your user read access to the file, and save the file as UTF-8"
+        raise CliError(cause, remedy, ExitCode.USAGE) from error
     try:
         profiles: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

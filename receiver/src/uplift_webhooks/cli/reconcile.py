@@ -75,7 +75,9 @@ def _read(file: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(
-            f"{file} is not a readable cursor file", "use the file of an earlier run, or a new name", ExitCode.USAGE
+            f"{file} is not a readable cursor file",
+            "use the cursor file of an earlier run, or the path of a new file",
+            ExitCode.USAGE,
         ) from error
 
 

@@ -245,7 +245,7 @@ def _batch_conflict(conflict: hot_records.IdempotencyConflict, event: Incoming) 
     text = conflict_text(conflict, event.idempotency_key, event.id)
     field = f"events.{conflict.index}.{conflict.field}"
     return IdempotencyConflict(
-        f"The server rejected the batch because of event {conflict.index}. {text}",
+        f"The server rejected the batch because of the event at index {conflict.index}. {text}",
         [Problem(field, IdempotencyConflict.code, text)],
     )
 

@@ -82,7 +82,7 @@ def listen(config: Config) -> socket.socket:
                 "UPLIFT_HOST and UPLIFT_PORT",
                 f"are {config.host}:{config.port}, but the server cannot listen on this address"
                 f" ({error.strerror or error})",
-                "stop the program that uses the port, or choose another port",
+                "set UPLIFT_PORT to a free port, or stop the program that uses this port",
             )
         ) from error
     return listener

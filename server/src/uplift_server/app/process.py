@@ -41,7 +41,7 @@ def make_directory(path: Path) -> None:
             ConfigProblem(
                 "UPLIFT_DATABASE_URL",
                 f"names a directory that the server's user cannot create ({error.strerror})",
-                "create the directory, or use another directory",
+                "create the directory, or set UPLIFT_DATABASE_URL to a file in another directory",
             )
         ) from error
 

@@ -84,7 +84,8 @@ def _opened(source: str) -> BinaryIO:
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise CliError(f"cannot read {source}: {error.strerror}", "use a readable file", ExitCode.USAGE) from error
+        remedy = "correct the path, or give your user read access to the file"
+        raise CliError(f"cannot read {source}: {error.strerror}", remedy, ExitCode.USAGE) from error
 
 
 def _lines(file: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
@@ -169,5 +170,5 @@ class _Results:
             raise CliError(cause, f"check the server, and {_REPEAT}", ExitCode.TRY_LATER)
         if rejected := self._counts["rejected"]:
             raise CliError(
-                f"the server did not accept {rejected} of the events", f"correct the lines above, and {_REPEAT}"
+                f"the server did not accept {rejected} of the events", f"correct the reported lines, and {_REPEAT}"
             )

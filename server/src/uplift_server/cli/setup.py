@@ -102,9 +102,8 @@ def migrate(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"names a directory that your user cannot create ({error.strerror})"
-        raise ConfigError(
-            ConfigProblem("UPLIFT_DATABASE_URL", reason, "create the directory, or use another directory")
-        ) from error
+        remedy = "create the directory, or set UPLIFT_DATABASE_URL to a file in another directory"
+        raise ConfigError(ConfigProblem("UPLIFT_DATABASE_URL", reason, remedy)) from error
     lock = FileLock(path)
     lock.acquire()
     try:

@@ -112,7 +112,7 @@ def schedule(text: str) -> tuple[int, ...]:
     """Parse delays in milliseconds, separated by commas. An empty string means no delays."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
-        raise InvalidValue(f"has {len(parts)} delays", f"use at most {DELAYS_MAX}")
+        raise InvalidValue(f"has too many delays: {len(parts)}", f"use at most {DELAYS_MAX} delays")
     parse = duration("1ms", "30d")
     delays: list[int] = []
     for number, part in enumerate(parts, 1):
@@ -132,7 +132,10 @@ def direct_database_url(text: str) -> str:
         raise InvalidValue("is not a PostgreSQL URL", "use postgresql://user:password@host:port/database")
     url = _postgresql_url(text)
     if "pooler" in dict(parse_qsl(split_postgres_url(url).query)):
-        raise InvalidValue("has the parameter pooler", "use the address of the database itself, and remove pooler")
+        raise InvalidValue(
+            "has the parameter pooler, but must connect without a pooler",
+            "use the address of the database itself, and remove the parameter",
+        )
     return url
 
 
@@ -224,7 +227,8 @@ def _check_hosts_given(given: Mapping[str, str], *, beside: str) -> None:
     if any(host.count(":") > 1 and host[:1] not in "[/" for host in hosts):
         raise InvalidValue("has an IPv6 address without brackets", "use brackets, such as [2001:db8::1]")
     if len(ports) > 1 and "" in ports:
-        raise InvalidValue("has an empty entry in its list of ports", "use one port for each host, or one for all")
+        remedy = "use one port for each host, or one port for all hosts"
+        raise InvalidValue("has an empty entry in its list of ports", remedy)
     for port in ports:
         _check_port(port)
 
@@ -237,9 +241,10 @@ def _check_all_named(hosts: Sequence[str]) -> None:
 def _check_port(port: str) -> None:
     if port and not port.isdecimal():
         # Do not show the port. It may be part of a password with a slash.
-        raise InvalidValue("has a port that is not a number", f"use 1 to 65535, or remove the port; {_CODES}")
+        remedy = f"use a port from 1 to 65535, or remove the port; {_CODES}"
+        raise InvalidValue("has a port that is not a number", remedy)
     if port and not 0 < int(port) < 65_536:
-        raise InvalidValue(f"has the invalid port {port}", "use 1 to 65535, or remove the port")
+        raise InvalidValue(f"has the invalid port {port}", "use a port from 1 to 65535, or remove the port")
 
 
 def _check_encryption(given: Mapping[str, str]) -> None:
@@ -309,7 +314,7 @@ def source_addresses(text: str) -> tuple[str, ...]:
     """Parse the IP addresses from which the server sends: one, or one of each IP version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
-        raise InvalidValue("is not a valid source address", "use an address of this machine")
+        raise InvalidValue("is not a valid egress IP", "use an address of this machine")
     if len(found) != len({":" in each for each in found}):
         raise InvalidValue(
             "has two addresses of the same IP version", "use one IPv4 address, one IPv6 address, or one of each"

@@ -160,7 +160,8 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
         )  # fmt: skip
     if values["nats_url"] is not None and not values["database_url"].startswith(POSTGRESQL):
         yield ConfigProblem(
-            "UPLIFT_NATS_URL", "is set, but the database is SQLite", "use a PostgreSQL database, or remove the setting",
+            "UPLIFT_NATS_URL", "is set, but the database is SQLite",
+            "use a PostgreSQL database, or remove UPLIFT_NATS_URL",
         )  # fmt: skip
     if values["nats_credentials_file"] is not None and values["nats_url"] is None:
         yield ConfigProblem(
@@ -180,8 +181,9 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["oidc_issuer"] is None:
         for name in ("client_id", "client_secret", "operator_group", "read_only_group"):
             if values[f"oidc_{name}"] is not None:
+                found = f"UPLIFT_OIDC_{name.upper()}"
                 reason = "is set, but UPLIFT_OIDC_ISSUER is not"
-                yield ConfigProblem(f"UPLIFT_OIDC_{name.upper()}", reason, "set the issuer, or remove this setting")
+                yield ConfigProblem(found, reason, f"set UPLIFT_OIDC_ISSUER, or remove {found}")
         return
     for name in ("client_id", "client_secret"):
         if values[f"oidc_{name}"] is None:
@@ -203,7 +205,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
     except (OSError, ValueError) as error:
         # TOML and UTF-8 errors are ValueErrors. Neither message contains a value of the file.
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or use another one"))
+        problems.append(ConfigProblem(str(path), f"cannot be read: {reason}", "correct the file, or use another file"))
         return {}
     except RecursionError:
         problems.append(ConfigProblem(str(path), "is nested too deeply", "use one `name = value` per line"))

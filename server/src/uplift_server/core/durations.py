@@ -20,11 +20,13 @@ def parse_duration(text: str) -> int:
     if stripped == "0":
         return 0
     if not _SHAPE.fullmatch(stripped):
-        raise ValueError(f"{text!r} is not a duration. Use whole numbers with units, like 250ms, 15s, 5m, 1h30m or 3d.")
+        raise ValueError(
+            f"{text!r} is not a duration. Use whole numbers with units, such as 250ms, 15s, 5m, 1h30m or 3d."
+        )
     parts = _PART.findall(stripped)
     sizes = [_UNITS_MS[unit] for _, unit in parts]
     if any(size <= following for size, following in pairwise(sizes)):
-        raise ValueError(f"{text!r} has units in the wrong order. Use each unit once, larger units first, like 1h30m.")
+        raise ValueError(f"{text!r} has units in the wrong order. Use each unit once, larger units first, as in 1h30m.")
     total = sum(int(number) * size for (number, _), size in zip(parts, sizes, strict=True))
     if total > _DURATION_MS_MAX:
         raise ValueError(f"{text!r} is more than 100 years. Use a shorter duration.")

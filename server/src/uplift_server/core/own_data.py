@@ -30,7 +30,8 @@ def check_uid(text: str, field: str = "uid") -> Problem | None:
             f"The uid is not valid. Use 1 to {UID_CHARACTERS_MAX} letters, digits, periods, hyphens and underscores.",
         )
     if text.startswith(_RESERVED):
-        return Problem(field, "uid_reserved", "The uid begins like an ID (acc_ or ep_). Use another prefix.")
+        text = "The uid starts with acc_ or ep_, which only generated IDs can have. Use another prefix."
+        return Problem(field, "uid_reserved", text)
     return None
 
 

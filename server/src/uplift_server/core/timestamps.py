@@ -31,7 +31,7 @@ def parse_timestamp(text: str) -> int:
     except ValueError:
         raise ValueError("The text is not a timestamp. Use ISO 8601, such as 2026-01-31T12:00:00Z.") from None
     if instant.tzinfo is None:
-        raise ValueError("The timestamp has no offset from UTC. Add one, such as Z or +02:00.")
+        raise ValueError("The timestamp has no offset from UTC. Add an offset, such as Z or +02:00.")
     try:
         instant = instant.astimezone(UTC)
     except OverflowError:

@@ -173,7 +173,7 @@ def _readable(
 
 def wrong_count(count: int) -> Problem:
     """Return the problem with a batch that has too few or too many events."""
-    return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX}.")
+    return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX} events.")
 
 
 def conflict_text(conflict: IdempotencyConflict, idempotency_key: str | None, event_id: str | None) -> str:

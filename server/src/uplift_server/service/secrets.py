@@ -31,7 +31,7 @@ T = TypeVar("T")
 _UNCHANGED: Final = Problem(
     "secret",
     "secret_unchanged",
-    "This is already the current secret. Use another secret, or omit the field to let the server generate one.",
+    "The endpoint already has this secret. Use another secret, or omit the field to let the server generate one.",
 )
 
 

@@ -111,8 +111,8 @@ def require_capacity(connection: Connection, account_seq: int) -> None:
     own = sa.select(sa.func.count()).where(listen_sessions.c.account_seq == account_seq)
     if connection.scalars(own).one() >= SESSIONS_PER_ACCOUNT_MAX:
         raise Conflict(
-            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. Delete one, or wait 1 day until the"
-            " server deletes unused sessions."
+            f"An account has at most {SESSIONS_PER_ACCOUNT_MAX} listen sessions. Delete a session, or wait: the server"
+            " deletes a session after 1 day without a client."
         )
 
 

@@ -152,7 +152,9 @@ def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:
     given = {name: value for name, value in filters.items() if value}
     if (delivery is None) == (not given):
         raise CliError(
-            "the command needs either a delivery or filters", "pass one delivery ID, or filter options", ExitCode.USAGE
+            "the command needs either a delivery or filters",
+            "pass either a delivery ID or filter options",
+            ExitCode.USAGE,
         )
     return given
 

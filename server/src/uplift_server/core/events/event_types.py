@@ -37,6 +37,6 @@ def check_pattern(text: str, field: str = "event_types") -> Problem | None:
     problem = check_name(text.removesuffix(GROUP_SUFFIX), field)
     if problem is not None and text.removesuffix(GROUP_SUFFIX).count("*"):
         return Problem(
-            field, "event_type_invalid", "* is only allowed at the end, after a dot. Use the form movement.analytics.*."
+            field, "event_type_invalid", "* is allowed only at the end, after a dot. Use the form movement.analytics.*."
         )
     return problem

@@ -126,7 +126,7 @@ def _check_value(name: str, value: str) -> Problem | None:
         return Problem(
             field,
             "header_invalid",
-            "The header value is not valid. Use one line of Latin-1 characters without control characters or spaces at "
-            "the ends.",
+            "The header value is not valid. Use one line of Latin-1 characters, without control characters and without "
+            "spaces at the start or end.",
         )
     return None

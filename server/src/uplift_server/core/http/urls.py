@@ -161,8 +161,8 @@ def _parse(text: str, to_ascii: Callable[[str], str]) -> EndpointUrl:
     if "@" in parts["authority"]:
         raise _RejectedError(
             "url_userinfo",
-            "The URL must not contain a user name or password. Remove them and the @; to authenticate "
-            "requests, verify their signatures or use a custom header.",
+            "The URL must not contain a user name or password. Remove the user name, the password and the @; to "
+            "authenticate requests, verify their signatures or use a custom header.",
         )
     if parts["fragment"]:
         raise _RejectedError("url_fragment", "The URL must not have a fragment. Remove the # and everything after it.")

@@ -80,15 +80,15 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
         return None, None
     user, _, password = userinfo.partition(":")
     if not user or not password:
-        raise ValueError("has a user without a password, or a password without a user")
+        raise ValueError("has a user name without a password, or a password without a user name")
     if _NOT_AN_ESCAPE.search(userinfo) or "@" in userinfo:
-        raise ValueError("has a % or an @ in its user or password that is not percent-encoded")
+        raise ValueError("has a % or an @ in its user name or password that is not percent-encoded")
     try:
         decoded = [unquote(each, errors="strict") for each in (user, password)]
     except UnicodeDecodeError:
-        raise ValueError("has a user or password that is not valid UTF-8 after percent-decoding") from None
+        raise ValueError("has a user name or password that is not valid UTF-8 after percent-decoding") from None
     if not all(each.isprintable() for each in decoded):
-        raise ValueError("has unprintable characters in its user or password")
+        raise ValueError("has unprintable characters in its user name or password")
     return decoded[0], decoded[1]
 
 

@@ -84,7 +84,7 @@ async def _run_exclusively(url: str, work: Callable[[Connection], str | None]) -
     except DRIVER_ERRORS as error:
         if isinstance(driver_error(error), asyncpg.LockNotAvailableError):
             raise Unavailable(
-                "a long transaction, such as a dump or a report, locks one of the tables, so nothing was changed; end"
+                "a long transaction, such as a dump or a report, locks a table, so the upgrade changed nothing; end"
                 " this transaction, then try again"
             ) from error
         raise store_error(error) from error
@@ -152,6 +152,6 @@ def _reject_running_servers(connection: Connection, needed: str) -> None:
     ]
     if living:
         raise Unavailable(
-            f"some running servers do not work with the upgraded schema, which needs release {needed}:"
-            f" {', '.join(living)}; upgrade or stop them, then try again"
+            f"the upgraded schema requires release {needed} or later, but these running servers are older:"
+            f" {', '.join(living)}; upgrade or stop these servers, then try again"
         )

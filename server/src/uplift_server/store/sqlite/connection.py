@@ -153,7 +153,7 @@ class FileLock:
             handle = self._open()
         except OSError as error:
             if error.errno == errno.ELOOP and self.path.is_symlink():
-                raise Misaddressed(f"{self.path} is a link; {_HOW_TO_FIX_LOCK}") from error
+                raise Misaddressed(f"{self.path} is a symbolic link; {_HOW_TO_FIX_LOCK}") from error
             raise unavailable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
