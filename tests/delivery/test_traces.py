@@ -189,7 +189,7 @@ async def test_dropped_spans_are_logged_once_per_kind(place: Place, monkeypatch:
             for _ in range(3):
                 gathered.note_event(stored.seq, accepted(stored), SENT)
                 gathered.note_attempts(world.lines)
-        dropped = [line["spans"] for line in logs if line["event"].startswith("spans dropped")]
+        dropped = [line["kind"] for line in logs if line["event"].startswith("spans dropped")]
         assert dropped == ["events", "attempts"]
 
 

@@ -95,7 +95,7 @@ async def test_a_rejected_sign_in_is_logged_without_the_email(world: World) -> N
         ):
             with pytest.raises(Unauthorized):
                 await sign_in
-    assert [(each["event"], each["address"]) for each in logs] == [("sign-in rejected", ADDRESS)] * 2
+    assert [(each["event"], each["client_address"]) for each in logs] == [("sign-in rejected", ADDRESS)] * 2
     assert "secret" not in str(logs)
     assert ANN not in str(logs)
 

@@ -442,7 +442,7 @@ async def test_forged_responses_are_rejected(sso: SignIns, world: World, forgery
     with capture_logs() as logged, pytest.raises(Unauthorized, match="Single sign-on failed"):
         await sso.complete(ann(**claims), **how)
     [line] = logged
-    assert (line["event"], line["method"], line["address"]) == ("sign-in rejected", "single sign-on", ADDRESS)
+    assert (line["event"], line["method"], line["client_address"]) == ("sign-in rejected", "single sign-on", ADDRESS)
     assert "<script>" not in line["cause"]
     assert await count(world, sessions) == 0
 

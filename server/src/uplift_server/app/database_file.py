@@ -74,7 +74,7 @@ class DatabaseFile:
         self._is_unwatched = False
         if change is None:
             return False
-        _log.critical("database file lost", change=change.text)
+        _log.critical("database file lost", cause=change.text)
         self._change = change
         self.lost = DatabaseLost(f"{change.text} while the server used it; {_HOW_TO_FIX}")
         return True

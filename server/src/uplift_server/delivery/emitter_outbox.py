@@ -189,7 +189,7 @@ class OutboxReader:
             waiting=status.waiting,
             blocked=status.blocked,
             rejected=status.rejected,
-            oldest_seconds=round(status.oldest_seconds, 1),
+            oldest_age_seconds=round(status.oldest_seconds, 1),
         )
 
 

@@ -105,7 +105,7 @@ class Traces:
     def _has_room(self, name: str, waiting: int) -> bool:
         full = waiting >= QUEUE_MAX
         if full and not self._full.get(name):
-            _log.warning("spans dropped", spans=name, how_to_fix="sample fewer traces with OTEL_TRACES_SAMPLER")
+            _log.warning("spans dropped", kind=name, how_to_fix="sample fewer traces with OTEL_TRACES_SAMPLER")
         self._full[name] = full
         return not full
 

@@ -121,7 +121,7 @@ class Credentials:
         try:
             await self._context.run_shielded(self._context.database.write(begin))
         except Unauthorized:
-            _log.warning("sign-in rejected", address=address, method="second factor")
+            _log.warning("sign-in rejected", client_address=address, method="second factor")
             raise
         except (NotFound, StoreError):
             attempt.cancel()
@@ -300,7 +300,7 @@ class Credentials:
             attempt.cancel()
             raise
         if not is_right:
-            _log.warning("sign-in rejected", address=address, method="password")
+            _log.warning("sign-in rejected", client_address=address, method="password")
             raise Unauthorized(wrong)
         assert person is not None, "an unknown email has no password"
         attempt.succeed()

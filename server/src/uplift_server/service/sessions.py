@@ -146,7 +146,7 @@ class Sessions(Credentials):
             attempt = self._limits.begin_confirmation(now, session_id=visitor.session_id, address=address)
         found = self._context.cache.keys.get(digest_of(key.strip()[:KEY_BYTES_MAX].encode("utf-8", "replace")))
         if found is None or found.account_seq is not None:
-            _log.warning("sign-in rejected", address=address, method="operator key")
+            _log.warning("sign-in rejected", client_address=address, method="operator key")
             raise Unauthorized(_WRONG_KEY)
         attempt.succeed()
         return found

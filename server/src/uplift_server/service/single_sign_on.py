@@ -232,7 +232,7 @@ class SingleSignOn:
         try:
             await self._context.database.write(begin)
         except Conflict as error:
-            _log.warning("sign-in rejected", address=address, method=BY, cause="the person has no access")
+            _log.warning("sign-in rejected", client_address=address, method=BY, cause="the person has no access")
             raise Forbidden(str(error)) from error
 
 
@@ -248,7 +248,7 @@ def _locked_invitations(connection: Transaction, identity: Identity, now: int) -
 
 def _rejected(cause: str, address: str | None, text: str = _FAILED) -> Unauthorized:
     """Log why a sign-in is rejected, and return the error for the person."""
-    _log.warning("sign-in rejected", address=address, method=BY, cause=cause)
+    _log.warning("sign-in rejected", client_address=address, method=BY, cause=cause)
     return Unauthorized(text)
 
 

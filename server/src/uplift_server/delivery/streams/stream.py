@@ -237,9 +237,9 @@ class EventStream:
             _log.warning(
                 "stream replicas differ from UPLIFT_NATS_REPLICAS",
                 replicas=reading.replicas,
-                setting=self._settings.replicas,
-                how_to_fix=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change the"
-                " setting",
+                configured_replicas=self._settings.replicas,
+                how_to_fix=f"run `nats stream edit {EVENTS_STREAM} --replicas {self._settings.replicas}`, or change"
+                " UPLIFT_NATS_REPLICAS",
             )
 
     def _note_up(self, reading: StreamReading) -> None:
