@@ -151,6 +151,6 @@ def test_matching_deliveries_are_resent_once_after_a_preview(server: Server, rec
         rejected = guest.post(f"{path}/resend", page=f"{path}/resend?{query}", **{**fields, "rate_per_second": rate})
         assert "Enter a rate" in rejected.problem
     assert member(server, account, "member").get(f"{path}/resend?{query}").status == 403
-    assert "Pending deliveries are sent on schedule" in guest.get(f"{path}/resend?object_id=none").text
+    assert "The server sends pending deliveries on schedule" in guest.get(f"{path}/resend?object_id=none").text
     assert "Resend matching deliveries" not in guest.get(f"{path}?status=pending").text
     assert guest.get(f"{path}/resend?status=pending").status == 422

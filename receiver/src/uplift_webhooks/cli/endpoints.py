@@ -203,7 +203,7 @@ def enable(
     """Enable a paused or disabled endpoint.
 
     The command resets the endpoint's health and applies --held to the held deliveries. If the endpoint is already
-    enabled, the command applies --held only to deliveries that an earlier `--held keep` left held.
+    enabled, the command applies --held only to deliveries that are still held after an earlier `--held keep`.
     """
     calls = session.calls()
     with options(held="--held"):

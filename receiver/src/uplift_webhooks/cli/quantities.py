@@ -17,7 +17,7 @@ def duration_seconds(text: str) -> float:
 
 
 def since(text: str, now: datetime) -> str:
-    """Convert a duration to the timestamp that long before `now`. Return other text unchanged."""
+    """Convert a duration to the timestamp that is this duration before `now`. Return other text unchanged."""
     try:
         seconds = duration_seconds(text)
     except ValueError:

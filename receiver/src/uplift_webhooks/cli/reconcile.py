@@ -54,7 +54,8 @@ def reconcile(
 ) -> None:
     """List every event of the account, oldest first, whether or not it was delivered.
 
-    With --cursor-file, the next run continues where this one ended. To see the data of an event: uplift events ID.
+    With --cursor-file, each run continues after the last event of the previous run. To see the data of an event: uplift
+    events ID.
     """
     cursor = None if cursor_file is None else _read(cursor_file)
     with options(cursor="--cursor-file", created_after="--after", type="--type", order="the order"):

@@ -41,7 +41,7 @@ class Session(kit.Session):
             yield calls
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the errors to report for an exception, such as one for a missing or invalid signing secret."""
+        """Return the errors to report for an exception, such as a missing or invalid signing secret."""
         if isinstance(error, WebhookVerificationError) and error.reason in {"secret_missing", "secret_invalid"}:
             return [CliError(error.cause, error.hint, ExitCode.USAGE)]
         return super().failures(error)

@@ -54,8 +54,8 @@ def trigger(
     """Send a test event and show the response.
 
     The event is the example of its type in the catalog. By default, the server sends the event to the newest connected
-    `uplift listen` session of this machine. If there is none, the server sends it to the newest session of any machine.
-    The server does not store events for listen sessions.
+    `uplift listen` session of this machine. If this machine has no session, the server sends the event to the newest
+    session of any machine. The server does not store events for listen sessions.
 
     The command waits up to 60 seconds. The exit code is 0 if the receiver accepts the event, and 1 otherwise.
     """

@@ -204,8 +204,8 @@ class EndpointNew(Body):
     filter: dict[str, Any] | None = Field(default=None, description=_FILTER, examples=[_FILTER_EXAMPLE])
     state: Literal["enabled", "paused"] | None = Field(
         default=None,
-        description="State of a new endpoint. `paused`: the server holds its deliveries until you enable it. Default:"
-        " `enabled`.",
+        description="State of a new endpoint. `paused`: the server holds the endpoint's deliveries until you enable the"
+        " endpoint. Default: `enabled`.",
     )
 
 

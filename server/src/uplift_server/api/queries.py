@@ -21,7 +21,7 @@ CAUSE_CHARACTERS_MAX = 64
 
 
 def _values(description: str) -> Any:
-    return Field(default=[], max_length=FILTER_VALUES_MAX, description=f"{description} Can be repeated.")
+    return Field(default=[], max_length=FILTER_VALUES_MAX, description=f"{description} You can repeat the parameter.")
 
 
 class Paging(Body):

@@ -19,7 +19,7 @@ class RejectedEventsQuery(Paging):
     event_type: list[str] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="Only events with this type in the message. Can be repeated.",
+        description="Only events with this type in the message. You can repeat the parameter.",
     )
     since: TimestampParameter | None = Field(default=None, description="Only events rejected at this time or later.")
     until: TimestampParameter | None = Field(default=None, description="Only events rejected before this time.")
@@ -31,7 +31,7 @@ class RejectedEventView(BaseModel):
     id: str = Field(description="ID of the rejected event (`rej_…`).")
     account: str | None = Field(
         default=None,
-        description="Account ID. Present only if the list spans accounts. Null if the subject names no account.",
+        description="Account ID. Present only in lists that span accounts. Null if the subject names no account.",
     )
     subject: str = Field(description="Subject of the NATS message.")
     type: str | None = Field(description="Event type in the message. Null if the message has none.")

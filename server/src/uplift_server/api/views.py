@@ -43,7 +43,7 @@ class Listed(BaseModel, Generic[V]):
     prev_cursor: str | None = Field(description="Cursor of the previous page. Null on the first page.")
     has_more: bool | None = Field(
         default=None,
-        description="Whether to request the next page immediately. Only in the list of events with `order=asc`.",
+        description="Whether you can request the next page immediately. Only in the list of events with `order=asc`.",
     )
 
 
@@ -220,9 +220,9 @@ class DeliveryView(BaseModel):
     status: StatusName = Field(description="Current status of the delivery.")
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
-        description="Why a pending delivery waits. `schedule`: its due time. `probe`: a probe of the open circuit"
-        " breaker. `turn`: the queue. `order`: another delivery. `worker`: another worker. Null while an attempt is"
-        " in flight."
+        description="Why a pending delivery waits. `schedule`: the delivery is not due yet. `turn`: other deliveries"
+        " are ahead in the queue. `order`: another delivery must end first. `probe`: the circuit breaker is open. `worker`:"
+        " another process has the delivery in flight or queued. Null while an attempt is in flight."
     )
     blocked_by: str | None = Field(
         description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."
@@ -261,10 +261,11 @@ class ResponseView(BaseModel):
     """The response to an attempt."""
 
     headers: dict[str, str] = Field(description="Response headers. Secrets in them are masked.")
-    body: str = Field(description="Start of the response body.")
+    body: str = Field(description="First part of the response body.")
     body_truncated: bool = Field(description="Whether the server truncated `body`.")
     first_line: str | None = Field(
-        description="Start of the body as one readable line. Secrets in it are masked. Null if the body has no text."
+        description="First part of the body as one readable line. Secrets in it are masked. Null if the body has no"
+        " text."
     )
 
 
@@ -278,7 +279,7 @@ class AttemptView(BaseModel):
     endpoint: str = Field(description="Endpoint ID.")
     number: int = Field(description="Number of the attempt: 1, 2, 3 …")
     trigger: TriggerName = Field(description="Reason for the attempt.")
-    started_at: Timestamp = Field(description="Start of the attempt.")
+    started_at: Timestamp = Field(description="When the attempt started.")
     duration_ms: float = Field(description="Duration of the attempt in milliseconds.")
     timings: TimingsView
     status_code: int | None = Field(description="Status code of the response. Null without a response.")
@@ -375,7 +376,7 @@ class ListenAnswerView(BaseModel):
     status_code: int | None = Field(description="Status code. Null if the local server did not respond.")
     duration_ms: int = Field(description="Duration of the request to the local server in milliseconds.")
     error: str | None = Field(description="Error message of the `uplift` command.")
-    body: str = Field(description="Start of the response body.")
+    body: str = Field(description="First part of the response body.")
     redelivered: bool = Field(
         description="Whether `uplift listen` had already forwarded the event to the local server."
     )
@@ -439,8 +440,8 @@ class ReplayPreview(BaseModel):
     newest_at: Timestamp | None = Field(description="Time of the newest event.")
     complete: bool = Field(description="False if the count stopped early and covers only the older deliveries.")
     filtered: bool = Field(
-        description="Whether the endpoint's filter can exclude some events without a delivery. If so, the counts are"
-        " upper limits."
+        description="Whether the endpoint's filter can exclude some of the events that have no delivery. If so, the"
+        " counts are upper limits."
     )
 
 

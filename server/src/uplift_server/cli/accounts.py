@@ -225,8 +225,8 @@ def create_key(
 ) -> None:
     """Create an API key and print it once.
 
-    An account key or a service key works immediately. The server does not store a generated operator key: to use the
-    key, set UPLIFT_OPERATOR_KEY to it and restart the server.
+    An account key or a service key works immediately. The server does not store a generated operator key: to use this
+    key, set UPLIFT_OPERATOR_KEY to the key and restart the server.
     """
     if account is None and not service:
         if scopes or expires_at:

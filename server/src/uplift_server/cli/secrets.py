@@ -58,8 +58,8 @@ def rotate_secret(
 ) -> None:
     """Rotate an endpoint's secret and print the new one.
 
-    The old secret stays active during the overlap. Until it ends, webhook-signature contains a signature for each
-    secret.
+    The old secret stays active during the overlap. Until the overlap ends, webhook-signature contains a signature for
+    each secret.
     """
     body = {
         "secret": None if secret_file is None else read_secret(secret_file),

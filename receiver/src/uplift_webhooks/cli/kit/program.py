@@ -184,7 +184,7 @@ def add(app: typer.Typer, name: str, commands: typer.Typer, *, former: str | Non
 
 
 def register(app: typer.Typer, panels: Mapping[str, Sequence[Commands]]) -> None:
-    """Add the commands of each module to a program. The help shows the panels in this order."""
+    """Add the commands of each module to a program. The help lists the panels in the order of `panels`."""
     for panel, modules in panels.items():
         commands, groups = len(app.registered_commands), len(app.registered_groups)
         for each in modules:

@@ -32,7 +32,7 @@ IncludeMissing = Annotated[
     bool,
     typer.Option(
         "--include-missing",
-        help="Also send events without a delivery to the endpoint, because you created or subscribed the endpoint"
+        help="Also send events that have no delivery to the endpoint because you created or subscribed the endpoint"
         " later.",
     ),
 ]

@@ -20,7 +20,7 @@ class LocalWatcher(Protocol):
     """The interface that is notified when the local server becomes reachable or unreachable."""
 
     def local_away(self, reason: str) -> None:
-        """Report that the local server is unreachable. Called once per outage, while the listener keeps trying."""
+        """Report that the local server is unreachable. Called once per outage. The listener keeps trying."""
 
     def local_back(self) -> None:
         """Report that the local server is reachable again."""
