@@ -414,7 +414,7 @@ async def test_closing_ends_calls_that_wait_for_room(api: ScriptedApi) -> None:
     with pytest.raises(EventsRejected, match="did not accept 1 "):
         await asyncio.wait_for(events.close(0.05), 20)
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {str(each) for each in results} == {"The emitter is closed. Create a new one to send more events."}
+    assert {str(each) for each in results} == {"The emitter is closed. Create a new emitter to send more events."}
 
 
 async def test_the_async_emitter_reports_rejected_events(api: ScriptedApi) -> None:

@@ -24,7 +24,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
 def test_an_invalid_id_is_rejected_before_a_request(api: FakeApi, command: list[str], text: str) -> None:
     result = run(*command, text)
     assert (result.exit_code, api.requests) == (2, [])
-    assert result.stderr.startswith(f"Error: {text!r} is not an ID or name\n")
+    assert result.stderr.startswith(f"Error: {text!r} is neither an ID nor a name\n")
     assert "How to fix: use an ID, a unique ID prefix, or a name" in result.stderr
 
 

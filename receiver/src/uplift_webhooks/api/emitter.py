@@ -284,7 +284,7 @@ class Emitter:
 
     def _append(self, waiting: _Waiting) -> None:
         if self._closing:
-            raise ValueError("The emitter is closed. Create a new one to send more events.")
+            raise ValueError("The emitter is closed. Create a new emitter to send more events.")
         self._queue.append(waiting)
         self._sent += 1
         self._bytes += len(waiting.body)

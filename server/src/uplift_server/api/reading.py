@@ -147,7 +147,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
     # Report only one problem for a field with too many entries, because thousands of problems would take seconds.
     endless = {name for name, each in known.items() if _is_endless(model, name, each)}
     problems += [
-        Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX}.")
+        Problem(name, "too_many", f"The field has too many entries. Send at most {REQUEST_ENTRIES_MAX} entries.")
         for name in known
         if name in endless
     ]

@@ -69,7 +69,7 @@ class EventTypeView(BaseModel):
     """An event type of the catalog."""
 
     name: str = Field(description="Name of the event type, such as `athlete.created`.")
-    group: str = Field(description="Heading in the catalog under which the event type is listed.")
+    group: str = Field(description="Heading of the event type in the catalog.")
     description: str = Field(description="Description of the event: when it occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(description="Example of `data`.")
@@ -221,8 +221,8 @@ class DeliveryView(BaseModel):
     attempts_made: int = Field(description="Number of attempts so far.")
     waiting_for: WaitingFor | None = Field(
         description="Why a pending delivery waits. `schedule`: the delivery is not due yet. `turn`: other deliveries"
-        " are ahead in the queue. `order`: another delivery must end first. `probe`: the circuit breaker is open. `worker`:"
-        " another process has the delivery in flight or queued. Null while an attempt is in flight."
+        " are ahead in the queue. `order`: another delivery must end first. `probe`: the circuit breaker is open."
+        " `worker`: another process has the delivery in flight or queued. Null while an attempt is in flight."
     )
     blocked_by: str | None = Field(
         description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."

@@ -31,5 +31,7 @@ def brand_colors(text: str) -> str:
     try:
         parse_colors(text)
     except ValueError as error:
-        raise InvalidValue(str(error), "use accent=#0b5cad accent-dark=#6cb2ff, with your colors") from error
+        raise InvalidValue(
+            str(error), "use the form accent=#0b5cad accent-dark=#6cb2ff with your own colors"
+        ) from error
     return text

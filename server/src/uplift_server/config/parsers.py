@@ -84,7 +84,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
-            raise InvalidValue("is not a whole number in the allowed range", f"use a number from {low} to {high}")
+            raise InvalidValue("is not a whole number in the allowed range", f"use a whole number from {low} to {high}")
         return int(text)
 
     return parse

@@ -106,7 +106,7 @@ def _parse(setting: Setting, text: str | None) -> Value:
     if len(text) > VALUE_CHARACTERS_MAX:
         raise InvalidValue(f"has more than {VALUE_CHARACTERS_MAX} characters", "shorten the value")
     if not text.isprintable():
-        raise InvalidValue("has unprintable characters, such as line breaks", "remove these characters")
+        raise InvalidValue("has unprintable characters, such as line breaks", "remove the unprintable characters")
     if text == "" and setting.parse not in (schedule, published_addresses):
         raise InvalidValue("is empty", f"set a value, or remove the setting to use its default {setting.default}")
     return setting.parse(text)
@@ -156,7 +156,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["disable_after_ms"] <= values["warn_after_ms"]:
         yield ConfigProblem(
             "UPLIFT_DISABLE_AFTER", "is not longer than UPLIFT_WARN_AFTER, which leaves no time after the warning",
-            "increase UPLIFT_DISABLE_AFTER; both periods start at the first failure",
+            "make UPLIFT_DISABLE_AFTER longer than UPLIFT_WARN_AFTER; both start at the first failure",
         )  # fmt: skip
     if values["nats_url"] is not None and not values["database_url"].startswith(POSTGRESQL):
         yield ConfigProblem(

@@ -160,7 +160,7 @@ class OutboxReader:
             fix = "see the column `problem` of the table `uplift_outbox`"
             _log.warning("outbox rows rejected", rows=turn.rejected, how_to_fix=fix)
         if self._outage is not None and (turn.sent or turn.rejected or self._outage == "source"):
-            _log.info("outbox recovered", after_failures=self._failures)
+            _log.info("outbox recovered", failures=self._failures)
             self._outage = None
         if self._outage is None:
             self._failures = 0

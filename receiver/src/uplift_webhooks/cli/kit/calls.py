@@ -208,7 +208,7 @@ def segment(text: str) -> str:
         return paging.segment(text)
     except ValueError as error:
         remedy = "use an ID, a unique ID prefix, or a name"
-        raise CliError(f"{text!r} is not an ID or name", remedy, ExitCode.USAGE) from error
+        raise CliError(f"{text!r} is neither an ID nor a name", remedy, ExitCode.USAGE) from error
 
 
 def _clause(text: str) -> str:

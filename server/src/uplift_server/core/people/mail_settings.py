@@ -82,7 +82,7 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     if not user or not password:
         raise ValueError("has a user name without a password, or a password without a user name")
     if _NOT_AN_ESCAPE.search(userinfo) or "@" in userinfo:
-        raise ValueError("has a % or an @ in its user name or password that is not percent-encoded")
+        raise ValueError("has a % or an @ that is not percent-encoded in its user name or password")
     try:
         decoded = [unquote(each, errors="strict") for each in (user, password)]
     except UnicodeDecodeError:

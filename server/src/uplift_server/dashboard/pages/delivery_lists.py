@@ -112,7 +112,8 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
     def limited(name: str, values: Sequence[str]) -> Sequence[str]:
         if len(values) > FILTER_VALUES_MAX:
-            problems.append(Problem(name, "too_many_values", f"Choose at most {FILTER_VALUES_MAX} values."))
+            text = f"The filter has too many values. Choose at most {FILTER_VALUES_MAX} values."
+            problems.append(Problem(name, "too_many_values", text))
         return values[:FILTER_VALUES_MAX]
 
     return DeliveryQuery(

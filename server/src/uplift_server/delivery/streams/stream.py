@@ -276,8 +276,9 @@ async def check_streams(link: Link) -> StreamUnfit | None:
         for field in _MUST_FIT[str(config["name"])]:
             if found.get(field) != config[field]:
                 return StreamUnfit(
-                    f"the stream {config['name']} has {field} {found.get(field)}, not {config[field]}",
-                    f"run `nats stream edit {config['name']}` to correct it, or delete the stream when it is empty",
+                    f"the setting {field} of the stream {config['name']} is {found.get(field)}, not {config[field]}",
+                    f"run `nats stream edit {config['name']}` to correct the setting, or wait until the stream is empty"
+                    " and delete it",
                 )
     return None
 

@@ -187,7 +187,7 @@ class Writer:
 
     def _recover(self, error: BaseException) -> None:
         """Fail every job of a failed thread, because some may be lost. Start another thread on a new connection."""
-        _log.critical("database writer failed", waiting=len(self._unresolved), exc_info=error)
+        _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
         if writing is not None:
