@@ -216,7 +216,7 @@ def test_debug_mode_adds_the_cause_to_errors() -> None:
         webhook.unwrap(_dumped(), SIGNED)
     assert caught.value.reason == "no_matching_signature"
     assert caught.value.__cause__ is None
-    with pytest.raises(WebhookVerificationError, match="No signature of the request"):
+    with pytest.raises(WebhookVerificationError, match="No signature in the request"):
         Webhook(SECRET).unwrap(_dumped(), SIGNED)
 
 

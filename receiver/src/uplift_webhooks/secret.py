@@ -38,7 +38,9 @@ def parse_secret(text: object) -> Secret:
     """
     if not isinstance(text, str):
         raise WebhookVerificationError(
-            "secret_invalid", f"The secret has the type {type(text).__name__}, not str.", f"Pass a str. {_COPY}"
+            "secret_invalid",
+            f"The secret has the type {type(text).__name__}, not str.",
+            f"Pass the secret as a str. {_COPY}",
         )
     token = text.strip()
     if not token.startswith(PREFIX):

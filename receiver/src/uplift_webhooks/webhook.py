@@ -176,7 +176,7 @@ def _check_match(expected: list[bytes], received: list[bytes]) -> None:
             matches += hmac.compare_digest(signature, candidate)
     if not matches:
         raise WebhookVerificationError(
-            "no_matching_signature", "No signature of the request matches its body and the secret.", _RAW_BODY
+            "no_matching_signature", "No signature in the request matches the body and the secret.", _RAW_BODY
         )
 
 

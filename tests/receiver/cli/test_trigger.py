@@ -50,7 +50,7 @@ def test_the_wait_for_a_response_has_a_limit(api: FakeApi, monkeypatch: pytest.M
 
     result = run("trigger")
     assert result.exit_code == 1
-    assert "Error: there was no response within" in result.stderr
+    assert "Error: your server did not respond within" in result.stderr
 
 
 @pytest.mark.parametrize("status", [400, 401])

@@ -106,7 +106,7 @@ def _judge(tested: dict[str, Any]) -> None:
     answer = tested.get("answer")
     if answer is None:
         raise CliError(
-            f"there was no response within {TEST_SECONDS_MAX:.0f} seconds",
+            f"your server did not respond within {TEST_SECONDS_MAX:.0f} seconds",
             "check the output of `uplift listen` and of your server",
         )
     status = answer.get("status_code")

@@ -101,7 +101,7 @@ def _source(url: str | None, file: str | None) -> str:
     """Return the URL of the emitter's database. Raises CliError."""
     if (url is None) == (file is None):
         remedy = "pass --source-url or --source-url-file"
-        raise CliError("the command needs the URL of one database", remedy, ExitCode.USAGE)
+        raise CliError("the command needs exactly one database URL", remedy, ExitCode.USAGE)
     place = "--source-url-file" if url is None else "--source-url"
     found = read_secret(file).strip() if file is not None else url or ""
     if not found.startswith(POSTGRESQL):

@@ -94,7 +94,7 @@ def migrate(
     if server_runs(found):
         raise CliError(
             "a server is using the database",
-            "stop the server, then repeat this command; at its next start, the server also upgrades the database",
+            "stop the server, then repeat this command; a restart of the server also upgrades the database",
             ExitCode.TRY_LATER,
         )
     path = found.database_path

@@ -71,7 +71,7 @@ def duration(low: str, high: str) -> Callable[[str], int]:
         try:
             value = parse_duration(text)
         except ValueError as error:
-            raise InvalidValue("is not a duration", f"use a number with a unit, from {low} to {high}") from error
+            raise InvalidValue("is not a duration", f"use a duration with a unit, from {low} to {high}") from error
         if not low_ms <= value <= high_ms:
             raise InvalidValue("is out of range", f"use a duration from {low} to {high}")
         return value

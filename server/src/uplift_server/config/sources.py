@@ -194,7 +194,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
     if values["oidc_read_only_group"] is not None and values["oidc_read_only_group"] == values["oidc_operator_group"]:
         yield ConfigProblem(
             "UPLIFT_OIDC_READ_ONLY_GROUP", "is the same group as UPLIFT_OIDC_OPERATOR_GROUP",
-            "use another group, or remove one of the settings",
+            "use another group, or remove one of these settings",
         )  # fmt: skip
 
 

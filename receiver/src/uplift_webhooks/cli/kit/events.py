@@ -34,7 +34,7 @@ def show_event(
     path = f"/v1/events/{segment(found['id'])}"
     output.streams = True
     if body_only and found.get("erased_at"):
-        raise CliError("the event was erased, so it has no body", "to see its deliveries, omit --body")
+        raise CliError("the event was erased, so it has no body", "to see the event's deliveries, omit --body")
     if body_only:
         output.exactly(_member(calls.content(path), "body"))
         return

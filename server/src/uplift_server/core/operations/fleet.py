@@ -231,7 +231,8 @@ def _database(state: FleetState) -> Iterator[FleetProblem]:
             "database_slow",
             Severity.ATTENTION,
             f"The database is slow: commits take up to {span(state.commit_p99_ms)}",
-            f"99% of the last {number(state.commits)} commits of this process took at most this long.",
+            f"99% of the last {number(state.commits)} commits of this process took at most"
+            f" {span(state.commit_p99_ms)}.",
             "Check the load and the latency of the database server, or of the disk for SQLite.",
         )
 

@@ -36,7 +36,7 @@ def split_postgres_url(text: str) -> PostgresUrl:
     """Split a URL into its parts. Raises ValueError if it has no `scheme://`."""
     found = _URL.fullmatch(text)
     if found is None:
-        raise ValueError("not a URL")
+        raise ValueError("the text is not a URL")
     return PostgresUrl(
         found["scheme"],
         found["userinfo"],

@@ -209,7 +209,7 @@ class _failures(contextlib.AbstractContextManager[None]):  # noqa: N801 - used l
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, nats.errors.NoRespondersError):
-            raise StreamUnavailable("JetStream has no leader for the stream, or is not enabled") from error
+            raise StreamUnavailable("JetStream is not enabled, or the stream has no leader") from error
         if isinstance(error, nats.errors.Error | OSError | TimeoutError):
             raise StreamUnavailable(str(error) or "timeout") from error
 
