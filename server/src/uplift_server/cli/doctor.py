@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(session: Session) -> None:
-    """Check settings, database, keys, disk, network, mail, single sign-on and clock.
+    """Check the settings, database, keys, disk, network, email, single sign-on and clock.
 
     The command shows how to fix each problem. It does not change anything or send email. It also finds settings that
     still have an example value. On PostgreSQL, it checks the connection's encryption, the database's clock and

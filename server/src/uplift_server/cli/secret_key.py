@@ -43,8 +43,8 @@ def rotate(
 ) -> None:
     """Replace the encryption key and encrypt all secrets with the new key.
 
-    Stop all servers first. If the command is interrupted, run it again: servers do not start until it completes.
-    Rotation invalidates pending invitations and sign-in links, but sessions stay valid.
+    Stop all servers first. If the command is interrupted, run it again: servers do not start until the rotation is
+    complete. The rotation invalidates pending invitations and sign-in links, but sessions stay valid.
     """
     config = session.config()
     if database_is_used(config):

@@ -107,9 +107,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server did not store because they conflict with stored rows. Kinds: event (an event,"
-           " which the server rejected), attempt (the record of an attempt, whose outcome the server stored),"
-           " delivery (the outcome of a delivery), health (the health of an endpoint)",
+           "Rows that the server did not store because they conflict with stored rows, by kind: event (the server"
+           " rejected the event), attempt (the server stored only the outcome of the attempt), delivery (the outcome"
+           " of a delivery), or health (the health of an endpoint)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",

@@ -64,9 +64,9 @@ def demo(
 ) -> None:
     """Run a demo: a server, an account and local receivers.
 
-    The server sends sample events. The receivers verify every signature. The first one never fails. The second one
-    fails at first, so you see retries. The third one fails for 10 minutes at a time, so you see a failing endpoint and
-    its recovery. The demo prints links to the dashboard and ignores UPLIFT_… variables.
+    The server sends sample events. The receivers verify every signature. The first receiver never fails. The second
+    receiver fails at first, so you see retries. The third receiver fails for 10 minutes at a time, so you see a failing
+    endpoint and its recovery. The demo prints links to the dashboard and ignores UPLIFT_… variables.
 
     With --events, the demo omits the third receiver, and the exit code is 0 only if the other receivers verified every
     event.
