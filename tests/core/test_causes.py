@@ -225,6 +225,7 @@ def test_a_hostile_location_is_truncated_and_printable() -> None:
         (Outcome.TLS_ERROR, "the certificate is for another address than 192.0.2.1", "another name"),
         (Outcome.TLS_ERROR, "the certificate of a.example is self-signed", "not publicly trusted"),
         (Outcome.TLS_ERROR, "the issuer of the certificate of a.example is unknown: the authority", "full chain"),
+        (Outcome.TLS_ERROR, "a.example does not support TLS on this port", "does not use TLS"),
         (Outcome.TLS_ERROR, "a.example does not speak TLS on this port", "does not use TLS"),
         (Outcome.TLS_ERROR, "a.example offers only versions of TLS older than 1.2", "in common"),
         (Outcome.TLS_ERROR, "the TLS handshake with a.example failed: sslv3 alert handshake failure", "in common"),

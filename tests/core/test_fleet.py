@@ -108,7 +108,7 @@ def test_a_late_server_and_an_endpoint_at_its_limit_are_different_problems() -> 
     found = only(late)
     assert (found.code, found.severity) == ("server_late", Severity.CRITICAL)
     assert "4 min late" in found.title
-    assert "12 attempts are in flight. The limit is 1,000." in found.extent
+    assert "12 attempts are in flight. The limit is 1,000 attempts in flight." in found.extent
     assert "CPU" in found.next_step
     assert "UPLIFT_MAX_IN_FLIGHT" in only(replace(late, in_flight=1000)).next_step
 

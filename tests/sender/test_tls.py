@@ -193,7 +193,7 @@ async def test_plain_http_on_the_port_is_a_tls_error(listen: Listen, tls_client:
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     exchange = await tls_client.post((await listen(script)).target(HOST, encrypted=True))
-    assert (exchange.failure, exchange.error) == (Failure.TLS, f"{HOST} does not speak TLS on this port")
+    assert (exchange.failure, exchange.error) == (Failure.TLS, f"{HOST} does not support TLS on this port")
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])

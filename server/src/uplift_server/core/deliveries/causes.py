@@ -134,7 +134,7 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
 
 # If an outcome has several texts, the first pattern that matches the attempt's error decides.
 # Each pattern has at least two words, so that no host name in an error can match.
-# Release 0.1 stored "egress address" instead of "egress IP".
+# Release 0.1 stored "egress address" instead of "egress IP", and "speak TLS" instead of "support TLS".
 _OWN_FAULTS: Final = (
     "egress (?:ip|address) |the egress proxy (?!could not reach)|the sender was closed|internal error: "
     "|too many open files|no buffer space|cannot allocate memory|cannot assign requested|address already in use"
@@ -244,7 +244,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
             ),
         ),
         (
-            "does not speak tls|wrong version number",
+            "does not (?:support|speak) tls|wrong version number",
             Explanation(
                 "tls_missing",
                 "No TLS on this port",

@@ -309,7 +309,7 @@ def _late(state: FleetState) -> Iterator[FleetProblem]:
             "server_late",
             Severity.CRITICAL,
             f"The server cannot keep up: deliveries are {span(state.now - late_at)} late",
-            f"{attempts} The limit is {number(state.in_flight_max)}.",
+            f"{attempts} The limit is {counted(state.in_flight_max, 'attempt')} in flight.",
             "Increase UPLIFT_MAX_IN_FLIGHT, or start another worker."
             if is_full
             else "Check the CPU load of the workers and the response time of the database.",

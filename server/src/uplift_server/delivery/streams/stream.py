@@ -277,8 +277,8 @@ async def check_streams(link: Link) -> StreamUnfit | None:
             if found.get(field) != config[field]:
                 return StreamUnfit(
                     f"the setting {field} of the stream {config['name']} is {found.get(field)}, not {config[field]}",
-                    f"run `nats stream edit {config['name']}` to correct the setting, or wait until the stream is empty"
-                    " and delete it",
+                    f"run `nats stream edit {config['name']}` to correct the setting, or delete the stream when no"
+                    " events are left in the stream",
                 )
     return None
 

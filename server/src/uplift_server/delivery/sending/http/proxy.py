@@ -55,7 +55,7 @@ class Proxy:
             raise AttemptFailed(Failure.EGRESS, f"the egress proxy dropped the connection ({reason(error)})") from None
         match = _STATUS_LINE.match(response)
         if match is None or b"\r\n\r\n" not in response:
-            raise AttemptFailed(Failure.EGRESS, "the egress proxy does not speak HTTP/1.1")
+            raise AttemptFailed(Failure.EGRESS, "the egress proxy does not support HTTP/1.1")
         status = int(match[1])
         if status in _TARGET_UNREACHABLE:
             raise AttemptFailed(Failure.CONNECT, f"the egress proxy could not reach {target} (status {status})")

@@ -137,7 +137,7 @@ def explain(error: Exception, host: str) -> str:
         return f"{host} ended the connection during the TLS handshake"
     name = error.reason or ""
     if name in _NOT_TLS:
-        return f"{host} does not speak TLS on this port"
+        return f"{host} does not support TLS on this port"
     if name in _TOO_OLD:
         return f"{host} offers only TLS versions older than 1.2"
     return f"the TLS handshake with {host} failed: {error_text(error)}"
