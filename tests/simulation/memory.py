@@ -7,7 +7,7 @@ import asyncio
 import sqlite3
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store import schema_version
+from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.append import Appender
 from uplift_server.store.sqlite.connection import CACHED_STATEMENTS, bound
@@ -95,11 +96,17 @@ class _InlineWriter(Writer):
         self._is_scheduled = False
 
     def submit(self, body: Callable[[Any], Any], **options: Any) -> "asyncio.Future[Any]":
-        future = super().submit(body, **options)
+        self._schedule()
+        return super().submit(body, **options)
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> "asyncio.Future[Any]":
+        self._schedule()
+        return super().append(groups)
+
+    def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
-        return future
 
     def _run(self) -> None:
         self._is_scheduled = False

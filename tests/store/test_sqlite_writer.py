@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
+from uplift_server.store.errors import Rejected
 from uplift_server.store.hot_records import HealthRow, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
+from uplift_server.store.schema import events as event_table
 from uplift_server.store.sqlite import SqliteDatabase
 from uplift_server.store.sqlite.writer import WriterConnection
 
@@ -131,6 +133,29 @@ async def test_many_endpoints_are_leased_by_few_statements(bench: Bench) -> None
         )
     assert sorted(lease.endpoint_seq for lease in leased) == list(range(1, 2 * MANY + 1))
     assert len(statements.hot) <= 10
+
+
+async def test_events_that_wait_together_are_stored_by_few_statements(bench: Bench) -> None:
+    async with Statements(bench) as statements:
+        async with Busy(bench):
+            appends = [asyncio.ensure_future(bench.append(bench.event(due(1), due(2)))) for _ in range(MANY)]
+            await asyncio.sleep(0.05)
+        stored = await asyncio.gather(*appends)
+        inserts = {text for text in statements.hot if text.startswith("INSERT")}
+    assert [event.seq for (event,) in stored] == list(range(1, MANY + 1))
+    assert len(inserts) <= 10
+
+
+async def test_one_rejected_event_of_many_that_wait_together_fails_alone(bench: Bench) -> None:
+    events = [bench.event(due(1)) for _ in range(9)]
+    rejected = events[4]._replace(id=events[0].id)
+    async with Busy(bench):
+        appends = [bench.append(event) for event in [*events[:4], rejected, *events[5:]]]
+        results = asyncio.gather(*appends, return_exceptions=True)
+        await asyncio.sleep(0.05)
+    outcomes = await results
+    assert [isinstance(each, Rejected) for each in outcomes] == [number == 4 for number in range(9)]
+    assert [row.id for row in await bench.rows(event_table)] == [each.id for each in events if each is not events[4]]
 
 
 async def test_a_leased_body_has_the_bytes_of_the_accepted_event(bench: Bench) -> None:

@@ -120,8 +120,7 @@ class SqliteDatabase:
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
-        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
-        return self._writer.submit(lambda w: w.appender.append(groups), weight=rows, divisible=True)
+        return self._writer.append(groups)
 
     def lease_due(
         self, requests: Sequence[LeaseRequest], *, now: int, lease_until: int, process_id: int, body_bytes_max: int

@@ -1,4 +1,4 @@
-"""The writer: a thread that commits queued jobs together. A higher load means larger transactions.
+"""The writer: a thread that commits queued jobs together. A higher load means larger transactions and statements.
 
 After a transaction with a large job, the small jobs in the queue come first. A transaction takes only a few changes
 that come through the API, so that they do not delay events and deliveries.
@@ -13,9 +13,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 import structlog
@@ -25,6 +26,7 @@ from uplift_server.core.scheduling.commit_interval import commit_interval_ms
 from uplift_server.observe.counters import StoreCounters
 from uplift_server.observe.store_health import StoreHealth
 from uplift_server.store.errors import Rejected, StoreError, Unavailable
+from uplift_server.store.hot_records import NewEvent
 from uplift_server.store.sqlite.append import Appender
 from uplift_server.store.sqlite.connection import bound, connect, trouble_of, unavailable
 from uplift_server.store.sqlite.file_watch import FileWatch
@@ -84,13 +86,27 @@ class WriterConnection:
 
 
 class Job:
-    """A function to run in the writer's next transaction, and the future of its result.
+    """A part of the writer's next transaction, and the future of its result.
 
     `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that its exception rolls back only
     this job. If the database rejects a `divisible` job, its caller receives Rejected and divides it.
     """
 
-    __slots__ = ("body", "divisible", "error", "future", "guarded", "result", "weight")
+    __slots__ = ("divisible", "error", "future", "guarded", "result", "weight")
+
+    def __init__(self, future: asyncio.Future[Any], weight: int, *, guarded: bool, divisible: bool) -> None:
+        self.future = future
+        self.weight = weight
+        self.guarded = guarded
+        self.divisible = divisible
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class FunctionJob(Job):
+    """A function to run."""
+
+    __slots__ = ("body",)
 
     def __init__(
         self,
@@ -101,13 +117,19 @@ class Job:
         guarded: bool,
         divisible: bool,
     ) -> None:
+        super().__init__(future, weight, guarded=guarded, divisible=divisible)
         self.body = body
-        self.future = future
-        self.weight = weight
-        self.guarded = guarded
-        self.divisible = divisible
-        self.result: Any = None
-        self.error: BaseException | None = None
+
+
+class AppendJob(Job):
+    """Groups of events to store. The result is a list with one result for each group."""
+
+    __slots__ = ("groups",)
+
+    def __init__(self, groups: Sequence[Sequence[NewEvent]], future: asyncio.Future[Any]) -> None:
+        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
+        super().__init__(future, rows, guarded=False, divisible=True)
+        self.groups = groups
 
 
 class Writer:
@@ -152,13 +174,23 @@ class Writer:
         """
         if guarded and self._guarded_waiting >= WRITES_WAITING_MAX:
             raise Unavailable("too many writes are waiting for the database")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._unresolved.add(future)
-        future.add_done_callback(self._unresolved.discard)
+        future = self._new_future()
         if guarded:
             self._guarded_waiting += 1
             future.add_done_callback(self._guarded_done)
-        self._queue.put(Job(body, future, weight, guarded=guarded, divisible=divisible))
+        self._queue.put(FunctionJob(body, future, weight, guarded=guarded, divisible=divisible))
+        return future
+
+    def append(self, groups: Sequence[Sequence[NewEvent]]) -> asyncio.Future[Any]:
+        """Queue events to store, like `submit`."""
+        future = self._new_future()
+        self._queue.put(AppendJob(groups, future))
+        return future
+
+    def _new_future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._unresolved.add(future)
+        future.add_done_callback(self._unresolved.discard)
         return future
 
     def _guarded_done(self, _future: asyncio.Future[Any]) -> None:
@@ -325,12 +357,11 @@ class Writer:
         next_seq, changes = writing.appender.next_seq, raw.total_changes
         raw.execute("BEGIN IMMEDIATE")
         try:
-            for job in jobs:
-                job.error = None
-                if job.guarded:
-                    _run_guarded(job, writing)
+            for kind, run in groupby(jobs, key=type):
+                if kind is AppendJob:
+                    _append(cast("list[AppendJob]", list(run)), writing)
                 else:
-                    job.result = job.body(writing)
+                    _run(cast("Iterator[FunctionJob]", run), writing)
             raw.execute("COMMIT")
             # A transaction without changes does not access the disk.
             if raw.total_changes != changes:
@@ -343,7 +374,28 @@ class Writer:
             raise
 
 
-def _run_guarded(job: Job, writing: WriterConnection) -> None:
+def _append(jobs: Sequence[AppendJob], writing: WriterConnection) -> None:
+    """Store the events of consecutive jobs together.
+
+    After each statement, the thread waits for the interpreter lock while the event loop is busy. With 1,000 endpoints
+    per event, larger statements reduced the p99 of other accounts by a fifth.
+    """
+    results = iter(writing.appender.append([group for job in jobs for group in job.groups]))
+    for job in jobs:
+        job.error = None
+        job.result = list(islice(results, len(job.groups)))
+
+
+def _run(jobs: Iterator[FunctionJob], writing: WriterConnection) -> None:
+    for job in jobs:
+        job.error = None
+        if job.guarded:
+            _run_guarded(job, writing)
+        else:
+            job.result = job.body(writing)
+
+
+def _run_guarded(job: FunctionJob, writing: WriterConnection) -> None:
     raw = writing.raw
     raw.execute("SAVEPOINT job")
     try:
