@@ -277,7 +277,7 @@ async def test_servers_of_earlier_releases_cannot_run_with_partitions(postgres_s
         await pair.sql.run_sync(history.run, "0008")
     now = time.time_ns() // 1_000_000
     await pair.sql.run_sync(processes.join, ProcessRole.ALL, host="a.example", pid=17, version="0.1.0", now=now)
-    with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); upgrade or stop them"):
+    with pytest.raises(Unavailable, match=r"0\.1\.0 on a\.example \(process 17\); upgrade or stop these servers"):
         await schema_version.upgrade(url)
     await pair.raw.execute("DELETE FROM processes")
     assert await schema_version.upgrade(url) == "0008"
