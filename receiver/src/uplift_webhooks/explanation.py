@@ -302,7 +302,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """Find the cause of a wrong timestamp next to a valid signature."""
+    """Return the explanation for a request with a valid signature and a wrong timestamp."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",

@@ -348,7 +348,7 @@ class Emitter:
                 failures += 1
                 continue
             if failures:
-                _log.warning("the server accepts events again")
+                _log.warning("event sending recovered")
             self._accepted += len(batch)
             for each, answer in zip(batch, answers, strict=True):
                 each.future.set_result(answer)

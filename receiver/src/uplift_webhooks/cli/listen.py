@@ -72,8 +72,8 @@ def listen(
         typer.Option(
             "--since",
             metavar="WHEN",
-            help="Start in the past: a duration such as 15m, a timestamp (ISO 8601), or the ID of the last event to"
-            " skip.",
+            help="Start in the past: a duration such as 15m, a timestamp (ISO 8601), or an event ID. With an event"
+            " ID, the stream starts after this event.",
         ),
     ] = None,
     print_secret: Annotated[

@@ -92,8 +92,8 @@ _SERVER: Final[kit.Options] = {
             typer.Option(
                 "--api-key",
                 metavar="KEY",
-                help="API key. Default: UPLIFT_API_KEY. Other users of this machine can see options, but not"
-                " environment variables.",
+                help="API key. Default: UPLIFT_API_KEY. Other users of this machine can see the values of"
+                " command-line options, but not environment variables.",
             ),
         ],
         None,

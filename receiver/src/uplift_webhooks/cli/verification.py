@@ -29,7 +29,8 @@ Secret = Annotated[
     typer.Option(
         "--secret",
         metavar="SECRET",
-        help=f"Signing secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of this machine can see options.",
+        help=f"Signing secret. Repeatable. Default: {SECRET_VARIABLE}. Other users of this machine can see the values"
+        " of command-line options.",
     ),
 ]
 

@@ -15,7 +15,8 @@ class ListenSessionNew(Body):
     )
     since: str | None = Field(
         default=None,
-        description="Start of the stream: a timestamp, or the ID of the last event to skip. Default: now.",
+        description="Start of the stream: a timestamp or an event ID. With an event ID, the stream starts after this"
+        " event. Default: now.",
     )
     description: str | None = Field(
         default=None, description="Description of the session, such as your computer's name.", examples=["ana-laptop"]

@@ -80,7 +80,7 @@ class NumbersView(BaseModel):
     cancelled: int = Field(description="Number of cancelled deliveries.")
     attempts: int = Field(description="Number of attempts.")
     first_try_rate: float | None = Field(
-        description="Share of successful first attempts, 0 to 1. Null if there were no attempts."
+        description="Share of first attempts that succeeded, 0 to 1. Null if there were no attempts."
     )
     p50_ms: float | None = Field(
         description="Median duration of attempts in milliseconds. Null if there were no attempts."
@@ -113,7 +113,7 @@ class GroupView(BaseModel):
     cancelled: int = Field(description="Number of cancelled deliveries.")
     attempts: int | None = Field(description="Number of attempts. Null with `by=type`.")
     first_try_rate: float | None = Field(
-        description="Share of successful first attempts, 0 to 1. Null if there were no attempts, or with `by=type`."
+        description="Share of first attempts that succeeded, 0 to 1. Null if there were no attempts, or with `by=type`."
     )
 
 

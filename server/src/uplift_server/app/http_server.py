@@ -82,7 +82,7 @@ def listen(config: Config) -> socket.socket:
                 "UPLIFT_HOST and UPLIFT_PORT",
                 f"are {config.host}:{config.port}, but the server cannot listen on this address"
                 f" ({error.strerror or error})",
-                "set UPLIFT_PORT to a free port, or stop the program that uses this port",
+                f"set UPLIFT_PORT to a free port, or stop the program that uses port {config.port}",
             )
         ) from error
     return listener

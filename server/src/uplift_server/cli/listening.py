@@ -29,7 +29,8 @@ def cannot_listen(config: Config, error: OSError) -> ConfigProblem:
     return ConfigProblem(
         "UPLIFT_HOST and UPLIFT_PORT",
         f"are {config.host}:{config.port}, but the server cannot listen on this address ({reason})",
-        f"set UPLIFT_PORT to a free port, or stop the program that uses this port; to find it: lsof -i :{config.port}",
+        f"set UPLIFT_PORT to a free port, or stop the program that uses port {config.port}; to find it: lsof -i"
+        f" :{config.port}",
     )
 
 

@@ -54,8 +54,8 @@ def outbox(
         typer.Option(
             "--source-url",
             metavar="URL",
-            help="URL of your PostgreSQL database. Other users can see options: if the URL has a password, use"
-            " --source-url-file.",
+            help="URL of your PostgreSQL database. Other users of this machine can see the values of command-line"
+            " options: if the URL has a password, use --source-url-file.",
         ),
     ] = None,
     source_url_file: Annotated[

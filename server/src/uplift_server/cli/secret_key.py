@@ -58,8 +58,8 @@ def rotate(
             raise no_database(config)
         raise CliError(
             f"there is no database at {config.shown_database}",
-            "set the location of the database with UPLIFT_DATABASE_URL or --config; a new database gets its key at the"
-            " first start",
+            "set the location of the database with UPLIFT_DATABASE_URL or --config; for a new database, the server"
+            " creates the key when it first starts",
             ExitCode.NOT_FOUND,
         )
     resealed, kept = asyncio.run(_rotate(config, new_key_file))

@@ -58,7 +58,7 @@ def frame_ancestors(text: str) -> str:
     if not origins or not all(_ORIGIN.fullmatch(each) for each in origins):
         raise InvalidValue(
             "is not a list of origins",
-            "separate origins such as https://app.example.com or https://*.example.com with spaces",
+            "use origins separated by spaces, such as https://app.example.com https://*.example.com",
         )
     return " ".join(origins)
 

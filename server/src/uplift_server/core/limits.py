@@ -178,7 +178,8 @@ ERROR_CHARACTERS_MAX = 300
 RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 
 # The engine
-# A stop waits this long for attempts in flight: one attempt timeout and a margin. The whole stop takes at most 20 s.
+# When the server stops, it waits at most this long for attempts in flight: one attempt timeout and a margin.
+# The shutdown takes at most 20 s in total.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
 # The rows of a small job. After a commit with a larger job, small jobs get a separate commit.
@@ -196,7 +197,7 @@ ACCOUNT_LANES_BODY_BYTES_MAX = 16 * 1024 * 1024
 ACCOUNT_LITTLE_BODY_BYTES_MAX = 256 * 1024
 LANE_BODY_BYTES_MAX = 8 * 1024 * 1024
 LANE_LITTLE_BODY_BYTES_MAX = 256 * 1024
-# The events that wait to be stored, of all accounts and of each account.
+# The limits on events that wait to be stored: for all accounts together, and for each account.
 # Above these limits, the server rejects events with 503.
 ACCEPTS_BODY_BYTES_MAX = 64 * 1024 * 1024
 ACCEPTS_WAITING_MAX = 20_000

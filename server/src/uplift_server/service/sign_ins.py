@@ -112,7 +112,7 @@ class SignInLimits:
         """Log that the total limit is reached, at most once every 15 minutes."""
         if abs(now_ms - self._logged_at_ms) >= WITHIN_MS:
             self._logged_at_ms = now_ms
-            _log.warning("sign-ins or password resets throttled: total limit of the server reached")
+            _log.warning("sign-ins or password resets throttled: server-wide limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
         """Return the counts of the networks that contain an address, or none for an address that many callers share."""

@@ -34,7 +34,7 @@ class Visitor:
     csrf_token: str
     """The token that each form of this session contains."""
     is_portal: bool = False
-    """Whether the session began with a portal link. In this case, its pages may be in a frame of the operator's site.
+    """Whether the session began with a portal link. If so, the operator's site can show the pages in a frame.
     """
     subject: str | None = None
     """After single sign-on: the ID of the person at the identity provider."""

@@ -180,9 +180,10 @@ def _window(
 def _seqs_of_ids(
     connection: Connection, account_seq: int | None, event_ids: Sequence[bytes], low: int, high: int, *, up: bool
 ) -> list[int]:
-    """Return the numbers of the events with these IDs between two numbers, in order.
+    """Return the numbers, from `low` to `high`, of the events with these IDs.
 
-    Several accounts can have an event with the same chosen ID.
+    The order is ascending if `up` is true, otherwise descending. Several accounts can have an event with the
+    same chosen ID.
     """
     query = sa.select(events.c.seq).where(events.c.id.in_(event_ids))
     if account_seq is not None:

@@ -121,7 +121,10 @@ class CandidateRow(NamedTuple):
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """Return the candidates up to the one whose body exceeds the limit, and whether the limit was exceeded."""
+    """Return the candidates until the total size of their bodies exceeds `body_bytes_max`, and whether it does.
+
+    The last candidate can exceed the limit.
+    """
     found: list[Candidate] = []
     body_bytes = 0
     for row in rows:

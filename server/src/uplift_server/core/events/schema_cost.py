@@ -309,7 +309,7 @@ class SchemaCost:
             place.properties[name] = self._place(self._merged([*found, *everywhere, *rest]), left)
 
     def _in_place(self, schema: Schema, kinds: _Kinds) -> list[Edge]:
-        """Return the schemas that a schema applies to the same value, an object of `kinds`."""
+        """Return the schemas that a schema applies to the whole value, if the value is an object of `kinds`."""
         for name, value in kinds:
             alternatives = self._alternatives(schema).get(name)
             if alternatives is not None:

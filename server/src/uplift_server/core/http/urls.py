@@ -242,7 +242,10 @@ def _is_localhost(host: str) -> bool:
 
 
 def _is_private(url: EndpointUrl) -> bool:
-    """Return whether the host is private without DNS: a single label, below `localhost`, or a private address."""
+    """Return whether the host is private, without a DNS lookup.
+
+    Private hosts are names with a single label, names below `localhost`, and private addresses.
+    """
     if url.is_literal:
         return AddressPolicy(allow_private_networks=True).check(url.host, encrypted=False) is None
     return "." not in url.host or _is_localhost(url.host)

@@ -23,7 +23,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The purpose of the cookie that keeps the validated input until the person confirms it."""
+"""The ID (`subject`) under which a cookie keeps the validated input until the person confirms it."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

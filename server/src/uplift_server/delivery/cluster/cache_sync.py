@@ -148,7 +148,7 @@ class CacheSync:
         missed = changes.pruned_before > self._next_xid and changes.pruned_before != self._missed
         # Also reload if the transaction numbers decrease: a failover has lost the latest transactions.
         if missed or changes.next_xid < self._next_xid:
-            _log.warning("entries of the change log missed, reloading cache")
+            _log.warning("change log entries missed, reloading cache")
             await self._read_all()
             self._missed = changes.pruned_before
         fresh = {}

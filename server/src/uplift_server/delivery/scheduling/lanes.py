@@ -407,7 +407,7 @@ class DeliveryLanes:
                 asyncio.get_running_loop().call_soon(self._on_next_turn)
             self._starts += 1
             account_starts[lane.account] += 1
-            # Accounts alternate, so other accounts start first in the next iteration of the event loop.
+            # Accounts alternate, so attempts of other accounts start first in the next iteration of the event loop.
             self._turn_full = self._starts >= STARTS_MAX or account_starts[lane.account] >= ACCOUNT_STARTS_MAX
             self._count_bytes(lane, -len(delivery.body))
             starter.start(lane, delivery)

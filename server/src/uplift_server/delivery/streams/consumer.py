@@ -191,7 +191,10 @@ class StreamConsumer:
                 wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
-        """Return the events of the next messages, as many as fit in one commit. Other tasks run between the checks."""
+        """Check the next messages, and return their events, as many as fit in one commit.
+
+        Other tasks run between the checks if the checks take long.
+        """
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
         for message in messages:

@@ -48,7 +48,7 @@ _FIRSTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """The state of a database. The numbers of connections count the connections of the whole PostgreSQL server."""
+    """The state of a database. The connection counts include all connections to the PostgreSQL server."""
 
     version: int
     """The major version of PostgreSQL."""

@@ -102,7 +102,7 @@ async def switch_off(visit: Visit) -> Response:
 
 
 async def switch_on(visit: Visit) -> Response:
-    """Enable an endpoint. The form decides whether to send, drop or keep its held deliveries."""
+    """Enable an endpoint. The form field `held` selects whether to send, drop or keep the held deliveries."""
     endpoint = visit.parameter("endpoint")
     asked = (await visit.form()).text("held")
     held = next((each for each in HeldAction if each.text == asked), HeldAction.KEEP)

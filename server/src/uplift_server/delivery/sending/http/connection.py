@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
         status = parser.get_status_code()
         if status < 200:
             if status < 100 or status == 101:
-                raise ValueError(f"unexpected status {status}")
+                raise ValueError(f"unexpected status code {status}")
             self._interim += 1
             return
         if len(self._raw) > RESPONSE_HEADERS_BYTES_MAX < len(final_head(self._raw, self._interim)):
