@@ -55,7 +55,7 @@ def _count(options: Options) -> tuple[float, Measurement]:
         began = time.monotonic()
         time.sleep(idle_s)
         idle_per_s = _counted(scene, 1) / (time.monotonic() - began)
-        if options.smoke:  # Its idle time is so short that it measures the end of the start.
+        if options.smoke:  # The idle time of a smoke run is so short that it measures the start of the server.
             idle_per_s = 0.0
         began = time.monotonic()
         measured = scene.run("in Valgrind", secs=secs)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,14 +12,14 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
-from uplift_server.store.errors import Rejected
-from uplift_server.store.hot_records import HealthRow, LeaseRequest, NewEvent
+from uplift_server.store.hot_records import HealthRow, IdempotencyConflict, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema import events as event_table
 from uplift_server.store.sqlite import SqliteDatabase
-from uplift_server.store.sqlite.writer import WriterConnection
+from uplift_server.store.sqlite.writer import STATEMENT_BODY_BYTES_MAX, WriterConnection
 
 from .bench import LEASE_UNTIL, NOW, OWNER, Bench, due, settled, stored_leased
+from .order_conformance import ordered
 from .test_sqlite import sqlite_bench
 
 MANY = 200
@@ -146,16 +147,36 @@ async def test_events_that_wait_together_are_stored_by_few_statements(bench: Ben
     assert len(inserts) <= 10
 
 
-async def test_one_rejected_event_of_many_that_wait_together_fails_alone(bench: Bench) -> None:
-    events = [bench.event(due(1)) for _ in range(9)]
-    rejected = events[4]._replace(id=events[0].id)
+async def test_requests_that_wait_together_have_their_own_results(bench: Bench) -> None:
+    first = bench.event(ordered(1), key="k")
+    events = [
+        first,
+        bench.event(ordered(1), key="l"),
+        bench.event(key="k", data=b'{"n":2}'),
+        first,
+        bench.event(due(1)),
+    ]
     async with Busy(bench):
-        appends = [bench.append(event) for event in [*events[:4], rejected, *events[5:]]]
-        results = asyncio.gather(*appends, return_exceptions=True)
+        appends = [asyncio.ensure_future(bench.database.append([[event]])) for event in events]
         await asyncio.sleep(0.05)
-    outcomes = await results
-    assert [isinstance(each, Rejected) for each in outcomes] == [number == 4 for number in range(9)]
-    assert [row.id for row in await bench.rows(event_table)] == [each.id for each in events if each is not events[4]]
+    results: Any = [(await each)[0] for each in appends]
+    [[original], [blocked], conflict, [repeat], [last]] = results
+    assert (original.seq, blocked.seq, last.seq) == (1, 2, 3)
+    assert [list(each.blocked) for each in (original, blocked, last)] == [[], [1], []]
+    assert isinstance(conflict, IdempotencyConflict)
+    assert (repeat.seq, repeat.duplicate) == (1, True)
+
+
+async def test_large_events_that_wait_together_are_stored_by_several_statements(bench: Bench) -> None:
+    data = b'{"n":"' + b"x" * 200_000 + b'"}'
+    async with Statements(bench) as statements:
+        async with Busy(bench):
+            appends = [asyncio.ensure_future(bench.append(bench.event(due(1), data=data))) for _ in range(60)]
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*appends)
+        inserts = [text for text in statements.texts if text.startswith("INSERT INTO events")]
+    assert all(len(text) <= 2.2 * STATEMENT_BODY_BYTES_MAX for text in inserts)
+    assert await bench.count(event_table) == 60
 
 
 async def test_a_leased_body_has_the_bytes_of_the_accepted_event(bench: Bench) -> None:
