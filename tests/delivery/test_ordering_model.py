@@ -45,6 +45,7 @@ DELAYS_MS = (2 * SECOND, 6 * SECOND)
 ATTEMPTS_MAX = len(DELAYS_MS) + 1
 RETRY_MS_MAX = 8 * SECOND
 KEYS = (None, "a", "b")
+UNFINISHED = {ReplayState.RUNNING, ReplayState.PAUSED}
 
 
 @dataclass
@@ -66,11 +67,22 @@ class Accepted:
     data: dict[str, Any]
     matched: bool
     """Whether the filter matched when the event was accepted. All these events have a delivery."""
-    may_match: bool
-    """Whether the event may have a delivery: it matched, or a replay may have found that it matches a later filter."""
+    may_have_delivery: bool
+    """Whether the event matched, or a replay with missing events may have found that it matches a later filter."""
     group: str | None
     """The order group by the reference model; None if the delivery is not ordered."""
     expires_at: int | None
+
+
+@dataclass
+class MissingReplay:
+    """A replay that also sends events without a delivery."""
+
+    seq: int
+    events: list[Accepted]
+    """The events that were accepted before the replay."""
+    expected: list[Accepted]
+    """The events for which the replay must create a delivery."""
 
 
 class Episode:
@@ -89,8 +101,8 @@ class Episode:
         self.resent: set[bytes] = set()
         self.is_paused = False
         self.replays: list[int] = []
-        self.replays_missing = False
-        """Whether a replay has ever included events without a delivery."""
+        self.missing_replays: list[MissingReplay] = []
+        self.cancelled_replays: set[int] = set()
         self.seq = 0
 
     async def run(self) -> None:
@@ -126,7 +138,7 @@ class Episode:
     async def step(self) -> None:
         steps = (
             *(self.accept,) * 6, *(self.pause,) * 2, *(self.enable,) * 3, *(self.cancel,) * 2, *(self.resend,) * 2,
-            *(self.replay,) * 2, self.stop_replay, self.change_ordering, self.change_filter, *(self.kill,) * 2,
+            *(self.replay,) * 2, self.stop_replay, self.change_ordering, *(self.change_filter,) * 2, *(self.kill,) * 2,
             self.restart,
         )  # fmt: skip
         await self.random.choice(steps)()
@@ -158,26 +170,35 @@ class Episode:
         await Owner(self.world).enable(self.seq, action)
 
     async def cancel(self) -> None:
-        event_id = self.any_event()
+        event_id = await self.any_event()
         at = self.world.clock.now
         await Owner(self.world).cancel(event_id, self.seq)
         self.ends.setdefault(event_id, at)
 
     async def resend(self) -> None:
-        event_id = self.any_event()
+        event_id = await self.any_event()
         self.resent.add(event_id)
         await Owner(self.world).resend(event_id, self.seq)
 
     async def replay(self) -> None:
-        missing = self.random.random() < 0.3
-        self.replays_missing |= missing
-        self.match_missing()
-        self.replays.append(await replay(self.world, self.endpoint, statuses=ENDED, missing=missing))
+        missing = self.random.random() < 0.5
+        before = {row.event_seq for row in await self.rows()}
+        seq = await replay(self.world, self.endpoint, statuses=ENDED, missing=missing)
+        self.replays.append(seq)
+        if missing:
+            matching = [each for each in self.accepted if self.matches(each.data)]
+            for each in matching:
+                each.may_have_delivery = True
+            expected = [each for each in matching if each.seq not in before and each.expires_at is None]
+            self.missing_replays.append(MissingReplay(seq, list(self.accepted), expected))
 
     async def stop_replay(self) -> None:
         if self.replays:
             state = self.random.choice((ReplayState.PAUSED, ReplayState.RUNNING, ReplayState.CANCELLED))
-            await change_state(self.world, self.random.choice(self.replays), state)
+            seq = self.random.choice(self.replays)
+            await change_state(self.world, seq, state)
+            if state is ReplayState.CANCELLED:
+                self.cancelled_replays.add(seq)
 
     async def change_ordering(self) -> None:
         ordering = self.random.choice(list(Ordering))
@@ -185,7 +206,11 @@ class Episode:
 
     async def change_filter(self) -> None:
         self.filter = self.any_filter()
-        self.match_missing()
+        for job in self.missing_replays:
+            if (await stored(self.world, job.seq)).state in UNFINISHED:
+                job.expected.clear()
+                for each in job.events:
+                    each.may_have_delivery |= self.matches(each.data)
         text = None if self.filter is None else filter_text(self.filter)
         await self.change(lambda old: replace(old, filter=text))
 
@@ -205,22 +230,18 @@ class Episode:
         await self.world.restart()
 
     def any_filter(self) -> dict[str, Any] | None:
-        return self.random.choice((None, random_filter(self.random, levels=1)))
+        patterns = [random_filter(self.random, levels=1) for _ in range(3)]
+        return self.random.choice((None, None, patterns[0], {"$or": patterns}))
 
     def matches(self, data: dict[str, Any]) -> bool:
         return self.filter is None or expected(self.filter, data)
 
-    def match_missing(self) -> None:
-        """Note which events a replay may find with the present filter."""
-        if self.replays_missing:
-            for each in self.accepted:
-                each.may_match |= self.matches(each.data)
-
-    def any_event(self) -> bytes:
-        matched = [each.event_id for each in self.accepted if each.matched]
-        if not matched:
-            raise Conflict("no event")
-        return self.random.choice(matched)
+    async def any_event(self) -> bytes:
+        stored = {row.event_seq for row in await self.rows()}
+        found = [each.event_id for each in self.accepted if each.seq in stored]
+        if not found:
+            raise Conflict("no event has a delivery")
+        return self.random.choice(found)
 
     # ---- checks
 
@@ -235,9 +256,11 @@ class Episode:
         stored = {row.event_seq for row in rows}
         for each in self.accepted:
             assert each.seq in stored or not each.matched, f"{each} has no delivery"
-            assert each.seq not in stored or each.may_match, f"{each} has a delivery"
-        may_match = {each.event_id for each in self.accepted if each.may_match}
-        assert {each.event_id for each in self.sent} <= may_match, "an attempt of an event that the filter rejects"
+            assert each.seq not in stored or each.may_have_delivery, f"{each} has a delivery, but no filter matched"
+        may_have_delivery = {each.event_id for each in self.accepted if each.may_have_delivery}
+        assert {each.event_id for each in self.sent} <= may_have_delivery, (
+            "an attempt of an event that the filter rejects"
+        )
         for row in rows:
             if row.order_group is not None and row.status in OPEN:
                 groups[row.order_group].append(row)
@@ -259,8 +282,10 @@ class Episode:
         for _ in range(20):
             await self.world.run_for(10 * SECOND)
             await self.check_rows()
-            if not {Status.PENDING, Status.HELD} & {Status(row.status) for row in await self.rows()}:
+            replays = [(await stored(self.world, seq)).state for seq in self.replays]
+            if not UNFINISHED & set(replays) and not any(row.status in OPEN for row in await self.rows()):
                 break
+        assert not UNFINISHED & set(replays), "a replay has not ended"
         statuses = {row.event_seq: Status(row.status) for row in await self.rows()}
         for each in self.accepted:
             if each.seq not in statuses:  # `check_rows` compared it with the filters.
@@ -269,11 +294,15 @@ class Episode:
             if status is Status.CANCELLED:
                 assert each.event_id in self.ends
             elif status is Status.FAILED:
-                # Replays attempt the events that had no delivery once.
-                attempts_max = ATTEMPTS_MAX if each.matched else 1
-                assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts_max
+                # A replay attempts the events that had no delivery once, or never if it is cancelled.
+                attempts = ATTEMPTS_MAX if each.matched else 1 - bool(self.cancelled_replays)
+                assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts
             else:
                 assert status is Status.DELIVERED, f"{each} has not ended"
+
+        for job in self.missing_replays:
+            if job.seq not in self.cancelled_replays:
+                assert all(each.seq in statuses for each in job.expected), "a replay has created no delivery"
 
     def attempts_of(self, of: Accepted) -> list[Sent]:
         return [each for each in self.sent if each.event_id == of.event_id]
