@@ -251,7 +251,7 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 
 
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
-    """Return whether a leased delivery may be sent to its endpoint. The endpoint must not be deleted.
+    """Return whether a leased delivery may be sent to its endpoint. Call this function only if the endpoint exists.
 
     The server sends a test in any state of its endpoint, but only under its first lease, because a late test is
     useless.

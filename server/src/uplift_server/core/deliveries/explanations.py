@@ -198,7 +198,7 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
 
 
 def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
-    """Return a sentence about an update of the endpoint after the event, or an empty string."""
+    """Return a sentence if the endpoint was updated after the event was accepted. Otherwise, return an empty string."""
     if endpoint.updated_at <= event.created_at:
         return ""
     return f" The endpoint was updated after the event was accepted, so its {what} may have been different."

@@ -13,7 +13,7 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """How long after `failing_since` the server warns the account, and how long after it disables the endpoint."""
+    """The times from `failing_since` until the server warns the account, and until it disables the endpoint."""
 
     warn_after_ms: int
     disable_after_ms: int

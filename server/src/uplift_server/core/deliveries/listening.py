@@ -16,11 +16,12 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""The server deletes a session that has had no connection for this long."""
+"""The server deletes a session that has had no client for this time."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
-"""Maximum total size in bytes of the events that wait for a response. The last event may exceed it."""
+"""Maximum total size in bytes of the events that wait for a response. The last of these events can exceed the
+maximum."""
 TESTS_AWAITED_MAX: Final = 10
 """Maximum number of test events per stream whose callers wait for a response."""
 TESTS_REMEMBERED_MAX: Final = 64

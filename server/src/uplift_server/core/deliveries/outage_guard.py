@@ -7,9 +7,9 @@ from typing import Final
 ENDPOINTS_MIN: Final = 10
 """Minimum number of failing endpoints in a mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""Endpoints that begin to fail within a period of this length may have a common cause."""
+"""A group contains endpoints that began to fail within this time."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""An endpoint counts as recently attempted if its last attempt is at most this old."""
+"""An endpoint counts as recently attempted if its last attempt was within this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,14 @@ class FailureGroup:
     """A group of endpoints that began to fail within 1 hour."""
 
     since: int
-    """When the first of these endpoints began to fail (Unix ms)."""
+    """When the first endpoint of the group began to fail (Unix ms)."""
     endpoints: int
 
     def is_mass_failure(self, attempted: int) -> bool:
-        """Return whether the group contains at least half of the recently attempted endpoints."""
+        """Return whether the group has at least ENDPOINTS_MIN endpoints, and at least half as many as `attempted`.
+
+        `attempted` is the number of recently attempted endpoints.
+        """
         return self.endpoints >= ENDPOINTS_MIN and 2 * self.endpoints >= attempted
 
 

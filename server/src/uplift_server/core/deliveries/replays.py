@@ -62,7 +62,10 @@ def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class ReplayRate:
-    """Rate limiter of a replay. After an idle time, it allows a burst of at most BURST_MS."""
+    """Rate limiter of a replay.
+
+    After an idle time, the limiter allows a burst that compensates for at most BURST_MS.
+    """
 
     rate_per_second: int
     next_ms: float = 0.0
@@ -86,7 +89,7 @@ def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """Return how many more deliveries of a replay a lane can hold.
 
     Usually, the number is at least 1, so that new events cannot block the replay. The number can be 0 if the endpoint
-    is failing, or if a delivery of a replay is already waiting.
+    is failing, if its lane is stalled, or if a delivery of a replay is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

@@ -27,8 +27,8 @@ def stored_text(text: str, *, characters_max: int = REJECTED_EVENT_TEXT_CHARACTE
 def stored_problem(problem: Mapping[str, Any], idempotency_key: str | None) -> dict[str, Any]:
     """Return problem details (RFC 9457) with strings of limited length.
 
-    Omit the idempotency key, so that an erasure can delete it: the server stores it separately. Also omit values from
-    the data.
+    Omit the idempotency key and the values from the data of the event. The server stores the key separately, so that an
+    erasure can delete the key.
     """
     known = problem
     if idempotency_key is not None:

@@ -151,9 +151,10 @@ class SchemaCost:
         return measure.ns <= SCHEMA_CHECK_NS_MAX and details_ns <= SCHEMA_DETAILS_NS_MAX
 
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
-        """Return the estimated cost of checking `value`. The estimate ends soon after SCHEMA_CHECK_NS_MAX.
+        """Return the estimated cost of checking `value`.
 
-        With `by_kind`, omit the alternatives that the kind of an object excludes.
+        The estimate stops soon after it exceeds SCHEMA_CHECK_NS_MAX. With `by_kind`, omit the alternatives that the
+        kind of an object excludes.
         """
         ns: float = 0
         errors = large = 0
@@ -199,7 +200,7 @@ class SchemaCost:
         return Measure(int(ns), errors)
 
     def _build(self) -> bool:
-        """Create the places of the schema. Return False if there are too many."""
+        """Create the places of the schema. Return False if the schema has too many places."""
         left: list[_Unfilled] = []
         if isinstance(self._graph.root, dict):
             self._root = self._place({id(self._graph.root): (self._graph.root, 1)}, left)
@@ -217,7 +218,10 @@ class SchemaCost:
         return True
 
     def _fill_all(self, left: list[_Unfilled]) -> bool:
-        """Add the costs of the places in `left` and of all nested places. Return False if there are too many."""
+        """Add the costs of the places in `left` and of all nested places.
+
+        Return False if the schema has too many places.
+        """
         while left:
             place, bases, kinds = left.pop()
             if len(self._places) > SCHEMA_STATES_MAX or self._steps > SCHEMA_STEPS_MAX:
@@ -240,7 +244,7 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return all schemas that the bases apply to a value, and the schemas that the validator evaluates repeatedly.
+        """Return all schemas that `bases` apply to the whole value, and those that the validator evaluates repeatedly.
 
         For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
         """
@@ -374,7 +378,7 @@ class SchemaCost:
         return merged
 
     def _anywhere(self) -> _Place:
-        """Return one place to which all schemas apply. It replaces the places of a document that has too many."""
+        """Return one place to which all schemas apply. It replaces all places of a schema that has too many places."""
         place = _Place()
         schemas = self._graph.schemas.values()
         factor = _FACTOR_MAX if any(key in each for each in schemas for key in UNEVALUATED) else 1
@@ -395,7 +399,7 @@ class SchemaCost:
 
 
 def _by_kind(values: list[Any], place: _Place) -> tuple[list[Any], dict[_Place, list[Any]]]:
-    """Return the objects of each known kind, grouped by place, and all other values."""
+    """Return the values that are not objects of a known kind, and the objects of known kinds, grouped by place."""
     others: list[Any] = []
     by_place: dict[_Place, list[Any]] = {}
     for each in values:

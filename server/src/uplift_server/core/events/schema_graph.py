@@ -59,7 +59,7 @@ class SchemaGraph:
         self.schemas: dict[int, Schema] = {}
         """Every schema that can apply to a value, except `true` and `false`. The keys are the schemas' identities."""
         self.in_place: dict[int, list[Edge]] = {}
-        """For each schema: the schemas that it applies to the same value."""
+        """For each schema: the schemas that it applies to the whole value."""
         self.below: dict[int, list[Edge]] = {}
         """For each schema: the schemas that it applies to properties, property names or items."""
         self._bases: dict[int, str] = {}
@@ -160,7 +160,10 @@ def _entries(value: Any, *, is_map: bool) -> list[Schema]:
 
 
 def _components(order: list[int], edges: dict[int, list[int]]) -> dict[int, int]:
-    """Find the strongly connected components that contain a cycle (second pass of Kosaraju's algorithm)."""
+    """Return the number of each key's strongly connected component (second pass of Kosaraju's algorithm).
+
+    Omit the keys whose component contains no cycle.
+    """
     back: dict[int, list[int]] = {key: [] for key in edges}
     for key, targets in edges.items():
         for target in targets:

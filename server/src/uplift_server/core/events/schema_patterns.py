@@ -15,10 +15,10 @@ _WIDE_POSITIONS: Final = 3
 
 
 def active_positions(pattern: str) -> int:
-    """Return an upper bound on the positions of a pattern that an engine may follow at once.
+    """Return an upper bound on the positions of a pattern that an engine can follow at once.
 
-    An anchored pattern has one active position until its first repetition of variable length. After that, every
-    position may be active.
+    An anchored pattern has one active position until its first repetition of variable length. After this repetition,
+    every position can be active.
     """
     is_single = pattern.startswith("^") and "|" not in pattern
     sums, at = [1], 0

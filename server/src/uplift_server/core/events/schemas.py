@@ -105,9 +105,9 @@ def _places(root: Any, value: Any, known: dict[int, int]) -> int:
 
 
 def _referred(root: Any, reference: Any) -> Any:
-    """Return the target of a reference within the schema, or None for any other reference.
+    """Return the target of a reference within the schema, or None for a reference to another document.
 
-    The compiler checks the other references.
+    The compiler checks references to other documents.
     """
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None

@@ -8,9 +8,9 @@ all of them.
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The used part of the stream, from 0 to 1, from which the server limits the shares of accounts."""
+"""The server limits the shares of accounts while at least this part of the stream (0 to 1) is in use."""
 NEARLY_EMPTY: Final = 0.01
-"""The used part of the stream, from 0 to 1, below which the server resets its counts of events."""
+"""The server resets its counts of events when less than this part of the stream (0 to 1) is in use."""
 SHARE_MAX: Final = 0.5
 """The largest share of an account in a nearly full stream, from 0 to 1."""
 COUNTED_MIN: Final = 0.01

@@ -25,15 +25,19 @@ _MAPPED: Final = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """The operator's address policy. Private networks are only loopback, RFC 1918 and unique local addresses."""
+    """The operator's address policy.
+
+    Private networks contain only loopback addresses, RFC 1918 addresses and unique local addresses.
+    """
 
     allow_private_networks: bool
 
     def check(self, address: str, *, encrypted: bool) -> str | None:
-        """Return None if a connection to an address (IPv4 or IPv6 text, no brackets) is allowed, or an error code.
+        """Return an error code, or None if a connection to an address is allowed.
 
-        The code is `https_required` if only TLS is missing, otherwise `address_not_allowed`. Invalid addresses and
-        addresses with a scope (`fe80::1%eth0`, a link of this machine) are not allowed.
+        `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if only TLS is missing; otherwise,
+        it is `address_not_allowed`. Invalid addresses and addresses with a scope (`fe80::1%eth0`, a link of this
+        machine) are not allowed.
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:

@@ -50,11 +50,11 @@ class Exchange(NamedTuple):
     location: str | None = None
     """Value of the Location header, if any."""
     bytes_sent: bool = True
-    """Whether any byte of the request may have reached the receiver."""
+    """Whether the client sent any byte of the request, so that the receiver can have received it."""
     reused: bool = False
     """Whether the exchange reused a connection."""
     repeated: bool = False
     """Whether the client sent the request twice, because a reused connection ended without a response.
 
-    The receiver may have received both requests. `error` says so, even if the exchange succeeded.
+    The receiver can have received both requests. `error` reports the repeated request, even if the exchange succeeded.
     """

@@ -16,7 +16,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """Determine the client address from the peer of the connection and the ordered `X-Forwarded-For` values.
+    """Determine the client address from the peer of the connection and the values of `X-Forwarded-For`.
 
     Each proxy appends the address of its client. Earlier entries can be forged, so evaluation goes backward from the
     last entry while the proxies are trusted.

@@ -20,7 +20,7 @@ class TraceContext(NamedTuple):
     trace_id: int
     span_id: int
     sampled: bool
-    """Whether a program records the trace. The program that starts the trace decides."""
+    """Whether programs record the trace. The program that starts the trace sets this flag."""
 
 
 def parse_traceparent(text: str) -> TraceContext | None:

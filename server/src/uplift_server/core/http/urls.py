@@ -94,11 +94,11 @@ def parse_endpoint_url(
 
 
 def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPolicy) -> Problem | None:
-    """Return the problem with a URL whose name resolves to these addresses, if any.
+    """Return the problem with a URL whose host name resolves to `addresses`, if any.
 
     One allowed address is enough, because each connection uses only allowed addresses. `addresses` is empty if the name
-    does not resolve. Such a name is accepted with https. With http, it is accepted only if it must be private: a single
-    label, or below `localhost`.
+    does not resolve. The function accepts such a name with https. With http, the function accepts such a name only if
+    it is a single label, because the name is then private.
     """
     found = url.known_addresses or tuple(addresses)
     if not found:

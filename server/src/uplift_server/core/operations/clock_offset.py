@@ -34,8 +34,8 @@ class ClockReading(NamedTuple):
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """Return the reading with the lowest uncertainty. If several readings are equally certain, return the latest one.
 
-    `readings` are in order of time. The function ignores earlier readings that contradict the latest reading, because a
-    clock was set after them.
+    `readings` are sorted by time, oldest first. The function ignores earlier readings that contradict the latest
+    reading, because a clock was set after them.
     """
     latest = readings[-1]
     consistent = [

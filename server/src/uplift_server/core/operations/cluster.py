@@ -10,7 +10,7 @@ from typing import Final
 
 HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
-"""The other processes evict a process whose last heartbeat is older than this, and take its leases."""
+"""If the last heartbeat of a process is older than this, the other processes evict the process and take its leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
 """How long a process trusts its own heartbeat. Therefore, the process stops its work before the other processes evict
 it."""

@@ -11,7 +11,7 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 
 MS_PER_SECOND: Final = 1000
 LATE_MS: Final = 60_000
-"""A delivery is late if it has been due for longer than this."""
+"""A delivery is late if it has been due for longer than this time."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
 """The database counts as slow only if there were at least this many commits in the last minutes."""
@@ -55,7 +55,7 @@ class CauseGroup:
     pending: int
     oldest_due_at: int | None
     since: int
-    """When the first of these endpoints began to fail."""
+    """When the first of the failing endpoints began to fail."""
 
 
 class LimitedEndpoint(NamedTuple):
@@ -113,14 +113,14 @@ class FleetState:
     stream_events: int = 0
     """Number of events in the stream that are not in the database yet."""
     stream_oldest_at: int | None = None
-    """When the server accepted the oldest of these events."""
+    """When the server accepted the oldest event that is not in the database yet."""
     commits: int = 0
     """Number of commits of this process in the last minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
     """Number of attempts of this process in the last minutes."""
     own_failures: int = 0
-    """Number of these attempts that failed because of this server."""
+    """Number of `attempts` that failed because of this server."""
     mass_failure: bool = False
     onset: Onset | None = None
 

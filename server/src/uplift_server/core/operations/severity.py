@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""With fewer broken endpoints than this, the severity is critical only if at least half are broken."""
+"""With fewer broken endpoints, the severity is critical only if at least half of the endpoints are broken."""
 
 
 class Severity(StrEnum):
@@ -27,9 +27,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 def of_endpoints(broken: int, delivering: int) -> Severity:
     """Return the severity of broken endpoints.
 
-    It is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten are broken and these
-    are at least 10%. `broken` endpoints are failing, or the server disabled them. `delivering` also includes all other
-    enabled endpoints.
+    The severity is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten of them and
+    at least 10% of them are broken. `broken` endpoints are failing, or the server disabled them. `delivering` also
+    includes all other enabled endpoints.
     """
     if not broken:
         return Severity.OK

@@ -180,7 +180,7 @@ def _groups(value: object) -> list[object]:
 
 
 def _ms(seconds: object) -> int | None:
-    """Return a number of seconds since 1970 as Unix ms, or None for another value."""
+    """Return a number of seconds since 1970 as Unix ms, or None if the claim is not a valid number."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < _SECONDS_MAX:
         return None
     return int(seconds * 1000)

@@ -250,7 +250,7 @@ def read_tokens(values: dict[str, Any]) -> Tokens | str:
 
 
 def known_error(code: str) -> str:
-    """Return the provider's error code for the log if the standards define it. Otherwise, return None."""
+    """Return the provider's error code for the log, or `unknown error` if the standards do not define the code."""
     return code if code in _ERROR_CODES else "unknown error"
 
 

@@ -97,7 +97,7 @@ def standard_form(secret: str) -> str:
 class Signer:
     """Signs the requests to one endpoint. Reuse a signer, because the constructor hashes the keys.
 
-    Each of `secrets` adds one signature to `webhook-signature`, in this order. `uplift_secret` signs
+    Each of `secrets` adds one signature to `webhook-signature`, in the given order. `uplift_secret` signs
     `x-uplift-signature-256`, which can carry only one signature.
     """
 
