@@ -20,22 +20,22 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
     idle_frames_since = 0.0
 
     def handle_ping(self) -> None:
-        """Respond to a ping, or abort the connection if it exceeds the limit."""
+        """Respond to a ping, or abort the connection if it has sent too many frames."""
         if self._idle_frame():
             super().handle_ping()
 
     def handle_pong(self, event: Any) -> None:
-        """Record a pong, or abort the connection if it exceeds the limit."""
+        """Record a pong, or abort the connection if it has sent too many frames."""
         if self._idle_frame():
             super().handle_pong(event)
 
     def handle_cont(self, event: Any) -> None:
-        """Accept a continuation frame, or abort the connection if it exceeds the limit."""
+        """Accept a continuation frame, or abort the connection if it has sent too many frames."""
         if self._idle_frame():
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Count a frame. Return whether it is within the limit; if not, abort the connection."""
+        """Count a frame, and return True. If the connection has sent too many frames, abort it and return False."""
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now
@@ -52,7 +52,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """Close the connection. If the handshake is incomplete, let the application respond to it first."""
+        """Close the connection. If the handshake is incomplete, let the application respond to the handshake first."""
         if self.handshake_complete or self.initial_response is not None:
             super().shutdown()
 

@@ -150,7 +150,7 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Record the start of a request. httptools calls this at the first byte of a request line."""
+        """Record the start of a request. httptools calls this method at the first byte of a request line."""
         self._in_head = True
         self._head_bytes = 0
         self._begun += 1
@@ -166,7 +166,7 @@ class BoundedHeads(HttpToolsProtocol):
         self._in_head = False
 
     def on_message_complete(self) -> None:
-        """Record the end of a request body. httptools calls this."""
+        """Record the end of a request body. httptools calls this method."""
         self._complete = self._begun
         super().on_message_complete()
 
@@ -215,10 +215,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection.
-
-        Send an error first, unless the client could take it as the response to another request.
-        """
+        """Close the connection. Send an error first, unless the client could match it to another request."""
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
         else:
@@ -228,7 +225,9 @@ class BoundedHeads(HttpToolsProtocol):
         self.transport.close()
 
     def _linger(self) -> bool:
-        """Send the end of the stream, then discard the remaining input within limits. Return False if no input remains.
+        """Send the end of the stream, then discard the remaining input within limits.
+
+        Return False if the connection does not linger, for example because no input remains.
 
         Closing a connection with unread input resets it, and the client may lose the response.
         """

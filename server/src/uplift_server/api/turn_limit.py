@@ -17,7 +17,7 @@ The server needs several turns to accept and send an event, so more requests in 
 WAITING_PER_START: Final = 32
 """In each turn, one request starts for every 32 that wait. Therefore, long queues empty in fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
-"""The server rejects a request that has waited longer than this."""
+"""The server rejects a request that has waited for longer than this time."""
 
 
 class _Waiting(NamedTuple):
@@ -26,7 +26,7 @@ class _Waiting(NamedTuple):
 
 
 class TurnLimit:
-    """Starts waiting requests in order, a few per turn. Health checks and metrics start immediately."""
+    """Starts waiting requests, oldest first, a few per turn. Health checks and metrics start immediately."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -410,7 +410,10 @@ class Application:
         return Forwarded(app, parse_networks(",".join(proxies))) if proxies else app
 
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
-        """Create the dashboard. Import it only now, because the import is slow."""
+        """Create the dashboard.
+
+        The import is in this function, because the import is slow and a server without visitors does not need it.
+        """
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 
         return create_dashboard(

@@ -63,7 +63,7 @@ class DatabaseFile:
         )
 
     async def _check(self) -> bool:
-        """Return whether the file is lost. If the check fails, assume that it is not lost."""
+        """Return whether the file is lost. Return False if the check fails."""
         try:
             change = await self._database.change()
         except OSError as error:

@@ -170,7 +170,10 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long. Otherwise, a thread that waits for a hung disk would keep it alive."""
+    """Ends the process if a stop takes too long.
+
+    Otherwise, a thread that waits for a hung disk would keep the process alive.
+    """
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer

@@ -29,8 +29,8 @@ class KeyRotation:
     def finish(self, now_ms: int) -> Path | None:
         """Replace the old key with the new key.
 
-        Call this after all values are encrypted with the new key. Return the old key's file. Earlier copies of the
-        database still need the old key. Raises ConfigError.
+        Call this method after all values are encrypted with the new key. Return the old key's file. Earlier copies of
+        the database still need the old key. Raises ConfigError.
         """
         if self.path is None or self.next_path is None:
             return None

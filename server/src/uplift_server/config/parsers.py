@@ -338,7 +338,7 @@ def host(text: str) -> str:
 
 
 def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
-    """Return a parser of URLs that have no query, fragment and trailing slash."""
+    """Return a parser of URLs that have no query, no fragment and no trailing slash."""
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:
@@ -456,7 +456,7 @@ def nats_urls(text: str) -> str:
 
 
 def stream_replicas(text: str) -> int:
-    """Check the number of NATS servers that store each event.
+    """Parse the number of NATS servers that store each event.
 
     The number must be odd, to leave a majority after a failure.
     """

@@ -15,11 +15,12 @@ NAME: Final = "UPLIFT_SECRET_KEY"
 
 
 def secret_key(config: Config) -> str:
-    """Return the encryption key as base64. Unless the operator sets the key, the first start generates and stores it.
+    """Return the encryption key as base64.
 
-    Call this before the database is created. A database without its key shows that the key was lost, and a new key
-    would hide the loss. The file of a new key has a temporary name until `publish_key`. Raises ConfigError, also during
-    a rotation, because either key may be in use.
+    Unless the operator sets the key, the first start generates and stores it. Call this function before the database is
+    created. A database without its key shows that the key was lost, and a new key would hide the loss. The file of a
+    new key has a temporary name until `publish_key`. Raises ConfigError, also during a rotation, because either key may
+    be in use.
     """
     if config.secret_key is not None:
         return config.secret_key

@@ -129,7 +129,7 @@ def _derive(values: dict[str, Any], terminal: bool) -> None:
 
 
 def _endpoint_timeout_limit(lease_ms: int | None) -> int:
-    """Return the maximum timeout of endpoints that fits in a lease."""
+    """Return the longest timeout that endpoints can set, so that each attempt ends within its lease."""
     if lease_ms is None:
         return ENDPOINT_TIMEOUT_MS_MAX
     return max(ENDPOINT_TIMEOUT_MS_MIN, min(ENDPOINT_TIMEOUT_MS_MAX, lease_ms - LEASE_MARGIN_MS_MIN))

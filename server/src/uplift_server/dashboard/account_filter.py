@@ -8,9 +8,9 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the visitor as the caller for the account in the URL: an ID, a uid, or a name or part of it.
+    """Return the visitor as the caller for the account in the URL.
 
-    Add a problem if no account or more than one account matches.
+    The URL contains an ID, a uid, or a part of a name. Add a problem if no account or more than one account matches.
     """
     text = visit.query.text("account")
     if visit.account is not None or not text:

@@ -117,7 +117,10 @@ def columns(given: Sequence[Column], label: str) -> Markup:
 
 
 def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
-    """Return a line chart of values in ms. It shows `limit` as a line if the highest value reaches a third of it."""
+    """Return a line chart of values in ms.
+
+    The chart has a line at `limit` if the highest value is at least a third of it.
+    """
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)
     each = WIDTH / max(len(slots), 1)

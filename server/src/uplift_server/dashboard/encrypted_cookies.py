@@ -26,7 +26,7 @@ class EncryptedCookies:
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 
     def decrypt(self, cookie: str, place: bytes = b"") -> bytes | None:
-        """Return the content of a cookie, or None if it was changed or belongs to another `place`."""
+        """Return the content of a cookie, or None if the cookie was changed or belongs to another `place`."""
         try:
             sent = base64.urlsafe_b64decode(cookie.encode("ascii", "replace"))
             return self._cipher.decrypt(sent[:_NONCE_BYTES], sent[_NONCE_BYTES:], place)

@@ -161,7 +161,11 @@ def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def groups(types: Sequence[EventType], chosen: Sequence[str]) -> list[Group]:
-    """Return the groups of event types: by first word, then operational types, then patterns outside the catalog."""
+    """Return the groups of checkboxes in the order of the form.
+
+    The form shows a group for each first word, then the operational event types, then the selected patterns that are in
+    no other group.
+    """
     wanted = set(chosen)
     operational: list[EventType] = []
     by_word: dict[str, list[EventType]] = {}

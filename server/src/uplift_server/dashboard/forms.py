@@ -22,7 +22,7 @@ FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
 """Maximum size of a form in bytes, if the visitor has no session and did not open the form in a session."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Maximum size of a form in bytes, if the visitor has no session but may have opened the form in a session."""
+"""Maximum size of a form in bytes, if the visitor has no session but probably opened the form in a session."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -161,7 +161,10 @@ def _parsed(body: bytearray) -> Form:
 
 
 def key_of(form: Form) -> IdempotencyKey | None:
-    """Return the idempotency key of a form, or None. The key prevents a page reload from creating a second object."""
+    """Return the idempotency key of a form, if it has one.
+
+    The key prevents a page reload from creating a second object.
+    """
     key = form.text(ONCE_FIELD)
     if not key:
         return None

@@ -156,7 +156,7 @@ class Live:
 
 
 async def _may_listen(visit: Visit) -> bool:
-    """Whether the visitor's session is still valid and still allows this page."""
+    """Return whether the visitor still has access to this page. Return True if the database is unavailable."""
     try:
         return await visit.is_still_let_in()
     except Unavailable:

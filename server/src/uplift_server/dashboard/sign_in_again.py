@@ -34,7 +34,7 @@ _NO_SESSION: Final = "You are not signed in yet. Open a new sign-in link in anot
 async def sign_in(visit: Visit, *, as_operator: bool) -> Response | None:
     """Return the page that asks a visitor without a session to sign in, or None after a successful sign-in.
 
-    Raises Forbidden if another site may have sent the form.
+    Raises Forbidden unless the browser reports that a page of this dashboard sent the form.
     """
     if not visit.proves_origin:
         raise Forbidden(NOT_SIGNED_IN)

@@ -138,7 +138,7 @@ class Visit:
 
     @property
     def may_write(self) -> bool:
-        """Whether the visitor can make changes. It is False for read-only operators."""
+        """Whether the visitor can make changes. Read-only operators cannot."""
         return self.visitor is not None and not self.visitor.is_read_only
 
     def can_call(self, needs: str | None) -> bool:
@@ -205,7 +205,7 @@ class Visit:
         return value
 
     def listing(self) -> Listing:
-        """Return the position in a list that the URL requests."""
+        """Return the page of a list that the URL requests."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
@@ -360,7 +360,7 @@ class Visit:
 
     @property
     def _place(self) -> bytes:
-        """Return the session and the account to which a shown secret is bound."""
+        """Return the IDs of the session and of the account that can decrypt the cookie of a shown secret."""
         assert self.visitor is not None, "only signed-in visitors see secrets"
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 

@@ -50,7 +50,10 @@ class EmailValues:
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return a cause or how to fix it. The text may contain a URL, such as the target of a redirect."""
+        """Return a cause, or the sentence on how to fix it.
+
+        URLs in the text, such as redirect targets, have no secrets.
+        """
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
     @property
@@ -74,7 +77,7 @@ class EmailValues:
 
     @property
     def url(self) -> str:
-        """The URL of the endpoint without the parts that may be secret."""
+        """The URL of the endpoint without the parts that can be secret."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property
@@ -136,7 +139,7 @@ class EmailValues:
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints that the email is about. The email may list only some of them."""
+        """The number of endpoints that the email is about. The email can list only some of them."""
         return endpoint_count(self._values)
 
     @property

@@ -158,7 +158,10 @@ class Outbox:
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Schedule the next attempt to send an email, unless the failure is permanent."""
+        """Record a failed attempt.
+
+        Schedule the next attempt, unless the failure is permanent or the outbox is stopping.
+        """
         if self._stopping.is_set():
             # The stop interrupted the attempt. The email stays due, and the attempt does not count.
             return

@@ -54,7 +54,7 @@ class SetAside(NamedCode):
     DELIVERY = 2
     """The outcome of a delivery. The server does not attempt the delivery again before a restart."""
     HEALTH = 3
-    """The health of endpoints. The server stores it again when it next changes."""
+    """The health of endpoints. The server stores the health again after its next change."""
 
 
 class Histogram:
@@ -103,7 +103,7 @@ class RecentCommits:
     def p99_ms(self, now_s: float) -> tuple[int, float]:
         """Return the number of transactions, and the duration in ms that 99% of them do not exceed.
 
-        The duration is the upper bound of its bucket. Another thread may add transactions during the call.
+        The duration is the upper bound of its bucket. Another thread can add transactions during the call.
         """
         behind = int(now_s // RECENT_WINDOW_S) - self._window
         windows = {0: (self._current, self._previous), 1: (self._current,)}.get(behind, ())
@@ -119,7 +119,7 @@ class RecentCommits:
 class OwnFailures:
     """Attempts that failed because of this server, and the number of all attempts since the first of these failures.
 
-    Only such a failure updates the counts, so other attempts cost nothing.
+    Only failures of this server update the counts, so other attempts cost nothing.
     """
 
     __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")
@@ -140,7 +140,7 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of failures in the last minutes, and of all attempts since the first of these failures."""
+        """Return the number of failures in the last minutes, and the number of all attempts since the first of them."""
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0
         return self._count + self._previous[0], attempts - self._attempts_before + self._previous[1]

@@ -59,7 +59,7 @@ class LogWriter:
     def flush(self, within_s: float) -> bool:
         """Wait until the thread has handled all lines queued so far.
 
-        Return False if this takes longer than `within_s`.
+        Return False if the wait takes longer than `within_s`.
         """
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()

@@ -26,7 +26,7 @@ MASK: Final = "[masked]"
 REPEAT_SECONDS: Final = 60
 """The interval at which a repeated warning of a library is logged again, with the number of suppressed repeats.
 
-Clients may cause many repeats.
+Clients can cause many repeats.
 """
 WARNINGS_KNOWN_MAX: Final = 1_000
 

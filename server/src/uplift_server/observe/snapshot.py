@@ -47,7 +47,7 @@ class StreamReading(NamedTuple):
     replicas: int
     """The number of NATS servers that store each event."""
     current_replicas: int
-    """The number of the replicas that are up to date."""
+    """The number of replicas that are up to date."""
     first_seq: int
     """The sequence number of the oldest message, or of the next message if the stream is empty."""
     last_seq: int
@@ -96,6 +96,6 @@ class Snapshot:
     store_up: bool
     """Whether the latest database reads and writes succeeded in time."""
     stream_up: bool | None
-    """Whether the server can use the event stream. None if none is configured."""
+    """Whether the server can use the event stream. None if no event stream is configured."""
     stream: StreamReading | None
     """The latest reading of the event stream."""

@@ -8,9 +8,10 @@ from typing import Final
 import structlog
 
 WRITE_STALLED_S: Final = 3.0
-"""A transaction that runs longer than this is stalled. A SQLite connection waits 2 s for a lock of another program."""
+"""A transaction that runs for longer than this time is stalled. A SQLite connection waits 2 s for a lock of another
+program."""
 WRITE_FAILED_S: Final = 5.0
-"""A later write ends a failure only if the write succeeds at least this long after the failure.
+"""A later write ends a failure only if the write succeeds at least this time after the failure.
 
 On a nearly full disk, small writes succeed while large writes fail.
 """

@@ -41,4 +41,4 @@ class Tracer(Protocol):
         """Create spans and queue them. Slow: call it in a thread, one call at a time."""
 
     def close(self) -> None:
-        """Send the queued spans. May block for a long time."""
+        """Send the queued spans. The call can block for a long time."""

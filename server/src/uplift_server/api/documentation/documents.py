@@ -16,8 +16,8 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""The folder of each file in an installed server. The keys are paths in the repository. `server/hatch_build.py` copies
-the files."""
+"""The folder of the documentation files in an installed server. The paths below it are those in the repository.
+`server/hatch_build.py` copies the files."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 

@@ -242,7 +242,7 @@ def _fields(
 ) -> Iterator[tuple[str, str, str]]:
     """Yield a table row for each field.
 
-    An array of unnamed objects is followed by their fields, such as `errors[].code`.
+    After an array of unnamed objects, yield their fields, such as `errors[].code`.
     """
     described = reference_data()["descriptions"]
     for name, each in schema.get("properties", {}).items():

@@ -112,9 +112,9 @@ def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> 
 
 
 def model(schema: Schema) -> str:
-    """Return the name of the schema that a reference names, without the suffix of list schemas.
+    """Return the schema name in the reference `$ref`, without the suffix of list schemas.
 
-    The name is empty if there is no reference.
+    Return an empty string if the schema is not a reference.
     """
     return str(schema.get("$ref", "")).removeprefix(REF).removesuffix(LIST)
 

@@ -218,7 +218,7 @@ class Demo:
                 return
 
     async def _settled(self, until: float) -> None:
-        """Wait until every event has arrived, or until `until` (seconds of `time.perf_counter`)."""
+        """Wait until the receivers have accepted every event, or until `until` (seconds of `time.perf_counter`)."""
         while self._tally.outstanding() and (left := until - time.perf_counter()) > 0:
             self._changed.clear()
             try:
@@ -227,9 +227,9 @@ class Demo:
                 return
 
     async def _unfinished(self, client: Calls, account: str) -> int:
-        """Count the deliveries without success.
+        """Return the number of deliveries that are not delivered.
 
-        Wait briefly, because the server stores the last outcomes after a moment.
+        Wait briefly until the server has stored the last outcomes.
         """
         until = time.perf_counter() + SETTLING_SECONDS
         while True:

@@ -84,9 +84,9 @@ def _blocked_text(count: int) -> str | None:
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return the reason why the page does not offer to resend the delivery, or None if it does.
+    """Return the reason why the page does not offer a resend of the delivery, or None if the page offers a resend.
 
-    When the visitor resends the delivery, the service checks it again.
+    If the visitor resends the delivery, the service repeats the check.
     """
     delivery = found.delivery
     if endpoint is None:

@@ -205,7 +205,7 @@ _DONE: Final = {
 
 
 async def enable(visit: Visit) -> Response:
-    """Enable the endpoint. The form decides whether to send, drop or keep its held deliveries."""
+    """Enable the endpoint. The form field `held` selects whether to send, drop or keep its held deliveries."""
     endpoint = visit.parameter("endpoint")
     held = _HELD.get((await visit.form()).text("held"), HeldAction.SEND)
     await visit.services.endpoint_states.enable(visit.caller, endpoint, held)

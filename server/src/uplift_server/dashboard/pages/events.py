@@ -43,7 +43,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
-    """Redirect to the event if only one has this ID prefix. Otherwise, list all events with the prefix."""
+    """Redirect to the object with this ID, or to the only event with this ID prefix. Otherwise, list the events."""
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:
         return visit.leave(visit.path(_PAGES[prefix], beginning))

@@ -229,7 +229,7 @@ async def _progress(visit: Visit, shown: ShownEndpoint) -> Progress:
 
 
 async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> ShownAttempt | None:
-    """Return the latest test delivery of the endpoint, or None if retention has deleted it."""
+    """Return the latest test delivery of the endpoint, or None if there is none or retention has deleted it."""
     at = shown.endpoint.tested_at
     if at is None:
         return None
@@ -240,7 +240,7 @@ async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> Shown
 
 
 async def _attempt(visit: Visit, delivery: str, shown: ShownEndpoint) -> ShownAttempt | None:
-    """Return a delivery to this endpoint, or None if retention has deleted it."""
+    """Return a delivery with its latest attempt, or None if it does not exist or belongs to another endpoint."""
     if not delivery:
         return None
     try:

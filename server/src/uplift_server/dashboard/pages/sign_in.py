@@ -74,7 +74,7 @@ async def sign_in_operator(visit: Visit) -> Response:
 
 
 async def enter_form(visit: Visit) -> Response:
-    """Show a confirmation page for a one-time link, so that link scanners do not use up the link."""
+    """Show a confirmation page for a one-time link, so that programs that open links do not use up the link."""
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
         if visit.visitor is not None:
             return visit.leave("/", problem=_USED)
@@ -102,7 +102,7 @@ async def sign_out(visit: Visit) -> Response:
 
 
 async def _provider_sign_out(visit: Visit) -> str | None:
-    """Return the URL that signs the visitor out at the identity provider, or None."""
+    """Return the URL that signs the visitor out at the identity provider, or None if there is no such URL."""
     service, cookie = visit.services.single_sign_on, visit.cookie(SESSION_COOKIE)
     if service is None or visit.visitor is None or cookie is None:
         return None

@@ -23,7 +23,7 @@ class Result:
 
     delivery: Delivery
     told: Told | None
-    """The attempt, or None if the server has not completed or made one."""
+    """The attempt, or None if the server has not completed an attempt."""
     body: bytes
     """The body of the test request."""
 
