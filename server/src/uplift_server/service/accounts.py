@@ -24,7 +24,7 @@ from uplift_server.store.records import Account, Page
 
 _KIND = "account"
 _AUDITED: Final = ("name", "contact_emails", "uid")
-"""The fields whose values the audit log shows. Metadata is excluded: it may contain secrets."""
+"""The fields whose values the audit log shows. Metadata is excluded, because it can contain secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,10 @@ class Accounts:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Account, bool]:
-        """Create an account. Return it, and whether an earlier request with the same idempotency key created it.
+        """Create an account.
 
-        `problems` contains the problems that the caller of this method has already found.
+        Return the account, and whether an earlier request with the same idempotency key created it. `problems` contains
+        the problems that the caller of this method has already found.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -155,7 +156,7 @@ class Accounts:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Account, bool]:
-        """Update the account with this uid, or create it. Return it, and whether it is new.
+        """Update the account with this uid, or create it. Return the account, and whether it is new.
 
         If `account` is an ID, the account must exist. Raises NotFound and PreconditionFailed.
         """

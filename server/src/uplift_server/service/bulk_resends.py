@@ -183,7 +183,7 @@ class BulkResends:
         )
 
     async def _count(self, caller: Caller, query: DeliveryQuery, problems: Sequence[Problem]) -> _Counted:
-        """Count the deliveries in windows of events, with one read for each window, for up to COUNT_WAIT_MS."""
+        """Count the deliveries for up to COUNT_WAIT_MS. Each read covers one window of events."""
         account_seq = caller.require_account()
         found = [*problems]
         if query.status:

@@ -50,7 +50,7 @@ class StreamStatus(Protocol):
         """Return why the stream cannot be used, or None if it can."""
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database has all events that are in the stream now. Return False if that takes too long."""
+        """Wait until the database has all events that are in the stream now. Return False after `within_ms`."""
 
 
 class Listing(NamedTuple):

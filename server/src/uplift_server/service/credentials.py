@@ -55,9 +55,8 @@ class OpenInvitation:
     role: Role
     invited_by: str
     has_password: bool | None
-    """Whether the person must enter an existing password. None if this is not revealed, because the link was not
-    emailed.
-    """
+    """Whether the person must enter an existing password. None if the page must not reveal this fact, because the link
+    was not emailed."""
 
 
 class Credentials:

@@ -23,7 +23,7 @@ class DashboardLinks:
     sends_email: bool
     """Whether the server emails links. Otherwise, the server shows a link to the person who creates it."""
     has_unknown_proxy: bool = False
-    """Whether requests come through a proxy that is not configured. In this case, a private address may be the address
+    """Whether requests come through a proxy that is not configured. In this case, a private address can be the address
     of the proxy."""
 
     def link_url(self, link_id: bytes) -> str:
@@ -48,5 +48,5 @@ class DashboardLinks:
         return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 
     def is_valid_reset_token(self, text: str, password_hash: str) -> bool:
-        """Return whether this is a valid token for resetting this password."""
+        """Return whether a token is valid for resetting the password with this hash."""
         return is_valid_reset_token(self.key, text, password_mark(password_hash))

@@ -1,6 +1,6 @@
 """Read-only checks of the machine, the database and outbound connections, with or without a running server.
 
-A check may block while it waits for a DNS, proxy or mail server.
+A check can block while it waits for a DNS, proxy or mail server.
 """
 
 import asyncio

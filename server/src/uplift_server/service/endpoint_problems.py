@@ -71,9 +71,9 @@ def _is_failing(live: LiveEndpoint) -> bool:
 
 
 def _is_candidate(live: LiveEndpoint) -> bool:
-    """Return whether an endpoint may need attention.
+    """Return whether an endpoint is failing, or was ever paused or disabled.
 
-    An endpoint that was never paused or disabled has no held deliveries.
+    Other endpoints have no held deliveries.
     """
     return live.health.failing_since is not None or live.record.state_since is not None
 

@@ -19,7 +19,8 @@ from uplift_server.store.records import DisabledReason, Endpoint, EndpointState,
 HOLD_WAIT_MS: Final = 3000
 """How long a request to enable waits until all pending deliveries are held. Every API response takes at most 5 s."""
 HOLD_WAIT_SHORT_MS: Final = 200
-"""How long a request to pause or disable waits until pending deliveries are held. Usually, few are pending."""
+"""How long a request to pause or disable waits until pending deliveries are held. Usually, few deliveries are
+pending."""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
     "The endpoint's state did not change, because the server has not finished holding its pending deliveries. Try"
@@ -38,7 +39,7 @@ class _Change(NamedTuple):
 
 
 StateChange = Callable[[Transaction, Endpoint], _Change | None]
-"""Changes an endpoint. Returns None if it already has the requested state. Raises the store's Conflict."""
+"""Changes an endpoint. Returns None if the endpoint already has the requested state. Raises the store's Conflict."""
 
 
 class _DisabledSince(Exception):
@@ -71,7 +72,7 @@ class EndpointStates:
         return await self._apply(caller, endpoint, pause, problems, hold=True)
 
     async def disable(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownEndpoint:
-        """Disable an endpoint. Only operators can do this. Raises NotFound."""
+        """Disable an endpoint. Only operators can disable endpoints. Raises NotFound."""
         caller.require_operator()
 
         def disable(connection: Transaction, found: Endpoint) -> _Change | None:
@@ -86,7 +87,7 @@ class EndpointStates:
         """Enable an endpoint, and apply an action to its held deliveries.
 
         If the endpoint is already enabled, change only the action. Pending deliveries are held first, so that the
-        action also applies to them. Raises NotFound, and Busy if this takes longer than HOLD_WAIT_MS.
+        action also applies to them. Raises NotFound, and Busy if the server cannot hold them within HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)

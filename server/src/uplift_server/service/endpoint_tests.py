@@ -32,8 +32,8 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""How long a caller waits for the attempt, although the attempt may take longer. Every API response takes at most 5 s.
-"""
+"""How long a caller waits for the attempt, although the attempt can take longer. Every API response takes at most 5
+s."""
 CHECK_WAIT_MS: Final = 1900
 """How long a signature check waits for each of its two attempts."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
@@ -58,7 +58,7 @@ _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class EndpointTest:
-    """A test delivery. The attempt may still be in flight."""
+    """A test delivery. The attempt can still be in flight."""
 
     delivery: Delivery
     attempt: Attempt | None

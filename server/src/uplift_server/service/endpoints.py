@@ -45,7 +45,7 @@ _OTHER_SECRET: Final = Problem(
     "The secret differs from the endpoint's current secret. Omit the field, or rotate the secret of the endpoint.",
 )
 _AUDITED: Final = (*_FIELDS, *SETTING_NAMES, "auth")
-"""The fields whose values the audit log shows. Headers and metadata are excluded: they may contain secrets."""
+"""The fields whose values the audit log shows. Headers and metadata are excluded, because they can contain secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ShownEndpoint:
     """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
     backlog: EndpointBacklog = UNKNOWN
     auth: Mapping[str, Any] | None = None
-    """The authentication without its secrets, as a mapping from API field to content."""
+    """The authentication without its secrets. The keys are the names of API fields."""
     secret: str | None = field(default=None, repr=False)
     """The signing secret. Set only in the response to the creation of the endpoint."""
     repeated: bool = False
@@ -99,7 +99,10 @@ class Endpoints:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Create an endpoint. Its secret is returned only once: a repeated request does not return the secret."""
+        """Create an endpoint.
+
+        Return its secret only once: the result of a repeated request does not contain the secret.
+        """
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
         require_valid([*problems, *await self._problems(draft), check_idempotency_key(idempotency_key)])
@@ -131,7 +134,7 @@ class Endpoints:
         return await self.show(found)
 
     async def get_many(self, seqs: Sequence[int]) -> list[ShownEndpoint]:
-        """Return the endpoints with these sequence numbers, in this order. Deleted endpoints are omitted."""
+        """Return the endpoints with these sequence numbers, in the given order, without deleted endpoints."""
         found = await self._context.database.read(lambda c: endpoints.find(c, seqs))
         by_seq = {endpoint.seq: endpoint for endpoint in found}
         return await self._show_all([by_seq[seq] for seq in seqs if seq in by_seq])
@@ -161,7 +164,7 @@ class Endpoints:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ShownEndpoint, bool]:
-        """Update the account's endpoint with this uid, or create it. Return it, and whether it is new.
+        """Update the account's endpoint with this uid, or create it. Return the endpoint, and whether it is new.
 
         If `endpoint` is an ID, the endpoint must exist. Raises NotFound and PreconditionFailed.
         """
@@ -203,7 +206,7 @@ class Endpoints:
         return found.record
 
     def _id(self, caller: Caller, endpoint: str) -> bytes:
-        """Return the public ID of the endpoint with this ID or uid. Raises NotFound."""
+        """Return the ID of the endpoint with this public ID or uid. Raises NotFound."""
         endpoint_id = self._context.endpoint_id(caller, endpoint)
         if endpoint_id is None:
             raise not_found(_KIND, endpoint)
@@ -401,7 +404,7 @@ class Endpoints:
     def _check_same_secret(self, draft: EndpointDraft, stored: Endpoint) -> Problem | None:
         """Return a problem if the secret in the request differs from the endpoint's secret.
 
-        Only a rotation replaces it.
+        Only a rotation can replace the secret.
         """
         secret = given_or_none(draft.secret)
         current = self._cipher.decrypt(stored.secret, stored.id, "secret")

@@ -22,7 +22,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a preview counts events. The erasure itself has no time limit, and finds all of them."""
+"""How long a preview counts events. The erasure itself has no time limit, and finds all events."""
 STREAM_WAIT_MS: Final = 2000
 """How long a request waits until the database has the accepted events."""
 _KIND: Final = "erasure"
@@ -90,7 +90,7 @@ class Erasures:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Erasure, bool]:
-        """Start an erasure. Return it, and whether the request is a repeat.
+        """Start an erasure. Return the erasure, and whether the request is a repeat.
 
         Raises Invalid, NotFound, Conflict, and Busy if accepted events are not in the database yet.
         """

@@ -46,7 +46,7 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The caller is not allowed to do this."""
+    """The caller does not have the permission for the request."""
 
     code = "forbidden"
 

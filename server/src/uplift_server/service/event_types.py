@@ -169,7 +169,7 @@ class EventTypes:
         example: str | None,
         versions: Versions,
     ) -> EventType | None:
-        """Update the event type. Return it, or None if the stored one differs from `seen`."""
+        """Update the event type. Return the new record, or None if the stored event type differs from `seen`."""
         now, name = self._context.now(), seen.name
 
         def update(connection: Transaction) -> EventType | None:

@@ -181,7 +181,7 @@ class Explanations:
     def _without(
         self, event: EventFacts, endpoint: Endpoint, read: "_Read", filters: FilterEvaluation | None
     ) -> Explained:
-        """Explain why an endpoint has no delivery: none was ever created, or retention has already deleted it."""
+        """Explain why an endpoint has no delivery: the server never created a delivery, or retention has deleted it."""
         was_delivered = read.attempted.get(endpoint.seq)
         if was_delivered is None:
             facts = replace(_of_endpoint(endpoint, filters=filters), is_subject=_is_subject(event, endpoint))

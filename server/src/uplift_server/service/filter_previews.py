@@ -33,7 +33,7 @@ class FilterPreviewDraft:
 
 @dataclass(frozen=True, slots=True)
 class PreviewedEvent:
-    """An event, and the path in its data that does not match the filter. None if the event matches."""
+    """An event, and the path in its data that does not match the filter. The path is None if the event matches."""
 
     event: Event
     mismatch: str | None

@@ -32,7 +32,7 @@ class ProviderFailed(Exception):
 
 
 class ProviderDown(ProviderFailed):
-    """The provider does not respond, or its metadata or keys cannot be used. Only the operator can fix this."""
+    """The provider does not respond, or its metadata or keys cannot be used. Only the operator can fix the problem."""
 
 
 @dataclass(frozen=True, slots=True)

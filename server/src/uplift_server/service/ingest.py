@@ -96,7 +96,7 @@ class Ingest:
     def draft(
         self, account_seq: int, event: Incoming, problems: Sequence[Problem] = (), *, sent_at: int | None = None
     ) -> Draft:
-        """Check an event, sent at a timestamp (Unix ms) or now. Raises Invalid and PayloadTooLarge."""
+        """Check an event, and return it. `sent_at` is Unix ms, by default now. Raises Invalid and PayloadTooLarge."""
         found = list(problems)
         draft = self._draft(account_seq, event, "", found, sent_at)
         if draft is None or found:

@@ -195,14 +195,18 @@ def _create(
 
 
 def _prove(connection: Transaction, person: Person) -> Person:
-    """Mark the email of a person as verified. An earlier password becomes invalid: another person may have set it."""
+    """Mark the email of a person as verified.
+
+    An earlier password becomes invalid, because it can be from another person.
+    """
     return _renew(connection, person, password_hash=None)
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Set or remove the password of a person whose email is now verified, and end the person's sessions.
+    """Set or remove the password of a person whose email is now verified.
 
-    Another person may have set the earlier password and the second factor.
+    Also delete the second factor and end all sessions of the person, because the earlier password and the second factor
+    can be from another person.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     second_factors.delete(connection, person.id)

@@ -77,7 +77,7 @@ class Keys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ApiKey, str | None]:
-        """Create a key of an account. Return it with its text, or with None if the request is repeated.
+        """Create a key of an account. Return the key with its text, or with None if the request is repeated.
 
         The key can have only scopes of the caller. Raises NotFound, Invalid, and ConfirmationRequired for a key that
         can read secrets, because a person must confirm the password to see secrets.

@@ -25,7 +25,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Maximum number of invitations per account and hour, because each may send an unsolicited email."""
+"""Maximum number of invitations per account and hour, because each of them can be an unwanted email."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
@@ -180,7 +180,7 @@ class Members:
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """Return a link that resets a member's password. Operators need it on servers without email.
+        """Return a link that resets a member's password. Operators need this link on servers without email.
 
         Raises NotFound, and Conflict for a member without a password.
         """
@@ -205,8 +205,8 @@ class Members:
     async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
         """Turn off the second factor of a member who lost the app and the recovery codes.
 
-        Only operators can do this, because a person can be a member of several accounts. Raises NotFound, and Conflict
-        if the second factor is off.
+        Only operators can turn it off, because a person can be a member of several accounts. Raises NotFound, and
+        Conflict if the second factor is off.
         """
         caller.require_operator()
         owner, now = self._context.find_account(caller, account), self._context.now()
@@ -307,7 +307,7 @@ def _role(text: str) -> Role:
 
 
 def _require_may_give(caller: Caller, role: Role, what: str = "This") -> None:
-    """Raise Forbidden if this role is above the caller's."""
+    """Raise Forbidden if a role is above the caller's."""
     own = caller.principal.role
     if own is not None and not can_grant(own, role):
         text = f"{what} requires the role {role.text}, and your role is {own.text}."

@@ -110,7 +110,7 @@ class EndpointList(NamedTuple):
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of the endpoints' failures, each with its number of endpoints, most endpoints first."""
+    """The causes of failing endpoints with their numbers of endpoints, most endpoints first."""
     accounts: Sequence[tuple[Account, int]]
     """The accounts with their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
 
@@ -150,8 +150,8 @@ class OperatorLists:
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
-        Failing endpoints are sorted by cause, most endpoints first, and within a cause in the order of the search. If
-        the search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
+        With the status filter FAILING, endpoints are grouped by cause, most endpoints first. Within a cause, the search
+        determines the order. If the search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)

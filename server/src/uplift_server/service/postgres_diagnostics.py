@@ -13,7 +13,8 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""Maximum difference between the clocks. Receivers accept timestamps that are off by up to 5 minutes."""
+"""Maximum difference between the clocks of this machine and of the database. Receivers accept timestamps that are off
+by up to 5 minutes."""
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
@@ -55,7 +56,7 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
 
 
 def _rejection(found: Inspected) -> tuple[str, str] | None:
-    """Return why no server can run on the database, and how to fix it."""
+    """Return why no server can run on the database and how to fix the problem, or None if a server can run."""
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
         return (

@@ -11,7 +11,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
-"""A probe is necessary only if the latest write is older than this."""
+"""A probe is necessary only if the latest write is older than this time."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""
@@ -48,7 +48,8 @@ class Readiness:
     async def check(self) -> Ready:
         """Return the state of a server that can accept events.
 
-        Raises NotReady if it cannot. Without an event stream, raises the store's Unavailable if a read fails.
+        Raises NotReady if the server cannot accept events. Without an event stream, raises the store's Unavailable if a
+        read fails.
         """
         stream = self._context.stream
         if stream is None or not self._context.accepts_through_stream:
@@ -81,7 +82,10 @@ class Readiness:
             raise
 
     def failure_cause(self) -> str | None:
-        """Return the known cause of failed reads or writes, without a probe. None if they succeed."""
+        """Return the known cause of failed reads or writes, without a probe.
+
+        Return None if reads and writes succeed.
+        """
         return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:

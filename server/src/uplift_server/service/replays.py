@@ -62,7 +62,7 @@ class Preview:
     newest_at: int | None
     complete: bool
     filtered: bool
-    """Whether the endpoint has a filter. Missing events may not match it, so the counts are upper bounds."""
+    """Whether the endpoint has a filter. The filter can exclude some missing events, so the counts are upper bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class ShownReplay:
 
 @dataclass(frozen=True, slots=True)
 class _Counting:
-    """The count of deliveries between two events, which may be incomplete."""
+    """The count of deliveries between two events. The count can be incomplete."""
 
     first: int
     last: int
@@ -215,7 +215,7 @@ class Replays:
         return self.show(replay)
 
     async def _count(self, selection: ReplaySelection) -> _Counting:
-        """Count the deliveries in batches, with one read for each batch, for up to COUNT_WAIT_MS."""
+        """Count the deliveries for up to COUNT_WAIT_MS. Each read covers one batch."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)
@@ -252,7 +252,8 @@ class Replays:
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
         """Return the missing events: those whose type the endpoint now subscribes to, including deleted types.
 
-        Excludes types whose events only some of the subscribed endpoints receive.
+        Exclude operational event types and `webhook.created`, because not every subscribed endpoint receives their
+        events.
         """
         subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (
@@ -273,7 +274,10 @@ class Replays:
         return found
 
     def _type_seqs(self, patterns: Sequence[str], problems: list[Problem]) -> tuple[int, ...]:
-        """Return the event types that currently match the patterns. Empty for all types."""
+        """Return the sequence numbers of the event types that match the patterns now.
+
+        Without patterns, the result is empty.
+        """
         known = self._context.cache.event_types
         valid, wrong = pattern_problems(patterns, known, "types")
         problems.extend(wrong)

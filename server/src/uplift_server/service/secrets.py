@@ -115,9 +115,9 @@ class Secrets:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSecrets:
-        """Replace the secret. The new secret is returned only once: a repeated request does not return it.
+        """Replace the secret.
 
-        Raises NotFound.
+        Return the new secret only once: the result of a repeated request does not contain the secret. Raises NotFound.
         """
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)

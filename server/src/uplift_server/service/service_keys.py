@@ -1,4 +1,4 @@
-"""Service keys. Within its scopes, a service key acts for all accounts. Only operators manage them."""
+"""Service keys. Within its scopes, a service key acts for all accounts. Only operators manage service keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ class ServiceKeys:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ServiceKey, str | None]:
-        """Create a key. Return it with its text, or with None if the request is repeated. Raises Invalid."""
+        """Create a key. Return the key with its text, or with None if the request is repeated. Raises Invalid."""
         caller.require_operator()
         found = draft.problems(self._context.now(), known=SERVICE_SCOPES)
         require_valid([*problems, *found, check_idempotency_key(idempotency_key)])

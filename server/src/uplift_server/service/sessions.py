@@ -138,7 +138,7 @@ class Sessions(Credentials):
         await self._context.database.write(end)
 
     def _operator_key(self, key: str, address: str | None, visitor: Visitor | None = None) -> ApiKey:
-        """Return the operator key that this string contains. Raises Unauthorized and RateLimited."""
+        """Return the operator key with this text. Raises Unauthorized and RateLimited."""
         now = self._context.now()
         if visitor is None:
             attempt = self._limits.begin(now, email=None, address=address)

@@ -15,8 +15,8 @@ FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
 """Maximum number of wrong codes for a second factor. Three of the million possible codes are valid at a time."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""The maximum number of failures for each network. The keys are an IP version and a prefix length. An IPv6 site has a
-/64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
+"""The maximum number of failures for each network. The outer keys are IP versions, and the inner keys are prefix
+lengths. An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
 FAILURES_MAX: Final = 3_000
 """The maximum number of failures in total. Each failure costs 60 ms of CPU time, so a flood uses at most a fifth of one
 CPU."""

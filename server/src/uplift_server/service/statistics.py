@@ -60,13 +60,19 @@ class Statistics:
         return dict.fromkeys(endpoints, empty) | await self._read(scopes, span)
 
     async def of_accounts(self, caller: Caller, accounts: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day for each account ID. Only operators can do this."""
+        """Return the hourly statistics of the last day for each account ID.
+
+        Raises Forbidden unless the caller is an operator.
+        """
         caller.require_operator(reads=True)
         scopes = {account: self._scope_of_account(account) for account in accounts}
         return await self._read(scopes, Span(HOURS_IN_LISTS, HOUR_MS))
 
     async def of_all_accounts(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """Return the total statistics of all accounts. Only operators and service keys can do this."""
+        """Return the total statistics of all accounts.
+
+        Raises Forbidden unless the caller is an operator, or a service key with the scope `deliveries:read`.
+        """
         caller.require_all_accounts(Scope.DELIVERIES_READ, reads=True)
         require_valid(problems)
         return await self._read_one(statistics.ALL_ACCOUNTS, period)

@@ -62,7 +62,7 @@ class Visitor:
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
-        """Return whether the last confirmation still allows showing secrets."""
+        """Return whether the last confirmation is recent enough to show secrets."""
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
