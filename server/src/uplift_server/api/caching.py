@@ -20,7 +20,7 @@ class Content:
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "Content":
-        """Compress a body with gzip."""
+        """Return the content for a body: compress the body with gzip, and add the ETag."""
         return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
 
 

@@ -27,7 +27,7 @@ class DatabaseFile:
         self._change: FileChange | None = None
         self._is_unwatched = False
         self.lost: DatabaseLost | None = None
-        """The error that tells the operator that the file is missing or was replaced."""
+        """The error that states that the file is missing or was replaced. None while the file is in use."""
 
     @property
     def rescue_seconds_max(self) -> float:

@@ -114,7 +114,7 @@ class Foundation(Protocol):
 
     @property
     def peers(self) -> Peers:
-        """What this process knows about the other processes."""
+        """The other processes that use the database."""
 
     @property
     def delivers(self) -> bool:
@@ -125,7 +125,7 @@ class Foundation(Protocol):
         """The longest time between two checks of the health monitor."""
 
     def announcer(self, audience: Audience) -> Announcer:
-        """Create the announcer, which tells other processes about listen streams and their events."""
+        """Create the announcer, which notifies other processes of listen streams and their events."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
         """Build the parts that depend on the common parts."""

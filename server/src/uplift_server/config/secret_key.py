@@ -19,7 +19,7 @@ def secret_key(config: Config) -> str:
 
     Unless the operator sets the key, the first start generates and stores it. Call this function before the database is
     created. A database without its key shows that the key was lost, and a new key would hide the loss. The file of a
-    new key has a temporary name until `publish_key`. Raises ConfigError, also during a rotation, because either key may
+    new key has a temporary name until `publish_key`. Raises ConfigError, also during a rotation, because both keys can
     be in use.
     """
     if config.secret_key is not None:
@@ -49,7 +49,7 @@ def publish_key(config: Config) -> None:
     """Give a new key its final name after the database is created.
 
     A key with its final name but without a database shows that the database was lost. An existing key stays unchanged,
-    because the operator may have restored it after a failed start. Raises ConfigError.
+    because it can be a key that the operator restored after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)

@@ -9,7 +9,7 @@ from uplift_server.core.limits import METADATA_BYTES_MAX, METADATA_VALUES_MAX, U
 from uplift_server.core.problems import Problem
 
 _RESERVED: Final = ("acc_", "ep_")
-"""Prefixes of IDs. A uid must not begin with one, so that the server can tell uids and IDs apart."""
+"""Prefixes of IDs. A uid must not begin with such a prefix, so that the server can distinguish uids from IDs."""
 _UID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{UID_CHARACTERS_MAX}}}")
 # A uid must not be one of these path segments, because HTTP clients remove them from a URL.
 _PATH_SEGMENTS: Final = frozenset({".", ".."})

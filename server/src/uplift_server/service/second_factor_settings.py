@@ -52,7 +52,7 @@ class SecondFactorSettings:
         self._limits = limits
 
     def new_secret(self) -> bytes:
-        """Return a random key for an authenticator app. Only `turn_on` stores it."""
+        """Return a random key for an authenticator app. Only `turn_on` stores the key."""
         return self._context.random_bytes(totp.SECRET_BYTES)
 
     async def state(self, person: Person) -> SecondFactorState | None:

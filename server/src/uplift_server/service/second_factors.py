@@ -23,7 +23,7 @@ WRONG_CODE: Final = (
 
 
 class PendingSignIn(NamedTuple):
-    """A sign-in with the right password that still needs a code. Only the person's browser stores it."""
+    """A sign-in with the right password that still needs a code. Only the person's browser stores the sign-in."""
 
     person_id: bytes
     mark: str

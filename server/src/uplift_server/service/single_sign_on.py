@@ -44,7 +44,7 @@ _log = structlog.get_logger()
 
 
 class SignInTransaction(NamedTuple):
-    """A sign-in that the browser continues at the identity provider. Only this browser stores it."""
+    """A sign-in that the browser continues at the identity provider. Only the browser stores the sign-in."""
 
     state: str
     nonce: str

@@ -7,7 +7,7 @@ from uplift_server.core.named_codes import NamedCode
 
 
 class Outcome(NamedCode):
-    """The result of an attempt. The database stores it as a number."""
+    """The result of an attempt. The database stores the result as a number."""
 
     DELIVERED = 0
     REDIRECT = 1

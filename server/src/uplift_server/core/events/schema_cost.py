@@ -65,7 +65,7 @@ class _Place(Costs):
     __slots__ = ("items", "kind_name", "kinds", "names", "others", "properties")
 
     kind_name: str
-    """The name of the property that decides which alternatives apply to an object."""
+    """The name of the property that selects the alternatives for an object."""
     kinds: "dict[str, _Place]"
     """For each value of the property `kind_name`: the place of the objects that have this value."""
     items: "_Place"

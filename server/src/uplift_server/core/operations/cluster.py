@@ -12,8 +12,8 @@ HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
 """If the last heartbeat of a process is older than this, the other processes evict the process and take its leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""How long a process trusts its own heartbeat. Therefore, the process stops its work before the other processes evict
-it."""
+"""A process stops its work if its last heartbeat is older than this time. The limit is shorter than
+HEARTBEAT_EXPIRES_MS, so the process stops before the other processes evict it."""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 
@@ -50,7 +50,7 @@ def assigned_worker(endpoint: int, workers: Sequence[int]) -> int | None:
 
 
 def membership_hash(workers: Iterable[int]) -> int:
-    """Return a hash of the IDs of workers, so that processes can check whether they know the same workers."""
+    """Return a hash of the IDs of workers, so that processes can compare their lists of workers."""
     result = 0
     for worker in sorted(workers):
         result = _mix(result ^ worker)

@@ -6,10 +6,8 @@ from typing import Final
 LEASE_MS: Final = 5_000
 """Duration of a lease. The holder renews it with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""How long a process trusts its lease after it requested the lease.
-
-Therefore, the process stops the job before another process can take the lease.
-"""
+"""How long a process runs the job after it requested the lease. The time is shorter than LEASE_MS, so the process stops
+the job before another process can take the lease."""
 
 
 class SingletonJob(StrEnum):

@@ -59,16 +59,16 @@ FACTS: Final = {
     NotificationKind.CERTIFICATE_EXPIRING: ("endpoint", "url", "description", "account", "expires_at"),
     NotificationKind.SECOND_FACTOR_CHANGED: ("change", "at"),
 }  # fmt: skip
-"""The names of the values of each kind of notification. Times are Unix ms and may be null.
+"""The names of the values of each kind of notification. Times are Unix ms, or null if unknown.
 
 * `endpoint` is the public ID, and `account` is the name of the account.
-* `cause` and `remedy` are the sentences of `Explanation` for the last failed attempt. They are empty without one.
+* `cause` and `remedy` are the sentences of `Explanation` for the last failed attempt, or empty strings.
 * `response` is the first line of the response to that attempt.
 * `reason` is the name of a disabled reason.
 * `endpoints`, `attempted` and `still_failing` are counts.
 * `causes` maps titles of causes to numbers of endpoints.
 * `invitation` and `person` are IDs in hexadecimal.
-* `mark` is the fingerprint of the password to replace. The token of the link is derived from it and a key.
+* `mark` is the fingerprint of the password to replace. The token of the link is derived from the fingerprint and a key.
 * `change` is a SecondFactorChange.
 
 An email about several endpoints has the values of the first endpoint. `others` has the values of up to OTHERS_MAX

@@ -116,7 +116,8 @@ class Lane(Generic[T]):
         """The number of deliveries that are being stored with a lease and enter the lane after the commit."""
         self.in_flight = 0
         self.window = WINDOW_START
-        """Limit of attempts in flight, up to `in_flight_max`. Each success raises it; a timeout resets it to 1."""
+        """Limit of attempts in flight, up to `in_flight_max`. Each success raises the limit, and a timeout resets the
+        limit to 1."""
         self.proven = False
         """Whether the last successful attempt was quick, and no attempt in flight is overdue."""
         self.last_end_ms = 0

@@ -9,7 +9,8 @@ LATENESS_CREDIT_MS: Final = 20
 def start_interval_ms(per_second: int) -> float:
     """Return the interval in ms between two starts, so that no second has more than `per_second` starts.
 
-    A late start shortens the next interval, so a second that begins with a late start could include an extra one. To
-    prevent this, the intervals of a second add up to LATENESS_CREDIT_MS more. The rate is therefore 98% of the limit.
+    A late start shortens the next interval, so a second that begins with a late start could include an extra start.
+    Therefore, each interval is longer: the intervals of a second add up to 1 s and LATENESS_CREDIT_MS. The rate is 98%
+    of the limit.
     """
     return (1000 + LATENESS_CREDIT_MS) / per_second

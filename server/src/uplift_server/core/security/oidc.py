@@ -68,7 +68,10 @@ class OidcClient:
 
     @property
     def operator_grant(self) -> bytes:
-        """A digest of the settings that decide who is an operator. If it changes, the sessions of operators end."""
+        """A digest of the settings that determine which people are operators.
+
+        If the digest changes, the sessions that operators began with single sign-on end.
+        """
         named = "\0".join((self.issuer, self.client_id, self.operator_group or "", self.read_only_group or ""))
         return hashlib.sha256(named.encode()).digest()
 

@@ -66,7 +66,7 @@ async def one(visit: Visit) -> Response:
 
 
 async def update(visit: Visit) -> Response:
-    """Update the name and contacts of an account."""
+    """Update the fields of an account."""
     form = await visit.form()
     draft, problems = _draft(form)
     try:
