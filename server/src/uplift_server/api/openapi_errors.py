@@ -111,7 +111,7 @@ def error_responses(operation: Operation, described: Mapping[str, Any], shared: 
 
 
 def _implied_codes(described: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the error codes that the parameters of an operation can cause."""
+    """Yield the error codes that the authentication, the body and the parameters of an operation can cause."""
     yield from _EVERY
     if described.get("security") != []:
         yield from _WITH_KEY

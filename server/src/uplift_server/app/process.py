@@ -52,7 +52,10 @@ def switch_threads_often() -> None:
 
 
 def raise_file_limit(needed: int) -> int:
-    """Raise the soft limit of file descriptors to at most the hard limit. Return the new limit."""
+    """Raise the soft limit of file descriptors to FILES_WANTED or `needed`, whichever is higher. Return the new limit.
+
+    The soft limit never exceeds the hard limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -95,7 +98,7 @@ def share_files(config: Config, settings: SenderSettings) -> tuple[Config, Sende
 
     Return the adjusted settings and the number for callers.
 
-    Raises ConfigError if there are too few.
+    Raises ConfigError if there are too few descriptors.
     """
     wanted, idle = config.max_in_flight, settings.idle_connections_max
     needed = files_needed(wanted, idle)

@@ -281,7 +281,7 @@ def sign_in_link(
 
 
 def _check_server(config: Config, *, for_operator: bool) -> None:
-    """Check that a server is running. For an operator's link, also check that an operator key is configured."""
+    """Check that a server with a dashboard is running. For an operator's link, also check the operator key."""
     if not server_runs(config):
         raise CliError(
             "a sign-in link requires a running server", "run `uplift-server serve`, then repeat this command"

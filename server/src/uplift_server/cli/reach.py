@@ -280,7 +280,7 @@ def new_operator_key() -> str:
 def _temporary_server(config: Config) -> Iterator[Calls]:
     """Run a temporary server on a free loopback port with a random operator key.
 
-    The temporary server does not send deliveries, because this shell's settings may differ from the real server's
+    The temporary server does not send deliveries, because this shell's settings can differ from the real server's
     settings.
     """
     # The log of the temporary server would hide the output of the command.

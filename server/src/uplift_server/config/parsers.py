@@ -311,7 +311,7 @@ def published_addresses(text: str) -> tuple[str, ...]:
 
 
 def source_addresses(text: str) -> tuple[str, ...]:
-    """Parse the IP addresses from which the server sends: one, or one of each IP version."""
+    """Parse the IP addresses from which the server sends: at most one of each IP version."""
     found = addresses(text)
     if any(ip_address(each).is_unspecified or ip_address(each).is_multicast for each in found):
         raise InvalidValue("is not a valid egress IP", "use an address of this machine")
@@ -338,7 +338,7 @@ def host(text: str) -> str:
 
 
 def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[str], str]:
-    """Return a parser of URLs that have no query, no fragment and no trailing slash."""
+    """Return a parser of URLs without query and fragment. The parser removes slashes at the end of a URL."""
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def parse(text: str) -> str:

@@ -199,7 +199,7 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the setting names and values in a file, in the notation of the environment."""
+    """Return the setting names and values in a file, in the notation of the environment. Add problems to `problems`."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -226,7 +226,7 @@ def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str
 
 
 def _secret(name: str, file: str, problems: list[ConfigProblem]) -> str | None:
-    """Return the secret in a file, without the line break at its end."""
+    """Return the secret in a file, without the line break at its end. Add a problem if the file has no valid secret."""
     if not file:
         problems.append(ConfigProblem(name, "is empty", "set the path of a file, or remove the setting"))
         return None

@@ -55,7 +55,7 @@ def sent_auth(form: Form) -> FilledAuth:
 
 
 def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
-    """Return the authentication in a form, or UNSET if the form does not change it.
+    """Return the authentication in a form, None if the form removes it, or UNSET if the form does not change it.
 
     Add problems for missing secrets.
     """

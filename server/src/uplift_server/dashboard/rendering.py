@@ -167,7 +167,7 @@ def with_times(text: str) -> Markup:
 
 
 def with_code(text: str) -> Markup:
-    """Return text with the parts between backticks as code elements. An unpaired backtick stays unchanged."""
+    """Return text with the parts between backticks as code elements. If a backtick is unpaired, no backtick changes."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))

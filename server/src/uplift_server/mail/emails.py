@@ -459,7 +459,7 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return a row for each endpoint: its URL, cause, response and times."""
+    """Return a row for each shown endpoint (its URL, cause, response and times), and the number of other endpoints."""
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:
         known = [f"{label} {each.time(name)}" for label, name in times if each.time(name)]

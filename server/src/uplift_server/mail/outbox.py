@@ -158,9 +158,9 @@ class Outbox:
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Record a failed attempt.
+        """Record a failed attempt, and schedule the next attempt unless the failure is permanent.
 
-        Schedule the next attempt, unless the failure is permanent or the outbox is stopping.
+        Do nothing if the outbox is stopping.
         """
         if self._stopping.is_set():
             # The stop interrupted the attempt. The email stays due, and the attempt does not count.

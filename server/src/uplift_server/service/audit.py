@@ -27,7 +27,9 @@ class AuditLog:
     async def page(
         self, caller: Caller, filters: AuditFilter, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[AuditEntry]:
-        """Return the account's entries. Only operators see the IP addresses of operators.
+        """Return the entries of the caller's account, or of all accounts.
+
+        Only operators see the IP addresses of operators.
 
         A service key must name an account, because entries without an account are about the server. Raises
         AccountRequired.

@@ -313,7 +313,10 @@ class Credentials:
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
-        """Return an open invitation, and the person with its email."""
+        """Return the open invitation with this token, and the person with its email.
+
+        Return None if one does not exist.
+        """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:
             return None, None
@@ -352,7 +355,10 @@ class Credentials:
     async def _renew(
         self, known: Person, renewed: Person, by: str, address: str | None, except_session: bytes | None = None
     ) -> None:
-        """Store a new password, end all sessions except one, and add an audit entry to each account of the person."""
+        """Store a new password, end all sessions except one, and add an audit entry to each account of the person.
+
+        Raises Conflict if another request has changed the password.
+        """
         now = self._context.now()
 
         def renew(connection: Transaction) -> bool:

@@ -113,7 +113,7 @@ class Metrics:
     async def _endpoints(self, reading: Reading | None) -> _EndpointCounts:
         """Count the endpoints in each state, the endpoints with an expiring certificate, and the failing endpoints.
 
-        Also counts the pending deliveries of the failing endpoints.
+        Also count the pending deliveries of the failing endpoints.
         """
         states, failing, pending = dict.fromkeys(_STATES, 0), dict.fromkeys(_OUTCOMES, 0), 0
         expiring, expires_before = 0, self._context.now() + CERTIFICATE_WARNINGS_MS[-1]

@@ -120,7 +120,7 @@ class Sessions(Credentials):
         await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
-        """End all sessions of the person or the operator key. For a guest, end only this session."""
+        """End all sessions of the person or of the operator. For a guest, end only this session."""
 
         def end(connection: Transaction) -> None:
             found = sessions.get(connection, visitor.session_id)

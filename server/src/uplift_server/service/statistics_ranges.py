@@ -38,7 +38,10 @@ class StatisticsQuery(NamedTuple):
         return self.by in {"type", "endpoint"}
 
     def starts(self, now_ms: int, problems: list[Problem]) -> range:
-        """Return the starts of the buckets. The range is extended to whole hours or days in UTC."""
+        """Return the starts of the buckets. Add the problem with the range to `problems`.
+
+        The range is extended to whole hours or days in UTC.
+        """
         until = now_ms if self.until is None else self.until
         since = until - DAY_MS if self.since is None else self.since
         days, step = (DAYS_BY_DAY_MAX, DAY_MS) if self.by == "day" else (DAYS_BY_HOUR_MAX, HOUR_MS)
@@ -110,7 +113,7 @@ class StatisticsRanges:
         return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
 
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
-        """Return the event types, including deleted event types."""
+        """Return a page of event types, including deleted event types, with the scopes of their statistics."""
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))
         return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])

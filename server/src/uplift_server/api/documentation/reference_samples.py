@@ -266,7 +266,7 @@ def _object(reference: str, schemas: Schema, shown: frozenset[str], name: str) -
 
 
 def _result(operation: Schema) -> str | None:
-    """Return the variable name for the response of a call."""
+    """Return the variable name for the response of a call, or None if the response is not JSON."""
     for status, response in operation["responses"].items():
         schema = response.get("content", {}).get("application/json", {}).get("schema")
         if not status.isdigit() or schema is None:

@@ -148,7 +148,7 @@ class Demo:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _prepare(self, client: Calls, receivers: Receivers, tokens: dict[str, str]) -> str:
-        """Create an account with its endpoints. Return the account's ID."""
+        """Create an account with its endpoints, and print how to use the demo. Return the account's ID."""
         account = _account(client)
         key = client.post(f"/v1/accounts/{account}/keys", {"name": "demo"})["key"]
         # Print this before the endpoints exist, because their registration events arrive immediately.
@@ -183,7 +183,7 @@ class Demo:
         return str((await self._call(lambda: client.post(path, body)))["url"])
 
     async def _flow(self, client: Calls, account: str) -> Summary:
-        """Send events, wait for the last deliveries, and print a summary."""
+        """Send events, wait for the last deliveries, and return a summary."""
         began = time.perf_counter()
         await self._send(client, account)
         timeout = STOP_TIMEOUT_SECONDS if self._stop.is_set() else TIMEOUT_SECONDS

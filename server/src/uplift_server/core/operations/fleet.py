@@ -33,7 +33,7 @@ class Onset(NamedTuple):
 
 
 def find_onset(failing_since: Sequence[int]) -> Onset | None:
-    """Return the onset of a failure. A few endpoints that were already failing do not change the onset."""
+    """Return the onset of the failures, if any. A few endpoints that were already failing do not change the onset."""
     begun = sorted(failing_since)
     if not begun:
         return None
@@ -351,7 +351,7 @@ def _verb(count: int) -> str:
 
 
 def named_causes(endpoints: Mapping[str, int]) -> str:
-    """Return the most frequent causes with their counts. `endpoints` maps the titles of causes to counts."""
+    """Return the most frequent causes with their counts, as text. `endpoints` maps the titles of causes to counts."""
     ordered = sorted(endpoints.items(), key=lambda each: (-each[1], each[0]))
     named = [f"{number(count)} \N{MULTIPLICATION SIGN} {title}" for title, count in ordered[:CAUSES_NAMED_MAX]]
     rest = len(ordered) - len(named)

@@ -108,8 +108,8 @@ def difference(
 ) -> dict[str, object]:
     """Describe a change: the names of the changed fields, with old and new values of the fields in `shown`.
 
-    Leave fields that may hold secrets out of `shown`. The description contains URLs without their query, which may hold
-    a token.
+    Leave fields that can contain secrets out of `shown`. The description contains URLs without their query, because a
+    query can contain a token.
     """
     changed = [name for name, value in after.items() if value != before[name]]
     if not changed:

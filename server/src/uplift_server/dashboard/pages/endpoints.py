@@ -172,7 +172,7 @@ async def permalink(visit: Visit) -> Response:
 
 
 def _account_of(visit: Visit, endpoint: str) -> str:
-    """Return the account of an endpoint. Raises NotFound if the visitor has no access to it."""
+    """Return the ID of the account of an endpoint. Raises NotFound if the visitor has no access to the endpoint."""
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     services = visit.services
     if visit.visitor.person is None:
