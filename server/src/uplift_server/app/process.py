@@ -25,8 +25,8 @@ Events leave no reference cycles: with the default of 700, collections found not
 SWITCH_SECONDS: Final = 0.002
 """How long a thread keeps the interpreter while another thread waits, in seconds. Python's default is 5 ms.
 
-The writer needs the interpreter several times per commit. With 0.5 ms, the p99 of an accept under attack fell by a
-fifth, but an event took 4% more CPU time at full load.
+The writer needs the interpreter several times per commit. With 0.5 ms, the p99 latency of accepting an event during an
+attack fell by a fifth. However, an event took 4% more CPU time at full load.
 """
 
 _log = structlog.get_logger()
@@ -52,7 +52,7 @@ def switch_threads_often() -> None:
 
 
 def raise_file_limit(needed: int) -> int:
-    """Raise the soft limit of file descriptors to FILES_WANTED or `needed`, whichever is higher. Return the new limit.
+    """Raise the soft limit of file descriptors to the higher of FILES_WANTED and `needed`. Return the new limit.
 
     The soft limit never exceeds the hard limit.
     """

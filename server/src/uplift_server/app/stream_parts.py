@@ -23,7 +23,7 @@ from uplift_server.store.contract import Database
 CONNECT_MS: Final = 3_000
 """How long a start waits for the stream, in ms. Then the process starts without the stream and keeps trying."""
 FINISH_MS: Final = 4_500
-"""How long a stop waits for current requests and messages, in ms. Both time out a little earlier."""
+"""How long a stop waits for current requests and messages, in ms. Requests and messages time out a little earlier."""
 _log = structlog.get_logger()
 
 

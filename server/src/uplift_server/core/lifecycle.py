@@ -123,7 +123,7 @@ class Transition:
     after: State | None
     """The state after the transition.
 
-    None means the state before a resend, replay or test, which the delivery remembers.
+    None means the state that the delivery remembers from before a resend, replay or test.
     """
     when: tuple[Fact, ...] = ()
     unless: tuple[Fact, ...] = ()
@@ -242,7 +242,7 @@ _TEST: Final = Trigger.TEST
 
 
 def previous(status: Status | None, due_at: int) -> NextState | None:
-    """Return the state before a resend, replay or test, which the delivery remembers. None for other attempts."""
+    """Return the state that the delivery remembers from before a resend, replay or test. None for other attempts."""
     if status is None:
         return None
     if status is _PENDING:

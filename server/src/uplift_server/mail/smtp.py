@@ -210,7 +210,7 @@ def _abort(client: "aiosmtplib.SMTP") -> None:
 
 
 def _ehlo_name(own_name: str) -> str:
-    """Return a host name, or an address as a literal, for EHLO (RFC 5321, section 4.1.3)."""
+    """Return the name for EHLO: a host name, or an IP address as an address literal (RFC 5321, section 4.1.3)."""
     try:
         address = ip_address(own_name.strip("[]"))
     except ValueError:

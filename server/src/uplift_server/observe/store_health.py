@@ -11,7 +11,7 @@ WRITE_STALLED_S: Final = 3.0
 """A transaction that runs for longer than this time is stalled. A SQLite connection waits 2 s for a lock of another
 program."""
 WRITE_FAILED_S: Final = 5.0
-"""A later write ends a failure only if the write succeeds at least this time after the failure.
+"""A successful write ends a failure only if at least this time has passed since the failure.
 
 On a nearly full disk, small writes succeed while large writes fail.
 """

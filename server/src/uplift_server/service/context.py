@@ -140,7 +140,7 @@ class ServiceContext:
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:
-        """Return the account with this public ID or uid. Raises NotFound, including if the caller lacks access."""
+        """Return the account with this public ID or uid. Raises NotFound, also if the caller has no access."""
         found = self.cache.find_account(account)
         own = caller.principal.account_seq
         if found is None or own not in (None, found.seq):

@@ -26,9 +26,9 @@ class EndpointProblems:
     failing: int
     """The number of enabled endpoints that are failing, including warned endpoints."""
     broken: int
-    """The number of endpoints that are failing, or that the server disabled for failing."""
+    """The number of endpoints that are failing, or that the server disabled because they were failing."""
     delivering: int
-    """The number of endpoints that are enabled, or that the server disabled for failing."""
+    """The number of endpoints that are enabled, or that the server disabled because they were failing."""
     holding: int
     """The number of endpoints with held deliveries."""
     backlog: EndpointBacklog

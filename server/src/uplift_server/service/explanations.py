@@ -87,7 +87,9 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """Explain an event for one or all endpoints of its account, newest first, then for deleted endpoints.
+        """Explain an event for one or all endpoints of its account.
+
+        The newest endpoints come first, then deleted endpoints and listen sessions.
 
         Raises the errors of `Events.get`.
         """

@@ -205,8 +205,8 @@ def _prove(connection: Transaction, person: Person) -> Person:
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
     """Set or remove the password of a person whose email is now verified.
 
-    Also delete the second factor and end all sessions of the person, because the earlier password and the second factor
-    can be from another person.
+    Also delete the second factor, and end all sessions of the person. Another person could have set the earlier
+    password and the second factor.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     second_factors.delete(connection, person.id)

@@ -32,7 +32,7 @@ class EndpointStatus(StrEnum):
     """The status filters of the list of endpoints."""
 
     FAILING = "failing"
-    """Endpoints that are failing or warned, or that the server disabled for failing."""
+    """Endpoints that are failing or warned, or that the server disabled because they were failing."""
     WARNED = "warned"
     DISABLED = "disabled"
     PAUSED = "paused"
@@ -101,7 +101,8 @@ class EndpointSummary:
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     backlog: EndpointBacklog
     cause: FailureCause | None
-    """The cause of failing. Set only if the endpoint is failing, or if the server disabled it for failing."""
+    """The cause of the failures. Set only if the endpoint is failing, or if the server disabled it because of
+    failures."""
 
 
 class EndpointList(NamedTuple):

@@ -1,4 +1,4 @@
-"""Events that emitters publish to the event stream: the same checks as for requests, and problems as documents."""
+"""Applies the checks of requests to the events that emitters publish to the event stream."""
 
 from collections.abc import Mapping
 from typing import Any, Final

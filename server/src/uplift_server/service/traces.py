@@ -51,10 +51,10 @@ class TracedEvent:
     delivery_count: int
     """The number of all deliveries of the event."""
     removed: Sequence[Explained]
-    """Endpoints whose deliveries retention has already deleted, up to the limit of an overview."""
+    """Endpoints whose deliveries retention has already deleted, at most `explanations.OTHERS_MAX`."""
     removed_count: int
     others: Sequence[Explained]
-    """Endpoints that never had a delivery, up to the limit of an overview."""
+    """Endpoints that never had a delivery, at most `explanations.OTHERS_MAX`."""
     others_count: int
     urls: Mapping[str, str]
     """The URL of each endpoint in `removed` and `others`. The keys are endpoint IDs."""

@@ -66,10 +66,7 @@ class Visitor:
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for the account with this public ID.
-
-        Raises NotFound, including if the visitor lacks access.
-        """
+        """Return the caller for the account with this public ID. Raises NotFound, also if the visitor has no access."""
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)

@@ -49,7 +49,7 @@ _STREAM: Final = {"Listen sessions": "Listen stream"}
 """Additional sections. Each key is the title of the section after which they appear."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
-"""The file that relative links in descriptions start from."""
+"""The file to which the links in descriptions are relative."""
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A header that every call accepts. The page describes it once."""
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {

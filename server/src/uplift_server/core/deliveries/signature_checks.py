@@ -16,7 +16,7 @@ _NO_ROUTE: Final = frozenset({404, 405, 410})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one of the two attempts of a check."""
+    """The result of one attempt of a signature check."""
 
     outcome: Outcome
     status_code: int | None

@@ -142,7 +142,10 @@ class SchemaCost:
         return self.measure(value).ns <= SCHEMA_CHECK_NS_MAX
 
     def is_explainable(self, data: bytes, value: Any) -> bool:
-        """Return whether every error in `value`, decoded from `data`, can be collected within SCHEMA_CHECK_NS_MAX."""
+        """Return whether all errors in `value`, decoded from `data`, can be found and described in time.
+
+        The limits are SCHEMA_CHECK_NS_MAX and SCHEMA_DETAILS_NS_MAX.
+        """
         if self.repeats_recursion or len(data) > SCHEMA_DETAILS_BYTES_MAX:
             return False
         # Each error contains its rendered value. The validator also creates every error within alternatives.

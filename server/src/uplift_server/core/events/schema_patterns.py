@@ -1,4 +1,4 @@
-"""Counts positions of a regular expression, which determine the duration of a linear-time match."""
+"""Counts the positions of a regular expression. Their number determines the duration of a linear-time match."""
 
 import re
 from typing import Final

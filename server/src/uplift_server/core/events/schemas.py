@@ -26,7 +26,10 @@ def check_depth(value: Any, field: str) -> Problem | None:
 
 
 def check_schema(schema: Any, text: str, field: str = "schema") -> Problem | None:
-    """Return the problem with a JSON Schema that exceeds a limit, if any. `text` is the schema as sent."""
+    """Return the problem with a JSON Schema that exceeds a limit or has an unknown reference, if any.
+
+    `text` is the schema as sent.
+    """
     if len(text) > SCHEMA_CHARACTERS_MAX:
         message = f"The schema has {len(text):,} characters. Use at most {SCHEMA_CHARACTERS_MAX:,}."
         return Problem(field, "schema_too_large", message)

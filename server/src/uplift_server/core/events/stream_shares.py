@@ -2,7 +2,7 @@
 
 A full stream rejects the events of all accounts, so no account may fill it alone. Each process counts the events that
 it publishes. A load balancer distributes the requests of an account over all processes, so the shares are similar in
-all of them.
+all processes.
 """
 
 from typing import Final

@@ -17,7 +17,7 @@ PARTITIONS_MAX: Final = 120
 
 
 def partition_duration_ms(retention_ms: int) -> int | None:
-    """Return how long (ms) a partition accepts events, or None for no partitions.
+    """Return how long (ms) a partition accepts events, or None if the tables have no partitions.
 
     A `retention_ms` of 0 keeps events forever.
     """

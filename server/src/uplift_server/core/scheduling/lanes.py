@@ -28,11 +28,9 @@ The remaining quarter is reserved for proven lanes, so that slow or silent recei
 SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
-"""If slots are scarce, a lane needs more than four free slots for each of its attempts in flight to start another.
-
-Slots are scarce if less than a quarter is free. The rule keeps a few slots free for idle lanes (a dynamic threshold, as
-in shared-memory switches). It does not apply to a process with fewer than SCARCE_SLOTS_MIN slots.
-"""
+"""Slots are scarce if less than a quarter is free. A lane then starts another attempt only if more than four slots are
+free for each of its attempts in flight. The rule keeps a few slots free for idle lanes (a dynamic threshold, as in
+shared-memory switches). The rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots."""
 ACCOUNT_SHARE: Final = 0.5
 """The share of the slots that one account may use, unless it is the only account.
 
@@ -60,7 +58,7 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """The HostShare of each account and host. It exists while a lane refers to it."""
+        """The HostShare of each account and host. A HostShare exists while a lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet: start time, timer ID and lane.

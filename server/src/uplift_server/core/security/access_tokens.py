@@ -18,7 +18,8 @@ LIFETIME_MS_DEFAULT: Final = 300_000
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""The server stops using a token for the last tenth of its lifetime, or for the last minute if that is shorter."""
+"""The server does not use a token in the last tenth of its lifetime, or in the last minute if the tenth is longer than
+a minute."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(

@@ -66,7 +66,7 @@ _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAu
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
-    """Return the authentication that has these fields, from the API or from the stored form."""
+    """Return the authentication with the given fields, which come from the API or from the stored form."""
     return _KINDS[values["type"]](**{name: value for name, value in values.items() if name != "type"})
 
 

@@ -73,7 +73,7 @@ class Progress:
     event: ShownAttempt | None
     """The latest delivery that is not a test, such as the registration event."""
     test: ShownAttempt | None
-    """The latest test delivery that this page sent or, if there is none, the latest one to the endpoint."""
+    """The latest test delivery that this page sent or, if there is none, the endpoint's latest test delivery."""
     wrong: ShownAttempt | None
     """The test with a wrong signature from the latest check on this page."""
     valid: ShownAttempt | None

@@ -1,4 +1,4 @@
-"""List of rejected events: of one account or, for operators, of all accounts and of unknown accounts."""
+"""The rejected events of one account or, for operators, of all accounts, including unknown accounts."""
 
 from typing import Any, Final
 

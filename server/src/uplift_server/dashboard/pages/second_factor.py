@@ -131,9 +131,9 @@ def _visitor(visit: Visit) -> Visitor:
 
 
 def _cookies(visit: Visit) -> EncryptedCookies:
-    """Return the encryption for the key that the person is setting up.
+    """Return the cipher for the key that the person is setting up.
 
-    The form contains the encrypted key; no cookie does.
+    The form, not a cookie, contains the encrypted key.
     """
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 
