@@ -77,7 +77,7 @@ class ShownSession:
 
 @dataclass(frozen=True, slots=True)
 class SentTest:
-    """A test event sent to one session, and its response if it arrived in time."""
+    """A test event sent to one session, and the response to the event if the response arrived in time."""
 
     event_id: bytes
     type: str

@@ -291,7 +291,7 @@ class Replays:
         return ShownReplay(replay, self._reason(replay), repeated)
 
     def _reason(self, replay: Replay) -> Wait | None:
-        """Return why a running replay is not sending deliveries."""
+        """Return why a running replay is not sending deliveries. Return None for any other replay."""
         if replay.state is not ReplayState.RUNNING:
             return None
         if not replay.is_counted:

@@ -13,7 +13,7 @@ from uplift_server.store.encryption import TOTP_SECRET, Cipher
 from uplift_server.store.records import Person, SecondFactor
 
 PENDING_MS: Final = 5 * 60_000
-"""How long after the password a person can enter the code."""
+"""How long a person has to enter the code after the password, in ms."""
 APP: Final = "app"
 RECOVERY_CODE: Final = "recovery code"
 WRONG_CODE: Final = (

@@ -44,7 +44,7 @@ ACCOUNTS_PER_PERSON_MAX: Final = 500
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 INVITATIONS_PER_SIGN_IN_MAX: Final = 20
-"""Maximum number of pending invitations that one single sign-on accepts."""
+"""Maximum number of pending invitations that the server accepts for a person at one single sign-on."""
 
 
 def normalize_email(text: str) -> str:
