@@ -138,8 +138,8 @@ class Episode:
     async def step(self) -> None:
         steps = (
             *(self.accept,) * 6, *(self.pause,) * 2, *(self.enable,) * 3, *(self.cancel,) * 2, *(self.resend,) * 2,
-            *(self.replay,) * 2, self.stop_replay, self.change_ordering, *(self.change_filter,) * 2, *(self.kill,) * 2,
-            self.restart,
+            *(self.replay,) * 2, self.stop_replay, self.change_ordering, self.change_filter, *(self.backfill,) * 2,
+            *(self.kill,) * 2, self.restart,
         )  # fmt: skip
         await self.random.choice(steps)()
 
@@ -181,7 +181,13 @@ class Episode:
         await Owner(self.world).resend(event_id, self.seq)
 
     async def replay(self) -> None:
-        missing = self.random.random() < 0.5
+        await self.start_replay(missing=self.random.random() < 0.2)
+
+    async def backfill(self) -> None:
+        await self.change_filter()
+        await self.start_replay(missing=True)
+
+    async def start_replay(self, *, missing: bool) -> None:
         before = {row.event_seq for row in await self.rows()}
         seq = await replay(self.world, self.endpoint, statuses=ENDED, missing=missing)
         self.replays.append(seq)
