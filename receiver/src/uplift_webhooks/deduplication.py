@@ -55,7 +55,7 @@ class EventInProgress(Exception):
     """Another thread or process is handling this event, or an event about the same object.
 
     Respond with 409, so that the sender retries this event. A `Retry-After` header with 503 or 429 would also delay all
-    other events. The other claim expires after at most `retry_after_seconds`.
+    other events. The claim of the other handler expires after at most `retry_after_seconds`.
     """
 
     def __init__(self, retry_after_seconds: float) -> None:
@@ -94,7 +94,7 @@ class _Entry:
 class Claim:
     """A context manager for the block that handles one event.
 
-    It returns whether to handle the event. Entering the block may raise EventInProgress.
+    The variable after `as` states whether to handle the event. The start of the block can raise EventInProgress.
     """
 
     def __init__(self, deduplicator: "Deduplicator", key: str, version: _Version, *, skips: bool = False) -> None:
@@ -129,7 +129,7 @@ class Claim:
 
 
 class Deduplicator(ABC):
-    """Base class of deduplicators. Thread-safe. A block may await, so it also works with asyncio."""
+    """Base class of deduplicators. Thread-safe. A block can contain `await`, so deduplicators work with asyncio."""
 
     def __init__(self, remember_seconds: float, claim_seconds: float) -> None:
         """Raise ValueError unless both arguments are positive."""
@@ -169,9 +169,9 @@ class Deduplicator(ABC):
 
     @abstractmethod
     def _change(self, key: str, change: Callable[[_Entry | None], tuple[_Entry | None, T]]) -> T:
-        """Replace the entry of a key with the first value that `change` returns (None: remove it).
+        """Replace the entry of a key atomically. Return the result of the change.
 
-        Return the second value. The replacement is atomic for the key.
+        `change` returns the new entry, or None to remove the entry, and the result.
         """
 
     def _begin(self, key: str, version: _Version, token: str) -> bool:
@@ -257,8 +257,8 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 class SqliteDeduplicator(Deduplicator):
     """Remembers events in a SQLite file that the processes of one machine share.
 
-    Processes may crash and fork at any time. One event takes about 100 µs. After a crash of the machine, the last
-    events may be handled again, because the file uses `synchronous=NORMAL`.
+    Processes can crash and fork at any time. One event takes about 100 µs. After a crash of the machine, the last
+    events can be handled again, because the file uses `synchronous=NORMAL`.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ def _entry(created: int | None, event: str, until: float, claim: str | None, cla
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Configure a connection. SQLite fails without waiting if several processes open a new file at once."""
+    """Enable the write-ahead log, with retries. SQLite fails at once if several processes open a new file."""
     ends_at = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -55,7 +55,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
 
 
 def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
-    """Yield common JSON forms of a value, likely ones first, as many as the size of the value allows."""
+    """Yield common JSON forms of a value, the most likely form first. A larger value has fewer forms."""
     depths = _depths(value)
     if depths is None:
         return

@@ -42,7 +42,7 @@ class Webhook:
         tolerance_seconds: float = TOLERANCE_SECONDS,
         debug: bool = False,
     ) -> None:
-        """Take the endpoint's secret, a list of secrets during a rotation, or None to read UPLIFT_WEBHOOK_SECRET.
+        """`secret` is the endpoint's secret, or a list during a rotation. The default is UPLIFT_WEBHOOK_SECRET.
 
         `allow_uplift_signature` also accepts requests that have only `x-uplift-signature-256`. This signature has no
         timestamp, so anyone who records a request can replay it. `debug` adds the result of `explain` to errors. Do not

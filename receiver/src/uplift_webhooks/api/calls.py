@@ -65,7 +65,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
     """A decorator that converts a method that describes a call into a method that makes the call."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
-        """Take a function that returns the Call. The method gets the function's docstring and parameters."""
+        """`describe` returns the Call. The method has the docstring and the parameters of `describe`."""
         self.describe: Final = describe
         self.__doc__ = describe.__doc__
         self._signature: Final = _of_methods(describe)
@@ -95,10 +95,10 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
 
 
 class every(Generic[P]):  # noqa: N801 - as property is
-    """A method that iterates over all pages of a list."""
+    """A method that iterates over the items of all pages of a list."""
 
     def __init__(self, page: verb[P, Page]) -> None:
-        """Take the method that returns one page. The new method gets its parameters."""
+        """`page` is the method that returns one page. The new method has the same parameters."""
         self._describe: Final = page.describe
         self.__doc__ = "Iterate over all items of `list`, from `cursor`. `limit` is the page size (default 200)."
         self._signature: Final = _of_methods(page.describe).replace(return_annotation=Iterator[JsonObject])

@@ -46,7 +46,7 @@ class Client(Everything[Blocking]):
         retries: int = RETRIES,
         use_proxy: bool = True,
     ) -> None:
-        """Take the server's URL and the API key. None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
+        """Create a client. The default URL and key are in the variables `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
         The client removes a `/v1` at the end of the URL.
 
@@ -108,8 +108,8 @@ class Client(Everything[Blocking]):
 
         A `body` of bytes is already JSON.
 
-        `path` starts with `/`. Parameters of `query` that are None are omitted. A list repeats its parameter. `query`
-        and `body` may contain datetimes.
+        `path` starts with `/`. Parameters of `query` that are None are omitted. If a value is a list, the parameter is
+        repeated for each item. `query` and `body` may contain datetimes.
 
         Raises:
             ApiError: the server rejected the call.

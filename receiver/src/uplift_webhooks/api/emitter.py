@@ -47,7 +47,10 @@ class Rejection:
     """The ID that the caller chose, if any."""
     idempotency_key: str | None
     error: ApiFailure
-    """The cause: ApiError, or ApiUnreachable after `close`. After ApiUnreachable, the server may have the event."""
+    """The cause: ApiError, or ApiUnreachable after `close`.
+
+    After ApiUnreachable, the server may still have stored the event.
+    """
 
 
 class EventsRejected(ApiFailure):
@@ -105,9 +108,9 @@ class Emitter:
         waiting_events_max: int = WAITING_EVENTS_MAX,
         waiting_bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
-        """Take the server's URL, a key, and the account of events that do not name one.
+        """Create an emitter. The default URL and key are in the variables `UPLIFT_API_URL` and `UPLIFT_API_KEY`.
 
-        None reads `UPLIFT_API_URL` and `UPLIFT_API_KEY`. With a key of an account (`sk_…`), events need no account.
+        `account` is the default account of events. With a key of an account (`sk_…`), events need no account.
 
         Raises:
             ValueError: an argument or an environment variable is not valid.
@@ -271,7 +274,7 @@ class Emitter:
             self._append(waiting)
 
     def _put_now(self, waiting: _Waiting) -> bool:
-        """Queue an event if there is room. Return whether there was."""
+        """Queue an event if there is room. Return False if there is none."""
         with self._changed:
             if not (has_room := self._has_room(waiting) or self._closing):
                 return has_room

@@ -60,7 +60,7 @@ class Everything(Noun[Way]):
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs: `current` ones, and `upcoming` ones with `from`, the start of their use.
+        """Return the egress IPs in `current`, and future egress IPs in `upcoming`. `from` is the start of their use.
 
         This call does not require a key. To check addresses, use `SourceAddresses`.
         """

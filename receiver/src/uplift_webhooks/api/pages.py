@@ -85,7 +85,7 @@ def pages(request: Request, path: str, query: Mapping[str, object]) -> Iterator[
 
 
 def items(found: Iterator[Page]) -> Iterator[JsonObject]:
-    """Yield the items of all pages. A page may be empty even if more pages follow."""
+    """Yield the items of all pages. A page can be empty even if more pages follow."""
     for page in found:
         yield from page.data
 

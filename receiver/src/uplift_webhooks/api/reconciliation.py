@@ -1,4 +1,4 @@
-"""Reconciliation: read all events after a stored cursor, in order, to find missed events."""
+"""Reconciliation: read all events after a stored cursor, oldest first, to find missed events."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final

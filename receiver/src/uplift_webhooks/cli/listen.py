@@ -233,12 +233,12 @@ def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any
 
 
 def _written(types: list[str], error: CallRejected) -> str:
-    """Return an unknown event type in the user's notation."""
+    """Return the unknown event type that the error names, as the user entered it."""
     return next((each for each in types if f" {each}." in error.cause), types[0])
 
 
 def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
-    """Return the reason why the session ended, and whether the server revoked its key."""
+    """Return the error to report for the end of the session. If the cause is unknown, ask the server."""
     if ended.unknown:
         try:
             calls.get(f"{_SESSIONS}/{segment(made['id'])}")

@@ -95,7 +95,7 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """Return a named profile of the file, or the default profile, which the file may omit."""
+    """Return the profile with this name, or the default profile. A missing default profile is empty."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

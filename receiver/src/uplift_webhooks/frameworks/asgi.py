@@ -35,7 +35,7 @@ class WebhookApplication:
     """Verifies POST requests at any path, passes each event to a handler, and responds with 204."""
 
     def __init__(self, webhook: Webhook, handler: Handler, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
-        """Take the handler: a coroutine function, or a plain function, which runs in another thread."""
+        """`handler` is a coroutine function, or a plain function, which runs in another thread."""
         self._webhook: Final = webhook
         self._handler: Final = handler
         self._body_bytes_max: Final = body_bytes_max

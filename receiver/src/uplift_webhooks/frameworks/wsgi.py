@@ -75,7 +75,10 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """Return the body: the bytes up to its Content-Length, or up to the end that the server marks. Raises Rejected."""
+    """Return the body. Raises Rejected.
+
+    Without Content-Length, the body is empty unless the server marks the end of the input.
+    """
     length = environ.get("CONTENT_LENGTH") or ""
     if length and not (length.isascii() and length.isdigit()):
         raise Rejected(WRONG_LENGTH)

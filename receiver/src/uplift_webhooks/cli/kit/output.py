@@ -64,7 +64,10 @@ class Output:
         self.results: Console = _Console(highlight=False, soft_wrap=not sys.stdout.isatty(), color_system=colors)
         self.notes: Console = _Console(stderr=True, highlight=False, soft_wrap=True, color_system=colors)
         self.streams = False
-        """Whether the reader may close the pipe early. False for results that appear only once, such as a secret."""
+        """Whether the command succeeds if the reader closes the pipe early.
+
+        False for results that appear only once, such as a secret.
+        """
 
     @property
     def is_seen_only(self) -> bool:

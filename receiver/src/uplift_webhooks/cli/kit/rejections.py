@@ -24,7 +24,7 @@ class Converted:
 Name = str | Converted
 """The command's name for an API field: an option, an argument, or the source of its value.
 
-The error shows text in parentheses at the end of the name only in the fix, not in the cause.
+If the name ends with text in parentheses, the error shows this text in the fix, but not in the cause.
 """
 
 

@@ -39,7 +39,7 @@ class Column:
     folds: bool = False
     """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """If the table does not fit even with truncated text, columns above 0 are omitted, the highest first.
+    """If the table does not fit even with truncated text, columns are omitted, the highest number first. 0 means never.
 
     Columns from `DROPPED_EARLY` are omitted before any text is truncated.
     """

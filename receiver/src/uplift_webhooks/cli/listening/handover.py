@@ -39,7 +39,7 @@ class Taker(Protocol):
     """The interface that receives events from the listener."""
 
     async def take(self, handing: Handing) -> LocalResponse:
-        """Deliver an event, and count the requests that were started for it."""
+        """Forward an event, count the started requests in `handing.times`, and return the response."""
 
     def close(self) -> None:
         """Close the connections to the local server."""

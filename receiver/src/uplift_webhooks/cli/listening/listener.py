@@ -1,7 +1,7 @@
-"""The listener stays connected and forwards each event once, in order, one at a time.
+"""The listener stays connected and forwards each event once, one event at a time, in the order of the stream.
 
-It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues
-with the first event that has no response.
+It keeps received events while it reconnects, and recognizes repeats by their positions. A new connection continues with
+the first event that has no response.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ class Listener:
         self._connections = 0
         self._open: ClientConnection | None = None
         self._newest: ClientConnection | None = None
-        """The connection that was opened last. It may not be ready, or may be closed again."""
+        """The connection that was opened last, even if it is not ready yet or is closed again."""
         self._hurry = asyncio.Event()
         self._slept = False
 
@@ -304,10 +304,7 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Return the error that contains the event after which the next session starts.
-
-        The server may not have all responses.
-        """
+        """Return the error with the progress of this session, including responses that the server has not received."""
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:

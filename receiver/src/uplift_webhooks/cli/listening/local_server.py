@@ -30,7 +30,7 @@ class _NoHttp(Exception):
 
 
 class LocalServer:
-    """The local server and the connection to it. Only one task may use it."""
+    """The local server and the connection to it. Only one task may use this object."""
 
     def __init__(self, target: Target, *, timeout_seconds: float) -> None:
         self.target = target
@@ -49,7 +49,7 @@ class LocalServer:
     async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
         """Send a request. After a timeout or an invalid response, return a response that contains an error.
 
-        Raises NothingListens. Raises ConnectionLost if the request may be repeated.
+        Raises NothingListens. Raises ConnectionLost if the caller can repeat the request.
         """
         began = time.monotonic()
         await self.connect()

@@ -33,7 +33,7 @@ _ENDS: Final = {
 }
 """Close codes after which the listener does not reconnect: cause, how to fix it, and exit code."""
 _PASSING: Final = frozenset({408, 425, 429})
-"""Status codes of temporary errors, in addition to those from 500."""
+"""Status codes of temporary errors, in addition to 500 and all higher codes."""
 
 
 _REDIRECTS: Final = range(300, 400)
