@@ -168,7 +168,7 @@ class LiveEndpoint:
     id_text: str
     account_text: str
     health: Health
-    """The health after the last attempt. The columns of the record may be older."""
+    """The health after the last attempt. The columns of the record can be older."""
     record: Endpoint
     subscription: Subscription
 
@@ -288,7 +288,8 @@ class EndpointCache(KeyCache):
     ) -> None:
         """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
-        An endpoint without its account was created during the load. The change log reports both later.
+        If an account was created during the load, its endpoints are skipped. The change log reports the account and the
+        endpoints later.
         """
         for account in accounts:
             self.put_account(account)

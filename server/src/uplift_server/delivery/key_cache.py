@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from uplift_server.store.records import ApiKey, ServiceKey
 
 RecordKey = tuple[str, int | str | bytes]
-"""The key of a cached record: its table, and its number, the digest of an API key, or the name of an event type."""
+"""The table of a cached record, and the record's key in the cache.
+
+The key is a number, the digest of an API key, or the name of an event type.
+"""
 
 
 class KeyCache:

@@ -63,12 +63,13 @@ class ClusteredCommands:
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._result_stored = asyncio.Event()
-        """An event that is set when a result may have been stored, and then replaced by a new event."""
+        """An asyncio event. `wake` sets it when a result may have been stored, and then replaces it."""
 
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected and Unavailable. The conflict is InFlight while an attempt is in flight.
+        Raises Conflict, Missing, TestRejected and Unavailable. While an attempt is in flight, the Conflict is an
+        InFlight.
         """
         if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
@@ -89,7 +90,7 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the database may contain the outcome of the endpoint's test."""
+        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:

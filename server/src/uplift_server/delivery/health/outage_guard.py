@@ -40,7 +40,7 @@ class Outage:
 
     since: int
     counts_from: int
-    """The start of the excused period. It does not include the time that an earlier mass failure excused."""
+    """The start of the excused period. The period does not overlap with the period of an earlier mass failure."""
     endpoints: int
     """The number of failing endpoints when the mass failure was detected."""
     onset: int
@@ -86,9 +86,9 @@ class OutageGuard:
         """The time when the mass failure in `outage` ended (Unix ms), if its end is not stored yet."""
         self.outage: Outage | None = None
         self._must_reload = False
-        """Whether to reload the mass failure first.
+        """Whether `evaluate` begins with a reload of the mass failure.
 
-        This is necessary if another process held the job, or if the result of a write is unknown.
+        A reload is necessary if another process held the job, or if the result of a write is unknown.
         """
 
     async def load(self) -> None:

@@ -97,7 +97,7 @@ class OperationalEvents:
                 wait_ms = DEFECT_WAIT_MS
 
     async def _round(self) -> bool:
-        """Send the waiting events. Return whether more may be waiting."""
+        """Send the waiting events. Return whether more events can be waiting."""
         now = self._clock.now_ms()
         counts = await self._database.read(lambda c: operational_events.due_counts(c, now=now, limit=ROWS_PER_ROUND))
         if counts:
@@ -165,7 +165,7 @@ class OperationalEvents:
                 yield operations.seq
 
     def _has_subscriber(self, count: DueCount) -> bool:
-        """Return whether an endpoint may receive an event about failed deliveries. Ignore filters."""
+        """Return whether another endpoint is subscribed to events about these failed deliveries. Ignore filters."""
         event_type = self._type(OperationalKind.DELIVERY_FAILED)
         return event_type is not None and any(
             endpoint.seq != count.endpoint_seq

@@ -19,7 +19,7 @@ BATCH_CHANGES: Final = 2_000
 """The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
-"""The number of rows that one iteration of the event loop computes. Their computation takes about 1 ms."""
+"""The number of rows to compute in one iteration of the event loop, in about 1 ms."""
 BUSY_CORES: Final = 0.5
 """A process that uses at least this share of a CPU core is busy. A busy process counts only once in BUSY_TURNS
 intervals."""

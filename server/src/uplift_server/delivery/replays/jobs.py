@@ -45,7 +45,10 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 The number limit is what the job sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
-"""The number of missing events to read ahead if the endpoint has a filter. The filter may reject most of them."""
+"""The number of missing events to read ahead if the endpoint has a filter.
+
+The filter can reject most of these events.
+"""
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
 """The maximum number of filter steps in a round, because they block the event loop. One evaluation may exceed it."""
 COUNT_PAUSE_MS: Final = 5
@@ -239,7 +242,7 @@ class ReplayJobs:
             self._jobs.pop(replay.seq, None)
 
     async def _settle_stopped(self, job: _Job, now: int) -> None:
-        """Restore the previous status of the leased deliveries of a paused replay, or finish a cancelled replay."""
+        """Restore the previous status of waiting deliveries of a paused replay, or finish a cancelled replay."""
         seq = job.replay.seq
         job.next_at = now + CHECK_MS
         if job.replay.state is ReplayState.PAUSED:
@@ -321,7 +324,7 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Remove the missing events that the endpoint's filter rejects from the batch, which begins at event `first`.
+        """Return the batch, which begins at event `first`, without the missing events that the filter rejects.
 
         If the round has no filter steps left, the result contains only the events checked so far.
         """
@@ -342,7 +345,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Keep a replay that a write returned, unless the replay has changed since then."""
+        """Update a job with the replay that a write returned, unless the replay has changed or stopped since."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 

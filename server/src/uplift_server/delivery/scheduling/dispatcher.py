@@ -89,7 +89,10 @@ class Dispatcher:
         return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
-        """Release, scan and lease once. Return whether more leases may be released or taken now."""
+        """Release unused leases, scan the database if a scan is due, and lease deliveries, each once.
+
+        Return whether there is more to release or lease now.
+        """
         await self._release_batch()
         now = self._clock.now_ms()
         if self._due.needs_scan or now - self._scanned_at >= self._scan_every_ms:
@@ -147,7 +150,7 @@ class Dispatcher:
             await self._lease()
 
     async def _lease(self) -> bool:
-        """Lease due deliveries of the endpoints whose lanes have room. Return whether more may be due."""
+        """Lease due deliveries of the endpoints whose lanes have room. Return whether more can be due."""
         self._due.take(self._clock.now_ms())
         requests = self._requests()
         if not requests:

@@ -17,7 +17,7 @@ from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.observe.counters import EngineCounters
 
 AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
-"""The masked request header of an access token, as it is stored."""
+"""The request header of an access token, as stored with an attempt. The token is masked."""
 
 Waiter = Callable[[Exchange | None], None]
 """A callback of a waiting attempt.

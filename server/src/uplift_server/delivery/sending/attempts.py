@@ -372,7 +372,7 @@ class Attempts:
             self._monitor.note_gone_response(endpoint)
 
     def _note_probe(self, lane: Lane[LeasedDelivery], endpoint: LiveEndpoint) -> None:
-        """Store the probe of a failing endpoint, so that its circuit breaker stays open after a restart."""
+        """Store the time of a failing endpoint's next probe, so that its circuit breaker stays open after a restart."""
         health = endpoint.health
         if health.failing_since is not None and health.probe_at != lane.breaker.probe_at:
             endpoint.health = health._replace(probe_at=lane.breaker.probe_at)
@@ -404,9 +404,9 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether the endpoint holds its unsent deliveries.
+    """Return whether to hold the unsent deliveries of the endpoint.
 
-    The endpoint does not hold them while the server drops its held deliveries. Unsent deliveries then stay pending.
+    While the server drops the endpoint's held deliveries, unsent deliveries stay pending instead.
     """
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP

@@ -44,11 +44,12 @@ class Commands(Protocol):
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected and Unavailable. The conflict is InFlight while an attempt is in flight.
+        Raises Conflict, Missing, TestRejected and Unavailable. While an attempt is in flight, the Conflict is an
+        InFlight.
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the database may contain the outcome of the endpoint's test."""
+        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
 
 
 class _SentBefore(Conflict):
@@ -139,7 +140,7 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the database may contain the outcome of the endpoint's test."""
+        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:

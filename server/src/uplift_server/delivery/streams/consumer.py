@@ -1,4 +1,4 @@
-"""The consumer of the event stream: stores its events in the database, in order, and rejects invalid ones.
+"""The consumer of the event stream. It stores valid events in the order of the stream, and rejects invalid ones.
 
 A message leaves the stream after the commit of its event or of its rejection. A repeated message has the same event ID,
 so the database recognizes the repeat.
@@ -104,7 +104,7 @@ class StreamConsumer:
         self._traces = traces
         self._pull: Pull | None = None
         self._removal: asyncio.Task[None] | None = None
-        """The latest task that removes stored messages. It may still be running."""
+        """The latest task that removes stored messages. The task can still be running."""
         self._logged_at = 0
         self._late: LateEvents | None = None
         """The late events that were noted last."""
@@ -165,7 +165,10 @@ class StreamConsumer:
         return self._jobs.holds(SingletonJob.EVENT_STREAM)
 
     async def _store(self, pull: Pull, messages: Sequence[StreamMessage], stopping: asyncio.Event) -> None:
-        """Store messages in order. If this process loses the job, NATS delivers the remaining messages again."""
+        """Store messages in the order of the stream.
+
+        If this process loses the job, NATS delivers the remaining messages again.
+        """
         todo, wait_ms = list(messages), RETRY_MS_MIN
         while todo and not stopping.is_set() and self._has_job:
             await pull.renew()
@@ -224,7 +227,7 @@ class StreamConsumer:
         return event if is_current or self._is_fresh(message) else None
 
     def _check_published(self, event: _Event) -> bool:
-        """Check an event that an emitter published. Return whether recent changes cannot affect the result."""
+        """Check an event that an emitter published. Return False if recent changes can affect the result."""
         message = event.message
         account = self._cache.find_account(event.account)
         if account is None:
@@ -280,7 +283,7 @@ class StreamConsumer:
     def _is_fresh(self, message: StreamMessage) -> bool:
         """Whether the cache contains all changes made before the message.
 
-        If so, an object that is missing in it was deleted.
+        If so, an object that is missing from the cache was deleted.
         """
         return self._freshness.synced_at > message.received_at
 

@@ -33,7 +33,7 @@ class KnownEventFinder:
         self._query: asyncio.Task[None] | None = None
 
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
-        """Return the stored event that has the idempotency key or ID of a draft, with its content, or None.
+        """Return the stored event with the idempotency key or ID of a draft and with the same content, or None.
 
         The result is also None if the database does not respond in time.
         """

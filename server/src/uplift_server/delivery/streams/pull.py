@@ -1,4 +1,4 @@
-"""The messages of the event stream in order, for one process at a time.
+"""Reads the messages of the event stream, oldest first, in one process at a time.
 
 Each process that takes over the job deletes the consumers of earlier processes and creates its own. A new consumer
 begins with the oldest message in the stream, so the order is correct even after a crash. The process removes many
@@ -31,7 +31,7 @@ REMOVE_SECONDS: Final = 5.0
 CREATE_SECONDS: Final = 5.0
 """How long NATS may take to place a consumer on its servers, in seconds."""
 _ENDED: Final = frozenset({"404", "408", "409"})
-"""The status codes that end a pull request. Further requests may succeed."""
+"""The status codes that end a pull request. Further requests can succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
@@ -124,7 +124,7 @@ class Pull:
         return pull
 
     async def next(self, within_ms: int) -> list[StreamMessage]:
-        """Return the next messages in order, or none if no message arrives within `within_ms`.
+        """Return the next messages, oldest first, or none if no message arrives within `within_ms`.
 
         Raises StreamUnavailable.
         """

@@ -324,7 +324,7 @@ async def read_stream(link: Link, now: int) -> StreamReading:
 
 
 def _unix_ms(text: str) -> int:
-    """Return a NATS timestamp as Unix ms. It may have nanoseconds and any offset."""
+    """Return a NATS timestamp as Unix ms. The timestamp can have nanoseconds and any offset."""
     head, _, rest = text.partition(".")
     if not rest:
         return int(datetime.fromisoformat(text).timestamp() * 1000)

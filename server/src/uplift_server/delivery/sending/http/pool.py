@@ -36,7 +36,10 @@ class Pool:
         return None
 
     def put(self, connection: Connection, now: float) -> None:
-        """Add an idle connection, or close it if it is too old or the pool is full."""
+        """Add an idle connection, unless it is too old or its target already has enough.
+
+        If the pool is full, close the connection that has been idle longest.
+        """
         if now >= connection.retire_at:
             connection.retire()
             return
