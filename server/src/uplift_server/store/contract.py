@@ -62,7 +62,7 @@ class Database(Protocol):
         """Finish pending operations and disconnect."""
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return a result for each group, in order.
+        """Store events with their deliveries in one durable commit. Return the results in the order of the groups.
 
         A group is stored completely or not at all. A group conflicts if an event differs from an earlier one of the
         account with the same idempotency key or chosen ID. A repeat with the same content returns the stored event.
@@ -106,7 +106,7 @@ class Database(Protocol):
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order.
+        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests.
 
         Deliveries of expired events fail. Skip endpoints with due deliveries, to keep the order of events.
         """
@@ -123,9 +123,10 @@ class Database(Protocol):
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries.
+        """Read a replay's next deliveries, from event `first`: up to `limit` of the endpoint's next `rows` deliveries.
 
-        Stop after the body that exceeds `body_bytes_max`. The batch may contain fewer deliveries than possible.
+        Stop when the total size of the bodies exceeds `body_bytes_max`. The batch can contain fewer deliveries than the
+        limits allow.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:

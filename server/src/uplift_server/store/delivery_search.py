@@ -1,4 +1,4 @@
-"""Search for deliveries by filters: the table that lists them in order, and the rows that one page scans."""
+"""Search for deliveries by filters: the table that lists them by event, and the rows that one page scans."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class Source(NamedTuple):
-    """The table that provides a list in order, and the conditions that its index supports."""
+    """The table from which to read a list in the order of events, and the conditions that its index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
@@ -61,7 +61,7 @@ def window_of(
 def source_of(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, low: int, high: int, *, up: bool = False
 ) -> Source:
-    """Return the table that lists the matching deliveries in order."""
+    """Return the table from which to read the matching deliveries in the order of events."""
     last = high if up else low
     if wanted.ids:
         # If no ID is known, search for event 0, which does not exist.

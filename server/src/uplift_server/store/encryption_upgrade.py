@@ -87,9 +87,10 @@ def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None
 
 
 def finish(connection: Connection, cipher: Cipher) -> bool:
-    """Bind all remaining values, and accept only bound values from now on. Return False if this was done before.
+    """Bind all remaining values, and accept only bound values from now on.
 
-    Call it only after `block_earlier_releases`. Raises WrongSecretKey.
+    Return False if the upgrade was already finished. Call it only after `block_earlier_releases`. Raises
+    WrongSecretKey.
     """
     query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
     if connection.execute(query.with_for_update()).first() is None:

@@ -137,7 +137,7 @@ def ids_of(connection: Connection, seqs: Collection[int]) -> dict[int, bytes]:
 def page_of_scopes(
     connection: Connection, account_seq: int | None, request: PageRequest
 ) -> Page[tuple[int, int, bytes]]:
-    """List the numbers of the accounts and endpoints, and the IDs of endpoints, including deleted ones."""
+    """List endpoints, including deleted ones: the number of the account, and the number and ID of the endpoint."""
     query = request.of(sa.select(endpoints.c.account_seq, endpoints.c.seq, endpoints.c.id), endpoints.c.seq)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)

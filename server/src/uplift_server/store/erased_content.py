@@ -41,12 +41,11 @@ ERASED_OBJECT_ID: Final = ""
 """Replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
-"""The serial types of an empty BLOB and an empty string in SQLite's record format. A value of n bytes has the type plus
-2n."""
+"""The serial types of an empty BLOB and an empty string in SQLite's record format. For a value of n bytes, add 2n."""
 
 
 class Erased(NamedTuple):
-    """The events and endpoints of a step whose erased content processes may still have in memory."""
+    """The events and endpoints of a step. Processes can still have their erased content in memory."""
 
     leased: Sequence[int]
     """The events with leased deliveries."""
@@ -246,9 +245,9 @@ def _without_content(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padded_size(before: Sequence[Any], after: Sequence[Any]) -> int:
-    """Return the size of the BLOB that keeps the size of a SQLite record.
+    """Return the size, in bytes, of the padding that keeps the size of a SQLite record unchanged.
 
-    `after` contains the new values without this BLOB.
+    `after` contains the new values without the padding.
     """
     room = sum(map(_record_bytes, before)) - sum(map(_record_bytes, after))
     # At some sizes, the record gets one byte smaller, because the length of the BLOB takes fewer bytes.

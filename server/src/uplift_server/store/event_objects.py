@@ -70,9 +70,9 @@ def candidates(
     *,
     newest_first: bool = True,
 ) -> list[int]:
-    """Return up to CANDIDATES_MAX events that may have the object ID, in order, from a range of event numbers.
+    """Return up to CANDIDATES_MAX events that can have the object ID, newest or oldest first.
 
-    Without an account, the events can belong to any account.
+    Search only the events from number `low` to `high`. Without an account, the events can belong to any account.
     """
     values = {
         "object_key": object_key(account_seq or 0, object_id),

@@ -79,7 +79,7 @@ def list_live(connection: Connection) -> list[EventType]:
 
 
 def list_deleted(connection: Connection) -> list[EventType]:
-    """List deleted types that may still have events."""
+    """List deleted types that can still have events."""
     query = sa.select(event_types).where(event_types.c.deleted_at.is_not(None)).order_by(event_types.c.seq)
     return [_event_type(row) for row in connection.execute(query)]
 

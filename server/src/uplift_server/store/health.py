@@ -55,7 +55,7 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success at `at` (Unix ms), which the previous owner reports, unless the endpoint failed later."""
+    """Record a success at `at` (Unix ms) that the previous owner reports, unless the endpoint failed later."""
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
         endpoints.c.deleted_at.is_(None),
@@ -100,7 +100,7 @@ _COLUMNS: Final = (
 
 
 def warned_at(connection: Connection, endpoint_seq: int) -> int | None:
-    """Lock an endpoint, and return when the warning about it was sent (Unix ms)."""
+    """Lock an endpoint, and return the time of the warning about it (Unix ms), if any."""
     query = sa.select(endpoints.c.warned_at).where(endpoints.c.seq == endpoint_seq)
     found: int | None = connection.scalar(query.with_for_update())
     return found

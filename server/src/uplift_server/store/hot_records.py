@@ -49,7 +49,7 @@ class NewEvent(NamedTuple):
     object_id: str | None = None
     ordering_key: str | None = None
     is_server_id: bool = False
-    """Whether the server created the chosen ID, so that only a repeat of this event can have it."""
+    """Whether the server created the ID, although `caller_chose_id` is set. Only a repeat can have the same ID."""
 
 
 class Appended(NamedTuple):
@@ -261,7 +261,7 @@ class ReplayRelease(NamedTuple):
     leased: Sequence[LeasedDelivery]
     """The leased deliveries, which are not ordered."""
     ordered: int
-    """The number of ordered deliveries. The dispatcher leases them in order."""
+    """The number of ordered deliveries. The dispatcher leases them in the order of their events."""
     outstanding: int
     """The number of deliveries that are waiting or in flight."""
     next_event_seq: int

@@ -52,10 +52,11 @@ def create_once(
     create: Callable[[], T],
     load: Callable[[bytes], T | None],
 ) -> tuple[T, bool]:
-    """Create an object, or load the object that the same request created before. Return whether it is a repeat.
+    """Create an object, or load the object that the same request created before.
 
-    `create` creates the object with `object_id`, and `load` reads an earlier one. If `request` is None, always create
-    an object. Raises KeyReused if the key was used for another request, or if the object was deleted.
+    Return it, and whether the request is a repeat. `create` creates the object with `object_id`, and `load` reads an
+    earlier one. If `request` is None, always create an object. Raises KeyReused if the key was used for another
+    request, or if the object was deleted.
     """
     if request is None:
         return create(), False
@@ -71,7 +72,10 @@ def create_once(
 
 
 def find(connection: Connection, request: Request) -> bytes | None:
-    """Return the ID that the same request created before. Raises KeyReused if the key was used for another request."""
+    """Return the ID of the object that the same request created before, if any.
+
+    Raises KeyReused if the key was used for another request.
+    """
     own = (idempotent_creates.c.account_seq == request.account_seq, idempotent_creates.c.key == request.key)
     row = connection.execute(sa.select(idempotent_creates).where(*own)).first()
     if row is None:

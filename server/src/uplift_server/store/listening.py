@@ -233,7 +233,7 @@ def next_events(
 ) -> StreamPage[StreamedEvent]:
     """Return the account's events after a number, up to the stream position, without the `unwanted` types.
 
-    Omit expired events and test events. Stop after the body that exceeds `body_bytes_max`.
+    Omit expired events and test events. Stop when the total size of the bodies reaches `body_bytes_max`.
     """
     newest = connection.scalar(sa.select(sa.func.max(events.c.seq)).where(events.c.account_seq == account_seq)) or 0
     if min(newest, stream_position.events) <= after:
@@ -277,7 +277,7 @@ def save_progress(
 ) -> None:
     """Save the positions of sessions, store new responses, and delete the oldest responses above the limit.
 
-    Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session may
+    Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session can
     have the same number.
     """
     for session, position, responses in sorted(progress, key=lambda each: each[0].seq):

@@ -40,9 +40,9 @@ class PageRequest:
         return column.asc() if self.reads_up else column.desc()
 
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
-        """Return the part of a range of the key's first number that the page can contain.
+        """Narrow a range of numbers to the numbers that rows of the page can have.
 
-        `to_next` is 0 if several rows share this number.
+        The number of a row is the first number of its key. `to_next` is 0 if several rows can have the same number.
         """
         if self.key is None:
             return low, high

@@ -443,7 +443,10 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class StreamPage(Generic[T]):
-    """A page of an endless list. The next page starts after `key`, and `more` shows whether it has items now."""
+    """A page of an endless list. The next page starts after `key`.
+
+    `more` states whether the next page has items now.
+    """
 
     items: list[T]
     key: tuple[int, ...]

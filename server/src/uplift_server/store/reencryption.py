@@ -24,9 +24,9 @@ class Reencrypted:
 
 
 def reencrypt(connection: Connection, old: Cipher, new: Cipher) -> Reencrypted:
-    """Encrypt every value with the new key in this transaction, unless this was done before.
+    """Encrypt every value with the new key in this transaction.
 
-    Raises WrongSecretKey if neither key decrypts a value.
+    Skip values that an earlier call has encrypted with this key. Raises WrongSecretKey if neither key decrypts a value.
     """
     factors = second_factors.c
     found = [

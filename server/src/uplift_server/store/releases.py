@@ -102,7 +102,7 @@ def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *,
 
 
 class CandidateRow(NamedTuple):
-    """A delivery that a replay may lease, in the order of the columns of both engines' statements."""
+    """A delivery that a replay can lease. The fields are in the order of the columns of both engines' statements."""
 
     event_seq: int
     endpoint_seq: int
@@ -164,10 +164,10 @@ class ReplayProgress(NamedTuple):
     skipped: int
     outstanding: int
     returned: Sequence[int]
-    """The events of deliveries that were returned to the replay without an attempt, in order."""
+    """The events of deliveries that were returned to the replay without an attempt, oldest first."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after a batch of returned (`again`) and new deliveries, of which `leased` were leased."""
+        """Return the progress after `again` returned and `fresh` new deliveries, of which `leased` were leased."""
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
         if fresh == len(batch.candidates):
@@ -246,7 +246,7 @@ def _of_events(choice: ReplaySelection) -> list[sa.ColumnElement[bool]]:
 
 
 def _window_end(connection: Connection, choice: ReplaySelection, first: int, last: int, rows: int) -> int:
-    """Return the number of the event after `rows` deliveries of the endpoint, or after `rows` events of its account."""
+    """Return the last event of a window of `rows` deliveries of the endpoint, or of `rows` events of its account."""
     seq, own = deliveries.c.event_seq, deliveries.c.endpoint_seq == choice.endpoint_seq
     if choice.missing is not None:
         seq, own = events.c.seq, events.c.account_seq == choice.missing.account_seq

@@ -268,7 +268,7 @@ def return_unattempted(connection: Connection, replay_seq: int) -> bool:
 
 
 def finish_cancelled(connection: Connection, replay_seq: int, *, now: int) -> Replay:
-    """Release the unleased deliveries of a cancelled replay. Complete the replay if no delivery is leased."""
+    """Remove the unleased deliveries from a cancelled replay. Complete the replay if no delivery is leased."""
     leased = return_unattempted(connection, replay_seq)
     connection.execute(
         sa.update(deliveries)

@@ -17,7 +17,7 @@ _INSERT = sa.text(
 def take(
     connection: Connection, wanted: Collection[SingletonJob], *, process_id: int, now: int
 ) -> frozenset[SingletonJob]:
-    """Take or renew the leases that no other process has, for LEASE_MS. Return the jobs of this process."""
+    """Take or renew the leases that no other process holds. A lease lasts LEASE_MS. Return the jobs of this process."""
     query = sa.select(duties).where(duties.c.name.in_(wanted))
     known = {SingletonJob(row.name): (row.process_seq, row.until) for row in connection.execute(query)}
     got = {job for job in wanted if can_take_lease(*known.get(job, (0, 0)), by=process_id, now_ms=now)}

@@ -248,7 +248,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the counts by minute that the batch adds: those of endpoints, and those of event types."""
+    """Return the counts by minute that the batch adds: the counts of endpoints, and the counts of event types."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
@@ -280,7 +280,7 @@ def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally]
 def _subtract(
     connection: Connection, span: Mapping[str, int], own: dict[RowKey, Tally], by_type: dict[RowKey, Tally]
 ) -> None:
-    """Subtract the changes in a range, because a later batch counts them."""
+    """Subtract the attempts and changes in a range from the tallies, because a later batch counts them."""
     for key, event_type, n in _created(connection, span):
         for tally in _of(own, by_type, key, event_type):
             tally.counts[_DELIVERIES_OF] -= n
@@ -310,16 +310,16 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 
 
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
-    """Return the deliveries that replays created for events after `began` and up to `events_after`.
+    """Yield the number of deliveries that replays created for events after `began` and up to `events_after`.
 
-    Each has its event type, if it is known.
+    Each number is for one endpoint, one minute and one event type, if it is known.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Return the differences that the attempts and changes in a range make to the counts by status.
+    """Yield the differences that the attempts and changes in a range make to the counts by status.
 
     Each difference has its event type, if it is known. Only events after `began` and up to `events_after` count.
     """
@@ -354,7 +354,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return the changes of open deliveries by endpoint."""
+    """Return the changes of the numbers of pending and held deliveries, by endpoint."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():

@@ -137,7 +137,7 @@ class _Batch:
         return number
 
     async def insert(self, raw: Raw) -> Sequence[int]:
-        """Insert all events and return their numbers, in order."""
+        """Insert all events. Return the numbers in the order of the events."""
         placed = list(enumerate(self.events, 1))
         deliveries = [(place, event, delivery) for place, event in placed for delivery in event.deliveries]
         if any(delivery.order_group is not None for _, _, delivery in deliveries):

@@ -24,8 +24,10 @@ R = TypeVar("R")
 
 CONNECT_SECONDS_MAX: Final = 5.0
 OPERATION_SECONDS_MAX: Final = 9.0
-"""How long an operation may use a connection, in seconds. After this, the connection is closed, because it may be
-dead."""
+"""The time limit of an operation on a connection, in seconds.
+
+After this time, the server closes the connection, because the connection can be dead.
+"""
 STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
@@ -35,7 +37,7 @@ heartbeats."""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
-"""The URL parameter with the value `transaction` if each transaction may run on a different connection."""
+"""The URL parameter with the value `transaction` if each transaction can run on a different connection."""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"

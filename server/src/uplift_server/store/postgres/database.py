@@ -79,8 +79,10 @@ RETRIES_MAX: Final = 8
 """Maximum number of retries of an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
-"""The advisory lock that ordinary writes share. Releases up to 0.1.2, which may run alongside this one, take it
-exclusively and take no other locks."""
+"""The advisory lock that ordinary writes share. Releases up to 0.1.2 can run alongside this one.
+
+They take the lock exclusively and take no other locks.
+"""
 
 
 _WITH_CONTENT: Final = (
@@ -138,7 +140,7 @@ class PostgresDatabase:
             await pool.close()
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
+        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
         return self._group_commit.append(groups)
 
     def lease_due(
@@ -172,7 +174,7 @@ class PostgresDatabase:
         return self._hot(lambda pair: reclaim(pair.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
+        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests."""
         return self._hot(lambda pair: release_held(pair.raw, requests, now=now))
 
     def release_replay(

@@ -33,7 +33,7 @@ class GroupCommit:
         self._commits: set[asyncio.Task[None]] = set()
 
     def append(self, groups: Groups) -> "asyncio.Future[Results]":
-        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
+        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
         result: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         rows = sum(1 + len(event.deliveries) for group in groups for event in group)
         self._waiting.append(_Waiting(groups, rows, result))

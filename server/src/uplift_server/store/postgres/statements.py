@@ -89,8 +89,10 @@ def _insert(*present: bool) -> str:
 
 
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
-"""The statements, each for events with or without idempotency keys, chosen IDs and object IDs. They return the numbers
-of the events in order."""
+"""The statements, each for events with or without idempotency keys, chosen IDs and object IDs.
+
+They return the numbers in the order of the events.
+"""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(

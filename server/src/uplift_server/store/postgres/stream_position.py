@@ -35,7 +35,7 @@ class StreamPositionFinder:
         self.given = StreamPosition(0, 0, 0)
         """The sequences at the latest reading."""
         self._awaited: list[tuple[StreamPosition, set[str]]] = []
-        """Readings of the sequences, in order, with the transactions that may use lower numbers."""
+        """Readings of the sequences, oldest first, each with the transactions that can still use lower numbers."""
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
         """Add a reading of the sequences and lock holders. Call it in the order of the readings."""

@@ -119,7 +119,7 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
+        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
         return self._writer.append(groups)
 
     def lease_due(
@@ -154,7 +154,7 @@ class SqliteDatabase:
         return self._writer.submit(lambda w: reclaim(w.raw, now=now, process_id=process_id, limit=limit))
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
-        """Make held deliveries due at `now`, oldest events first. Return a result for each request, in order."""
+        """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests."""
         return self._writer.submit(
             lambda w: release_held(w.raw, requests, now=now), weight=sum(request.limit for request in requests)
         )

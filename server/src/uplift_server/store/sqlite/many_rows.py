@@ -22,8 +22,8 @@ class ManyRows(Generic[Row]):
     def __init__(self, statement: str, row: type[Row]) -> None:
         """Prepare the variants of a statement whose parameters are rows of a NamedTuple.
 
-        VALUES with the fields in order replaces `:values`. A query whose columns have the names of the fields replaces
-        `:rows`.
+        Replace `:values` with VALUES and all fields, and `:rows` with a query whose columns have the names of the
+        fields.
         """
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"

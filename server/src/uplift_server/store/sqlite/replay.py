@@ -22,7 +22,7 @@ from uplift_server.store.sqlite.replay_statements import DeliveryKey, MissingRow
 def read_replay_batch(
     raw: sqlite3.Connection, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
 ) -> ReplayBatch:
-    """Read a replay's next deliveries from an event: up to `limit` of the endpoint's next `rows` deliveries."""
+    """Read a replay's next deliveries, from event `first`: up to `limit` of the endpoint's next `rows` deliveries."""
     batch = _read_batch(raw, replay, first, min(rows, limit), limit, body_bytes_max)
     if 2 * len(batch.candidates) < limit and batch.through < replay.last_event_seq and rows > limit:
         # Scan many deliveries only if most of the next ones do not match, because such a scan is expensive.
