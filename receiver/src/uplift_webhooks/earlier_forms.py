@@ -19,10 +19,13 @@ _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""The module does not try JSON forms of larger or deeper bodies: anyone can send them, and signing takes time."""
+"""The maximum size and depth of bodies for which to try JSON forms, because signing many forms takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Maximum cost of all forms of one body, about 5 ms each. It allows every form for events of a few KiB."""
+"""Maximum cost of the one-line forms and of the indented forms of one body, each about 5 ms.
+
+An event of a few KiB does not exceed these costs.
+"""
 _BYTES_PER_VALUE: Final = 16
 """Number of bytes that cost as much as one value."""
 

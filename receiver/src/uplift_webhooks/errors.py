@@ -15,7 +15,7 @@ Reason = Literal[
     "body_not_json_object",
     "body_not_event",
 ]
-"""The codes for why a request was rejected. Later versions add codes and never rename them."""
+"""The codes of the reasons for a rejection. Later versions can add codes, but never rename them."""
 
 
 class WebhookVerificationError(ValueError):

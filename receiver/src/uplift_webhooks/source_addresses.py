@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 class SourceAddresses:
-    """The published egress IPs, from the API or as given. Thread-safe."""
+    """The published egress IPs, from the API or from the caller. Thread-safe."""
 
     def __init__(
         self, source: Source | Mapping[str, Any] | Iterable[str], *, refresh_seconds: float = REFRESH_SECONDS

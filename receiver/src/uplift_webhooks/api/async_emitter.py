@@ -31,7 +31,7 @@ class AsyncEmitter:
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
         self._turns: Final = asyncio.Lock()
-        """The `send` call that waits for room holds this lock, so that later calls do not overtake it."""
+        """The `send` call that waits for room holds this lock, so that later calls do not overtake that call."""
 
     async def send(
         self,

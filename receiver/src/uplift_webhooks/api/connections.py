@@ -25,7 +25,7 @@ RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Maximum size of a response body, in bytes. A page of 500 complete events is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-"""Errors of an idle connection that the server has closed."""
+"""Errors that occur if the server has closed an idle connection."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """OpenSSL errors that occur when the server responds in plain HTTP."""
 

@@ -90,10 +90,10 @@ class Emitter:
 
     The server stores each event once: the emitter repeats a request without a response, and every event has an
     idempotency key. One thread sends the waiting events in batches, one request at a time. While the server does not
-    respond, events wait in memory, up to a limit, and `send` blocks beyond it. The end of the `with` block, or of the
-    process, waits up to CLOSE_SECONDS_MAX for their responses. Events in memory are lost if the process is killed: to
-    send an event if and only if your own transaction commits, use a transactional outbox (see the documentation
-    of your server).
+    respond, events wait in memory, up to a limit, and `send` blocks beyond it. At the end of the `with` block or of the
+    process, the emitter waits up to CLOSE_SECONDS_MAX for responses. Events in memory are lost if the process is
+    killed: to send an event if and only if your own transaction commits, use a transactional outbox (see the
+    documentation of your server).
 
     >>> with Emitter("https://webhooks.example.com", "svc_…", account="acc_…") as emitter:   # doctest: +SKIP
     ...     emitter.send("athlete.created", {"object": {"id": "a1"}})

@@ -29,7 +29,7 @@ class Access:
     api_url: str
     api_key: str = field(repr=False)
     warning: str = ""
-    """A security problem of the key's source, or None."""
+    """A security problem of the key's source, or an empty string."""
     url_origin: str = "--api-url"
     """The source of the URL."""
     key_origin: str = "--api-key"

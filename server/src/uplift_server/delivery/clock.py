@@ -70,7 +70,7 @@ class SystemClock(Clock):
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0
         self._slewed = (0, 0, 0)
-        """The start of the slew (monotonic ns, and the ms returned at that time), and the last returned ms."""
+        """The monotonic time (ns) and returned time (ms) at the start of the slew, and the last returned time (ms)."""
 
     def continue_after(self, stored_ms: int | None) -> None:
         """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back since.

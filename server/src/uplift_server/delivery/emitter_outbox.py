@@ -56,7 +56,7 @@ class _Turn(NamedTuple):
     has_more: bool = False
     """Whether more rows are waiting, so that the next turn can start immediately."""
     is_own: bool = True
-    """Whether this reader had a turn. If not, another reader had a turn at the time."""
+    """Whether this reader had the turn. If not, another reader had it."""
 
 
 class OutboxReader:

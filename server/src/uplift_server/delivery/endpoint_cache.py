@@ -32,7 +32,7 @@ from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""The maximum number of compiled subscriptions to keep, and of compiled filters. Endpoints share them."""
+"""The maximum number of compiled subscriptions in memory. The same limit applies to filters. Endpoints share both."""
 
 _DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")

@@ -18,7 +18,10 @@ TRANSFER_UNFINISHED: Final = (
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
-"""How long a starting process waits for the lock, in ms. This is less than the timeout of a database response."""
+"""How long a starting process waits for the lock, in ms.
+
+The time is shorter than the timeout of a database response.
+"""
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 

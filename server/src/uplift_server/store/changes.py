@@ -14,8 +14,10 @@ EVENTS_MAX: Final = 20
 ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""Maximum number of replays to read. This exceeds the limit of unfinished replays, because cancelled replays may have
-attempts in flight."""
+"""Maximum number of replays to read.
+
+The number exceeds the limit of unfinished replays, because cancelled replays may have attempts in flight.
+"""
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 

@@ -203,7 +203,7 @@ RETENTION_RULES: Final = (
         ),
     ),
 )
-"""All rules, in the order in which they run."""
+"""All rules, in the order in which retention applies them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""How long a result is kept, in ms. It is also how long a test waits for a process to execute it."""
+"""How long a result is kept, and how long a test waits for a process that executes it, in ms."""
 
 
 class TooManyCommands(Unavailable):

@@ -25,7 +25,7 @@ from uplift_server.store.schema_erasures import erasures
 EVENTS_PER_STEP: Final = 40
 """Maximum number of events that one transaction erases, like a batch of retention."""
 DELIVERIES_PER_STEP: Final = 200
-"""A step ends after the event that exceeds this number of deliveries."""
+"""A step ends when the total number of deliveries of its events exceeds this number."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
 """Maximum number of events that one read scans for events without an object ID."""

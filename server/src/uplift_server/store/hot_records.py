@@ -190,7 +190,7 @@ class DueEndpoint(NamedTuple):
 
 
 class HeldRequest(NamedTuple):
-    """A request to release at most `limit` held deliveries of an endpoint, of events after the event `after`."""
+    """A request to release at most `limit` held deliveries of an endpoint, from the first event after `after`."""
 
     endpoint_seq: int
     after: int
@@ -208,7 +208,7 @@ class Released(NamedTuple):
 
 
 class LeaseRequest(NamedTuple):
-    """A request to lease due deliveries of an endpoint, at most `limit`."""
+    """A request to lease at most `limit` due deliveries of an endpoint."""
 
     endpoint_seq: int
     limit: int
@@ -246,8 +246,10 @@ class ReplayLease(NamedTuple):
     limit: int
     outstanding_max: int
     body_bytes_max: int
-    """The limit, in bytes, for deliveries returned to the replay. The other deliveries were limited when the batch was
-    read."""
+    """The maximum total size of the bodies of deliveries returned to the replay, in bytes.
+
+    The limit for other deliveries applies when the batch is read.
+    """
     missing_after: int = 0
     """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
     ordering: Ordering = Ordering.NONE
@@ -259,7 +261,7 @@ class ReplayRelease(NamedTuple):
 
     state: ReplayState
     leased: Sequence[LeasedDelivery]
-    """The leased deliveries, which are not ordered."""
+    """The leased deliveries. None of them is ordered."""
     ordered: int
     """The number of ordered deliveries. The dispatcher leases them in the order of their events."""
     outstanding: int

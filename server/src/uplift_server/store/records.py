@@ -342,7 +342,10 @@ class Delivery:
     """The time when the event was erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The order group. The server sends its deliveries to an endpoint in order. None if the delivery is not ordered."""
+    """The order group. The server sends its deliveries to an endpoint in the order of their events.
+
+    None if the delivery is not ordered.
+    """
     blocked_by: str | None = None
     """The ID of the delivery that a blocked delivery waits for."""
 

@@ -39,7 +39,7 @@ class RejectedEvent:
     """The account. None if it is unknown."""
     subject: str
     event_type: str | None
-    """The event type as given in the message, like the event ID and the idempotency key."""
+    """The event type as the emitter sent it. The event ID and the idempotency key also come from the emitter."""
     event_id: str | None
     idempotency_key: str | None
     problem: Mapping[str, Any]

@@ -15,7 +15,10 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """An option whose unit differs from the API field's unit. `write` formats a number of the API."""
+    """An option whose unit differs from the API field's unit.
+
+    `write` converts a number of the API to the option's unit, as text.
+    """
 
     name: str
     write: Callable[[int], str]

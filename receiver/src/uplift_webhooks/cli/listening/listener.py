@@ -51,7 +51,7 @@ class Timing:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """After a connection that lasted this long, the next wait is the first interval again, in seconds."""
+    """If a connection lasted at least this many seconds, the next wait is the first interval again."""
     ping_seconds: float = 20.0
     """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SHUFFLED_SECONDS: Final = 0.5
-"""How long an event may wait for later events to overtake it, in seconds."""
+"""How long an event waits for later events that can overtake it, in seconds."""
 RETRY_SECONDS: Final = (0.5, 2.0)
 """Shortest and longest delay before an event whose failure was simulated is forwarded again, in seconds."""
 

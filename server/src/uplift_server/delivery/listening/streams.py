@@ -52,7 +52,7 @@ class StreamItem:
     """An event or test event that a stream sends."""
 
     position: int
-    """The number of the event. It is negative for a test event, which has no number."""
+    """The number of the event, or a negative number for a test event."""
     event_id: bytes
     type: str
     created_at: int

@@ -50,7 +50,10 @@ FILTERED_AHEAD: Final = 200
 The filter can reject most of these events.
 """
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The maximum number of filter steps in a round, because they block the event loop. One evaluation may exceed it."""
+"""The maximum number of filter steps in a round, because they block the event loop.
+
+One evaluation can exceed the maximum.
+"""
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
 """The interval between two releases of a job, in ms. New events have to wait for the commit of each release."""

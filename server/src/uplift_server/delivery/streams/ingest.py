@@ -45,7 +45,7 @@ RESEND_AFTER_MS: Final = 800
 The time is longer than a slow fsync, and short enough for several attempts during the election of a leader.
 """
 ORIGINALS_AT_ONCE: Final = 20
-"""The maximum number of earlier messages that the requests of a process read concurrently."""
+"""The maximum number of earlier messages that a process reads concurrently."""
 _FULL: Final = "maximum"
 """The start of JetStream's errors for messages beyond the limits of a stream, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()
@@ -113,7 +113,7 @@ class _Publication:
     ) -> None:
         self.request = request
         self.event = event
-        """The sequence number of the account, and an event of this account."""
+        """The sequence number of the account, and the validated event."""
         self.token = token
         self.subject = subject
         self.payload = payload

@@ -32,8 +32,10 @@ STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks, in ms. This is shorter than the expiry of
-heartbeats."""
+"""How long a transaction of an unreachable process keeps its locks, in ms.
+
+The time is shorter than the expiry of heartbeats.
+"""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
@@ -105,7 +107,7 @@ REPLACEMENT: Final = "\ufffd"
 class RolledBack(asyncpg.InterfaceError):
     """PostgreSQL closed the connection between two statements of a transaction, and rolled it back.
 
-    This happens if this process pauses for longer than IDLE_IN_TRANSACTION_MS_MAX.
+    PostgreSQL does so if this process pauses for longer than IDLE_IN_TRANSACTION_MS_MAX.
     """
 
 

@@ -1,6 +1,6 @@
 """The emitter outbox: the table `uplift_outbox` in the PostgreSQL database of an emitter.
 
-This is not the database of the server. The table `outbox` of the server contains emails.
+The emitter's database is not the server's database, whose table `outbox` contains emails.
 """
 
 import contextlib
@@ -25,8 +25,10 @@ _KEY_LOCKS: Final = 1970302568
 _READER_LOCK: Final = (1970302569, 0)
 """The advisory lock of the reader that sends."""
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
-"""How long PostgreSQL waits before it ends the transaction of an unreachable reader, in ms. This is longer than a
-request to the server takes."""
+"""How long PostgreSQL waits before it ends the transaction of an unreachable reader, in ms.
+
+The time is longer than a request to the server takes.
+"""
 _SETTINGS: Final = {
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
     # After a crash, deleted rows may exist again. The server recognizes the IDs of their events.

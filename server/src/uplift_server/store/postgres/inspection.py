@@ -67,7 +67,7 @@ class Inspected:
     connections_used: int
     bytes: int
     clock: ClockReading
-    """The time of the database's clock, in Unix ms."""
+    """A reading of the database's clock, to compare it with the clock of this machine."""
     dead_rows: int
     """The number of dead rows of `deliveries` that vacuum has not removed yet."""
     live_rows: int

@@ -26,7 +26,7 @@ _FILES_SECONDS_MAX = 1.0
 """The longest wait of an attempt for a file descriptor, in seconds. `LEASE_LEFT_MS_MIN` includes this wait."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSE_BATCH = 16
-"""The number of idle connections to close at a time when no file descriptor is left."""
+"""The number of idle connections to close at once if no file descriptor is left."""
 _log = structlog.get_logger()
 
 
