@@ -30,11 +30,16 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""How long handled events are remembered, in seconds. It is longer than retries (3 days) and replays, which are
-possible for the 30 days of the default retention."""
+"""How long handled events are remembered, in seconds.
+
+The time is longer than a retry schedule (3 days), and longer than the default retention (30 days), which limits
+replays.
+"""
 CLAIM_SECONDS: Final = 60.0
-"""How long a claim lasts, in seconds. It is longer than the sender's timeout of 15 seconds, and short enough for the
-retry after a crash."""
+"""How long a claim lasts, in seconds.
+
+The time is longer than the sender's timeout of 15 seconds, and short enough for the retry after a crash.
+"""
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
 BUSY_SECONDS: Final = 10.0

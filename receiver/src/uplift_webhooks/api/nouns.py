@@ -103,10 +103,10 @@ class Endpoints(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an endpoint. The response contains its `secret`. To get the secret again, call `secret`.
 
-        `auth` authenticates the requests to your server. The API never returns its secrets. `uid` is your own ID for
-        the endpoint. You can use it instead of the server's ID. `metadata` has up to 50 of your own strings. `filter`
-        is a pattern that the data of an event must match. With the `state` "paused", the server holds the deliveries
-        until you enable the endpoint.
+        `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is your own
+        ID for the endpoint. You can use it instead of the server's ID. `metadata` has up to 50 of your own strings.
+        `filter` is a pattern that the data of an event must match. With the `state` "paused", the server holds the
+        deliveries until you enable the endpoint.
         """
         body = given(
             url=url,

@@ -51,8 +51,8 @@ class Replays(Noun[Way]):
     ) -> Call[JsonObject]:
         """Replay an endpoint's deliveries with a `status` (default failed). With `dry_run`, only count them.
 
-        With `include_missing`, the replay also sends events that the endpoint never received, because it was created or
-        subscribed later. With an empty `status`, it sends only these events.
+        With `include_missing`, the replay also sends events that the endpoint never received, because the endpoint was
+        created or subscribed later. With an empty `status`, it sends only these events.
         """
         body = given(
             endpoint=endpoint,

@@ -27,7 +27,10 @@ from uplift_webhooks.webhook import Webhook
 
 
 class VerifiedEvent:
-    """A dependency that returns the event of the request. It rejects other requests before the route runs."""
+    """A dependency that returns the event of the request.
+
+    It rejects requests that fail verification before the route runs.
+    """
 
     def __init__(self, webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
         self._webhook: Final = webhook

@@ -60,6 +60,6 @@ def unverified(error: WebhookVerificationError) -> Rejection:
 def in_progress(error: EventInProgress) -> Rejection:
     """Return the response for an event that another handler is processing.
 
-    It has no `Retry-After` header, so that other events are not delayed.
+    The response has no `Retry-After` header, so that other events are not delayed.
     """
     return Rejection(409, str(error))

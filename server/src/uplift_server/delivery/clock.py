@@ -12,7 +12,7 @@ from uplift_server.core.operations.clock_offset import READINGS_KEPT, ClockReadi
 from uplift_server.delivery.ports import Callback, Clock, Handle
 
 SLEW_DIVISOR: Final = 10
-"""While the engine's clock is ahead of the machine's clock, it runs slower by 1/SLEW_DIVISOR."""
+"""While the engine's clock is ahead of the machine's clock, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 STORED_AHEAD_MS_MAX: Final = 3_600_000
 """The clock continues from a stored time only if that time is at most this many ms ahead of the machine's clock."""

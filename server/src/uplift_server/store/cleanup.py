@@ -54,7 +54,7 @@ class RetentionRule:
     since: sa.Column[int]
     """The column with the start of the retention period (Unix ms). If it is NULL, the row is in use."""
     extra_ms: int = 0
-    """How much later than `since` the retention period starts, in ms."""
+    """The time between `since` and the start of the retention period, in ms."""
     is_ordered_by_seq: bool = False
     """Whether rows are read in the order of their numbers, which grow with time. Otherwise, an index on `since` is
     used."""
@@ -87,7 +87,7 @@ class RetentionRule:
 
     @property
     def order(self) -> tuple[sa.Column[Any], ...]:
-        """The columns in whose order rows are read."""
+        """The columns that define the order in which rows are read."""
         return self.key if self.is_ordered_by_seq else tuple(dict.fromkeys((self.since, *self.key)))
 
     @property

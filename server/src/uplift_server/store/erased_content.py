@@ -103,7 +103,7 @@ def erase(
 
 
 def tidy(connection: Connection, erasure: Erasure, *, now: int) -> list[int]:
-    """Erase the object ID and the responses in rows that do not belong to one event.
+    """Erase the object ID and the responses in rows that do not belong to a single event.
 
     Erase the object ID in the erasure last. Return the endpoints whose last error was erased.
     """
@@ -163,7 +163,10 @@ def _erase_event(connection: Connection, row: sa.Row[Any], now: int) -> None:
 
 
 def _erase_attempts(connection: Connection, event_seqs: Sequence[int]) -> list[int]:
-    """Erase the requests and responses of attempts. Return the endpoints whose last error came from them."""
+    """Erase the requests and responses of attempts.
+
+    Return the endpoints whose last error came from one of these attempts.
+    """
     columns = (attempts.c.error, attempts.c.location, attempts.c.request_head, attempts.c.response_head)
     query = sa.select(attempts.c.seq, attempts.c.event_seq, attempts.c.endpoint_seq, *columns, attempts.c.response_body)
     rows = connection.execute(query.where(attempts.c.event_seq.in_(event_seqs))).all()

@@ -196,7 +196,7 @@ def delete_unused(connection: Connection, session: ListenSession, *, before: int
 
 
 def record_connection(connection: Connection, session: ListenSession, *, now: int) -> int | None:
-    """Record a connection at `now` (Unix ms), or 1 ms after the previous one if that is later.
+    """Record a connection at `now` (Unix ms), but at least 1 ms after the previous connection.
 
     Return the recorded time, or None if the session or its account was deleted, or if its key was revoked.
     """
@@ -215,7 +215,7 @@ def record_connection(connection: Connection, session: ListenSession, *, now: in
 
 
 def _no_earlier(now: int, *, later_ms: int = 0) -> sa.ColumnElement[int]:
-    """Return `now`, or `later_ms` after the last connection if that is later, because process clocks differ."""
+    """Return `now`, but at least `later_ms` after the last connection, because process clocks differ."""
     last = listen_sessions.c.last_seen_at + later_ms
     return sa.case((last > now, last), else_=now)
 

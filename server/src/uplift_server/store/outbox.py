@@ -23,7 +23,7 @@ WINDOW_ROWS: Final = 10_000
 """Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
-"""No endpoint is added to an email that is due within this many ms."""
+"""The server does not add an endpoint to an email that is due within this many ms."""
 
 
 def add(

@@ -231,7 +231,7 @@ class Endpoint:
     created_at: int
     updated_at: int
     previous_secret: bytes | None = field(default=None, repr=False)
-    """The encrypted old secret. It signs in addition to `secret` until `previous_expires_at`."""
+    """The encrypted old secret. The server signs with both secrets until `previous_expires_at`."""
     previous_expires_at: int | None = None
     uplift_header_new: bool = False
     """Whether x-uplift-signature-256 uses `secret` while `previous_secret` is active."""

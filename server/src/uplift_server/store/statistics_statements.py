@@ -24,7 +24,7 @@ def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statement
     """Return a query for `read_rows`. On SQLite, its result is one JSON list of lists.
 
     The driver of SQLite releases the interpreter lock for every row. While the event loop is busy, a query of a
-    thousand rows would delay both threads a thousand times.
+    thousand rows would delay the loop and the query a thousand times.
     """
     by_dialect = {"sqlite": texts, "postgresql": texts} if isinstance(texts, str) else texts
     listed = f"SELECT json_group_array(json_array({', '.join(columns)})) FROM ({by_dialect['sqlite']})"  # noqa: S608

@@ -13,7 +13,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""Timeout of a call, in seconds. It is longer than 5 s, the server's time limit of a response."""
+"""Timeout of a call, in seconds. The server limits the time of a response to 5 s."""
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,

@@ -17,8 +17,10 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""The wait after a start, in ms. It lets the server first attempt due deliveries, because endpoints may have
-recovered."""
+"""The wait after a start, in ms.
+
+During the wait, the server attempts due deliveries, because endpoints can have recovered.
+"""
 CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of failing endpoints, in ms."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000

@@ -50,7 +50,7 @@ FILTERED_AHEAD: Final = 200
 The filter can reject most of these events.
 """
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The maximum number of filter steps in a round, because they block the event loop.
+"""The maximum number of filter steps in a round. Filter steps block the event loop.
 
 One evaluation can exceed the maximum.
 """

@@ -183,7 +183,7 @@ class DeliveryLanes:
         self.parked[(event_seq, endpoint_seq)] = None
 
     def forget(self, event_seqs: Sequence[int]) -> None:
-        """Drop the waiting deliveries of erased events, and ignore the outcomes of those in flight."""
+        """Drop the waiting deliveries of erased events, and ignore the outcomes of their attempts in flight."""
         for event_seq in event_seqs:
             if len(self.erased) >= PARKED_MAX:
                 del self.erased[next(iter(self.erased))]
@@ -238,7 +238,7 @@ class DeliveryLanes:
     def batch_bytes_max(self) -> int:
         """The maximum total size of the bodies in one lease batch.
 
-        It is low if only accounts with few waiting bytes have room.
+        The maximum is low if only accounts with few waiting bytes have room.
         """
         is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX

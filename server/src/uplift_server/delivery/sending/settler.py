@@ -96,9 +96,9 @@ class Settler:
                 self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """Store the health of an endpoint that is or was failing with the next batch.
+        """With the next batch, store the health of an endpoint that is or was failing.
 
-        Store the health of any other endpoint every HEALTH_SAVED_EVERY_MS.
+        Store the health of any other endpoint only every HEALTH_SAVED_EVERY_MS.
         """
         health = endpoint.health
         if (

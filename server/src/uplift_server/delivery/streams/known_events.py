@@ -15,7 +15,7 @@ from uplift_server.store.errors import StoreError
 from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 LOOKUP_SECONDS: Final = 0.25
-"""How long a request waits for the database, in seconds. The database may be unavailable."""
+"""How long a request waits for the lookup, in seconds. The database can be slow or unavailable."""
 
 
 class _Wanted(NamedTuple):

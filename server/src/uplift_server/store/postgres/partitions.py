@@ -227,7 +227,10 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """Delete a batch of rows in the index of object IDs. The position is that of a bucket, not of an event."""
+        """Delete a batch of rows in the index of object IDs.
+
+        The position is the number of a bucket, not of an event.
+        """
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))
         if found:
@@ -358,7 +361,10 @@ async def _drop(
 
 
 async def _lock_aside(raw: Raw) -> bool:
-    """Lock the tables of copies until the transaction ends. Return False if another transaction has the lock."""
+    """Lock the tables for copies of events until the transaction ends.
+
+    Return False if another transaction has the lock.
+    """
     return bool(await raw.fetchval(f"SELECT pg_try_advisory_xact_lock({ASIDE_LOCK})"))
 
 

@@ -97,7 +97,7 @@ class SqliteDatabase:
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
-        """Copy the open database, whose file was lost, into its directory. Raises Unavailable."""
+        """Copy the open database, whose file was lost, into the directory of the file. Raises Unavailable."""
         assert self._spare is not None, "the database is not open"
         timestamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._path.with_name(f"{self._path.name}.rescued-{timestamp}")
