@@ -1,9 +1,9 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
-Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to their
-endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound values. When no
-earlier server is running or can start, this server re-encrypts all values and deletes the server value. From then on,
-it accepts only bound values.
+Migration 0011 stores a server value. While the server value exists, the server reads and writes values that are bound
+only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound
+values. When no earlier server is running or can start, this server re-encrypts all values and deletes the server value.
+From then on, it accepts only bound values.
 """
 
 from typing import Final

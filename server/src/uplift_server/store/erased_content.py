@@ -1,6 +1,6 @@
-"""Erase the content of events, and every other row that repeats it.
+"""Erase the content of events, and all copies of the content in other rows.
 
-An erased event keeps its ID, type and timestamps. It also expires, so that nothing sends, replays or streams it, not
+An erased event keeps its ID, type and timestamps. It also expires, so that no process sends, replays or streams it, not
 even a process of an earlier release. Its deliveries get a new fence, which invalidates the outcomes of attempts in
 flight and bodies that were read before.
 

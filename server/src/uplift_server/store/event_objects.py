@@ -1,8 +1,9 @@
 """Search for events by object ID.
 
-The index groups events into buckets of consecutive numbers. An insert then changes a few pages, because all new rows
-are in the newest bucket. A search looks into each bucket, newest or oldest first. The key of a row is a checksum of the
-object ID, followed by the account. A search returns candidates: compare the object ID and the account of each event.
+The index groups events into buckets of consecutive numbers. An insert therefore changes only a few pages, because all
+new rows are in the newest bucket. A search reads one bucket after the other, newest or oldest first. The key of a row
+is a checksum of the object ID, followed by the account. A search returns candidates: compare the object ID and the
+account of each event.
 """
 
 from collections.abc import Collection, Sequence

@@ -54,9 +54,9 @@ def create_once(
 ) -> tuple[T, bool]:
     """Create an object, or load the object that the same request created before.
 
-    Return it, and whether the request is a repeat. `create` creates the object with `object_id`, and `load` reads an
-    earlier one. If `request` is None, always create an object. Raises KeyReused if the key was used for another
-    request, or if the object was deleted.
+    Return the object, and whether the request is a repeat. `create` creates the object with `object_id`, and `load`
+    reads an earlier object. If `request` is None, always create an object. Raises KeyReused if the key was used for
+    another request, or if the object was deleted.
     """
     if request is None:
         return create(), False

@@ -1,10 +1,10 @@
 """The endpoints that this process owns among the workers of a cluster.
 
 Each worker computes the owner of an endpoint from the live workers (`core.operations.cluster.assigned_worker`). When
-the workers change, it first gives up the endpoints that it lost. Then it publishes a digest of the workers as its view.
-It takes over new endpoints only when all workers have the same view. At that time, no other worker begins an attempt,
-and attempts that others still have in flight count toward the endpoint's concurrency limit. Leases and fences prevent
-concurrent attempts of a delivery; ownership only prevents needless conflicts.
+the workers change, each worker first gives up the endpoints that it lost. Then it publishes a digest of the workers as
+its view. It takes over new endpoints only when all workers have the same view. At that time, no other worker begins an
+attempt, and attempts that other workers still have in flight count toward the endpoint's concurrency limit. Leases and
+fences prevent concurrent attempts of a delivery; ownership only prevents needless conflicts.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,8 @@
 """Held deliveries: hold the deliveries of paused or disabled endpoints, and release them when the endpoint is enabled.
 
-The server releases deliveries at a limited rate. The state of an endpoint in the database decides whether to hold,
-release, drop or cancel its deliveries, so a crash loses no work. State changes and the dispatcher add endpoints to the
-queue. A periodic scan finds all endpoints with held deliveries.
+The server releases deliveries at a limited rate. The database contains the state of each endpoint, and therefore
+whether to hold, release, drop or cancel its deliveries. A crash loses no work. State changes and the dispatcher add
+endpoints to the queue. A periodic scan finds all endpoints with held deliveries.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Test deliveries: at most one in flight per endpoint. The server starts a test immediately or rejects it.
 
-A test takes a slot before it is stored, so a stored test never waits. A test ignores the queue, the circuit breaker and
-the endpoint's concurrency limit. The limits of the process and the account, and the endpoint's rate limit, apply to
-tests.
+A test takes a slot before it is stored, so a stored test never waits. The queue, the circuit breaker and the endpoint's
+concurrency limit do not apply to tests. The limits of the process and of the account, and the endpoint's rate limit,
+apply.
 """
 
 import asyncio
