@@ -1,4 +1,4 @@
-"""Guesses of a body's original bytes, if it was changed between the network and the verification."""
+"""Guesses of a body's original bytes, if the body was changed between the network and the verification."""
 
 import base64
 import binascii

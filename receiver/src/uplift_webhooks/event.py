@@ -41,7 +41,7 @@ class Event:
     def test(self) -> bool:
         """Whether this is a test event, with example data.
 
-        The signed body contains this mark. The library ignores the header `x-uplift-test`, because it is not signed.
+        The signed body contains the mark. The library ignores the header `x-uplift-test`, because it is not signed.
         """
         return self.raw.get("test") is True
 

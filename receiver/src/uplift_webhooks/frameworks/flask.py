@@ -32,7 +32,10 @@ P = ParamSpec("P")
 def verified(
     webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX
 ) -> Callable[[Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]], Callable[P, ResponseReturnValue]]:
-    """Decorate a view that takes the event and the parameters of the route. If it returns None, the response is 204."""
+    """Decorate a view that takes the event and the parameters of the route.
+
+    If the view returns None, the response is 204.
+    """
 
     def decorate(view: Callable[Concatenate[AnyEvent, P], ResponseReturnValue | None]) -> Callable[P, Any]:
         @functools.wraps(view)

@@ -67,7 +67,7 @@ class LiveEventType:
     def problems(self, data: bytes) -> list[Problem]:
         """Check an event's data (JSON) against the type's schema. Return at most SCHEMA_PROBLEMS_MAX problems.
 
-        If the check takes longer than SCHEMA_CHECK_NS_MAX, return a problem that states this.
+        If the check would take longer than SCHEMA_CHECK_NS_MAX, return only the problem that the data is too large.
         """
         if self._validator is None:
             return []
@@ -206,7 +206,7 @@ class LiveEndpoint:
     def has_in_url(self, text: str) -> bool:
         """Whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
 
-        The query may contain a token, so searches for a part of it do not match.
+        The query may contain a token, so a part of the query does not match.
         """
         url, wanted = self.record.url, text.casefold()
         return wanted in without_query(url).casefold() or wanted == url.casefold()

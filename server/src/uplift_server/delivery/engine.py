@@ -149,8 +149,8 @@ class Engine:
     ) -> None:
         """Create the engine. `loops` run while this process delivers.
 
-        `on_loop_failure` receives the error of a loop that ended unexpectedly and stops the process. UnknownSchema
-        means that another release changed the database.
+        `on_loop_failure` receives the error of a loop that ended unexpectedly and stops the process. The error is
+        UnknownSchema if another release changed the database.
         """
         self._database = database
         self._shards = shards

@@ -115,8 +115,8 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
     """Update the fields that people can set. Return the new account, or None if it does not exist.
 
-    `updated_at` increases with each change. Call `lock_uids` first if the uid may change. Raises Conflict if another
-    account has the uid.
+    `updated_at` increases with each change. Call `lock_uids` first if the change can include the uid. Raises Conflict
+    if another account has the uid.
     """
     stored = get(connection, account_id, lock=True)
     if stored is None:

@@ -1,4 +1,4 @@
-"""Deliveries and attempts: lists, and the start of a resend. The engines write everything else."""
+"""Deliveries and attempts: lists, and the start of a resend. The engines execute all other writes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ _OTHERS: Final = deliveries.alias("others")
 
 
 def _first_other(condition: str) -> sa.ScalarSelect[int]:
-    """Select the first event of the order group whose delivery is open and meets the condition."""
+    """Select the first event in the order group with an open delivery that meets the condition."""
     own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
     query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()

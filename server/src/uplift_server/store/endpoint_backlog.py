@@ -110,7 +110,7 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
 
 
 def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> DropResult:
-    """Cancel a batch of the held deliveries that the endpoint's stored `held_action` drops.
+    """Cancel a batch of held deliveries if the stored `held_action` of the endpoint is DROP.
 
     The last batch clears the action.
     """

@@ -257,8 +257,8 @@ def update(
     """Update the fields that the owner of an endpoint can set. Return the new endpoint, or None if it does not exist.
 
     `updated_at` increases with each change, so that other processes read the endpoint again. The health does not
-    change. Lock the account first if the uid may change. Raises Conflict if another endpoint of the account has the
-    uid.
+    change. Lock the account first if the change can include the uid. Raises Conflict if another endpoint of the account
+    has the uid.
     """
     stored = get(connection, account_seq, endpoint_id, lock=True)
     if stored is None:
@@ -295,13 +295,19 @@ def update(
 
 
 def set_verified(connection: Connection, endpoint: Endpoint, *, now: int) -> bool:
-    """Record that the URL of an endpoint verifies signatures. Return False if the endpoint has another URL now."""
+    """Record that the receiver at the URL of an endpoint verifies signatures.
+
+    Return False if the endpoint has another URL now.
+    """
     change = sa.update(endpoints).where(endpoints.c.seq == endpoint.seq, endpoints.c.url == endpoint.url, _LIVE)
     return connection.execute(change.values(verified_at=now)).rowcount > 0
 
 
 def note_certificate_warning(connection: Connection, endpoint_seq: int, *, now: int) -> tuple[Endpoint | None, bool]:
-    """Record a due warning about an endpoint's client certificate. Return the endpoint, and whether one was due."""
+    """Record a due warning about an endpoint's client certificate.
+
+    Return the endpoint, and whether a warning was due.
+    """
     query = sa.select(*_COLUMNS).where(endpoints.c.seq == endpoint_seq, _LIVE).with_for_update()
     row = connection.execute(query).first()
     stored = None if row is None else _endpoint(row)

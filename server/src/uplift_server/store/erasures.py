@@ -61,7 +61,7 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class NewErasure:
-    """An erasure to store: of an object ID up to the event `last_event_seq`, or of single events."""
+    """An erasure to store. It erases events about an object up to the event `last_event_seq`, or single events."""
 
     id: bytes
     account_seq: int

@@ -49,7 +49,10 @@ class NewEvent(NamedTuple):
     object_id: str | None = None
     ordering_key: str | None = None
     is_server_id: bool = False
-    """Whether the server created the ID, although `caller_chose_id` is set. Only a repeat can have the same ID."""
+    """Whether the server created the ID, although `caller_chose_id` is set.
+
+    Only a repeat of the event can have the same ID.
+    """
 
 
 class Appended(NamedTuple):

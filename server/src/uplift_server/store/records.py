@@ -250,8 +250,10 @@ class Endpoint:
     tested_at: int | None = None
     """Time of the last test event. The cache can have an earlier value."""
     verified_at: int | None = None
-    """The time when the URL rejected a wrong signature and accepted a valid one. The cache can have an earlier
-    value."""
+    """The time when the receiver rejected a wrong signature and accepted a valid one.
+
+    The cache can have an earlier value.
+    """
     uid: str | None = None
     """The operator's own ID of the endpoint, unique in the account."""
     metadata: str | None = None

@@ -1,4 +1,4 @@
-"""Trace contexts of events. The server stores one if the sender sets it while tracing is enabled."""
+"""Trace contexts of events. The server stores a trace context if the sender sets one while tracing is enabled."""
 
 from collections.abc import Collection, Mapping
 from typing import Final

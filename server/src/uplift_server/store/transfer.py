@@ -114,7 +114,10 @@ async def _prepare(url: str) -> None:
 
 
 async def _is_begun(target: Raw, name: str) -> bool:
-    """Whether an earlier transfer can continue. Raises CannotTransfer if it had another source or release."""
+    """Whether an earlier transfer can continue.
+
+    Raises CannotTransfer if the earlier transfer had another source or release.
+    """
     if await target.fetchval("SELECT to_regclass($1)", TRANSFER_TABLE) is None:
         return False
     source = await target.fetchval(f"SELECT min(source) FROM {TRANSFER_TABLE}")  # noqa: S608 - contains only constants

@@ -1,4 +1,7 @@
-"""Command options for the authentication of an endpoint. Secrets are in files: other users can see arguments."""
+"""Command options for the authentication of an endpoint.
+
+Options take secrets from files, because other users can see arguments.
+"""
 
 import inspect
 from collections.abc import Callable

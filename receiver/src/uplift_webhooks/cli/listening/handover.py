@@ -51,7 +51,7 @@ class Handover:
     def __init__(
         self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, unreachable_seconds: float
     ) -> None:
-        """`unreachable_seconds` is the time that an event waits for an unreachable server, which may be reloading."""
+        """`unreachable_seconds` is the time that an event waits for an unreachable server, such as one that reloads."""
         self._server = server
         self._secret = secret
         self._watcher = watcher

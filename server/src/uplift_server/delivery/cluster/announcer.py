@@ -1,4 +1,4 @@
-"""Announces the accounts with listen streams to the other processes, and wakes their streams.
+"""Announces the accounts with listen streams to the other processes, and wakes the streams of other processes.
 
 Each process repeats its announcement with every heartbeat. An announcement expires if the process does not repeat it.
 """

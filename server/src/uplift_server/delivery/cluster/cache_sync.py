@@ -120,7 +120,7 @@ class CacheSync:
         """The time (Unix ms) up to which all changes are in the cache."""
 
     async def begin(self) -> None:
-        """Apply the changes from now on. Call this before the cache is loaded. Raises Unavailable."""
+        """Apply all changes that are made from now on. Call `begin` before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )

@@ -1,4 +1,4 @@
-"""Cleanup of the change log. A process that has not read deleted changes reloads its cache."""
+"""Cleanup of the change log. If changes are deleted before a process has read them, the process reloads its cache."""
 
 import asyncio
 from collections import deque

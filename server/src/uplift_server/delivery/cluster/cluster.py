@@ -50,7 +50,10 @@ class Cluster:
         outage_guard: OutageGuard,
         encryption_upgrade: EncryptionUpgrade | None,
     ) -> None:
-        """Create the membership. Pass `encryption_upgrade` if stored values may not yet be bound to their columns."""
+        """Create the membership.
+
+        Pass `encryption_upgrade` if stored values can still be unbound (`store.encryption_upgrade`).
+        """
         self.delivers = role.delivers
         self._state = state
         self._bus = bus

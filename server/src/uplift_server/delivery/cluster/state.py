@@ -19,7 +19,7 @@ class ClusterState:
         self._clock = clock
         self.process_id = 0
         self.delivers = False
-        """Whether this process may own endpoints. It may own endpoints only between its start and its stop."""
+        """Whether this process may own endpoints. False before its start and after its stop."""
         self.view = 0
         """The `membership_hash` of the workers from which this process computes the endpoints that it owns."""
         self.trusted_until = 0

@@ -1,4 +1,4 @@
-"""The effects on deliveries when an endpoint changes: it is enabled, disabled or deleted."""
+"""The effects on deliveries when an endpoint is enabled, paused, disabled or deleted."""
 
 import asyncio
 from typing import Protocol
@@ -34,7 +34,7 @@ class EndpointChanges(Protocol):
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False if this takes longer than `within_ms`. Raises Unavailable.
+        Return False after `within_ms`. Raises Unavailable.
         """
 
 
@@ -102,7 +102,7 @@ class LiveEndpointChanges:
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
         """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False if this takes longer than `within_ms`. Raises Unavailable.
+        Return False after `within_ms`. Raises Unavailable.
         """
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)

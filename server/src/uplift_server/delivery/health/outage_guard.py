@@ -116,8 +116,8 @@ class OutageGuard:
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
         """Begin or end a mass failure, based on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, this method uses the stored mass failure. With it, a new mass failure takes effect
-        even before it is stored.
+        Without the singleton job, this method uses the stored mass failure. With the job, a new mass failure takes
+        effect even before the failure is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:

@@ -1,6 +1,6 @@
 """Secret expiry: erases old secrets from the store when their overlap ends.
 
-Attempts check the end of an overlap themselves (`RequestParts.signer_until`).
+Each attempt also checks the end of the overlap (`RequestParts.signer_until`).
 """
 
 import asyncio

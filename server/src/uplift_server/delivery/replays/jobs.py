@@ -42,7 +42,7 @@ AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 """Limits of reading ahead: the total size of the bodies in bytes, and the number of deliveries.
 
-The number limit is what the job sends within AHEAD_MS, but at least AHEAD_MIN.
+The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
 """The number of missing events to read ahead if the endpoint has a filter.

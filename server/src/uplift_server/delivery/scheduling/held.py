@@ -261,5 +261,5 @@ class HeldDeliveries:
 
 
 def _needs_action(endpoint: LiveEndpoint) -> bool:
-    """Return whether the server may have to release or drop held deliveries of an endpoint."""
+    """Return whether held deliveries of an endpoint, if there are any, must be released or dropped."""
     return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

@@ -396,7 +396,7 @@ class DeliveryLanes:
         return Load(self._lanes.in_flight, self._lanes.in_flight_max, waiting, probes, self.stopped)
 
     def pump(self) -> None:
-        """Start all attempts that may start now, up to the limits for one iteration of the event loop."""
+        """Start all attempts that can start now, up to the limits for one iteration of the event loop."""
         now, starter = self._clock.now_ms(), self._starter
         if starter is None or self.blocked or self.draining or not self._shards.may_send():
             return
@@ -454,7 +454,7 @@ class DeliveryLanes:
         return deliveries
 
     def _set_timer(self) -> None:
-        """Set a timer that calls `pump` when the first waiting lane may start an attempt."""
+        """Set a timer that calls `pump` when the first waiting lane can start an attempt."""
         wake_at = self._lanes.next_start_at()
         if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
             return

@@ -22,7 +22,7 @@ AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 Waiter = Callable[[Exchange | None], None]
 """A callback of a waiting attempt.
 
-Its argument is None if there is a token, or otherwise the failed exchange of the attempt.
+Its argument is None if there is a token. Otherwise, the argument is the failed exchange of the attempt.
 """
 
 

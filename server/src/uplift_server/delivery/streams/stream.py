@@ -152,10 +152,7 @@ class EventStream:
         return self._cause
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database contains all events that are in the stream now.
-
-        Return False if this takes longer than `within_ms`.
-        """
+        """Wait until the database contains all events that are in the stream now. Return False after `within_ms`."""
         until = self._clock.now_ms() + within_ms
         last: int | None = None
         while self.link is not None:

@@ -359,7 +359,7 @@ def driver_error(error: BaseException) -> BaseException:
 def _closed_while_idle(raw: Raw, error: BaseException) -> bool:
     """Whether a statement failed because PostgreSQL had already closed its connection.
 
-    If the connection closes while PostgreSQL executes a statement, the statement may be the reason.
+    If the connection closes while PostgreSQL executes a statement, the statement can be the reason.
     """
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InternalClientError):

@@ -332,7 +332,10 @@ async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, ne
 async def _drop(
     raw: Raw, partition: Partition, rest: Partition | None, needed: list[int], aside: int | None
 ) -> int | None:
-    """Drop a partition and attach the copy in its place. Return the removed events, or None if it did not exist."""
+    """Drop a partition and attach the copy in its place. Return the number of deleted events.
+
+    Do nothing and return None if another process has changed the partition or the copy.
+    """
     # Check the copy: after a delay, another process may have replaced it with fewer rows.
     if aside is not None and not (await _lock_aside(raw) and await raw.fetchval(_ASIDE) == aside):
         return None

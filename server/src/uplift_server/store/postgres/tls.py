@@ -24,8 +24,8 @@ _PROTOCOL: Final = "postgresql"
 def uses_system_trust(url: str) -> bool:
     """Whether to verify the certificate and the host with the system's authorities.
 
-    Raises Misaddressed if the URL disables the verification of the host. Without it, anyone with a certificate of such
-    an authority could pose as the host.
+    Raises Misaddressed if the URL disables the verification of the host. Without the verification, anyone with a
+    certificate of such an authority could pose as the host.
     """
     parameters = _parameters(url)
     is_verified, authority = _find(parameters, "sslmode") == "verify-full", _find(parameters, "sslrootcert", "root.crt")
