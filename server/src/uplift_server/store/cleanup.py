@@ -65,7 +65,7 @@ class RetentionRule:
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that keep an expired row and cannot become true later: no new row refers to a deleted object."""
     children: tuple[sa.Column[int], ...] = ()
-    """The columns of other tables that refer to the row. Their rows are deleted with it."""
+    """The columns of other tables that refer to the row. Retention deletes the referring rows with the row."""
     batch_rows: int = 50
     """Maximum number of rows that one batch reads and deletes. Measured on SQLite with a million rows of each kind and
     two million events: deleting 40 events blocks the writer for 7 ms, and 50 rows of another kind for 1 to 6 ms."""

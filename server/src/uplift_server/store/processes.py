@@ -109,7 +109,7 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
 
 def list_all(connection: Connection) -> list[Process]:
-    """List all processes by number, including evicted ones."""
+    """List all processes by number, including dead ones that are not evicted yet."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 

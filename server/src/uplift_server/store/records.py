@@ -29,7 +29,7 @@ class DisabledReason(NamedCode):
 
 
 class HeldAction(NamedCode):
-    """The action for held deliveries of an enabled endpoint, executed in batches."""
+    """The action for held deliveries of an enabled endpoint. The server executes it in batches."""
 
     SEND = 0
     DROP = 1

@@ -86,7 +86,7 @@ class Counted:
     hours: NewRows
     minutes: NewRows
     totals: _Totals
-    """The changes of `delivery_totals`, or all of it if it is not exact."""
+    """The changes of `delivery_totals`, or its complete content if `delivery_totals` is not exact."""
     minutes_from: int
     """The first minute to keep (Unix ms). Rows of earlier minutes are deleted."""
     positions: Mapping[str, int]

@@ -31,9 +31,9 @@ class ClusteredShards:
         self.is_agreed = False
         """Whether all workers have the same view."""
         self.gained: dict[int, None] = {}
-        """Endpoints that belong to this process, which it has not taken over yet."""
+        """Endpoints of this process that it has not taken over yet."""
         self.lost: dict[int, None] = {}
-        """Endpoints that belong to other processes, whose deliveries may still be queued in this process."""
+        """Endpoints of other processes, with deliveries that can still be queued in this process."""
 
     @property
     def process_id(self) -> int:

@@ -12,7 +12,7 @@ class PushDeliveries(Protocol):
     """The callback that queues deliveries in a lane."""
 
     def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
-        """Queue deliveries that are due in the lane."""
+        """Queue deliveries in the lane, because they are due."""
 
 
 class Spreader:

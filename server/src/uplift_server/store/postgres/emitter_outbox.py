@@ -175,7 +175,7 @@ class Page(NamedTuple):
 
     rows: Sequence[OutboxRow]
     has_more: bool
-    """Whether there may be further rows."""
+    """Whether there can be further rows."""
 
 
 class OutboxStatus(NamedTuple):
@@ -195,7 +195,7 @@ class Turn:
         self._raw = raw
 
     async def take(self, rows_max: int, bytes_max: int) -> Page:
-        """Lock the oldest waiting rows. The first one may exceed `bytes_max`."""
+        """Lock the oldest waiting rows. The first row can exceed `bytes_max`."""
         found = await self._raw.fetch(_TAKE, rows_max, bytes_max, EVENT_DATA_BYTES_MAX)
         count = found[0]["found"] if found else 0
         return Page([OutboxRow(*tuple(row)[:-1]) for row in found], count == rows_max or count > len(found))

@@ -129,7 +129,7 @@ async def database_id(url: str) -> str | None:
 
 
 class Living(NamedTuple):
-    """The numbers of running processes in total, of workers, and of API servers."""
+    """The number of running processes, the number of workers, and the number of API servers."""
 
     living: int
     delivering: int

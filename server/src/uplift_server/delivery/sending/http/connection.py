@@ -44,7 +44,7 @@ class ConnectionOwner(Protocol):
         """Track an open connection."""
 
     def finished(self, connection: "Connection", attempt: Attempt, exchange: Exchange, now: float) -> None:
-        """Finish an attempt, and reuse its connection if it is open."""
+        """Finish an attempt, and reuse its connection if the connection is open."""
 
     def stale(self, attempt: Attempt) -> None:
         """Retry an attempt, because its reused connection ended before the first byte of the response."""
