@@ -227,7 +227,7 @@ async def _read(request: Request, caller: Caller) -> bytes:
 
 
 def _decoded(body: bytes) -> Any:
-    # Also count brackets in strings, because in practice, strings contain few brackets.
+    # This also counts brackets in strings, but in practice, strings contain few brackets.
     if body.count(b"[") + body.count(b"{") > REQUEST_CONTAINERS_MAX:
         raise PayloadTooLarge(
             f"The request body has too many lists and objects. Send at most {REQUEST_CONTAINERS_MAX}."

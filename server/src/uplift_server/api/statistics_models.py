@@ -51,7 +51,7 @@ class EndpointStatsQuery(Body):
 class StatsQuery(EndpointStatsQuery, Paging):
     """The period of statistics, or a range of time, and the page of groups."""
 
-    # The field allows more values than in the base class.
+    # This field allows more values than the field of the base class.
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment]
         default=None,
         description=f"Size of the buckets of a range: `hour` (default, up to {DAYS_BY_HOUR_MAX} days) or `day` (up to"

@@ -30,7 +30,7 @@ POSTGRESQL_PARAMETERS: Final = (
     "pooler",
 )  # fmt: skip
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-_SESSIONS: Final = ("any", "primary", "read-write")  # Other values can select read-only servers.
+_SESSIONS: Final = ("any", "primary", "read-write")  # With other values, a connection can be to a read-only server.
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CODES: Final = "percent-encode characters such as @, / and # in user and password (%40, %2F, %23)"
 

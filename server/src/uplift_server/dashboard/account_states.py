@@ -21,7 +21,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
     if troubles.failing:
         wrong.append(f"{_of(troubles.failing, troubles.endpoints)} failing")
     if wrong:
-        # If no endpoint counts as broken, an operator has disabled an endpoint.
+        # Endpoints that operators disabled do not count as broken.
         kind = of_endpoints(troubles.broken, troubles.delivering) if troubles.broken else Severity.ATTENTION
         return kind, f"Action required: {' and '.join(wrong)}.{backlog_sentence(troubles, now)}"
     if troubles.paused == troubles.endpoints:

@@ -163,7 +163,7 @@ class Outbox:
         Do nothing if the outbox is stopping.
         """
         if self._stopping.is_set():
-            # The stop interrupted the attempt. The email stays due, and the attempt does not count.
+            # The server stopped during the attempt. The email stays due, and the attempt does not count.
             return
         attempts = notification.attempts_made + 1
         expires_after_ms = EXPIRES_AFTER_MS.get(notification.kind, GIVE_UP_AFTER_MS)

@@ -59,7 +59,7 @@ class StoredAuth:
         """Return the columns that store a checked authentication."""
         if auth is None or isinstance(auth, Unset):
             return AuthColumns(None, None)
-        # Always store bound values: no release that reads only unbound values reads this column.
+        # Always store bound values, because every release that has this column can read them.
         stored = with_facts(auth)
         encrypted = self._cipher.encrypt(auth_text(stored), endpoint_id, "auth")
         return AuthColumns(encrypted, stored.expires_at if isinstance(stored, ClientCertificate) else None)

@@ -104,7 +104,7 @@ class Demo:
         self._tally = Tally()
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        # A run with a fixed number of events ends when all events have arrived, so no receiver can be down.
+        # A run with a fixed number of events ends when all events have arrived, so omit the receiver that is down.
         self._names = (STEADY, SHAKY, DOWN) if plan.events is None else (STEADY, SHAKY)
         self._counted: list[str] = []
         # The API client blocks, so it runs in a thread. A single thread keeps the order of events.

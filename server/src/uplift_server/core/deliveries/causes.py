@@ -132,7 +132,7 @@ def _explained(causes: tuple[Cause, ...]) -> tuple[tuple[str, Explanation], ...]
     return tuple((pattern, Explanation(*texts)) for pattern, *texts in causes)
 
 
-# If an outcome has several texts, the first pattern that matches the attempt's error decides.
+# If an outcome has several texts, the first pattern that matches the attempt's error selects the text.
 # Each pattern has at least two words, so that no host name in an error can match.
 # Release 0.1 stored "egress address" instead of "egress IP", and "speak TLS" instead of "support TLS".
 _OWN_FAULTS: Final = (

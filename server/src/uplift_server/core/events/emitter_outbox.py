@@ -104,7 +104,7 @@ def _problem(rejection: BatchRejection) -> str:
             {name: _storable(text) for name, text in asdict(each).items()} for each in rejection.errors
         ]
     else:
-        # With `errors`, the detail would describe the whole batch instead of this event, so omit the detail.
+        # If there are errors, the detail describes the whole batch instead of this event, so omit the detail.
         problem["detail"] = _storable(rejection.detail)
     return json.dumps(problem)
 

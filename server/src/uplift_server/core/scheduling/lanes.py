@@ -140,7 +140,7 @@ class Lanes(Generic[T]):
     def set_limits(self, lane: Lane[T], *, in_flight_max: int, start_interval_ms: float) -> None:
         """Set the limits of a lane. The new limits apply from the next `pop`."""
         lane.in_flight_max = in_flight_max
-        # The new interval begins at the last start.
+        # The new interval begins at the start of the last attempt.
         if not start_interval_ms:
             lane.next_start_ms = 0.0
         elif lane.start_interval_ms:

@@ -180,7 +180,7 @@ class Membership:
             ]
             state.renew(began, members)
             state.take_jobs(found.jobs, began + job_rules.LEASE_TRUSTED_MS)
-            # If a process is missing, its eviction succeeded, but the response of the database was lost.
+            # A process is missing if its eviction succeeded, but the response of the database was lost.
             for process_id in self._unconfirmed.difference(each.seq for each in found.known):
                 self._end_leases(process_id)
             self._unconfirmed.clear()
@@ -221,7 +221,7 @@ class Membership:
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
-        # If no row was removed, the process has sent a heartbeat, or an earlier eviction succeeded without a response.
+        # No row is removed if the process has sent a heartbeat, or if an earlier eviction succeeded without a response.
         # The current process reads the list of processes with its next heartbeat. The list shows which of the two
         # happened.
         if is_evicted:

@@ -83,7 +83,7 @@ class Relay:
         """
         stream = self._begin(session, position)
         # From now on, a deleted session or revoked key ends this stream.
-        # The write below detects an earlier deletion of the session, and prevents its cleanup.
+        # The write below detects whether the session was deleted before, and keeps the session from cleanup.
         now = self.clock.now_ms()
         try:
             began_at = await self.database.write(lambda c: record_connection(c, session, now=now))

@@ -206,7 +206,7 @@ class ReplayJobs:
     async def _step(self, job: _Job) -> None:
         now = self._clock.now_ms()
         if not self._shards.owns(job.replay.selection.endpoint_seq):
-            # No handover wakes the replay of a deleted endpoint, so check again whether this process owns it.
+            # No handover wakes the replay of a deleted endpoint, so check later whether this process owns the endpoint.
             known = job.replay.selection.endpoint_seq in self._cache.endpoints
             job.next_at = math.inf if known else now + CHECK_MS
             return

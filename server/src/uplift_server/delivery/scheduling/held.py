@@ -199,7 +199,7 @@ class HeldDeliveries:
             return self._cancelled(
                 await self._database.write(lambda c: cancel_waiting(c, endpoint_seq, now=now, limit=BATCH_ROWS_MAX))
             )
-        # Drop before holding more: the action applies to the deliveries that were held when it was requested.
+        # Drop deliveries before holding more: the action applies to the deliveries that were held at the request.
         if endpoint.record.held_action is HeldAction.DROP and (dropped := await self._drop(endpoint, now)):
             return dropped
         if not endpoint.takes_deliveries:

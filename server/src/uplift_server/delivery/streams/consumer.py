@@ -331,7 +331,7 @@ class StreamConsumer:
                 self._traces.note_sender(result[0].seq, result[0].id, traceparent)
         elif isinstance(result, IdempotencyConflict):
             if result.field == "id" and draft.has_server_id:
-                # No other event has this ID, so the stored event is this one, changed by an erasure, for example.
+                # No other event has this ID, so the stored event is the same event after a change, such as an erasure.
                 event.is_done = True
             else:
                 event.rejection = self._published.conflict(_as_sent(draft), result)

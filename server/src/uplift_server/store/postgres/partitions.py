@@ -284,7 +284,7 @@ async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
     for table in _TABLES:
         like = table_name(table, newest["first_seq"], newest["end_seq"])
         await raw.execute(f"CREATE TABLE {table_name(table, first, end)} (LIKE {like} INCLUDING ALL)")
-        # Unlike CREATE TABLE ... PARTITION OF, this does not block other statements.
+        # Unlike CREATE TABLE ... PARTITION OF, a table that is attached later does not block other statements.
         await _attach(raw, table, Partition(first, end))
     await raw.execute("INSERT INTO event_partitions VALUES ($1, $2, NULL, NULL, false)", first, end)
     return True

@@ -11,7 +11,7 @@ down_revision: str | Sequence[str] | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 # Earlier releases do not store chosen IDs, so they could store one ID twice.
-# They would also wait while partitions are attached, because this reads both tables once.
+# They would also wait while partitions are attached, because attaching reads both tables once.
 needs_release = "0.1.1"
 
 _PARTITION: Final = (
