@@ -162,7 +162,7 @@ class BoundedHeads(HttpToolsProtocol):
         crowded = len(self.connections) > self.connections_max
         self.app = cast(Any, _reject_crowded) if crowded else self.config.loaded_app
         super().on_headers_complete()
-        # If the headers are malformed, uvicorn raises an error above, because there is no request.
+        # This line does not run if the headers are malformed, because uvicorn then raises an error above.
         self._in_head = False
 
     def on_message_complete(self) -> None:

@@ -156,7 +156,7 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
         model.model_validate(known, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        # An object with a `type` is not readable if one of its fields is invalid.
+        # If an object with a `type` has an invalid field, the whole object is unusable.
         variants = {detail["loc"][0] for detail in details if _variant(detail, known)}
         details = [_without_variant(detail, known) for detail in details]
         # The models use only JSON types, so a valid value is equal to the sent value.

@@ -147,7 +147,7 @@ class Live:
         while True:
             self._load.look(visit)
             with suppress(Unavailable):
-                # Pages for operators show all accounts, so assume that they always change.
+                # Pages for operators show all accounts, so assume that these pages always change.
                 stamp = object() if caller.account_seq is None else await visit.services.accounts.version(caller)
                 if before is not None and stamp != before:
                     watch.tell()

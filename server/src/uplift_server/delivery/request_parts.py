@@ -67,7 +67,7 @@ def create_request_parts(record: Endpoint, cipher: Cipher, user_agent: str) -> R
     )
     headers = None if record.headers is None else cipher.decrypt(record.headers, record.id, "headers")
     auth = None if record.auth is None else auth_from_text(cipher.decrypt(record.auth, record.id, "auth"))
-    # Do not apply the address policy here: the registration and every connection apply it.
+    # Do not apply the address policy here: the server applies it at registration and at every connection.
     url = parse_endpoint_url(record.url, None, to_ascii=to_ascii)
     if isinstance(url, Problem):
         _log.error("stored endpoint URL invalid", endpoint=prefixed(ENDPOINT, record.id), cause=url.message)

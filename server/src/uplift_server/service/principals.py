@@ -27,7 +27,7 @@ _ACTORS: Final = {
     PrincipalKind.OPERATOR_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.OPERATOR_SESSION: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.ACCOUNT_KEY: (ActorKind.KEY, ids.KEY),
-    # A service key is a tool of the operator, so accounts do not see its IP address.
+    # Programs of the operator use service keys, so accounts do not see the IP addresses of these programs.
     PrincipalKind.SERVICE_KEY: (ActorKind.OPERATOR, ids.KEY),
     PrincipalKind.MEMBER: (ActorKind.MEMBER, ids.MEMBER),
 }

@@ -39,7 +39,7 @@ def read_rows(connection: Connection, query: Statements, values: Mapping[str, ob
 
 # ---- counting
 # :events_after (exclusive) and :events_through (inclusive) limit the events of the batch.
-# The attempts and the changes of status have parameters of the same form.
+# In the same way, :attempts_* limit the attempts, and :changes_* limit the changes of status.
 # Deliveries of events up to :began are never counted.
 
 _MINUTE: Final = f"/ {MINUTE_MS}"

@@ -59,7 +59,7 @@ class Breaker:
         retry_after_ms = min(retry_after_ms, rule.probe_max_ms) if rule.failures else 0
         retry_after_at = now_ms if retry_after_ms else self.retry_after_at
         if self.probe_at is not None and now_ms < self.probe_at:
-            # The attempt began before the breaker opened, so only its Retry-After counts.
+            # The attempt began before the breaker opened, so only the Retry-After of the attempt counts.
             return Breaker(
                 failures, since, max(self.probe_at, now_ms + retry_after_ms), self.probe_wait_ms, retry_after_at
             )

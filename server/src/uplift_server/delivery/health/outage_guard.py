@@ -149,7 +149,7 @@ class OutageGuard:
         await self.load()
         if before is None or self.outage is not None:
             return
-        # The end of a mass failure excuses its duration, so this process needs the new health of its endpoints.
+        # The process that ended the mass failure changed the health of these endpoints, so load the new health.
         own = [endpoint for endpoint in failing if self._shards.owns(endpoint.seq)]
         try:
             stored = await self._database.read_with_priority(

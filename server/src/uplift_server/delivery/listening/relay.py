@@ -82,7 +82,7 @@ class Relay:
         Raises TooManyStreams, SessionGone and Unavailable.
         """
         stream = self._begin(session, position)
-        # From now on, a deleted session or revoked key ends this stream.
+        # From now on, this stream ends if the session is deleted or the key is revoked.
         # The write below detects whether the session was deleted before, and keeps the session from cleanup.
         now = self.clock.now_ms()
         try:
@@ -151,7 +151,7 @@ class Relay:
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):
             stream.replaced_at = max(stream.replaced_at, at)
         elif stream is not None:
-            # A replaced stream does not store its position, because the new stream has the latest one.
+            # A replaced stream does not store its position, because the new stream has the latest position.
             stream.superseded = why is EndReason.REPLACED
             stream.end(why)
 

@@ -189,7 +189,7 @@ class Stream:
         unmatched = [type_seq for type_seq, name in names.items() if not self._matches(name)]
         now = self._relay.clock.now_ms()
         looks = now - self._seen_at >= LOOK_EVERY_MS
-        # A wake-up during the read may be for an event that the read does not see.
+        # A wake-up during the read may be for an event that the read does not include.
         self._more = False
         try:
             # The notification of another process about a deleted session may be lost.

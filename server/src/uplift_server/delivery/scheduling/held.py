@@ -175,7 +175,7 @@ class HeldDeliveries:
             elif endpoint is None or not endpoint.takes_deliveries:
                 continue
             elif endpoint.record.held_action is HeldAction.DROP:
-                # The database has a newer action, which the change log soon brings into the cache.
+                # The database has a newer action, which cache sync will soon load.
                 self._work[endpoint_seq] = None
             else:
                 request = self._request(endpoint)

@@ -165,7 +165,7 @@ FOR SHARE OF e                           -- an erasure waits, and then finds the
 ON CONFLICT DO NOTHING
 RETURNING event_seq
 """  # noqa: S608
-# The statistics count deliveries of past events from these rows.
+# The statistics use these rows to count deliveries of past events.
 NOTE_MISSING: Final = f"""\
 INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)
 SELECT event_seq, $3::bigint, $4::bigint, created_at, {CREATED}, {PENDING}

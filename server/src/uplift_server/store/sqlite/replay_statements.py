@@ -138,7 +138,7 @@ WHERE deliveries.event_seq = r.event_seq AND deliveries.endpoint_seq = r.endpoin
   AND deliveries.status = r.status AND deliveries.completed_at = r.completed_at""",  # noqa: S608
     ReplayedRow,
 )
-# The statistics count deliveries of past events from these rows, which are inserted before the deliveries.
+# The statistics use these rows to count deliveries of past events. Insert them before the deliveries.
 NOTE_MISSING: Final = ManyRows(
     f"""\
 INSERT INTO delivery_changes (event_seq, endpoint_seq, account_seq, created_at, old_status, new_status)
