@@ -110,7 +110,7 @@ def _judge(tested: dict[str, Any]) -> None:
             "check the output of `uplift listen` and of your server",
         )
     status = answer.get("status_code")
-    # ONLY_PRINTED is not a failure: a session without a local server reports it for each event.
+    # ONLY_PRINTED is not a failure: a session without a local server reports this error for each event.
     if status is None and answer.get("error") != ONLY_PRINTED:
         raise CliError(
             str(answer.get("error") or "your server did not respond"),

@@ -57,7 +57,7 @@ WHERE d.event_seq > :events_after AND d.event_seq <= :events_through AND d.trigg
 GROUP BY 1, 2, 3, 4, 5
 """,  # noqa: S608
 )
-# One row for each endpoint and outcome, with its durations in the stored text form.
+# One row for each endpoint and outcome. Durations are in the text form in which they are stored.
 # Python would need more time for a row per class of durations.
 # The newest delivery of each row provides the account.
 COUNT_ATTEMPTS: Final = _listed(

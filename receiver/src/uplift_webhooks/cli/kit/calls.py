@@ -146,7 +146,7 @@ class Calls:
             found: list[dict[str, Any]] = []
             for event in run:
                 found.append(event)
-                # The cursor moves only with the last event of a page, so the command stops there.
+                # The cursor moves only with the last event of a page, so stop only at the end of a page.
                 if run.cursor != cursor and len(found) >= at_least:
                     break
                 cursor = run.cursor

@@ -158,7 +158,7 @@ class Listener:
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
-            # Report the end only after the last delivery has ended.
+            # Raise the error only after the last delivery has ended.
             if ended.code is ExitCode.NOT_FOUND and not ended.unknown and self._connections:
                 raise self._expired() from ended
             raise

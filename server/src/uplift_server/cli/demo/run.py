@@ -201,7 +201,7 @@ class Demo:
                 return
             name = next(types)
             now_ms = time.time_ns() // 1_000_000
-            # An event can arrive before the API responds, so the ID is set here.
+            # Set the ID here, because an event can arrive before the API responds.
             event = uuid_text(uuid7(now_ms, secrets.token_bytes(RANDOM_BYTES)))
             data = sample_data(name, now_ms, secrets.token_bytes(RANDOM_BYTES))
             self._tally.handed_over(event, time.perf_counter())

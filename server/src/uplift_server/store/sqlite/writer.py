@@ -33,7 +33,7 @@ from uplift_server.store.sqlite.file_watch import FileWatch
 
 _log = structlog.get_logger()
 
-# The connection stays usable after these errors. After any other error, the writer opens it again.
+# The connection stays usable after these errors. After any other error, the writer opens a new connection.
 _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT}
 
 
