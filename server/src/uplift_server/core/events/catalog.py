@@ -78,8 +78,8 @@ _SUBJECT: Final[dict[str, object]] = {
 _CAUSE: Final[dict[str, object]] = {
     "cause_code": _of(_TEXT_OR_NULL, "The code of the cause, such as status_503."),
     "cause": _of(_TEXT_OR_NULL, "The cause of the last failed attempt."),
-    "fix": _of(_TEXT_OR_NULL, "How to fix it."),
-    "dashboard_url": _of("string", "Link to its page in the dashboard."),
+    "fix": _of(_TEXT_OR_NULL, "How to fix the cause."),
+    "dashboard_url": _of("string", "Link to the page of the endpoint or delivery in the dashboard."),
 }
 _ENDPOINT: Final = _object(
     {
@@ -216,7 +216,7 @@ EVENT_TYPES: Final = (
                 "eventTypeIds": {
                     "type": "array",
                     "items": {"type": "string"},
-                    "description": "The event types in its subscription.",
+                    "description": "The event types in the subscription of the endpoint.",
                 },
                 "hookUrl": _of("string", "The endpoint's URL."),
                 "description": _of(_TEXT_OR_NULL, "The endpoint's description."),
@@ -298,14 +298,14 @@ EVENT_TYPES: Final = (
     _event_type(
         "endpoint.warned",
         operational.GROUP,
-        "An endpoint has been failing for a long time. If it keeps failing, the server disables it at `disable_at`. "
+        "An endpoint has been failing for a long time. If the endpoint keeps failing, the server disables it at `disable_at`. "
         f"{_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(
         "endpoint.disabled",
         operational.GROUP,
-        f"The server disabled an endpoint. Its deliveries are held until someone enables it. {_ONLY_NAMED}",
+        f"The server disabled an endpoint. The server holds its deliveries until you enable the endpoint. {_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(
