@@ -29,7 +29,7 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# The entries of a list or an object in a request, and the query parameters. The server does not read further ones.
+# The entries of a list or an object in a request, and the query parameters. The server reads no more than these.
 REQUEST_ENTRIES_MAX = 1_000
 # The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100
@@ -108,7 +108,7 @@ SECRET_KEY_BYTES_GENERATED = 32
 # How long the old secret stays valid after a rotation.
 SECRET_OVERLAP_SECONDS_DEFAULT = 24 * 3600
 SECRET_OVERLAP_SECONDS_MAX = 7 * 24 * 3600
-# The authentication to an endpoint. The certificate can be a chain.
+# The limits of the authentication to an endpoint. The certificate can be a chain.
 # A longer RSA key would delay the event loop in every TLS handshake.
 CLIENT_ID_CHARACTERS_MAX = 512
 CLIENT_SECRET_CHARACTERS_MAX = 1024

@@ -129,7 +129,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
     problems.extend(wrong)
     own = own_data(form, problems)
     draft = EndpointDraft(
-        # Do not validate an unchanged URL again, because it must not block changes to other fields.
+        # Do not validate an unchanged URL again, because the URL must not block changes to other fields.
         url=UNSET if stored is not None and url == stored.endpoint.url else url,
         description=description,
         # Checkboxes have no order, so keep the stored order if the selection is the same.

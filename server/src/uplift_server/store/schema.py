@@ -256,7 +256,7 @@ deliveries = sa.Table(
     },
 )
 sa.Index("deliveries_by_endpoint", deliveries.c.endpoint_seq, deliveries.c.event_seq)
-# `deliveries_due` contains the waiting deliveries, and `deliveries_leased` contains the leased ones.
+# `deliveries_due` contains the waiting deliveries, and `deliveries_leased` contains the leased deliveries.
 _WAITING = status_sql.waiting()
 _LEASED = status_sql.leased()
 _UNSUCCESSFUL = status_sql.unsuccessful()

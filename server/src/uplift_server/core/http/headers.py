@@ -34,7 +34,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _RESERVED: Final = frozenset({"host", "user-agent"})
 _OWN_PREFIXES: Final = ("content-", "webhook-", "x-uplift-")
-# Standard headers (RFC 9110, 9111, 7240, 9218) that cannot contain a secret. All other headers can.
+# Standard headers (RFC 9110, 9111, 7240, 9218) that cannot contain a secret. All other headers can contain secrets.
 _NOT_SECRET: Final = frozenset(
     {
         "accept",

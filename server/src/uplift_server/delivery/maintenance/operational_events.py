@@ -127,7 +127,7 @@ class OperationalEvents:
         facts = event_data(event.kind, event.facts, public_url=self._public_url)
         data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
         key = f"operational-{event.id.hex()}"
-        # The ordering key is the ID of the endpoint, also for an event about a failed delivery.
+        # The ordering key is the ID of the endpoint, even for an event about a failed delivery.
         ordering_key = str(event.facts.get("endpoint", event.facts["id"]))
         drafts = []
         for account_seq in self._accounts(event.account_seq):

@@ -154,7 +154,7 @@ class Pull:
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
             return
         self._require_intact()
-        # If someone deleted the stream and created it again, the numbers belong to other messages.
+        # If the stream was deleted and created again, the numbers belong to other messages.
         # This call then fails, because the consumer is missing.
         await self.link.call(f"CONSUMER.INFO.{EVENTS_STREAM}.{self._name}")
         before = self._first_unstored

@@ -92,7 +92,7 @@ async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents
         for row in await raw.fetch(statements.EVENTS_BY_KEY, *zip(*keys, strict=True)):
             known.by_key[row["account_seq"], row["key"]] = _stored_event(row)
     chosen = [e for group in groups for e in group if e.caller_chose_id]
-    # A caller can choose the ID of a stored event, even if the server generated it.
+    # A caller can choose the ID of a stored event, even if the server generated the ID.
     own = [(e.account_seq, e.id) for e in chosen if is_uuid7(e.id) and not e.is_server_id]
     foreign = [(e.account_seq, e.id) for e in chosen if not is_uuid7(e.id) or e.is_server_id]
     for statement, ids in ((statements.EVENTS_BY_OWN_ID, own), (statements.EVENTS_BY_FOREIGN_ID, foreign)):

@@ -364,7 +364,7 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 HELD_LOCK: Final = 0x68656C64
 """The class of the advisory locks that a release of held deliveries takes. Each lock is an endpoint's number modulo
 2**31."""
-# A separate statement takes the lock, so that the next one sees the deliveries that the previous holder released.
+# A separate statement takes the lock, so that the next statement sees what the previous holder released.
 # A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\
 SELECT pg_advisory_xact_lock({HELD_LOCK}, endpoint)

@@ -217,7 +217,7 @@ class FileLock:
         )
 
     def _open(self) -> int:
-        # Do not follow links: if root runs a command, a link in the directory could make it write to another file.
+        # Do not follow links: if root runs a command, a link in the directory could make the command write elsewhere.
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
