@@ -298,14 +298,15 @@ EVENT_TYPES: Final = (
     _event_type(
         "endpoint.warned",
         operational.GROUP,
-        "An endpoint has been failing for a long time. If the endpoint keeps failing, the server disables it at `disable_at`. "
-        f"{_ONLY_NAMED}",
+        "An endpoint has been failing for a long time. If the endpoint keeps failing, the server disables it at"
+        f" `disable_at`. {_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(
         "endpoint.disabled",
         operational.GROUP,
-        f"The server disabled an endpoint. The server holds its deliveries until you enable the endpoint. {_ONLY_NAMED}",
+        "The server disabled an endpoint. The server holds its deliveries until you enable the endpoint."
+        f" {_ONLY_NAMED}",
         _ENDPOINT,
     ),
     _event_type(
