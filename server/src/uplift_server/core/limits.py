@@ -58,7 +58,7 @@ OUTBOX_COUNTED_MAX = 10_000
 JSON_DEPTH_MAX = 64
 SCHEMA_CHARACTERS_MAX = 64 * 1024
 SCHEMA_PLACES_MAX = 5_000
-# The analysis of a schema stops after this number of nested schemas, or of steps to find them.
+# The analysis of a schema stops after this number of nested schemas, or of steps to find nested schemas.
 SCHEMA_STATES_MAX = 5_000
 SCHEMA_STEPS_MAX = 20_000
 # The estimated time to check an event's data on the event loop, and to collect the errors if the data does not match.

@@ -71,7 +71,7 @@ delivery_changes = sa.Table(
 
 # After a successful attempt, the delivery counts as still pending here, because the attempt itself is counted.
 # Such an attempt increases `attempts_made` and sets `last_outcome` to delivered (0).
-# A return to `delivered` without success does neither. Test deliveries are never counted.
+# A return to `delivered` without success changes neither column. Test deliveries are never counted.
 _NEW_STATUS: Final = (
     f"CASE WHEN NEW.status = {status_sql.DELIVERED} AND NEW.last_outcome = {int(Outcome.DELIVERED)}"
     f" AND NEW.attempts_made > OLD.attempts_made THEN {status_sql.PENDING}"

@@ -289,7 +289,7 @@ class ConnectionPool:
                     await self.close()
                     raise Unavailable(NO_ANSWER) from error
                 if _state(driver_error(error)) == _READ_ONLY:
-                    # The server has become a standby. A new connection may find the primary.
+                    # The database server has become a standby. A new connection may find the primary.
                     pair.raw.terminate()
                 raise
             finally:

@@ -29,7 +29,7 @@ def settle(
     lost: set[tuple[int, int]] = set()
     connection.execute("SAVEPOINT settle")
     if statements.SETTLE.run(connection, rows) != len(rows):
-        # At least one delivery has a newer lease. Find it with one statement per delivery.
+        # At least one delivery has a newer lease. Find such deliveries with one statement per delivery.
         connection.execute("ROLLBACK TO settle")
         for row in rows:
             if statements.SETTLE.run(connection, [row]) == 0:
