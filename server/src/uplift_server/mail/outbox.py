@@ -152,7 +152,7 @@ class Outbox:
                 created_at=notification.created_at,
             )
         except Exception as defect:
-            # An email that cannot be rendered must not block later ones.
+            # An email that cannot be rendered must not block later emails.
             _log.exception("email rendering failed", notification=notification.id.hex(), kind=notification.kind.text)
             cause = f"internal error: the server could not render the email ({type(defect).__name__})"
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect

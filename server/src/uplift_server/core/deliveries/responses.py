@@ -78,7 +78,7 @@ REASONS: Final = {
 }
 """The known reasons. The keys are their codes. The receiver library ends its responses with one of these codes in
 brackets."""
-# The messages of Standard Webhooks libraries for some of the same reasons.
+# The messages of other Standard Webhooks libraries for some of these reasons.
 _IN_WORDS: Final = {
     "timestamp_too_old": "timestamp too old",
     "timestamp_too_new": "timestamp too new",

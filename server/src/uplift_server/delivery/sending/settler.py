@@ -150,7 +150,7 @@ class Settler:
             batch, self._gathered = self._gathered[:SETTLE_BATCH_MAX], self._gathered[SETTLE_BATCH_MAX:]
             health, self._health = self._health, {}
             if self._gathered:
-                # Store health with the last outcome that the health includes. Otherwise, a restart could count outcomes twice.
+                # Store health together with its last outcome. Otherwise, a restart could count outcomes twice.
                 later = {settlement.endpoint_seq for settlement in self._gathered}
                 self._health = {seq: endpoint for seq, endpoint in health.items() if seq in later}
                 health = {seq: endpoint for seq, endpoint in health.items() if seq not in later}

@@ -355,7 +355,7 @@ WITH ended AS MATERIALIZED (
 )
 SELECT count(*) FROM reclaimed
 """  # noqa: S608
-# Also check the clock of the database: a process whose clock jumped must not end the leases of others.
+# Also check the clock of the database: a process whose clock jumped must not end other processes' leases.
 RECLAIM_EXPIRED: Final = _RECLAIM.format(ended="due_at <= least($1, (extract(epoch FROM now()) * 1000)::bigint)")
 RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 
