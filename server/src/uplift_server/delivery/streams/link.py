@@ -77,7 +77,7 @@ class NatsServer(NamedTuple):
 
 
 # A NATS subject can contain every character except space, tab, CR and LF, even other characters that `\s` matches.
-# The NATS client cannot parse a subject with `\s`: such a message would end every connection that receives it.
+# The NATS client cannot parse these other characters: a message with one would end every connection that receives it.
 parser.MSG_RE, parser.HMSG_RE = (
     re.compile(each.pattern.replace(rb"[^\s]", rb"[^ \t\r\n]")) for each in (parser.MSG_RE, parser.HMSG_RE)
 )
