@@ -23,7 +23,7 @@ class Appender:
         self.next_seq: int = highest + 1
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> list[list[Appended] | IdempotencyConflict]:
-        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
+        """Store events with their deliveries in the current transaction. Return a result for each group, in order."""
         batch = _Batch(self._connection)
         seq = self.next_seq
         results: list[list[Appended] | IdempotencyConflict] = []
