@@ -222,7 +222,8 @@ class DeliveryView(BaseModel):
     waiting_for: WaitingFor | None = Field(
         description="Why a pending delivery waits. `schedule`: the delivery is not due yet. `turn`: other deliveries"
         " are ahead in the queue. `order`: another delivery must end first. `probe`: the circuit breaker is open."
-        " `worker`: another process has the delivery in flight or queued. Null while an attempt is in flight."
+        " `worker`: another process has the delivery, in its queue or in flight. Null if the process that responds has"
+        " an attempt in flight."
     )
     blocked_by: str | None = Field(
         description="ID of the delivery that must end before this one, because the endpoint's deliveries are ordered."

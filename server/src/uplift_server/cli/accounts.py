@@ -269,7 +269,9 @@ def update_key(
     expires_at: Annotated[
         str | None,
         typer.Option(
-            "--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601). Use never for no expiration."
+            "--expires-at",
+            metavar="TIMESTAMP",
+            help="When the key expires (ISO 8601), or never for a key that does not expire.",
         ),
     ] = None,
 ) -> None:

@@ -25,7 +25,9 @@ _COLUMNS: Final = [
 Filter = Annotated[
     str | None,
     typer.Option(
-        "--filter", metavar=_METAVAR, help="Filter that the data of an event must match. Use none for no filter."
+        "--filter",
+        metavar=_METAVAR,
+        help="Filter that the data of an event must match, or none to deliver every event.",
     ),
 ]
 PreviewedFilter = Annotated[str, typer.Argument(metavar=_METAVAR, help="Filter that the data of an event must match.")]

@@ -26,7 +26,7 @@ def find(
     also: Callable[[dict[str, Any]], bool] = lambda _: False,
     how: str = "use its ID or a unique ID prefix",
 ) -> dict[str, Any]:
-    """Find an object by its ID, its uid, a unique ID prefix or its short form.
+    """Find an object by its ID, its uid, a unique ID prefix or the short ID that tables show.
 
     `also` accepts other objects, such as one with a matching name. `how` names the accepted forms in the error. Raises
     CliError if no object or several objects match.

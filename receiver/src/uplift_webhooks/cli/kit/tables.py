@@ -64,8 +64,8 @@ class Column:
 def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: int) -> tuple[Table, int]:
     """Return a table and its width in characters.
 
-    `rows` contains texts by column name. The table exceeds `width` only if the minimum widths of its columns require
-    it.
+    Each row maps column names to cell texts. The table exceeds `width` only if the minimum widths of its columns
+    require it.
     """
     widest = {each.name: max(cell_len(each.heading), *(row[each.name].cell_len for row in rows)) for each in columns}
     rooms = {each.name: min(widest[each.name], each.least or widest[each.name]) for each in columns}
