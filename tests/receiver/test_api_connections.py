@@ -321,7 +321,7 @@ def test_an_invalid_proxy_is_rejected(monkeypatch: pytest.MonkeyPatch, proxy: st
 def test_an_invalid_environment_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLIFT_API_URL", "nonsense")
     monkeypatch.setenv("UPLIFT_API_KEY", "sk_1")
-    with pytest.raises(ValueError, match="UPLIFT_API_URL must be a URL"):
+    with pytest.raises(ValueError, match="UPLIFT_API_URL must start with https"):
         Client()
     monkeypatch.setenv("UPLIFT_API_KEY", "sk 1")
     with pytest.raises(ValueError, match="UPLIFT_API_KEY must be"):
