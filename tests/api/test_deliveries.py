@@ -326,7 +326,7 @@ def test_a_finished_delivery_cannot_be_cancelled(owner: Owner, status: Status) -
     delivery = owner.delivery(status)
     rejected = owner.client.post(f"/v1/deliveries/{delivery}/cancel")
     assert (rejected.status, rejected.code) == (409, "conflict")
-    assert f"The delivery is {status.text}" in rejected.json["detail"]
+    assert f"The delivery has the status {status.text}" in rejected.json["detail"]
     assert owner.client.get(f"/v1/deliveries/{delivery}").json["status"] == status.text
 
 

@@ -310,7 +310,7 @@ def test_a_batch_is_accepted_or_rejected_as_a_whole(port: int, operator: Client)
         assert (conflict.status, conflict.json()["code"]) == (409, "idempotency_conflict")
         assert problems(conflict) == {(f"events.1.{field}", "idempotency_conflict")}
         assert f" {used} was already used" in conflict.json()["errors"][0]["message"]
-        assert "event 1" in conflict.json()["detail"]
+        assert "the event at index 1" in conflict.json()["detail"]
     assert len(operator.get("/v1/events?limit=500")["data"]) == before
 
     for count in (0, 1001):

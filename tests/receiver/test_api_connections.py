@@ -324,7 +324,7 @@ def test_an_invalid_environment_value_names_its_variable(monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match="UPLIFT_API_URL must start with https"):
         Client()
     monkeypatch.setenv("UPLIFT_API_KEY", "sk 1")
-    with pytest.raises(ValueError, match="UPLIFT_API_KEY must be"):
+    with pytest.raises(ValueError, match="UPLIFT_API_KEY must have"):
         Client()
 
 
