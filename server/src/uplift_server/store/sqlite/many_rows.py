@@ -2,14 +2,19 @@
 
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Any, Final, Generic, TypeVar, cast
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
 SIZES: Final = (*range(1, 65), 128, 256, 512)
 """The row counts for which a statement exists. There are only a few, so that the driver caches all statements."""
+STATEMENT_BYTES_MAX: Final = 256 * 1024
+"""The maximum size of the rows of a statement, unless a single row is larger.
+
+SQLite copies the values, and the driver keeps the copies until the next run of the same statement.
+"""
 
 
 class ManyRows(Generic[Row]):
@@ -19,8 +24,10 @@ class ManyRows(Generic[Row]):
     for the lock each time. One statement over many rows runs without the lock from its first row to its last.
     """
 
-    def __init__(self, statement: str, row: type[Row]) -> None:
+    def __init__(self, statement: str, row: type[Row], size_of: Callable[[Row], int] | None = None) -> None:
         """Prepare the variants of a statement whose parameters are rows of a NamedTuple.
+
+        `size_of` returns the size of a row in bytes, if rows can be large.
 
         Replace `:values` with VALUES and all fields, and `:rows` with a query whose columns have the names of the
         fields.
@@ -28,6 +35,7 @@ class ManyRows(Generic[Row]):
         fields = cast("Any", row)._fields
         marks = f"({', '.join('?' * len(fields))})"
         names = ", ".join(f"column{number} AS {field}" for number, field in enumerate(fields, 1))
+        self._size_of = size_of
         self._statements = {}
         for size in SIZES:
             values = "VALUES " + ", ".join([marks] * size)
@@ -38,8 +46,20 @@ class ManyRows(Generic[Row]):
         """Run the statement over all rows. Return the number of rows that it changed."""
         changed = at = 0
         while at < len(rows):
-            size = SIZES[bisect_right(SIZES, len(rows) - at) - 1]
+            size = SIZES[bisect_right(SIZES, self._fitting(rows, at)) - 1]
             values = list(chain.from_iterable(rows[at : at + size]))
             changed += connection.execute(self._statements[size], values).rowcount
             at += size
         return changed
+
+    def _fitting(self, rows: Sequence[Row], at: int) -> int:
+        """Return the number of rows from `at` on that one statement may process."""
+        most: int = min(len(rows) - at, SIZES[-1])
+        if self._size_of is None:
+            return most
+        size = 0
+        for count, row in enumerate(islice(rows, at, at + most)):
+            size += self._size_of(row)
+            if size > STATEMENT_BYTES_MAX and count:
+                return count
+        return most

@@ -65,6 +65,7 @@ INSERT_EVENTS: Final = ManyRows(
 INSERT INTO events (seq, id, account_seq, type_seq, created_at, expires_at, body, object_id, ordering_key)
 :values""",
     EventRow,
+    size_of=lambda row: len(row.body),
 )
 INSERT_EVENT_OBJECTS: Final = ManyRows(
     "INSERT INTO event_objects (first_seq, object_key, event_seq) :values", EventObjectRow
@@ -251,6 +252,7 @@ INSERT INTO attempts (
     status_code, outcome, error, location, remote_address, request_head, response_head, response_body, body_truncated)
 :values""",
     AttemptRow,
+    size_of=lambda row: len(row.request_head) + len(row.response_head) + len(row.response_body),
 )
 # Never lower `excused_ms` before `failing_since` changes, because another process may have just raised it.
 UPDATE_HEALTH: Final = ManyRows(

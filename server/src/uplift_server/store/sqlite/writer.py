@@ -39,9 +39,6 @@ _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CON
 
 RESTART_WAIT_SECONDS: Final = 0.5
 """The wait before a failed thread is restarted, in seconds."""
-STATEMENT_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""The maximum size of the bodies of several jobs in one statement. SQLite copies them while Python can run no thread,
-and keeps them until the next run of the statement."""
 CPU_SAMPLE_SECONDS: Final = 0.1
 """The interval between two samples of the CPU time of the process, in seconds."""
 
@@ -127,17 +124,12 @@ class FunctionJob(Job):
 class AppendJob(Job):
     """Groups of events to store. The result is a list with one result for each group."""
 
-    __slots__ = ("body_bytes", "groups")
+    __slots__ = ("groups",)
 
     def __init__(self, groups: Sequence[Sequence[NewEvent]], future: asyncio.Future[Any]) -> None:
-        rows = body_bytes = 0
-        for group in groups:
-            for event in group:
-                rows += 1 + len(event.deliveries)
-                body_bytes += len(event.body)
+        rows = sum(1 + len(event.deliveries) for group in groups for event in group)
         super().__init__(future, rows, guarded=False, divisible=True)
         self.groups = groups
-        self.body_bytes = body_bytes
 
 
 class Writer:
@@ -367,7 +359,7 @@ class Writer:
         try:
             for kind, run in groupby(jobs, key=type):
                 if kind is AppendJob:
-                    _store_together(cast("Iterator[AppendJob]", run), writing)
+                    _store_together(cast("list[AppendJob]", list(run)), writing)
                 else:
                     _run_functions(cast("Iterator[FunctionJob]", run), writing)
             raw.execute("COMMIT")
@@ -382,20 +374,8 @@ class Writer:
             raise
 
 
-def _store_together(jobs: Iterator[AppendJob], writing: WriterConnection) -> None:
-    """Store the events of consecutive jobs with shared statements, up to STATEMENT_BODY_BYTES_MAX at a time."""
-    together: list[AppendJob] = []
-    body_bytes = 0
-    for job in jobs:
-        if together and body_bytes + job.body_bytes > STATEMENT_BODY_BYTES_MAX:
-            _append(together, writing)
-            together, body_bytes = [], 0
-        together.append(job)
-        body_bytes += job.body_bytes
-    _append(together, writing)
-
-
-def _append(jobs: Sequence[AppendJob], writing: WriterConnection) -> None:
+def _store_together(jobs: Sequence[AppendJob], writing: WriterConnection) -> None:
+    """Store the events of consecutive jobs with shared statements."""
     results = iter(writing.appender.append([group for job in jobs for group in job.groups]))
     for job in jobs:
         job.error = None
