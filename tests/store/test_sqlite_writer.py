@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from uplift_server.core.deliveries.outcomes import Outcome
 from uplift_server.core.lifecycle import Status
 from uplift_server.core.limits import COMMIT_ROWS_MAX, COMMIT_WRITES_MAX
+from uplift_server.service.errors import ServiceError
 from uplift_server.store.hot_records import HealthRow, IdempotencyConflict, LeaseRequest, NewEvent
 from uplift_server.store.schema import deliveries
 from uplift_server.store.schema import events as event_table
@@ -179,6 +180,24 @@ async def test_large_events_that_wait_together_are_stored_by_several_statements(
     # The text of a traced statement has two digits for each byte.
     assert all(len(text) <= 2.2 * STATEMENT_BYTES_MAX for text in inserts)
     assert await bench.count(event_table) == 60
+
+
+async def test_a_rejected_change_does_not_repeat_other_jobs(bench: Bench) -> None:
+    """Services raise their own errors in a transaction, for example if the version of an object is outdated."""
+
+    def reject(_connection: sa.Connection) -> None:
+        raise ServiceError("outdated")
+
+    async with Statements(bench) as statements:
+        async with Busy(bench):
+            appends = [asyncio.ensure_future(bench.append(bench.event(due(1)))) for _ in range(MANY)]
+            changes = [asyncio.ensure_future(bench.database.write(reject)) for _ in range(COMMIT_WRITES_MAX - 1)]
+            await asyncio.sleep(0.05)
+        assert all(isinstance(each, ServiceError) for each in await asyncio.gather(*changes, return_exceptions=True))
+        await asyncio.gather(*appends)
+        begins = [text for text in statements.texts if text.startswith("BEGIN")]
+    assert len(begins) <= 3
+    assert await bench.count(event_table) == MANY
 
 
 async def test_a_leased_body_has_the_bytes_of_the_accepted_event(bench: Bench) -> None:

@@ -392,18 +392,22 @@ def _run_functions(jobs: Iterator[FunctionJob], writing: WriterConnection) -> No
 
 
 def _run_guarded(job: FunctionJob, writing: WriterConnection) -> None:
-    raw = writing.raw
+    """Run a job with a savepoint. An error of the job rolls back only this job, unless the database raised it."""
+    raw, next_seq = writing.raw, writing.appender.next_seq
     raw.execute("SAVEPOINT job")
     try:
         job.result = job.body(writing)
-    except StoreError as error:
-        job.error = error
-        raw.execute("ROLLBACK TO job")
+    except (sqlite3.Error, MemoryError):
+        raise
     except sa.exc.DBAPIError as error:
         # SQLAlchemy wraps the error of the driver. The wrapped error decides how the transaction fails.
         if isinstance(error.orig, Exception):
             raise error.orig from error
         raise
+    except Exception as error:
+        job.error = error
+        writing.appender.next_seq = next_seq
+        raw.execute("ROLLBACK TO job")
     raw.execute("RELEASE job")
 
 
