@@ -16,9 +16,7 @@ def lifecycle() -> str:
 
 
 def _cells(row: Transition) -> tuple[str, ...]:
-    conditions = [fact.value for fact in row.when]
-    if row.unless:
-        conditions.append("unless " + " or ".join(fact.value for fact in row.unless))
+    conditions = [*(fact.value for fact in row.when), *(f"not {fact.value}" for fact in row.unless)]
     due = row.due.value if row.due else ""
     also = [f"reason `{row.reason.text}`"] if row.reason else []
     also += [effect.value for effect in row.effects]

@@ -91,9 +91,9 @@ class Fact(Enum):
     EXPIRED = "expired"
     EXHAUSTED = "retries exhausted"
     TEST = "a test"
-    REMEMBERS = "remembers a state"
-    REMEMBERS_PENDING = "remembers pending"
-    REMEMBERS_ENDED = "remembers an ended state"
+    REMEMBERS = "with a remembered state"
+    REMEMBERS_PENDING = "remembered as pending"
+    REMEMBERS_ENDED = "remembered as ended"
 
 
 class Due(Enum):

@@ -29,7 +29,7 @@ DISCARDED_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS_MAX = 5
 LINGERING_CONNECTIONS_MAX = 200
 
-# The entries of a list or an object in a request, and the query parameters. The server reads no more than these.
+# The entries of a list or an object in a request. The server rejects a field with more entries.
 REQUEST_ENTRIES_MAX = 1_000
 # The values of one query parameter that filters a list, such as `status`.
 FILTER_VALUES_MAX = 100

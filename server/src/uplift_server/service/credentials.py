@@ -315,7 +315,7 @@ class Credentials:
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """Return the open invitation with this token, and the person with its email.
 
-        Return None if one does not exist.
+        Each of the two is None if it does not exist.
         """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:

@@ -76,7 +76,10 @@ class EngineStatus:
 
     @property
     def outage(self) -> Outage | None:
-        """Return the current mass failure, during which the server warns about no endpoint and disables none."""
+        """Return the current mass failure, or None.
+
+        During a mass failure, the server does not warn about endpoints or disable them.
+        """
         return self._monitor.outage
 
     def own_load(self) -> Load:

@@ -69,7 +69,7 @@ def add_about_endpoint(
 ) -> None:
     """Add an endpoint to the account's emails of this kind that are not due yet, or add emails due after `group_ms`.
 
-    Lock the account first, so that concurrent transactions add to the same emails.
+    The caller must lock the account first, so that concurrent transactions add to the same emails.
     """
     # Skip emails that may be due by the clock of another process, because that process may be sending them.
     due_after = now + min(GROUP_MARGIN_MS, group_ms // 2)

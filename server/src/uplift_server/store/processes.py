@@ -133,7 +133,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
     With `seen_at`, the time of its last known heartbeat (Unix ms), the process stays if it has sent another heartbeat
     since.
     """
-    # Locks the rows in the same order as a heartbeat.
+    # Delete the process first, because a heartbeat locks the rows in this order.
     query = sa.delete(processes).where(processes.c.seq == seq)
     if seen_at is not None:
         query = query.where(processes.c.seen_at == seen_at)

@@ -92,7 +92,7 @@ class Person:
     seq: int
     id: bytes
     email: str | None
-    """The email, in lower case. None for a guest of portal links."""
+    """The email, in lower case. None for a portal guest."""
     name: str
     password_hash: str | None = field(repr=False)
     """The hash of the password. None if the person signs in only with portal links or single sign-on."""
@@ -395,7 +395,7 @@ class EndpointFilter:
     text: str | None = None
     """A part of the URL without its query, or of the description. Case is ignored."""
     cause: str | None = None
-    """Code of the cause of the last failed attempt of failing endpoints."""
+    """List only failing endpoints whose last failed attempt has this cause (a code)."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
     """List only endpoints with one of these event types or patterns in their subscription."""

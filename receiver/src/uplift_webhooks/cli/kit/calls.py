@@ -79,7 +79,10 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """With `sends`, the server also sends deliveries. Raises CliError for an invalid address or key."""
+        """`sends` is whether the server sends deliveries. A temporary server does not.
+
+        Raises CliError for an invalid address or key.
+        """
         self.api_url = api_url.rstrip("/")
         self.api_key = api_key
         self.advice = advice

@@ -27,9 +27,9 @@ def files_needed(in_flight: int, idle: int) -> int:
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
-    """Divide `limit` descriptors, which must be at least FILES_MIN.
+    """Divide `limit` file descriptors (at least FILES_MIN) between callers and receivers.
 
-    Callers get at least a quarter, so that the API stays reachable.
+    After OWN_FILES, callers get at least a quarter of the rest, up to CALLERS_MAX, so that the API stays reachable.
     """
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))

@@ -14,7 +14,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.statistics import count, save
 
 BATCH_ROWS: Final = 30_000
-"""The maximum number of deliveries per read, and the maximum number of attempts. A read takes about 100 ms."""
+"""The maximum number of deliveries per read, and of attempts per read. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
 """The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20

@@ -291,7 +291,7 @@ async def _create_next(raw: Raw, *, now: int, lasts_ms: int) -> bool:
 
 
 async def _switch_to_next(raw: Raw, *, now: int) -> None:
-    """Continue the event numbers in the unused partition."""
+    """Move the sequence of event numbers to the start of the unused partition, if there is one."""
     first = await raw.fetchval("SELECT first_seq FROM event_partitions WHERE begun_at IS NULL")
     if first is None:
         return
