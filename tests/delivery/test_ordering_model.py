@@ -300,8 +300,9 @@ class Episode:
             if status is Status.CANCELLED:
                 assert each.event_id in self.ends
             elif status is Status.FAILED:
-                # A replay attempts the events that had no delivery once, or never if it is cancelled.
-                attempts = ATTEMPTS_MAX if each.matched else 1 - bool(self.cancelled_replays)
+                # A replay attempts the events that had no delivery once, or never after a cancellation.
+                is_cancelled = bool(self.cancelled_replays) or each.event_id in self.ends
+                attempts = ATTEMPTS_MAX if each.matched else int(not is_cancelled)
                 assert each.expires_at is not None or len(self.attempts_of(each)) >= attempts
             else:
                 assert status is Status.DELIVERED, f"{each} has not ended"
