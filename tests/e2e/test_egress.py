@@ -1,4 +1,4 @@
-"""Egress proxy and egress IPes."""
+"""The egress proxy and egress IPs."""
 
 import contextlib
 import socket

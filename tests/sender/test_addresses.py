@@ -199,7 +199,7 @@ async def test_localhost_reaches_either_family(listen: Listen, connect: Connect)
         assert (await client.post(receiver.target("localhost"))).failure is None
 
 
-# ---- egress IPes
+# ---- egress IPs
 
 
 async def test_receivers_see_the_egress_address(listen: Listen, connect: Connect) -> None:

@@ -247,7 +247,7 @@ class SchemaCost:
         return place
 
     def _applied(self, bases: Applied, kinds: _Kinds) -> tuple[Applied, set[int]]:
-        """Return all schemas that `bases` apply to the whole value, and those that the validator evaluates repeatedly.
+        """Return all schemas that `bases` apply to the whole value, and the schemas to evaluate repeatedly.
 
         For `unevaluatedProperties` and `unevaluatedItems`, the validator evaluates every alternative.
         """

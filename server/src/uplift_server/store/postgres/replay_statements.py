@@ -94,7 +94,7 @@ FROM (
 WHERE bytes_before <= $7                 -- limit of body bytes
 ORDER BY event_seq
 """  # noqa: S608
-# The listed deliveries matched the filters before. Select those that had no attempt in the meantime.
+# The listed deliveries matched the filters before. Select the deliveries without a later attempt.
 # Lock the rows, so that they do not change before the lease.
 # $9: the events; $10: whether missing events match.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(

@@ -119,7 +119,7 @@ class SqliteDatabase:
         return self._readers_
 
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
-        """Store events with their deliveries in one durable commit. Return the results in the order of the groups."""
+        """Store events with their deliveries in one durable commit. Return a result for each group, in order."""
         return self._writer.append(groups)
 
     def lease_due(

@@ -73,7 +73,7 @@ _FILTERS: Final = """
 REPLAYABLE_NEXT: Final = _REPLAYABLE.format(
     events="d.event_seq BETWEEN :first AND :through", ended=_ENDED, filters=_FILTERS
 )
-# The listed deliveries matched the filters before. Select those that had no attempt in the meantime.
+# The listed deliveries matched the filters before. Select the deliveries without a later attempt.
 REPLAYABLE_AGAIN: Final = _REPLAYABLE.format(
     events="d.event_seq IN (SELECT value FROM json_each(:event_seqs))", ended=_ENDED_OR_MISSING, filters=""
 )
