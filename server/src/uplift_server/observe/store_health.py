@@ -13,10 +13,14 @@ program."""
 WRITE_FAILED_S: Final = 5.0
 """A successful write ends a failure only if at least this time has passed since the failure.
 
-On a nearly full disk, small writes succeed while large writes fail.
+On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first successful
+write ends the failure.
 """
 READ_FAILED_S: Final = 60.0
-"""How long a failed read counts, unless the same read succeeds earlier."""
+"""How long a failed read counts, unless the same read succeeds earlier.
+
+If the database was unreachable, the success of any other read is enough.
+"""
 LOG_EVERY_S: Final = 60.0
 """The interval at which the log repeats a failure that continues."""
 _log = structlog.get_logger()
@@ -30,6 +34,8 @@ class Trouble:
     """The cause as a clause, without text from the database driver, because callers without a key can read the cause.
     """
     how_to_fix: str
+    is_unreachable: bool = False
+    """Whether the database did not respond at all."""
 
 
 class StoreHealth:
@@ -55,7 +61,10 @@ class StoreHealth:
     def note_write(self) -> None:
         """Record a committed transaction with changes."""
         self.written_at = time.monotonic()
-        if self._write is not None and self.written_at - self._write[0] >= WRITE_FAILED_S:
+        if self._write is None:
+            return
+        failed_at, trouble = self._write
+        if trouble.is_unreachable or self.written_at - failed_at >= WRITE_FAILED_S:
             self._write = None
             if self._was_logged(""):
                 _log.warning("database writes recovered")
@@ -68,8 +77,11 @@ class StoreHealth:
 
     def note_read(self, name: str) -> None:
         """Record a successful read."""
-        if self._reads and self._reads.pop(name, None) is not None and self._was_logged(name):
-            _log.warning("database reads recovered", read=name)
+        if not self._reads:
+            return
+        for failed, (_, trouble) in list(self._reads.items()):
+            if (failed == name or trouble.is_unreachable) and self._reads.pop(failed, None) and self._was_logged(failed):
+                _log.warning("database reads recovered", read=failed)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
         """Record a failed read. Without `trouble`, the read itself is the cause, not the database."""

@@ -84,7 +84,7 @@ _REJECTED: Final = ("22", "23", "42")
 _READ_ONLY: Final = "25006"
 
 _DAMAGED: Final = Trouble("the data of the database is damaged", "Check the log of PostgreSQL, and restore a backup.")
-_SILENT: Final = Trouble(NO_ANSWER, "Check that PostgreSQL is running and reachable.")
+_SILENT: Final = Trouble(NO_ANSWER, "Check that PostgreSQL is running and reachable.", is_unreachable=True)
 _TROUBLES: Final = (
     ("53100", Trouble("the disk of PostgreSQL is full", "Free space on this disk.")),
     ("53", Trouble("PostgreSQL does not have enough resources", "Check its connections and memory.")),
