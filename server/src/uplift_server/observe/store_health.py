@@ -13,8 +13,8 @@ program."""
 WRITE_FAILED_S: Final = 5.0
 """A successful write ends a failure only if at least this time has passed since the failure.
 
-On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first successful
-write ends the failure.
+On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first
+successful write ends the failure.
 """
 READ_FAILED_S: Final = 60.0
 """How long a failed read counts, unless the same read succeeds earlier.
@@ -79,9 +79,10 @@ class StoreHealth:
         """Record a successful read."""
         if not self._reads:
             return
-        for failed, (_, trouble) in list(self._reads.items()):
-            if (failed == name or trouble.is_unreachable) and self._reads.pop(failed, None) and self._was_logged(failed):
-                _log.warning("database reads recovered", read=failed)
+        recovered = [each for each, (_, trouble) in list(self._reads.items()) if each == name or trouble.is_unreachable]
+        for each in recovered:
+            if self._reads.pop(each, None) is not None and self._was_logged(each):
+                _log.warning("database reads recovered", read=each)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
         """Record a failed read. Without `trouble`, the read itself is the cause, not the database."""
