@@ -139,12 +139,13 @@ async def test_a_moved_endpoint_does_not_wait_for_its_old_host(place: Place) -> 
         assert len(world.sender.times("elsewhere.test")) == 1
 
 
-async def test_many_rows_of_one_account_do_not_block_other_accounts(place: Place) -> None:
+@pytest.mark.parametrize(("endpoints", "pad"), [(300, 0), (1, 250_000)])
+async def test_large_events_of_one_account_do_not_block_other_accounts(place: Place, endpoints: int, pad: int) -> None:
     async with World(place) as world:
         other = await world.new_account()
-        for number in range(300):
+        for number in range(endpoints):
             await world.endpoint(f"r{number}.test")
-        draft = world.draft()
+        draft = world.draft(b'{"pad":"%s"}' % (b"x" * pad))
         event_ingest = world.parts.event_ingest
         many = [event_ingest.accept(world.account.seq, [draft]) for _ in range(60)]
         single = event_ingest.accept(other.seq, [world.draft(account=other)])

@@ -182,6 +182,8 @@ RETRY_AFTER_MS_MAX = 24 * 3600 * 1000
 # The shutdown takes at most 20 s in total.
 DRAIN_MS_MAX = 16_000
 COMMIT_ROWS_MAX = 1000
+# Storing a body of this size takes about as long as storing a row, and counts as a row.
+ROW_BODY_BYTES = 4096
 # The rows of a small job. After a commit with a larger job, small jobs get a separate commit.
 SMALL_JOB_ROWS_MAX = 500
 # The changes by API requests in one commit. Each change takes about as long as 100 rows.

@@ -20,6 +20,7 @@ from uplift_server.core.limits import (
     ACCEPTS_TURN_ROWS_MAX,
     BATCHES_TURN_ROWS_MAX,
     GROUP_ROWS_MAX,
+    ROW_BODY_BYTES,
 )
 from uplift_server.core.scheduling.lane import AttemptKind, Lane
 from uplift_server.delivery.backlog import Backlog, full_queue
@@ -99,7 +100,7 @@ class _Group(msgspec.Struct, frozen=True):
     accepted_at: int
     body_bytes: int
     rows: int
-    """The number of events and deliveries in the group."""
+    """The number of events and deliveries in the group. Large bodies count as more rows."""
     rejectable: int
     """The number of events that count as rejected if they are not stored."""
 
@@ -204,6 +205,7 @@ class EventIngest:
                 seq = 0
         if rows > GROUP_ROWS_MAX:
             raise BacklogFull(rows)
+        rows += body_bytes // ROW_BODY_BYTES
         account = self._accounts.get(seq)
         if account is None:
             account = _Account(seq)
