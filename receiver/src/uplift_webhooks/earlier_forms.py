@@ -13,21 +13,21 @@ EarlierForm = tuple[str, Literal["body_recoded", "body_reserialised"], bytes]
 _MEMBERS: Final = ("id", "object", "type", "api_version", "created", "data")
 _Separators = tuple[str, str]
 _JAVASCRIPT: Final[_Separators] = (",", ":")
-"""The separators of JSON that JavaScript and Uplift write."""
+"""The separators in the JSON of JavaScript and Uplift."""
 _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
-"""The separators of one-line JSON that JavaScript and Python write."""
+"""The separators of one-line JSON: the form of JavaScript, then the form of Python."""
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""The maximum size and depth of bodies for which to try JSON forms, because signing many forms takes time."""
+"""The module tries JSON forms only up to this size (in bytes) and depth, because signing many forms takes time."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
-"""Maximum cost of the one-line forms and of the indented forms of one body, each about 5 ms.
+"""Maximum cost of the one-line forms, and of the indented forms, of one body. The unit is the cost of one JSON value.
 
-An event of a few KiB does not exceed these costs.
+Each maximum takes about 5 ms. An event of a few KiB does not exceed the maximums.
 """
 _BYTES_PER_VALUE: Final = 16
-"""Number of bytes that cost as much as one value."""
+"""Number of bytes of a body that cost as much as one JSON value."""
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:

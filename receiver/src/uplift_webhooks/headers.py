@@ -93,7 +93,6 @@ def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list
 
 
 def _text(value: object) -> str:
-    """Return a header value as text. Decode bytes as one character per byte."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):

@@ -23,7 +23,7 @@ _RETRY_SECONDS: Final = 60.0
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Published = tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, float], ...]
-"""Networks (most contain one address), with the start of their use in Unix seconds."""
+"""Networks, each with the start of its use in Unix seconds. Most networks contain one address."""
 
 
 class Source(Protocol):
@@ -140,6 +140,6 @@ def _unix_seconds(text: str) -> float:
 
 
 def _plain(address: _Address) -> _Address:
-    """Return the IPv4 address of an IPv4-mapped IPv6 address, as dual-stack sockets show it."""
+    """Return the IPv4 address of an IPv4-mapped IPv6 address. Dual-stack sockets report such addresses."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped

@@ -31,7 +31,7 @@ class AsyncEmitter:
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
         self._turns: Final = asyncio.Lock()
-        """The `send` call that waits for room holds this lock, so that later calls do not overtake that call."""
+        """The lock of the `send` call that waits for room in the queue. It keeps the `send` calls in order."""
 
     async def send(
         self,

@@ -1,8 +1,8 @@
 """Descriptions of API calls, and the methods that make the calls.
 
-For each call, a method returns its description, a Call. The decorator `verb` replaces this method with a method that
-makes the call. The methods of a `Noun[Blocking]` return the result. The methods of a `Noun[Awaited]` return a
-coroutine.
+A noun has one method for each API call. The method returns a Call, which describes the API call. The decorator `verb`
+converts this method into one that makes the API call. The methods of a `Noun[Blocking]` return the result. The methods
+of a `Noun[Awaited]` return a coroutine.
 """
 
 import asyncio
@@ -62,10 +62,10 @@ class Noun(Generic[Way]):
 
 
 class verb(Generic[P, R]):  # noqa: N801 - a decorator
-    """A decorator that converts a method that describes a call into a method that makes the call."""
+    """Decorator that converts a method: the original method describes a call, and the new method makes the call."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[R]]) -> None:
-        """`describe` returns the Call. The method has the docstring and the parameters of `describe`."""
+        """`describe` is the original method. The new method has the same docstring and parameters."""
         self.describe: Final = describe
         self.__doc__ = describe.__doc__
         self._signature: Final = _of_methods(describe)
@@ -95,7 +95,7 @@ class verb(Generic[P, R]):  # noqa: N801 - a decorator
 
 
 class every(Generic[P]):  # noqa: N801 - as property is
-    """A method that iterates over the items of all pages of a list."""
+    """A method that iterates over all items of a list, page by page."""
 
     def __init__(self, page: verb[P, Page]) -> None:
         """`page` is the method that returns one page. The new method has the same parameters."""

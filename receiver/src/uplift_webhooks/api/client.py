@@ -106,7 +106,7 @@ class Client(Everything[Blocking]):
     ) -> Any:
         """Make any call. Send `body` as JSON and return the JSON response, or None if the response is empty.
 
-        A `body` of bytes is already JSON.
+        If `body` is bytes, it must be JSON.
 
         `path` starts with `/`. Parameters of `query` that are None are omitted. If a value is a list, the parameter is
         repeated for each item. `query` and `body` may contain datetimes.
@@ -229,7 +229,7 @@ def _wait_seconds(failure: ApiFailure, method: str, number: int) -> float | None
 
 
 def for_header(value: object, name: str) -> str:
-    """Return `value` if it is valid in a header. Raises ValueError; its message contains `name`."""
+    """Return `value` if it is valid in a header. Otherwise, raise ValueError with `name` in the message."""
     if not isinstance(value, str) or not value or not all("!" <= character <= "~" for character in value):
         raise ValueError(f"{name} must have one or more printable ASCII characters and no spaces.")
     return value
@@ -242,12 +242,12 @@ def _for_query(value: object) -> str:
 
 
 def json_bytes(value: object) -> bytes:
-    """Return JSON in UTF-8. Raises ValueError and TypeError."""
+    """Return a value as JSON in UTF-8. Raises ValueError and TypeError."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
 
 
 def _for_json(value: object) -> str:
-    """Convert values that JSON does not support."""
+    """Return a datetime as text. Raises ValueError for any other type."""
     if isinstance(value, datetime):
         return _written(value)
     kind = type(value).__name__

@@ -173,7 +173,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Hurried(io.RawIOBase):
-    """Reads from a socket with one time limit. A socket's own timeout restarts with every byte."""
+    """Reads from a socket, with one time limit for all reads. A socket's own timeout restarts with every byte."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, ends_at: float) -> None:
         self._raw = raw

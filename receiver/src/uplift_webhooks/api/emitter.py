@@ -32,9 +32,9 @@ BACKOFF_SECONDS_MAX: Final = 10.0
 REJECTIONS_KEPT_MAX: Final = 100
 _BACKOFF_SECONDS: Final = 0.2
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""The server responds with these status codes if it rejects the events of a request."""
+"""Status codes of responses that reject the events of a request."""
 _STOPPED: Final = frozenset({401, 403, 404})
-"""The server responds with these status codes if it rejects the key or the account of a request."""
+"""Status codes of responses that reject the key or the account of a request."""
 _log: Final = logging.getLogger("uplift_webhooks.emitter")
 
 

@@ -55,12 +55,12 @@ class Everything(Noun[Way]):
 
     @verb
     def fleet(self) -> Call[JsonObject]:
-        """Return the problems of the server, and the failing endpoints by cause, for operators."""
+        """Return the server's problems, and the failing endpoints grouped by cause. For operators."""
         return get("/v1/fleet")
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs in `current`, and future egress IPs in `upcoming`. `from` is the start of their use.
+        """Return the egress IPs in `current`, and new ones in `upcoming`. `from` is the time of their first use.
 
         This call does not require a key. To check addresses, use `SourceAddresses`.
         """

@@ -83,5 +83,4 @@ class Replays(Noun[Way]):
 
 
 def _path(replay: str, *more: str) -> str:
-    """Return the path of a replay or of an action on it."""
     return "/".join([_REPLAYS, segment(replay), *more])

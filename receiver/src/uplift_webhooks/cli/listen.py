@@ -251,7 +251,7 @@ def _explained(calls: Calls, made: dict[str, Any], ended: Ended) -> CliError:
 
 
 def _end(calls: Calls, made: dict[str, Any]) -> None:
-    """End the session. If the server does not respond, it deletes the session within 1 day."""
+    """End the session. If this call fails, the server deletes the session within 1 day."""
     with suppress(CliError), closing(Calls(calls.api_url, calls.api_key, calls.advice, timeout_seconds=3)) as hasty:
         hasty.delete(f"{_SESSIONS}/{segment(made['id'])}")
 

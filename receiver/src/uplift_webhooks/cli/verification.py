@@ -147,7 +147,6 @@ def sign(
 
 
 def _secrets(given: list[str] | None) -> list[str]:
-    """Return the secrets from the option or from the environment. Raises CliError."""
     found = given or os.environ.get(SECRET_VARIABLE, "").split()
     if not found:
         raise CliError("the secret is not set", f"set {SECRET_VARIABLE}, or use --secret", ExitCode.USAGE)

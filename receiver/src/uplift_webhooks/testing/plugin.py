@@ -17,7 +17,7 @@ from uplift_webhooks.testing.sender import PATH, Sender
 from uplift_webhooks.webhook import SECRET_VARIABLE
 
 SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 - for tests only
-"""The secret of tests without `UPLIFT_WEBHOOK_SECRET`."""
+"""The secret that tests use if `UPLIFT_WEBHOOK_SECRET` is not set."""
 
 
 @pytest.fixture

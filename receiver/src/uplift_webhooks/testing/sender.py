@@ -51,7 +51,7 @@ class Sender:
     def post(self, event: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> Answer:
         """Send a signed event.
 
-        The default is a new `movement.analytics.created`. `headers` replaces headers of the event.
+        The default is a new `movement.analytics.created`. `headers` adds or replaces request headers.
         """
         body = make_event() if event is None else event
         return self._send(body, sign(body, self._secret), headers)
@@ -112,7 +112,6 @@ def _from_werkzeug(response: Any) -> Answer:
 
 
 def _environ(headers: dict[str, str]) -> dict[str, str]:
-    """Return headers as WSGI environ variables."""
     return {
         f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items() if name != "content-type"
     }

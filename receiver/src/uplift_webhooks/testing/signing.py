@@ -45,7 +45,6 @@ def sign(
 
 
 def _envelope_in(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body, or an empty object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -13,7 +13,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed
 from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 TIMEOUT_SECONDS: Final = 20.0
-"""Timeout of a call, in seconds. The server limits the time of a response to 5 s."""
+"""Timeout of a call, in seconds. The server responds within 5 s."""
 _CODES: Final = {
     401: ExitCode.NOT_ALLOWED,
     403: ExitCode.NOT_ALLOWED,
@@ -26,7 +26,7 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix failed calls, in the terms of one program."""
+    """How to fix failed calls, with the commands and options of one program."""
 
     address: str
     """The source of the server's address, such as an option or a variable."""
@@ -37,7 +37,7 @@ class Advice:
     server_error: str
     """How to fix an internal error of the server."""
     remedies: Mapping[int | str, str]
-    """How to fix a rejected call, by status code or problem code."""
+    """How to fix a rejected call. The keys are status codes and problem codes."""
     lists: Mapping[str, str] = field(default_factory=dict)
     """The command that lists the objects of each noun."""
     rewrite: Callable[[str], str] = str
@@ -79,7 +79,7 @@ class Calls:
         use_proxy: bool = True,
         sends: bool = True,
     ) -> None:
-        """`sends` is whether the server sends deliveries. A temporary server does not.
+        """`sends` is false for a temporary server, which does not send deliveries.
 
         Raises CliError for an invalid address or key.
         """
@@ -165,7 +165,7 @@ class Calls:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Raise a CliError for each failure of the API client."""
+        """Raise a CliError instead of each error of the API client."""
         try:
             yield
         except ApiFailure as error:

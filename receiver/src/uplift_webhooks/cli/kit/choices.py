@@ -1,4 +1,4 @@
-"""Lists of the possible values of a missing argument or option, if there are few."""
+"""The choices for a missing argument or option. The error lists them if there are few."""
 
 import shlex
 from dataclasses import dataclass
@@ -43,4 +43,4 @@ CHOICES: Final = {
     "TYPE": Choices("event type", "/v1/event-types", "name"),
     "REPLAY": Choices("replay", "/v1/replays", "id", "state"),
 }
-"""The choices of an argument or option, by its metavar."""
+"""The choices for each argument or option. The keys are metavars."""

@@ -1,6 +1,6 @@
 """Command options for the authentication of an endpoint.
 
-Options take secrets from files, because other users can see arguments.
+Options read secrets from files, because other users of the machine can see the arguments of a command.
 """
 
 import inspect
@@ -26,7 +26,7 @@ _MTLS: Final = ("client_certificate_file", "client_key_file")
 AUTH_OPTIONS: Final[dict[str, str]] = {
     f"auth.{field}": f"--{name.replace('_', '-')}" for name, (field, _, _) in _FIELDS.items()
 }
-"""The options for the authentication, by API field."""
+"""The options for the authentication. The keys are API fields."""
 
 
 def with_auth_options(body: Callable[..., None]) -> Callable[..., None]:

@@ -18,9 +18,9 @@ _ANNOTATIONS: Final = {
     if get_origin(each.annotation) is Annotated
 }
 SETTINGS: Final[dict[str, str]] = {name: each.__metadata__[0] for name, each in _ANNOTATIONS.items()}
-"""The help text of each setting, by the setting's name."""
+"""The help text of each setting. The keys are the names of the settings."""
 _TYPES: Final[dict[str, object]] = {name: get_args(each.__origin__)[0] for name, each in _ANNOTATIONS.items()}
-"""The type of each setting, by the setting's name: int, str, a literal type, or a list of strings."""
+"""The type of each setting: int, str, a literal type, or a list of strings. The keys are the names of the settings."""
 SETTING_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in SETTINGS}
 _METAVARS: Final[dict[object, str]] = {int: "N", str: "DURATION", Iterable[str]: "DURATIONS"}
 _RESET: Final = "default"
@@ -35,7 +35,7 @@ ENDPOINT_OPTIONS: Final = {
     **AUTH_OPTIONS,
     **SETTING_OPTIONS,
 }
-"""The options that the commands to create and to update an endpoint share, by API field."""
+"""The options of the commands that create and update endpoints. The keys are API fields."""
 
 NewUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="New URL.")]
 NewTypes = Annotated[
@@ -76,7 +76,7 @@ def _help(name: str) -> str:
 
 
 def _setting(name: str, text: str) -> Any:
-    """Return the JSON value of an option, which the server checks. Raises CliError if a number is not valid."""
+    """Return the JSON value of an option. The server validates the value. Raises CliError if a number is not valid."""
     if text == _RESET:
         return None
     if _TYPES[name] is int:

@@ -131,7 +131,7 @@ Test = Annotated[
     ),
 ]
 OWN_DATA_OPTIONS: Final = {"uid": "--uid", "metadata": "--metadata"}
-"""The options for the uid and the metadata, by API field."""
+"""The options for the uid and the metadata. The keys are API fields."""
 DELIVERY_OPTIONS: Final = {
     "status": "--status",
     "endpoint": "--endpoint",
@@ -144,7 +144,7 @@ DELIVERY_OPTIONS: Final = {
     "created_before": "--before",
     "test": "--test",
 }
-"""The options that filter events, deliveries and attempts, by API parameter."""
+"""The options that filter events, deliveries and attempts. The keys are API parameters."""
 
 
 def one_or_matching(delivery: str | None, **filters: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Programs built on typer. Only this module uses private APIs of typer."""
+"""Programs that use typer: their commands, help and completion. Only this module uses private APIs of typer."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ class Noun(Group):
             raise
 
     def _has_unknown_command(self, ctx: Any, args: list[str]) -> bool:
-        """Return whether a word such as `retry` precedes the only argument of `show` (`deliveries retry ID`)."""
+        """Return whether the first argument is an unknown command, such as `retry` in `deliveries retry ID`."""
         if "show" not in self.commands or not args or not (args[0].isalpha() and args[0].islower()):
             return False
         try:
@@ -92,7 +92,7 @@ class Noun(Group):
         return any(not each.startswith("-") for each in left)
 
     def _has_argument(self, ctx: Any, args: list[str]) -> bool:
-        """Return whether there is an argument besides the options of `list`."""
+        """Return whether an argument remains after the options of `list`."""
         parser = self.commands["list"].make_parser(ctx)
         parser.ignore_unknown_options = True
         try:
@@ -208,8 +208,7 @@ def require_standard_output() -> None:
 def _complete(arguments: Sequence[str], program_name: str) -> None:
     """Print or install the completion for the named shell and exit.
 
-    Without the name of a shell, return without an effect. Typer's own options detect the current shell and do not
-    accept a name.
+    Without the name of a shell, do nothing. Typer's own options detect the current shell and do not accept a name.
     """
     if len(arguments) != 2 or arguments[1] not in _SHELLS:
         return

@@ -9,7 +9,7 @@ from uplift_webhooks.cli.kit.tables import Column
 
 REJECTED_EVENTS_PATH: Final = "/v1/rejected-events"
 REJECTED_EVENT_OPTIONS: Final = {"event_type": "--type", "since": "--since", "until": "--until"}
-"""The options that filter rejected events, by API parameter."""
+"""The options that filter rejected events. The keys are API parameters."""
 RejectedTypes = Annotated[
     list[str] | None, typer.Option("--type", metavar="TYPE", help="Only events with this type in the message.")
 ]

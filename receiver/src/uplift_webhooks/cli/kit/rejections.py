@@ -51,7 +51,7 @@ def _name(field: str, names: dict[str, Name]) -> str:
 
 
 def _place(field: str, names: dict[str, Name]) -> str:
-    """Return the name of the wrong option, and the path of the problem in the option's value if there is one."""
+    """Return the name of the invalid option and, if known, the path of the invalid part of its value."""
     if field in names:
         return _name(field, names).partition(" (")[0]
     top, _, rest = field.partition(".")
@@ -59,7 +59,7 @@ def _place(field: str, names: dict[str, Name]) -> str:
 
 
 def _words(message: str, field: str, names: dict[str, Name]) -> str:
-    """Return an API message that names options instead of API fields."""
+    """Replace API fields and units in a message with the names and units of options."""
 
     def assigned(found: re.Match[str]) -> str:
         return f"{_name(found[1], names)} {found[2]}" if found[1] in names else found[0]

@@ -49,7 +49,7 @@ REPLAY_OPTIONS: Final = {
     "rate_per_second": "--rate",
     "include_missing": "--include-missing",
 }
-"""The options of a replay, by API field."""
+"""The options of a replay. The keys are API fields."""
 
 
 def replay_body(

@@ -18,7 +18,7 @@ from uplift_webhooks.cli.kit.output import Output, OutputLost
 from uplift_webhooks.cli.kit.program import Command
 
 Options = Mapping[str, tuple[Any, Any]]
-"""The annotation and the default of each option, by the name of the session's attribute."""
+"""The annotation and the default of each option. The keys are attributes of the session."""
 _SHARED: Final[Options] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")], False),
     "debug": (Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")], False),

@@ -39,9 +39,10 @@ class Column:
     folds: bool = False
     """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """If the table does not fit even with truncated text, columns are omitted, the highest number first. 0 means never.
+    """Rank of the column: if the table does not fit even with truncated text, the highest rank is omitted first.
 
-    Columns from `DROPPED_EARLY` are omitted before any text is truncated.
+    A column with rank 0 is never omitted. Columns with rank `DROPPED_EARLY` or higher are omitted before any text is
+    truncated.
     """
 
     @property

@@ -97,7 +97,7 @@ def _check_line(attempt: dict[str, Any] | None) -> str:
 
 
 def _attempt(calls: Calls, test: dict[str, Any], program: str, account: str | None) -> dict[str, Any]:
-    """Return the attempt of a test. The attempt can take longer than the API call waits for it."""
+    """Return the attempt of a test. If the API call returned before the attempt ended, wait for the attempt."""
     if "outcome" in test:
         return test
     path = f"/v1/deliveries/{segment(test['id'])}"

@@ -51,7 +51,7 @@ class Handover:
     def __init__(
         self, server: LocalServer, secret: str, watcher: LocalWatcher, *, docs_url: str, unreachable_seconds: float
     ) -> None:
-        """`unreachable_seconds` is the time that an event waits for an unreachable server, such as one that reloads."""
+        """`unreachable_seconds` is how long an event waits for an unreachable server, for example during a restart."""
         self._server = server
         self._secret = secret
         self._watcher = watcher
@@ -122,7 +122,7 @@ class Handover:
 
 
 ONLY_PRINTED: Final = "it was only printed"
-"""The error that the command reports for each event if it only prints events. `uplift trigger` checks for it."""
+"""The error for each event if `uplift listen` only prints events. `uplift trigger` checks for this error."""
 
 
 class Printed:

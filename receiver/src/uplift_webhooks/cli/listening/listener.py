@@ -109,7 +109,7 @@ class _Waiting(Handing):
     """Whether the listener already simulated a failure of this event."""
     answer: LocalResponse | None = None
     over: bool = False
-    """Whether the listener has nothing more to send: the server has the response, or does not wait for one."""
+    """Whether the server has the response to this event, or does not wait for a response."""
 
 
 class Listener:
@@ -149,7 +149,7 @@ class Listener:
         self._connections = 0
         self._open: ClientConnection | None = None
         self._newest: ClientConnection | None = None
-        """The connection that was opened last, even if it is not ready yet or is closed again."""
+        """The connection that was opened last. It may not be ready yet, or may already be closed."""
         self._hurry = asyncio.Event()
         self._slept = False
 
@@ -279,7 +279,7 @@ class Listener:
         self._to_answer.set()
 
     async def _answer(self, socket: ClientConnection) -> None:
-        """Send the local server's responses to the server, which resends each event without a response."""
+        """Send the local server's responses to the Uplift server, which resends each event without a response."""
         while True:
             self._to_answer.clear()
             while self._answered:
