@@ -6,8 +6,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""A connection can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames in IDLE_FRAMES_SECONDS. These
-frames cost the sender little but use CPU time of the server.
+"""Period in seconds in which a connection can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
+
+These frames cost the sender little but use CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
 """How long the client of a closed connection may take to read the remaining data, in seconds."""

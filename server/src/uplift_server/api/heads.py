@@ -60,16 +60,16 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     request_seconds_max: ClassVar[float] = 30
-    """Time limit of a request, and of the wait for the first request.
+    """Time limit of a request, and of the wait for the first request, in seconds.
 
     The protocol enforces it after 1 to 2 times this duration.
     """
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
-    """Time limit of a body, counted from the end of the request headers."""
+    """Time limit of a body in seconds, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
-    """The protocol rejects requests on connections beyond this number."""
+    """Number of connections whose requests the server handles. The protocol rejects requests on further connections."""
     files_max: ClassVar[int] = 10_000
-    """The protocol closes new connections beyond this number immediately."""
+    """Maximum number of open connections. The protocol immediately closes further connections."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
     """The connections that this process no longer writes to but still reads, so that clients get their responses."""
 
@@ -80,7 +80,7 @@ class BoundedHeads(HttpToolsProtocol):
     _watch: asyncio.TimerHandle
     _body_watch: asyncio.TimerHandle | None = None
     _body_of = 0
-    """The number of the last request whose body was incomplete."""
+    """The position on this connection of the last request whose body was incomplete, starting at 1."""
     _body_since = 0.0
     _discards = False
     """Whether the protocol discards input, because the input is malformed or the connection lingers."""
@@ -215,7 +215,10 @@ class BoundedHeads(HttpToolsProtocol):
             self._watch = self.loop.call_later(self.request_seconds_max, self._give_up, self._begun)
 
     def _end_late(self) -> None:
-        """Close the connection. Send an error first, unless the client could match it to another request."""
+        """Close the connection.
+
+        Send an error first, unless the client could mistake it for the response to another request.
+        """
         if self._in_head:
             may_write = self._begun == 1 or self.cycle.response_complete
         else:

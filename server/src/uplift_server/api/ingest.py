@@ -48,7 +48,7 @@ _ACCOUNT_TEXTS: Final = dict.fromkeys(
     ("account", "account_id", "accountId"),
     "A single event does not have this field. Send the account's ID in the header `Uplift-Account: acc_…`.",
 )
-"""Error messages for a single event that names an account."""
+"""Error messages for account fields of a single event. The keys are field names."""
 
 
 class _Headers(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +64,7 @@ class _Headers(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Accepted(msgspec.Struct, frozen=True, gc=False):
-    """The result of accepted events, for the response."""
+    """The content of the response to accepted events."""
 
     body: bytes
     replayed: bool

@@ -17,7 +17,7 @@ Otherwise, uvicorn would start the next pipelined request without cancelling it.
 
 
 class LastAnswer:
-    """ASGI middleware that responds to requests that a stop of the server interrupts."""
+    """ASGI middleware that responds to the requests that the server's shutdown cancels."""
 
     def __init__(self, app: App) -> None:
         self._app = app

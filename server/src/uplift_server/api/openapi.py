@@ -52,7 +52,7 @@ _NAMES: Final = {
     "ResponseView": "AttemptResponse",
     "SecretView": "EndpointSecret",
 }
-"""Public names of schemas that differ from the names of their models in more than the suffix.
+"""Public names of some schemas. Every other schema has the name of its model without the suffix `View`.
 
 A schema must not have the name of one of its fields, because generated Python code would use the name twice.
 """
@@ -321,7 +321,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove the alternatives of a response that the operation describes under another status."""
+    """Remove from each response schema the alternatives that the operation describes under another status code."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

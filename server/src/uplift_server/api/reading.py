@@ -1,4 +1,4 @@
-"""Readers of request bodies and query parameters. They return problems as values.
+"""Readers of request bodies and query parameters. They return problems instead of raising errors.
 
 FastAPI stops at the first kind of problem. The readers pass the readable fields and the problems to the service, which
 checks the permissions first and then reports all problems at once.
@@ -188,7 +188,7 @@ def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
-    """Return whether the model checks each entry of a value that has more entries than the limit."""
+    """Return whether a list or object has more entries than the limit, and the model checks each entry."""
     if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
         return False
     return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)

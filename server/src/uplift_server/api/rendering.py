@@ -457,7 +457,6 @@ def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
 
 
 def _only(**fields: str | None) -> dict[str, Any]:
-    """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -70,7 +70,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
 
 
 class NumbersView(BaseModel):
-    """Counts of deliveries by the time of their event, and of attempts by their start."""
+    """Counts of deliveries and attempts. A delivery counts at the time of its event, and an attempt at its start."""
 
     deliveries: int = Field(description="Number of deliveries.")
     delivered: int = Field(description="Number of deliveries with the status `delivered`.")

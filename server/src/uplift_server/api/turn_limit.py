@@ -10,14 +10,14 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Number of requests that start in one turn, unless many wait. Each request takes about 1 millisecond.
+"""Number of requests that start in one turn, unless many requests wait. Each request takes about 1 millisecond.
 
 The server needs several turns to accept and send an event, so more requests in each turn delay the event.
 """
 WAITING_PER_START: Final = 32
-"""In each turn, one request starts for every 32 that wait. Therefore, long queues empty in fewer turns."""
+"""Number of waiting requests for which one request starts in each turn. Therefore, long queues empty in fewer turns."""
 WAIT_SECONDS_MAX: Final = 2.0
-"""The server rejects a request that has waited for longer than this time."""
+"""Maximum time that a request can wait, in seconds. After this time, the server rejects the request."""
 
 
 class _Waiting(NamedTuple):

@@ -310,7 +310,7 @@ class SignatureCheckView(BaseModel):
 
 
 class ExplanationView(BaseModel):
-    """Why an event did or did not reach an endpoint."""
+    """The reason why an event did or did not reach an endpoint."""
 
     endpoint: str = Field(description="ID of the endpoint or listen session.")
     reason: Reason = Field(description="Status of the delivery, or the reason why there is no delivery.")

@@ -1,4 +1,7 @@
-"""Websocket protocol for uvicorn. The first websocket loads the library, because most servers never use one."""
+"""Websocket protocol for uvicorn.
+
+The server imports the protocol at the first websocket, because most servers have none.
+"""
 
 import asyncio
 from typing import Any, Final

@@ -248,7 +248,6 @@ class Application:
         await self._parts.engine.drain(until - self._clock.now_ms())
 
     async def _watch(self, file: DatabaseFile) -> None:
-        """Stop the server when the database file is lost."""
         await file.wait_lost(self._stopped)
         if file.lost is not None:
             self._close_ingest()

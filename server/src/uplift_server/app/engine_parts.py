@@ -40,7 +40,7 @@ from uplift_server.store.contract import Database
 from uplift_server.store.encryption import Cipher
 
 HELD_SCAN_EVERY_SCANS: Final = 5
-"""How many times the engine scans for due deliveries before it scans for held deliveries once."""
+"""Number of scans for due deliveries per scan for held deliveries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def return_memory() -> None:
 
 
 def share_files(config: Config, settings: SenderSettings) -> tuple[Config, SenderSettings, int]:
-    """Divide the file descriptors between callers and receivers.
+    """Divide the file descriptors between connections from callers and connections to receivers.
 
     Return the adjusted settings and the number for callers.
 

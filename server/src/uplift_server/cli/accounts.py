@@ -320,5 +320,4 @@ def _check_owner(session: Session, account: str | None, *, service: bool) -> Non
 
 
 def _keys_path(client: Calls, account: str | None) -> str:
-    """Return the API path of an account's keys, or of the service keys."""
     return "/v1/keys" if account is None else f"{lookup.account_path(client, account)}/keys"

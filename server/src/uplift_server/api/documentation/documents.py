@@ -16,8 +16,8 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""The folder of the documentation files in an installed server. The paths below it are those in the repository.
-`server/hatch_build.py` copies the files."""
+"""The folder of the documentation files in an installed server. Files have the same paths in this folder as in the
+repository. `server/hatch_build.py` copies the files."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
@@ -120,7 +120,7 @@ def file_of(source: str) -> Path:
 
 
 def is_image(address: str) -> bool:
-    """Return whether the address is that of an image in `docs/` or in one of its folders."""
+    """Return whether an image in `docs/` or in one of its folders has this address."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 

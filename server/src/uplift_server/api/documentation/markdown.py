@@ -44,7 +44,7 @@ _CLASSES: Final = {
     kinds.Generic.Prompt: "prompt",
     kinds.Generic.Output: "output",
 }
-"""The class in `style.css` for each type of token. The subtypes have the same class."""
+"""The class in `style.css` for each type of token. Subtypes of a token type have the same class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _parser() -> MarkdownIt:
 
 
 def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """Parse `<details>`, the only HTML in our documents, and drop comments. Each tag is on its own line."""
+    """Parse `<details>`, the only HTML element in our documents, and drop comments. Each tag is on its own line."""
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
     begins = _DETAILS.fullmatch(line)
     is_comment = _COMMENT.fullmatch(line) is not None
@@ -201,7 +201,7 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
 
 
 def _pictured(image: Token, address: str | None) -> Iterator[Token]:
-    """Yield an image of this server with a link to its file, or the alternative text of any other image."""
+    """Yield an image of this server with a link to its file. Yield any other image as its alternative text."""
     if address is None or not address.startswith("/"):
         yield Token("text", "", 0, content=image.content)
         return

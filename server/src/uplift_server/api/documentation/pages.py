@@ -67,7 +67,7 @@ def search_page(query: str, openapi: OpenApi) -> Content:
 
 @cache
 def missing_page() -> bytes:
-    """Render the page for an address that no document has."""
+    """Render the page for an unknown address."""
     return _framed(Article("Page not found", "", ()), None, "missing.html")
 
 
@@ -95,7 +95,7 @@ def _article(address: str, openapi: OpenApi) -> Article:
 
 @cache
 def _index(openapi: OpenApi) -> tuple[Section, ...]:
-    """All sections of all pages, for the search."""
+    """Return the sections of all pages, for the search."""
     articles = [(each.address, _article(each.address, openapi)) for each in PAGES]
     return tuple(section for address, each in articles for section in sections(address, each.title, each.html))
 

@@ -46,7 +46,7 @@ NOUNS: Final = (
 """The sections of API calls: a title and the pattern of the paths. A call belongs to the first section that matches."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Additional sections. Each key is the title of the section after which they appear."""
+"""Titles of additional sections. The keys are the titles of the sections before them."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
 """The file to which the links in descriptions are relative."""
@@ -60,7 +60,7 @@ _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "actions": tables.audit_actions,
     "validation_failed": lambda: TITLES["validation_failed"],
 }
-"""Functions that return the text of each placeholder."""
+"""The function that returns the text of each placeholder."""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
@@ -129,7 +129,6 @@ def _notes() -> dict[str, str]:
 
 
 def _filled(text: str) -> str:
-    """Replace the placeholders of a note."""
     return _PLACEHOLDER.sub(lambda found: _GENERATED[found[1]](), text)
 
 
@@ -309,5 +308,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _block(text: str, language: str) -> str:
-    """Return the HTML of a code block, the same as on the other pages."""
+    """Render a code block as on the other documentation pages."""
     return article(f"```{language}\n{text}\n```\n", lambda _: None).html

@@ -60,7 +60,7 @@ async def get_index_without_slash() -> Response:
 @router.head("/packages/simple/")
 @router.get("/packages/simple/")
 async def get_index(request: Request) -> Response:
-    """List the project, the only one in the index."""
+    """List the only project in the index."""
     html = f'<a href="{PROJECT}/">{PROJECT}</a>'
     return _page(request, "Packages", html, {"projects": [{"name": PROJECT}]})
 
@@ -75,7 +75,7 @@ async def get_project_without_slash(project: str) -> Response:
 @router.head("/packages/simple/{project}/")
 @router.get("/packages/simple/{project}/")
 async def get_project(request: Request, project: str) -> Response:
-    """List the wheel, the only file of the project."""
+    """List the only file of the project, the wheel."""
     if not _is_project(project):
         return _not_found(_NO_PROJECT)
     if project != PROJECT:
