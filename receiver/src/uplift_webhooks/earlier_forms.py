@@ -31,7 +31,7 @@ _BYTES_PER_VALUE: Final = 16
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
-    """Yield possible earlier forms of a body: a description of the change, its cause, and the bytes."""
+    """Yield possible earlier forms of a body. Each has a description of the change, the cause code, and the bytes."""
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
             yield "a line break or space was added to the body", "body_recoded", body[: -len(ending)]

@@ -63,7 +63,7 @@ def parse_secret(text: object) -> Secret:
 
 
 def _chosen(token: str) -> Secret:
-    """Return the keys of a custom token: its bytes."""
+    """Return the keys of a custom token. Both keys are the bytes of the token."""
     if not TOKEN_CHARACTERS_MIN <= len(token) <= TOKEN_CHARACTERS_MAX:
         raise WebhookVerificationError(
             "secret_invalid",

@@ -83,7 +83,7 @@ def _read(file: Path) -> str | None:
 
 
 def _write(file: Path, cursor: str) -> None:
-    """Store a position in a file, in place of the previous one. Raises CliError."""
+    """Replace the position in a file. Raises CliError."""
     draft = file.with_name(f"{file.name}.new")
     try:
         draft.write_text(f"{cursor}\n", encoding="ascii")

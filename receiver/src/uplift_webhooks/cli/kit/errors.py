@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of both programs. They never change."""
+    """Exit codes of `uplift` and `uplift-server`. They never change."""
 
     OK = 0
     FAILED = 1

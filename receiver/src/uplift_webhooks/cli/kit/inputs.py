@@ -1,4 +1,4 @@
-"""Arguments and input files that both programs accept."""
+"""Arguments and input files that `uplift` and `uplift-server` accept."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Output of endpoints, deliveries and test events in both programs."""
+"""Output of endpoints, deliveries and test events in `uplift` and `uplift-server`."""
 
 import json
 import time

@@ -25,7 +25,7 @@ class EventFrame:
     delivery: str
     """Delivery ID. It stays the same if this session receives the event again."""
     test: bool
-    """Whether it is a test event for this session only. A stream cannot continue from a test event."""
+    """Whether the event is a test event for this session only. A stream cannot continue from a test event."""
     body: bytes
     """The unchanged bytes of the envelope."""
 
