@@ -8,8 +8,8 @@
 The deduplicator remembers an event when the block ends without an error. Until then, the block claims the event: other
 handlers of the event get EventInProgress and make the sender retry. A 2xx response would lose the event if the first
 handler fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next
-attempt counts as the first. Every event is handled at least once, and twice only after a crash between the end of your
-work and the end of the block.
+attempt counts as the first. Every event is handled at least once. An event is handled twice only after a crash between
+the end of your work and the end of the block.
 """
 
 import hashlib

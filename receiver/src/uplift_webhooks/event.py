@@ -25,7 +25,7 @@ class Event:
     """
 
     id: str
-    """A UUID, the same on every attempt and resend."""
+    """A UUID. Every attempt and resend of the event has the same ID."""
     type: str
     """Event type, such as `movement.analytics.created`."""
     api_version: str

@@ -247,7 +247,7 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
 
 
 def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Find changes of the body after it was signed."""
+    """Find the changes to a body that was changed after it was signed."""
     body = request.body
     if not body:
         yield _found(

@@ -1,7 +1,7 @@
 """The objects in the data of events, as the event catalog describes them.
 
-A field is None (or empty, if it holds several values) if the event omits it, or contains null or a value of another
-type. `raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
+If the event omits a field, or if the field is null or has another type, the attribute is None (or empty for a list).
+`raw` is the complete JSON object, including fields that this version of the library does not know. `repr` omits
 personal data and links.
 """
 
@@ -136,7 +136,7 @@ class Session(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredEndpoint(Resource):
-    """A new endpoint, as it was created."""
+    """The fields of a new endpoint at its creation."""
 
     id: str | None = _text()
     user_id: str | None = _text("userId")

@@ -111,7 +111,7 @@ class Webhook:
         return parse_object(content), message_id
 
     def _verify_standard(self, body: bytes, found: dict[str, str]) -> str:
-        """Verify the Standard Webhooks headers and return the message ID that they sign."""
+        """Verify the Standard Webhooks headers and return the signed message ID."""
         missing = [name for name in (names.ID, names.TIMESTAMP, names.SIGNATURE) if not found.get(name)]
         if missing:
             raise WebhookVerificationError(

@@ -51,9 +51,9 @@ class Client(Everything[Blocking]):
         The client removes a `/v1` at the end of the URL.
 
         `account` selects the account for an operator key. `timeout_seconds` limits each request, including its
-        response. `retries` is the maximum number of retries. The client retries reads without a response, and every
-        call with a 429 or 503 response and a `Retry-After` of at most 30 seconds. Every POST has an `Idempotency-Key`,
-        so that a retry never creates an object twice.
+        response. `retries` is the maximum number of retries. The client retries a read that gets no response. It also
+        retries every call with a 429 or 503 response whose `Retry-After` is at most 30 seconds. Every POST has an
+        `Idempotency-Key`, so that a retry never creates an object twice.
 
         With `use_proxy`, the client uses the proxy of the environment (`HTTPS_PROXY`, `NO_PROXY`). It verifies
         certificates with the certificate authorities of the system or of `SSL_CERT_FILE`.

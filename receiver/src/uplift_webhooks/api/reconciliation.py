@@ -62,7 +62,7 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type if the caller selected exactly one, so that the server filters by it and validates it."""
+        """Return the type if the caller selected exactly one. The server then filters by this type and validates it."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -108,7 +108,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        """Shut down the connection. A lingering connection is aborted, so that it does not delay the shutdown."""
+        """Shut down the connection. Abort a lingering connection, so that it does not delay the shutdown."""
         self._may_linger = False
         if self in self.lingering:
             self.transport.abort()
@@ -133,7 +133,7 @@ class BoundedHeads(HttpToolsProtocol):
                 self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """Reject input that uvicorn cannot parse, after the responses to the complete requests before it."""
+        """Respond to the complete earlier requests, then reject input that uvicorn cannot parse."""
         self._discards = True
         cycle = self._newest()
         if cycle is None or cycle.response_complete:

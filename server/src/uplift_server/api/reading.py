@@ -1,4 +1,4 @@
-"""Readers of request bodies and query parameters. They return problems instead of raising errors.
+"""Readers of request bodies and query parameters. They return the problems of fields instead of raising an error.
 
 FastAPI stops at the first kind of problem. The readers pass the readable fields and the problems to the service, which
 checks the permissions first and then reports all problems at once.

@@ -137,7 +137,7 @@ class Application:
         """Whether a defect of the program stopped the server. The log contains the error."""
         self._unknown_schema: UnknownSchema | None = None
         self.new_operator_key: str | None = None
-        """The operator key that this start created, or None. The server shows it only once."""
+        """The operator key that the server created at this start, or None. The server shows the key only once."""
 
     async def start(self) -> None:
         """Start all parts and listen for requests.

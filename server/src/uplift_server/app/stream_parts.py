@@ -62,7 +62,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Begin to store the events of the stream, after the same checks as for requests."""
+        """Begin to store the events of the stream, after the same checks as for events in requests."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,

@@ -47,8 +47,8 @@ class Advice:
 class CallRejected(CliError):
     """The server rejected a call.
 
-    `status` is the response's status code, `fields` maps each invalid field to its error code, and `problems` contains
-    the field and the message of each problem.
+    `status` is the response's status code. `fields` maps each invalid field to its error code. `problems` contains the
+    field and the message of each problem.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Timing:
 class Expired(Exception):
     """The server deleted the session while it was disconnected.
 
-    A new session can continue from the position of the deleted one.
+    A new session can continue from the position of the deleted session.
     """
 
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
@@ -293,7 +293,7 @@ class Listener:
             await self._to_answer.wait()
 
     def _advance(self) -> None:
-        """Remove the finished events at the start of the stream, and move the position after them."""
+        """Remove the finished events at the start of the stream, and store the position of the last removed event."""
         done = []
         for place, waiting in self._waiting.items():
             if not waiting.over or waiting.answer is None:

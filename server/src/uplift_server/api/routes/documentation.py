@@ -117,7 +117,6 @@ def _headers(policy: str) -> dict[str, str]:
 
 @cache
 def _openapi(openapi: Callable[[], dict[str, Any]]) -> Content:
-    """Return the OpenAPI document as bytes. Encode it only once."""
     return Content.of(json.dumps(openapi(), ensure_ascii=False, separators=(",", ":")).encode(), "application/json")
 
 

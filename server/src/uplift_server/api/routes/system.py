@@ -58,8 +58,8 @@ async def get_health() -> PlainTextResponse:
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. Returns 503 while the server cannot accept events.
 
-    `detail` names the problem of the database, or of the event stream in front of it. With a stream, the second line of
-    a 200 response names a problem of the database.
+    `detail` names the problem of the database or of the event stream. With an event stream, the second line of a 200
+    response names the problem of the database, if there is one.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}
