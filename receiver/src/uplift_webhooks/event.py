@@ -41,7 +41,8 @@ class Event:
     def test(self) -> bool:
         """Whether this is a test event, with example data.
 
-        The signed body contains the mark. The library ignores the header `x-uplift-test`, because it is not signed.
+        The mark is in the signed body. The library ignores the header `x-uplift-test`, because this header is not
+        signed.
         """
         return self.raw.get("test") is True
 

@@ -66,7 +66,7 @@ _NAMES: Final = {**names.spellings((*names.WANTED, _CONTENT_LENGTH)), "content_l
 _TOKEN: Final = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
 _VALUE_CHARACTERS_MAX: Final = 4096
 _CANDIDATES_MAX: Final = 16
-"""Maximum number of signatures in a request. The module does not diagnose requests with more."""
+"""Maximum number of signatures in a request. The module does not diagnose requests with more signatures."""
 _ENVELOPE_START: Final = re.compile(rb'\{"id":"[^"]*","object":"event","type":"')
 _RAW: Final = (
     "Pass the raw bytes of the body before you parse it: Flask request.get_data(), Django request.body, FastAPI "

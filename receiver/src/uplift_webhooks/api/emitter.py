@@ -373,7 +373,7 @@ class Emitter:
         return answers
 
     def _without_rejected(self, batch: Sequence[_Waiting], failure: ApiError) -> Sequence[_Waiting]:
-        """Reject the events that the error names, and return the remaining ones."""
+        """Reject the events that the error names, and return the other events."""
         wrong: dict[int, list[FieldError]] = {}
         for error in failure.errors:
             place, _, name = error.field.removeprefix("events.").partition(".")

@@ -1,4 +1,4 @@
-"""All resources of the API, for both clients."""
+"""All resources of the API, for `Client` and `AsyncClient`."""
 
 from typing import Literal
 

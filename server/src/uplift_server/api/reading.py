@@ -167,14 +167,14 @@ def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], lis
 
 
 def _variant(detail: ErrorDetails, known: dict[str, Any]) -> bool:
-    """Return whether pydantic's location of a problem contains the `type` of an object after the field's name."""
+    """Return whether pydantic added the `type` of an object to the path of a problem."""
     field, *rest = detail["loc"]
     value = known.get(str(field))
     return len(rest) > 1 and isinstance(value, dict) and value.get("type") == rest[0]
 
 
 def _without_variant(detail: ErrorDetails, known: dict[str, Any]) -> ErrorDetails:
-    """Return a problem whose location is the path in the body, without the `type` of the object."""
+    """Return a problem without the `type` that pydantic adds to the path."""
     if not _variant(detail, known):
         return detail
     field, _, *rest = detail["loc"]

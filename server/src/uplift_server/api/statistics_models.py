@@ -15,7 +15,7 @@ PeriodName = Literal["1h", "24h", "7d", "30d"]
 
 
 class EndpointStatsQuery(Body):
-    """The period of statistics, or a range of time."""
+    """The period or the time range of statistics."""
 
     period: PeriodName | None = Field(
         default=None,
@@ -49,7 +49,7 @@ class EndpointStatsQuery(Body):
 
 
 class StatsQuery(EndpointStatsQuery, Paging):
-    """The period of statistics, or a range of time, and the page of groups."""
+    """The period or the time range of statistics, and the page of groups."""
 
     # This field allows more values than the field of the base class.
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment]

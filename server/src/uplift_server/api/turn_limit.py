@@ -10,9 +10,10 @@ from uplift_server.api.problems import problem
 from uplift_server.api.vital_signs import PATHS
 
 REQUESTS_MAX: Final = 2
-"""Number of requests that start in one turn, unless many requests wait. Each request takes about 1 millisecond.
+"""Number of requests that start in one turn of the event loop, unless many requests wait.
 
-The server needs several turns to accept and send an event, so more requests in each turn delay the event.
+Each request takes about 1 ms. The server needs several turns to accept and send an event, so more requests in each turn
+delay the event.
 """
 WAITING_PER_START: Final = 32
 """Number of waiting requests for which one request starts in each turn. Therefore, long queues empty in fewer turns."""

@@ -96,7 +96,7 @@ def return_memory() -> None:
 def share_files(config: Config, settings: SenderSettings) -> tuple[Config, SenderSettings, int]:
     """Divide the file descriptors between connections from callers and connections to receivers.
 
-    Return the adjusted settings and the number for callers.
+    Return the adjusted settings and the number of connections from callers.
 
     Raises ConfigError if there are too few descriptors.
     """

@@ -28,8 +28,8 @@ def find(
 ) -> dict[str, Any]:
     """Find an object by its ID, its uid, a unique ID prefix or the short ID that tables show.
 
-    `also` accepts other objects, such as one with a matching name. `how` names the accepted forms in the error. Raises
-    CliError if no object or several objects match.
+    `also` accepts other objects, such as an object with a matching name. `how` names the accepted forms in the error.
+    Raises CliError if no object or several objects match.
     """
     try:
         found: dict[str, Any] = calls.get(f"{path}/{segment(text)}", account=account)
@@ -117,7 +117,7 @@ def known_type(calls: Calls, name: str | None) -> Iterator[None]:
 
 
 def unknown_type(calls: Calls, name: str, *, groups_too: bool = False) -> CliError:
-    """Return the error for an unknown event type. `groups_too`: the error can also suggest a group."""
+    """Return the error for an unknown event type. With `groups_too`, the error can also suggest a group."""
     nearest = _nearest_type(calls, name, groups_too=groups_too)
     listing = calls.advice.lists["event type"]
     remedy = f"did you mean {nearest}? To list all: {listing}" if nearest else f"to list all: {listing}"

@@ -1,4 +1,4 @@
-"""Errors of rejected calls. They name the command's arguments and options and use the units of their values."""
+"""Errors of rejected calls. They name the command's arguments and options, and use their units."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -35,7 +35,7 @@ class Session:
     """Resources that the session closes when the command ends."""
 
     def failures(self, error: Exception) -> list[CliError]:
-        """Return the errors to report for an exception. The last one determines the exit code."""
+        """Return the errors to report for an exception. The last error determines the exit code."""
         if isinstance(error, CliError):
             return [error]
         return [
@@ -52,7 +52,8 @@ class Session:
     def choices(self, metavar: str) -> str:
         """Return a sentence with the choices for an argument or option, or with the command that lists them.
 
-        Empty if the choices are unknown. Ignores errors, because the sentence only adds to another error message.
+        Return an empty string if the choices are unknown, or after an error, because the sentence only extends an error
+        message.
         """
         if "|" in metavar:
             return f"Choose one of: {', '.join(metavar.split('|'))}."

@@ -51,11 +51,11 @@ class Timing:
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """If a connection lasted at least this many seconds, the next wait is the first interval again."""
+    """Duration in seconds of a connection after which the next reconnection waits for the shortest interval again."""
     ping_seconds: float = 20.0
     """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
-    """The listener ends after this many seconds without a connection. None means that it never ends."""
+    """The listener ends after this many seconds without a connection. With None, it never ends."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
     """If the clock jumps forward by at least this many seconds, the machine was asleep."""
@@ -139,7 +139,7 @@ class Listener:
         self._behind: str | None = None
         """The ID of the event at position `_place`."""
         self._waiting: dict[str, _Waiting] = {}
-        """The events that are not finished, by position, in the order of the stream."""
+        """The unfinished events, in the order of the stream. The keys are positions in the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
         """Events whose failure was simulated, with the time of their retry (monotonic seconds)."""

@@ -7,7 +7,7 @@ from typing import Final
 SHUFFLED_SECONDS: Final = 0.5
 """How long an event waits for later events that can overtake it, in seconds."""
 RETRY_SECONDS: Final = (0.5, 2.0)
-"""Shortest and longest delay before an event whose failure was simulated is forwarded again, in seconds."""
+"""Shortest and longest delay before a retry after a simulated failure, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Mischief:
     shuffle: bool = False
     """Whether to forward waiting events in random order."""
     fail: float = 0.0
-    """The share of events (0 to 1) whose first forwarding fails. These events are forwarded again."""
+    """The share of events (0 to 1) that fail at first. The listener forwards these events again."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:

@@ -114,7 +114,7 @@ def _index_json(index: tuple[Section, ...]) -> bytes:
 
 
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
-    """Render an article and the navigation as a page. `address` is the article's own address."""
+    """Render an article and the navigation as a page. `address` is the address of the article."""
     number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
     html = _template(template).render(
         article=shown,
