@@ -95,7 +95,10 @@ def find_access(asked: Asked, environ: Mapping[str, str] = os.environ, *, keyles
 
 
 def _profile(file: Path, name: str) -> dict[str, str]:
-    """Return the profile with this name, or the default profile. A missing default profile is empty."""
+    """Return the profile with this name, or the default profile.
+
+    If there is no default profile, return an empty profile.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -79,7 +79,7 @@ def expire_old(session: Session, endpoint: Endpoint) -> None:
 
 
 def _place(calls: Calls, endpoint: str) -> str:
-    """Return the API path of the secret of the endpoint that the user named."""
+    """Return the API path of an endpoint's secret."""
     return f"/v1/endpoints/{segment(find(calls, '/v1/endpoints', 'endpoint', 'ep_', endpoint)['id'])}/secret"
 
 

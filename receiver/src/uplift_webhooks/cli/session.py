@@ -1,4 +1,4 @@
-"""The session of a command of `uplift`: its server, and how to fix failed calls."""
+"""The session of an `uplift` command: its server, and how to fix failed calls."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _CALLS: Final = re.compile(r"GET /v1/(event-types|endpoints|events|deliveries)\b
 
 @dataclass
 class Session(kit.Session):
-    """One run of a command of `uplift`."""
+    """One run of an `uplift` command."""
 
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)

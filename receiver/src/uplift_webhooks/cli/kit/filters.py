@@ -64,7 +64,7 @@ def filter_of(text: str) -> Any:
 def preview_filter(
     output: Output, calls: Calls, text: str, types: list[str] | None, limit: int, account: str | None = None
 ) -> None:
-    """Print the newest events, and whether each one matches a filter. Raises CliError."""
+    """Print the newest events, and whether each event matches a filter. Raises CliError."""
     body = {"filter": filter_of(text), "event_types": types or [], "limit": limit}
     with options(filter="the filter", event_types="--type", limit="--limit"):
         found = calls.post("/v1/endpoints/filter-preview", body, account=account)

@@ -58,7 +58,7 @@ class Timing:
     """The listener ends after this many seconds without a connection. With None, it never ends."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
-    """If the clock jumps forward by at least this many seconds, the machine was asleep."""
+    """Smallest forward jump of the clock, in seconds, after which the listener assumes that the machine was asleep."""
     wall_seconds: Callable[[], float] = time.time
 
 
@@ -71,8 +71,8 @@ class Expired(Exception):
     def __init__(self, behind: str | None, begun: Mapping[str, int]) -> None:
         """`behind`: the ID of the event up to which all events were forwarded.
 
-        `begun`: the number of started requests for later events, by ID. The next session receives these later events
-        again.
+        `begun`: the number of started requests for each later event. The keys are event IDs. The next session receives
+        the later events again.
         """
         super().__init__("the session has expired")
         self.behind = behind

@@ -19,7 +19,8 @@ class Mischief:
     shuffle: bool = False
     """Whether to forward waiting events in random order."""
     fail: float = 0.0
-    """The share of events (0 to 1) that fail at first. The listener forwards these events again."""
+    """The share of events (0 to 1) whose first response counts as a failure. The listener forwards these events again.
+    """
     chance: random.Random = field(default_factory=random.Random, repr=False)
 
     def fails(self) -> bool:
