@@ -7,7 +7,7 @@ from uplift_server.store.processes import Process
 
 
 class LocalShards:
-    """Implements Shards, SingletonJobs and Peers for a single process. It owns every endpoint and holds every job."""
+    """Implements Shards, SingletonJobs and Peers for a process that owns every endpoint and holds every job."""
 
     def __init__(self, process_id: int = 1) -> None:
         self.process_id = process_id

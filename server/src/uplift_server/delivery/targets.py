@@ -15,9 +15,9 @@ class ClientIdentity:
 
 
 class Target(NamedTuple):
-    """The target of an endpoint's requests. It is also the key of the target's idle connections.
+    """The target of an endpoint's requests, and the key of its idle connections.
 
-    It is a tuple, because the hash of a frozen dataclass takes four times as long.
+    A tuple, because the hash of a frozen dataclass takes four times as long.
     """
 
     host: str

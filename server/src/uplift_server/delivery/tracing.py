@@ -22,7 +22,7 @@ from uplift_server.store.errors import StoreError
 
 EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
-"""Maximum number of queued events. It is also the maximum number of queued attempts. Further items are dropped."""
+"""Maximum number of queued events, and of queued attempts. The exporter drops further items."""
 KNOWN_MAX: Final = 20_000
 """Maximum number of recent events whose parent spans are kept in memory."""
 PARENT_WAIT_MS: Final = 3_000
@@ -49,7 +49,7 @@ class Traces:
         self._known: dict[bytes, TraceContext | None] = {}
         """The parent spans, by event ID."""
         self._full: dict[str, bool] = {}
-        """Whether the latest item of a queue was dropped, by queue."""
+        """For each queue (`events`, `attempts`): whether the exporter dropped its latest items."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

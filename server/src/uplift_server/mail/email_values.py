@@ -40,7 +40,7 @@ class EmailValues:
     """Returns the values of a notification as safe strings."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """Keep the values. `public_url` is the URL of this server. `link_key` derives the secret parts of links."""
+        """`public_url` is the URL of this server. `link_key` derives the secret parts of links."""
         self._values = values
         self._public_url = public_url
         self._link_key = link_key
@@ -50,7 +50,7 @@ class EmailValues:
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return a cause, or the sentence on how to fix it.
+        """Return the cause or the fix with this name as one line.
 
         URLs in the text, such as redirect targets, have no secrets.
         """
@@ -101,7 +101,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """Return the path of the URL without its trailing slash. The middle of a long path is omitted."""
+        """Return the path of the URL without its trailing slash. Omit the middle of a long path."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -120,7 +120,7 @@ class EmailValues:
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the labels and values of the endpoint, and `others`. Omit rows without a value."""
+        """Return the labels and values of the endpoint and of `others`. Omit rows without a value."""
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),

@@ -23,7 +23,7 @@ class Email:
     details: tuple[tuple[str, str], ...]
     """The labels and values of the detail rows."""
     steps: tuple[str, ...]
-    """How to fix the problem, as steps."""
+    """The steps that fix the problem."""
     link: tuple[str, str]
     """The label and URL of the main link."""
     closing: str
@@ -425,7 +425,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
         ("If you have few recovery codes left, create new recovery codes in your profile.",),
     ),
 }
-"""The title, the consequence and the next steps for each change of a second factor."""
+"""For each change of a second factor: the title, the consequence and the next steps."""
 _OTHER_CHANGE: Final = ("Your second factor changed", "Someone changed your second factor.", ())
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,
@@ -452,7 +452,7 @@ def _causes(values: EmailValues) -> tuple[str, ...]:
 
 
 def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
-    """Return how to fix the most frequent causes, as steps."""
+    """Return the steps that fix the most frequent causes."""
     causes = Counter((each.sentence("cause"), each.sentence("remedy")) for each in values.endpoints)
     remedies = dict.fromkeys(remedy for (_, remedy), _ in causes.most_common(CAUSES_SHOWN_MAX) if remedy)
     return tuple(remedies)

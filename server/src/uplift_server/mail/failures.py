@@ -92,7 +92,6 @@ def response_text(error: "SMTPResponseException") -> str:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return the first error in a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -104,7 +104,7 @@ class Outbox:
             await self._settle()
 
     async def send_due(self) -> bool:
-        """Send one batch of due emails. Return whether any were due. Raises Unavailable."""
+        """Send one batch of due emails. Return whether any emails were due. Raises Unavailable."""
         # If results cannot be stored, send nothing. Otherwise, emails would be sent twice.
         await self._settle()
         now = self._clock.now_ms()
@@ -188,7 +188,7 @@ class Outbox:
             _log.warning("email not sent", emails=count, cause=failure.cause, how_to_fix=failure.remedy)
 
     async def _settle(self) -> None:
-        """Store the results of the attempts. Raises Unavailable, and keeps the results for the next call."""
+        """Store the results of the attempts. Raises Unavailable, and then keeps the results for the next call."""
         if self._unsettled:
             results = tuple(self._unsettled)
             await self._database.write(lambda c: outbox.settle(c, results))

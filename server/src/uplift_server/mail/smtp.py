@@ -64,9 +64,9 @@ class MailConnection:
 class SmtpServer:
     """The operator's mail server.
 
-    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate against the
-    system's authorities and those in `ca_file`. Otherwise, the client uses STARTTLS if the server offers it, without
-    verification. Verification would add no protection, because an attacker could also hide the offer.
+    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate. It trusts the
+    certificate authorities of the system and of `ca_file`. Otherwise, the client uses STARTTLS if the server offers it,
+    without verification. Verification would add no protection, because an attacker could also hide the offer.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class SmtpServer:
             ) from error
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit each current and later exchange to this number of seconds."""
+        """Limit the current exchange and each later exchange to this number of seconds."""
         self._seconds = min(self._seconds, seconds)
         if self._timeout is not None and not self._timeout.expired():
             when = self._timeout.when()

@@ -32,7 +32,7 @@ class Metric:
     value: Callable[[Snapshot], Value]
     label: str | None = None
     across_processes: Literal["sum", "max", "each"] = "sum"
-    """How to combine the values of several processes on one database. `each` means not to combine them."""
+    """How to combine the values of several processes on one database. `each` keeps the values separate."""
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
@@ -208,7 +208,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples_of(metric: Metric) -> Iterable[str]:
-    """Return the names of a metric's samples, as queries use them."""
+    """Return the names of the samples of a metric, as in Prometheus queries."""
     if metric.kind == "histogram":
         return (f"{metric.name}_bucket", f"{metric.name}_sum", f"{metric.name}_count")
     return (metric.name,)

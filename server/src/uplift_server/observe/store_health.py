@@ -17,9 +17,9 @@ On a nearly full disk, small writes succeed while large writes fail. If the data
 successful write ends the failure.
 """
 READ_FAILED_S: Final = 60.0
-"""How long a failed read counts, unless the same read succeeds earlier.
+"""How long a failed read counts as a failure of the database, unless the same read succeeds earlier.
 
-If the database was unreachable, the success of any other read is enough.
+If the database was unreachable, a successful read of any kind ends the failure.
 """
 LOG_EVERY_S: Final = 60.0
 """The interval at which the log repeats a failure that continues."""
@@ -85,14 +85,14 @@ class StoreHealth:
                 _log.warning("database reads recovered", read=each)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
-        """Record a failed read. Without `trouble`, the read itself is the cause, not the database."""
+        """Record a failed read. If `trouble` is None, the cause is the query, not the database."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
         if self._should_log(name):
             _log.error("database read failed", read=name, cause=trouble and trouble.cause, error=str(error))
 
     def has_written_within(self, seconds: float) -> bool:
-        """Return whether a transaction was committed within `seconds` and none has failed since then."""
+        """Return whether a transaction was committed within `seconds` and no transaction has failed since then."""
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:

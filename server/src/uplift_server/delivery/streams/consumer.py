@@ -1,7 +1,7 @@
 """The consumer of the event stream. It stores valid events in the order of the stream, and rejects invalid ones.
 
-A message leaves the stream after the commit of its event or of its rejection. A repeated message has the same event ID,
-so the database recognizes the repeat.
+A message leaves the stream after the commit of its event or of its rejection. If NATS delivers a message again, its
+event has the same ID, so the database recognizes the repeat.
 """
 
 import asyncio
@@ -44,7 +44,10 @@ RETRY_MS_MAX: Final = 2_000
 DEFECT_WAIT_MS: Final = 5_000
 LOG_EVERY_MS: Final = 10_000
 LATE_MS: Final = DISORDER_MS // 2
-"""The delay from which an event counts as late. It is shorter than DISORDER_MS, because the commit also takes time."""
+"""The delay above which an event is late, in ms.
+
+The delay is shorter than DISORDER_MS, because the commit also takes time.
+"""
 _log = structlog.get_logger()
 
 
@@ -54,9 +57,9 @@ class Ingest(Protocol):
     def accept_for(
         self, drafts: Sequence[tuple[int, Draft]], *, is_request: bool
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store the events of one or more accounts, all or none.
+        """Store the events of one or more accounts in one commit.
 
-        Raises BacklogFull and Unavailable. The future raises both, too.
+        The call and the future can raise BacklogFull and Unavailable.
         """
 
 
@@ -107,7 +110,7 @@ class StreamConsumer:
         """The latest task that removes stored messages. The task can still be running."""
         self._logged_at = 0
         self._late: LateEvents | None = None
-        """The late events that were noted last."""
+        """The recorded times of late events. None until the first late event."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Store events until the process stops or the task is cancelled."""
@@ -150,7 +153,7 @@ class StreamConsumer:
                 await pull.remove_stored(at_once=True)
 
     def _remove_stored(self, pull: Pull) -> None:
-        """Remove stored messages while further ones are being stored. If the removal fails, the pull fails."""
+        """Start to remove the stored messages, unless a removal is running. If the removal fails, the pull fails."""
         if self._removal is None or self._removal.done():
             self._removal = asyncio.create_task(_removed(pull), name="removal of stored messages")
 
@@ -194,9 +197,9 @@ class StreamConsumer:
                 wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
 
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
-        """Check the next messages, and return their events, as many as fit in one commit.
+        """Check the next messages, up to the size of one commit, and return their events.
 
-        Other tasks run between the checks if the checks take long.
+        Let other tasks run between the checks if the checks take long.
         """
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
@@ -216,7 +219,7 @@ class StreamConsumer:
     # ---- checks
 
     def _checked(self, message: StreamMessage) -> _Event | None:
-        """Return the event or the problem of a message, or None if the cache must be read again first."""
+        """Return the event or the problem of a message. Return None if the process must first update its cache."""
         subject = parse_subject(message.subject)
         event = _Event(message, subject.account)
         try:
@@ -227,7 +230,7 @@ class StreamConsumer:
         return event if is_current or self._is_fresh(message) else None
 
     def _check_published(self, event: _Event) -> bool:
-        """Check an event that an emitter published. Return False if recent changes can affect the result."""
+        """Check an event that an emitter published. Return False if an outdated cache can affect the result."""
         message = event.message
         account = self._cache.find_account(event.account)
         if account is None:
@@ -281,7 +284,7 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Whether the cache contains all changes made before the message.
+        """Whether the cache contains all changes made before the message arrived.
 
         If so, an object that is missing from the cache was deleted.
         """
@@ -290,7 +293,7 @@ class StreamConsumer:
     # ---- commits
 
     async def _note_late(self, events: Sequence[_Event]) -> bool:
-        """Note the events that are stored long after their timestamps. Return False if the database is unavailable."""
+        """Record the times of events that are stored late. Return False if the database is unavailable."""
         now = self._clock.now_ms()
         since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
         if now - since <= LATE_MS:
@@ -306,7 +309,6 @@ class StreamConsumer:
         return True
 
     async def _commit(self, events: Sequence[_Event]) -> None:
-        """Store the valid events in one commit."""
         stored: list[tuple[_Event, asyncio.Future[list[Appended] | IdempotencyConflict]]] = []
         for event in events:
             if event.draft is None or event.account_seq is None:

@@ -47,7 +47,7 @@ The time is longer than a slow fsync, and short enough for several attempts duri
 ORIGINALS_AT_ONCE: Final = 20
 """The maximum number of earlier messages that a process reads concurrently."""
 _FULL: Final = "maximum"
-"""The start of JetStream's errors for messages beyond the limits of a stream, such as "maximum bytes exceeded"."""
+"""The prefix of JetStream errors for a full stream, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()
 
 
@@ -122,17 +122,15 @@ class _Publication:
         self.sent_at: int | None = None
         """The time when the message was sent (Unix ms), or None while it waits for the connection."""
         self.duplicate_of: int | None = None
-        """The number of the earlier message that NATS kept instead of this one."""
+        """The sequence number of the earlier message that NATS kept instead of this message, or None."""
         self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The event in the database that this event repeats.
+        """The lookup of an earlier event in the database that this event repeats.
 
         None if the caller chose neither an idempotency key nor an ID.
         """
 
 
 class _Request:
-    """The events of one request."""
-
     __slots__ = ("accepted_at", "account", "began_us", "body_bytes", "drafts", "publications", "result", "waiting")
 
     def __init__(
@@ -174,7 +172,7 @@ class StreamIngest:
         """The accounts with unacknowledged events. Key 0 is for requests with events of several accounts."""
         self._shares = StreamShares()
         self._read_at = 0
-        """The time of the last noted reading of the stream (Unix ms)."""
+        """The time of the latest stream state that `_shares` contains (Unix ms)."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._wake = asyncio.Event()
@@ -192,7 +190,7 @@ class StreamIngest:
         return self._backlog.events
 
     def close(self) -> None:
-        """Reject new requests. The publisher continues with the earlier ones."""
+        """Reject new requests. The publisher continues to send the events of earlier requests."""
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
@@ -271,7 +269,7 @@ class StreamIngest:
     # ---- the publisher
 
     async def connected(self, link: Link) -> None:
-        """Receive acknowledgments over a new connection, and repeat the messages that have none."""
+        """Receive acknowledgments over a new connection, and repeat the unacknowledged messages."""
         self._inbox = link.new_inbox()
         await link.subscribe(f"{self._inbox}.*", self._note_ack)
         self._link = link
@@ -421,6 +419,6 @@ class StreamIngest:
 
 
 def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return the event found under the idempotency key or ID of a new event. It can be the new event itself."""
+    """Return the new event, or the duplicate if the ID and timestamp are from an earlier event."""
     is_new = (event_id, created_at) == (new.id, new.created_at)
     return new if is_new else Appended(0, event_id, created_at, duplicate=True)

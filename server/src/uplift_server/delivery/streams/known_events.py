@@ -33,7 +33,7 @@ class KnownEventFinder:
         self._query: asyncio.Task[None] | None = None
 
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
-        """Return the stored event with the idempotency key or ID of a draft and with the same content, or None.
+        """Return the stored event that has the same content and the same idempotency key or ID as a draft, or None.
 
         The result is also None if the database does not respond in time.
         """
@@ -82,7 +82,7 @@ def _give_up(wanted: Sequence[_Wanted]) -> None:
 
 
 def _of(known: KnownEvents, account_seq: int, draft: Draft) -> StoredEvent | None:
-    """Return the known event that has the idempotency key or ID of a draft, if its content is the same."""
+    """Return the known event that has the same content and the same idempotency key or ID as a draft, or None."""
     stored = None
     if draft.idempotency_key is not None:
         stored = known.by_key.get((account_seq, draft.idempotency_key))

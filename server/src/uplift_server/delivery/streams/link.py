@@ -17,7 +17,7 @@ REQUEST_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1
 """The interval between pings, in seconds.
 
-Two pings without a response end the connection, so a hanging server is detected within about 3 s.
+The client closes the connection after two pings without a response, so it detects a hanging server within about 3 s.
 """
 HEADER_BYTES_MAX: Final = 256
 """The maximum size of the header with a message ID, in bytes.
@@ -84,9 +84,9 @@ parser.MSG_RE, parser.HMSG_RE = (
 
 
 class _Client(Client):
-    """A NATS client that accepts any subjects and headers.
+    """A NATS client that accepts all subjects and headers.
 
-    Emitters choose subjects and headers, so an invalid one must not end the connection.
+    Emitters choose the subjects and headers, so an invalid subject or header must not end the connection.
     """
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:

@@ -12,7 +12,7 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
 class AcceptedMessage(msgspec.Struct, omit_defaults=True):
-    """An event that the server has accepted, with the fields that it will store."""
+    """An event that the server has accepted, with the fields to store in the database."""
 
     id: str
     type: str
@@ -82,7 +82,8 @@ def may_repeat(draft: Draft) -> bool:
 def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
     """Return the message ID by which NATS detects repeats.
 
-    Messages with different content have different IDs. A conflict therefore reaches the database, which detects it.
+    Messages with different content have different IDs. NATS therefore keeps both messages of an idempotency conflict,
+    and the database detects the conflict.
     """
     if not may_repeat(draft):
         return uuid_text(event_id)

@@ -25,18 +25,18 @@ REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
-"""If no message or heartbeat arrives for this many ms, the consumer has lost its leader or the request."""
+"""If no message or heartbeat arrives for this many ms, NATS has lost the pull request or the consumer has no leader."""
 REMOVE_SECONDS: Final = 5.0
 """How long NATS may take to remove messages, in seconds. On a slow disk, this takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0
 """How long NATS may take to place a consumer on its servers, in seconds."""
 _ENDED: Final = frozenset({"404", "408", "409"})
-"""The status codes that end a pull request. Further requests can succeed."""
+"""The status codes with which NATS ends a pull request. Further requests can succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
-"""The maximum size of the subjects and of the fixed parts of a message and its acknowledgment, in bytes."""
+"""The maximum size of the parts of a message that are neither headers nor content, in bytes."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
@@ -146,9 +146,10 @@ class Pull:
         self._unstored.pop(message.seq, None)
 
     async def remove_stored(self, *, at_once: bool = False) -> None:
-        """Remove stored messages from the stream, at most every REMOVE_EVERY_MS unless `at_once` is set.
+        """Remove stored messages from the stream, at most once in REMOVE_EVERY_MS unless `at_once` is set.
 
-        A stored message stays while an earlier one is not stored. Raises StreamUnavailable and StreamError.
+        A stored message stays in the stream until all earlier messages are stored. Raises StreamUnavailable and
+        StreamError.
         """
         now = self._clock.now_ms()
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
@@ -181,9 +182,9 @@ class Pull:
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Renew the messages that are not stored, so that NATS does not deliver them again. Raises StreamUnavailable.
+        """Renew the messages that are not stored, at most once in RENEW_EVERY_MS, so that NATS does not repeat them.
 
-        Renew them at most once in RENEW_EVERY_MS.
+        Raises StreamUnavailable.
         """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:

@@ -30,14 +30,11 @@ from uplift_server.observe.snapshot import StreamReading
 CHECK_EVERY_MS: Final = 1_000
 STORED_CHECK_MS: Final = 50
 FAILED_CHECKS_MAX: Final = 2
-"""The number of consecutive failed checks after which the process connects to another server.
-
-The first server may have lost its connections.
-"""
+"""The number of consecutive failed checks after which the process connects to another server."""
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""If a leader has had no contact with most replicas for this many seconds, it has lost them and stores nothing."""
+"""A leader that has had no contact with most replicas for this many seconds cannot store messages."""
 DOWN_AFTER_MS: Final = 4_000
 """The stream is down if no check has succeeded for this many ms. NATS elects a new leader in less time."""
 UNAVAILABLE: Final = 503
@@ -84,7 +81,7 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""The required settings of the streams. With other values, a stream would lose events or keep stored ones."""
+"""The required settings of the streams. Other values would lose events, or keep messages that the server removes."""
 
 
 class StreamUnfit(Exception):
@@ -139,7 +136,7 @@ class EventStream:
         self._has_warned = False
 
     def add_listener(self, listener: LinkListener) -> None:
-        """Pass every new connection to a listener from now on."""
+        """Pass every connection that opens after this call to a listener."""
         self._listeners.append(listener)
 
     def trouble(self) -> str | None:
@@ -152,7 +149,10 @@ class EventStream:
         return self._cause
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database contains all events that are in the stream now. Return False after `within_ms`."""
+        """Wait until the database contains all events that are in the stream now.
+
+        Return False if the wait exceeds `within_ms`.
+        """
         until = self._clock.now_ms() + within_ms
         last: int | None = None
         while self.link is not None:
