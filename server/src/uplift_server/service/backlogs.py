@@ -33,7 +33,7 @@ WAIT_SECONDS: Final = 0.02
 FIRST_WAIT_SECONDS: Final = 1.0
 """How long a request waits for the first reading, and how long a page waits for a newer reading."""
 RECENT_MS: Final = 5_000
-"""A page uses the last reading without a wait if the reading is not older than this."""
+"""The maximum age of a reading that a page uses without waiting for a newer one."""
 
 
 class EndpointBacklog(NamedTuple):

@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in a cursor for a previous page. The number marks the direction, because no key contains it."""
+"""The last number in the cursor of a previous page. It marks the direction, because no key contains this number."""
 
 
 class StreamStatus(Protocol):
@@ -50,7 +50,10 @@ class StreamStatus(Protocol):
         """Return why the stream cannot be used, or None if it can."""
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database has all events that are in the stream now. Return False after `within_ms`."""
+        """Wait until the database has all events that are in the stream now.
+
+        Return False if the wait exceeds `within_ms`.
+        """
 
 
 class Listing(NamedTuple):
@@ -104,7 +107,8 @@ class ServiceContext:
     ) -> tuple[int, ...] | None:
         """Return the `count` numbers of the request's cursor, or None on the first page.
 
-        Raises Invalid with `problems`, and with the problem of an invalid cursor under the field `name`.
+        Raises Invalid if the cursor is invalid or if there are `problems`. `name` is the field of the problem with the
+        cursor.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Reject larger numbers, which would overflow in queries.
@@ -157,7 +161,7 @@ class ServiceContext:
         return self.cache.find_endpoint(caller.account_seq, endpoint)
 
     def endpoint_id(self, caller: Caller, endpoint: str) -> bytes | None:
-        """Return the ID of the endpoint with this public ID or uid. None for an unknown uid.
+        """Return the ID of the endpoint with this public ID or uid. Return None for an unknown uid.
 
         Accepts the ID of a deleted endpoint. Raises AccountRequired for a uid if the call names no account. The caller
         must still check the account of the endpoint.
@@ -169,7 +173,7 @@ class ServiceContext:
         return None if live is None else live.record.id
 
     async def write(self, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction. Converts the store's Conflict to the service's error."""
+        """Run a transaction, and convert the store's Conflict to the service's error."""
         try:
             return await self.database.write(body)
         except Conflict as error:

@@ -141,7 +141,8 @@ class Credentials:
         """Add the invited person as a member, and return the session cookie.
 
         A person who has a password enters it. Other people choose a name and a password. If the link was not emailed,
-        invalid input gets the same response in both cases. Otherwise, the link would reveal whether the person exists.
+        the response to invalid input does not depend on whether the person has a password. Otherwise, the link would
+        reveal whether the person exists.
 
         Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited, Busy and
         Conflict.
@@ -216,7 +217,7 @@ class Credentials:
     async def change_password(self, visitor: Visitor, current: str, password: str, *, address: str | None) -> None:
         """Replace the password, and end all other sessions.
 
-        A person without a password can set one after opening a link.
+        A person without a password can set a password after opening a link.
 
         Raises Unauthorized if `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited,
         Busy and Conflict.
@@ -315,7 +316,7 @@ class Credentials:
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """Return the open invitation with this token, and the person with its email.
 
-        Each of the two is None if it does not exist.
+        The invitation or the person is None if it does not exist.
         """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:

@@ -47,7 +47,10 @@ class DeliveryQuery(NamedTuple):
 async def delivery_filter(
     context: ServiceContext, caller: Caller, query: DeliveryQuery, problems: list[Problem], *, id_field: str = "id"
 ) -> DeliveryFilter:
-    """Return the filter of a query. Adds its problems to `problems`. `id_field` is the parameter with delivery IDs."""
+    """Return the filter of a query, and add the problems with the query to `problems`.
+
+    `id_field` is the parameter that contains delivery IDs.
+    """
     endpoint_seqs = [await _endpoint_seq(context, caller, each, problems) for each in query.endpoint]
     type_seqs = type_seqs_of(context.cache, query.type, "type", problems)
     problems += object_id_problems(query.object_id)
@@ -74,7 +77,7 @@ def _named(known: dict[str, Code], names: Sequence[str], field: str, problems: l
 
 
 def _status_codes(texts: Sequence[str], problems: list[Problem]) -> tuple[tuple[int, int], ...]:
-    """Return the status codes as inclusive ranges. Adds the problems with invalid codes to `problems`."""
+    """Return the status codes as inclusive ranges, and add the problems with invalid codes to `problems`."""
     ranges = set()
     for text in texts:
         if _STATUS_CODE.fullmatch(text) is None:

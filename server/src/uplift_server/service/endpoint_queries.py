@@ -27,7 +27,7 @@ class EndpointQuery(NamedTuple):
 
 
 def endpoint_filter(context: ServiceContext, query: EndpointQuery, problems: list[Problem]) -> EndpointFilter:
-    """Return the filter of a query. Adds its problems to `problems`."""
+    """Return the filter of a query, and add the problems with the query to `problems`."""
     type_seqs_of(context.cache, query.event_type, "event_type", problems)
     return EndpointFilter(
         states=tuple(each for each in EndpointState if each.text in query.state),

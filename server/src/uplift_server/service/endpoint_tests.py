@@ -32,8 +32,7 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""How long a caller waits for the attempt, although the attempt can take longer. Every API response takes at most 5
-s."""
+"""How long a caller waits for the attempt. Every API response takes at most 5 s, but the attempt can take longer."""
 CHECK_WAIT_MS: Final = 1900
 """How long a signature check waits for each of its two attempts."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."

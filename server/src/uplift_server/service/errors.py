@@ -18,7 +18,7 @@ class ServiceError(Exception):
     """How many seconds to wait before a retry, if the cause is temporary."""
 
     def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
-        """Keep at most PROBLEMS_LISTED_MAX of the problems with fields."""
+        """Keep at most PROBLEMS_LISTED_MAX problems."""
         super().__init__(detail)
         self.detail = detail
         self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])

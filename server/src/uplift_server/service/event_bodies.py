@@ -51,7 +51,7 @@ NO_TEXTS: Final[Mapping[str, str]] = {}
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
-    """Return the decoded body, or None if its shape is wrong. Raises Malformed."""
+    """Return the decoded body, or None if its shape is wrong. Raises Malformed if the body is not JSON."""
     try:
         # Only this check finds bytes in `data` that are not UTF-8, because the decoder does not read `data`.
         body.decode()
@@ -65,7 +65,8 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
 def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event | Incoming, list[Problem]]:
     """Return a single event. If its shape is wrong, return its readable fields and its problems.
 
-    `account_texts` contains an error message for each field that names an account. A single event has no such fields.
+    `account_texts` contains an error message for each field that names an account, because a single event must not have
+    such fields.
 
     Raises Malformed, and Invalid if the body is not an object.
     """
@@ -74,7 +75,7 @@ def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event |
 
 
 def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Problem]]:
-    """Return the events of a batch. If its shape is wrong, return its readable fields and its problems."""
+    """Return the events of a batch. If its shape is wrong, return its readable events and the problems."""
     batch = _decode(_batch, body)
     return (batch.events, []) if batch is not None else _readable_batch(body)
 
@@ -82,8 +83,8 @@ def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Pro
 def _fields_of(body: bytes) -> dict[str, msgspec.Raw] | None:
     """Return the undecoded fields of an object, or None for any other JSON.
 
-    The caller uses this function after the first decoder stopped at an invalid field. Raises Malformed if the rest is
-    not JSON.
+    Call this function after the typed decoder has rejected a field. The typed decoder does not read the rest of the
+    body. Raises Malformed if the rest is not JSON.
     """
     try:
         return _fields.decode(body)
@@ -136,7 +137,7 @@ def _readable(
     problems: list[Problem],
     texts_of_unknown: Mapping[str, str] = NO_TEXTS,
 ) -> Incoming | None:
-    """Return the readable fields of one event, or None if it is not an object."""
+    """Return the readable fields of one event, or None if the event is not a JSON object."""
     fields = _fields_of(body)
     if fields is None:
         text = "The event must be a JSON object with `type` and `data`."

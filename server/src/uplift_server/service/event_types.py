@@ -248,7 +248,7 @@ def _size_problem(field: str, text: str) -> Problem | None:
 
 
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
-    """Return the problems with a schema and an example, including whether the example matches the schema."""
+    """Return the problems with a schema and an example. An example that does not match the schema is a problem."""
     found = {
         field: _size_problem(field, text)
         for field, text in (("schema", schema), ("example", example))

@@ -136,7 +136,7 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
 def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
     """Return the sequence numbers of event types, even of deleted event types.
 
-    Adds the problems with unknown types to `problems`.
+    Add the problems with unknown types to `problems`.
     """
     found = {name: _type_seq(cache, name) for name in names}
     problems += [
@@ -156,7 +156,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
 def parsed_ids(
     parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
 ) -> tuple[Id, ...]:
-    """Return the parsed IDs of a filter. Adds the problem with an invalid ID to `problems`."""
+    """Return the parsed IDs of a filter. Add the problem with an invalid ID to `problems`."""
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:

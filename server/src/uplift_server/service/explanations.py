@@ -39,7 +39,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""Maximum number of deliveries of one event: the limit of endpoints, and the same number of deleted endpoints."""
+"""Maximum number of deliveries of one event: twice the endpoint limit, because endpoints can be deleted."""
 OTHERS_MAX: Final = 50
 """Maximum number of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
 DELETED_MAX: Final = 20
@@ -213,7 +213,6 @@ class _Read(NamedTuple):
     deleted: list[tuple[Endpoint, int]]
     """Endpoints that were deleted before the event, with `deleted_at`."""
     sessions: list[ListenSession]
-    """The listen sessions of the account."""
 
 
 def _read(connection: Transaction, event: Event, request: PageRequest) -> _Read:

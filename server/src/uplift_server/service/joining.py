@@ -31,7 +31,7 @@ _OTHER_IDENTITY: Final = (
 
 
 class NewIds(NamedTuple):
-    """IDs for a person and a member that may have to be created."""
+    """IDs for a person and a member that a transaction creates if needed."""
 
     person: bytes
     member: bytes

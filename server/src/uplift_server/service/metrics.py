@@ -145,7 +145,10 @@ class Metrics:
 
 
 def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
-    """Count the processes of each role. None means a single process. An empty sequence means an unknown count."""
+    """Count the processes of each role.
+
+    `live_processes` is None for a single process, and empty if the processes are unknown.
+    """
     if live_processes is None:
         return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}
     if not live_processes:

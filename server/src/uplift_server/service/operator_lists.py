@@ -66,7 +66,6 @@ class EndpointSearch(NamedTuple):
     text: str = ""
     """The searched text: an ID, or a part of a URL, a description, an account's name or an account's contact."""
     account: str | None = None
-    """The ID of the account."""
     cause: str | None = None
     """The code of a failure cause."""
     order: EndpointOrder = EndpointOrder.SINCE

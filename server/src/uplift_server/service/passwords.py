@@ -43,7 +43,7 @@ class Passwords:
         return await self._run(_hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """Return whether the password is correct. The check takes the same time without a hash. Raises Busy."""
+        """Return whether the password is correct. If there is no hash, the check takes the same time. Raises Busy."""
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
         found = await self._run(_matches, password_hash or _DUMMY_HASH, given)
         return found and password_hash is not None

@@ -60,7 +60,7 @@ class ShownLink:
     url: str = field(repr=False)
     expires_at: int
     repeated: bool
-    """Whether an earlier request created the link. Such a link can already be used up."""
+    """Whether an earlier request created the link. If so, a person may already have used the link."""
     link: Link | None = None
     """The stored link. None for a password reset, which is not stored."""
 

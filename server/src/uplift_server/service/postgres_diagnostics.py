@@ -24,7 +24,7 @@ _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
 def database_findings(url: str, name: str) -> Iterator[Finding]:
     """Check the database, its clock, settings, schema and processes.
 
-    `name` is the URL of the database without the password. Stops at a failure that would cause the remaining checks to
+    `name` is the URL of the database without the password. Stop at a failure that would cause the remaining checks to
     fail.
     """
     try:

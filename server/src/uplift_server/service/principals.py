@@ -56,13 +56,13 @@ class Principal:
     name: str = ""
     """The name of the key or the member."""
     role: Role | None = None
-    """The role of a member."""
+    """The role of the member. None for other principals."""
     confirmed_at: int | None = None
     """When the person last entered the password (Unix ms)."""
     is_read_only: bool = False
     """Whether this is the session of an operator who can only read."""
     subject: str | None = None
-    """After single sign-on of an operator: the ID of the person at the identity provider."""
+    """The ID of the operator at the identity provider. None if the operator did not use single sign-on."""
 
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
@@ -87,17 +87,17 @@ class Principal:
 
     @property
     def is_operator(self) -> bool:
-        """Whether this is an operator, who has all permissions unless `is_read_only`."""
+        """Whether the principal is an operator. An operator has all permissions unless `is_read_only` is set."""
         return self.account_seq is None and self.kind in _OPERATORS
 
     @property
     def is_key(self) -> bool:
-        """Whether this is an API key."""
+        """Whether the principal is an API key."""
         return self.kind in _KEYS
 
     @property
     def is_service_key(self) -> bool:
-        """Whether this is a service key, which acts for all accounts within its scopes."""
+        """Whether the principal is a service key, which acts for all accounts within its scopes."""
         return self.kind is PrincipalKind.SERVICE_KEY
 
     def allows(self, scope: Scope | AccountsScope) -> bool:
@@ -135,7 +135,7 @@ class Principal:
         self.require_operator()
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless this is an operator. With `reads`, read-only operators also pass."""
+        """Raise Forbidden unless this is an operator. If `reads` is set, also allow read-only operators."""
         if self.is_read_only and not reads:
             raise Forbidden(READ_ONLY)
         if self.is_operator:
@@ -149,7 +149,7 @@ class Principal:
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
         """Raise Forbidden unless this is an operator, or a service key with this scope.
 
-        With `reads`, read-only operators also pass.
+        If `reads` is set, also allow read-only operators.
         """
         if self.is_service_key:
             self.require(scope)
@@ -207,7 +207,7 @@ class Caller:
         self.principal.require_right(right)
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless the caller is an operator. With `reads`, read-only operators also pass."""
+        """Raise Forbidden unless the caller is an operator. If `reads` is set, also allow read-only operators."""
         self.principal.require_operator(reads=reads)
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:

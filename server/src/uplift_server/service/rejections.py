@@ -52,9 +52,9 @@ def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | Non
 
 
 def unknown_event_type(name: str | None, field: str = "type", catalog: Iterable[str] = ()) -> Problem:
-    """Return the problem with an event type that the catalog does not contain. None means that the catalog is empty.
+    """Return the problem with an event type that the catalog does not contain.
 
-    `catalog` contains the names to suggest.
+    `name` is None if the catalog is empty. `catalog` contains the names to suggest.
     """
     if name is None:
         return Problem(

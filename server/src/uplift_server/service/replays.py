@@ -28,7 +28,7 @@ from uplift_server.store.releases import ReplayCount
 from uplift_server.store.replays import EndpointBusy, MissingEvents, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a request counts deliveries. The replay job counts the other deliveries."""
+"""How long a request counts deliveries. The replay job counts the remaining deliveries."""
 _KIND: Final = "replay"
 _ACTIONS: Final = {
     ReplayState.PAUSED: "replay.paused",
@@ -250,7 +250,7 @@ class Replays:
         return endpoint, ReplaySelection(endpoint.seq, statuses, type_seqs, after, before, now, missing=missing)
 
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
-        """Return the missing events: those whose type the endpoint now subscribes to, including deleted types.
+        """Return the missing events: events of the types to which the endpoint now subscribes, including deleted types.
 
         Exclude operational event types and `webhook.created`, because not every subscribed endpoint receives their
         events.

@@ -1,4 +1,4 @@
-"""Operators can resume retention after a clock jump has stopped it."""
+"""Resumption of retention by operators after a clock jump."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller

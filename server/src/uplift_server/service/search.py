@@ -56,7 +56,7 @@ class Search:
     async def find(self, caller: Caller, text: str) -> list[Hit]:
         """Return the objects that match the text, at most HITS_MAX.
 
-        Stops after the first kind of search that finds an object.
+        Stop after the first kind of search that finds an object.
         """
         text = text.strip()[:TEXT_CHARACTERS_MAX]
         if not text or "\0" in text:
@@ -155,7 +155,7 @@ class Search:
         return [Hit(HitKind.OBJECT, text, None, "Events about this object", each.created_at) for each in page.items]
 
     async def _by_key(self, caller: Caller, text: str) -> list[Hit]:
-        """Find the events with an idempotency key."""
+        """Find the events that have this idempotency key."""
         if len(text) > IDEMPOTENCY_KEY_CHARACTERS_MAX:
             return []
         found = await self._context.database.read(lambda c: events.find_by_idempotency_key(c, text, limit=HITS_MAX))

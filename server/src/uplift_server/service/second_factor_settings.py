@@ -125,7 +125,7 @@ class SecondFactorSettings:
         address: str | None,
         change: Callable[[Transaction, Person], T],
     ) -> T:
-        """Make a change after a check of the password and a code."""
+        """Check the password and a code, then make a change."""
         person, now = await self._verified(visitor, password, address), self._context.now()
         attempt = self._limits.begin_code(now, person_id=person.id, address=address)
 

@@ -35,7 +35,7 @@ class SignInAttempt:
     own: _Counts
     """The failure counts of the email, the session or the person, if any."""
     shared: _Counts
-    """The failure counts of the networks, and in total."""
+    """The failure counts of the networks, and the total count."""
 
     def succeed(self) -> None:
         """Reset the count of the email, session or person, and remove this attempt from the other counts."""
@@ -53,7 +53,8 @@ class SignInAttempt:
 class SignInLimits:
     """Counts failures of the last 15 minutes, in the memory of this process.
 
-    With `has_unknown_proxy`, private addresses are not counted, because every request has the proxy's address.
+    If `has_unknown_proxy` is set, failures from private addresses are not counted, because every request has the
+    proxy's address.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:

@@ -60,9 +60,9 @@ async def prepare(
 ) -> str | None:
     """Prepare a migrated database for requests, and fill the cache.
 
-    Returns the text of the first operator key if this call creates it, because the text cannot be shown later.
-    `keep_key` receives the text before the key is stored, so that an interrupted start does not leave an unknown active
-    key.
+    Return the text of the first operator key if this call creates the key, because the server cannot show the text
+    later. `keep_key` receives the text before the key is stored, so that an interrupted start does not leave an unknown
+    active key.
 
     Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another encryption key, and the
     store's Unavailable.

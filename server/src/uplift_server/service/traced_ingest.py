@@ -52,7 +52,7 @@ class TracedIngest(Ingest):
         return future
 
     def _account_text(self, account_seq: int | None, named: str | None) -> str:
-        """Return the ID of the account that an event names, or else of the request's account."""
+        """Return the ID of the account that an event names, or of the request's account if the event names none."""
         account = self._cache.accounts.get(account_seq or 0) if named is None else self._cache.find_account(named)
         return "" if account is None else ids.prefixed(ids.ACCOUNT, account.id)
 

@@ -37,10 +37,10 @@ class Visitor:
     """Whether the session began with a portal link. If so, the operator's site can show the pages in a frame.
     """
     subject: str | None = None
-    """After single sign-on: the ID of the person at the identity provider."""
+    """The ID of the person at the identity provider, if the session began with single sign-on."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
-    """For operators: all accounts. The keys are account IDs."""
+    """All accounts by account ID, if the visitor is an operator."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Visitor:
 
     @property
     def has_password(self) -> bool:
-        """Whether the visitor can confirm with a password, or with the operator key of the sign-in."""
+        """Whether the visitor can confirm their identity with a password, or with the operator key of the sign-in."""
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:

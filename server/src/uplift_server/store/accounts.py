@@ -77,7 +77,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID, including a deleted one until retention removes it."""
+    """Return the account with this ID. A deleted account is included until retention removes it."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 
@@ -107,7 +107,7 @@ def list_live(connection: Connection, *, after: int = 0, limit: int = 1000) -> l
 
 
 def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
-    """Return the accounts with these numbers that are not deleted, in any order."""
+    """Return the accounts with these sequence numbers, in any order. Exclude deleted accounts."""
     query = sa.select(accounts).where(accounts.c.seq.in_(seqs), _LIVE)
     return [_account(row) for row in connection.execute(query)]
 

@@ -32,7 +32,7 @@ def page(
 ) -> Page[ListedAttempt]:
     """List the attempts of an account, or of all accounts, in the order of events.
 
-    The outcomes and status codes of the filter apply to each attempt, not only to the last one.
+    The outcomes and status codes of the filter apply to each attempt, not only to the last attempt.
     """
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     window = window_of(connection, account_seq, replace(wanted, outcomes=(), status_codes=()), request, bounds)

@@ -13,7 +13,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
-"""Number of entries that one page scans. If few of them match, the page ends early."""
+"""Number of entries that one page scans. If few of these entries match, the page ends early."""
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 

@@ -24,7 +24,8 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""The cached objects by kind: the column with the number, and the column that is NULL while an object is cached.
+"""For each kind of cached object: its sequence number column, and the column that is NULL while it is cached.
+
 Parents come before their children.
 """
 
@@ -85,7 +86,7 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return the numbers of cached objects of a kind after the number `after`."""
+    """Return the sequence numbers of cached objects of a kind that are greater than `after`."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))
