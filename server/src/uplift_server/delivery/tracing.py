@@ -98,7 +98,7 @@ class Traces:
             self._to_store[seq] = traceparent
 
     def note_attempts(self, lines: Sequence[AttemptLine]) -> None:
-        """Queue ended attempts. Their outcomes are already stored."""
+        """Queue ended attempts. The database already contains their outcomes."""
         if self._has_room("attempts", len(self._lines)):
             self._lines.extend(lines)
 

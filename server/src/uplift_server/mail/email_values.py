@@ -1,8 +1,8 @@
 """The values of a notification, as safe strings for an email.
 
 URLs, descriptions, account names and parts of causes come from users or receivers. This module makes these strings
-printable, truncates them, and removes possible secrets. It also creates the secret parts of links, which are never
-stored.
+printable, truncates them, and removes possible secrets. It also creates the secret parts of links, which the server
+never stores.
 """
 
 import re
@@ -60,7 +60,7 @@ class EmailValues:
     def response(self) -> str:
         """The first line of the receiver's response in quotes.
 
-        URLs are removed, because receivers must not add links to emails.
+        It contains `[URL]` instead of URLs, because receivers must not add links to emails.
         """
         line = _URL.sub("[URL]", self._raw("response"))
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
@@ -120,7 +120,7 @@ class EmailValues:
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the labels and values of the endpoint and of `others`. Omit rows without a value."""
+        """Return the labels and values of the endpoint, followed by the rows in `others`. Omit rows without a value."""
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),
@@ -139,7 +139,7 @@ class EmailValues:
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints that the email is about. The email can list only some of them."""
+        """The number of endpoints that the email is about. The email can list only some of these endpoints."""
         return endpoint_count(self._values)
 
     @property

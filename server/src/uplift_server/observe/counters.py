@@ -101,7 +101,7 @@ class RecentCommits:
         self._current[bisect_left(_COMMIT_BOUNDS_US, duration_us)] += 1
 
     def p99_ms(self, now_s: float) -> tuple[int, float]:
-        """Return the number of transactions, and the duration in ms that 99% of them do not exceed.
+        """Return the number of transactions, and the duration in ms that 99% of the transactions do not exceed.
 
         The duration is the upper bound of its bucket. Another thread can add transactions during the call.
         """

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, TextIO, cast
 import structlog
 
 LINES_WAITING_MAX: Final = 20_000
-"""Maximum number of queued lines, about 15 MiB. Further lines are dropped and counted."""
+"""Maximum number of queued lines, about 15 MiB. The writer drops and counts further lines."""
 TEXT_BYTES_PER_LINE: Final = 1024
 """A string that exceeds this size counts as several lines, so that LINES_WAITING_MAX also limits the memory."""
 GATHER_SECONDS: Final = 0.025
@@ -40,7 +40,7 @@ class LogWriter:
         self._hurry = threading.Event()
         self._closed = False
         self.dropped = 0
-        """The number of lines that were dropped, because the queue was full or the stream failed."""
+        """The number of lines that the writer dropped, because the queue was full or the stream failed."""
         self.error: OSError | None = None
         """The latest failure of the stream."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)

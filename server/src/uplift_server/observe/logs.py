@@ -24,7 +24,7 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The interval at which a repeated warning of a library is logged again, with the number of suppressed repeats.
+"""The interval at which the log repeats a warning of a library, with the number of suppressed repeats.
 
 Clients can cause many repeats.
 """

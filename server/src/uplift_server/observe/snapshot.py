@@ -1,4 +1,4 @@
-"""The state of a process at one time, from which metrics are calculated."""
+"""The state of a process at one time, from which the server calculates metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Snapshot:
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """The number of endpoints in each state. Enabled endpoints are counted for each health status."""
+    """The number of endpoints in each state. Enabled endpoints have a separate count for each health status."""
     processes: Mapping[str, int]
     """The number of active processes of each role that use the database."""
     failing: Mapping[str, int]

@@ -41,7 +41,7 @@ class Trouble:
 class StoreHealth:
     """The latest results of reads and writes.
 
-    The threads of a storage engine record them, and the event loop reads them.
+    The threads of a storage engine record the results, and the event loop reads them.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class AccountDraft:
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     merges: bool = False
-    """Whether `metadata` contains only the keys to change. A key with the value None is removed."""
+    """Whether `metadata` contains only the keys to change. The value None removes a key."""
 
     def problems(self) -> list[Problem | None]:
         """Return the problems with the fields."""

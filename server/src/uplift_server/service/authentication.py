@@ -20,7 +20,10 @@ _VISIBLE_CHARACTERS: Final = 4
 
 
 def digest_of(key: bytes) -> bytes:
-    """Return the SHA-256 of a key, which is stored instead of the key. Random keys do not need a slower hash."""
+    """Return the SHA-256 of a key, which the server stores instead of the key.
+
+    Random keys do not need a slower hash.
+    """
     return hashlib.sha256(key).digest()
 
 

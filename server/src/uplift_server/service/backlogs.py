@@ -27,7 +27,7 @@ REST_PER_READING: Final = 20
 STALLED_MS: Final = 10_000
 """If a reading takes longer than this time, the database counts as not responding."""
 STALE_MS: Final = 60_000
-"""Maximum age of a reading. Older readings are not used."""
+"""Maximum age of a reading that callers can use."""
 WAIT_SECONDS: Final = 0.02
 """How long a request for metrics waits for a new reading before it uses the last reading."""
 FIRST_WAIT_SECONDS: Final = 1.0

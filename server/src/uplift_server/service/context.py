@@ -47,7 +47,7 @@ class StreamStatus(Protocol):
         """The latest reading of the stream's state, if any."""
 
     def trouble(self) -> str | None:
-        """Return why the stream cannot be used, or None if it can."""
+        """Return why the server cannot use the stream, or None if it can."""
 
     async def wait_stored(self, within_ms: int) -> bool:
         """Wait until the database has all events that are in the stream now.
@@ -194,7 +194,7 @@ class ServiceContext:
             raise
 
     def run_in_background(self, change: Coroutine[Any, Any, Any]) -> None:
-        """Start a change without waiting for it, and log its failure."""
+        """Start a change without waiting for it. Log a failure of the change."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._log_failure)

@@ -32,7 +32,7 @@ class DeliverySearch(NamedTuple):
 
     page: Page[ShownDelivery]
     searched_to: int | None
-    """The timestamp of the oldest event that was searched (Unix ms). None if the page is full or the list ends."""
+    """The timestamp of the oldest scanned event (Unix ms). None if the page is full or the list ends."""
 
 
 class Deliveries:
@@ -158,8 +158,8 @@ class Deliveries:
     ) -> tuple[ShownDelivery, bool]:
         """Cancel a pending or held delivery. Return the delivery, and whether it is already cancelled.
 
-        If it is not, a worker cancels it later. Raises NotFound, and Conflict if the delivery is in flight or has
-        another status.
+        If the delivery is not cancelled yet, a worker cancels it later. Raises NotFound, and Conflict if the delivery
+        is in flight or has another status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

@@ -32,7 +32,7 @@ class EndpointDraft:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings that the request contains: their names and JSON values."""
     merges: bool = False
-    """Whether `headers` and `metadata` contain only the keys to change. A key with the value None is removed."""
+    """Whether `headers` and `metadata` contain only the keys to change. The value None removes a key."""
     is_paused: bool = False
     """Whether a new endpoint is paused. An update does not change the state."""
 

@@ -58,7 +58,10 @@ class EndpointStates:
         self._endpoints = endpoints
 
     async def pause(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownEndpoint:
-        """Pause an endpoint: hold its pending and new deliveries. Raises NotFound, and Conflict if it is disabled."""
+        """Pause an endpoint: hold its pending and new deliveries.
+
+        Raises NotFound, and Conflict for a disabled endpoint.
+        """
         caller.require(Scope.ENDPOINTS_WRITE)
 
         def pause(connection: Transaction, found: Endpoint) -> _Change | None:
@@ -86,8 +89,9 @@ class EndpointStates:
     ) -> ShownEndpoint:
         """Enable an endpoint, and apply an action to its held deliveries.
 
-        If the endpoint is already enabled, change only the action. Pending deliveries are held first, so that the
-        action also applies to them. Raises NotFound, and Busy if the server cannot hold them within HOLD_WAIT_MS.
+        If the endpoint is already enabled, change only the action. First hold the pending deliveries, so that the
+        action also applies to them. Raises NotFound, and Busy if the server cannot hold the deliveries within
+        HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         self._endpoints.find_cached(caller, endpoint)

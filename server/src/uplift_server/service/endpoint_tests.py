@@ -61,7 +61,7 @@ class EndpointTest:
 
     delivery: Delivery
     attempt: Attempt | None
-    """The attempt. None if it is in flight or was not started."""
+    """The attempt. None if it is in flight or the server did not start it."""
     repeated: bool
 
 
@@ -108,10 +108,10 @@ class EndpointTests:
         return await self._send(caller, endpoint, type_name, idempotency_key=idempotency_key, problems=problems)
 
     async def verify(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> SignatureCheck:
-        """Send a test with a wrong signature, then one with a valid signature, and wait for both outcomes.
+        """Send a test with a wrong signature, then a test with a valid signature, and wait for both outcomes.
 
-        If the receiver rejects the first and accepts the second, store that the endpoint is verified. Raises the errors
-        of `send`.
+        If the receiver rejects the first test and accepts the second test, store that the endpoint is verified. Raises
+        the errors of `send`.
         """
         caller.require_right(Right.ENDPOINTS_TEST)
         # The URL can change during the check.

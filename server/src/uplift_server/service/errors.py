@@ -1,6 +1,6 @@
 """Errors of use cases, each with a stable code that the public API returns.
 
-The API and the dashboard convert the errors to responses. The error messages are written for people.
+The API and the dashboard convert the errors to responses.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ class PreconditionFailed(Conflict):
 
 
 class IdempotencyConflict(Conflict):
-    """An idempotency key or event ID was already used with different content."""
+    """An earlier request used the idempotency key or event ID with different content."""
 
     code = "idempotency_conflict"
 

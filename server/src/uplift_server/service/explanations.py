@@ -39,9 +39,12 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""Maximum number of deliveries of one event: twice the endpoint limit, because endpoints can be deleted."""
+"""Maximum number of deliveries of one event: twice the endpoint limit.
+
+Endpoints that are now deleted can have deliveries of the event.
+"""
 OTHERS_MAX: Final = 50
-"""Maximum number of endpoints without a delivery, and of endpoints whose delivery was removed, in an overview."""
+"""Maximum number, in an overview, of endpoints without a delivery and of endpoints whose delivery retention deleted."""
 DELETED_MAX: Final = 20
 """Maximum number of listed endpoints that were deleted before the event, newest first."""
 

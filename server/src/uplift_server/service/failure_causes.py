@@ -15,7 +15,7 @@ class FailureCause(NamedTuple):
 
 
 UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next attempt", "Wait for the next attempt.")
-"""The cause for a failing endpoint whose health was stored by a release that did not store causes."""
+"""The cause for a failing endpoint if an earlier release stored its health without a cause."""
 
 
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:

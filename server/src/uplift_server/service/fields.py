@@ -40,8 +40,8 @@ def values_after(
 ) -> dict[str, str]:
     """Return the values of an object after a request.
 
-    `sent` replaces all values. With `merges`, `sent` changes only its own keys, and a key with the value None is
-    removed. If `sent` is None, all values are removed.
+    `sent` replaces all values. If `merges` is set, `sent` changes only its own keys, and the value None removes a key.
+    If `sent` is None, the result is empty.
     """
     if isinstance(sent, Unset):
         return dict(stored)

@@ -32,7 +32,7 @@ class ProviderFailed(Exception):
 
 
 class ProviderDown(ProviderFailed):
-    """The provider does not respond, or its metadata or keys cannot be used. Only the operator can fix the problem."""
+    """The provider does not respond, or its metadata or keys are unusable. Only the operator can fix the problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Identified:
 
 
 class IdentityProvider:
-    """The configured identity provider. An instance must be used on only one event loop."""
+    """The configured identity provider. Use an instance on only one event loop."""
 
     def __init__(self, client: OidcClient, sender: Sender, clock: Clock, user_agent: str) -> None:
         """`start` and `close` also start and close the sender."""

@@ -36,7 +36,10 @@ AcceptFuture = asyncio.Future[list[Appended] | IdempotencyConflict]
 
 
 class Incoming(msgspec.Struct, frozen=True, gc=False):
-    """An event from a request. Types are checked, but values are not. A field of the wrong type is None."""
+    """An event from a request. The decoder has checked the types of the fields, but not the values.
+
+    A field of the wrong type is None.
+    """
 
     type: str | None
     data: bytes | None

@@ -151,7 +151,8 @@ def accept_invitations(
 ) -> list[Member]:
     """Add a person with a verified email to the accounts that invited the person, except full accounts.
 
-    Return the new members. The accounts are locked. `new_member_ids` contains one ID for each invitation.
+    Return the new members. The caller must have locked the accounts. `new_member_ids` contains one ID for each
+    invitation.
     """
     joined = []
     for invitation, member_id in zip(open_ones, new_member_ids, strict=True):

@@ -87,7 +87,7 @@ class SentTest:
 class Listening:
     """Creates, reads and deletes listen sessions, and starts their streams.
 
-    The signing secrets of sessions are derived from `secret_key`.
+    Derives the signing secrets of sessions from `secret_key`.
     """
 
     def __init__(self, context: ServiceContext, secret_key: bytes) -> None:
@@ -196,8 +196,8 @@ class Listening:
     ) -> SentTest:
         """Send a test event to one connected session, and wait up to TEST_WAIT_S for the response.
 
-        The event is not stored. Raises NotFound, Invalid, and Conflict if no client is connected or too many tests
-        are waiting for a response.
+        The server does not store the event. Raises NotFound, Invalid, and Conflict if no client is connected or too
+        many tests are waiting for a response.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)

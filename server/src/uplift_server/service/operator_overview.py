@@ -57,11 +57,11 @@ class OverviewState:
     """The live processes that use the database, sorted by process ID. None if there can be only one process."""
     accounts: int
     endpoints: Mapping[str, int]
-    """The number of endpoints in each state. Enabled endpoints are counted for each health status."""
+    """The number of endpoints in each state. Enabled endpoints have a separate count for each health status."""
     rejected_rows: int
     """The number of rows that the database has rejected since this process started."""
     rejected_events: int | None
-    """The number of rejected events in the last 24 hours. None if no rejected events are stored."""
+    """The number of rejected events in the last 24 hours. None if the database has no rejected events."""
 
     @property
     def severity(self) -> Severity:

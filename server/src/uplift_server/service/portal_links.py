@@ -62,7 +62,7 @@ class ShownLink:
     repeated: bool
     """Whether an earlier request created the link. If so, a person may already have used the link."""
     link: Link | None = None
-    """The stored link. None for a password reset, which is not stored."""
+    """The link in the database. None for a password reset, which the server does not store."""
 
 
 class PortalLinks:

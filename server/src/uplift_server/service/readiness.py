@@ -1,4 +1,4 @@
-"""Readiness of the server: whether its database can be read and written, or its event stream can be used."""
+"""Readiness of the server: whether it can read and write its database, or use its event stream."""
 
 import asyncio
 import time
@@ -24,9 +24,9 @@ class Ready(NamedTuple):
     """The state of a server that can accept events."""
 
     database_id: str | None
-    """The ID of the database. None while the database cannot be used."""
+    """The ID of the database. None while the server cannot use the database."""
     database_problem: str | None = None
-    """Why the database behind the event stream cannot be used."""
+    """Why the server cannot use the database behind the event stream. None if it can."""
 
 
 def _read(connection: Transaction) -> str:

@@ -19,7 +19,7 @@ from uplift_server.store.records import Account, Event, EventFilter
 HITS_MAX: Final = 50
 TEXT_CHARACTERS_MAX: Final = 300
 _EVENTS_MAX: Final = 10
-"""Maximum number of events whose deliveries are searched for a prefix."""
+"""Maximum number of events whose deliveries a search for a prefix reads."""
 _UUID_DIGITS: Final = 32
 _DELIVERY_DIGITS: Final = 44
 

@@ -105,7 +105,7 @@ class SecondFactorSettings:
         await self._change(visitor, code, password, address, turn_off)
 
     async def new_recovery_codes(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> list[str]:
-        """Replace the recovery codes, and return the new ones.
+        """Replace the recovery codes, and return the new codes.
 
         Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited and Busy.
         """

@@ -81,7 +81,7 @@ class SecondFactors:
         second_factors.create(connection, SecondFactor(person.id, encrypted, step, now))
 
     def new_recovery_codes(self, connection: Transaction, person: Person) -> list[str]:
-        """Replace the recovery codes of a person, and return the new ones. Only their digests are stored."""
+        """Replace the recovery codes of a person, and return the new codes. The database stores only their digests."""
         random = [self._context.random_bytes(totp.RECOVERY_BYTES) for _ in range(totp.RECOVERY_CODES)]
         codes = [totp.recovery_code(each) for each in random]
         digests = [totp.recovery_digest(person.id, each) for each in codes]

@@ -247,7 +247,7 @@ def _locked_invitations(connection: Transaction, identity: Identity, now: int) -
 
 
 def _rejected(cause: str, address: str | None, text: str = _FAILED) -> Unauthorized:
-    """Log why a sign-in is rejected, and return the error for the person."""
+    """Log why the server rejects a sign-in, and return the error for the person."""
     _log.warning("sign-in rejected", client_address=address, method=BY, cause=cause)
     return Unauthorized(text)
 

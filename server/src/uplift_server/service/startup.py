@@ -114,11 +114,10 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 
 
 async def _seed_catalog(context: ServiceContext) -> None:
-    """Add the built-in event types to a database that has never had any.
+    """Add the built-in event types to a database that has never had event types.
 
-    Add missing operational event types to any database.
-
-    The server itself sends operational events, so the catalog of an earlier release needs their types.
+    Add missing operational event types to every database. The server itself sends operational events, so the catalog of
+    an earlier release needs their types.
     """
     now = context.now()
     database = context.database
@@ -146,7 +145,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
 
 
 def _missing_types(connection: Transaction) -> list[EventType]:
-    """Return the built-in event types to add. Types that an operator deleted are not added again."""
+    """Return the built-in event types to add. Exclude types that an operator deleted."""
     known = {each.name for each in (*event_types.list_live(connection), *event_types.list_deleted(connection))}
     return [each for each in EVENT_TYPES if not known or (each.name in OPERATIONAL_TYPES and each.name not in known)]
 

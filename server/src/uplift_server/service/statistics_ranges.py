@@ -19,7 +19,7 @@ DAYS_BY_HOUR_MAX: Final = 31
 """Maximum range, in days, of statistics that are grouped by hour, event type or endpoint."""
 DAYS_BY_DAY_MAX: Final = 366
 _UNTIL_MAX: Final = 253_370_764_800_000
-"""The start of the year 9999 (Unix ms). Timestamps after that year cannot be formatted."""
+"""The start of the year 9999 (Unix ms). The server cannot format later timestamps."""
 
 
 class StatisticsQuery(NamedTuple):
@@ -38,9 +38,9 @@ class StatisticsQuery(NamedTuple):
         return self.by in {"type", "endpoint"}
 
     def starts(self, now_ms: int, problems: list[Problem]) -> range:
-        """Return the starts of the buckets. Add the problem with the range to `problems`.
+        """Return the starts of the buckets, and add the problem with the range to `problems`.
 
-        The range is extended to whole hours or days in UTC.
+        Extend the range to whole hours or days in UTC.
         """
         until = now_ms if self.until is None else self.until
         since = until - DAY_MS if self.since is None else self.since

@@ -36,7 +36,7 @@ class Facts:
     database_bytes: int | None
     """The size of the database, including the write-ahead log. None on PostgreSQL."""
     settings: Sequence[DescribedSetting]
-    """The settings of this process. Secrets are masked."""
+    """The settings of this process, with masked secrets."""
 
 
 def database_bytes(path: Path) -> int:

@@ -77,7 +77,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID. A deleted account is included until retention removes it."""
+    """Return the account with this ID, including a deleted account that retention has not removed."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 

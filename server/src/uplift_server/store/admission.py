@@ -29,8 +29,8 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 def admit(connection: Connection, release: str) -> None:
     """Allow a process of a release to start or to rejoin.
 
-    The schema may have been upgraded since the process checked it. Raises UnknownSchema if the release no longer works
-    with the schema, and Unavailable while the schema is changing.
+    Another process may have upgraded the schema since this process checked it. Raises UnknownSchema if the release no
+    longer works with the schema, and Unavailable while the schema is changing.
     """
     if connection.dialect.name == "sqlite":
         return  # the lock of the file excludes other processes

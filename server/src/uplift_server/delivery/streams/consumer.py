@@ -1,4 +1,4 @@
-"""The consumer of the event stream. It stores valid events in the order of the stream, and rejects invalid ones.
+"""The consumer of the event stream. It stores valid events in the order of the stream, and rejects invalid events.
 
 A message leaves the stream after the commit of its event or of its rejection. If NATS delivers a message again, its
 event has the same ID, so the database recognizes the repeat.

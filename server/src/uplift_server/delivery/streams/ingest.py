@@ -1,7 +1,8 @@
 """Ingest through the event stream: the server accepts an event when the replicated stream has stored its message.
 
-The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier ones. Until
-the request times out, the publisher repeats an unacknowledged message with the same ID, and NATS stores it only once.
+The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier messages.
+Until the request times out, the publisher repeats an unacknowledged message with the same ID, and NATS stores it only
+once.
 """
 
 import asyncio

@@ -142,7 +142,7 @@ class Pull:
         return taken
 
     def note_stored(self, message: StreamMessage) -> None:
-        """Mark a message as stored, so that it can be removed from the stream."""
+        """Mark a message as stored, so that `remove_stored` can remove it from the stream."""
         self._unstored.pop(message.seq, None)
 
     async def remove_stored(self, *, at_once: bool = False) -> None:
@@ -178,7 +178,7 @@ class Pull:
 
     @property
     def _has_stored(self) -> bool:
-        """Whether the stream still has stored messages that can be removed."""
+        """Whether the stream still has stored messages that `remove_stored` can remove."""
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:

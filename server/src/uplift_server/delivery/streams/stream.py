@@ -124,7 +124,7 @@ class EventStream:
         self._clock = clock
         self._listeners: list[LinkListener] = []
         self.link: Link | None = None
-        """The connection, or None while there is none or its streams are not checked yet."""
+        """The connection. None until the process has connected to a server and checked the streams."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
         """An event that is set after the first attempt to connect."""
@@ -219,7 +219,7 @@ class EventStream:
             await _create_missing(link, config, self._settings.replicas)
 
     async def _prepare(self, link: Link) -> None:
-        """Create missing streams, and check existing ones. Raises StreamUnavailable and StreamUnfit."""
+        """Create missing streams, and check the existing streams. Raises StreamUnavailable and StreamUnfit."""
         await self.create_missing(link)
         try:
             misfit = await check_streams(link)
