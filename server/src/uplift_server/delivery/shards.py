@@ -28,7 +28,7 @@ class LocalShards:
         """Do nothing: the process owns every endpoint."""
 
     def foreign(self, _endpoint_seqs: Iterable[int]) -> Iterable[int]:
-        """Return no endpoints: no other process owns any."""
+        """Return no endpoints: no other process owns endpoints."""
         return ()
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:

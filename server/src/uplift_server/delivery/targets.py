@@ -17,7 +17,7 @@ class ClientIdentity:
 class Target(NamedTuple):
     """The target of an endpoint's requests, and the key of its idle connections.
 
-    A tuple, because the hash of a frozen dataclass takes four times as long.
+    The class is a tuple, because the hash of a frozen dataclass takes four times as long.
     """
 
     host: str

@@ -25,7 +25,7 @@ from uplift_server.store.outbox import EmailResult
 BATCH_SIZE: Final = 20
 POLL_INTERVAL_MS: Final = 2_000
 STOP_SECONDS: Final = 1.0
-"""How long a stop waits for the email that is being sent."""
+"""How long `stop` waits for the current email."""
 _log = structlog.get_logger()
 
 

@@ -51,7 +51,7 @@ class MailConnection:
             raise unreachable(str(self._server), error) from error
 
     async def _reset(self) -> None:
-        """Discard a rejected message. If the mail server does not confirm the command, close the connection."""
+        """Discard a rejected message. If the mail server does not confirm the reset, close the connection."""
         from aiosmtplib import SMTPException  # noqa: PLC0415
 
         try:

@@ -184,7 +184,7 @@ class EngineCounters:
         self.stream_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """Time from a request until the NATS stream has acknowledged its events."""
         self.filter_budget_exceeded = 0
-        """The number of filter evaluations that exceeded the step limit, so that the endpoint received the event."""
+        """The number of filter evaluations that exceeded the step limit. The endpoint then receives the event."""
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
         """Time from a request until its events are committed."""
         self.attempts = [0] * len(Outcome)
@@ -203,7 +203,7 @@ class EngineCounters:
         """The number of access tokens that the token URLs of endpoints have issued."""
         self.token_requests_failed = 0
         self.ended = [0] * len(Status)
-        """The number of stored outcomes for each new status of the delivery."""
+        """The number of stored outcomes for each new delivery status."""
         self.set_aside = [0] * len(SetAside)
         """The number of rows of each kind that the server did not store, because they conflict with stored rows."""
         self.operational_events = [0] * len(OperationalKind)
@@ -211,7 +211,7 @@ class EngineCounters:
         self.removed: Counter[str] = Counter()
         """The number of rows that retention deleted from each table."""
         self.retention_round_at: int | None = None
-        """When retention last finished a pass (Unix ms), or when it started if no pass is finished."""
+        """When retention last finished a pass (Unix ms), or when it started if no pass has finished."""
 
 
 class StoreCounters:

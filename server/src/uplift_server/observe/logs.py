@@ -1,8 +1,9 @@
 r"""Log lines on standard error: readable text on a terminal, otherwise one JSON object per line.
 
 The format `none` writes only warnings and errors, as readable text. Every line starts with `at` (UTC, in ms), `level`
-and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the log masks the
-values of fields with such names. It drops a line that it cannot write, so that the caller continues.
+and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the log masks fields
+whose names contain a word such as `body` or `secret`. It drops a line that it cannot write, so that the caller
+continues.
 """
 
 import contextlib

@@ -208,7 +208,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples_of(metric: Metric) -> Iterable[str]:
-    """Return the names of the samples of a metric, as in Prometheus queries."""
+    """Return the sample names of a metric, for use in Prometheus queries."""
     if metric.kind == "histogram":
         return (f"{metric.name}_bucket", f"{metric.name}_sum", f"{metric.name}_count")
     return (metric.name,)

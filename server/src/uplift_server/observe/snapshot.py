@@ -85,7 +85,7 @@ class Snapshot:
     certificates_expiring: int
     """The number of client certificates that expire soon or have expired."""
     at_limit: int
-    """The number of this process's endpoints whose own limit has delayed a due delivery for more than a minute."""
+    """The number of this process's endpoints whose own limit has delayed a delivery for more than a minute."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int

@@ -1,8 +1,8 @@
 """OpenTelemetry traces: a span for every accepted event, and a child span for each attempt.
 
-Imported only if traces are enabled. Needs the packages of the extra `otel`. The SDK reads the standard environment
-variables (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes and codes, but no bodies and no
-URLs, because URLs can contain tokens.
+The server imports this module only if traces are enabled. The module needs the packages of the extra `otel`. The SDK
+reads the standard environment variables (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes
+and codes, but no bodies and no URLs, because URLs can contain tokens.
 """
 
 import os

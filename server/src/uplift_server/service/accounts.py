@@ -111,7 +111,7 @@ class Accounts:
     async def version(self, caller: Caller) -> Hashable:
         """Return a version that changes whenever the content of the account's pages changes. Raises Unavailable.
 
-        The dashboard polls it every second. Four cheap reads cover events, changes by people, test attempts,
+        The dashboard polls the version every second. Four cheap reads cover events, changes by people, test attempts,
         statistics, replays and listen sessions. All other attempts change the cached health of their endpoints.
         """
         caller.require(Scope.EVENTS_READ)

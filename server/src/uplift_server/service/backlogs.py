@@ -33,7 +33,7 @@ WAIT_SECONDS: Final = 0.02
 FIRST_WAIT_SECONDS: Final = 1.0
 """How long a request waits for the first reading, and how long a page waits for a newer reading."""
 RECENT_MS: Final = 5_000
-"""The maximum age of a reading that a page uses without waiting for a newer one."""
+"""The maximum age of a reading that a page uses without waiting for a newer reading."""
 
 
 class EndpointBacklog(NamedTuple):
@@ -96,7 +96,7 @@ class Backlogs:
         self._readiness = readiness
         self._last: Reading | None = None
         self._done: asyncio.Event | None = None
-        """The event that is set when the current reading ends. None if no reading is running."""
+        """A signal that is set when the current reading ends. None if no reading is running."""
         self._began_at = 0
         self._last_succeeded = True
 

@@ -1,4 +1,4 @@
-"""Passwords: sign-in, accepting invitations, resets and changes."""
+"""Passwords: sign-in, acceptance of invitations, resets and changes."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping

@@ -76,7 +76,10 @@ class StoredAuth:
 
 
 async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlChecker, now: int) -> list[Problem]:
-    """Return the problems with the authentication in a request. The field is `auth.<name>`. `now` is Unix ms."""
+    """Return the problems with the authentication in a request.
+
+    The field of each problem is `auth.<name>`. `now` is Unix ms.
+    """
     if auth is None or isinstance(auth, Unset):
         return []
     found = check_auth(auth)

@@ -111,7 +111,7 @@ class EndpointStates:
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return the change that enables an endpoint.
 
-        The deliveries that were pending when `cached` was read are already held.
+        The server already holds the deliveries that were pending when it read `cached`.
         """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:

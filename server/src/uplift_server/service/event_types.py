@@ -58,8 +58,8 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults.
 
-        Return the event type, and whether it is new. Raises Invalid, including if the type exists and `must_be_new` is
-        set, and PreconditionFailed.
+        Return the event type, and whether it is new. Raises PreconditionFailed and Invalid. If `must_be_new` is set, an
+        existing type is also invalid.
         """
         caller.require_operator()
         wrong = check_name(name, "name")

@@ -44,7 +44,10 @@ DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
 Endpoints that are now deleted can have deliveries of the event.
 """
 OTHERS_MAX: Final = 50
-"""Maximum number, in an overview, of endpoints without a delivery and of endpoints whose delivery retention deleted."""
+"""Maximum number of endpoints in each list of an overview.
+
+The lists contain endpoints without a delivery, and endpoints whose delivery retention has deleted.
+"""
 DELETED_MAX: Final = 20
 """Maximum number of listed endpoints that were deleted before the event, newest first."""
 

@@ -200,7 +200,7 @@ class Keys:
         self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _require_own_scopes(self, caller: Caller, key: ApiKey) -> None:
-        """Raise Forbidden unless the caller has all scopes of a key, because an update can extend its validity."""
+        """Raise Forbidden unless the caller has all scopes of a key. An update can extend the key's validity."""
         for scope in Scope:
             if scope in key.scopes:
                 caller.require(scope)

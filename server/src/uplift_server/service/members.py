@@ -25,7 +25,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Maximum number of invitations per account and hour, because an invitation can be an unwanted email."""
+"""Maximum number of invitations per account and hour. The limit prevents unwanted emails."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"

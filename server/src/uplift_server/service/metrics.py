@@ -41,10 +41,10 @@ class _EndpointCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """The configuration of metrics."""
+    """The token for metrics, the database file, and the count of dropped log lines."""
 
     token: str | None = None
-    """A token that only allows reading metrics."""
+    """The token that gives access to the metrics only."""
     database: Path | None = None
     """The path of the SQLite file. None on PostgreSQL."""
     log_lines_dropped: Callable[[], int] = lambda: 0
@@ -132,7 +132,10 @@ class Metrics:
         return _EndpointCounts(states, failing, pending if is_known else None, expiring)
 
     def _at_limit(self, reading: Reading | None) -> int:
-        """Count the endpoints of this process whose own limit has delayed a due delivery for more than LATE_MS."""
+        """Count the endpoints of this process whose own limit has delayed a delivery for more than LATE_MS.
+
+        The limit is a rate limit or a concurrency limit.
+        """
         if reading is None:
             return 0
         status, known = self._context.engine.status, self._context.cache.endpoints

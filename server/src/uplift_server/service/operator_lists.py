@@ -110,9 +110,9 @@ class EndpointList(NamedTuple):
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of failing endpoints with their numbers of endpoints, most endpoints first."""
+    """The causes of failing endpoints and the number of endpoints with each cause, most endpoints first."""
     accounts: Sequence[tuple[Account, int]]
-    """The accounts with their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
+    """The accounts and their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
 
 
 class OperatorLists:

@@ -42,7 +42,7 @@ class Readiness:
         self._context = context
         self._probed_at = float("-inf")
         self._probing: asyncio.Event | None = None
-        """The event that is set when the current probe ends. None if no probe is running."""
+        """A signal that is set when the current probe ends. None if no probe is running."""
         self._probe_error: str | None = None
 
     async def check(self) -> Ready:

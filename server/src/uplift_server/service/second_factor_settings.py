@@ -146,7 +146,7 @@ class SecondFactorSettings:
         return changed
 
     async def _verified(self, visitor: Visitor, password: str, address: str | None) -> Person:
-        """Check the visitor's password, and return the visitor's person."""
+        """Check the visitor's password, and return the person."""
         person = visitor.person
         if person is None or person.email is None or person.password_hash is None:
             raise Forbidden(_MISSING)

@@ -40,7 +40,7 @@ class RotationDraft:
     """The fields of a rotation in a request. Absent fields and fields with the value None get their defaults."""
 
     secret: str | Unset | None = field(default=UNSET, repr=False)
-    """The new secret. By default, the server generates one."""
+    """The new secret. By default, the server generates a secret."""
     overlap_seconds: int | Unset | None = UNSET
     """How long the old secret remains active. The API limits the time to SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET

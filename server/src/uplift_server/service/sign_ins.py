@@ -53,7 +53,7 @@ class SignInAttempt:
 class SignInLimits:
     """Counts failures of the last 15 minutes, in the memory of this process.
 
-    If `has_unknown_proxy` is set, it does not count private addresses, because every request has the proxy's address.
+    If `has_unknown_proxy` is set, private addresses have no counts, because every request has the proxy's address.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:

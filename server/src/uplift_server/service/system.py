@@ -52,7 +52,7 @@ class System:
         self._config = config
         self._started_at = started_at
         self._checks_done: asyncio.Event | None = None
-        """The event that is set when the latest checks end."""
+        """A signal that is set when the latest checks end."""
 
     def facts(self, caller: Caller) -> Facts:
         """Return facts about the server and its configuration."""

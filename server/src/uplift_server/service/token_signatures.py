@@ -1,4 +1,7 @@
-"""Signatures of ID tokens. Imported at the first single sign-on, because most servers do not need the library."""
+"""Signatures of ID tokens.
+
+The server imports this module at the first single sign-on, because most servers do not need the library.
+"""
 
 import json
 import warnings

@@ -19,7 +19,7 @@ _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Filter for the audit log. Timestamps are exclusive, in Unix ms."""
+    """Filter for the audit log. Timestamps are exclusive bounds in Unix ms."""
 
     actor: str | None = None
     """The ID of an actor, or the name of a kind of actor."""

@@ -60,7 +60,7 @@ def oldest_active_xid(connection: Connection) -> int:
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """Return the changes of transactions from `xid` on. Call it on one snapshot."""
+    """Return the changes of transactions from `xid` on. The transaction of the caller must read one snapshot."""
     next_xid = oldest_active_xid(connection)
     query = (
         sa.select(directory_changes)

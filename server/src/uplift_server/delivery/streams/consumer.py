@@ -386,9 +386,9 @@ def _as_sent(draft: Draft) -> Draft:
 
 
 def _derived_id(message: StreamMessage) -> bytes:
-    """Return an ID for an event that has none.
+    """Return an ID for an event without an ID.
 
-    It is derived from the message, so a repeated message has the same ID.
+    The ID depends only on the message, so a repeated message has the same ID.
     """
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)

@@ -103,7 +103,7 @@ class _Client(Client):
 
 
 class Link:
-    """A connection to one NATS server. It ends with the first failure, and the owner then opens another one."""
+    """A connection to one NATS server. It ends with its first failure, and the owner then opens another connection."""
 
     def __init__(self) -> None:
         self._client = _Client()
@@ -151,7 +151,7 @@ class Link:
 
     @property
     def message_bytes_max(self) -> int:
-        """The server's maximum size of a message with its headers."""
+        """The server's maximum size of a message with its headers, in bytes."""
         return self._client.max_payload
 
     @property

@@ -67,7 +67,7 @@ def accepted_message(draft: Draft, event_id: bytes, created_at: int, traceparent
 
 
 def parse_accepted(payload: bytes) -> AcceptedMessage | None:
-    """Return the accepted event in a message, or None if the message contains none."""
+    """Return the accepted event in a message, or None if the message is invalid."""
     try:
         return _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -75,7 +75,7 @@ def parse_accepted(payload: bytes) -> AcceptedMessage | None:
 
 
 def may_repeat(draft: Draft) -> bool:
-    """Whether the caller chose an idempotency key or an ID, so that an earlier message can contain the same event."""
+    """Whether the caller chose an idempotency key or an ID. Only then can an earlier message contain the same event."""
     return draft.idempotency_key is not None or draft.id is not None
 
 

@@ -37,7 +37,7 @@ class PublishedEvents(Protocol):
 
 
 class TraceSink(Protocol):
-    """The port that keeps the spans of emitters. They are the parents of the events' spans."""
+    """The port that keeps the spans of emitters, which are the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
         """Keep the emitter's span for an event that another process has accepted."""

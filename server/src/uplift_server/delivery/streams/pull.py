@@ -1,8 +1,8 @@
 """Reads the messages of the event stream, oldest first, in one process at a time.
 
-Each process that takes over the job deletes the consumers of earlier processes and creates its own. A new consumer
-begins with the oldest message in the stream, so the order is correct even after a crash. The process removes many
-stored messages at a time, because for NATS an acknowledgment of each message costs more than its storage.
+Each process that takes over the job deletes the consumers of earlier processes and creates its own consumer. A new
+consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes
+many stored messages at a time, because NATS needs more work to acknowledge a message than to store it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """If no message or heartbeat arrives for this many ms, NATS has lost the pull request or the consumer has no leader."""
 REMOVE_SECONDS: Final = 5.0
-"""How long NATS may take to remove messages, in seconds. On a slow disk, this takes longer than other requests."""
+"""How long NATS may take to remove messages, in seconds. On a slow disk, a removal takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0
 """How long NATS may take to place a consumer on its servers, in seconds."""
 _ENDED: Final = frozenset({"404", "408", "409"})
@@ -61,7 +61,7 @@ class StreamMessage(NamedTuple):
 
 
 class Pull:
-    """Takes messages from the stream. Further messages arrive while the caller stores the previous ones."""
+    """Takes messages from the stream. Further messages arrive while the caller stores the previous messages."""
 
     def __init__(self, link: Link, name: str, clock: Clock) -> None:
         self.link = link

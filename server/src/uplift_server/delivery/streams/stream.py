@@ -127,7 +127,7 @@ class EventStream:
         """The connection. None until the process has connected to a server and checked the streams."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
-        """An event that is set after the first attempt to connect."""
+        """A signal that is set after the first attempt to connect."""
         self._seen_up_at = 0
         self._cause: str | None = "the connection is not established yet"
         self.unfit: StreamUnfit | None = None
