@@ -124,7 +124,10 @@ class Traces:
                 _log.exception("trace export failed")
 
     async def export(self, *, at_once: bool = False) -> None:
-        """Export the queued events and attempts. With `at_once`, do not wait for parent spans of other processes."""
+        """Export the queued events and attempts.
+
+        If `at_once` is set, do not wait for parent spans of other processes.
+        """
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
         to_store, self._to_store = self._to_store, {}

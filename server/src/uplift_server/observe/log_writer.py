@@ -14,7 +14,10 @@ import structlog
 LINES_WAITING_MAX: Final = 20_000
 """Maximum number of queued lines, about 15 MiB. The writer drops and counts further lines."""
 TEXT_BYTES_PER_LINE: Final = 1024
-"""A string that exceeds this size counts as several lines, so that LINES_WAITING_MAX also limits the memory."""
+"""The maximum size of a string that counts as one line, in bytes.
+
+A longer string counts as several lines, so that LINES_WAITING_MAX also limits the memory.
+"""
 GATHER_SECONDS: Final = 0.025
 """How long the thread gathers lines after it wakes. Otherwise, the thread would compete with the event loop for each
 line."""

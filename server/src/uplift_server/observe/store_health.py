@@ -8,10 +8,12 @@ from typing import Final
 import structlog
 
 WRITE_STALLED_S: Final = 3.0
-"""A transaction that runs for longer than this time is stalled. A SQLite connection waits 2 s for a lock of another
-program."""
+"""The duration after which a running transaction is stalled, in seconds.
+
+A SQLite connection waits 2 s for a lock of another program.
+"""
 WRITE_FAILED_S: Final = 5.0
-"""A successful write ends a failure only if at least this time has passed since the failure.
+"""The minimum time between a failure and the successful write that ends the failure, in seconds.
 
 On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first
 successful write ends the failure.

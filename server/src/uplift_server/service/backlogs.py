@@ -25,7 +25,7 @@ FRESH_MS: Final = 2_000
 REST_PER_READING: Final = 20
 """The pause after a reading, as a multiple of the reading's duration. The pause limits the load of readings."""
 STALLED_MS: Final = 10_000
-"""If a reading takes longer than this time, the database counts as not responding."""
+"""The duration after which a reading is stalled, in ms. The database then counts as not responding."""
 STALE_MS: Final = 60_000
 """Maximum age of a reading that callers can use."""
 WAIT_SECONDS: Final = 0.02

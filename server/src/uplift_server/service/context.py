@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in the cursor of a previous page. It marks the direction, because no key contains this number."""
+"""The last number in the cursor of a previous page. No key contains this number, so it marks the direction."""
 
 
 class StreamStatus(Protocol):

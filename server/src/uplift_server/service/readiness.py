@@ -11,7 +11,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
-"""A probe is necessary only if the latest write is older than this time."""
+"""The age of the latest write from which a probe is necessary, in seconds."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
 """How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""

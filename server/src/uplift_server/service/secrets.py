@@ -42,7 +42,7 @@ class RotationDraft:
     secret: str | Unset | None = field(default=UNSET, repr=False)
     """The new secret. By default, the server generates a secret."""
     overlap_seconds: int | Unset | None = UNSET
-    """How long the old secret remains active. The API limits the time to SECRET_OVERLAP_SECONDS_MAX."""
+    """How long the old secret remains active, in seconds. The maximum is SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET
     """`old` or `new`: the secret that signs `x-uplift-signature-256` during the overlap."""
 

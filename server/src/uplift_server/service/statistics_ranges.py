@@ -67,7 +67,7 @@ class Group(NamedTuple):
 
 
 class RangeStatistics(NamedTuple):
-    """The statistics of a range. With `by=type` or `by=endpoint`, they include a page of groups."""
+    """The statistics of a range. They include a page of groups if the grouping is `type` or `endpoint`."""
 
     series: Series
     groups: Page[Group] | None = None

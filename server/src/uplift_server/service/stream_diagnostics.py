@@ -11,7 +11,7 @@ from uplift_server.delivery.streams.stream import StreamSettings, check_streams,
 from uplift_server.observe.snapshot import StreamReading
 
 FULL_WARN: Final = 0.5
-"""The checks warn if the stream uses at least this share of its maximum size."""
+"""The used share of the stream's maximum size from which the checks warn."""
 _NAME: Final = "event stream"
 
 

@@ -9,7 +9,7 @@ Record = Account | Endpoint | EventType
 Versions = frozenset[str] | None
 """The versions that the caller of an update expects. None accepts any version."""
 ANY = "*"
-"""Matches any version of an object that exists."""
+"""The value that matches every version of an object that exists."""
 
 
 def version_of(record: Record) -> str:

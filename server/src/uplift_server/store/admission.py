@@ -12,7 +12,7 @@ from uplift_server.store.schema_version import UnknownSchema, release_order
 SCHEMA_LOCK: Final = 0x75706C696673
 """Advisory lock: exclusive to change the schema or to begin a transfer, shared to start a process."""
 TRANSFER_TABLE: Final = "unfinished_move"
-"""This table exists while a transfer from a SQLite file is unfinished (`store.transfer`)."""
+"""The name of the table that exists while a transfer from a SQLite file is unfinished (`store.transfer`)."""
 TRANSFER_UNFINISHED: Final = (
     "the transfer from a SQLite file to this PostgreSQL database is not complete; complete it with `uplift-server"
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"

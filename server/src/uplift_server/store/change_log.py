@@ -45,7 +45,7 @@ class Changes(NamedTuple):
     found: list[Change]
     next_xid: int
     pruned_before: int
-    """Changes of transactions below this ID may be missing."""
+    """The transaction ID below which changes may be missing."""
 
 
 def oldest_active_xid(connection: Connection) -> int:

@@ -19,13 +19,16 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""NATS delivers a message again if this process neither removes nor renews the message for this many seconds."""
+"""The time after which NATS repeats a message that this process has neither removed nor renewed, in seconds."""
 RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
 HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
-"""If no message or heartbeat arrives for this many ms, NATS has lost the pull request or the consumer has no leader."""
+"""The maximum time without a message or heartbeat, in ms.
+
+After this time, NATS has lost the pull request or the consumer has no leader.
+"""
 REMOVE_SECONDS: Final = 5.0
 """How long NATS may take to remove messages, in seconds. On a slow disk, a removal takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0

@@ -34,9 +34,12 @@ FAILED_CHECKS_MAX: Final = 2
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""A leader that has had no contact with most replicas for this many seconds cannot store messages."""
+"""The maximum time without contact to most replicas, in seconds. After this time, a leader cannot store messages."""
 DOWN_AFTER_MS: Final = 4_000
-"""The stream is down if no check has succeeded for this many ms. NATS elects a new leader in less time."""
+"""The time without a successful check after which the stream is down, in ms.
+
+NATS elects a new leader in less time.
+"""
 UNAVAILABLE: Final = 503
 SERVER_VERSION_MIN: Final = (2, 15, 0)
 """The minimum version of NATS.
