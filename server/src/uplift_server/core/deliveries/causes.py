@@ -170,7 +170,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "egress_failed",
                 "Outbound connection failed on this server",
                 "Uplift Webhooks could not open an outbound connection; your server is not the cause.",
-                "You do not need to do anything: this does not count against your endpoint, and Uplift Webhooks "
+                "You do not need to do anything: the failure does not count against your endpoint, and Uplift Webhooks "
                 "retries the delivery.",
             ),
         ),
@@ -222,7 +222,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
                 "tls_certificate_not_yet_valid",
                 "TLS certificate not yet valid",
                 "Your server's certificate is not valid yet.",
-                "Wait until the certificate becomes valid, or install a valid one.",
+                "Wait until the certificate becomes valid, or install a valid certificate.",
             ),
         ),
         (
@@ -447,9 +447,7 @@ def _redirect(status_code: int | None, location: str | None) -> Explanation:
         remedy = "Do not require a login for the endpoint's URL: verify the signature of each request instead."
     else:
         cause = f"Your server responded with {status}, a redirect to {target}, which Uplift Webhooks does not follow."
-        remedy = (
-            "Set the endpoint's URL to the redirect target if you own it, or respond with 2xx instead of a redirect."
-        )
+        remedy = "If you own the redirect target, set the endpoint's URL to it. Otherwise, respond with 2xx."
     return Explanation(code, title, cause, remedy)
 
 

@@ -40,7 +40,7 @@ REASONS: Final = {
     ),
     "no_matching_signature": Reason(
         "No matching signature",
-        "Your server found no signature that matches the body and its secret.",
+        "Your server found no signature that matches the body and the secret on your server.",
         f"Use this endpoint's secret, and {_RAW_BODY}",
     ),
     "missing_header": Reason(
