@@ -43,8 +43,8 @@ class FleetView(BaseModel):
     )
     problems: list[FleetProblemView] = Field(description="All problems, worst first.")
     endpoints: dict[str, int] = Field(
-        description="Number of endpoints by state. Enabled endpoints are counted by health: `unknown`, `healthy`,"
-        " `failing` or `warned`."
+        description="Number of endpoints by state. The state of an enabled endpoint is its health: `unknown`,"
+        " `healthy`, `failing` or `warned`."
     )
     pending_deliveries: int | None = Field(
         description="Number of pending deliveries. Null after an upgrade, until the server has counted them."

@@ -67,7 +67,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_accept_duration_seconds", "histogram", "Seconds from a request to the commit of its events",
            lambda s: s.engine.accept_durations),
     Metric("uplift_filter_budget_exceeded_total", "counter",
-           "Filter evaluations that exceeded the step limit. The server treats these events as matching",
+           "Filter evaluations that exceeded the comparison limit. The endpoint receives the event",
            lambda s: s.engine.filter_budget_exceeded),
     Metric("uplift_stream_up", "gauge",
            "1 if the process can use the event stream in NATS, otherwise 0. Absent if NATS is not configured",
@@ -87,7 +87,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_attempts_total", "counter", "Attempts by outcome, including test deliveries and replays",
            lambda s: {each.text: s.engine.attempts[each] for each in Outcome}, "outcome"),
     Metric("uplift_attempts_failed_here_total", "counter",
-           "Attempts that failed because of this server: the address policy blocked them, or the egress IP or egress"
+           "Attempts that failed because of this server: the address policy blocked a host, or the egress IP or egress"
            " proxy failed", lambda s: s.engine.own_failures),
     Metric("uplift_requests_repeated_total", "counter",
            "Requests that the server repeated within an attempt, because a reused connection closed without a response",
@@ -107,9 +107,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server did not store because they conflict with stored rows, by kind: event (the server"
-           " rejected the event), attempt (the server stored only the outcome of the attempt), delivery (the outcome"
-           " of a delivery), or health (the health of an endpoint)",
+           "Rows that the server did not store because they conflict with stored rows, by kind: event (rejected),"
+           " attempt (only its outcome is stored), delivery (the outcome of a delivery), or health (the health of an"
+           " endpoint)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",
@@ -121,7 +121,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: int(s.sending_stopped), across_processes="each"),
     Metric("uplift_processes", "gauge",
            "Active processes that use the database, by role: all, api or worker. Excludes workers that are"
-           " starting or stopping. Commands that use the database count as api. Absent if this process's"
+           " starting or stopping. Commands that use the database have the role api. Absent if this process's"
            " heartbeat has expired",
            lambda s: s.processes, "role", across_processes="max"),
     # ---- backlog
@@ -144,7 +144,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     # ---- endpoints
     Metric("uplift_accounts", "gauge", "Accounts", lambda s: s.accounts, across_processes="max"),
     Metric("uplift_endpoints", "gauge",
-           "Endpoints by state. Enabled endpoints are counted by health: unknown, healthy, failing or warned",
+           "Endpoints by state. The state of an enabled endpoint is its health: unknown, healthy, failing or warned",
            lambda s: s.endpoints, "state", across_processes="max"),
     Metric("uplift_endpoints_failing", "gauge",
            "Endpoints that are failing, or that the server disabled for failing, by the outcome of the last attempt",
@@ -164,7 +164,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            " disable endpoints",
            lambda s: int(s.mass_failure), across_processes="max"),
     Metric("uplift_operational_events_total", "counter",
-           "Operational events by type. An event for the account and for the operations account counts once",
+           "Operational events by type. An event for both the account and the operations account counts once",
            lambda s: {kind.type_name: s.engine.operational_events[kind] for kind in OperationalKind}, "type"),
     # ---- the database
     Metric("uplift_store_up", "gauge", "1 if the latest database reads and writes succeeded in time, otherwise 0",
@@ -194,7 +194,7 @@ METRICS: Final[tuple[Metric, ...]] = (
            " together with their partition",
            lambda s: s.engine.removed, "table"),
     Metric("uplift_retention_round_age_seconds", "gauge",
-           "Seconds since the process last completed a retention pass, or since it first started one",
+           "Seconds since the last completed retention pass of the process, or since the start of its first pass",
            lambda s: None if s.engine.retention_round_at is None else _age_s(s.engine.retention_round_at, s),
            across_processes="each"),
     Metric("uplift_mails_waiting", "gauge", "Unsent emails in the outbox. The count stops at 10,000",
