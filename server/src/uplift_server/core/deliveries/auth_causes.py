@@ -42,7 +42,7 @@ CLIENT_CERTIFICATE: Final[tuple[Cause, ...]] = (
         "client_certificate_required",
         "Client certificate required",
         "Your server requires a client certificate (mutual TLS).",
-        "Add a client certificate to the endpoint's authentication, or configure your server not to require one.",
+        "Add a client certificate to the endpoint's authentication, or do not require the certificate on your server.",
     ),
     (
         f"failed: ({_REJECTIONS})|client certificate is not usable",
