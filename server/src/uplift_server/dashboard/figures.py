@@ -9,7 +9,7 @@ from uplift_server.dashboard.charts import Column, Line, Part, Slot
 from uplift_server.dashboard.words import OUTCOMES
 
 STATUSES: Final = ("delivered", "pending", "held", "cancelled", "failed")
-"""The statuses in a column, from bottom to top. The names are also CSS classes."""
+"""The statuses in a chart column, from bottom to top. Their names are also CSS classes."""
 PERIODS: Final = {
     Period.LAST_HOUR: "hour",
     Period.LAST_24_HOURS: "24 hours",
@@ -19,12 +19,12 @@ PERIODS: Final = {
 
 
 def period_of(text: str) -> Period:
-    """Return the period in a URL. The default is the last 24 hours."""
+    """Return the period for the URL parameter `period`. The default is the last 24 hours."""
     return next((period for period in Period if period.value == text), Period.LAST_24_HOURS)
 
 
 def status_columns(series: Series) -> list[Column]:
-    """Return a chart column for each bucket, with the deliveries by status."""
+    """Return a chart column for each bucket. The column shows the deliveries by status."""
     return [
         Column(Slot(bucket.at, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
@@ -32,7 +32,7 @@ def status_columns(series: Series) -> list[Column]:
 
 
 def attempt_columns(series: Series) -> list[Column]:
-    """Return a chart column for each bucket, with the succeeded and failed attempts."""
+    """Return a chart column for each bucket. The column shows the succeeded and failed attempts."""
     return [
         Column(
             Slot(bucket.at, series.bucket_ms),
@@ -46,7 +46,7 @@ def attempt_columns(series: Series) -> list[Column]:
 
 
 def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
-    """Return the buckets, and the chart lines of the p50 and p95 latency."""
+    """Return the time slots of a chart, and its lines of the p50 and p95 latency."""
     numbers = [bucket.statistics for bucket in series.buckets]
     return [Slot(bucket.at, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),

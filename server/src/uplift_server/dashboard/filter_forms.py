@@ -17,14 +17,14 @@ _EXAMPLE: Final = '{"object": {"movement": ["pitching"]}}'
 
 @dataclass(frozen=True, slots=True)
 class ShownPreview:
-    """The newest events with the result of the filter in the form, or the problems of the filter."""
+    """A preview of the filter in a form: the newest events with the result of the filter, or the filter's problems."""
 
     events: Sequence[PreviewedEvent] = ()
     problems: Sequence[Problem] = ()
 
     @property
     def matched(self) -> int:
-        """The number of shown events that match the filter."""
+        """The number of events in the preview that match the filter."""
         return sum(each.mismatch is None for each in self.events)
 
 
@@ -45,7 +45,7 @@ def filter_of(form: Form, problems: list[Problem]) -> dict[str, object] | Unset 
 
 
 def named_paths(problems: Sequence[Problem]) -> list[Problem]:
-    """Add the path in the filter to the message of each problem, because the form has only one field for the filter."""
+    """Add the path in the filter to each problem's message, because the form has only one field for the filter."""
     found = []
     for each in problems:
         field, _, path = each.field.partition(".")

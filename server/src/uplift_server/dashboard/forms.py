@@ -20,9 +20,9 @@ from uplift_server.service.versions import Versions
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Maximum size of a form in bytes, if the visitor has no session and did not open the form in a session."""
+"""Maximum size of a form in bytes for a visitor without a session who did not open the form in a session."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Maximum size of a form in bytes, if the visitor has no session but probably opened the form in a session."""
+"""Maximum size of a form in bytes for a visitor without a session who probably opened the form in a session."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -47,7 +47,7 @@ class Form:
         return self.raw(name).strip()
 
     def raw(self, name: str) -> str:
-        """Return a field as sent, except that its line breaks become line feeds."""
+        """Return a field as the browser sent it, but with line feeds instead of other line breaks."""
         return self._values.get(name, [""])[-1].replace("\r\n", "\n")
 
     def optional(self, name: str) -> str | None:
@@ -79,7 +79,10 @@ class Form:
         return [line for each in self.raw(name).split("\n") if (line := each.strip())]
 
     def flag(self, name: str) -> bool:
-        """Whether the form contains this field, as it does for a selected checkbox."""
+        """Whether the form contains this field.
+
+        Browsers send the field of a checkbox only if the checkbox is selected.
+        """
         return name in self._values
 
     def number(self, name: str, problems: list[Problem]) -> int | None:
@@ -122,7 +125,8 @@ class Form:
 def seen_versions(form: Form) -> Versions:
     """Return the version of the object that the person saw in the form, to detect concurrent updates.
 
-    None accepts every version, because pages of an earlier release do not send it.
+    Return None for a page of an earlier release, which does not send the version. The update then accepts every
+    version.
     """
     version = form.optional("version")
     return None if version is None else frozenset({version})
@@ -173,7 +177,7 @@ def key_of(form: Form) -> IdempotencyKey | None:
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:
-    """Return the messages of problems by field. The field of `secret.0` is `secret`."""
+    """Return the messages of problems, grouped by form field. A problem with `secret.0` belongs to `secret`."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.field.partition(".")[0], []).append(problem.message)

@@ -1,6 +1,6 @@
 """Live pages: a stream notifies the page of changes, and the page reloads its live region.
 
-All pages of an account share one watch. The watch polls the database only while streams are open.
+All pages of an account share one watch, which polls the database only while streams are open.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The poll interval while the process is busy, so that pages do not delay events."""
+"""The poll interval while the process is busy, in seconds. More frequent polls would delay events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
 """The maximum time between the reloads of two pages while the process is not busy, in seconds."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Maximum duration of a stream, in seconds. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0
-"""The interval of comments in a stream, in seconds. Proxies close streams that stay silent for too long."""
+"""The interval of comments in a stream, in seconds. Proxies close streams that send nothing for too long."""
 RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"
@@ -71,7 +71,7 @@ class Live:
         self._closed = asyncio.Event()
         self._load = _Load()
         self._next_turn = 0.0
-        """The earliest time of the next page reload, on the event loop's clock."""
+        """The earliest time of the next page reload, in seconds on the event loop's clock."""
 
     def close(self) -> None:
         """Close all streams."""
@@ -82,7 +82,7 @@ class Live:
     def stream(self, visit: Visit) -> Response:
         """Return a stream of changes for the visitor. Raises RateLimited or Busy if too many streams are open.
 
-        All operators together have the limit of one account.
+        The limit of one account also applies to all operators together.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -156,7 +156,6 @@ class Live:
 
 
 async def _may_listen(visit: Visit) -> bool:
-    """Return whether the visitor still has access to this page. Return True if the database is unavailable."""
     try:
         return await visit.is_still_let_in()
     except Unavailable:
@@ -164,8 +163,6 @@ async def _may_listen(visit: Visit) -> bool:
 
 
 class _Load:
-    """The CPU load of the process."""
-
     def __init__(self) -> None:
         self._before = (0.0, 0.0)
         self.busy = False

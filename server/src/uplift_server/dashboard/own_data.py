@@ -11,14 +11,20 @@ from uplift_server.service.fields import UNSET, Unset
 
 
 class OwnData(NamedTuple):
-    """The values of the fields `uid` and `metadata`. If a form omits a field, its value does not change."""
+    """The values of the form fields `uid` and `metadata`.
+
+    UNSET means that the form omits the field and changes nothing.
+    """
 
     uid: str | Unset | None
     metadata: dict[str, str] | Unset | None
 
 
 def own_data(form: Form, problems: list[Problem]) -> OwnData:
-    """Return the values of the fields in a form. Add a problem if the metadata is not a JSON object of strings."""
+    """Return the values of `uid` and `metadata` in a form.
+
+    Add a problem if the metadata is not a JSON object of strings.
+    """
     return OwnData(form.optional("uid") if form.flag("uid") else UNSET, _metadata(form, problems))
 
 

@@ -26,10 +26,7 @@ def keep_pending(visit: Visit, pending: PendingSignIn) -> None:
 
 
 def read_pending(visit: Visit) -> PendingSignIn | None:
-    """Return the pending sign-in from the cookie, if any.
-
-    The function does not check whether the sign-in has expired.
-    """
+    """Return the pending sign-in from the cookie, if any. The sign-in may have expired."""
     cookie = visit.cookie(_COOKIE)
     content = None if cookie is None else _cookies(visit).decrypt(cookie)
     return None if content is None else msgspec.json.decode(content, type=PendingSignIn)

@@ -34,27 +34,32 @@ from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
-"""A part of a URL up to the next separator, but at most 40 characters, so that it fits in a table column."""
+"""A part of a URL up to the next separator, but at most 40 characters.
+
+A longer part would not fit in a table column.
+"""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
-"""The maximum time to render before yielding to the event loop, in seconds."""
+"""The maximum duration of a slice, in seconds. After each slice, the rendering yields to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""If the event loop takes more than this many seconds to resume the rendering, other tasks are busy."""
+"""Other tasks are busy if the event loop needs more than this many seconds to resume the rendering."""
 PAUSE_SECONDS: Final = 0.002
-"""The pause between two slices while other tasks are busy, in seconds. One event needs several iterations of the
-loop."""
+"""The pause between two slices while other tasks are busy, in seconds.
+
+During the pause, the event loop runs several iterations for the other tasks.
+"""
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
-"""Timestamps that differ from now by more than this many ms are shown with their year.
+"""If a timestamp differs from now by more than this many ms, the page shows its year.
 
 Keep the formats in sync with dashboard.js.
 """
 DAY_SHOWN_AFTER_S: Final = 7 * 86_400
-"""Relative times that differ from now by more than this many seconds are shown as dates."""
+"""If a time differs from now by more than this many seconds, the page shows the date instead of the relative time."""
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template in slices that yield to the event loop, because a whole page takes up to 20 ms."""
+    """Render a template in slices that yield to the event loop, because rendering a whole page takes up to 20 ms."""
     pieces = []
     turn_ends = 0.0
     for piece in _template(template).generate(context):
@@ -68,7 +73,7 @@ async def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def prepare() -> None:
-    """Load the base templates at the start, so that the first visit does not wait for them."""
+    """Load the base templates when the server starts, so that the first visit does not wait for them."""
     _template("layout.html")
 
 
@@ -167,7 +172,7 @@ def with_times(text: str) -> Markup:
 
 
 def with_code(text: str) -> Markup:
-    """Return text with the parts between backticks as code elements. If a backtick is unpaired, no backtick changes."""
+    """Return text with the parts between backticks as code elements. If a backtick has no pair, keep all backticks."""
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -190,7 +195,7 @@ def moment(ms: int | None) -> str:
 
 
 def short_clock(ms: int, now_ms: float | None = None) -> str:
-    """Format a timestamp like `clock`, but without the year if it is recent.
+    """Format a timestamp (Unix ms) in UTC: `Nov 29, 14:08:09`, or `Nov 29, 2024, 14:08` if it is not recent.
 
     dashboard.js replaces the text with local time.
     """
@@ -202,7 +207,7 @@ def short_clock(ms: int, now_ms: float | None = None) -> str:
 def ago(ms: int, now_ms: float | None = None) -> str:
     """Format a timestamp (Unix ms) relative to now: `3 min ago`, `in 2 h`.
 
-    Return the date if the timestamp is not near.
+    Return the date if the timestamp differs from now by DAY_SHOWN_AFTER_S or more.
     """
     now_ms = time.time() * 1000 if now_ms is None else now_ms
     apart = abs(now_ms - ms) // 1000
@@ -225,7 +230,7 @@ def lower_first(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a long ID as its first and last characters."""
+    """Return the first and last characters of a long ID."""
     return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
 
 
@@ -237,7 +242,7 @@ def span_ms(ms: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share from 0 to 1 as `99.2%`, and None as a dash. Only exact values become 0% and 100%."""
+    """Format a share from 0 to 1 as `99.2%`, and None as a dash. Only exactly 0 and 1 become 0% and 100%."""
     if share is None:
         return "\u2013"
     if 0 < share < 1:
@@ -248,7 +253,7 @@ def percent(share: float | None) -> str:
 def pretty(text: str | bytes) -> str:
     """Return text without control characters.
 
-    JSON of at most PRETTY_LINES_MAX lines is indented; its numbers do not change.
+    Indent JSON of at most PRETTY_LINES_MAX lines without changing its numbers.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

@@ -47,7 +47,7 @@ class Page:
     back: str | None = None
     """The path of the page that contains the form, if the form's own path has no page.
 
-    GET requests to that path redirect to it.
+    GET requests to the form's own path redirect to the page.
     """
 
     def page_of_form(self, visit: Visit) -> str:
@@ -76,7 +76,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 
 
 _REJECTIONS: Final = (errors.Conflict, errors.RateLimited, errors.Busy)
-"""Rejections that do not belong to a field of the form."""
+"""Rejections of a form that belong to no field."""
 
 
 def account_page(path: str, serve: Serve) -> Page:

@@ -56,7 +56,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return the node of a schema with its children, within the limits of the tree. `name` is None for the root."""
+        """Return the node of a schema with its children, within the limits of the tree. The root's `name` is None."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):

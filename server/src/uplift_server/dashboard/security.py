@@ -16,11 +16,11 @@ SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
 """The cookie that visitors have before sign-in.
 
-Form tokens are derived from it, so that other sites cannot submit forms.
+Form tokens are derived from the cookie, so that other sites cannot submit forms.
 """
 NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
-"""The cookie with a secret that its page shows again after a reload."""
+"""The cookie that contains a one-time secret, so that a reload of the page shows the secret again."""
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
@@ -37,7 +37,7 @@ _PROBLEM: Final = b"p"
 
 
 class Notice(NamedTuple):
-    """A message that the next page shows once, after a form is submitted."""
+    """A message that the next page shows once after a person submits a form."""
 
     text: str
     is_problem: bool
@@ -46,7 +46,10 @@ class Notice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """The URL, the framing policy and the signing key of the dashboard, with the headers and cookies based on them."""
+    """The security settings of the dashboard.
+
+    Sets its security headers and cookies, and signs its form tokens and notices.
+    """
 
     key: bytes
     public_url: str
@@ -130,7 +133,7 @@ def same(given: str, expected: str) -> bool:
 def is_foreign(request: Request, public_url: str) -> bool:
     """Whether the browser reports that a page of another site sent the request.
 
-    A reverse proxy can change the `Host` header, so the host of the public URL also counts as this site.
+    A reverse proxy can change the `Host` header. Therefore, the host of the public URL also counts as this site's host.
     """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True

@@ -1,4 +1,4 @@
-"""One-time secrets that a page shows again for a few minutes, so that a reload does not lose them.
+"""One-time secrets that a page shows again after a reload, for a few minutes.
 
 The secret is in a cookie that only this server can decrypt. The server decrypts it only for the same session and
 account.
@@ -49,9 +49,9 @@ class SecretCookies:
         )
 
     def read(self, cookie: str, place: bytes, now_ms: int) -> ShownSecret | None:
-        """Return the secret in a cookie, or None.
+        """Return the secret in a cookie.
 
-        The result is None if the cookie has expired, was changed, or belongs to another `place`.
+        Return None if the cookie has expired, was changed, or belongs to another `place`.
         """
         content = self._cookies.decrypt(cookie, place)
         if content is None:

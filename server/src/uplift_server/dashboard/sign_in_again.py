@@ -18,7 +18,7 @@ from uplift_server.service.second_factors import SecondFactorRequired
 NOT_SIGNED_IN: Final = "Your session has expired. Sign in and try again."
 _PREFIX: Final = "sign_in."
 _NOT_KEPT: Final = frozenset({CSRF_FIELD, "password", "present", "key", "code"})
-"""Fields that the sign-in page does not keep: passwords, and the token of the previous session."""
+"""Fields that the sign-in page does not keep, such as passwords and the token of the previous session."""
 _SECRET: Final = {
     "secret": "Custom secret",
     "headers": "Custom headers",
@@ -116,7 +116,10 @@ def _page(
 
 
 def _asked_again(sent: Form) -> dict[str, str]:
-    """Return the filled fields that can contain secrets, with their labels. The sign-in page asks for them again."""
+    """Return the submitted fields that can contain secrets, with their labels.
+
+    The sign-in page asks for their values again.
+    """
     return {name: label for name, label in _SECRET.items() if sent.flag(f"{_PREFIX}{name}") or _has_secret(sent, name)}
 
 

@@ -1,6 +1,7 @@
 """Code samples of receivers, with the path and port of an endpoint.
 
-The samples are identical to those in the documentation or contain their functions. Tests run the samples.
+Each sample is identical to a documentation sample, or contains the functions of a documentation sample. Tests run the
+samples.
 """
 
 import re
@@ -53,9 +54,9 @@ class Receiver:
     title: str
     code: str
     use: str
-    """How to use the code, as a sentence."""
+    """Instructions for the code, as a sentence."""
     command: str | None
-    """The command that runs the code, or None if the reader's own web server calls it."""
+    """The command that runs the code, or None if the reader's own web server calls the code."""
     forwarded_port: str | None
     """The port to which the reader's HTTPS server or proxy must forward requests."""
 
@@ -89,7 +90,7 @@ def all_receivers(url: str) -> list[Receiver]:
 def variable_line(secret: str | None) -> str:
     """Return the shell command that sets the environment variable for the secret.
 
-    Without a secret, it contains a placeholder.
+    If `secret` is None, the command contains a placeholder.
     """
     return f"export UPLIFT_WEBHOOK_SECRET={'whsec_…' if secret is None else shlex.quote(secret)}"
 

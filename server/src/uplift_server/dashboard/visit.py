@@ -55,7 +55,7 @@ PAGE_ITEMS: Final = 25
 TRAIL_PAGES_MAX: Final = 20
 """Maximum number of pages that a visitor can go back one at a time.
 
-After that, the link to newer rows goes to the first page.
+After that many pages, the link to newer rows goes to the first page.
 """
 PART: Final = "part"
 """Query parameter that requests only the live region of a page."""
@@ -81,7 +81,7 @@ class Dashboard:
     """Whether endpoint URLs can be in private networks and use HTTP without TLS."""
     brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """A lock that lets only one page render at a time, so that many visitors do not delay events."""
+    """A lock that lets only one page render at a time. Without the lock, many visitors would delay events."""
 
     @property
     def public_url(self) -> str:
@@ -91,7 +91,7 @@ class Dashboard:
 
 @dataclass(slots=True)
 class Visit:
-    """A request with its visitor, and the response to it."""
+    """A request to the dashboard, with its visitor, its account and the means to respond."""
 
     request: Request
     dashboard: Dashboard
@@ -148,7 +148,7 @@ class Visit:
         return is_allowed or needs is None or needs in principal.scopes
 
     def command(self, command: str) -> str | None:
-        """Return a command as the visitor can run it: `uplift` for members, `uplift-server` for operators.
+        """Return a command that the visitor can run: `uplift` for members, `uplift-server` for operators.
 
         Return None if there is no such command.
         """
@@ -226,7 +226,7 @@ class Visit:
 
     @property
     def _trail(self) -> list[str]:
-        """Return the cursors of the pages between the first page and this one. Links to newer rows use them."""
+        """Return the cursors of the pages between the first page and this page. Links to newer rows use the cursors."""
         return [each for each in self.query.text("trail").split(".") if each]
 
     def _page(self, cursor: str | None, trail: Sequence[str]) -> str:
@@ -347,7 +347,7 @@ class Visit:
         return self.leave(f"{path}{'&' if '?' in path else '?'}{urlencode({SHOWN: subject})}", notice)
 
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
-        """Return the secret of an object if this URL shows it, or None.
+        """Return the shown secret of an object, or None if this URL shows no secret of the object.
 
         The result is also None if the secret changed at `since` (Unix ms), after the page first showed it.
         """
@@ -360,7 +360,7 @@ class Visit:
 
     @property
     def _place(self) -> bytes:
-        """Return the IDs of the session and of the account that can decrypt the cookie of a shown secret."""
+        """Return the session ID and the account ID to which the cookie of a shown secret is bound."""
         assert self.visitor is not None, "only signed-in visitors see secrets"
         return self.visitor.session_id + (b"" if self.account is None else self.account.id)
 
@@ -404,7 +404,7 @@ def link(path: str, **query: str | None) -> str:
 
 
 def own_path(text: str) -> str:
-    """Return `text` unchanged if it is a path of this server, otherwise the path of the home page."""
+    """Return `text` unchanged if it is a path of this server. Otherwise, return the path of the home page."""
     # Browsers ignore white space in URLs and treat \\ as /, so "/\t/elsewhere" leads to another site.
     ours = text.startswith("/") and not text.startswith("//") and _PLAIN_PATH.fullmatch(text)
     return text if ours else "/"

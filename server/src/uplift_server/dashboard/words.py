@@ -1,4 +1,4 @@
-"""Labels of outcomes, triggers, reasons and waits for pages."""
+"""Labels that pages show for outcomes, triggers, reasons and waits."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -21,7 +21,7 @@ _TYPE: Final = "catalog/type.html"
 
 
 async def listed(visit: Visit) -> Response:
-    """List the event types in their groups. `q` in the URL filters by name and description."""
+    """List the groups with their event types. The URL parameter `q` filters by name and description."""
     wanted = visit.query.text("q")
     found = [
         each

@@ -74,17 +74,14 @@ async def cancel(visit: Visit) -> Response:
 
 
 def _blocked_text(count: int) -> str | None:
-    """Return text with the number of deliveries that this delivery of an ordered endpoint blocks.
-
-    None if it blocks none.
-    """
+    """Return text with the number of deliveries that wait for this delivery of an ordered endpoint, or None for 0."""
     if count < 2:
         return "1 delivery waits" if count else None
     return f"{count:,}{' or more' if count == BLOCKED_COUNTED_MAX else ''} deliveries wait"
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return the reason why the page does not offer a resend of the delivery, or None if the page offers a resend.
+    """Return the reason why the visitor cannot resend the delivery, or None if the visitor can.
 
     If the visitor resends the delivery, the service repeats the check.
     """

@@ -35,11 +35,11 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import Page
 
 ENDPOINTS_LISTED_MAX: Final = 200
-"""Maximum number of endpoints to list in the endpoint filter. For more endpoints, the filter is a text field."""
+"""Maximum number of endpoints to list in the endpoint filter. If there are more, the filter is a text field."""
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 TESTS: Final = {"": False, "1": None, "only": True}
-"""The choices of the filter for test deliveries: the URL parameter, and the value in the query."""
+"""The choices of the filter for test deliveries: each URL parameter with its value of `DeliveryQuery.test`."""
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
     "status": "--status",

@@ -143,7 +143,7 @@ async def deliveries(visit: Visit) -> Response:
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """Return the event types of the filter, including the selected one even if it no longer exists."""
+    """Return the event types that the filter offers, including the selected event type even if it was deleted."""
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 

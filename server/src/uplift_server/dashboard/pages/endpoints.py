@@ -191,9 +191,9 @@ def _account_of(visit: Visit, endpoint: str) -> str:
 
 
 async def _previewed(visit: Visit, form: Form) -> ShownPreview | None:
-    """Return the newest events of the selected types and whether each matches the form's filter.
+    """Return the newest events of the selected types, each with the result of the filter in the form.
 
-    None if there is no filter.
+    Return None if there is no filter.
     """
     problems: list[Problem] = []
     pattern = filter_of(form, problems)

@@ -1,6 +1,6 @@
 """Erasure of personal data: form, preview, confirmation, and receipts.
 
-An object ID can identify a person, so no URL contains one. The preview keeps the ID in an encrypted cookie.
+An object ID can identify a person, so no URL contains an object ID. The preview keeps the ID in an encrypted cookie.
 """
 
 import json
@@ -23,7 +23,7 @@ EVENT_IDS_MAX: Final = 40
 """Maximum number of event IDs in the form. The IDs must fit into a cookie."""
 _NEW: Final = "erasures/new.html"
 _DRAFT: Final = "erasure"
-"""The ID (`subject`) under which a cookie keeps the validated input until the person confirms it."""
+"""The `subject` of the cookie that keeps the validated input until the person confirms the erasure."""
 _SEPARATORS: Final = re.compile(r"[\s,]+")
 
 

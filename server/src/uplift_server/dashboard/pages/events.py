@@ -17,7 +17,7 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""The search field also accepts IDs of these kinds of objects and redirects to the page of the object."""
+"""The ID prefixes of other objects that the search field accepts, each with the path segment of the object's page."""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
@@ -43,7 +43,10 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _looked_for(visit: Visit, beginning: str, wanted: EventQuery) -> Response:
-    """Redirect to the object with this ID, or to the only event with this ID prefix. Otherwise, list the events."""
+    """Redirect to the page of the object with this ID, or of the only event with this ID prefix.
+
+    If there is no such object or event, list the matching events.
+    """
     prefix = beginning.partition("_")[0]
     if prefix in _PAGES:
         return visit.leave(visit.path(_PAGES[prefix], beginning))

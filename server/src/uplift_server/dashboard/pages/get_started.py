@@ -26,9 +26,9 @@ ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
-"""The URL parameters for the test deliveries of this page.
+"""The URL parameters with the IDs of this page's test deliveries.
 
-Because of these parameters, the page still shows the results after a reload.
+A page with these parameters shows the results even after a reload.
 """
 
 
@@ -75,9 +75,9 @@ class Progress:
     test: ShownAttempt | None
     """The latest test delivery that this page sent or, if there is none, the endpoint's latest test delivery."""
     wrong: ShownAttempt | None
-    """The test with a wrong signature from the latest check on this page."""
+    """The test delivery with a wrong signature from the latest check on this page."""
     valid: ShownAttempt | None
-    """The test with a valid signature from the latest check on this page."""
+    """The test delivery with a valid signature from the latest check on this page."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -90,7 +90,7 @@ class Progress:
     def is_tested(self) -> bool:
         """Whether the endpoint's URL accepted the latest test event.
 
-        If retention has deleted the test event, whether the URL ever accepted a test event.
+        If retention has deleted the test event, this property states whether the URL ever accepted a test event.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None
@@ -98,7 +98,7 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the endpoint's URL rejected a wrong signature and accepted a valid one."""
+        """Whether the endpoint's URL rejected the wrong signature and accepted the valid signature."""
         return self.shown.endpoint.verified_at is not None
 
 
@@ -148,7 +148,7 @@ async def test(visit: Visit) -> Response:
 
 
 async def verify(visit: Visit) -> Response:
-    """Send a test with a wrong signature and one with a valid signature, and show both responses."""
+    """Send a test with a wrong signature and a test with a valid signature, and show both responses."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:
@@ -240,7 +240,7 @@ async def _last_test(visit: Visit, endpoint: str, shown: ShownEndpoint) -> Shown
 
 
 async def _attempt(visit: Visit, delivery: str, shown: ShownEndpoint) -> ShownAttempt | None:
-    """Return a delivery with its latest attempt, or None if it does not exist or belongs to another endpoint."""
+    """Return a delivery with its latest attempt, or None if the endpoint has no such delivery."""
     if not delivery:
         return None
     try:

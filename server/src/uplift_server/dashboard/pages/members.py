@@ -29,7 +29,7 @@ ROLE_WORDS: Final = {
     ),
     Role.OWNER: "Also adds, changes and removes owners.",
 }
-"""The permissions of each role, for users. Each role includes the permissions of the previous one."""
+"""The permissions of each role, as text for users. Each role includes the permissions of the previous role."""
 _PAGE: Final = "settings/members.html"
 _PATH: Final = "settings"
 
@@ -135,7 +135,10 @@ async def _page(
 
 
 def _roles_for(own: Role, member: Member) -> list[Role]:
-    """Return the roles that a visitor can assign to a member. There are none if the member has a higher role."""
+    """Return the roles that a visitor with the role `own` can assign to a member.
+
+    The list is empty if the visitor cannot update the member.
+    """
     if not can_grant(own, member.role):
         return []
     most = GUEST_ROLE_MAX if member.person.email is None else Role.OWNER

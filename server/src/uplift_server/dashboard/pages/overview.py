@@ -18,7 +18,7 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 5
-"""Maximum number of endpoints with a state card. Other endpoints with problems are table rows."""
+"""Maximum number of endpoints with a state card. The page shows other endpoints with problems as table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
 """The periods of the statistics, with their titles."""
@@ -66,7 +66,7 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Return the share of completed deliveries that were delivered, from 0 to 1. None if no delivery is completed."""
+    """Return the delivered share of the completed deliveries, from 0 to 1, or None if no delivery is completed."""
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
 

@@ -33,15 +33,15 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a replay. Rates are per second."""
+    """The progress of a replay."""
 
     sent: int
     left: int | None
-    """The number of deliveries that remain to be sent, or None while the server counts them."""
+    """The number of deliveries that the replay has not sent yet, or None while the server counts them."""
     rate: float
-    """The average rate since the replay was created."""
+    """The average number of deliveries per second since the replay was created."""
     seconds_left: float | None
-    """The estimated remaining time, or None while the replay sends no deliveries."""
+    """The estimated remaining time in seconds, or None while the replay sends no deliveries."""
 
 
 async def listed(visit: Visit) -> Response:

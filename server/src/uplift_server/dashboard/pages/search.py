@@ -31,7 +31,6 @@ async def found(visit: Visit) -> Response:
 
 
 def _path(visit: Visit, hit: Hit) -> str:
-    """Return the path of the page of a hit."""
     if hit.kind is HitKind.OBJECT:
         return link("/operator/deliveries" if visit.account is None else visit.path("events"), object_id=hit.id)
     if hit.kind is HitKind.ACCOUNT:

@@ -19,7 +19,7 @@ _PATH: Final = "/you/second-factor"
 _PAGE: Final = "you/second_factor.html"
 _CODE: Final = "sign_in/code.html"
 _CODES: Final = "recovery-codes"
-"""The ID under which the dashboard keeps new recovery codes, to show them once."""
+"""The `subject` of the cookie that keeps new recovery codes, to show them once."""
 _PURPOSE: Final = b"key of an authenticator app"
 _SVG_SCALE: Final = 5
 _EXPIRED: Final = "Your session changed, so the page shows a new QR code. Scan it, and enter the new code."
@@ -92,7 +92,7 @@ async def new_recovery_codes(visit: Visit) -> Response:
 async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None = None) -> Response:
     """Show the state of the second factor.
 
-    If it is off, show the key that the person is setting up, or a new one.
+    If the second factor is off, show the key that the person is setting up, or a new key.
     """
     visitor = _visitor(visit)
     assert visitor.person is not None
@@ -133,7 +133,7 @@ def _visitor(visit: Visit) -> Visitor:
 def _cookies(visit: Visit) -> EncryptedCookies:
     """Return the cipher for the key that the person is setting up.
 
-    The form, not a cookie, contains the encrypted key.
+    The form contains the encrypted key. No cookie contains it.
     """
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 

@@ -27,7 +27,7 @@ OVERLAPS: Final = (
     (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
     (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
 )
-"""The choices for how long both secrets stay valid, in seconds."""
+"""The choices for the time that both secrets stay valid, in seconds."""
 HEADERS: Final = (
     ("old", "Use the old secret until the overlap ends"),
     ("new", "Use the new secret immediately"),
@@ -35,9 +35,9 @@ HEADERS: Final = (
 
 
 async def security(visit: Visit) -> Response:
-    """Show the age of the current secret, and the old secret while it is valid.
+    """Show when the current secret became active and when the old secret, if any, expires.
 
-    Show a secret that was just revealed.
+    After the visitor reveals the secret, also show the secret.
     """
     return await _security(visit)
 
@@ -58,7 +58,7 @@ async def reveal(visit: Visit) -> Response:
 
 
 async def rotate(visit: Visit) -> Response:
-    """Rotate the secret and redirect to the new one."""
+    """Rotate the secret, and redirect to the page that shows the new secret."""
     form = await visit.form()
     draft, problems = _rotation(form)
     try:

@@ -74,7 +74,10 @@ async def sign_in_operator(visit: Visit) -> Response:
 
 
 async def enter_form(visit: Visit) -> Response:
-    """Show a confirmation page for a one-time link, so that programs that open links do not use up the link."""
+    """Show a confirmation page for a one-time link.
+
+    Without this page, programs that open links would use up the link.
+    """
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
         if visit.visitor is not None:
             return visit.leave("/", problem=_USED)

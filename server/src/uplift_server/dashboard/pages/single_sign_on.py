@@ -17,15 +17,14 @@ TRANSACTION_COOKIE: Final = "uplift_transaction"
 """The cookie with the state of a sign-in while the browser is at the identity provider."""
 _PURPOSE: Final = b"single sign-on"
 _PATH_CHARACTERS_MAX: Final = 1_000
-"""Maximum length of the path to return to. Browsers accept cookies of up to 4 KiB."""
+"""Maximum length of the path of the next page after the sign-in. Browsers accept cookies of up to 4 KiB."""
 _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503}
 
 
 async def begin(visit: Visit) -> Response:
-    """Redirect to the identity provider.
+    """Redirect to the identity provider. A link, not a form, opens this page.
 
-    The page is the target of a link instead of a form. After a form, Content-Security-Policy would limit the hosts to
-    which the provider can redirect.
+    Content-Security-Policy would limit the hosts to which the identity provider can redirect after a form.
     """
     wanted = own_path(visit.query.text("next"))
     page = wanted if len(wanted) <= _PATH_CHARACTERS_MAX else "/"

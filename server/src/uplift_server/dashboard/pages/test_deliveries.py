@@ -29,7 +29,7 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """The status. The page shows a symbol and a color for it."""
+        """The status of the test delivery, which selects the symbol and the color on the page."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status
@@ -72,7 +72,7 @@ async def _trial(
 
 
 async def _result(visit: Visit, delivery: str) -> Result:
-    """Return the result of a test delivery. Raises NotFound, also if the delivery belongs to another endpoint."""
+    """Return the result of a test delivery. Raises NotFound if the endpoint has no such delivery."""
     services, caller = visit.services, visit.caller
     found, page = await services.deliveries.attempts(caller, delivery, Listing(1))
     if found.endpoint_id != ids.parse_prefixed(ids.ENDPOINT, visit.parameter("endpoint")):

@@ -1,4 +1,4 @@
-"""Your profile: name, password, sessions and accounts.
+"""Profile of the person: name, password, sessions and accounts.
 
 The module also confirms the password before the dashboard reveals secrets.
 """

@@ -147,7 +147,7 @@ def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
 
 
 def _taken(error: Conflict) -> Problem:
-    """Return a conflict as a problem with the field `uid`. The forms of accounts have no other conflicts."""
+    """Return a conflict as a problem with `uid`. The forms of accounts have no other conflict than a duplicate uid."""
     return Problem("uid", "taken", error.detail)
 
 

@@ -9,7 +9,7 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 
 
 class Volume(NamedTuple):
-    """The statistics of a table row."""
+    """The statistics of an account or an endpoint in a table row."""
 
     totals: Statistics
     error_share: float | None
