@@ -1,4 +1,4 @@
-"""A JSON Schema as a readable tree. Its size is limited, because operators can upload any schema."""
+"""A JSON Schema as a readable tree. The size of the tree is limited, because operators can upload any schema."""
 
 import json
 from collections.abc import Iterator, Mapping

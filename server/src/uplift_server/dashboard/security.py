@@ -16,7 +16,7 @@ SESSION_COOKIE: Final = "uplift_session"
 FORM_COOKIE: Final = "uplift_form"
 """The cookie that visitors have before sign-in.
 
-Form tokens are derived from the cookie, so that other sites cannot submit forms.
+The dashboard derives form tokens from the cookie, so other sites cannot submit forms.
 """
 NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
@@ -97,7 +97,7 @@ class Safety:
         return HOST_PREFIX + name if self.secure else name
 
     def form_token(self, cookie: str) -> str:
-        """Return the form token for a visitor without a session. The token is derived from the form cookie."""
+        """Return the form token for a visitor without a session, derived from the form cookie."""
         return self._mac(b"form", cookie.encode()).hex()
 
     def notice_text(self, text: str, *, is_problem: bool = False) -> str:

@@ -338,7 +338,7 @@ class Visit:
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
         """Redirect to a page that shows the secret of an object for SHOWN_SECONDS.
 
-        `secret` is None if the request is repeated. The page then shows the secret from the first request.
+        If the request is repeated, `secret` is None, and the page shows the secret from the first request.
         """
         if secret is not None:
             now = self.services.context.now()

@@ -57,9 +57,9 @@ class SystemClock(Clock):
     """Returns the time of the machine's clock, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
-    also jumps forward. If the machine's clock is set back, this clock runs a tenth slower until the machine catches up.
-    This clock does not stop, because deliveries would stop, too. The engine's loops read the clock often enough to
-    detect such changes.
+    also jumps forward. If the machine's clock is set back, this clock runs a tenth slower until both clocks agree. This
+    clock does not stop, because deliveries would stop, too. The engine's loops read the clock often enough to detect
+    such changes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The constant parts of an endpoint's requests, which are created from its stored record."""
+"""The constant parts of an endpoint's requests, created from its stored record."""
 
 import json
 from typing import Final

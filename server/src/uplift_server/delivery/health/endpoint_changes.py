@@ -17,7 +17,7 @@ class EndpointChanges(Protocol):
     """Applies changes of an endpoint to its deliveries. The store and the cache already contain the changes."""
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch deliveries of an endpoint that became due in the database."""
+        """Dispatch an endpoint's deliveries that became due in the database."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """Cancel the deliveries of a deleted endpoint."""
@@ -32,9 +32,9 @@ class EndpointChanges(Protocol):
         """Release, keep or drop the held deliveries of an enabled endpoint, as its record states."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again. Raises Unavailable.
 
-        Return False after `within_ms`. Raises Unavailable.
+        Return False if some deliveries are still pending after `within_ms`.
         """
 
 
@@ -64,7 +64,7 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch deliveries of an endpoint that became due in the database."""
+        """Dispatch an endpoint's deliveries that became due in the database."""
         if self._shards.owns(endpoint_seq):
             self._due.note_due(endpoint_seq)
         else:
@@ -100,9 +100,9 @@ class LiveEndpointChanges:
         self.note_due(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again. Raises Unavailable.
 
-        Return False after `within_ms`. Raises Unavailable.
+        Return False if some deliveries are still pending after `within_ms`.
         """
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)

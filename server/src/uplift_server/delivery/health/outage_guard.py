@@ -42,7 +42,7 @@ class Outage:
     counts_from: int
     """The start of the excused period. The period does not overlap with the period of an earlier mass failure."""
     endpoints: int
-    """The number of failing endpoints when the mass failure was detected."""
+    """The number of failing endpoints when the guard detected the mass failure."""
     onset: int
     """The time when most of these endpoints began to fail."""
     is_notified: bool

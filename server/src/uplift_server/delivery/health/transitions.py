@@ -2,7 +2,7 @@
 
 Each transition is one transaction that stores the endpoint's health, an audit log entry, an operational event, and an
 email to each contact of the account. Therefore, the server sends each notification once, even if the process is killed.
-An email waits for further endpoints of the account with the same transition, so one dead server causes one email.
+An email waits for other endpoints of the account that have the same transition, so one dead server causes one email.
 """
 
 from collections.abc import Callable, Mapping
@@ -119,7 +119,10 @@ class Transitions:
             self._log(endpoint, "endpoint warned", details)
 
     async def disable(self, endpoint: LiveEndpoint, reason: DisabledReason) -> bool:
-        """Disable an endpoint and notify its contacts. Return False while a warning email is unsent."""
+        """Disable an endpoint and notify its contacts.
+
+        If a warning email is still unsent, change nothing and return False.
+        """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since, warned_at = endpoint.health.failing_since, endpoint.health.warned_at

@@ -129,7 +129,7 @@ class DeliveryLanes:
         self.draining = True
 
     def block(self) -> None:
-        """Start no attempts until `unblock`."""
+        """Start no attempts until `unblock` is called."""
         self.blocked = True
 
     def unblock(self) -> None:

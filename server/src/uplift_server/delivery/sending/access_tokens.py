@@ -1,4 +1,4 @@
-"""Access tokens of endpoints that use OAuth 2.0 client credentials. The tokens are kept in memory only."""
+"""Access tokens of endpoints that use OAuth 2.0 client credentials. The server keeps the tokens in memory only."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple

@@ -82,10 +82,10 @@ class HealthListener(Protocol):
     """The port that receives the endpoints whose health has changed."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Note an endpoint after a failed attempt, or after the first success that follows failures."""
+        """Handle an endpoint's health after a failed attempt, or after the first success that follows a failure."""
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
-        """Note an endpoint that has responded with 410."""
+        """Handle a response with 410 from an endpoint."""
 
 
 class _InFlight(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ class TlsContext(ssl.SSLContext):
     ) -> Self:
         """Create a context that trusts the system's authorities, or only the authorities in `ca_file`.
 
-        Raises OSError or ssl.SSLError if `ca_file` or the identity cannot be read.
+        Raises OSError or ssl.SSLError if `ca_file` or `identity` is unreadable.
         """
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         context._sessions = {}
@@ -129,7 +129,7 @@ def _reject_encrypted() -> str:
 
 
 def explain(error: Exception, host: str) -> str:
-    """Return the reason why a TLS handshake with `host` failed, for the owner of the receiver."""
+    """Return the reason why a TLS handshake with `host` failed, as text for the owner of the receiver."""
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _CERTIFICATE_FAULTS.get(error.verify_code)
         return fault.format(host=host) if fault else f"the certificate of {host} is not valid: {error.verify_message}"
