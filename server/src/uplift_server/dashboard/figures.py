@@ -46,7 +46,7 @@ def attempt_columns(series: Series) -> list[Column]:
 
 
 def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
-    """Return the time slots of a chart, and its lines of the p50 and p95 latency."""
+    """Return the time slots of a latency chart, and its p50 and p95 lines."""
     numbers = [bucket.statistics for bucket in series.buckets]
     return [Slot(bucket.at, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
@@ -55,7 +55,7 @@ def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
 
 
 def failure_counts(numbers: Statistics) -> list[tuple[str, int, tuple[Part, Part]]]:
-    """Return the outcomes of failed attempts with their counts and shares, the most frequent outcome first."""
+    """Return the outcomes of failed attempts with their counts and shares. The most frequent outcome comes first."""
     counts = sorted(numbers.failures.items(), key=lambda each: (-each[1], each[0]))
     whole = sum(count for _, count in counts)
     return [

@@ -20,9 +20,9 @@ from uplift_server.service.versions import Versions
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Maximum size of a form in bytes for a visitor without a session who did not open the form in a session."""
+"""Maximum size of a form from a visitor without a session, in bytes."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Maximum size of a form in bytes for a visitor without a session who probably opened the form in a session."""
+"""Maximum size of a form from a visitor whose session has probably ended, in bytes."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16

@@ -14,7 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API: Final = frozenset({"v1", "docs", "packages", "healthz", "readyz", "metrics", "openapi.json"})
-"""The first path segments that belong to the API."""
+"""The first segments of API paths."""
 
 
 class Pages(Protocol):

@@ -82,7 +82,10 @@ class Shards(Protocol):
         """Report to the owner of a failing endpoint that an attempt succeeded at `at` (Unix ms)."""
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
+        """Notify the other processes of erased events.
+
+        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        """
 
 
 class SingletonJobs(Protocol):

@@ -20,7 +20,7 @@ from uplift_server.store.errors import Unavailable
 GATHER_MS: Final = 3
 """How long to gather notifications before sending them, in ms. One message per event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
-"""How long to gather notifications to listen streams, in ms."""
+"""How long to gather notifications for listen streams, in ms."""
 TEXTS_MAX: Final = 1_000
 """Maximum number of queued messages. The notifier drops further messages."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
@@ -90,7 +90,10 @@ class Notifier:
         self._send(NotificationKind.COMMANDS)
 
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
+        """Notify the other processes of erased events.
+
+        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        """
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):
             self._send(NotificationKind.ERASED, event_seqs[at : at + half], endpoint_seqs[at : at + half])

@@ -78,7 +78,10 @@ class ClusteredShards:
         self._successes.add(endpoint_seq, at)
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Notify other processes to drop leased deliveries of erased events, and erased last errors of endpoints."""
+        """Notify the other processes of erased events.
+
+        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        """
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 
     def is_own(self, endpoint_seq: int) -> bool:

@@ -49,7 +49,7 @@ class Outage:
     """Whether the server notifies the operator. False if the mass failure begins soon after an earlier one ended."""
 
     def marks(self) -> dict[str, int]:
-        """Return the fields of the mass failure as server values, by name."""
+        """Return the fields of the mass failure by name, as numbers to store."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,

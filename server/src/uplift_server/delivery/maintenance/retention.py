@@ -162,7 +162,7 @@ class Retention:
     async def _clean_partition(
         self, partitions: Partitions, partition: Partition, stopping: asyncio.Event, *, waiting: int, until: int
     ) -> bool:
-        """Delete the ended deliveries of a partition until `until` (Unix ms). Return whether all are deleted.
+        """Delete the ended deliveries of a partition, and stop at `until` (Unix ms). Return whether all are deleted.
 
         The pauses are shorter if more expired partitions are waiting.
         """

@@ -148,7 +148,7 @@ class DeliveryLanes:
         return self._lanes.in_flight
 
     def of(self, endpoint: LiveEndpoint) -> Lane[LeasedDelivery]:
-        """Return the lane of an endpoint. If there is none, create it with the endpoint's limits."""
+        """Return the lane of an endpoint. If the endpoint has no lane, create one with its limits."""
         lane = self._lanes.find(endpoint.seq)
         if lane is None:
             lane = self._lanes.lane(endpoint.seq, endpoint.record.account_seq, endpoint.parts.url.host)

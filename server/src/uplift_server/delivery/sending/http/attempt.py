@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """The progress and the durations of opening a connection."""
+    """The progress of opening a connection, and the durations of its steps."""
 
     __slots__ = ("connect_ms", "dns_ms", "remote_address", "stage", "tls_ms")
 
