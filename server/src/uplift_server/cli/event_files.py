@@ -65,7 +65,10 @@ def _send_lines(emitter: Emitter, file: BinaryIO, source: str, results: "_Result
 
 @contextmanager
 def _without_emitter_errors() -> Iterator[None]:
-    """Hide the emitter's log lines about rejected events, which `_Results` also reports. Keep its warnings."""
+    """Hide the emitter's log lines about rejected events, because `_Results` also reports them.
+
+    Keep the emitter's warnings.
+    """
     logger = logging.getLogger("uplift_webhooks.emitter")
 
     def is_warning(record: logging.LogRecord) -> bool:

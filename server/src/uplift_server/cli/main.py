@@ -81,7 +81,7 @@ def run() -> None:
 def _open_standard_streams() -> None:
     """Exit if standard output is closed.
 
-    If another standard stream is closed, open it, so that the database does not get its descriptor.
+    If another standard stream is closed, open it. Otherwise, the database file could get the stream's descriptor.
     """
     for number in range(3):
         try:

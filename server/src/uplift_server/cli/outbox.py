@@ -30,7 +30,7 @@ from uplift_webhooks.cli.kit.inputs import read_secret
 from uplift_webhooks.cli.kit.output import Output
 
 _REJECTED: Final = frozenset({400, 409, 413, 415, 422})
-"""The server responds with these status codes if it rejects the events of a request."""
+"""Status codes with which the server rejects the events of a request."""
 _TOO_LARGE: Final = 413
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERRORS: Final = 500
@@ -114,7 +114,10 @@ def _source(url: str | None, file: str | None) -> str:
 
 
 async def _read(url: str, calls: Calls, *, once: bool) -> tuple[int, int]:
-    """Send the rows until stopped. Return the counts of sent and rejected rows. Raises CliError and Unavailable."""
+    """Send the outbox rows until a signal, or with `once` until no rows are left.
+
+    Return the counts of sent and rejected rows. Raises CliError and Unavailable.
+    """
     from uplift_server.delivery.emitter_outbox import OutboxReader, ServerUnavailable  # noqa: PLC0415 - slow to load
     from uplift_server.store.postgres.emitter_outbox import EmitterOutbox  # noqa: PLC0415 - slow to load
 
@@ -181,7 +184,10 @@ def _is_permanent(failure: ApiFailure) -> bool:
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
-    """On a signal, stop after the current request. On a second signal, exit immediately, which loses no events."""
+    """On the first signal, stop after the current request.
+
+    On the second signal, exit immediately. No events are lost.
+    """
     signals = 0
 
     def signalled() -> None:

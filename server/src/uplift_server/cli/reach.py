@@ -40,7 +40,7 @@ With an event stream, the second line can name a problem of the database.
 _NOT_READY: Final = (503, "unavailable")
 """Status code and problem code of `/readyz` if the server is not ready."""
 _WORKER_STATUS_CODES: Final = (421, 404)
-"""The status codes of a process that does not serve the API. A process of an earlier release responds with 404."""
+"""Status codes with which a worker responds to API requests. Workers of an earlier release respond with 404."""
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 _LOOPBACK_BY_WILDCARD: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared only

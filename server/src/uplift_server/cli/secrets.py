@@ -87,7 +87,6 @@ def expire_old_secret(session: Session, endpoint: Endpoint, account: AnyAccount 
 
 
 def _place(client: Calls, endpoint: str, account: str | None) -> tuple[str, str | None]:
-    """Return the API path of an endpoint's secret, and the endpoint's account."""
     path, owner = place(client, endpoint, account)
     return f"{path}/secret", owner
 

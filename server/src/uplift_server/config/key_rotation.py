@@ -22,7 +22,7 @@ class KeyRotation:
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """The file of the key, or None if the operator sets the key."""
+    """The file of the current key, or None if the operator sets the key."""
     next_path: Path | None
     """The file of the new key during the rotation. None if the operator sets the key, or if both keys are equal."""
 
@@ -46,7 +46,7 @@ class KeyRotation:
     def _keep_old(self, now_ms: int) -> Path:
         """Give the old key's file a second name, unless an earlier rotation already did.
 
-        Return the file with this name.
+        Return the path with the second name.
         """
         assert self.path is not None, "the operator stores the key"
         for earlier in self.path.parent.glob(f"{self.path.name}.before-*"):
@@ -61,8 +61,8 @@ class KeyRotation:
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
     """Read the old key. Read the new key from disk, or create it.
 
-    The new key is the key of an unfinished rotation, or else the key in the operator's file. If the server stores its
-    key, the default is a generated key. Raises ConfigError.
+    An unfinished rotation continues with its own new key. Otherwise, the new key is the key in `new_key_file`, or a
+    generated key if the server stores its key. Raises ConfigError.
     """
     given = None if new_key_file is None else read_key(new_key_file)
     if config.secret_key is not None:

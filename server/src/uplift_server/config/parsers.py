@@ -299,7 +299,7 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas. Each can have the timestamp of its first use."""
+    """Parse IP addresses, separated by commas. Each address can have the timestamp of its first use."""
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:

@@ -12,7 +12,6 @@ class ConfigProblem:
     remedy: str
 
     def __str__(self) -> str:
-        """Return the problem in one line."""
         return f"{self.name} {self.reason}; {self.remedy}"
 
 
@@ -20,6 +19,6 @@ class ConfigError(Exception):
     """The configuration is not valid. `problems` contains all problems."""
 
     def __init__(self, *problems: ConfigProblem) -> None:
-        """Take the problems in the order in which to show them."""
+        """Create the error. `problems` are in the order in which commands show them."""
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems

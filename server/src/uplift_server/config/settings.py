@@ -211,13 +211,13 @@ class Config:
     """The ID or uid of the account whose endpoints receive operational events about every account."""
     source_ips: tuple[str, ...]
     egress_address: tuple[str, ...] | None
-    """One IP address, or one of each IP version."""
+    """The IP addresses from which the server sends: one address, or one of each IP version."""
     egress_proxy: str | None = field(repr=False)
     egress_ca_file: str | None
     retention_ms: int
     """The retention of events in milliseconds. 0 means forever."""
     dashboard_frame_ancestors: str | None
-    """Origins in the syntax of Content-Security-Policy."""
+    """The origins that may embed the dashboard, in the syntax of Content-Security-Policy."""
     brand_name: str | None
     brand_logo_file: str | None
     brand_colors: str | None

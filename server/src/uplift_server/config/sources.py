@@ -48,7 +48,10 @@ VALUE_CHARACTERS_MAX: Final = 4096
 
 
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
-    """Return the `uplift.toml` in a directory. If there is none, return the system's file, if any."""
+    """Return the path of `uplift.toml` in a directory, or else of the system's settings file.
+
+    None if neither exists.
+    """
     return next((path for path in (directory / FILE_NAME, system) if _is_present(path)), None)
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary
 
 RATE_PER_SECOND: Final = 2.0
-"""The default rate is low, so that people can read the output."""
+"""The default number of events per second, low enough that people can read the output."""
 COUNTED_RATE_PER_SECOND: Final = 25.0
-"""With `--events`, the default rate is higher, so that the demo ends soon."""
+"""The default number of events per second with `--events`, high enough that the demo ends soon."""
 PORT: Final = 8420
 
 

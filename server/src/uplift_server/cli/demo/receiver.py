@@ -1,7 +1,7 @@
 """Three receivers on one local port: one is healthy, one fails at first, and one fails for minutes at a time.
 
-All verify every request with the receiver library, once with each of the two signatures. The port also serves links
-that redirect to the dashboard.
+Each receiver verifies both signatures of every request with the receiver library. The port also serves links that
+redirect to the dashboard.
 """
 
 import asyncio

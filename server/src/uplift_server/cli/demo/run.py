@@ -29,7 +29,8 @@ from uplift_server.observe.logs import configure_logs
 from uplift_webhooks.cli.kit.calls import Calls
 
 RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
-"""The first retries occur within seconds. The last retries occur after an outage of the down receiver."""
+"""The retry schedule of the demo's server. The first retries occur within seconds. The last retries occur after an
+outage of the down receiver."""
 PROBE_MAX: Final = "30s"
 """Longest wait between two probes. It is short, so that the demo soon shows the end of an outage."""
 ACCOUNT: Final = "Rapids Academy"
@@ -227,9 +228,9 @@ class Demo:
                 return
 
     async def _unfinished(self, client: Calls, account: str) -> int:
-        """Return the number of deliveries that are not delivered.
+        """Return the number of this run's deliveries whose status is not `delivered`.
 
-        Wait briefly until the server has stored the last outcomes.
+        Wait up to SETTLING_SECONDS until the server has stored the last outcomes.
         """
         until = time.perf_counter() + SETTLING_SECONDS
         while True:

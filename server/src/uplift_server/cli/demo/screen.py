@@ -40,7 +40,6 @@ class Screen:
             self._task = self._progress.add_task("delivered and verified", total=None if events is None else 2 * events)
 
     def __enter__(self) -> Self:
-        """Start the progress bar."""
         if self._live is not None:
             self._live.start()
         return self
@@ -48,7 +47,6 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the progress bar."""
         if self._live is not None:
             self._live.stop()
 

@@ -43,8 +43,8 @@ class Summary:
 class Tally:
     """Counter of this run's events at the steady and the shaky receiver.
 
-    With `--data-dir`, the server may also deliver earlier events. The tally keeps the events in flight and a limited
-    number of finished events, so that an endless run uses constant memory.
+    With `--data-dir`, the server may also deliver events of earlier runs, which the tally does not count. The tally
+    keeps the events in flight and a limited number of finished events, so that an endless run uses constant memory.
     """
 
     def __init__(self) -> None:
