@@ -41,7 +41,7 @@ class EndpointSetting:
     default: str
     """A description of the default."""
     initial: Any = None
-    """The value for endpoints that do not set their own. None means the value of the server's setting."""
+    """The value of the setting for endpoints that do not set it. None means that the server's setting applies."""
 
     @property
     def name(self) -> str:
@@ -155,7 +155,7 @@ class AttemptTimeouts:
     def of(self, settings: EndpointSettings) -> int:
         """Return the timeout of an endpoint.
 
-        The current limit also applies to timeouts that were stored before the operator lowered it.
+        The current limit also applies to timeouts that were stored before the operator lowered the limit.
         """
         own_ms = settings.attempt_timeout_ms
         return self.default_ms if own_ms is None else min(own_ms, self.endpoint_ms_max)

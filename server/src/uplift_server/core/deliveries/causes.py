@@ -1,6 +1,7 @@
 """Causes of failed attempts and how to fix them, for the API, the CLI, the dashboard and emails.
 
-Each cause has a stable code, a title for lists, one sentence that states the cause, and one that says how to fix it.
+Each cause has a stable code, a title for lists, a sentence that states the cause, and a sentence that says how to fix
+it.
 """
 
 import re
@@ -352,7 +353,7 @@ def cause_of(health: Health) -> Explanation | None:
 
 
 SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purpose"
-"""The error of an attempt that received a response to a deliberately wrong signature."""
+"""The error of an attempt with a deliberately wrong signature, if the receiver responded."""
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",

@@ -50,7 +50,7 @@ class EventFacts:
     created_at: int
     expires_at: int | None = None
     for_one_endpoint: bool = False
-    """Whether the server created the event for only one endpoint, as it does for registration events and tests."""
+    """Whether the server created the event for only one endpoint. Examples are registration events and test events."""
     is_test: bool = False
     is_erased: bool = False
     object_id: str | None = None
@@ -108,7 +108,7 @@ def explain_delivery(
 ) -> DeliveryExplanation:
     """Explain the state of a delivery, or why the delivery does not exist.
 
-    `endpoint` is None if the endpoint was deleted. `can_send` is whether any process can start an attempt now.
+    `endpoint` is None if the endpoint was deleted. `can_send` says whether any process can start an attempt now.
     """
     if delivery is None:
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
@@ -198,7 +198,6 @@ def _no_delivery(event: EventFacts, endpoint: EndpointFacts) -> DeliveryExplanat
 
 
 def _update(event: EventFacts, endpoint: EndpointFacts, what: str) -> str:
-    """Return a sentence if the endpoint was updated after the event was accepted. Otherwise, return an empty string."""
     if endpoint.updated_at <= event.created_at:
         return ""
     return f" The endpoint was updated after the event was accepted, so its {what} may have been different."
@@ -295,7 +294,6 @@ def _probe(next_probe_at: int | None, now_ms: int) -> str:
 
 
 def _progress(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts and the cause of the last failure, as text."""
     return _attempt_count(delivery) + ("" if delivery.failure is None else f" {delivery.failure.cause}")
 
 

@@ -104,13 +104,13 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return the health with the excused time that another process stored for the same failure."""
+        """Return this health with the longer of both excused times, if `stored` describes the same failure."""
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return the health with a success that another process stored, if the success is the latest attempt."""
+        """Return the health with the success in `stored`, if this success is later than the last failure."""
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self
         if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:

@@ -66,12 +66,12 @@ class LocalResponse:
 
 
 def event_frame(header: Mapping[str, object], body: bytes) -> bytes:
-    """Return a frame with an event: a line of JSON that describes it, and the bytes of the envelope."""
+    """Return a frame with an event: a line of JSON that describes the event, and the bytes of the envelope."""
     return json.dumps({"kind": "event", **header}, separators=(",", ":")).encode() + b"\n" + body
 
 
 def parse_local_response(text: str) -> LocalResponse | None:
-    """Parse a frame with a local server's response. Return None if it is not valid."""
+    """Parse a frame with a local server's response. Return None if the frame is not valid."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -13,7 +13,10 @@ _HASH_BITS: Final = 63
 
 
 class Ordering(NamedCode):
-    """Which deliveries of an endpoint keep the order of their events. The database stores the choice as a number."""
+    """The deliveries that an endpoint receives in the order of their events.
+
+    The database stores the choice as a number.
+    """
 
     NONE = 0
     KEY = 1

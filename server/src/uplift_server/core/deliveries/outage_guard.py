@@ -7,9 +7,9 @@ from typing import Final
 ENDPOINTS_MIN: Final = 10
 """Minimum number of failing endpoints in a mass failure."""
 WITHIN_MS: Final = 3_600_000
-"""A group contains endpoints that began to fail within this time."""
+"""Maximum time, in ms, between the first failures of the endpoints in a group."""
 ATTEMPTED_WITHIN_MS: Final = 86_400_000
-"""An endpoint counts as recently attempted if its last attempt was within this time."""
+"""Maximum age, in ms, of the last attempt of a recently attempted endpoint."""
 
 
 @dataclass(frozen=True, slots=True)

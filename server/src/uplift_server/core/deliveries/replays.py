@@ -45,7 +45,7 @@ def can_change_to(state: ReplayState, target: ReplayState) -> bool:
 
 
 def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
-    """Return the statuses with these names, without duplicates, and the problems with the names."""
+    """Convert names to statuses without duplicates. Return the statuses, and the problems with the names."""
     problems = []
     if not names and not may_be_empty:
         text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."

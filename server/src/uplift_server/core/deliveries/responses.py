@@ -116,8 +116,8 @@ def reason_in(line: str | None) -> str | None:
 def first_line(body: bytes) -> str | None:
     """Return the first line of a response as readable text, or None if the response has no text.
 
-    A JSON or HTML document counts as one line. If the line does not contain the known reason in the response, the
-    function appends the code of the reason as `[code]`.
+    A JSON or HTML document counts as one line. If the known reason is only in the rest of the response, the function
+    appends the reason's code as `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()

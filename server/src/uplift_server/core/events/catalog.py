@@ -1,8 +1,8 @@
 """The built-in event types: description, JSON Schema and example.
 
-Uplift documents two types, only with examples. The schemas of these types therefore require nothing inside
-`data.object` and allow additional properties, but reject an empty object. The other types are our extensions, as their
-descriptions state.
+Uplift documents two of the types, but only with examples. The schemas of these two types therefore require nothing
+inside `data.object` and allow additional properties, but reject an empty object. The other types are our extensions, as
+their descriptions state.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The emitter outbox: rows in the database of an emitter that become events.
 
 The emitter inserts a row in the same transaction as its own change. The event has the ID of the row, so that the server
-accepts the event once.
+accepts the event only once.
 """
 
 import json
@@ -83,9 +83,10 @@ def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
 
 
 def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[str, str]:
-    """Return the problem of each row that a rejection names, as JSON. The keys are row IDs.
+    """Return the problems, as JSON, of the rows that a rejection names.
 
-    Return no problems if the rejection names none of several rows. A smaller batch then shows which row is wrong.
+    The keys are row IDs. If the rejection names no row and the batch has several rows, return no problems. A smaller
+    batch then shows which row is wrong.
     """
     problems: dict[int, list[Problem]] = {}
     for error in rejection.errors:

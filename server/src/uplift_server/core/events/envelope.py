@@ -49,7 +49,10 @@ def data_of(body: bytes) -> bytes:
 
 
 def without_data(body: bytes) -> bytes:
-    """Return the envelope with the data null, for an erased event. Raises ValueError if the body is not an envelope."""
+    """Return the envelope of an erased event, in which the data is null.
+
+    Raises ValueError if the body is not an envelope.
+    """
     return body[: body.index(_DATA_KEY) + len(_DATA_KEY)] + b"null}"
 
 
@@ -62,7 +65,7 @@ def api_version_of(body: bytes) -> str:
 
 @lru_cache(_MIDDLES_CACHED_MAX)
 def _middle(event_type: str, api_version: str) -> bytes:
-    """Return the part of the envelope between ID and timestamp, which is the same for all events of a type."""
+    """Return the part of the envelope between the ID and the timestamp, which is the same for all events of a type."""
     return (
         f',"object":"event","type":{json.dumps(event_type, ensure_ascii=False)},'
         f'"api_version":{json.dumps(api_version, ensure_ascii=False)},"created":'

@@ -39,7 +39,7 @@ _CHARACTERS_PER_STEP: Final = 512
 The number applies to the worst case, in which Python stores the value with more bytes per character.
 """
 _CHARACTERS_PER_TEXT: Final = 64
-"""Number of characters whose comparison takes as long as one more prefix or suffix."""
+"""The cost of one more prefix or suffix, as the number of characters whose comparison takes as long."""
 
 
 class BudgetExceeded(Exception):
@@ -112,7 +112,6 @@ class _Check:
         """The number of values and operators in the filter."""
 
     def add(self, path: str, text: str) -> None:
-        """Add a problem at a path."""
         self.problems.append(_problem(path, text))
 
     def pattern(self, pattern: Mapping[str, object], path: str, level: int) -> None:
@@ -209,7 +208,7 @@ def _is_numeric(value: object) -> bool:
 
 _TRUE: Final = object()
 _FALSE: Final = object()
-"""The keys of true and false. They differ from 1 and 0, because `True == 1` and `False == 0` in Python."""
+"""The keys of true and false. `_key` needs these keys because, in Python, `True == 1` and `False == 0`."""
 
 
 def _key(value: object) -> object:
@@ -281,7 +280,7 @@ class _Alternatives:
 
 
 class _Fields:
-    """A compiled object of a filter."""
+    """The compiled form of an object in a filter."""
 
     __slots__ = ("_branches", "_fields", "_path", "_steps")
 

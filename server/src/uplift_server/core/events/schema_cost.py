@@ -37,7 +37,7 @@ _Kinds = tuple[tuple[str, str], ...]
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
 _UNIQUE_FEW_MAX: Final = 15
-"""The validator compares each item of an array with every other item if the array has at most this many items."""
+"""Maximum number of items of an array in which the validator compares each item with every other item."""
 _UNIQUE_FEW_FACTOR: Final = 5
 _UNIQUE_FRACTION_FACTOR: Final = 12
 _UNKNOWN_REFERENCE_NS: Final = 100_000
@@ -45,7 +45,7 @@ _REEVALUATIONS: Final = 4
 """How many times `unevaluatedProperties` and `unevaluatedItems` evaluate the other keywords of their schema."""
 _ERROR_NS: Final = 15_000
 _RENDERING_NS: Final = 3
-"""Cost of describing an error in ns, per byte of the data."""
+"""Cost of describing an error, in ns per byte of the data."""
 _FACTOR_MAX: Final = 10**6
 _CHOICES: Final = frozenset({"anyOf", "oneOf"})
 _ALTERNATIVE_PARTS_MAX: Final = 20
@@ -133,7 +133,7 @@ class SchemaCost:
         del self._graph, self._recursions, self._own, self._places, self._kinds, self._undivided
 
     def is_affordable(self, data: bytes, value: Any) -> bool:
-        """Return whether `value`, decoded from `data`, can be checked within SCHEMA_CHECK_NS_MAX."""
+        """Return whether the validator can check `value`, decoded from `data`, within SCHEMA_CHECK_NS_MAX."""
         if len(data) <= self._unmeasured_bytes_max:
             return True
         values = 1 + data.count(b",") + data.count(b"[") + data.count(b"{")
@@ -142,7 +142,7 @@ class SchemaCost:
         return self.measure(value).ns <= SCHEMA_CHECK_NS_MAX
 
     def is_explainable(self, data: bytes, value: Any) -> bool:
-        """Return whether all errors in `value`, decoded from `data`, can be found and described in time.
+        """Return whether the validator can find and describe all errors in `value`, decoded from `data`, in time.
 
         The limits are SCHEMA_CHECK_NS_MAX and SCHEMA_DETAILS_NS_MAX.
         """

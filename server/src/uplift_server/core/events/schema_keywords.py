@@ -25,7 +25,8 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number of many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Comparing an integer of more than 64 bits costs this many ns times the square of its number of digits."""
+"""Factor of the cost of comparing an integer of more than 64 bits, in ns. The cost grows with the square of the number
+of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000

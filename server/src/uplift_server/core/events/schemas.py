@@ -67,7 +67,7 @@ def _check_graph(graph: SchemaGraph, field: str) -> Problem | None:
 
 
 def _is_optional(graph: SchemaGraph, key: int, recursive: Edge) -> bool:
-    """Return whether all other alternatives are simple, so that a recursive alternative does not double the work."""
+    """Return whether the alternatives to `recursive` are simple, so that the recursion does not double the work."""
     if recursive.keyword not in {"anyOf", "oneOf"} or any(name in graph.schemas[key] for name in UNEVALUATED):
         return False
     others = [

@@ -8,9 +8,9 @@ all processes.
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The server limits the shares of accounts while at least this part of the stream (0 to 1) is in use."""
+"""The used part of the stream, from 0 to 1, above which the server limits the shares of accounts."""
 NEARLY_EMPTY: Final = 0.01
-"""The server resets its counts of events when less than this part of the stream (0 to 1) is in use."""
+"""The used part of the stream, from 0 to 1, below which the server resets its counts of events."""
 SHARE_MAX: Final = 0.5
 """The largest share of an account in a nearly full stream, from 0 to 1."""
 COUNTED_MIN: Final = 0.01

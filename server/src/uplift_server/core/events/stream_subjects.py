@@ -2,7 +2,7 @@
 
 Emitters publish to `uplift.events.` and the ID or uid of the account. The server publishes the events that it has
 accepted to `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so NATS permissions can
-prevent emitters from publishing to these subjects.
+prevent emitters from publishing to the server's subjects.
 """
 
 from typing import Final, NamedTuple
