@@ -14,12 +14,12 @@ from uplift_server.core.security.endpoint_auth import OAuthClient
 FAILED: Final = "token request: "
 """The prefix of the error of an attempt without a token. The error patterns of the causes contain this prefix."""
 LIFETIME_MS_DEFAULT: Final = 300_000
-"""The lifetime of a token if the response does not contain one."""
+"""The lifetime of a token, in ms, if the response does not contain a lifetime."""
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""The server does not use a token in the last tenth of its lifetime, or in the last minute if the tenth is longer than
-a minute."""
+"""Maximum margin, in ms, between the last use of a token and its expiry. The usual margin is a tenth of the
+lifetime."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(
@@ -59,7 +59,7 @@ def token_request(client: OAuthClient, *, path: str, host_header: str, user_agen
 
 
 def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
-    """Return the token in the response to a token request, or the reason why the response contains none."""
+    """Return the token in the response to a token request, or the reason why the response contains no valid token."""
     if exchange.failure is not None:
         return exchange.error or ""
     values = _object(exchange.response_body)
@@ -98,7 +98,7 @@ def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: 
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body, or an empty object if the body is not one."""
+    """Return the JSON object in a body, or an empty object if the body is not a JSON object."""
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):

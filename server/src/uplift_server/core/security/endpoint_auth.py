@@ -20,7 +20,7 @@ from uplift_server.core.timestamps import format_timestamp
 AUTHORIZATION: Final = "authorization"
 """The request header that carries an access token."""
 CERTIFICATE_WARNINGS_MS: Final = (30 * 86_400_000, 7 * 86_400_000)
-"""How long before a client certificate expires the server sends warnings, earliest warning first."""
+"""The times in ms before the expiry of a client certificate at which the server sends warnings, longest time first."""
 # Characters of client credentials and scopes (RFC 6749, appendix A).
 _VISIBLE: Final = re.compile(r"[\x20-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*")

@@ -25,7 +25,7 @@ _KEYS_READ_MAX: Final = 100
 _CANDIDATES_MAX: Final = 5
 """Maximum number of keys to try for a token without a key ID."""
 CLOCK_SKEW_MS: Final = 120_000
-"""Maximum difference between the clocks of the provider and this server."""
+"""Maximum difference in ms between the clocks of the provider and this server."""
 _SUBJECT: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
 """A valid `sub` claim: ASCII, with the length limit of the standard."""
 GROUPS_READ_MAX: Final = 10_000
@@ -48,7 +48,7 @@ class TokenHeader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A person as the identity provider describes them."""
+    """The identity provider's description of a person."""
 
     issuer: str
     subject: str

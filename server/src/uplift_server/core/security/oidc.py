@@ -16,11 +16,11 @@ CALLBACK_PATH: Final = "/sign-in/oidc/callback"
 """The path of the redirect URI below the public URL."""
 SCOPE: Final = "openid email profile"
 METADATA_TTL_MS: Final = 3_600_000
-"""How long the server keeps the provider's metadata and keys in memory."""
+"""Time in ms for which the server keeps the provider's metadata and keys in memory."""
 KEYS_REFRESH_MS_MIN: Final = 60_000
-"""Minimum interval between two refreshes of the provider's keys because of an unknown key ID."""
+"""Minimum interval in ms between two refreshes of the provider's keys because of an unknown key ID."""
 TRANSACTION_MS: Final = 10 * 60_000
-"""How long a person has to sign in at the provider."""
+"""Time limit in ms for a person to sign in at the provider."""
 RESPONSE_BYTES_MAX: Final = 64 * 1024
 RANDOM_BYTES: Final = 32
 """The number of random bytes in `state`, `nonce` and the PKCE code verifier."""
@@ -70,7 +70,7 @@ class OidcClient:
     def operator_grant(self) -> bytes:
         """A digest of the settings that determine which people are operators.
 
-        If the digest changes, the sessions that operators began with single sign-on end.
+        If the digest changes, the server ends the operators' sessions from single sign-on.
         """
         named = "\0".join((self.issuer, self.client_id, self.operator_group or "", self.read_only_group or ""))
         return hashlib.sha256(named.encode()).digest()
@@ -112,9 +112,9 @@ def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | 
 
 
 def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
-    """Return the JSON object in a response, or the reason why it contains none.
+    """Return the JSON object in a response, or the reason why the response contains no object.
 
-    `what` names the response in the reason.
+    `what` is the name of the response in the reason.
     """
     if exchange.failure is not None:
         return f"{what}: {exchange.error}"
@@ -244,7 +244,7 @@ def code_request(
 
 
 def read_tokens(values: dict[str, Any]) -> Tokens | str:
-    """Return the tokens in a response of the token endpoint, or the reason why it contains none."""
+    """Return the tokens in a response of the token endpoint, or the reason why the response contains no tokens."""
     id_token, access_token = values.get("id_token"), values.get("access_token")
     if not isinstance(id_token, str):
         return "token response: no id_token"

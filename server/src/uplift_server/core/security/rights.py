@@ -1,6 +1,6 @@
 """Roles of members: the scopes and rights of each role.
 
-A right is a permission that is not a scope. An API key has a right only if one of its scopes includes it.
+A right is a permission that is not a scope. An API key has a right only if one of the key's scopes includes the right.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Role(NamedCode):
 
 
 class Right(StrEnum):
-    """A permission that is not a scope. Operators have all of them."""
+    """A permission that is not a scope. Operators have all rights."""
 
     ENDPOINTS_TEST = "endpoints:test"
     KEYS_MANAGE = "keys:manage"
@@ -60,7 +60,7 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""The scope that includes each right for an API key. Keys have no other rights."""
+"""For each right that an API key can have: the scope that includes the right."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
 """The highest role of a portal guest. A guest is anonymous and therefore cannot own an account."""
 

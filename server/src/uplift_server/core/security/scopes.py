@@ -8,7 +8,7 @@ from uplift_server.core.problems import Problem
 
 
 class Scope(StrEnum):
-    """One permission of an account's key. Operator keys have all of them."""
+    """One permission of an account's key. Operator keys have all scopes."""
 
     EVENTS_READ = "events:read"
     EVENTS_WRITE = "events:write"

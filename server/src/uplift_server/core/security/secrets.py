@@ -1,4 +1,4 @@
-"""The secrets of an endpoint during a rotation: which secrets are valid, and which one signs `x-uplift-signature-256`.
+"""The valid secrets of an endpoint during a rotation, and the secret that signs `x-uplift-signature-256`.
 
 The type parameter is the form of a secret: encrypted in the store, text in the signer.
 """
@@ -13,7 +13,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's current secret, and the previous secret while both are valid. Times are Unix ms."""
+    """An endpoint's current secret, and the old secret while both are valid. Times are Unix ms."""
 
     current: T = field(repr=False)
     created_at: int
@@ -22,7 +22,7 @@ class SecretPair(Generic[T]):
     previous_expires_at: int | None = None
     """When the old secret expires, or None if there is no old secret."""
     header_new: bool = False
-    """Whether the current secret, instead of the previous secret, signs `x-uplift-signature-256`.
+    """Whether the current secret, instead of the old secret, signs `x-uplift-signature-256`.
 
     The header can carry only one signature.
     """

@@ -1,7 +1,7 @@
 """Tokens in links, derived from a key and never stored.
 
-A token is an ID (or other data) with a keyed hash of it. Read access to the database does not reveal tokens. An email
-that the server resends after a crash contains the same token.
+A token consists of an ID or other data, and a keyed hash of this data. Read access to the database does not reveal
+tokens. An email that the server resends after a crash contains the same token.
 """
 
 import hmac
@@ -54,7 +54,10 @@ def reset_token(key: bytes, person_id: bytes, *, expires_at: int, mark: str) -> 
 
 
 def parse_reset_token(text: str) -> tuple[bytes, int] | None:
-    """Return the person and the expiry in a reset token, or None if it is malformed. Does not verify the token."""
+    """Return the person and the expiry in a reset token, or None if it is malformed.
+
+    The function does not verify the token.
+    """
     value = _bytes(text, _ID_BYTES + _TIMESTAMP_BYTES + _TAG_BYTES)
     if value is None:
         return None

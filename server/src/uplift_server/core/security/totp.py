@@ -15,7 +15,7 @@ SECRET_BYTES: Final = 20
 STEP_MS: Final = 30_000
 DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
-"""The server also accepts the codes of this many steps before and after the current step, because clocks differ."""
+"""Number of time steps before and after the current step whose codes are also valid, because clocks differ."""
 RECOVERY_CODES: Final = 10
 """The number of recovery codes that the server creates for a person."""
 RECOVERY_BYTES: Final = 10
