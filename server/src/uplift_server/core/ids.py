@@ -143,8 +143,8 @@ def _parsed(prefix: str, text: str) -> bytes | None:
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
     """Return the ID of the delivery of an event to an endpoint.
 
-    It consists of the event's 16 bytes, which sort by time, and the last 6 (random) bytes of the endpoint's ID. The
-    delivery ID therefore needs no column and no index.
+    It consists of the 16 bytes of the event ID, which sort by time, and the last 6 (random) bytes of the endpoint's ID.
+    The delivery ID therefore needs no column and no index.
     """
     return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
 

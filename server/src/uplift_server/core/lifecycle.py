@@ -264,7 +264,7 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
 def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
     """Return the next state of a leased delivery that must not be sent (`Event.SKIP`).
 
-    `before` is its `previous` state. `off` means that the endpoint is paused or disabled, and does not drop its held
+    `before` is its `previous` state. `off` means that the endpoint is paused or disabled, but keeps its held
     deliveries.
     """
     if before is not None:

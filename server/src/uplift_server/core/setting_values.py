@@ -23,7 +23,10 @@ _SHOWN_CHARACTERS_MAX: Final = 32
 
 
 class ValueType(ABC):
-    """How to check, convert and display the value of a setting. None means the default and is not a value."""
+    """The type of a setting's value, with methods that check, convert and display the value.
+
+    None means the default and is not a value.
+    """
 
     @property
     @abstractmethod

@@ -16,7 +16,7 @@ FIELD_CHARACTERS_MAX: Final = 200
 """Maximum number of characters of a field name in a response."""
 _CANDIDATES_MAX: Final = 300
 _CLOSE_MAX: Final = 8
-"""Maximum number of candidates to compare completely: those that share the most letters with the name."""
+"""Maximum number of candidates to compare completely. The other candidates share fewer letters with the name."""
 _CHARACTERS_MAX: Final = 64
 _LETTERS_DIFFERENT_MAX: Final = 5
 _SIMILARITY_MIN: Final = 0.7

@@ -173,7 +173,7 @@ def _isatap(address: IPv4Address | IPv6Address) -> IPv4Address | None:
 def _embedded(address: IPv4Address | IPv6Address, block: Block) -> list[IPv4Address]:
     """Return the IPv4 addresses inside an address.
 
-    The policy must allow all of them, because each can receive the packets.
+    The policy must allow all of them, because each of these addresses can receive the packets.
     """
     value = int(address)
     if block.name == "Teredo":

@@ -23,8 +23,8 @@ class Exchange(NamedTuple):
     """An exchange, complete or not.
 
     `status_code` is set if a status line was received, even if the exchange failed later. `failure` is None if and only
-    if the whole response arrived in time. Phases that did not happen (reused connection, earlier failure) are None.
-    Durations are whole milliseconds except for `duration_us`.
+    if the whole response arrived in time. The duration of a phase is None if the phase did not happen, for example on a
+    reused connection. Durations are whole milliseconds except for `duration_us`.
     """
 
     started_at: int

@@ -48,10 +48,11 @@ class RequestHeadersTemplate:
         signatures: tuple[bytes, bytes],
         body_bytes: int,
     ) -> bytes:
-        """Return the headers without custom headers. Append `custom` to send, or `custom_masked` to store.
+        """Return the request line and headers without the custom headers.
 
-        `event_id` is the UUID as text, and `event_hex` is the UUID without hyphens. `signatures` contains the values of
-        the Uplift header and of the Standard Webhooks header.
+        To send them, append `custom`. To store them, append `custom_masked`. `event_id` is the UUID as text, and
+        `event_hex` is the UUID without hyphens. `signatures` contains the values of the Uplift header and of the
+        Standard Webhooks header.
         """
         return _HEAD % (
             self.start,

@@ -26,7 +26,7 @@ from uplift_server.core.problems import Problem
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _DEVELOPMENT: Final = "To receive events on your computer, run `uplift listen`."
 LOOPBACK_ADDRESSES: Final = ("127.0.0.1", "::1")
-"""The addresses of `localhost` and of names below `localhost`. They do not need DNS (RFC 6761, section 6.3)."""
+"""The addresses of `localhost` and of names below `localhost`. These names do not need DNS (RFC 6761, section 6.3)."""
 
 _HOST_CHARACTERS_MAX: Final = 253
 # Not allowed in URLs: control characters, white space of any script, backslashes, and lone surrogates.
@@ -127,7 +127,7 @@ def with_lower_case_host(text: str) -> str:
 
 
 class _RejectedError(Exception):
-    """Raised to end the parsing at the first problem."""
+    """Ends the parsing of a URL at the first problem."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

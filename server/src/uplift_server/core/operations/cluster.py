@@ -10,10 +10,11 @@ from typing import Final
 
 HEARTBEAT_INTERVAL_MS: Final = 1_000
 HEARTBEAT_EXPIRES_MS: Final = 5_000
-"""If the last heartbeat of a process is older than this, the other processes evict the process and take its leases."""
+"""Maximum age, in ms, of a process's last heartbeat. After this age, the other processes evict the process and take its
+leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""A process stops its work if its last heartbeat is older than this time. The limit is shorter than
-HEARTBEAT_EXPIRES_MS, so the process stops before the other processes evict it."""
+"""Age in ms of its last heartbeat at which a process stops its work. The limit is shorter than HEARTBEAT_EXPIRES_MS, so
+the process stops before the other processes evict it."""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 

@@ -1,4 +1,4 @@
-"""The problems of the fleet, each with the number of affected endpoints or deliveries and the next step."""
+"""The problems of the fleet, each with its extent and the next step. The fleet is the server with all endpoints."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +11,18 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 
 MS_PER_SECOND: Final = 1000
 LATE_MS: Final = 60_000
-"""A delivery is late if it has been due for longer than this time."""
+"""Time in ms after which a due delivery is late."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
-"""The database counts as slow only if there were at least this many commits in the last minutes."""
+"""Minimum number of recent commits for the server to report a slow database."""
 OWN_FAILURE_SHARE: Final = 0.05
 OWN_FAILURE_ATTEMPTS_MIN: Final = 20
-"""Failures count as failures of the server only if there were at least this many attempts in the last minutes."""
+"""Minimum number of recent attempts for the server to report its own failures."""
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
-"""A mass failure has a single next step only if one cause has at least this share of the failing endpoints."""
+"""The share of endpoints with one cause, from 0 to 1, from which this cause determines the next step of a mass
+failure."""
 
 
 class Onset(NamedTuple):
@@ -83,7 +84,7 @@ class FleetState:
     accounts: int = 0
     """Number of accounts with failing or disabled endpoints."""
     causes: Sequence[CauseGroup] = ()
-    """The causes, those with the most endpoints first."""
+    """The causes of the failures, most frequent first."""
     pending: int | None = None
     """Number of pending deliveries. None until the server has counted them after an upgrade."""
     pending_failing: int = 0
@@ -105,7 +106,7 @@ class FleetState:
     sending_stopped: bool = False
     """Whether this process has stopped sending, because it cannot store outcomes."""
     database_problem: str | None = None
-    """Why database reads or writes fail, and how to fix it."""
+    """Why database reads or writes fail, and how to fix the problem."""
     has_stream: bool = False
     """Whether the server accepts events through an event stream, even if the database is unavailable."""
     stream_problem: str | None = None

@@ -11,7 +11,7 @@ With a shorter retention, the server deletes rows one by one, because partitions
 PARTITIONS_PER_RETENTION: Final = 28
 """Number of partitions in the retention period. The server keeps data at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
-"""Duration of a partition if the server keeps data forever. With twelve partitions a year, indexes stay small."""
+"""Duration of a partition, in ms, if the server keeps data forever. Twelve partitions a year keep indexes small."""
 PARTITIONS_MAX: Final = 120
 """Maximum number of partitions. Each partition slows down searches that do not filter by time."""
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""With fewer broken endpoints, the severity is critical only if at least half of the endpoints are broken."""
+"""Minimum number of broken endpoints for CRITICAL if fewer than half of the endpoints are broken."""
 
 
 class Severity(StrEnum):

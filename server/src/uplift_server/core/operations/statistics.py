@@ -91,7 +91,7 @@ class Statistics:
 
     @property
     def pending(self) -> int:
-        """Number of pending deliveries: those that are not delivered, failed, held or cancelled."""
+        """Number of pending deliveries, which are not delivered, failed, held or cancelled."""
         # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
@@ -107,12 +107,12 @@ class Statistics:
 
     @property
     def p50_ms(self) -> float | None:
-        """Median duration of attempts."""
+        """Median duration of attempts, in ms. None if there are no attempts."""
         return percentile_ms(self.durations, 0.5)
 
     @property
     def p95_ms(self) -> float | None:
-        """95th percentile of the duration of attempts."""
+        """95th percentile of the duration of attempts, in ms. None if there are no attempts."""
         return percentile_ms(self.durations, 0.95)
 
 

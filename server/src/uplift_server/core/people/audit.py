@@ -100,7 +100,7 @@ class AuditEntry:
     details: Mapping[str, object]
     seq: int = 0
     account_id: bytes | None = None
-    """The ID of the account. Set only when entries are read."""
+    """The account's ID in entries from the store. None in new entries."""
 
 
 def difference(

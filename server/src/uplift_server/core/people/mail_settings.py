@@ -19,7 +19,7 @@ _MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """An SMTP server, with the login and the encryption that the server uses for it."""
+    """An SMTP server, the server's login to it, and the encryption of the connection."""
 
     host: str
     port: int

@@ -95,11 +95,11 @@ def endpoint_count(facts: Mapping[str, object]) -> int:
 
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
-"""The server stops trying to send an email after this time."""
+"""Maximum time in ms between the creation of an email and its last attempt."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""A shorter limit for kinds of emails that become useless sooner."""
+"""Shorter maximum times in ms, for kinds of emails that become useless sooner."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
-"""The waits after attempts 1, 2, 3 and so on. The last wait repeats."""
+"""The waits in ms after attempts 1, 2, 3 and so on. The last wait repeats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ A stalled lane does not exceed WINDOW_START attempts in flight, so a receiver th
 slots.
 """
 LOOKAHEAD_MS: Final = 5000
-"""A lane keeps only as many deliveries in memory as it can send within this time."""
+"""Time in ms. A lane keeps only as many deliveries in memory as it can send within this time."""
 
 
 class AttemptKind(IntEnum):
@@ -119,7 +119,7 @@ class Lane(Generic[T]):
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises the limit, and a timeout resets the
         limit to 1."""
         self.proven = False
-        """Whether the last successful attempt was quick, and no attempt in flight is overdue."""
+        """Whether the last successful attempt was quick and no attempt in flight is overdue."""
         self.last_end_ms = 0
         self.busy_since_ms = 0
         """When the lane last changed from idle to busy (Unix ms)."""

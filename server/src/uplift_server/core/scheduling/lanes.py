@@ -243,7 +243,10 @@ class Lanes(Generic[T]):
         return free < self._scarce_below and lane.in_flight * SCARCE_FREE_PER_SLOT >= free
 
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
-        """Return whether a lane may start an attempt now. If not, park it or start its timer, if necessary."""
+        """Return whether a lane may start an attempt now.
+
+        If the lane waits for a slot, park it. If it waits for a time, start its timer.
+        """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)
         if not lane.waiting_count or not lane.has_slot or lane.is_stalled(now_ms):

@@ -3,7 +3,7 @@
 from typing import Final
 
 LATENESS_CREDIT_MS: Final = 20
-"""An attempt that starts late by at most this time does not delay the next attempt."""
+"""Maximum lateness, in ms, of a start that does not postpone the next attempt."""
 
 
 def start_interval_ms(per_second: int) -> float:

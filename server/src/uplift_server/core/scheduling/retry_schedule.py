@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
-"""The server varies each delay uniformly by up to ±10%."""
+"""Maximum random change of a delay, as a fraction of the delay. All changes up to this fraction are equally likely."""
 
 
 _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
