@@ -99,7 +99,6 @@ class DashboardApp:
         self._pages.router.default = self._not_found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request."""
         await self._pages(scope, receive, send)
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class Asset:
 
 @cache
 def asset(name: str) -> Asset | None:
-    """Return the file with this name, or None if it is not one of FILES."""
+    """Return the file with this name, or None if FILES does not contain the name."""
     if name not in FILES:
         return None
     body = resources.files(__package__).joinpath("static", *name.split("/")).read_bytes()

@@ -11,7 +11,7 @@ from uplift_server.dashboard.assets import Asset, create_asset
 DARK_ACCENT: Final = "#6cb2ff"
 """The default accent color of the dark theme, as in dashboard.css.
 
-The style sheet repeats it, because the accent color of the light theme would replace it.
+The style sheet repeats this color. Otherwise, the brand's light accent color would also apply to the dark theme.
 """
 
 

@@ -23,7 +23,7 @@ _GAP: Final = 0.2
 """The space between two columns, as a fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 _PART_GAP: Final = 1.0
-"""The space between the parts of a column. It separates neighbors that have similar colors."""
+"""The space between the parts of a column, in units of the SVG. The space separates parts of similar colors."""
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
@@ -119,7 +119,7 @@ def columns(given: Sequence[Column], label: str) -> Markup:
 def lines(slots: Sequence[Slot], given: Sequence[Line], label: str, *, limit: float | None = None) -> Markup:
     """Return a line chart of values in ms.
 
-    The chart has a line at `limit` if the highest value is at least a third of it.
+    The chart has a line at `limit` if the highest value is at least a third of `limit`.
     """
     highest = max((value for line in given for value in line.values if value is not None), default=0)
     top = ceiling(max(highest, limit or 0) if limit is not None and highest * 3 >= limit else highest)

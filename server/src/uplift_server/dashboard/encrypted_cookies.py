@@ -1,4 +1,4 @@
-"""Cookies that only this server can decrypt, for values that no other machine may store in plain text."""
+"""Cookies that only this server can decrypt, for values that a browser must not store in plain text."""
 
 import base64
 import binascii
@@ -21,7 +21,10 @@ class EncryptedCookies:
     purpose: bytes
 
     def encrypt(self, content: bytes, place: bytes = b"") -> str:
-        """Return the content as a cookie. `decrypt` accepts the cookie only with the same `place`."""
+        """Return the content as a cookie.
+
+        `place` binds the cookie, for example to a page: `decrypt` requires the same `place`.
+        """
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, content, place)).decode()
 
