@@ -123,7 +123,7 @@ def _wrong(source: str, number: int, cause: str) -> CliError:
 
 
 class _Results:
-    """Counts results and shows a progress bar on a terminal. The emitter's thread calls `note`."""
+    """Counts the results of the lines, and shows a progress bar on a terminal. The emitter's thread calls `note`."""
 
     def __init__(self, output: Output, size: int | None) -> None:
         self._output = output

@@ -75,7 +75,7 @@ def _target(text: str) -> str:
 
 
 def _check_key(config: Config, path: Path) -> None:
-    """Check that the encryption key decrypts all values of the source. Raises ConfigError."""
+    """Check that the encryption key decrypts all values of the SQLite database. Raises ConfigError."""
     from uplift_server.store import inspection  # noqa: PLC0415 - slow to load
     from uplift_server.store.encryption import Cipher, WrongSecretKey, parse_key  # noqa: PLC0415
 
@@ -107,7 +107,7 @@ def _check_key(config: Config, path: Path) -> None:
 
 
 class _ProgressReporter:
-    """Prints the progress every PROGRESS_EVERY_SECONDS."""
+    """Prints the progress of the migration every PROGRESS_EVERY_SECONDS seconds."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

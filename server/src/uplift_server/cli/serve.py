@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
-"""Time limit of a clean stop, in seconds. After it, the process exits immediately."""
+"""Time limit of a clean stop, in seconds. After this time, the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
-"""How long the start waits to write each line to standard output, in seconds."""
+"""Maximum time, in seconds, to write each line of the start to standard output."""
 _log = structlog.get_logger()
 
 

@@ -1,4 +1,4 @@
-"""The session of a command of `uplift-server`: its configuration and its errors."""
+"""The session of an `uplift-server` command: its configuration and its errors."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 @dataclass
 class Session(kit.Session):
-    """One run of a command of `uplift-server`."""
+    """One run of an `uplift-server` command."""
 
     config_file: Path | None = None
 

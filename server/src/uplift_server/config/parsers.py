@@ -64,7 +64,7 @@ def frame_ancestors(text: str) -> str:
 
 
 def duration(low: str, high: str) -> Callable[[str], int]:
-    """Return a parser of durations between two limits, in milliseconds."""
+    """Return a parser of durations from `low` to `high`. The parser returns milliseconds."""
     low_ms, high_ms = parse_duration(low), parse_duration(high)
 
     def parse(text: str) -> int:
@@ -99,7 +99,7 @@ def boolean(text: str) -> bool:
 
 
 def retention(text: str) -> int:
-    """Parse a duration in milliseconds. 0 means forever."""
+    """Parse a retention period, and return it in milliseconds. 0 means forever."""
     if text in ("0", "0s"):
         return 0
     try:
@@ -109,7 +109,7 @@ def retention(text: str) -> int:
 
 
 def schedule(text: str) -> tuple[int, ...]:
-    """Parse delays in milliseconds, separated by commas. An empty string means no delays."""
+    """Parse delays that are separated by commas, and return milliseconds. An empty string means no delays."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if len(parts) > DELAYS_MAX:
         raise InvalidValue(f"has too many delays: {len(parts)}", f"use at most {DELAYS_MAX} delays")
@@ -385,7 +385,7 @@ def mail_server(text: str) -> str:
 
 
 def mailbox(text: str) -> str:
-    """Check an email address. A display name may precede it."""
+    """Check an email address. A display name may precede the address."""
     try:
         parse_mailbox(text)
     except ValueError:

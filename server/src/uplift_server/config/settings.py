@@ -11,7 +11,7 @@ from uplift_server.core.operations.branding import NAME, Branding, parse_colors
 
 PREFIX: Final = "UPLIFT_"
 OTHER_TOOLS: Final = frozenset({"UPLIFT_API_URL", "UPLIFT_API_KEY", "UPLIFT_PROFILE", "UPLIFT_WEBHOOK_SECRET"})
-"""Variables of the `uplift` command and the library. The server ignores them in its environment."""
+"""Variables of the `uplift` command and the library. The server ignores these variables in its environment."""
 
 OTLP_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """OpenTelemetry's own variables for the destination of traces. The OpenTelemetry SDK reads them."""
@@ -231,8 +231,8 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """The source and the text of each value that is not a default. The keys are setting names. Includes OpenTelemetry's
-    variables."""
+    """The source and the text of each value that is not a default. The keys are setting names. The mapping also
+    contains OpenTelemetry's variables."""
 
     @property
     def traces_by(self) -> str | None:
@@ -269,7 +269,7 @@ class Config:
 
     @property
     def secret_key_path(self) -> Path:
-        """The file of the encryption key. The server does not use it if the operator sets the key."""
+        """The file of the encryption key. The server does not use this file if the operator sets the key."""
         return self.database_path.with_name("secret.key")
 
     @property

@@ -50,7 +50,7 @@ VALUE_CHARACTERS_MAX: Final = 4096
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
     """Return the path of `uplift.toml` in a directory, or else of the system's settings file.
 
-    None if neither exists.
+    None if neither file exists.
     """
     return next((path for path in (directory / FILE_NAME, system) if _is_present(path)), None)
 
@@ -202,7 +202,10 @@ def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _from_file(path: Path, problems: list[ConfigProblem]) -> dict[str, tuple[str, str]]:
-    """Return the setting names and values in a file, in the notation of the environment. Add problems to `problems`."""
+    """Return the names and values of the settings in a file, as the environment would contain them.
+
+    Add problems to `problems`.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -262,7 +265,10 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """Return the problem of an unknown name. The fix suggests the most similar name, compared without the prefix."""
+    """Return the problem of an unknown name.
+
+    The fix suggests the most similar name. The comparison ignores the prefix.
+    """
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)
     remedy = "remove the setting; `uplift-server config` lists all settings"

@@ -40,9 +40,9 @@ DESCRIPTIONS: Final = {
     DOWN: "Fails for minutes at a time",
 }
 TIMEOUT_SECONDS: Final = 30.0
-"""Time limit for the last delivery after the last event, in seconds."""
+"""Time limit, in seconds, from the last event to the last delivery."""
 STOP_TIMEOUT_SECONDS: Final = 8.0
-"""Time limit for the last delivery after Ctrl-C, in seconds."""
+"""Time limit, in seconds, from Ctrl-C to the last delivery."""
 SETTLING_SECONDS: Final = 5.0
 # Most events are `movement.analytics.created`.
 EVENT_TYPES: Final = (
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Options of a run. A run without `events` continues until Ctrl-C."""
+    """Options of a demo run. A run without `events` continues until Ctrl-C."""
 
     directory: Path
     events: int | None

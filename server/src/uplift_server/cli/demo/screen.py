@@ -56,7 +56,7 @@ class Screen:
             self._output.line((text, style))
 
     def links(self, owner: str, operator: str) -> None:
-        """Print the links to the dashboard. A terminal always shows them below the attempts."""
+        """Print the links to the dashboard. A terminal always shows the links below the attempts."""
         lines = (f"  as the account's owner  {owner}", f"  as the operator         {operator}")
         if self._live is None or self._progress is None:
             self.say("Open the dashboard. The links work until the demo stops:")

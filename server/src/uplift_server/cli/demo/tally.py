@@ -14,7 +14,7 @@ LATENCIES_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of a run. A latency is the time from sending an event to its arrival at the steady receiver."""
+    """The result of a demo run. A latency is the time from sending an event to its arrival at the steady receiver."""
 
     sent: int
     steady_verified: int
@@ -69,7 +69,7 @@ class Tally:
         return sum(self.sent - count for count in self._delivered.values())
 
     def handed_over(self, event: str, at: float) -> None:
-        """Record that the demo sent an event. `at`: seconds on the clock of `time.perf_counter`."""
+        """Record that the demo sent an event. `at` is in seconds of `time.perf_counter`."""
         self.sent += 1
         self._in_flight[event] = at
 
