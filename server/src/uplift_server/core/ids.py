@@ -33,14 +33,15 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _HEX = re.compile(r"[0-9a-f]+")
 _ENDPOINT_TAIL_BYTES: Final = 6
 _TEXTS_KEPT: Final = 2048
-"""Number of entries in each cache of ID strings. The server writes an event ID to the envelope, the response, each
-request and each log line."""
+"""Number of entries in each cache of ID strings. Caches save time, because the server writes an event ID to the
+envelope, the response, each request and each log line."""
 _MS_BITS_MASK: Final = (1 << 48) - 1
 _LOW_BYTES: Final = 8
 _VARIANT: Final = 0x8000_0000_0000_0000
 _COUNTER_BITS: Final = 12
 _COUNTER_START_MASK: Final = 0x7FF
-"""The counter starts in the lower half of its range, so at least 2,048 IDs fit in a millisecond."""
+"""Mask for the counter's random start in the lower half of its range, so that at least 2,048 IDs fit in a
+millisecond."""
 
 
 def uuid7(now_ms: int, random_bytes: bytes) -> bytes:
@@ -166,7 +167,7 @@ def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
 
 
 def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
-    """Return the event ID, the last bytes of the endpoint ID, and the number of an attempt ID.
+    """Return the event ID, the last bytes of the endpoint ID, and the attempt number in an attempt ID.
 
     None for any other string.
     """

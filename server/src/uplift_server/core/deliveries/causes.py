@@ -339,7 +339,7 @@ BY_ERROR: Final[dict[Outcome, tuple[tuple[str, Explanation], ...]]] = {
 
 
 def cause_of(health: Health) -> Explanation | None:
-    """Explain why an endpoint is failing, from its last attempt. Return None if it is not failing."""
+    """Explain why an endpoint is failing, based on its last attempt. Return None if the endpoint is not failing."""
     if health.failing_since is None or health.last_outcome is None:
         return None
     response = health.last_response

@@ -20,7 +20,7 @@ class HealthRule:
 
 
 class HealthAction(Enum):
-    """An action of the server on an endpoint because of its health."""
+    """An action that the server takes because of an endpoint's health."""
 
     WARN = "warn"
     DISABLE = "disable"

@@ -16,7 +16,7 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""The server deletes a session that has had no client for this time."""
+"""Time in ms without a client after which the server deletes a session."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024

@@ -8,7 +8,7 @@ from uplift_server.core.named_codes import NamedCode
 from uplift_server.core.problems import Problem
 
 WHOLE_ENDPOINT: Final = 0
-"""The order group of all deliveries of an endpoint."""
+"""The order group of every delivery of an endpoint with `Ordering.ENDPOINT`."""
 _HASH_BITS: Final = 63
 
 

@@ -57,7 +57,10 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict on the attempts with a wrong and a valid signature. None is an attempt without a result."""
+    """Return the verdict on two attempts: one with a wrong signature, and one with a valid signature.
+
+    An attempt without a result is None.
+    """
     if wrong is not None and not _rejected(wrong):
         return _ACCEPTS_WRONG if _accepted(wrong) and wrong.error == SIGNED_WRONGLY else _error(wrong)
     if wrong is None or valid is None:

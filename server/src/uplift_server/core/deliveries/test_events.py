@@ -25,5 +25,5 @@ def default_type(subscription: Subscription, names: Collection[str]) -> str | No
 
 
 def data_from_example(example: str | None) -> bytes:
-    """Return the data of a test event, from the catalog's example (JSON text)."""
+    """Return the data of a test event. `example` is the catalog's example as JSON text, if any."""
     return example.encode() if example is not None and example.startswith("{") else DATA_WITHOUT_EXAMPLE

@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.named_codes import NamedCode
 
 GROUP: Final = "operational"
-"""The group of these event types in the catalog."""
+"""The group of the operational event types in the catalog."""
 FAILED_DELIVERIES_EVERY_MS: Final = 60_000
 """The minimum time in ms between two `delivery.failed` events about an endpoint."""
 

@@ -14,7 +14,7 @@ from uplift_server.core.ids import ACCOUNT, ENDPOINT, delivery_id, prefixed, uui
 from uplift_server.core.timestamps import format_optional_timestamp, format_timestamp
 
 LINK_LIFETIME_MS: Final = 7 * 86_400_000
-"""How long the link to a capture's data is valid, as in Uplift's published example."""
+"""Lifetime of the link to a capture's data, in ms, as in Uplift's published example."""
 
 _ATHLETES: Final = (
     ("Mara", "Okonkwo"),

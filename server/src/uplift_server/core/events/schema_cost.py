@@ -28,8 +28,8 @@ from uplift_server.core.limits import (
 )
 
 Applied = dict[int, tuple[Schema, int]]
-"""The schemas that apply to one value, each with the number of its evaluations. The keys are the schemas' identities.
-"""
+"""The schemas that apply to one value, each with the number of its evaluations. The keys are the `id()` of the
+schemas."""
 
 _Kinds = tuple[tuple[str, str], ...]
 """The kind of an object: names and string values of the properties that select among alternatives."""

@@ -57,7 +57,7 @@ class SchemaGraph:
         self.unknown_references: list[str] = []
         """References to schemas that are not in the document."""
         self.schemas: dict[int, Schema] = {}
-        """Every schema that can apply to a value, except `true` and `false`. The keys are the schemas' identities."""
+        """Every schema that can apply to a value, except `true` and `false`. The keys are the `id()` of the schemas."""
         self.in_place: dict[int, list[Edge]] = {}
         """For each schema: the schemas that it applies to the whole value."""
         self.below: dict[int, list[Edge]] = {}

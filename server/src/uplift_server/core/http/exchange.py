@@ -14,9 +14,10 @@ class Failure(IntEnum):
     PROTOCOL = 5
     BLOCKED = 6
     """The address policy, the IP versions of our egress IPs or the egress proxy's rules do not allow the connection.
-    The receiver did not cause this failure, but it is probably permanent."""
+    The receiver did not cause this failure, but the failure is probably permanent."""
     EGRESS = 7
-    """The egress proxy or the egress IP failed. The receiver did not cause this failure, and it is temporary."""
+    """The egress proxy or the egress IP failed. The receiver did not cause this failure, and the failure is
+    temporary."""
 
 
 class Exchange(NamedTuple):

@@ -73,7 +73,7 @@ def request_headers_template(
 ) -> RequestHeadersTemplate:
     """Render the constant parts. The arguments must not contain line breaks.
 
-    A custom `user-agent`, which earlier releases accepted, replaces the server's own.
+    A custom `user-agent`, which earlier releases accepted, replaces the server's `user-agent`.
     """
     start = f"POST {path} HTTP/1.1\r\nhost: {host_header}\r\ncontent-type: application/json\r\n"
     if not any(name.lower() == "user-agent" for name in custom):

@@ -24,7 +24,7 @@ class TraceContext(NamedTuple):
 
 
 def parse_traceparent(text: str) -> TraceContext | None:
-    """Parse a `traceparent` header. Return None if it is not valid."""
+    """Parse a `traceparent` header. Return None if the header is not valid."""
     found = _FORM.fullmatch(text)
     if found is None:
         return None
@@ -39,7 +39,8 @@ def parse_traceparent(text: str) -> TraceContext | None:
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
     """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies to a new trace.
 
-    Samplers use the last bytes of a trace ID. A UUID has constant bits there, so this function hashes the event ID.
+    Samplers use the last bytes of a trace ID. A UUID has constant bits in these bytes, so this function hashes the
+    event ID.
     """
     digest = hashlib.sha256(event_id).digest()
     span_id = int.from_bytes(digest[16:24])

@@ -55,7 +55,7 @@ class EndpointUrl:
     host: str
     """The host.
 
-    A name is lowercase ASCII without a trailing dot. An address is canonical text, IPv6 without brackets.
+    A name is lowercase ASCII without a trailing dot. An IP address is in canonical form, IPv6 without brackets.
     """
     port: int
     path: str

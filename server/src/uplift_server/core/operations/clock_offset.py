@@ -7,7 +7,7 @@ READINGS_KEPT: Final = 8
 """Number of recent readings to keep. Clocks drift, so old readings become less accurate."""
 
 DRIFT_MS_MAX: Final = 1.0
-"""Maximum drift between two kept readings. A larger difference means that one of the clocks was set."""
+"""Maximum drift, in ms, between two kept readings. A larger drift means that one of the clocks was set."""
 
 
 class ClockReading(NamedTuple):
@@ -22,7 +22,10 @@ class ClockReading(NamedTuple):
 
     @property
     def offset_ms(self) -> float:
-        """How many ms the other clock is ahead, if it was read halfway between the request and the response."""
+        """The number of ms by which the other clock is ahead.
+
+        The value assumes a reading halfway between the request and the response.
+        """
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property

@@ -116,12 +116,12 @@ class FleetState:
     stream_oldest_at: int | None = None
     """When the server accepted the oldest event that is not in the database yet."""
     commits: int = 0
-    """Number of commits of this process in the last minutes."""
+    """Number of commits of this process in the last 1 to 2 minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
-    """Number of attempts of this process in the last minutes."""
+    """Number of attempts of this process since the first of `own_failures`."""
     own_failures: int = 0
-    """Number of `attempts` that failed because of this server."""
+    """Number of attempts in the last 1 to 2 minutes that failed because of this server."""
     mass_failure: bool = False
     onset: Onset | None = None
 

@@ -118,7 +118,7 @@ class Notification:
 def retry_at(
     attempts_made: int, *, created_at: int, now_ms: int, expires_after_ms: int = GIVE_UP_AFTER_MS
 ) -> int | None:
-    """Return when to retry an email after a temporary failure (Unix ms), or None to give up.
+    """Return when to retry an email after a temporary failure (Unix ms), or None if the server gives up.
 
     The server makes the last attempt when the time limit is reached. Therefore, even an email that waited during a long
     downtime gets one attempt.

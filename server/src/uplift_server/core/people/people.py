@@ -44,7 +44,7 @@ ACCOUNTS_PER_PERSON_MAX: Final = 500
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 INVITATIONS_PER_SIGN_IN_MAX: Final = 20
-"""Maximum number of pending invitations that the server accepts for a person at one single sign-on."""
+"""Maximum number of pending invitations that the server accepts for a person during one single sign-on."""
 
 
 def normalize_email(text: str) -> str:
@@ -81,7 +81,10 @@ def _easy_passwords(email: str | None) -> frozenset[str]:
 
 
 def csrf_token(cookie: str) -> str:
-    """Return the CSRF token of a session. It is derived from the cookie, which other sites cannot read."""
+    """Return the CSRF token of a session.
+
+    The token is derived from the session cookie, which other sites cannot read.
+    """
     return hmac.digest(cookie.encode(), b"csrf", "sha256").hex()
 
 

@@ -204,7 +204,7 @@ class Lanes(Generic[T]):
         return None
 
     def start_now(self, lane: Lane[T], now_ms: int, *, beyond_limit: bool = False) -> NoSlot | None:
-        """Take a slot for an attempt that a user requested, or return the limit that prevents it.
+        """Take a slot for an attempt that a user requested, or return the limit that prevents the attempt.
 
         The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt early and then
         waits one interval longer. With `beyond_limit`, the lane's own limit does not apply.
@@ -245,7 +245,7 @@ class Lanes(Generic[T]):
     def _may_start(self, lane: Lane[T], now_ms: int) -> bool:
         """Return whether a lane may start an attempt now.
 
-        If the lane waits for a slot, park it. If it waits for a time, start its timer.
+        If the lane waits for a slot, park it. If the lane must wait until a later time, start its timer.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)

@@ -41,7 +41,7 @@ def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -
     """Return why a delivery is waiting. Times are Unix ms.
 
     `due_at` is None if the delivery is due and waiting in memory. `next_probe_at` is set while the endpoint's breaker
-    is open. It is in the past while the probe is in flight.
+    is open. This time is in the past while the probe is in flight.
     """
     if due_at is not None and due_at > max(now_ms, next_probe_at or 0):
         return Waiting(WaitingFor.SCHEDULE, due_at)

@@ -36,7 +36,7 @@ _CODES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token. It is kept in memory only and never logged."""
+    """An access token. The server keeps the token only in memory and never logs it."""
 
     header: bytes = field(repr=False)
     """The complete `authorization` header line, with its line break."""

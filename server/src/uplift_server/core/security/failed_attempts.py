@@ -6,7 +6,7 @@ A key is an email address or a network, for example.
 from typing import Final
 
 KEYS_MAX: Final = 10_000
-"""Maximum number of keys in memory. If all of them have recent failures, attempts with a new key must wait."""
+"""Maximum number of keys in memory. If all these keys have recent failures, attempts with a new key must wait."""
 
 
 class Failures:

@@ -59,8 +59,8 @@ class SecretPair(Generic[T]):
     def live(self) -> tuple[T, ...]:
         """The secrets that sign `webhook-signature`, in the order of their signatures.
 
-        The first secret also signs `x-uplift-signature-256`. If a receiver incorrectly checks only the first signature,
-        both headers change to the new secret at the same time.
+        The first secret also signs `x-uplift-signature-256`. A receiver may incorrectly check only the first signature.
+        For such a receiver, both headers change to the new secret at the same time.
         """
         if self.previous is None:
             return (self.current,)

@@ -37,7 +37,7 @@ _OUTER_PAD: Final = bytes(value ^ 0x5C for value in range(256))
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two HMAC keys of a secret. They are never shown."""
+    """The two HMAC keys of a secret. The server never shows the keys."""
 
     uplift: bytes = field(repr=False)
     """The key for `x-uplift-signature-256`: the whole text of the secret."""
@@ -111,7 +111,7 @@ class Signer:
         """Return the values of `x-uplift-signature-256` and `webhook-signature`.
 
         `event_id` and `timestamp` (Unix seconds) are the ASCII bytes of the `webhook-id` and `webhook-timestamp`
-        headers. `body` is the bytes to send.
+        headers. `body` contains the bytes to send.
         """
         inner, outer = self._uplift
         inner = inner.copy()
