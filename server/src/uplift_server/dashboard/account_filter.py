@@ -8,7 +8,7 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the visitor as the caller for the account in the URL.
+    """Return the visitor's caller, limited to the account that the URL selects, if any.
 
     The URL contains an ID, a uid, or a part of a name. Add a problem if no account or more than one account matches.
     """

@@ -50,7 +50,7 @@ def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
 
 
 def sent_auth(form: Form) -> FilledAuth:
-    """Return the submitted field values, so that the form can be shown again."""
+    """Return the submitted field values, so that the page can show the form again."""
     return FilledAuth(**{name: form.text(name) for name in FilledAuth.__dataclass_fields__})
 
 
@@ -79,7 +79,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
 
 
 def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Replace the prefix `auth.` in the field names of problems with the names of the form's fields."""
+    """Remove the prefix `auth.` from the field names of problems, because the form's fields have no prefix."""
     return [
         Problem(each.field.removeprefix("auth."), each.code, each.message) if each.field.startswith("auth.") else each
         for each in problems

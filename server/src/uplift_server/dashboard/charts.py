@@ -205,7 +205,7 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def _opened(slot: Slot, title: str, x: float, width: float) -> str:
-    """Return the start of the SVG group of a bucket: the title, and the invisible area that shows it on hover."""
+    """Return the start of the SVG group of a bucket: the title, and an invisible area that shows the title on hover."""
     return (
         f'<g data-at="{slot.at}" data-length="{slot.length_ms}"><title>{escape(title)}</title>'
         f'<rect class="target" x="{x:.1f}" y="0" width="{width:.1f}" height="{HEIGHT}"/>'

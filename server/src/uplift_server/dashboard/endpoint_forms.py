@@ -102,7 +102,7 @@ def filled_with(shown: ShownEndpoint) -> Filled:
 
 
 def as_sent(form: Form) -> Filled:
-    """Return the submitted field values, so that the form can be shown again."""
+    """Return the submitted field values, so that the page can show the form again."""
     return Filled(
         url=form.text("url"),
         description=form.text("description"),
