@@ -1,4 +1,4 @@
-"""Sends the events of a file. Each line is one JSON object."""
+"""Sends the events of a file. Each line of the file is one event as a JSON object."""
 
 import hashlib
 import json

@@ -114,7 +114,7 @@ def _source(url: str | None, file: str | None) -> str:
 
 
 async def _read(url: str, calls: Calls, *, once: bool) -> tuple[int, int]:
-    """Send the outbox rows until a signal, or with `once` until no rows are left.
+    """Send the outbox rows until a signal arrives, or with `once` until no rows are left.
 
     Return the counts of sent and rejected rows. Raises CliError and Unavailable.
     """

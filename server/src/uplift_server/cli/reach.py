@@ -1,7 +1,7 @@
 """Connects commands to the HTTP API of the running server, or of a temporary server in this process.
 
-Only one process can use a SQLite file. The lock of the file shows whether a server is running, because another program
-can use the port.
+Only one process can use a SQLite file. To find a running server, commands check the lock of the file, because another
+program can use the port.
 """
 
 import asyncio

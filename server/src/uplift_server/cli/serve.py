@@ -34,7 +34,7 @@ SECOND_SIGNAL: Final = 128 + signal.SIGINT
 STOP_SECONDS_MAX: Final = 19.0
 """Time limit of a clean stop, in seconds. After this time, the process exits immediately."""
 OUTPUT_SECONDS: Final = 0.5
-"""Maximum time, in seconds, to write each line of the start to standard output."""
+"""Maximum time, in seconds, to write each startup line to standard output."""
 _log = structlog.get_logger()
 
 
@@ -198,7 +198,10 @@ class StopLimit:
 
 
 class Stopper:
-    """Handles signals: the first SIGTERM or SIGINT stops the server cleanly, and the second exits immediately."""
+    """Handles the stop signals.
+
+    The first SIGTERM or SIGINT stops the server cleanly. The second signal ends the process immediately.
+    """
 
     def __init__(self, application: "Application", output: Output, stop_limit: StopLimit) -> None:
         self._application = application

@@ -50,7 +50,7 @@ VALUE_CHARACTERS_MAX: Final = 4096
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
     """Return the path of `uplift.toml` in a directory, or else of the system's settings file.
 
-    None if neither file exists.
+    Return None if neither file exists.
     """
     return next((path for path in (directory / FILE_NAME, system) if _is_present(path)), None)
 

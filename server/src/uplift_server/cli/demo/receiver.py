@@ -48,7 +48,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that a receiver of the demo received."""
+    """A request to one of the demo's receivers."""
 
     receiver: str
     at: float
