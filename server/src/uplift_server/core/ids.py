@@ -112,8 +112,8 @@ def parse_uuid(text: str) -> bytes | None:
 def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
     """Return the lowest and the highest UUID with this prefix, or None if the prefix is not valid.
 
-    Hyphens are ignored. A valid prefix has at least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits, because shorter
-    prefixes cover whole months.
+    The function ignores hyphens. A valid prefix has at least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits, because
+    shorter prefixes cover whole months.
     """
     digits = beginning.replace("-", "").lower()
     if not UUID_BEGINNING_CHARACTERS_MIN <= len(digits) <= _UUID_DIGITS or not _HEX.fullmatch(digits):

@@ -106,7 +106,7 @@ class Due(Enum):
 
 
 class Effect(Enum):
-    """A change of the delivery's row, in addition to its state and due time."""
+    """A change to the delivery's row, in addition to its state and due time."""
 
     NEW_FENCE = "new fence"
     REMEMBER = "remembers its state"

@@ -35,7 +35,7 @@ class ValueType(ABC):
 
     @property
     def input_help(self) -> str:
-        """How to enter a value as text. Pages show it after the help of the setting."""
+        """How to enter a value as text. Pages show this text after the help of the setting."""
         return ""
 
     @abstractmethod
@@ -186,7 +186,7 @@ class Duration(ValueType):
 class Durations(ValueType):
     """A list of durations, which may be empty.
 
-    The Python value is a tuple in ms, and the database stores a JSON list in ms.
+    The Python value is a tuple of milliseconds, and the database stores a JSON list of milliseconds.
     """
 
     each: Duration

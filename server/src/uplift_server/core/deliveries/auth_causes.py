@@ -5,7 +5,7 @@ from typing import Final
 from uplift_server.core.security.access_tokens import FAILED
 
 Cause = tuple[str, str, str, str, str]
-"""An error pattern (regular expression), then the code, the title, the cause and how to fix it."""
+"""An error pattern (a regular expression), a code, a title, a cause, and how to fix the cause."""
 
 _REJECTIONS: Final = (
     "bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca|access denied"

@@ -23,7 +23,7 @@ UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
 """Maximum total size in bytes of the events that wait for a response. The last of these events can exceed the
 maximum."""
 TESTS_AWAITED_MAX: Final = 10
-"""Maximum number of test events per stream whose callers wait for a response."""
+"""Maximum number of callers per stream that wait for the response to a test event."""
 TESTS_REMEMBERED_MAX: Final = 64
 """Maximum number of test events whose late response the server accepts, after the caller has stopped waiting."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200

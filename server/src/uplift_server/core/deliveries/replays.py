@@ -78,7 +78,7 @@ class ReplayRate:
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
     def after_release(self, now_ms: int, count: int) -> "ReplayRate":
-        """Return the rate limiter after it has released `count` deliveries."""
+        """Return the rate limiter after the release of `count` deliveries."""
         return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:

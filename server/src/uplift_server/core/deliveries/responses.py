@@ -116,7 +116,7 @@ def reason_in(line: str | None) -> str | None:
 def first_line(body: bytes) -> str | None:
     """Return the first line of a response as readable text, or None if the response has no text.
 
-    A JSON or HTML document counts as one line. If the known reason is only in the rest of the response, the function
+    A JSON or HTML document counts as one line. If a known reason appears only after the returned text, the function
     appends the reason's code as `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.

@@ -31,9 +31,9 @@ class EventType:
 
     name: str
     group: str
-    """The heading under which lists show the type."""
+    """The heading under which lists show the event type."""
     description: str
-    """When the event occurs and what it contains, for users."""
+    """The description for users: when the event occurs and what it contains."""
     documented: bool
     """Whether Uplift documents the type. All other types are our extensions."""
     schema: Mapping[str, object]

@@ -39,7 +39,7 @@ _CHARACTERS_PER_STEP: Final = 512
 The number applies to the worst case, in which Python stores the value with more bytes per character.
 """
 _CHARACTERS_PER_TEXT: Final = 64
-"""The cost of one more prefix or suffix, as the number of characters whose comparison takes as long."""
+"""The fixed cost of a prefix or suffix, in characters. Comparing this many characters takes as long."""
 
 
 class BudgetExceeded(Exception):
@@ -115,7 +115,7 @@ class _Check:
         self.problems.append(_problem(path, text))
 
     def pattern(self, pattern: Mapping[str, object], path: str, level: int) -> None:
-        """Check an object that mirrors an object of the data."""
+        """Check an object in the filter."""
         if level > FILTER_LEVELS_MAX:
             self.add(path, f"The filter has too many levels. Use at most {FILTER_LEVELS_MAX} nested objects.")
         elif not pattern:

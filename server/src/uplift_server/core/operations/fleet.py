@@ -21,8 +21,7 @@ OWN_FAILURE_ATTEMPTS_MIN: Final = 20
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
-"""The share of endpoints with one cause, from 0 to 1, from which this cause determines the next step of a mass
-failure."""
+"""If at least this share of the failing endpoints (0 to 1) has one cause, this cause determines the next step."""
 
 
 class Onset(NamedTuple):

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""Descriptors for the database, the log, name servers, email, and all other uses except callers and receivers."""
+"""Number of descriptors for the database, the log, name servers, email, and all uses except callers and receivers."""
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256

@@ -27,7 +27,7 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 
 
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Return whether the partition that began at `begun_at` (Unix ms) is full, so that the next one must begin.
+    """Return whether the partition that began at `begun_at` (Unix ms) is full, so that the next partition must begin.
 
     A `begun_at` in the future comes from a clock that has since been corrected. Such a partition also counts as full.
     No partition is full if there are PARTITIONS_MAX partitions.

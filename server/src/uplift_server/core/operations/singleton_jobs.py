@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Final
 
 LEASE_MS: Final = 5_000
-"""Duration of a lease. The holder renews it with every heartbeat."""
+"""Duration of a lease. The holder renews the lease with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
 """How long a process runs the job after it requested the lease. The time is shorter than LEASE_MS, so the process stops
 the job before another process can take the lease."""

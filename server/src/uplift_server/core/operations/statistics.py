@@ -139,7 +139,7 @@ def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> S
 
 
 def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Add rows to the buckets that begin at `starts`. The step of the range is the length of a bucket."""
+    """Add rows to the buckets that begin at `starts`, a range whose step is the length of a bucket."""
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in rows:
         start = at - at % starts.step

@@ -24,7 +24,7 @@ PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 SINGLE_SIGN_ON_SESSION_TTL_MS: Final = 12 * _HOUR_MS
 """Maximum duration of a session after single sign-on.
 
-The limit ensures that a removal at the identity provider takes effect.
+The limit ensures that a removal at the identity provider takes effect within this time.
 """
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
 """Minimum interval between updates of a session's last use."""

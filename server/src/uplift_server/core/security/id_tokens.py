@@ -20,7 +20,7 @@ _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "E
 """The equivalent names of an algorithm: RFC 9864 renamed EdDSA with the curve Ed25519."""
 _CURVES: Final = {"EC": "P-256", "OKP": "Ed25519"}
 _RSA_CHARACTERS_MIN: Final = 342
-"""The length of a 2048-bit RSA modulus in base64url."""
+"""Minimum length of an RSA modulus, in base64url characters. A 2048-bit modulus has this length."""
 _KEYS_READ_MAX: Final = 100
 _CANDIDATES_MAX: Final = 5
 """Maximum number of keys to try for a token without a key ID."""
@@ -36,7 +36,7 @@ _VERIFIED: Final = ("email_verified", "xms_edov")
 `xms_edov` of Microsoft Entra ID states that the owner of the email's domain is verified.
 """
 _TRUE: Final = (True, "true", 1, "1")
-"""The values that mean true. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
+"""The values of claims that mean true. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
 
 
 class TokenHeader(NamedTuple):

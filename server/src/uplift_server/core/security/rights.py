@@ -48,7 +48,7 @@ _ADMINISTERING: Final = frozenset(Right)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[Scope]]] = MappingProxyType(
     {Role.MEMBER: _READING, Role.MANAGER: _MANAGING, Role.ADMIN: _MANAGING, Role.OWNER: _MANAGING}
 )
-"""The scopes of each role. No role can create events; only operators can."""
+"""The scopes of each role. No role includes the creation of events."""
 RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.MEMBER: frozenset({Right.ENDPOINTS_TEST}),
