@@ -258,13 +258,13 @@ class Config:
 
     @property
     def branding(self) -> Branding:
-        """The brand of the dashboard."""
+        """The name, the logo and the accent colors of the dashboard."""
         colors = {} if self.brand_colors is None else parse_colors(self.brand_colors)
         return Branding(self.brand_name or NAME, self.brand_logo_file, colors)
 
     @property
     def sends_mail(self) -> bool:
-        """Whether the server sends emails."""
+        """Whether an SMTP server is configured."""
         return self.smtp_url is not None
 
     @property

@@ -20,7 +20,7 @@ class OperationalKind(NamedCode):
 
     @property
     def type_name(self) -> str:
-        """The name of the event type."""
+        """The event type, such as `delivery.failed`."""
         return self.text.replace("_", ".")
 
 

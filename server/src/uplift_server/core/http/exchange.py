@@ -53,7 +53,6 @@ class Exchange(NamedTuple):
     bytes_sent: bool = True
     """Whether the client sent any byte of the request, so that the receiver can have received it."""
     reused: bool = False
-    """Whether the exchange reused a connection."""
     repeated: bool = False
     """Whether the client sent the request twice, because a reused connection ended without a response.
 

@@ -63,7 +63,6 @@ class EndpointUrl:
     host_header: str
     """The value of the Host header. IPv6 is in brackets. The port is omitted if it is the scheme's default."""
     is_literal: bool
-    """Whether the host is an IP address."""
 
     @property
     def encrypted(self) -> bool:
