@@ -253,8 +253,8 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
     """Return whether a leased delivery may be sent to its endpoint. Call this function only if the endpoint exists.
 
-    The server sends a test in any state of its endpoint, but only under its first lease, because a late test is
-    useless.
+    The server sends a test in any state of the endpoint, but only under the delivery's first lease, because a late test
+    is useless.
     """
     if trigger is _TEST:
         return fence == 1

@@ -149,8 +149,8 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
     """Move each problem to the field of the form that contains the cause.
 
-    The form has one field for all headers and one field for the filter, so the message adds the header name or the path
-    in the filter.
+    The form has one field for all headers and one field for the filter. The message therefore adds the header name or
+    the path in the filter.
     """
     return [
         Problem("headers", each.code, f"{each.field.partition('.')[2][:_NAMED_MAX]}: {each.message}")

@@ -403,7 +403,8 @@ def explain(
     """Explain why an attempt failed and how to fix it. Return None for the outcome `delivered`.
 
     `status_code`, `error` and `location` come from the attempt's exchange. The receiver controls the location, so the
-    function masks its secrets, truncates it and makes it printable. `response` is the first line of the response.
+    function masks secrets in the location, truncates it and makes it printable. `response` is the first line of the
+    response.
     """
     if outcome is Outcome.DELIVERED:
         return None

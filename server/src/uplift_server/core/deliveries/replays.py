@@ -1,4 +1,4 @@
-"""Replays: their states, the deliveries that they select, and their rate."""
+"""Replays: states, selection of deliveries, and rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

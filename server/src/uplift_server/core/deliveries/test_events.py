@@ -13,8 +13,9 @@ DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
     """Return the event type of a test without a chosen type, or None if there are no types.
 
-    The result is the first of these types that exists: MOVEMENT_ANALYTICS_CREATED if the endpoint subscribes to it, the
-    first type that the endpoint subscribes to, the type of the registration event, and the first type in the catalog.
+    If the endpoint subscribes to MOVEMENT_ANALYTICS_CREATED, return this type. Otherwise, return the first existing
+    type in this order: the first type that the endpoint subscribes to, the type of the registration event, the first
+    type in the catalog.
     """
     subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
     if MOVEMENT_ANALYTICS_CREATED in subscribed:

@@ -47,7 +47,7 @@ def parse_colors(text: str) -> dict[str, str]:
 
 
 def contrast(color: str, other: str) -> float:
-    """Return the contrast of two colors (`#rrggbb`), between 1 and 21 (WCAG 2.2)."""
+    """Return the WCAG 2.2 contrast of two colors (`#rrggbb`), between 1 and 21."""
     lighter, darker = sorted((_luminance(color), _luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -27,9 +27,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 def of_endpoints(broken: int, delivering: int) -> Severity:
     """Return the severity of broken endpoints.
 
-    The severity is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least 10% of them and
-    at least ten endpoints are broken. `broken` endpoints are failing, or the server disabled them. `delivering` also
-    includes all other enabled endpoints.
+    The severity is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten endpoints and
+    10% of the `delivering` endpoints are broken. `broken` endpoints are failing, or the server disabled them.
+    `delivering` also includes all other enabled endpoints.
     """
     if not broken:
         return Severity.OK

@@ -32,5 +32,8 @@ class SingletonJob(StrEnum):
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:
-    """Return whether process `by` may take the lease that `held_by` (0: no process) holds until `until` (Unix ms)."""
+    """Return whether process `by` may take the lease that process `held_by` holds until `until` (Unix ms).
+
+    If `held_by` is 0, no process holds the lease.
+    """
     return held_by in (0, by) or until <= now_ms

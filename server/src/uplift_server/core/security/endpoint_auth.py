@@ -89,7 +89,7 @@ def shown_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
 
 
 def audited_auth(auth: EndpointAuth | None) -> dict[str, Any] | None:
-    """Return an authentication for the audit log, without its secrets and without the query of its URL."""
+    """Return an authentication for the audit log, without secrets and without the query of the URL."""
     if auth is None:
         return None
     if isinstance(auth, OAuthClient):
