@@ -85,7 +85,6 @@ async def _append(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> Results:
 
 
 async def _stored(raw: Raw, groups: Sequence[Sequence[NewEvent]]) -> KnownEvents:
-    """Find the events that are already stored."""
     known = KnownEvents()
     keys = [(e.account_seq, e.idempotency_key) for group in groups for e in group if e.idempotency_key is not None]
     if keys:

@@ -32,18 +32,17 @@ STATEMENT_SECONDS_MAX: Final = 10.0
 """The driver's timeout of a statement, for connections without a pool, in seconds."""
 STATEMENT_MS_MAX: Final = 8000
 IDLE_IN_TRANSACTION_MS_MAX: Final = 3000
-"""How long a transaction of an unreachable process keeps its locks, in ms.
-
-The time is shorter than the expiry of heartbeats.
-"""
+"""How long a transaction of an unreachable process keeps its locks, in ms. The time is shorter than the time after
+which a heartbeat expires."""
 ACQUIRE_SECONDS_MAX: Final = 4.0
 
 POOLER: Final = "pooler"
-"""The URL parameter with the value `transaction` if each transaction can run on a different connection."""
+"""The URL parameter that declares a pooler, with the value `transaction`. Each transaction can run on a different
+connection of the pooler."""
 
 APPLICATION_NAME: Final = "uplift-webhooks"
 POOLED_NAME: Final = f"{APPLICATION_NAME}-pooled"
-"""The name of a pooler's connections, which stay open after the server has stopped."""
+"""The application name of connections through a pooler. The pooler keeps them open after the server has stopped."""
 _SETTINGS: Final = {
     "statement_timeout": str(STATEMENT_MS_MAX),
     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS_MAX),
@@ -252,7 +251,10 @@ class ConnectionTimeout:
 
 
 class ConnectionPool:
-    """Up to `limit` connections, opened when needed. Up to `waiting_max` operations wait for a connection."""
+    """A pool of up to `limit` connections.
+
+    The pool opens connections when they are needed. Up to `waiting_max` operations wait for a connection.
+    """
 
     def __init__(self, open_pair: Callable[[], Coroutine[Any, Any, Pair]], *, limit: int, waiting_max: int) -> None:
         self._open = open_pair

@@ -310,7 +310,7 @@ class PostgresDatabase:
         return await self._run_write(lambda pair: pair.sql.run_sync(body))
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """Run a function that returns events, and store them in its transaction."""
+        """Run a function that returns events, and store the events in the same transaction."""
 
         async def write(pair: Pair) -> R:
             result, events = await pair.sql.run_sync(body)
@@ -352,7 +352,7 @@ class PostgresDatabase:
         return await asyncio.shield(self._start(self._with_retries(self._writers, self._measured(write))))
 
     async def _run_beside_writes(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a long transaction on a connection of the readers, so that ordinary writes do not wait for it."""
+        """Run a long transaction on a connection for reads, so that ordinary writes do not wait for it."""
 
         async def write(pair: Pair) -> R:
             async with pair.transaction():
@@ -367,7 +367,7 @@ class PostgresDatabase:
     def _measured(
         self, body: Callable[[Pair], Awaitable[R]], *, changes: bool = True
     ) -> Callable[[Pair], Awaitable[R]]:
-        """Measure a write. Without `changes`, a success does not prove that the database accepts writes."""
+        """Measure a write. If `changes` is false, a success does not prove that the database accepts writes."""
 
         async def measured(pair: Pair) -> R:
             began = time.monotonic_ns()

@@ -23,7 +23,7 @@ _FIRST_ID: Final = "00000000-0000-0000-0000-000000000000"
 _KEY_LOCKS: Final = 1970302568
 """The class of the advisory locks that the trigger takes for ordering keys."""
 _READER_LOCK: Final = (1970302569, 0)
-"""The advisory lock of the reader that sends."""
+"""The advisory lock of the only reader that sends events."""
 IDLE_IN_TRANSACTION_MS_MAX: Final = 30_000
 """How long PostgreSQL waits before it ends the transaction of an unreachable reader, in ms.
 
@@ -189,7 +189,10 @@ class OutboxStatus(NamedTuple):
 
 
 class Turn:
-    """The transaction of the only reader that sends. It keeps the lock of every row that it has taken."""
+    """The transaction of the only reader that sends events.
+
+    The transaction keeps the lock of every row that the reader has taken.
+    """
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
@@ -211,7 +214,7 @@ class Turn:
     async def unblock(self, after: str | None) -> str | None:
         """Unblock rows that wait for corrected, deleted or expired rows. Call this regularly.
 
-        One call checks some of the rows that others wait for. Return the ID after which the next call continues, or
+        One call checks some of the rows that other rows wait for. Return the ID after which the next call continues, or
         None at the end.
         """
         start = _FIRST_ID if after is None else after
@@ -243,7 +246,7 @@ class EmitterOutbox:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """Open the transaction of the reader. Yield None while another reader has one. Raises Unavailable."""
+        """Open the transaction of the reader. Yield None while another reader has a transaction. Raises Unavailable."""
         async with self._connection() as pair, pair.transaction():
             is_free = await pair.raw.fetchval("SELECT pg_try_advisory_xact_lock($1, $2)", *_READER_LOCK)
             yield Turn(pair.raw) if is_free else None

@@ -24,7 +24,10 @@ class _Waiting(NamedTuple):
 
 
 class GroupCommit:
-    """Collects `append` calls, and stores them together. Each commit has up to about COMMIT_ROWS_MAX rows."""
+    """Collects the events of `append` calls, and stores the events together.
+
+    Each commit has up to about COMMIT_ROWS_MAX rows.
+    """
 
     def __init__(self, store: Callable[[Groups], Awaitable[Results]]) -> None:
         """`store` is the function that stores groups in one transaction."""

@@ -34,7 +34,7 @@ _WRITES: Final = frozenset({"primary", "read-write"})
 """Values of target_session_attrs that select a writable server."""
 
 NEXT_HOST_AFTER_SECONDS: Final = 0.3
-"""The delay before the attempt with the next host, in seconds. The caller limits the total time."""
+"""The delay before the attempt to connect to the next host, in seconds. The caller limits the total time."""
 
 HostOptions = Mapping[str, Any]
 """The driver's options for a host, in addition to the URL. Empty if the URL names one host."""
@@ -91,7 +91,6 @@ class Hosts:
         raise max(failures, key=_priority)
 
     def _move_to_front(self, options: HostOptions) -> None:
-        """Try this host first from now on."""
         self.known.remove(options)
         self.known.insert(0, options)
 

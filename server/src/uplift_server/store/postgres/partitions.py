@@ -34,7 +34,8 @@ _log = structlog.get_logger()
 TABLE_LOCK_MS_MAX: Final = 50
 """The lock timeout for each of the two tables, in ms. Other statements wait up to twice as long."""
 THIN_BATCH: Final = 20
-"""Number of rows per transaction. The next commit of an event also waits for this batch to reach the disk."""
+"""Maximum number of rows that a transaction deletes. The next commit of an event waits until the deletion is on
+disk."""
 SWEEP_BATCH: Final = 100
 KEPT_EVENTS_MAX: Final = 1000
 KEPT_ATTEMPTS_MAX: Final = 10_000
@@ -139,8 +140,6 @@ _ORPHANS: Final = (
 
 
 class _Run(Protocol):
-    """Runs statements on a connection, in a transaction or without one."""
-
     def __call__(self, body: Callable[[Pair], Awaitable[R]], /) -> Awaitable[R]: ...
 
 
@@ -148,7 +147,7 @@ class PostgresPartitions:
     """Implementation of `store.partitions.Partitions` on PostgreSQL."""
 
     def __init__(self, write: _Run, transact: _Run, read: _Run) -> None:
-        """`write` runs ordinary writes; `transact` runs long transactions in parallel."""
+        """`write` runs ordinary writes, `transact` runs long transactions, and `read` runs reads."""
         self._run_write = write
         self._transact = transact
         self._read = read
@@ -238,7 +237,7 @@ class PostgresPartitions:
         return Batch(len(found), (found[0]["first_seq"],) if len(found) == SWEEP_BATCH else None)
 
     async def _write(self, body: Callable[[Pair], Awaitable[R]]) -> R:
-        """Run a write that changes partitions, one at a time in all processes."""
+        """Run a write that changes partitions. Only one process at a time runs such a write."""
 
         async def locked(pair: Pair) -> R:
             await pair.raw.execute(locks.statement(locks.PARTITIONS))
@@ -247,7 +246,10 @@ class PostgresPartitions:
         return await self._run_write(locked)
 
     async def _rest(self, partition: Partition, needed: list[int]) -> Partition | None:
-        """Return the remainder of earlier partitions, if it is small enough to copy with the needed events."""
+        """Return the partition that has the remaining events of earlier partitions.
+
+        Return None if there is no such partition, or if it is too large to copy with the needed events.
+        """
         found = await self._read(lambda pair: pair.raw.fetchrow(_REST, partition.first_seq))
         if found is None:
             return None
@@ -307,7 +309,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 
 
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
-    """Copy the needed events of a partition, and the remainder of earlier partitions, while other statements run.
+    """Copy the needed events of a partition, and the events of the partition `rest`, while other statements run.
 
     These events no longer change, except for new attempts, which `_drop` copies. Return the copy's ID, or None if
     another process has dropped the partitions.
@@ -412,7 +414,6 @@ async def _limit_lock_wait(raw: Raw) -> None:
 
 
 def _copy_range(partition: Partition, rest: Partition | None) -> Partition:
-    """Return the range of event numbers that the copy covers."""
     return partition if rest is None else Partition(rest.first_seq, partition.end_seq)
 
 

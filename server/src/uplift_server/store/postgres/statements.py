@@ -89,10 +89,8 @@ def _insert(*present: bool) -> str:
 
 
 APPEND: Final = {present: _insert(*present) for present in product((False, True), repeat=3)}
-"""The statements, each for events with or without idempotency keys, chosen IDs and object IDs.
-
-They return the numbers in the order of the events.
-"""
+"""The statements that store events, for each combination of events with or without idempotency keys, chosen IDs and
+object IDs. Each statement returns the numbers in the order of the events."""
 EVENTS_BY_KEY: Final = """\
 SELECT k.account_seq, k.key, e.seq, e.id, e.created_at, e.type_seq, e.expires_at, e.ordering_key, e.body
 FROM unnest(
@@ -312,8 +310,8 @@ SETTLE: Final = {
     for counted in (False, True)
     for health in (False, True)
 }
-"""The statements, each with or without attempts that replays count, and with or without the health of endpoints. They
-return the positions, from 1, of the settlements that were written."""
+"""The statements that write settlements, with or without attempts that replays count, and with or without the health of
+endpoints. Each statement returns the positions, from 1, of the settlements that it has written."""
 
 # ---- release
 
