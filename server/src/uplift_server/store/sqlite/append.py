@@ -14,7 +14,7 @@ from uplift_server.store.sqlite.statements import DeliveryRow, EventObjectRow, E
 
 
 class Appender:
-    """Stores groups of events, and assigns their numbers. Only the writer thread uses it."""
+    """Stores groups of events, and assigns their numbers. Only the writer thread uses this class."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -64,7 +64,6 @@ class _Batch:
         self.known = KnownEvents()
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add the rows of an event to the batch."""
         account, object_id = event.account_seq, event.object_id
         self._events.append(
             EventRow(

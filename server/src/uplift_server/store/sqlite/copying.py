@@ -80,8 +80,9 @@ def save(source: sqlite3.Connection, target: Path) -> None:
 def copy_into(source: sqlite3.Connection, target: Path) -> None:
     """Copy a database durably into a new file that only its owner can read.
 
-    The copy is made in one step with one snapshot, because SQLite restarts the copy after a write between two steps. In
-    steps of 100 pages, a copy of 300 MB did not finish within 40 s during 200 commits per second. One step takes 1 s.
+    The copy is made in one step with one snapshot, because SQLite restarts the copy after a write between two steps.
+    During 200 commits per second, a copy of 300 MB in steps of 100 pages did not finish within 40 s. In one step, the
+    copy takes 1 s.
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(target)) as copied:

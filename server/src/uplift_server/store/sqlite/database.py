@@ -93,7 +93,7 @@ class SqliteDatabase:
         self._lock.release()
 
     async def change(self) -> FileChange | None:
-        """Return how the database file has changed since it was opened, or None. This call waits for the disk."""
+        """Return the harmful change of the database file since it was opened, if any. This call waits for the disk."""
         return await asyncio.to_thread(self._watch.change)
 
     async def rescue(self, now_ms: int) -> Path:
@@ -216,7 +216,7 @@ class SqliteDatabase:
         return result
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """Run a function that returns events, and store them in its transaction."""
+        """Run a function that returns events, and store the events in the same transaction."""
 
         def write(writing: WriterConnection) -> R:
             result, events = body(writing.sql)

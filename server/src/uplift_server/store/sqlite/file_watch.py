@@ -16,7 +16,10 @@ _INDEX: Final = "-shm"
 
 
 class DatabaseLost(Exception):
-    """The database file was deleted, replaced or truncated while a server used it. The text says how to fix it."""
+    """The database file was deleted, replaced or truncated while a server used it.
+
+    The message says how to fix it.
+    """
 
 
 class FileChange(NamedTuple):
@@ -39,9 +42,9 @@ class FileWatch:
         self._size = 0
 
     def change(self) -> FileChange | None:
-        """Return how the files have changed since the start, or None. Raises OSError.
+        """Return the harmful change of the files since the start, if any. Raises OSError.
 
-        SQLite truncates its log but never its database, because the server never vacuums it.
+        The server never vacuums the database. Therefore, SQLite truncates its log but never the database.
         """
         # Read the stored size first, because another thread can store a larger size in the meantime.
         size_before = self._size

@@ -74,7 +74,6 @@ def _due(connection: sqlite3.Connection, requests: Sequence[LeaseRequest], now: 
 
 
 def _bodies(connection: sqlite3.Connection, event_seqs: Collection[int]) -> dict[int, bytes]:
-    """Return the bodies of events by sequence number."""
     parameters = {"event_seqs": json.dumps(list(event_seqs))}
     sizes, joined = connection.execute(statements.BODIES, parameters).fetchone()
     bodies, start = {}, 0

@@ -86,7 +86,7 @@ class Readers:
             raise unavailable(error) from error
 
     def _discard(self) -> None:
-        """Close the connection of this thread after an error. The next read opens another."""
+        """Close the connection of this thread after an error. The next read opens a new connection."""
         pair = getattr(self._local, "pair", None)
         if pair is not None:
             self._local.pair = None

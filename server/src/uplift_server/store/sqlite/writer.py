@@ -46,7 +46,7 @@ _HARMLESS: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CON
 RESTART_WAIT_SECONDS: Final = 0.5
 """The wait before a failed thread is restarted, in seconds."""
 CPU_SAMPLE_SECONDS: Final = 0.1
-"""The interval between two samples of the CPU time of the process, in seconds."""
+"""The interval between two measurements of the CPU time of the process, in seconds."""
 
 
 class _CommitThrottle:
@@ -92,7 +92,7 @@ class WriterConnection:
 
 
 class Job:
-    """A part of the writer's next transaction, and the future of its result.
+    """A job of the writer, with the future of the result.
 
     `weight` is the approximate number of rows. A `guarded` job has a savepoint, so that its exception rolls back only
     this job. If the database rejects a `divisible` job, its caller receives Rejected and divides it.
@@ -317,7 +317,7 @@ class Writer:
             self._isolate(jobs, error)
 
     def _isolate(self, jobs: list[Job], error: Exception) -> None:
-        """Halve the jobs until each job that breaks the transaction is isolated.
+        """Divide the jobs in halves until each job that breaks the transaction is alone.
 
         Each such job costs log2(n) more commits.
         """
