@@ -1,4 +1,4 @@
-"""Indicators of change in an account, for live pages."""
+"""Values that show whether the data of an account has changed, for live pages."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
     """Return the number of attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
 
     The function returns several numbers of each kind, because a row can be committed after a row with a higher number.
-    A test attempt changes only the first value.
+    A test attempt changes only the number of attempts.
     """
     newest_events = (
         sa.select(events.c.seq)
@@ -45,7 +45,7 @@ def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
 
 
 def hourly_counts(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the statistics of the last hours. They lag by 1 or 2 seconds."""
+    """Return the account's statistics of the latest hours, newest first. The statistics lag by 1 or 2 seconds."""
     columns = (rollups.c.at, rollups.c.deliveries, rollups.c.attempts, *(rollups.c[name] for name in _STATUSES))
     query = (
         sa.select(*columns)

@@ -1,10 +1,9 @@
 """Retention rules, and the deletion of expired rows in batches.
 
-`find_expired` finds a batch with a read, and `delete_expired` deletes the batch, so writers wait only for actual
-deletions.
+`find_expired` only reads, and `delete_expired` deletes the batch. Therefore, other writes wait only for deletions.
 
-Retention never deletes the newest row of a numbered table: SQLite assigns the next number after it, and no number may
-be used twice, because events, cursors and caches rely on unique numbers.
+Retention never deletes the newest row of a numbered table. SQLite derives the next number from this row, and events,
+cursors and caches rely on unique numbers.
 """
 
 import operator
@@ -48,16 +47,16 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """How long the rows of a table are kept, and in which batches they are deleted."""
+    """A rule that states when the rows of a table expire, and in which batches retention deletes them."""
 
     table: sa.Table
     since: sa.Column[int]
-    """The column with the start of the retention period (Unix ms). If it is NULL, the row is in use."""
+    """The column with the time from which the retention period is counted (Unix ms). NULL while the row is in use."""
     extra_ms: int = 0
-    """The time between `since` and the start of the retention period, in ms."""
+    """The additional time that rows are kept after the retention period, in ms."""
     is_ordered_by_seq: bool = False
-    """Whether rows are read in the order of their numbers, which grow with time. Otherwise, an index on `since` is
-    used."""
+    """Whether retention reads the rows in the order of their numbers, which grow with time. If false, it uses an index
+    on `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
     """Conditions that limit the rule to the rows of a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
@@ -213,7 +212,7 @@ class ExpiredRows:
     keys: list[Key]
     """The rows to delete."""
     position: tuple[Any, ...] | None
-    """The start of the next batch; None if no row has expired yet."""
+    """The position after which the next batch starts. None if no row has expired yet."""
     has_more: bool
     """Whether there can be more expired rows."""
 

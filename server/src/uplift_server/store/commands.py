@@ -19,7 +19,7 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""How long a result is kept, and how long a test waits for a process that executes it, in ms."""
+"""The time that a result is kept, and the time that a test waits until a process executes it, in ms."""
 
 
 class TooManyCommands(Unavailable):
@@ -85,7 +85,7 @@ class Result(NamedTuple):
     error: str | None = None
     text: str = ""
     event_id: bytes | None = None
-    """The ID of the test event. If `repeated`, the ID of the event of the first request."""
+    """The ID of the test event. If `repeated` is true, the event of the first request has this ID."""
     repeated: bool = False
     is_executed: bool = True
     """Whether the command was executed. If not, it is stored, and a process executes it later."""
@@ -110,7 +110,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 
 
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
-    """Return the commands without a result, oldest first, and whether rows have expired.
+    """Return the commands without a result, oldest first, and whether `remove_expired` can delete rows.
 
     Omit commands of kinds that this release does not support.
     """

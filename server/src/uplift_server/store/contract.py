@@ -64,9 +64,9 @@ class Database(Protocol):
     def append(self, groups: Sequence[Sequence[NewEvent]]) -> Awaitable[list[list[Appended] | IdempotencyConflict]]:
         """Store events with their deliveries in one durable commit. Return the results in the order of the groups.
 
-        A group is stored completely or not at all. A group conflicts if an event differs from an earlier one of the
-        account with the same idempotency key or chosen ID. A repeat with the same content returns the stored event.
-        Raises Rejected if a row can never be stored; the caller divides the groups to find it.
+        A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
+        of the account that has the same idempotency key or chosen ID. A repeat with the same content returns the stored
+        event. Raises Rejected if a row can never be stored; the caller divides the groups to find it.
         """
 
     def lease_due(
@@ -94,8 +94,8 @@ class Database(Protocol):
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
         """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`.
 
-        If another delivery of the endpoint is due earlier, the released ones become due at the same time, to stay ahead
-        of it.
+        If another delivery of the endpoint is due earlier, the released deliveries become due at that earlier time, to
+        stay ahead of the other delivery.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
@@ -139,7 +139,7 @@ class Database(Protocol):
         """Return the earliest due time of each of these endpoints that has a waiting delivery."""
 
     async def scrub(self) -> bool:
-        """Remove the earlier content of changed rows from the files, as far as the engine can while it runs.
+        """Remove the earlier content of changed rows from the database files, as far as a running engine can.
 
         SQLite writes its log to the database and empties the log. PostgreSQL removes dead rows. Return False if a read
         still needs the content. The caller then tries again. Raises Unavailable.
@@ -161,7 +161,7 @@ class Database(Protocol):
         """
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """Run a function that returns events, and store them in its transaction."""
+        """Run a function that returns events, and store the events in the same transaction."""
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
         """Store an event without an idempotency key, and run a function with its number, in one transaction."""

@@ -1,4 +1,4 @@
-"""A random ID that identifies a database at any address."""
+"""The random ID of a database, which stays the same if the address of the database changes."""
 
 import secrets
 from typing import Final

@@ -26,7 +26,7 @@ class DatabaseState:
 
     backlog: Backlog
     totals: Mapping[int, OpenCounts] | None
-    """The open deliveries by endpoint number, according to the statistics. None until they are counted after an
+    """The number of open deliveries by endpoint number, from the statistics. None until the first count after an
     upgrade."""
     leased: int
     """The number of leased deliveries, whether they are waiting or in flight."""

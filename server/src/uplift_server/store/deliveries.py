@@ -1,4 +1,4 @@
-"""Deliveries and attempts: lists, and the start of a resend. The engines execute all other writes."""
+"""Lists of deliveries, and the start of a resend. The engines execute all other writes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -110,7 +110,7 @@ def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) 
 
 
 def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
-    """Return whether an attempt of an event succeeded, by endpoint. Deleted deliveries are included."""
+    """Return, for each endpoint, whether an attempt of the event succeeded. Include attempts of deleted deliveries."""
     succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
     query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
     found = connection.execute(query.group_by(attempts.c.endpoint_seq).limit(limit))
@@ -280,7 +280,6 @@ def _own(event_seq: int, endpoint_seq: int) -> sa.ColumnElement[bool]:
 
 
 def _leased(row: Mapping[Any, Any], lease_until: int) -> LeasedDelivery:
-    """Return the leased delivery from the columns of a delivery and its event."""
     return LeasedDelivery(
         event_seq=row["event_seq"],
         endpoint_seq=row["endpoint_seq"],

@@ -1,4 +1,7 @@
-"""Search for deliveries by filters: the table that lists them by event, and the rows that one page scans."""
+"""Search for deliveries with filters.
+
+This module selects the table from which to read the deliveries, and limits the rows that one page scans.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -27,7 +30,7 @@ class Source(NamedTuple):
     tables: sa.FromClause
     conditions: list[sa.ColumnElement[bool]]
     last: int
-    """The last event number, in the order of reading, that the source covers."""
+    """The last event number to read: the highest, or the lowest if rows are read in descending order."""
 
 
 class Window(NamedTuple):
@@ -36,7 +39,7 @@ class Window(NamedTuple):
     tables: sa.FromClause
     event_seq: sa.ColumnElement[int]
     conditions: list[sa.ColumnElement[bool]]
-    """The conditions that matching rows meet."""
+    """The conditions that select the matching deliveries."""
     read_to: tuple[int, int] | None
     """The key after which the next page starts. None if this window is the last one."""
 
@@ -48,7 +51,10 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the deliveries that one page scans, between two events. The page's key begins with event and endpoint."""
+    """Return the deliveries that one page scans, in a range of event numbers.
+
+    The key of the page begins with the number of the event and the number of the endpoint.
+    """
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
     window = narrowed(connection, source, low, high, up=up)
@@ -98,7 +104,6 @@ def source_of(
 def _keys_of_ids(
     connection: Connection, account_seq: int | None, delivery_ids: Sequence[tuple[bytes, bytes]]
 ) -> list[tuple[int, int]]:
-    """Return the keys of the deliveries with these IDs."""
     event_ids, tails = {event_id for event_id, _ in delivery_ids}, {tail for _, tail in delivery_ids}
     query = (
         sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq, events.c.id, endpoints.c.id.label("endpoint_id"))

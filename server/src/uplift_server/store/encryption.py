@@ -27,7 +27,7 @@ TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )
-"""The values of the encrypted columns of a deleted endpoint."""
+"""The values that replace the encrypted values of a deleted endpoint."""
 UNBOUND: Final = b"\x01"
 """The version byte of values that are bound only to their endpoint, not to their column."""
 _BOUND: Final = b"\x02"
@@ -35,7 +35,7 @@ _NONCE_BYTES: Final = 12
 _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS} | {
     TOTP_SECRET: f"second_factors.{TOTP_SECRET}\0".encode()
 }
-"""The beginning of the associated data, up to a byte that names do not contain. The owner's ID follows."""
+"""The beginning of the associated data for each column. A NUL byte separates it from the owner's ID, which follows."""
 
 
 class WrongSecretKey(Exception):
@@ -57,13 +57,13 @@ class Cipher:
         return self._accepts_unbound
 
     def reject_unbound(self) -> None:
-        """Decrypt only values that are bound to their column from now on."""
+        """From now on, decrypt only values that are bound to their column."""
         self._accepts_unbound = False
 
     def encrypt(self, value: str, owner_id: bytes, column: Column, *, bound: bool = True) -> bytes:
         """Encrypt a value for a column of an endpoint or a person.
 
-        Without `bound`, releases up to 0.1.1 can decrypt the result.
+        If `bound` is false, the result is not bound to the column, so releases up to 0.1.1 can decrypt it.
         """
         nonce = os.urandom(_NONCE_BYTES)
         version, context = (_BOUND, _context(owner_id, column)) if bound else (UNBOUND, owner_id)

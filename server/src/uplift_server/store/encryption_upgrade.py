@@ -32,7 +32,8 @@ def accepts_unbound(connection: Connection) -> bool:
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
     """Whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call it before the transaction reads values to write back, so that the upgrade runs before or after the transaction.
+    Call the function before the transaction reads values to write back. The upgrade then ends before the transaction,
+    or waits until the transaction ends.
     """
     if not cipher.accepts_unbound:
         return True
@@ -41,7 +42,7 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 
 
 def block_earlier_releases(connection: Connection) -> bool:
-    """Prevent starts of servers that read only unbound values.
+    """Prevent servers of releases that cannot read bound values from starting.
 
     Return False while such a server is running or the schema is changing.
     """

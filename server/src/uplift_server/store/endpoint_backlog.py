@@ -59,7 +59,7 @@ SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
 
 
 def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
-    """List the endpoints with held deliveries by number, including deleted ones."""
+    """Return the numbers of the endpoints with held deliveries, in ascending order. Deleted endpoints are included."""
     return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
 
 

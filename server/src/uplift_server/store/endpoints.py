@@ -1,4 +1,4 @@
-"""Endpoints. The callers encrypt secrets and headers."""
+"""Stored endpoints. Callers encrypt the secrets and the headers."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -96,7 +96,6 @@ def get_by_uid(connection: Connection, account_seq: int, uid: str) -> Endpoint |
 
 
 def _require_free_uid(connection: Connection, account_seq: int, uid: str) -> None:
-    """Raise Conflict if an endpoint of the account has this uid."""
     if get_by_uid(connection, account_seq, uid) is not None:
         raise Conflict(f"Another endpoint of the account has the uid {uid}. Use another uid.")
 
@@ -155,7 +154,7 @@ def get_deleted(connection: Connection, account_seq: int, endpoint_id: bytes) ->
 def list_deleted(connection: Connection, account_seq: int, before: int, *, limit: int) -> list[tuple[Endpoint, int]]:
     """List the account's endpoints that were deleted at `before` (Unix ms) or earlier, newest first.
 
-    Each has its `deleted_at`. Retention removes deleted endpoints.
+    Return each endpoint with its `deleted_at`, until retention removes it.
     """
     query = (
         sa.select(*_COLUMNS, endpoints.c.deleted_at)

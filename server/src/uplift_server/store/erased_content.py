@@ -38,14 +38,14 @@ from uplift_server.store.schema_erasures import erasures
 from uplift_server.store.schema_traces import trace_parents
 
 ERASED_OBJECT_ID: Final = ""
-"""Replaces an erased object ID in the filters of replays. No event has this object ID."""
+"""The object ID that replaces an erased object ID in the filters of replays. No event has this object ID."""
 _RESENT: Final = "deliveries.resent"
 _BLOB, _TEXT = 12, 13
 """The serial types of an empty BLOB and an empty string in SQLite's record format. For a value of n bytes, add 2n."""
 
 
 class Erased(NamedTuple):
-    """The events and endpoints of a step. Processes can still have their erased content in memory."""
+    """The events and endpoints whose erased content processes can still have in memory."""
 
     leased: Sequence[int]
     """The events with leased deliveries."""

@@ -1,7 +1,8 @@
-"""Erasures: jobs that erase the events about an object, or events by ID. A completed job is the receipt.
+"""Erasures: jobs that erase the events about an object, or events by ID.
 
-A job first finds events through the index of object IDs. Then it reads the events that have no object ID, because
-releases before the index did not store object IDs. `store.erased_content` erases the events.
+A completed job remains as the receipt. A job first finds events through the index of object IDs. Then it reads the
+events that have no object ID, because releases before the index did not store object IDs. `store.erased_content` erases
+the events.
 """
 
 import json
@@ -23,7 +24,7 @@ from uplift_server.store.schema import accounts, deliveries, events
 from uplift_server.store.schema_erasures import erasures
 
 EVENTS_PER_STEP: Final = 40
-"""Maximum number of events that one transaction erases, like a batch of retention."""
+"""Maximum number of events that one transaction erases. Retention deletes events in batches of the same size."""
 DELIVERIES_PER_STEP: Final = 200
 """A step ends when the total number of deliveries of its events exceeds this number."""
 BODIES_PER_STEP: Final = 50

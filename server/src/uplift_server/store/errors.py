@@ -8,7 +8,7 @@ class StoreError(Exception):
 
 
 class Conflict(StoreError):
-    """The write conflicts with stored data: a name is taken, or the state of a delivery does not allow it."""
+    """The write conflicts with stored data, such as a name that is taken or the status of a delivery."""
 
 
 class InFlight(Conflict):
@@ -34,7 +34,7 @@ class InUse(Unavailable):
 
 
 class Misaddressed(Unavailable):
-    """The database cannot be used with this address, now or later."""
+    """The database cannot be used at the configured address. A retry does not help."""
 
 
 class Rejected(Exception):

@@ -36,7 +36,10 @@ def late_events(connection: Connection) -> LateEvents | None:
 
 
 def note_late(connection: Connection, late: LateEvents) -> LateEvents:
-    """Record late events before they are stored, so that searches by time find them. Return all recorded ones."""
+    """Record late events before they are stored, so that searches by time find them.
+
+    Return all recorded late events.
+    """
     server_values.lock(connection, _LATE)
     noted = late_events(connection)
     if noted is not None:
@@ -81,7 +84,7 @@ def created_from(connection: Connection, seq: int) -> int | None:
 
 
 def _first_seq(connection: Connection, created_at: int) -> int:
-    """Return the number of the first event with this timestamp or a later one. The function uses a binary search."""
+    """Return the number of the first event with this timestamp or a later one."""
     # Use two queries, because SQLite scans the index for a query of both values.
     low = connection.scalar(sa.select(sa.func.min(events.c.seq)))
     if low is None:

@@ -56,7 +56,7 @@ class NewEvent(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """The result for one event. If it is a `duplicate`, it was stored before, with this ID and timestamp."""
+    """The result for one event. If `duplicate` is true, the event was stored before, with this ID and timestamp."""
 
     seq: int
     id: bytes
@@ -268,5 +268,5 @@ class ReplayRelease(NamedTuple):
     ordered: int
     """The number of ordered deliveries. The dispatcher leases them in the order of their events."""
     outstanding: int
-    """The number of deliveries that are waiting or in flight."""
+    """The number of the replay's deliveries that are waiting or in flight."""
     next_event_seq: int

@@ -1,6 +1,7 @@
-"""Objects created with an `Idempotency-Key`, stored in the transaction that creates them.
+"""Stored `Idempotency-Key` values of requests that create objects.
 
-The keys of events are stored with the events (`store.repeated_events`).
+The transaction that creates the object also stores the key. The keys of events are stored with the events
+(`store.repeated_events`).
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ class Request:
     """NO_ACCOUNT, or the account that owns the object."""
     key: str
     kind: str
-    """The kind of the object, and the parent of the object."""
+    """The kind of the created object. For the secret or a test of an endpoint, also the ID of the endpoint."""
     digest: bytes
     """The SHA-256 of the request's body."""
 

@@ -60,7 +60,7 @@ def page(connection: Connection, account_seq: int, request: PageRequest, *, now:
 
 
 def list_for_email(connection: Connection, email: str, *, now: int, limit: int) -> list[Invitation]:
-    """List the pending invitations to an email, in lower case, oldest account first."""
+    """List the pending invitations to an email (in lower case), oldest account first."""
     query = sa.select(invitations).where(invitations.c.email == email, invitations.c.expires_at > now)
     rows = connection.execute(query.order_by(invitations.c.account_seq).limit(limit))
     return [_invitation(row) for row in rows]

@@ -1,4 +1,4 @@
-"""API keys of accounts and of operators, whose keys have no account. Only digests of keys are stored."""
+"""API keys of accounts and of operators. Operator keys have no account. Only digests of keys are stored."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -21,7 +21,7 @@ from uplift_server.store.schema import api_keys, deliveries, events, listen_answ
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of the account's events that one read scans."""
+"""Number of an account's events that one read scans."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def take(connection: Connection, name: str) -> None:
 
 
 def order_slots(endpoint_seqs: Iterable[int]) -> list[int]:
-    """Return the second numbers of the locks for the delivery order of endpoints, in the sequence to take them."""
+    """Return the second numbers of the locks for the delivery order of endpoints, in the order to take the locks."""
     return sorted({endpoint_seq % ORDER_SLOTS for endpoint_seq in endpoint_seqs})
 
 

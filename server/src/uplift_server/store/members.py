@@ -44,7 +44,7 @@ def find_by_person(connection: Connection, account_seq: int, person_seq: int) ->
 
 
 def find(connection: Connection, account_seq: int, email: str) -> Member | None:
-    """Return the member of an account with this email, in lower case."""
+    """Return the member of an account with this email, which must be in lower case."""
     return _one(connection, people_table.c.email == email, members.c.account_seq == account_seq)
 
 

@@ -60,7 +60,7 @@ def delete(connection: Connection, event_ids: Collection[bytes]) -> None:
 
 
 def due_counts(connection: Connection, *, now: int, limit: int) -> list[DueCount]:
-    """Return the counts that are due at `now` (Unix ms), longest overdue first."""
+    """Return the counts of failed deliveries to report at `now` (Unix ms), longest overdue first."""
     columns = (failed_deliveries.c.endpoint_seq, failed_deliveries.c.account_seq)
     query = sa.select(*columns).where(failed_deliveries.c.due_at <= now)
     rows = connection.execute(query.order_by(failed_deliveries.c.due_at).limit(limit))
@@ -75,10 +75,10 @@ def report_failed(
     new_id: Callable[[], bytes],
     now: int,
 ) -> None:
-    """Turn the due counts of endpoints into events.
+    """Report the due counts of failed deliveries with operational events.
 
-    Delete counts that have no failures, or whose endpoint is not in `reported`. Restart a reported count, and keep it
-    until the next event may be sent, to limit the number of events.
+    Delete counts that have no failures, or whose endpoint is not in `reported`. Set a reported count to 0 and keep it,
+    because its due time delays the next event.
     """
     locks.take_order(connection, endpoint_seqs)
     own = failed_deliveries.c.endpoint_seq
@@ -98,7 +98,10 @@ def report_failed(
 
 
 def _facts(connection: Connection, count: sa.Row[Any]) -> dict[str, object] | None:
-    """Return the facts of failed deliveries; None if the endpoint or its latest failed delivery was deleted."""
+    """Return the facts of the event about failed deliveries.
+
+    Return None if the endpoint or its latest failed delivery was deleted.
+    """
     query = (
         sa.select(
             events.c.id.label("event_id"),

@@ -23,7 +23,8 @@ WINDOW_ROWS: Final = 10_000
 """Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
-"""The server does not add an endpoint to an email that is due within this many ms."""
+"""The minimum time in ms until an email is due. If an email is due earlier, the server does not add an endpoint to
+it."""
 
 
 def add(

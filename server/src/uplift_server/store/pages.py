@@ -1,6 +1,7 @@
 """Pages of lists, in both orders and in both directions.
 
-A list has a key of whole numbers. A page contains the rows beyond a key. One extra row shows whether there are more.
+Each row of a list has a key of integers. A page contains the first rows beyond a key. A query for a page reads one
+extra row, which shows whether there is a next page.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,14 +43,15 @@ class PageRequest:
     def narrowed(self, low: int, high: int, *, to_next: int = 1) -> tuple[int, int]:
         """Narrow a range of numbers to the numbers that rows of the page can have.
 
-        The number of a row is the first number of its key. `to_next` is 0 if several rows can have the same number.
+        The number of a row is the first number of its key. `to_next` is the smallest difference between two rows: 0 if
+        several rows can have the same number.
         """
         if self.key is None:
             return low, high
         return (max(low, self.key[0] + to_next), high) if self.reads_up else (low, min(high, self.key[0] - to_next))
 
     def chosen(self, rows: Iterable[T], number: Callable[[T], int]) -> list[T]:
-        """Select the rows of the page, and one more, from rows in memory. `number` returns the key of a row."""
+        """Select the rows of the page, and one more row, from rows in memory. `number` returns the key of a row."""
         low, high = self.narrowed(0, KEY_MAX)
         chosen = [row for row in rows if low <= number(row) <= high]
         return sorted(chosen, key=number, reverse=not self.reads_up)[: self.limit + 1]
@@ -118,7 +120,7 @@ def window_end(
     rows: int,
     up: bool,
 ) -> int | None:
-    """Return the number of the last row among the first `rows` rows in a range of an index. None if there are fewer.
+    """Return the number of the `rows`th row in a range of an index, or None if the range has fewer rows.
 
     A page whose filter no index supports checks the rows up to this number, and ends early if few of them match.
     """

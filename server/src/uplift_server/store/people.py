@@ -34,7 +34,7 @@ class AccountMembership(NamedTuple):
 
 
 def find(connection: Connection, email: str, *, lock: bool = False) -> Person | None:
-    """Return the person with this email, in lower case.
+    """Return the person with this email, which must be in lower case.
 
     With `lock`, no other transaction can create or change this person.
     """

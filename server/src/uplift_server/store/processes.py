@@ -37,7 +37,7 @@ class Process:
     delivers: bool
     """Whether the process is a worker that can own endpoints."""
     view: int
-    """The hash of the workers in the view of the process (`core.operations.cluster.membership_hash`)."""
+    """The hash of the workers that the process knows (`core.operations.cluster.membership_hash`)."""
     in_flight: int
     in_flight_max: int
     waiting: int

@@ -141,7 +141,7 @@ class Session:
     digest: bytes
     person_seq: int | None
     account_seq: int | None
-    """For a session of a portal link: the only account that it can access."""
+    """For a session of a portal link: the only account that the session can access."""
     key_digest: bytes | None
     """For an operator: the digest of the key whose revocation ends the session. After single sign-on, it is the digest
     of the settings that make the person an operator.
@@ -186,7 +186,7 @@ class Invitation:
     role: Role
     invited_by: str
     proves: bool
-    """Whether the link verifies the email, because the server emailed it or the operator handed it over."""
+    """Whether the link verifies the email: true if the server emailed the link, or if the operator handed it over."""
     created_at: int
     expires_at: int
 
@@ -393,7 +393,7 @@ class EndpointFilter:
     failing: bool = False
     """Whether to list failing endpoints, in addition to endpoints in one of `states`."""
     text: str | None = None
-    """A part of the URL without its query, or of the description. Case is ignored."""
+    """Text to find in the URL without its query, or in the description. Case is ignored."""
     cause: str | None = None
     """List only failing endpoints whose last failed attempt has this cause (a code)."""
     ids: tuple[bytes, ...] = ()

@@ -1,4 +1,4 @@
-"""Rejected events: messages of the stream that are not valid events, without their data."""
+"""Rejected events: messages of the stream that are not valid events. The data of the messages is not stored."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def add(connection: Connection, *rejected: RejectedEvent) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: RejectedEventFilter, request: PageRequest
 ) -> Page[RejectedEvent]:
-    """List the rejected events of an account, or of all accounts including unknown ones."""
+    """List the rejected events of an account, or of all accounts and of unknown accounts."""
     after = None if wanted.since is None else wanted.since - 1
     bounds = numbers_between(connection, rejected_events.c.rejected_at, after=after, before=wanted.until)
     low, high = request.narrowed(*bounds)

@@ -18,14 +18,14 @@ from uplift_server.store.schema import attempts, deliveries, events, replays
 
 @dataclass(frozen=True, slots=True)
 class ReplayCount:
-    """The number of deliveries to replay up to the event `through`, and the oldest and newest timestamps."""
+    """The number of deliveries to replay up to the event `through`, and the oldest and newest times of their events."""
 
     count: int
     oldest_at: int | None
     newest_at: int | None
     through: int
     missing: int = 0
-    """The number of these deliveries that do not exist yet."""
+    """The number of deliveries among `count` that do not exist yet."""
 
     def then(self, more: "ReplayCount") -> "ReplayCount":
         """Return the sum of this count and the count of the next window."""
@@ -92,7 +92,7 @@ def _any(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bo
 
 
 def save_count(connection: Connection, replay_seq: int, counted: ReplayCount, *, first: int, now: int) -> Replay:
-    """Add the count of a window, which starts at the event `first`, to a replay."""
+    """Add the count of a window to a replay. The window starts at the event `first`."""
     connection.execute(
         sa.update(replays)
         .where(replays.c.seq == replay_seq, replays.c.counted_through == first - 1)
@@ -121,9 +121,9 @@ class CandidateRow(NamedTuple):
 
 
 def candidates(rows: Iterable[CandidateRow], body_bytes_max: int) -> tuple[list[Candidate], bool]:
-    """Return the candidates until the total size of their bodies exceeds `body_bytes_max`, and whether it does.
+    """Return the first candidates, and whether the total size of their bodies exceeds `body_bytes_max`.
 
-    The last candidate can exceed the limit.
+    The candidate that exceeds the limit is the last one.
     """
     found: list[Candidate] = []
     body_bytes = 0
@@ -167,7 +167,10 @@ class ReplayProgress(NamedTuple):
     """The events of deliveries that were returned to the replay without an attempt, oldest first."""
 
     def after(self, batch: ReplayBatch, *, again: int, fresh: int, leased: int) -> "ReplayProgress":
-        """Return the progress after `again` returned and `fresh` new deliveries, of which `leased` were leased."""
+        """Return the progress after `again` returned deliveries and `fresh` new deliveries.
+
+        The replay has leased `leased` of these deliveries and skips the others.
+        """
         outstanding = self.outstanding + leased
         next_event_seq = self.next_event_seq
         if fresh == len(batch.candidates):

@@ -52,7 +52,7 @@ class ReplaySelection:
     """The types of the events. Empty for all types."""
     created_after: int | None
     created_before: int | None
-    """Only events before this timestamp are selected. `created_after` is exclusive, too."""
+    """Only events before this timestamp are selected. Like `created_after`, the timestamp is exclusive."""
     selected_at: int
     outcomes: tuple[Outcome, ...] = ()
     """Outcomes of the last attempt. Empty for all."""

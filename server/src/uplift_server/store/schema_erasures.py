@@ -1,4 +1,4 @@
-"""The table of erasures: jobs that erase events, and their receipts."""
+"""The table of erasures: jobs that erase events. A completed job remains as the receipt."""
 
 import sqlalchemy as sa
 

@@ -88,7 +88,7 @@ _WATCHED: Final[dict[str, tuple[str, ...]]] = {
     "endpoints": _ENDPOINT_COLUMNS,
     "replays": ("state", "completed_at", "rate_per_second"),
 }
-"""The cached tables, with the columns whose changes are recorded; empty for all columns."""
+"""The cached tables, each with the columns whose changes the triggers record. An empty tuple means all columns."""
 
 
 def _differs(columns: tuple[str, ...]) -> str:

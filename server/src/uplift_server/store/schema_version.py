@@ -38,7 +38,7 @@ REMEDY_NEWER: Final = "start the release that upgraded the database, or a later 
 
 
 class UnknownSchema(Exception):
-    """The database has an unknown schema. The text says how to fix it."""
+    """The database has an unknown schema. The message says how to fix it."""
 
 
 def current(database: str | Path) -> str | None:
@@ -59,8 +59,8 @@ def current(database: str | Path) -> str | None:
 def upgrade(database: str | Path, *, now_ms: int) -> Path | None:
     """Upgrade a SQLite file (path or URL) to the current revision in one transaction, or create its tables.
 
-    Before an upgrade, it copies the file and returns the path of the copy. Raises UnknownSchema for a newer file, and
-    Unavailable if the file cannot be written, without any changes.
+    Before an upgrade, the function copies the file. It returns the path of the copy. Raises UnknownSchema for a newer
+    file, and Unavailable if the file cannot be written, without any changes.
     """
     path = _path(database)
     try:
@@ -115,7 +115,7 @@ def reject_unknown(database: str | Path, revision: str) -> None:
 
 
 def needed_release(revision: str) -> str | None:
-    """Return the oldest release that works after an upgrade from a revision, or None if all earlier ones do.
+    """Return the oldest release that works after an upgrade from a revision, or None if all earlier releases work.
 
     Migrations that break earlier releases define `needs_release` (see CONTRIBUTING.md).
     """

@@ -16,7 +16,7 @@ from uplift_server.store.schema_people import links, sessions
 LINK_KEY_NUMBERS: Final = 4
 _PART_BYTES: Final = 4
 _COLUMNS: Final = [column for column in sessions.c if column is not sessions.c.id_token]
-"""The columns that each request needs."""
+"""The columns of a session that each request needs."""
 
 
 def create(connection: Connection, session: Session, *, id_token: bytes | None = None) -> None:

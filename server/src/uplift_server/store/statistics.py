@@ -114,7 +114,10 @@ def by_bucket(
 
 
 def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
-    """Return the counts of each scope with hours in a range, without outcomes and durations."""
+    """Return the sums of the counts of each scope from `since` to `until` (exclusive, Unix ms).
+
+    The sums do not include outcomes and durations. Scopes without statistics are absent.
+    """
     values = {"scopes": json.dumps(list(scopes)), "since": since, "until": until}
     return {
         Scope(account_seq, endpoint_seq): Statistics(*counts)
@@ -183,7 +186,7 @@ def save(connection: Connection, counted: Counted) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The range of a batch, in numbers of events, attempts and changes."""
+    """The events, attempts and changes that a batch counts, as ranges of their numbers."""
 
     began: int
     events_after: int
@@ -290,7 +293,7 @@ def _subtract(
 
 
 def _of(own: dict[RowKey, Tally], by_type: dict[RowKey, Tally], key: RowKey, event_type: int | None) -> Sequence[Tally]:
-    """Return the tallies of an endpoint and, if it is known, of the event type."""
+    """Return the tally of an endpoint, and the tally of the event type if the type is known."""
     return [own[key]] if event_type is None else [own[key], by_type[key._replace(endpoint_seq=-event_type)]]
 
 
@@ -312,16 +315,17 @@ def _beyond(batch: _Batch, began: int) -> Mapping[str, int]:
 def _created(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, int]]:
     """Yield the number of deliveries that replays created for events after `began` and up to `events_after`.
 
-    Each number is for one endpoint, one minute and one event type, if it is known.
+    Yield one number for each endpoint, minute and event type. The type is None if it is unknown.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_CREATED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, n
 
 
 def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[RowKey, int | None, Status, int]]:
-    """Yield the differences that the attempts and changes in a range make to the counts by status.
+    """Yield the changes of the counts by status that the attempts and status changes in a range cause.
 
-    Each difference has its event type, if it is known. Only events after `began` and up to `events_after` count.
+    Each change has its event type, or None if the type is unknown. Only events after `began` and up to `events_after`
+    count.
     """
     for minute, account, endpoint, event_type, n in sql.read_rows(connection, sql.COUNT_DELIVERED, span):
         yield RowKey(account, endpoint, minute * MINUTE_MS), event_type, Status.DELIVERED, n
@@ -332,7 +336,6 @@ def _moves(connection: Connection, span: Mapping[str, int]) -> Iterator[tuple[Ro
 
 
 def _by_hour(own: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
-    """Return the tallies by hour. Each is the sum of the tallies of the hour's minutes."""
     return summed(
         (RowKey(account, endpoint, at - at % HOUR_MS), tally) for (account, endpoint, at), tally in own.items()
     )
@@ -386,7 +389,6 @@ def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
 
 
 def _new_rows(connection: Connection, table: sql.TableStatements, tallies: Mapping[RowKey, Tally]) -> NewRows:
-    """Return the new values of the rows to which the tallies are added."""
     found = sql.read_rows(connection, table.at, {"keys": json.dumps([*tallies])})
     stored = {
         RowKey(account, endpoint, at): (counts, outcomes, durations)

@@ -40,7 +40,7 @@ def held(alias: str = "") -> str:
 
 
 def blocked(alias: str = "") -> str:
-    """Return the condition of a delivery that waits for an earlier one of its order group."""
+    """Return the condition for deliveries that wait for an earlier delivery of their order group."""
     return f"{waiting(alias)} AND {_prefix(alias)}due_at IS NULL"
 
 

@@ -22,7 +22,10 @@ StoredRow = tuple[Sequence[int], str, str]
 
 
 class Tally:
-    """The counts that a batch adds to a row. Plain lists and dictionaries, because a batch has thousands of them."""
+    """The counts that a batch adds to a row.
+
+    The counts are plain lists and dictionaries, because a batch has thousands of tallies.
+    """
 
     __slots__ = ("counts", "durations", "moves", "outcomes")
 

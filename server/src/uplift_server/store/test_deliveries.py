@@ -71,7 +71,10 @@ def begin(
 def get_result(
     connection: Connection, account_seq: int, event_id: bytes, endpoint_id_tail: bytes
 ) -> tuple[Delivery, Attempt | None] | None:
-    """Return the delivery of a test, and its attempt if it has ended. Return None if retention has deleted the test."""
+    """Return the delivery of a test, and its attempt if the attempt has ended.
+
+    Return None if retention has deleted the test.
+    """
     for delivery in find(connection, account_seq, event_id, endpoint_id_tail):
         attempts = page_of_delivery(connection, delivery.event_seq, delivery.endpoint_seq, PageRequest(1)).items
         return delivery, attempts[0] if attempts else None

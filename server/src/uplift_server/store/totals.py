@@ -22,7 +22,7 @@ NO_OPEN: OpenCounts = OpenCounts(0, 0)
 
 
 def read(connection: Connection, endpoint_seqs: Collection[int] | None = None) -> dict[int, OpenCounts] | None:
-    """Return the counts of these endpoints (None: all) by endpoint number.
+    """Return the counts of these endpoints, or of all endpoints if None, by endpoint number.
 
     Endpoints without open deliveries are absent. Return None until the first count after an upgrade.
     """

@@ -32,7 +32,7 @@ _HOW_TO_RESTART: Final = "drop the target database, create it again, then repeat
 
 
 class CannotTransfer(Exception):
-    """The transfer is not possible. The text says how to fix it."""
+    """The transfer is not possible. The message says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ Key = tuple[Any, ...]
 
 BATCH_ROWS_MAX: Final = 5000
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
-"""The size after which a batch ends. The last row can exceed it, because a body has up to 256 KiB."""
+"""The size in bytes after which a batch ends. The last row can exceed the size, because a body has up to 256 KiB."""
 _DIGEST_BYTES: Final = 16
 _NOT_TRANSFERRED: Final = (processes, duties, directory_changes, told_texts, commands, event_partitions)
 """Tables that are not transferred: they describe running processes or the database itself."""

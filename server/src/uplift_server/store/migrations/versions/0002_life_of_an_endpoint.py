@@ -15,7 +15,7 @@ _SEQ = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add the columns and tables of these features. Stored data does not change."""
+    """Add columns and tables. Stored data does not change."""
     for column in (
         sa.Column(
             "previous_secret", sa.LargeBinary(), comment="encrypted; also signs until `previous_expires_at`"

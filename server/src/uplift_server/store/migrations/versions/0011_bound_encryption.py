@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Set a server value. The server, which has the key, re-encrypts the values later.
+    """Mark the values as not bound. The server, which has the key, re-encrypts them later.
 
     See `store.encryption_upgrade`.
     """

@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Add the key of read-only operators. It is not in `key_digest`, so that earlier releases reject the session."""
+    """Add a column for the key of read-only operators, so that earlier releases reject their sessions."""
     for table in ("sessions", "links"):
         op.add_column(
             table,
