@@ -88,7 +88,7 @@ class Result(NamedTuple):
     """The ID of the test event. If `repeated` is true, the event of the first request has this ID."""
     repeated: bool = False
     is_executed: bool = True
-    """Whether the command was executed. If not, it is stored, and a process executes it later."""
+    """Whether the command was executed. If false, the command is stored, and a process executes it later."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:

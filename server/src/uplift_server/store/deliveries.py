@@ -150,7 +150,7 @@ class Matching(NamedTuple):
 def count_ended(
     connection: Connection, account_seq: int, wanted: DeliveryFilter, *, first: int, last: int, ended_by: int
 ) -> tuple[dict[int, Matching], int]:
-    """Count the deliveries that a replay can resend, by endpoint, in one window between two events.
+    """Count the deliveries of each endpoint that a replay can resend, in one window of event numbers.
 
     Count only deliveries that had ended by `ended_by` (Unix ms). Return the counts, and the lowest event number of the
     window.
@@ -191,8 +191,8 @@ def start_resend(
 
     If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
     it. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is leased with
-    another fence, and Missing if retention has deleted it. Raises Conflict if it is blocked, is already being resent,
-    or is a test, or if its event has expired or was erased.
+    another fence, and Missing if retention has deleted it. Raises Conflict if the delivery is blocked, is already being
+    resent, or is a test, or if its event has expired or was erased.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (
@@ -260,7 +260,7 @@ def lease_resend(
 
 
 def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
-    """Return the deliveries, and set `blocked_by` of the blocked ones."""
+    """Set `blocked_by` of the blocked deliveries. Return all deliveries."""
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found

@@ -155,8 +155,8 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
     """Cancel a waiting or held delivery, or a leased delivery if `fence` is the fence of its lease.
 
-    Raises InFlight if it is leased with another fence, Conflict if it has ended, and Missing if retention has deleted
-    it.
+    Raises InFlight if the delivery is leased with another fence, Conflict if it has ended, and Missing if retention has
+    deleted it.
     """
     locks.take_order(connection, [endpoint_seq])
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
@@ -175,7 +175,10 @@ def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: 
 
 
 def cancel_of_events(connection: Connection, event_seqs: Collection[int], *, now: int) -> None:
-    """Cancel the open deliveries of events, including leased ones. All deliveries of the events get a new fence."""
+    """Cancel the open deliveries of events, including leased deliveries.
+
+    All deliveries of the events get a new fence.
+    """
     own = deliveries.c.event_seq.in_(event_seqs)
     ended = {"lease_owner": 0, "fence": deliveries.c.fence + 1, "order_group": None}
     # Use two statements, because ended deliveries keep their status and open deliveries become cancelled.

@@ -122,13 +122,13 @@ def exists(connection: Connection, endpoint_seq: int) -> bool:
 
 
 def get_including_deleted(connection: Connection, endpoint_id: bytes) -> Endpoint | None:
-    """Return the endpoint with this ID in any account, including a deleted one until retention removes it."""
+    """Return the endpoint with this ID in any account, even if it was deleted, until retention removes it."""
     row = connection.execute(sa.select(*_COLUMNS).where(endpoints.c.id == endpoint_id)).first()
     return None if row is None else _endpoint(row)
 
 
 def ids_of(connection: Connection, seqs: Collection[int]) -> dict[int, bytes]:
-    """Return the IDs of endpoints by number, including deleted ones until retention removes them."""
+    """Map endpoint numbers to IDs. Deleted endpoints are included until retention removes them."""
     query = sa.select(endpoints.c.seq, endpoints.c.id).where(endpoints.c.seq.in_(list(seqs)))
     return {row.seq: row.id for row in connection.execute(query)}
 
@@ -136,7 +136,10 @@ def ids_of(connection: Connection, seqs: Collection[int]) -> dict[int, bytes]:
 def page_of_scopes(
     connection: Connection, account_seq: int | None, request: PageRequest
 ) -> Page[tuple[int, int, bytes]]:
-    """List endpoints, including deleted ones: the number of the account, and the number and ID of the endpoint."""
+    """List endpoints, including deleted endpoints.
+
+    Each item is an account number, an endpoint number and an endpoint ID.
+    """
     query = request.of(sa.select(endpoints.c.account_seq, endpoints.c.seq, endpoints.c.id), endpoints.c.seq)
     if account_seq is not None:
         query = query.where(endpoints.c.account_seq == account_seq)

@@ -62,7 +62,7 @@ def erase(
     scanned_through: int,
     now: int,
 ) -> Erased:
-    """Erase events of the erasure's account, and store the progress. Events that are already erased are skipped."""
+    """Erase events of the erasure's account, and store the progress. Skip events that are already erased."""
     query = sa.select(events).where(
         events.c.seq.in_(event_seqs), events.c.account_seq == erasure.account_seq, events.c.erased_at.is_(None)
     )

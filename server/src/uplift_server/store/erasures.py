@@ -188,7 +188,7 @@ def next_step(connection: Connection, erasure: Erasure) -> Step:
 
 
 def complete(connection: Connection, erasure: Erasure, *, now: int) -> Erasure:
-    """Complete an erasure, unless it is already completed. Return it."""
+    """Complete an erasure, unless it is already completed. Return the erasure."""
     change = sa.update(erasures).where(erasures.c.seq == erasure.seq, erasures.c.completed_at.is_(None))
     completed = connection.execute(change.values(completed_at=now)).rowcount
     found = _one(connection, erasures.c.seq == erasure.seq)

@@ -27,7 +27,7 @@ def put(
     now: int,
     documented: bool = False,
 ) -> tuple[EventType, bool]:
-    """Create or replace an event type. Return it, and whether it is new.
+    """Create or replace an event type. Return the type, and whether it is new.
 
     An archived type keeps its `archived_at`, a documented type stays documented, and a deleted type becomes new.
     `updated_at` always increases.
@@ -65,7 +65,7 @@ def get(connection: Connection, name: str) -> EventType | None:
 
 
 def page(connection: Connection, request: PageRequest) -> Page[EventType]:
-    """List a page of event types, including archived ones."""
+    """List a page of event types, including archived types."""
     query = request.of(sa.select(event_types).where(_LIVE), event_types.c.seq)
     rows = [_event_type(row) for row in connection.execute(query)]
     return request.page(rows, lambda event_type: (event_type.seq,))

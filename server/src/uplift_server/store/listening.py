@@ -171,7 +171,10 @@ def page(connection: Connection, account_seq: int | None, request: PageRequest) 
 
 
 def delete(connection: Connection, session: ListenSession) -> bool:
-    """Delete a session with its responses. Return whether it existed. A new session can get the same number."""
+    """Delete a session with its responses. Return whether it existed.
+
+    A new session can get the number of the deleted session.
+    """
     removed = connection.execute(
         sa.delete(listen_sessions).where(listen_sessions.c.seq == session.seq, listen_sessions.c.id == session.id)
     )
@@ -188,7 +191,10 @@ def list_unused(connection: Connection, *, before: int, limit: int) -> list[List
 
 
 def delete_unused(connection: Connection, session: ListenSession, *, before: int) -> bool:
-    """Delete a session of `list_unused`, unless a client has connected to it since. Return whether it was deleted."""
+    """Delete a session of `list_unused`, unless a client has connected since.
+
+    Return whether the session was deleted.
+    """
     still = _select().where(listen_sessions.c.seq == session.seq, _is_unused(before))
     return connection.execute(still.with_for_update(of=listen_sessions)).first() is not None and delete(
         connection, session
@@ -277,8 +283,8 @@ def save_progress(
 ) -> None:
     """Save the positions of sessions, store new responses, and delete the oldest responses above the limit.
 
-    Without a position, only the responses are saved. Sessions that were deleted are skipped, because a new session can
-    have the same number.
+    If a position is None, save only the responses. Skip deleted sessions, because a new session can have the number of
+    a deleted session.
     """
     for session, position, responses in sorted(progress, key=lambda each: each[0].seq):
         session_seq = session.seq

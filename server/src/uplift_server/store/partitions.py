@@ -47,13 +47,13 @@ class Partitions(Protocol):
         """Return how many event numbers a partition has used, up to its last event."""
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
-        """Delete a batch of the deliveries of events whose deliveries have all ended."""
+        """Delete a batch of deliveries of events that have no open deliveries."""
 
     async def drop(self, partition: Partition) -> int:
         """Drop a partition after `delete_ended_deliveries`. Return the number of deleted events.
 
-        Events that still have deliveries are kept and deleted row by row later. If there are too many, the partition
-        is deleted row by row. Raises Unavailable like `start_next`.
+        Keep the events that still have deliveries; retention deletes them row by row later. If there are too many such
+        events, retention deletes the whole partition row by row. Raises Unavailable like `start_next`.
         """
 
     async def drop_empty(self) -> None:

@@ -82,7 +82,7 @@ def join(connection: Connection, role: ProcessRole, *, host: str, pid: int, vers
 
 
 def record_heartbeat(connection: Connection, seq: int, heartbeat: Heartbeat, *, now: int) -> list[Process]:
-    """Save a heartbeat. Return all processes by number. Raises ProcessEvicted."""
+    """Save a heartbeat. Return all processes in the order of their numbers. Raises ProcessEvicted."""
     change = sa.update(processes).where(processes.c.seq == seq).values(seen_at=now, **heartbeat._asdict())
     if connection.execute(change).rowcount == 0:
         raise ProcessEvicted("the process was evicted because its heartbeat expired")
@@ -109,7 +109,7 @@ def unless_evicted(seq: int, body: Callable[[Connection], R]) -> Callable[[Conne
 
 
 def list_all(connection: Connection) -> list[Process]:
-    """List all processes by number, including dead ones that are not evicted yet."""
+    """List all processes in the order of their numbers, including dead processes that are not evicted yet."""
     return [_process(row) for row in connection.execute(sa.select(processes).order_by(processes.c.seq))]
 
 
@@ -130,8 +130,8 @@ def list_running_before(connection: Connection, release: str) -> list[Process]:
 def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> bool:
     """Remove a process that has stopped or is dead, and release its singleton jobs. Return whether it was removed.
 
-    With `seen_at`, the time of its last known heartbeat (Unix ms), the process stays if it has sent another heartbeat
-    since.
+    `seen_at` is the time of the last known heartbeat of the process (Unix ms). If the process has sent another
+    heartbeat since, do not remove it.
     """
     # Delete the process first, because a heartbeat locks the rows in this order.
     query = sa.delete(processes).where(processes.c.seq == seq)
@@ -144,7 +144,7 @@ def remove(connection: Connection, seq: int, *, seen_at: int | None = None) -> b
 
 
 def foreign_leases(connection: Connection, own: int) -> list[ForeignLeases]:
-    """Count the deliveries that other processes have leased, by endpoint."""
+    """Count the deliveries of each endpoint that other processes have leased."""
     # Repeat the condition of the partial index literally, so that both databases use the index.
     query = (
         sa.select(deliveries.c.endpoint_seq, sa.func.count())

@@ -73,9 +73,9 @@ class RejectedEventFilter:
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:
-    """Store rejected events without their data, and delete the oldest ones beyond the limit of each account.
+    """Store rejected events without their data, and delete the oldest events beyond the limit of each account.
 
-    Messages that are already stored are skipped, so the call can be repeated.
+    Skip messages that are already stored, so that the call can be repeated.
     """
     if not rejected:
         return

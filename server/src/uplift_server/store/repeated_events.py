@@ -1,4 +1,4 @@
-"""Repeats of events: events with the idempotency key or chosen ID of an earlier one."""
+"""Repeats of events: events that have the idempotency key or the chosen ID of an earlier event."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

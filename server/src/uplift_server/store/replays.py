@@ -223,10 +223,10 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Replay]:
 def change_state(
     connection: Connection, account_seq: int | None, replay_id: bytes, wanted: ReplayState, *, now: int
 ) -> tuple[Replay, bool] | None:
-    """Pause, resume or cancel a replay. Return it and whether it changed, or None if it does not exist.
+    """Pause, resume or cancel a replay. Return the replay and whether it changed, or None if it does not exist.
 
-    After a pause or cancellation, the waiting deliveries return to their earlier status, except leased ones. Raises
-    Conflict if the replay has ended.
+    After a pause or cancellation, the waiting deliveries return to their earlier status, but leased deliveries stay
+    leased. Raises Conflict if the replay has ended.
     """
     found = get(connection, account_seq, replay_id)
     if found is None:
@@ -246,7 +246,7 @@ def change_state(
 
 
 def return_unattempted(connection: Connection, replay_seq: int) -> bool:
-    """Return the waiting deliveries of a replay to their earlier status. The replay can take them again.
+    """Restore the earlier status of a replay's waiting deliveries, which the replay can take again.
 
     Return whether other deliveries of the replay are leased.
     """

@@ -39,7 +39,7 @@ sa.Index("chosen_event_ids_by_event", chosen_event_ids.c.event_seq)
 
 
 def table_name(table: str, first_seq: int, end_seq: int) -> str:
-    """Return the name of the partition of `events` or `attempts` with a range of events."""
+    """Return the name of the partition of `events` or `attempts` that has this range of event numbers."""
     return f"{table}_{first_seq // NUMBERS}_{end_seq // NUMBERS}"
 
 

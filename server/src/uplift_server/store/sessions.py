@@ -20,7 +20,7 @@ _COLUMNS: Final = [column for column in sessions.c if column is not sessions.c.i
 
 
 def create(connection: Connection, session: Session, *, id_token: bytes | None = None) -> None:
-    """Start a session. If the person then has more than SESSIONS_PER_PERSON_MAX sessions, end the oldest ones.
+    """Start a session. If the person then has more than SESSIONS_PER_PERSON_MAX sessions, end the oldest sessions.
 
     `id_token` is the encrypted ID token of single sign-on.
     """

@@ -251,7 +251,7 @@ _DELIVERIES_OF, _ATTEMPTS_OF, _FIRST_OF, _FIRST_DELIVERED_OF = map(
 
 
 def _tallied(connection: Connection, batch: _Batch) -> tuple[dict[RowKey, Tally], dict[RowKey, Tally]]:
-    """Return the counts by minute that the batch adds: the counts of endpoints, and the counts of event types."""
+    """Return the counts of endpoints by minute and the counts of event types by minute that the batch adds."""
     own: defaultdict[RowKey, Tally] = defaultdict(Tally)
     by_type: defaultdict[RowKey, Tally] = defaultdict(Tally)
     span = asdict(batch)
@@ -357,7 +357,7 @@ def _with_all_accounts(by_type: Mapping[RowKey, Tally]) -> dict[RowKey, Tally]:
 
 
 def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
-    """Return the changes of the numbers of pending and held deliveries, by endpoint."""
+    """Return the changes of the numbers of pending and held deliveries of each endpoint."""
     pending: Counter[int] = Counter()
     held: Counter[int] = Counter()
     for key, tally in own.items():
@@ -368,7 +368,7 @@ def _changes_of_totals(own: Mapping[RowKey, Tally]) -> _Totals:
 
 
 def _recounted_totals(connection: Connection, batch: _Batch) -> _Totals:
-    """Count the open deliveries by endpoint, with their statuses at the end of the batch.
+    """Count the open deliveries of each endpoint, with their statuses at the end of the batch.
 
     The count reads all open deliveries. It is necessary only after the upgrade from a release without totals.
     """

@@ -17,7 +17,7 @@ KEY_COLUMNS: Final = ("account_seq", "endpoint_seq", "at")
 """The key columns of a row."""
 
 Statements = Mapping[str, sa.TextClause]
-"""The variants of one statement, by engine."""
+"""The variants of one statement, one for each engine."""
 
 
 def _listed(columns: Sequence[str], texts: Mapping[str, str] | str) -> Statements:

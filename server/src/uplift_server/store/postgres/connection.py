@@ -92,8 +92,8 @@ _TROUBLES: Final = (
     ("XX002", _DAMAGED),
     (_READ_ONLY, Trouble("the database is read-only", "Check that UPLIFT_DATABASE_URL points to the primary.")),
 )
-"""The database's problems by prefix of the SQLSTATE. The first match applies. All other errors are errors of a
-statement."""
+"""The problems of the database, each with a prefix of its SQLSTATEs. The first match applies. All other errors are
+errors of a statement."""
 Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 

@@ -79,10 +79,8 @@ RETRIES_MAX: Final = 8
 """Maximum number of retries of an operation after a deadlock or serialization failure."""
 RETRY_WAIT_MS_MAX: Final = 20
 WRITE_LOCK: Final = 0x75706C696674
-"""The advisory lock that ordinary writes share. Releases up to 0.1.2 can run alongside this one.
-
-They take the lock exclusively and take no other locks.
-"""
+"""The advisory lock that ordinary writes share. Releases up to 0.1.2, which can run alongside this release, take the
+lock exclusively and take no other locks."""
 
 
 _WITH_CONTENT: Final = (
@@ -405,7 +403,8 @@ class PostgresDatabase:
     ) -> R:
         """Run an operation on a connection of a pool. Repeat it after a deadlock or serialization failure.
 
-        Repeat it once after RolledBack, or with `retry_if_lost` after any loss of its connection.
+        Repeat it once after RolledBack. With `retry_if_lost`, also repeat it once after any other loss of the
+        connection.
         """
         retries = 0
         while True:

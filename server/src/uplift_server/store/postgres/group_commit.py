@@ -1,4 +1,4 @@
-"""Group commit: events that arrive during a commit are stored together in the next one."""
+"""Group commit: the next commit stores all events that arrive during a commit."""
 
 import asyncio
 from collections import deque
@@ -69,7 +69,10 @@ class GroupCommit:
         self._begin()
 
     async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        """Store a batch in one transaction. If the database rejects it, divide it: only the rejected calls fail."""
+        """Store a batch in one transaction. If the database rejects the batch, divide it.
+
+        Only the rejected calls fail.
+        """
         try:
             results = await self._store([group for waiting in batch for group in waiting.groups])
         except Exception as error:

@@ -119,10 +119,8 @@ JOIN events e ON e.seq = found.seq
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
 """Finds events by IDs that the server can have generated. Searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""Finds events by all other IDs. Searches only the first partition, because later partitions have no chosen IDs.
-
-A search of every partition would read random pages from disk.
-"""
+"""Finds events by all other IDs: in `chosen_event_ids`, and in the first partition, whose events can be older than that
+table. A search of every partition would read random pages from disk."""
 # After a partition of events is dropped, some of their chosen IDs remain for a while.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c

@@ -38,7 +38,7 @@ class StreamPositionFinder:
         """Readings of the sequences, oldest first, each with the transactions that can still use lower numbers."""
 
     def note(self, given: StreamPosition, holders: Sequence[str]) -> None:
-        """Add a reading of the sequences and lock holders. Call it in the order of the readings."""
+        """Add a reading of the sequences and lock holders. Add readings in the order in which they began."""
         if any(map(lt, given, self.given)):
             # A sequence can restart at a lower number after a crash or failover, so discard earlier readings.
             self.stream_position, self._awaited = None, []

@@ -99,7 +99,7 @@ class _Batch:
         return None
 
     def write(self) -> dict[int, list[int]]:
-        """Insert all rows. Return the endpoints of blocked deliveries by event."""
+        """Insert all rows. Return the endpoints of the blocked deliveries of each event."""
         blocked = self._block()
         statements.INSERT_EVENTS.run(self._connection, self._events)
         statements.INSERT_EVENT_OBJECTS.run(self._connection, self._objects)

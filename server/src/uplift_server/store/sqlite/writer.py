@@ -224,7 +224,7 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._recover, error)
 
     def _recover(self, error: BaseException) -> None:
-        """Fail every job of a failed thread, because some may be lost. Start another thread on a new connection."""
+        """Fail every job of a failed thread, because some may be lost. Start a new thread on a new connection."""
         _log.critical("database writer failed", waiting_writes=len(self._unresolved), exc_info=error)
         self._health.writer_ended, self._health.writing_since = True, None
         writing, self._writing = self._writing, None
