@@ -91,7 +91,10 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions to check again before a deletion: `kept_while`, and whether the row is the newest."""
+        """The conditions that keep a row and that the deletion checks again.
+
+        One of the conditions is whether the row is the newest.
+        """
         if "seq" not in self.table.c:
             return list(self.kept_while)
         newest = sa.select(sa.func.max(self.table.alias("newest").c.seq)).scalar_subquery()

@@ -1,7 +1,7 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
 Migration 0011 stores a server value. While the server value exists, the server reads and writes values that are bound
-only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this one but cannot read bound
+only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound
 values. When no earlier server is running or can start, this server re-encrypts all values and deletes the server value.
 From then on, it accepts only bound values.
 """
@@ -57,7 +57,7 @@ def block_earlier_releases(connection: Connection) -> bool:
 
 
 def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None:
-    """Bind the values of the next BATCH_ROWS endpoints. Return the last `seq`, or None if there are no more.
+    """Bind the values of the next BATCH_ROWS endpoints. Return the last `seq`, or None if no endpoint is left.
 
     Raises WrongSecretKey.
     """

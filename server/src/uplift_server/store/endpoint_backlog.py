@@ -222,7 +222,7 @@ def _reason_kept() -> sa.ColumnElement[int]:
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the new values of an ended delivery: `values`, and the columns that clear the next attempt."""
+    """Return the column values of a delivery that ends: `values`, and the values that remove the next attempt."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.

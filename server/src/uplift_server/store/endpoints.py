@@ -195,7 +195,7 @@ def page(
 def _read(
     connection: Connection, account_seq: int | None, wanted: EndpointFilter, request: PageRequest
 ) -> tuple[list[Endpoint], int | None]:
-    """Return the endpoints of a page. If there can be more, also return the last number that was searched."""
+    """Return the endpoints of a page. If there can be more endpoints, also return the last number that was searched."""
     query = request.of(sa.select(*_COLUMNS).where(_LIVE, *_matching(connection, wanted)), endpoints.c.seq)
     end = None
     if account_seq is not None:

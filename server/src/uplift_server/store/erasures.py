@@ -159,9 +159,9 @@ def count(connection: Connection, account_seq: int, event_seqs: Sequence[int]) -
 
 
 def count_about(connection: Connection, account_seq: int, object_id: str, *, last: int) -> tuple[Found, int]:
-    """Count events about an object up to the number `last`, newest first, with the index of object IDs.
+    """Count a page of the events about an object, from the event number `last` down.
 
-    Return the count, and the number up to which the next call continues; 0 at the end.
+    Return the count, and the number from which the next call continues; 0 at the end.
     """
     found = event_objects.candidates(connection, account_seq, object_id, 0, last)
     conditions = [*event_objects.matching(object_id, found), events.c.account_seq == account_seq]

@@ -55,7 +55,10 @@ def excuse(connection: Connection, endpoint_seqs: Collection[int], since: int, u
 
 
 def record_success(connection: Connection, endpoint_seq: int, at: int) -> None:
-    """Record a success at `at` (Unix ms) that the previous owner reports, unless the endpoint failed later."""
+    """Record a success at `at` (Unix ms) that the endpoint's previous owner reports.
+
+    Record nothing if the endpoint failed later.
+    """
     change = sa.update(endpoints).where(
         endpoints.c.seq == endpoint_seq,
         endpoints.c.deleted_at.is_(None),

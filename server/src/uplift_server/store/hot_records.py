@@ -186,7 +186,7 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries, and their earliest due time, which is None if all are blocked."""
+    """An endpoint with waiting deliveries, and the earliest due time. It is None if all deliveries are blocked."""
 
     endpoint_seq: int
     due_at: int | None
@@ -241,7 +241,7 @@ class ReplayBatch(NamedTuple):
 
 
 class ReplayLease(NamedTuple):
-    """The lease that a replay takes, and the limits of the replay."""
+    """The process and the time of the lease that a replay takes, and the limits of the replay."""
 
     now: int
     until: int
@@ -254,7 +254,8 @@ class ReplayLease(NamedTuple):
     The limit for other deliveries applies when the batch is read.
     """
     missing_after: int = 0
-    """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older ones."""
+    """The replay creates deliveries only for events after this time (Unix ms), because retention deletes older
+    events."""
     ordering: Ordering = Ordering.NONE
     """The ordering of the deliveries that the replay creates."""
 

@@ -24,7 +24,7 @@ _CLAIM: Final = sa.text(
 
 GONE: Final = "The object created with this Idempotency-Key was deleted. Use a new key."
 NO_ACCOUNT: Final = 0
-"""The account number for keys of an operator without an account."""
+"""The account number for keys that an operator uses without an account."""
 
 
 class KeyReused(Conflict):

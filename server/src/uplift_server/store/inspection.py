@@ -81,7 +81,7 @@ def accepts_unbound(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The numbers of held deliveries and of their endpoints, and the timestamp of the oldest event (Unix ms)."""
+    """The number of held deliveries, the number of their endpoints, and the timestamp of the oldest event (Unix ms)."""
 
     count: int
     endpoints: int

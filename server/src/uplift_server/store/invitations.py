@@ -67,7 +67,7 @@ def list_for_email(connection: Connection, email: str, *, now: int, limit: int) 
 
 
 def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invitation | None:
-    """Delete an invitation that is accepted or withdrawn. Return it, or None if it does not exist."""
+    """Delete an invitation that is accepted or withdrawn. Return the invitation, or None if it does not exist."""
     found = get(connection, invitation_id, now=now)
     if found is not None:
         connection.execute(sa.delete(invitations).where(invitations.c.seq == found.seq))

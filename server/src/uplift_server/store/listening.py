@@ -330,7 +330,7 @@ def save_progress(
 
 
 def _erased_among(connection: Connection, account_seq: int, responses: Sequence[ListenResponse]) -> set[bytes]:
-    """Return the IDs of the responses' events that are erased.
+    """Return the IDs of the erased events to which the responses belong.
 
     Lock the events, so that an erasure waits until the responses are stored.
     """

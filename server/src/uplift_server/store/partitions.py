@@ -13,7 +13,7 @@ class Partition(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The number of deleted rows, and the position of the next batch; None after the last batch."""
+    """The number of deleted rows, and the position of the next batch. The position is None after the last batch."""
 
     removed: int
     position: Key | None

@@ -102,7 +102,7 @@ class Person:
 
     @property
     def title(self) -> str:
-        """The name and email to show to others."""
+        """The name and email to show to other people."""
         return self.name if self.email in (None, self.name) else f"{self.name} <{self.email}>"
 
 
@@ -131,7 +131,7 @@ class Member:
     has_identity: bool = False
     """Whether the person has used single sign-on."""
     has_second_factor: bool = False
-    """Whether sign-in with the password requires a code."""
+    """Whether sign-in with the password requires a code of the authenticator app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,10 +344,8 @@ class Delivery:
     """The time when the event was erased."""
     is_test: bool = False
     order_group: int | None = None
-    """The order group. The server sends its deliveries to an endpoint in the order of their events.
-
-    None if the delivery is not ordered.
-    """
+    """The order group. The server sends the deliveries of a group in the order of their events. None if the delivery is
+    not ordered."""
     blocked_by: str | None = None
     """The ID of the delivery that a blocked delivery waits for."""
 

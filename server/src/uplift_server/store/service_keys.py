@@ -68,7 +68,7 @@ def update(connection: Connection, key_id: bytes, change: Callable[[ServiceKey],
 
 
 def revoke(connection: Connection, key_id: bytes, *, now: int) -> ServiceKey | None:
-    """Revoke a key. Return it, or None if it does not exist."""
+    """Revoke a key. Return the key, or None if it does not exist."""
     change = sa.update(service_keys).where(service_keys.c.id == key_id, _LIVE).values(revoked_at=now)
     row = connection.execute(change.returning(service_keys)).first()
     return None if row is None else _key(row)

@@ -138,7 +138,7 @@ def _link_id(key: tuple[int, ...]) -> bytes:
 
 
 def revoke_link(connection: Connection, account_seq: int, link_id: bytes, *, now: int) -> Link | None:
-    """Delete a usable link of an account. Return it, or None if it does not exist. `now` is in Unix ms."""
+    """Delete a usable link of an account. Return the link, or None if it does not exist. `now` is in Unix ms."""
     own = sa.and_(links.c.id == link_id, links.c.account_seq == account_seq, links.c.expires_at > now)
     row = connection.execute(sa.delete(links).where(own).returning(links)).first()
     return None if row is None else _link(row)

@@ -116,7 +116,7 @@ def by_bucket(
 def sums(connection: Connection, scopes: Collection[Scope], *, since: int, until: int) -> dict[Scope, Statistics]:
     """Return the sums of the counts of each scope from `since` to `until` (exclusive, Unix ms).
 
-    The sums do not include outcomes and durations. Scopes without statistics are absent.
+    The sums do not include outcomes or durations. Scopes without statistics are absent.
     """
     values = {"scopes": json.dumps(list(scopes)), "since": since, "until": until}
     return {

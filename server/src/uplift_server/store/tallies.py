@@ -38,7 +38,7 @@ class Tally:
 
     @classmethod
     def sum(cls, parts: Sequence["Tally"]) -> "Tally":
-        """Return the sum of tallies: the same object if there is only one."""
+        """Return the sum of tallies, or the tally itself if there is only one."""
         if len(parts) == 1:
             return parts[0]
         found = cls()

@@ -12,7 +12,7 @@ from uplift_server.store.statistics import TOTALS_COUNTED, VALUES
 
 
 class OpenCounts(NamedTuple):
-    """Open deliveries, without tests and without deliveries that are older than the statistics."""
+    """The numbers of an endpoint's open deliveries, without tests and deliveries that are older than the statistics."""
 
     pending: int
     held: int

@@ -22,7 +22,7 @@ def put(connection: Connection, found: Mapping[int, str]) -> None:
 
 
 def of_events(connection: Connection, event_ids: Collection[bytes]) -> dict[bytes, str]:
-    """Return the trace contexts of events by ID."""
+    """Return the trace contexts of events, by event ID."""
     query = (
         sa.select(events.c.id, trace_parents.c.traceparent)
         .join_from(events, trace_parents, trace_parents.c.event_seq == events.c.seq)

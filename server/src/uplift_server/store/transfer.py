@@ -59,7 +59,8 @@ class Transferred:
 async def transfer(path: Path, url: str, on_progress: Callable[[Progress], None]) -> list[Transferred]:
     """Copy all tables of a SQLite file into a PostgreSQL database, and compare both.
 
-    Raises CannotTransfer, UnknownSchema, Unavailable and Rejected. Another call continues after the copied rows.
+    Raises CannotTransfer, UnknownSchema, Unavailable and Rejected. After an interruption, another call continues after
+    the copied rows.
     """
     revision = schema_version.current(path)
     if revision != schema_version.HEAD:

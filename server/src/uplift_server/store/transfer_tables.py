@@ -27,7 +27,7 @@ REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 class TransferTable:
-    """A table to transfer. Converts its rows to values that are the same in both databases."""
+    """A table to transfer, whose rows are converted to values that are the same in both databases."""
 
     def __init__(self, table: sa.Table) -> None:
         self.name = table.name
@@ -39,7 +39,7 @@ class TransferTable:
         self._booleans = [at for at, kind in enumerate(kinds) if isinstance(kind, sa.Boolean)]
         self._texts = [at for at, kind in enumerate(kinds) if isinstance(kind, sa.Text)]
         self.is_numbered = key == ["seq"]
-        """Whether a sequence numbers its rows."""
+        """Whether a sequence assigns the numbers of the rows."""
 
     @cached_property
     def select(self) -> str:

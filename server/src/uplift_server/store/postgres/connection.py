@@ -104,7 +104,7 @@ REPLACEMENT: Final = "\ufffd"
 
 
 class RolledBack(asyncpg.InterfaceError):
-    """PostgreSQL closed the connection between two statements of a transaction, and rolled it back.
+    """PostgreSQL closed the connection between two statements of a transaction, and rolled back the transaction.
 
     PostgreSQL does so if this process pauses for longer than IDLE_IN_TRANSACTION_MS_MAX.
     """
@@ -226,7 +226,7 @@ class Opener:
 
 
 def _split_pooler(url: str) -> tuple[str, bool]:
-    """Return the URL without the server's own parameter, and whether there is a pooler."""
+    """Return the URL without the parameter POOLER, and whether the URL has this parameter."""
     parts = split_postgres_url(url)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     pooler = parameters.pop(POOLER, None)

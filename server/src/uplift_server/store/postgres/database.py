@@ -109,7 +109,7 @@ class PostgresDatabase:
         self._position_finder = StreamPositionFinder()
         self._position_lock = asyncio.Lock()
         self._position_read_at = 0.0
-        """The time when the latest reading of the stream position began (monotonic, s)."""
+        """The time when the latest reading of the stream position began, in seconds of the monotonic clock."""
         self._unknown_logged_at = -UNKNOWN_LOGGED_EVERY_S
         self._running: set[asyncio.Task[Any]] = set()
         self._settling: asyncio.Task[frozenset[tuple[int, int]]] | None = None

@@ -179,7 +179,7 @@ class Page(NamedTuple):
 
 
 class OutboxStatus(NamedTuple):
-    """Counts of rows, at most OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
+    """Counts of rows, each up to OUTBOX_COUNTED_MAX, and the age of the oldest waiting row."""
 
     waiting: int
     blocked: int

@@ -179,7 +179,7 @@ class PostgresPartitions:
         return int(await self._read(lambda pair: pair.raw.fetchval(_NUMBERS, *partition)))
 
     async def delete_ended_deliveries(self, partition: Partition, *, after: Key | None) -> Batch:
-        """Delete a batch of the deliveries of events whose deliveries have all ended."""
+        """Delete a batch of deliveries of events that have no open deliveries."""
         # Start before the first endpoint, which has the number 1.
         start = after or (partition.first_seq, 0)
         return _batch(await self._write(lambda pair: _thin(pair.raw, *start, *partition)), THIN_BATCH)

@@ -23,8 +23,8 @@ async def settle(
 ) -> frozenset[tuple[int, int]]:
     """Write the outcomes of attempts and the health of their endpoints.
 
-    The commit waits for the disk, like `append`. Otherwise, a crash would repeat attempts that were made. Batches grow
-    during the wait, so the wait costs little.
+    The commit waits for the disk, like `append`. Otherwise, the server would repeat finished attempts after a crash.
+    Batches grow during the wait, so the wait costs little.
     """
     settlements = sorted(settlements, key=itemgetter(0, 1))
     settled = _columns(Settlement._fields, settlements)

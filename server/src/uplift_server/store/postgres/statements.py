@@ -117,7 +117,7 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""Finds events by IDs that the server can have generated. Searches every partition."""
+"""Finds events by IDs that the server may have generated. Searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
 """Finds events by all other IDs: in `chosen_event_ids`, and in the first partition, whose events can be older than that
 table. A search of every partition would read random pages from disk."""

@@ -1,6 +1,6 @@
 """The stream position on PostgreSQL, found from sequences and table locks.
 
-A transaction that inserts into a table locks the table before it gets a sequence number, and until the transaction
+A transaction that inserts into a table locks the table before it gets a sequence number, and holds the lock until it
 ends. If all transactions that held such a lock at a reading of the sequence have ended, all rows up to that number are
 visible. A long transaction with such a lock on these tables delays the position.
 """

@@ -11,10 +11,8 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 SIZES: Final = (*range(1, 65), 128, 256, 512)
 """The row counts for which a statement exists. There are only a few, so that the driver caches all statements."""
 STATEMENT_BYTES_MAX: Final = 256 * 1024
-"""The maximum size of the rows of a statement, unless a single row is larger.
-
-SQLite copies the values, and the driver keeps the copies until the next run of the same statement.
-"""
+"""The maximum size of the rows of a statement in bytes, unless a single row is larger. SQLite copies the values, and
+the driver keeps the copies until the next run of the same statement."""
 
 
 class ManyRows(Generic[Row]):

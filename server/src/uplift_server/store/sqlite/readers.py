@@ -24,7 +24,7 @@ READERS: Final = 2
 READ_SECONDS_MAX: Final = 4.0
 READS_WAITING_MAX: Final = 256
 LONG_READ_MS: Final = 100
-"""Reads that take more than this many ms are logged, because pages and API calls should be faster."""
+"""The duration in ms above which the server logs a read. Pages and API calls should be faster."""
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _log = structlog.get_logger()
 

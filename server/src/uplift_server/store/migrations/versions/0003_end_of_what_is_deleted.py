@@ -21,7 +21,7 @@ _BY_END: Final = (
 
 
 def upgrade() -> None:
-    """Add indexes. Erase the secrets of endpoints that earlier versions deleted."""
+    """Add indexes. Erase the secrets of endpoints that earlier releases deleted."""
     # SQLite would store `''` as text, and PostgreSQL rejects `x''`.
     nothing = "x''" if op.get_bind().dialect.name == "sqlite" else "''"
     op.execute(

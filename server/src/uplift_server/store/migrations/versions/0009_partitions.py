@@ -42,7 +42,7 @@ _PARTITION: Final = (
 
 
 def upgrade() -> None:
-    """Add two tables. On PostgreSQL, replace the tables of events and attempts with partitioned ones."""
+    """Add two tables. On PostgreSQL, replace the tables of events and attempts with partitioned tables."""
     op.create_table(
         "event_partitions",
         sa.Column("first_seq", sa.BigInteger(), autoincrement=False, nullable=False),

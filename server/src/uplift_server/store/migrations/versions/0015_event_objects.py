@@ -1,4 +1,4 @@
-"""Add the object IDs of events, and an index of them."""
+"""Add the object IDs of events, and an index of the object IDs."""
 
 from collections.abc import Sequence
 
