@@ -136,7 +136,7 @@ class Database(Protocol):
         """
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due time of each of these endpoints that has a waiting delivery."""
+        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
 
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the database files, as far as a running engine can.
@@ -155,7 +155,7 @@ class Database(Protocol):
         """Run a read that does not wait for the reads of API callers."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. If it raises an exception, roll back its changes.
+        """Run a function in a transaction. If the function raises an exception, roll back its changes.
 
         On PostgreSQL, other writes run concurrently, so the function must take the locks that it needs (`store.locks`).
         """

@@ -72,7 +72,7 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 
 
 def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
-    """Return deliveries by the numbers of their events and endpoints."""
+    """Return deliveries by key. A key is the number of the event and the number of the endpoint."""
     event_seqs = {event_seq for event_seq, _ in keys}
     endpoint_seqs = {endpoint_seq for _, endpoint_seq in keys}
     query = _details(deliveries).where(

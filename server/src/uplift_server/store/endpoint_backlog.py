@@ -39,7 +39,7 @@ class DropResult(NamedTuple):
     has_more: bool = False
     """Whether there are more deliveries to drop."""
     completed_through: int | None = None
-    """All held deliveries of events up to this number are dropped. Set only after the last batch."""
+    """The number of the event up to which all held deliveries are dropped. Set only after the last batch."""
 
 
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())

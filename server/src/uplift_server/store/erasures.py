@@ -26,7 +26,7 @@ from uplift_server.store.schema_erasures import erasures
 EVENTS_PER_STEP: Final = 40
 """Maximum number of events that one transaction erases. Retention deletes events in batches of the same size."""
 DELIVERIES_PER_STEP: Final = 200
-"""A step ends when the total number of deliveries of its events exceeds this number."""
+"""The total number of deliveries after which a step ends. The last event of the step can exceed this number."""
 BODIES_PER_STEP: Final = 50
 WINDOW_EVENTS: Final = 5_000
 """Maximum number of events that one read scans for events without an object ID."""

@@ -18,14 +18,14 @@ class LateEvents(NamedTuple):
     """Events that were stored more than DISORDER_MS after their timestamp, such as after an outage of the database."""
 
     since: int
-    """The earliest timestamp of such an event (Unix ms)."""
+    """The earliest timestamp of a late event (Unix ms)."""
     until: int
-    """The latest time at which such an event was stored (Unix ms)."""
+    """The latest time at which a late event was stored (Unix ms)."""
     delay_ms: int
-    """The longest delay between timestamp and storage (ms)."""
+    """The longest time in ms between the timestamp of a late event and its storage."""
 
     def covers(self, other: "LateEvents") -> bool:
-        """Whether these late events include `other`."""
+        """Whether the limits of these late events include the limits of `other`."""
         return self.since <= other.since and self.until >= other.until and self.delay_ms >= other.delay_ms
 
 

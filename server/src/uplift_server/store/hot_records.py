@@ -186,7 +186,7 @@ class HealthRow(NamedTuple):
 
 
 class DueEndpoint(NamedTuple):
-    """An endpoint with waiting deliveries, and the earliest due time. It is None if all deliveries are blocked."""
+    """An endpoint with waiting deliveries, and the earliest due time; None if all deliveries are blocked."""
 
     endpoint_seq: int
     due_at: int | None

@@ -2,7 +2,7 @@
 
 An identity belongs to one person, and a person has one identity for each issuer. A later change of the email at the
 provider does not change the person of an identity. Therefore, such a change cannot give one person the access of
-another.
+another person.
 """
 
 import sqlalchemy as sa

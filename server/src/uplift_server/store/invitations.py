@@ -75,7 +75,7 @@ def consume(connection: Connection, invitation_id: bytes, *, now: int) -> Invita
 
 
 def remove(connection: Connection, account_seq: int, email: str, *, now: int) -> Role | None:
-    """Delete the account's invitation to an email. Return its role, or None if none existed or it had expired."""
+    """Delete the account's invitation to an email. Return the role, or None if no unexpired invitation existed."""
     own = sa.and_(invitations.c.account_seq == account_seq, invitations.c.email == email)
     query = sa.delete(invitations).where(own).returning(invitations.c.role, invitations.c.expires_at)
     row = connection.execute(query).first()

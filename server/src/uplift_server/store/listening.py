@@ -56,7 +56,7 @@ class StreamedEvent:
 
 @dataclass(frozen=True, slots=True)
 class ListenResponse:
-    """The response of a local server to an event. `seq` is 0 until it is stored."""
+    """The response of a local server to an event. `seq` is 0 until the response is stored."""
 
     event_id: bytes
     type: str

@@ -122,7 +122,8 @@ def window_end(
 ) -> int | None:
     """Return the number of the `rows`th row in a range of an index, or None if the range has fewer rows.
 
-    A page whose filter no index supports checks the rows up to this number, and ends early if few of them match.
+    If no index supports the filter of a page, the page checks the rows up to this number. If few of them match, the
+    page is shorter.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(

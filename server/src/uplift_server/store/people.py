@@ -1,6 +1,6 @@
 """People who sign in to the dashboard, and their memberships.
 
-A person without a membership is deleted with all sessions.
+The server deletes a person without a membership, with all sessions of the person.
 """
 
 from collections.abc import Sequence

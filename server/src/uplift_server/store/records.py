@@ -13,7 +13,10 @@ from uplift_server.core.security.secrets import SecretPair
 
 
 class EndpointState(NamedCode):
-    """The states of an endpoint, which determine whether it receives deliveries. The store saves the number."""
+    """The states of an endpoint, which determine whether it receives deliveries.
+
+    The store saves the number of the state.
+    """
 
     ENABLED = 0
     PAUSED = 1
@@ -239,8 +242,8 @@ class Endpoint:
     warned_at: int | None = None
     state_since: int | None = None
     held_action: HeldAction | None = None
-    """The action for held deliveries of an enabled endpoint. It applies to deliveries that were held when the action
-    was set. The server sends all other held deliveries."""
+    """The action for held deliveries of an enabled endpoint. The action applies to deliveries that were held when the
+    action was set. The server sends all other held deliveries."""
     held_through: int | None = None
     """The number of the last event to which `held_action` applies."""
     last_status_code: int | None = None
@@ -393,12 +396,12 @@ class EndpointFilter:
     text: str | None = None
     """Text to find in the URL without its query, or in the description. Case is ignored."""
     cause: str | None = None
-    """List only failing endpoints whose last failed attempt has this cause (a code)."""
+    """The cause (a code) of the last failed attempt. Only failing endpoints match."""
     ids: tuple[bytes, ...] = ()
     patterns: tuple[str, ...] = ()
-    """List only endpoints with one of these event types or patterns in their subscription."""
+    """Only endpoints with one of these event types or patterns in their subscription match."""
     without_patterns: bool = True
-    """Whether the filter `patterns` also matches endpoints whose subscription has no patterns."""
+    """Whether endpoints whose subscription has no patterns also match `patterns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,7 +461,7 @@ class StreamPage(Generic[T]):
     """The key of the previous page; None on the first page."""
 
     def of(self, items: "list[U]") -> "StreamPage[U]":
-        """Return the page with `items` instead of its own items."""
+        """Return a copy of the page with `items` instead of its own items."""
         return StreamPage(items, self.key, self.more, self.prev_key)
 
 
@@ -473,5 +476,5 @@ class Page(Generic[T]):
     """The key of the previous page; None on the first page."""
 
     def of(self, items: "list[U]") -> "Page[U]":
-        """Return the page with `items` instead of its own items."""
+        """Return a copy of the page with `items` instead of its own items."""
         return Page(items, self.next_key, self.prev_key)

@@ -22,7 +22,7 @@ from uplift_server.store.schema import accounts
 from uplift_server.store.schema_rejected_events import rejected_events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rejected events that one page scans. If few of them match, the page ends early."""
+"""Number of rejected events that one page scans. If few of them match, the page is shorter."""
 _ADD: Final = sa.text(
     "INSERT INTO rejected_events (id, account_seq, subject, event_type, event_id, idempotency_key, problem, size_bytes,"
     " stream_seq, published_at, rejected_at)"
@@ -53,9 +53,9 @@ class RejectedEvent:
 
     @property
     def id(self) -> bytes:
-        """The ID of the rejected event. It is the same if the stream delivers the message again.
+        """The ID of the rejected event. The ID stays the same if the stream delivers the message again.
 
-        It also depends on the timestamp, because the numbers of a new stream start at 1.
+        The ID also depends on the timestamp, because the numbers of a new stream start at 1.
         """
         digest = blake2b(self.stream_seq.to_bytes(8, "big"), digest_size=ids.RANDOM_BYTES).digest()
         return ids.uuid7(self.published_at, digest)
@@ -67,9 +67,9 @@ class RejectedEventFilter:
 
     event_types: Sequence[str] = ()
     since: int | None = None
-    """List events that were rejected at this time or later."""
+    """Only events that were rejected at this time or later match."""
     until: int | None = None
-    """List events that were rejected before this time."""
+    """Only events that were rejected before this time match."""
 
 
 def add(connection: Connection, *rejected: RejectedEvent) -> None:

@@ -60,7 +60,7 @@ class KnownEvents:
         self.by_id: dict[tuple[int, bytes], StoredEvent] = {}
 
     def add(self, event: NewEvent, seq: int) -> None:
-        """Add an event, so that `find` recognizes repeats of it later in the transaction."""
+        """Add an event, so that `find` recognizes later repeats of the event in the transaction."""
         stored = StoredEvent(
             seq, event.id, event.created_at, event.type_seq, event.expires_at, event.ordering_key, event.body
         )

@@ -60,7 +60,7 @@ def get(connection: Connection, digest: bytes) -> Session | None:
 
 
 def id_token(connection: Connection, digest: bytes) -> bytes | None:
-    """Return the encrypted ID token of a session, if it began with single sign-on."""
+    """Return the encrypted ID token of a session, if the session began with single sign-on."""
     token: bytes | None = connection.scalar(sa.select(sessions.c.id_token).where(sessions.c.digest == digest))
     return token
 

@@ -93,7 +93,7 @@ class Counted:
     """The server values when the batch was read."""
     next_positions: Mapping[str, int]
     changes_through: int
-    """The last change of status that was read. Changes up to it are deleted."""
+    """The number of the last change of status that was read. `save` deletes the changes up to this number."""
     more: bool
     """Whether there are more rows to count."""
 

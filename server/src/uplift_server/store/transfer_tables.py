@@ -65,7 +65,7 @@ class TransferTable:
             yield batch
 
     def rows(self, source: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
-        """Iterate over the rows of a SQLite file, each with its number of replaced characters."""
+        """Yield each row of a SQLite file with the number of its replaced characters."""
         return map(self._portable, source.execute(self.select))
 
     def count(self, source: sqlite3.Connection) -> int:

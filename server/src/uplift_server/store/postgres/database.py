@@ -208,7 +208,7 @@ class PostgresDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due time of each of these endpoints that has a waiting delivery."""
+        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
         return self._hot(lambda pair: next_due(pair.raw, endpoint_seqs), is_read=True)
 
     async def scrub(self) -> bool:
@@ -304,7 +304,7 @@ class PostgresDatabase:
             raise
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. If it raises an exception, roll back its changes."""
+        """Run a function in a transaction. If the function raises an exception, roll back its changes."""
         return await self._run_write(lambda pair: pair.sql.run_sync(body))
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:

@@ -212,7 +212,7 @@ class Turn:
         await self._raw.execute(_BLOCK, [row.id for row in rows], [row.waits_for for row in rows])
 
     async def unblock(self, after: str | None) -> str | None:
-        """Unblock rows that wait for corrected, deleted or expired rows. Call this regularly.
+        """Unblock rows that wait for corrected, deleted or expired rows. Call this method regularly.
 
         One call checks some of the rows that other rows wait for. Return the ID after which the next call continues, or
         None at the end.

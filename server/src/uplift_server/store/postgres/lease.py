@@ -58,5 +58,5 @@ async def due_endpoints(raw: Raw, *, after: int, limit: int) -> list[DueEndpoint
 
 
 async def next_due(raw: Raw, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """Return the earliest due time of each of these endpoints that has a waiting delivery."""
+    """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
     return [DueEndpoint(*row) for row in await raw.fetch(statements.NEXT_DUE, endpoint_seqs)]

@@ -311,7 +311,7 @@ async def _switch_to_next(raw: Raw, *, now: int) -> None:
 async def _copy_aside(raw: Raw, partition: Partition, rest: Partition | None, needed: list[int]) -> int | None:
     """Copy the needed events of a partition, and the events of the partition `rest`, while other statements run.
 
-    These events no longer change, except for new attempts, which `_drop` copies. Return the copy's ID, or None if
+    The copied events no longer change, except for new attempts, which `_drop` copies. Return the copy's ID, or None if
     another process has dropped the partitions.
     """
     if not await _lock_aside(raw):

@@ -63,7 +63,7 @@ class SqliteDatabase:
         return 0 if self._writer_ is None else self._writer_.waiting
 
     def lock(self) -> None:
-        """Lock the file against other processes until `close`. Call it before `open`. Raises Unavailable."""
+        """Lock the file against other processes until `close`. Call this method before `open`. Raises Unavailable."""
         self._lock.acquire()
 
     async def open(self) -> None:
@@ -185,7 +185,7 @@ class SqliteDatabase:
         )
 
     def next_due(self, endpoint_seqs: Sequence[int]) -> Awaitable[list[DueEndpoint]]:
-        """Return the earliest due times.
+        """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery.
 
         The function runs on the writer thread, so that retries do not wait for API callers.
         """
@@ -211,7 +211,7 @@ class SqliteDatabase:
         return await self.read(body)
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a transaction. If it raises an exception, roll back its changes."""
+        """Run a function in a transaction. If the function raises an exception, roll back its changes."""
         result: R = await self._writer.submit(lambda w: body(w.sql), guarded=True)
         return result
 

@@ -103,7 +103,7 @@ def due_endpoints(connection: sqlite3.Connection, *, after: int, limit: int) -> 
 
 
 def next_due(connection: sqlite3.Connection, endpoint_seqs: Sequence[int]) -> list[DueEndpoint]:
-    """Return the earliest due time of each of these endpoints that has a waiting delivery."""
+    """Return the earliest due time of each endpoint in `endpoint_seqs` that has a waiting delivery."""
     parameters = {"endpoint_seqs": json.dumps(list(endpoint_seqs))}
     (text,) = connection.execute(statements.NEXT_DUE, parameters).fetchone()
     return [DueEndpoint(endpoint, due_at) for endpoint, due_at in json.loads(text) if due_at is not None]

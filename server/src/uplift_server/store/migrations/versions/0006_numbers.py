@@ -1,4 +1,4 @@
-"""Add hourly statistics. They start with the events and attempts after this migration."""
+"""Add hourly statistics. The statistics start with the events and attempts after this migration."""
 
 from collections.abc import Sequence
 from typing import Final
