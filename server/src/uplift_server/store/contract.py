@@ -146,7 +146,7 @@ class Database(Protocol):
         """
 
     async def stream_position(self) -> StreamPosition:
-        """Return the position up to which reads that begin later see all rows. Raises Unavailable."""
+        """Return the stream position: reads that begin later see all rows up to this position. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a function that only reads, on one consistent snapshot."""

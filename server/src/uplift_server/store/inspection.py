@@ -18,7 +18,7 @@ SELECT_ENCRYPTED: Final = (
     f"SELECT id, {', '.join(COLUMNS)}, NULL FROM endpoints WHERE deleted_at IS NULL"  # noqa: S608
     f" UNION ALL SELECT person_id, {', '.join(['NULL'] * len(COLUMNS))}, {TOTP_SECRET} FROM second_factors"
 )
-"""Selects all encrypted values. Both engines use this statement and SELECT_ACCEPTS_UNBOUND."""
+"""The statement that selects all encrypted values. Both engines use this statement and SELECT_ACCEPTS_UNBOUND."""
 SELECT_ACCEPTS_UNBOUND: Final = (
     f"SELECT EXISTS (SELECT 1 FROM marks WHERE name = '{VALUE_NAME}') OR (SELECT max(version_num) FROM alembic_version)"  # noqa: S608
     f" < '{FIRST_REVISION}'"

@@ -264,7 +264,8 @@ class Endpoint:
     filter: str | None = None
     """The filter: a JSON object with the pattern that an event's data must match. None matches all events."""
     auth: bytes | None = field(default=None, repr=False)
-    """The encrypted authentication. A new authentication always has different bytes."""
+    """The encrypted authentication. Each update results in different bytes, even if the authentication does not
+    change."""
     certificate_expires_at: int | None = None
     certificate_warned_at: int | None = None
     """Time of the last warning about the expiry of the client certificate. The cache can have an earlier value."""
@@ -283,7 +284,7 @@ class Endpoint:
 
     @property
     def health(self) -> Health:
-        """The health as the database stores it."""
+        """The health of the endpoint, as the database stores it."""
         return Health(
             self.consecutive_failures,
             self.failing_since,

@@ -293,7 +293,7 @@ def _details() -> sa.Select[Any]:
 
 
 def one(connection: Connection, which: sa.ColumnElement[bool], *, lock: bool = False) -> Replay:
-    """Return a replay that exists. With `lock`, lock it for an update."""
+    """Return the replay that meets the condition. With `lock`, lock it for an update. The replay must exist."""
     query = _details().where(which)
     return _replay(connection.execute(query.with_for_update(of=replays) if lock else query).one())
 

@@ -39,16 +39,18 @@ from uplift_server.store.tallies import NewRows, RowKey, Tally, add_to, summed
 
 PREFIX: Final = "numbers."
 EVENTS_COUNTED: Final = f"{PREFIX}events"
-"""The server value with the last event whose deliveries are counted."""
+"""The name of the server value with the number of the last event whose deliveries are counted."""
 ATTEMPTS_COUNTED: Final = f"{PREFIX}attempts"
-"""The server value with the last counted attempt."""
+"""The name of the server value with the number of the last counted attempt."""
 _BEGAN: Final = f"{PREFIX}began"
-"""The server value with the last event that is never counted, because it is older than the statistics."""
+"""The name of the server value with the number of the last event that is older than the statistics. The event and all
+earlier events are never counted."""
 BATCHES_COUNTED: Final = f"{PREFIX}turn"
-"""The server value with the number of batches. Copying rows also increases it, which invalidates a batch in progress.
-"""
+"""The name of the server value with the number of batches. Copying rows also increases this number, which invalidates a
+batch in progress."""
 TOTALS_COUNTED: Final = f"{PREFIX}totals"
-"""The server value that is 1 while `delivery_totals` is exact. An earlier release deletes it with its first batch."""
+"""The name of the server value that is 1 while `delivery_totals` is exact. An earlier release deletes the value with
+its first batch."""
 VALUES: Final = (EVENTS_COUNTED, ATTEMPTS_COUNTED, _BEGAN, BATCHES_COUNTED, TOTALS_COUNTED)
 _NO_END: Final = 2**62
 MINUTES_KEPT_MS: Final = 90 * MINUTE_MS

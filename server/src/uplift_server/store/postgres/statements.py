@@ -117,10 +117,10 @@ CROSS JOIN LATERAL (
 JOIN events e ON e.seq = found.seq
 """
 EVENTS_BY_OWN_ID: Final = _EVENTS_BY_ID.format(partition="")
-"""Finds events by IDs that the server may have generated. Searches every partition."""
+"""The statement that finds events by IDs that the server may have generated. It searches every partition."""
 EVENTS_BY_FOREIGN_ID: Final = _EVENTS_BY_ID.format(partition=f" AND f.seq < {NUMBERS}")
-"""Finds events by all other IDs: in `chosen_event_ids`, and in the first partition, whose events can be older than that
-table. A search of every partition would read random pages from disk."""
+"""The statement that finds events by all other IDs. It searches `chosen_event_ids`, and the first partition, whose
+events can be older than that table. A search of every partition would read random pages from disk."""
 # After a partition of events is dropped, some of their chosen IDs remain for a while.
 DELETE_CHOSEN_IDS_WITHOUT_EVENT: Final = """\
 DELETE FROM chosen_event_ids c
@@ -358,8 +358,8 @@ RECLAIM_OWNED: Final = _RECLAIM.format(ended="lease_owner = $3")
 # ---- release held deliveries
 
 HELD_LOCK: Final = 0x68656C64
-"""The class of the advisory locks that a release of held deliveries takes. Each lock is an endpoint's number modulo
-2**31."""
+"""The first number of the advisory locks that a release of held deliveries takes. The second number of a lock is the
+endpoint's number modulo 2**31."""
 # A separate statement takes the lock, so that the next statement sees what the previous holder released.
 # A single statement would use an older snapshot and release too many deliveries.
 LOCK_HELD: Final = f"""\

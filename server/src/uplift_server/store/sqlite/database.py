@@ -199,7 +199,7 @@ class SqliteDatabase:
         return await asyncio.to_thread(empty_log, self._path)
 
     async def stream_position(self) -> StreamPosition:
-        """Return the position up to which reads that begin later see all rows. Raises Unavailable."""
+        """Return the stream position: reads that begin later see all rows up to this position. Raises Unavailable."""
         return STREAM_POSITION_MAX
 
     async def read(self, body: Callable[[Connection], R]) -> R:
