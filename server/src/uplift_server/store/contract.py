@@ -82,8 +82,8 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write the outcomes of attempts and the health of their endpoints.
 
-        With a `process_id`, health is not written if that process was evicted, because other processes then own its
-        endpoints.
+        If the process `process_id` was evicted, do not write health, because other processes then own its endpoints. 0
+        is the only process of a database.
 
         A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
         lease has expired, because no other process has leased the delivery since. Return the (event, endpoint) pairs

@@ -1,4 +1,4 @@
-"""The waiting and held deliveries of an endpoint: hold, drop and cancel them in batches."""
+"""Hold, drop and cancel the waiting and held deliveries of an endpoint in batches."""
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace

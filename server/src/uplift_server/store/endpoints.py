@@ -240,7 +240,7 @@ def _matching(connection: Connection, wanted: EndpointFilter) -> list[sa.ColumnE
 
 
 def _url_without_query(connection: Connection) -> sa.ColumnElement[str]:
-    """Return the searchable part of a URL. The query may contain a token."""
+    """Return a URL without its query, which may contain a token."""
     url = endpoints.c.url
     if connection.dialect.name == "sqlite":
         return sa.func.substr(url, 1, sa.func.instr(url.concat("?"), "?") - 1)

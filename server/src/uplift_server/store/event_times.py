@@ -64,7 +64,7 @@ def bounds(connection: Connection, *, after: int | None, before: int | None) -> 
 
 
 def _disorder_ms(late: LateEvents | None, at: int) -> int:
-    """Return the maximum delay in ms between timestamp and number, around a time (Unix ms)."""
+    """Return the maximum delay in ms between timestamp and storage for events around a time (Unix ms)."""
     is_near = late is not None and late.since - DISORDER_MS <= at <= late.until + DISORDER_MS
     return DISORDER_MS + late.delay_ms if late is not None and is_near else DISORDER_MS
 

@@ -25,7 +25,7 @@ class PageRequest:
 
     limit: int
     key: tuple[int, ...] | None = None
-    """The page starts beyond this key. None for the first page."""
+    """The key beyond which the page starts. None for the first page."""
     ascending: bool = False
     """Whether the list is oldest first instead of newest first."""
     backward: bool = False

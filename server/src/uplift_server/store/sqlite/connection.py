@@ -49,8 +49,8 @@ _TROUBLES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-"""The database's problems by primary result code. Other codes mean an error in a statement, which a caller can cause.
-"""
+"""The problems of the database by primary result code. All other codes are errors of a statement, which a caller can
+cause."""
 _LOCK: Final = re.compile(rb"\d{0,20}\n?")
 """The content of a lock file: the process ID of its last holder."""
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW

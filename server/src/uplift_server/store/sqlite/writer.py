@@ -72,7 +72,7 @@ class _CommitThrottle:
 
 
 class WriterConnection:
-    """The connection of the writer that jobs use in a transaction."""
+    """The writer's connection, which jobs use in a transaction."""
 
     __slots__ = ("appender", "raw", "sql")
 
