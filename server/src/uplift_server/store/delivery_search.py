@@ -17,7 +17,7 @@ from uplift_server.store.records import DeliveryFilter
 from uplift_server.store.schema import attempts, deliveries, endpoints, events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rows that one page scans if no index supports its filter. If few of them match, the page is shorter."""
+"""Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
 ENDPOINT_TAIL: Final[sa.ColumnElement[bytes]] = sa.func.substr(endpoints.c.id, 11)
 """The last bytes of an endpoint's ID, which delivery IDs contain."""
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})

@@ -25,7 +25,7 @@ from uplift_server.store.schema import endpoints, events
 FAILING_READ: Final = 500
 """Number of failing endpoints that a search for a cause reads at once."""
 WINDOW_ROWS: Final = 10_000
-"""Number of endpoints that one page of all accounts scans. If few of them match, the page is shorter."""
+"""Number of endpoints that one page of all accounts scans. If few of them match, the page ends early."""
 _LIVE = endpoints.c.deleted_at.is_(None)
 
 

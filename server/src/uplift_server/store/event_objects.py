@@ -23,7 +23,7 @@ only the rows. With a size of 2,048 on SQLite, an event took 15% more CPU time."
 ACCOUNT_KEYS: Final = 2**24
 """Number of keys for each checksum. The account number modulo ACCOUNT_KEYS selects the key."""
 CANDIDATES_MAX: Final = 1000
-"""Maximum number of events that one page checks. If few of them match, the page is shorter."""
+"""Maximum number of events that one page checks. If few of them match, the page ends early."""
 
 # Count the rows of each bucket, and stop after the bucket that reaches the limit.
 _SEARCH: Final = """\

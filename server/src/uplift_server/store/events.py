@@ -17,7 +17,7 @@ from uplift_server.store.schema import accounts, deliveries, event_types, events
 from uplift_server.store.stream_position import StreamPosition
 
 WINDOW_EVENTS: Final = 20_000
-"""Number of events that one page scans if no index supports its filter. If few of them match, the page is shorter."""
+"""Number of events that one page scans if no index supports its filter. If few of them match, the page ends early."""
 _ENVELOPE_START_BYTES: Final = 1024
 # Because of the OFFSET clause, PostgreSQL searches an index for each event instead of reading the whole table once.
 _IS_TEST: Final = (

@@ -20,7 +20,7 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, endpoints, notices
 
 WINDOW_ROWS: Final = 10_000
-"""Number of emails that one page scans if no index supports its filter. If few of them match, the page is shorter."""
+"""Number of emails that one page scans if no index supports its filter. If few of them match, the page ends early."""
 
 GROUP_MARGIN_MS: Final = 1_000
 """The minimum time in ms until an email is due. If an email is due earlier, the server does not add endpoints to it."""

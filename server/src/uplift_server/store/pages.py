@@ -123,7 +123,7 @@ def window_end(
     """Return the number of the `rows`th row in a range of an index, or None if the range has fewer rows.
 
     If no index supports the filter of a page, the page checks the rows up to this number. If few of them match, the
-    page is shorter.
+    page ends early.
     """
     query = sa.select(column).select_from(tables).where(column.between(low, high), *conditions)
     found: int | None = connection.scalars(

@@ -22,7 +22,7 @@ from uplift_server.store.schema import accounts
 from uplift_server.store.schema_rejected_events import rejected_events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rejected events that one page scans. If few of them match, the page is shorter."""
+"""Number of rejected events that one page scans. If few of them match, the page ends early."""
 _ADD: Final = sa.text(
     "INSERT INTO rejected_events (id, account_seq, subject, event_type, event_id, idempotency_key, problem, size_bytes,"
     " stream_seq, published_at, rejected_at)"
