@@ -19,16 +19,16 @@ class Backlog:
         self.events = self.body_bytes = self.rows = 0
 
     def add(self, events: int, body_bytes: int, rows: int) -> None:
-        """Add the size of a request. Negative numbers subtract it."""
+        """Add the size of a request. To subtract the size, pass negative numbers."""
         self.events += events
         self.body_bytes += body_bytes
         self.rows += rows
 
 
 def full_queue(total: Backlog, account: Backlog, events: int, rows: int) -> str | None:
-    """Return the reason why a request exceeds the limits of the backlogs of all accounts or of its account.
+    """Return the reason why the backlog has no room for a request, or None if it has room.
 
-    Return None if the request is within the limits.
+    Both the backlog of all accounts and the backlog of the request's account have limits.
     """
     if (
         total.events + events > ACCEPTS_WAITING_MAX

@@ -15,7 +15,10 @@ SLEW_DIVISOR: Final = 10
 """While the engine's clock is ahead of the machine's clock, the engine's clock runs slower by 1/SLEW_DIVISOR."""
 STEP_LOGGED_MS_MIN: Final = 1000
 STORED_AHEAD_MS_MAX: Final = 3_600_000
-"""The clock continues from a stored time only if that time is at most this many ms ahead of the machine's clock."""
+"""The maximum difference between a stored time and the machine's clock, in ms.
+
+The engine's clock ignores a stored time that is further in the future.
+"""
 _log = structlog.get_logger()
 
 
@@ -40,7 +43,7 @@ class DatabaseTime:
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
-        """Return the monotonic time in ms, to time a reading."""
+        """Return the monotonic time in ms, to measure the duration of a reading."""
         return self._ticks_ns() / 1_000_000
 
     def add_reading(self, reading: ClockReading) -> None:
@@ -49,7 +52,7 @@ class DatabaseTime:
         self._offset_ns = int(best_reading(self._readings).offset_ms * 1_000_000)
 
     def now_ns(self) -> int:
-        """Return the Unix time in ns. Before the first reading, it is the machine's time."""
+        """Return the Unix time in ns. Before the first reading, return the machine's time."""
         return time.time_ns() if self._offset_ns is None else self._ticks_ns() + self._offset_ns
 
 

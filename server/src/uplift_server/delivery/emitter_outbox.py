@@ -49,14 +49,14 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of one turn (transaction) of the reader."""
+    """The result of one turn of the reader. A turn is one transaction."""
 
     sent: int = 0
     rejected: int = 0
     has_more: bool = False
-    """Whether more rows are waiting, so that the next turn can start immediately."""
+    """Whether more rows are waiting. If there are more rows, the next turn starts immediately."""
     is_own: bool = True
-    """Whether this reader had the turn. If not, another reader had it."""
+    """Whether this reader had the turn. If false, another reader had the turn."""
 
 
 class OutboxReader:
@@ -74,7 +74,7 @@ class OutboxReader:
         Until then, a permanent error, such as a wrong setting, stops the reader.
         """
         self._outage: str | None = None
-        """The failing system, `source` or `server`, if the reader has logged its failure."""
+        """The failing system, `source` or `server`, after the reader has logged the failure. Otherwise, None."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
         self._unblock_at = 0.0
@@ -91,7 +91,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop`. With `once`, stop when the outbox has no rows to send.
 
-        Raises Unavailable and ServerUnavailable with `once`, and for wrong settings before the first successful turn.
+        Raises Unavailable and ServerUnavailable with `once`. Otherwise, raises them only for wrong settings, before the
+        first successful turn.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():

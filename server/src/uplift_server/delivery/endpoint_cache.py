@@ -32,7 +32,7 @@ from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""The maximum number of compiled subscriptions in memory. The same limit applies to filters. Endpoints share both."""
+"""The maximum number of compiled subscriptions in memory, and of compiled filters. Endpoints share compiled objects."""
 
 _DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")
@@ -94,7 +94,7 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """Return the errors in data that does not match the schema. Return none if the search takes too long."""
+        """Return the errors in data that does not match the schema, or no errors if the search takes too long."""
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
@@ -126,7 +126,10 @@ def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs
 
 
 def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
-    """Compile a stored schema. Return it, and whether its patterns backtrack, which earlier releases allowed."""
+    """Compile a stored schema. Return the validator, and whether its patterns can backtrack.
+
+    Earlier releases accepted patterns that backtrack.
+    """
     try:
         return compile_schema(schema), False
     except ValueError:
@@ -138,7 +141,7 @@ class EndpointToken(NamedTuple):
 
     token: AccessToken
     auth: bytes | None
-    """The encrypted authentication for which the server requested the token."""
+    """The encrypted authentication settings for which the server requested the token."""
     received_at: int
     """The time when the server received the token (Unix ms)."""
 
@@ -168,7 +171,7 @@ class LiveEndpoint:
     id_text: str
     account_text: str
     health: Health
-    """The health after the last attempt. The columns of the record can be older."""
+    """The health after the last attempt. The health in the record can be older."""
     record: Endpoint
     subscription: Subscription
 
@@ -186,7 +189,7 @@ class LiveEndpoint:
     def parts(self) -> RequestParts:
         """The constant parts of the endpoint's requests.
 
-        They are created on first use, because creating them for 100,000 endpoints takes seconds.
+        The first use creates the parts, because creating them for 100,000 endpoints takes seconds.
         """
         if self._parts is None:
             self._parts = self._create_parts(self.record)
@@ -198,7 +201,7 @@ class LiveEndpoint:
 
     @property
     def filter(self) -> Filter | None:
-        """The filter of the endpoint in compiled form. It is compiled on first use, like `parts`."""
+        """The compiled filter of the endpoint. The first use compiles it."""
         if self._filter is None and self.record.filter is not None:
             self._filter = compiled_filter(self.record.filter)
         return self._filter
@@ -218,7 +221,7 @@ class LiveEndpoint:
 
     @property
     def takes_deliveries(self) -> bool:
-        """Whether the server attempts new deliveries instead of holding them."""
+        """Whether the server attempts new deliveries to the endpoint: it is enabled and not deleted."""
         return self.record.state is EndpointState.ENABLED and not self.deleted
 
     @property
@@ -236,7 +239,10 @@ def _subscription(patterns: tuple[str, ...]) -> Subscription:
 
 @lru_cache(SUBSCRIPTIONS_KEPT_MAX)
 def compiled_filter(text: str) -> Filter:
-    """Return the compiled form of a stored filter (JSON text). Endpoints with the same filter share it."""
+    """Return the compiled form of a stored filter (JSON text).
+
+    Endpoints with the same filter share the compiled form.
+    """
     return Filter(text)
 
 
@@ -288,7 +294,7 @@ class EndpointCache(KeyCache):
     ) -> None:
         """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
-        If an account was created during the load, its endpoints are skipped. The change log reports the account and the
+        If an account is created during the load, skip its endpoints. The change log reports the account and the
         endpoints later.
         """
         for account in accounts:

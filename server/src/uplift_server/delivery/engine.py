@@ -29,7 +29,7 @@ RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
 """The maximum time for each response of the database during a stop, in seconds.
 
-It is longer than the wait for another program's lock.
+The time is longer than the longest wait for another program's lock.
 """
 _log = structlog.get_logger()
 
@@ -67,11 +67,11 @@ class Sender(RequestSender, Protocol):
         """Prepare to send requests."""
 
     async def close(self) -> None:
-        """Abort the attempts in flight. Each of them fails."""
+        """Abort the attempts in flight, which then fail."""
 
 
 class Loop(NamedTuple):
-    """A task that runs until the engine stops."""
+    """A loop of the engine: a task that runs until the engine stops."""
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -79,7 +79,7 @@ class Loop(NamedTuple):
 
 
 class Cluster(Protocol):
-    """The membership of this process in the cluster of a database."""
+    """The port through which this process joins and leaves the cluster."""
 
     @property
     def delivers(self) -> bool:
@@ -102,7 +102,7 @@ class Cluster(Protocol):
 
 
 class SingleProcess:
-    """The membership of a process that is the only one on its database."""
+    """The membership of the only process on a database."""
 
     delivers = True
 
@@ -125,7 +125,7 @@ class SingleProcess:
 
 
 class Engine:
-    """Starts, runs and stops the parts that turn accepted events into settled deliveries."""
+    """Starts, runs and stops the parts of the engine, which deliver accepted events and store the outcomes."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Engine:
     ) -> None:
         """Create the engine. `loops` run while this process delivers.
 
-        `on_loop_failure` receives the error of a loop that ended unexpectedly and stops the process. The error is
+        If a loop ends unexpectedly, `on_loop_failure` receives its error and stops the process. The error is
         UnknownSchema if another release changed the database.
         """
         self._database = database
@@ -170,7 +170,7 @@ class Engine:
         self._on_loop_failure = on_loop_failure
         self.tasks: list[asyncio.Task[None]] = []
         self.ending = False
-        """Whether the engine is stopping. The end of a loop is then expected, and not reported."""
+        """Whether the engine is stopping. If it is stopping, the end of a loop is expected and not reported."""
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:
@@ -216,7 +216,7 @@ class Engine:
     async def drain(self, within_ms: int = DRAIN_MS_MAX) -> None:
         """Reject new events, settle the attempts in flight, and release the leases of other deliveries.
 
-        Attempts that take longer than `within_ms` are aborted, and their leases are released.
+        After `within_ms`, abort the attempts that are still in flight, and release their leases.
         """
         until_ms = self._clock.now_ms() + within_ms
         self.ending = True
@@ -263,7 +263,7 @@ class Engine:
             self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Report a loop that ended unexpectedly. Without the report, deliveries would wait forever unnoticed."""
+        """Report a loop that ended unexpectedly, because deliveries would otherwise wait without a warning."""
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()

@@ -39,7 +39,7 @@ class FilterEvaluation:
         return FILTERS_STEPS_MAX - self._steps
 
     def mismatch(self, pattern: Filter) -> str | None:
-        """Return the path in the event that does not match, or None if the endpoint receives the event."""
+        """Return the path in the event that does not match the filter, or None if the endpoint receives the event."""
         # Evaluate each filter once, because several endpoints can have the same filter.
         if pattern not in self._mismatches:
             self._mismatches[pattern] = self._first_mismatch(pattern)

@@ -41,7 +41,10 @@ from uplift_server.store.records import EndpointState
 _log = structlog.get_logger()
 
 COMMIT_TIMEOUT_MS: Final = 4000
-"""The timeout of a commit, in ms. The engine checks it once per tick, so that callers receive a response within 5 s."""
+"""The timeout of a commit, in ms.
+
+The engine checks the timeout once per tick, so callers receive a response within 5 s.
+"""
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
 # Use constants, because looking up a member of an enumeration takes as long as a function call.
@@ -91,7 +94,10 @@ class _Group(msgspec.Struct, frozen=True):
     events: list[NewEvent]
     """The events to store. The list is empty until the group enters the store's queue."""
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int, int | None]]
-    """The deliveries to store with a lease: event index, endpoint, lane, end of the lease (Unix ms), order group."""
+    """The deliveries to store with a lease.
+
+    Each contains the event index, endpoint, lane, end of the lease (Unix ms), and order group.
+    """
     foreign: list[int]
     """The endpoints of other processes that receive an event of the group."""
     overflow: list[LiveEndpoint]
@@ -102,7 +108,7 @@ class _Group(msgspec.Struct, frozen=True):
     rows: int
     """The number of events and deliveries in the group. Large bodies count as more rows."""
     rejectable: int
-    """The number of events that count as rejected if they are not stored."""
+    """The number of events in the group that count as rejected if the store does not store them."""
 
 
 class StoredEvents(Protocol):
@@ -120,7 +126,7 @@ class BacklogFull(Exception):
 
 
 class Unstorable(Unavailable):
-    """The database can never store the events of a request."""
+    """The database cannot store the events of a request, and a retry would fail, too."""
 
 
 class EventIngest:
@@ -180,7 +186,7 @@ class EventIngest:
     def accept(
         self, account_seq: int, drafts: Sequence[Draft]
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store all events of a request or none. The future resolves when they are durable.
+        """Store all events of a request or none. The future resolves when the events are durable.
 
         Raises BacklogFull, and Unavailable if the queue is full. The future raises Unavailable if the store fails.
         """

@@ -8,7 +8,7 @@ from uplift_server.store.records import ApiKey, ServiceKey
 RecordKey = tuple[str, int | str | bytes]
 """The table of a cached record, and the record's key in the cache.
 
-The key is a number, the digest of an API key, or the name of an event type.
+The key is a row number, the digest of an API key, or the name of an event type.
 """
 
 
@@ -20,10 +20,10 @@ class KeyCache:
         """The API keys of accounts and operators, by digest."""
         self.service_keys: dict[bytes, ServiceKey] = {}
         self.key_expiries: dict[bytes, int] = {}
-        """The expiry time of keys (Unix ms), by key ID. Keys without an expiry are missing."""
+        """The expiry time of each key that expires (Unix ms), by key ID."""
         self._has_set_operator_key = False
         self._changed: list[set[RecordKey]] = []
-        """The changed records, as one set for each open `changes` block."""
+        """The changed records, as a separate set for each open `changes` block."""
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[set[RecordKey]]:

@@ -19,9 +19,9 @@ _decoder: Final = msgspec.json.Decoder(_Data)
 
 
 def object_id_of(data: bytes) -> str | None:
-    """Return the string or integer at `object.id` in an event's data as text, or None for any other value.
+    """Return the string or integer at `object.id` in an event's data as text, or None for any other type of value.
 
-    The result is also None for a string that is empty or too long, or that SQLite or PostgreSQL cannot store.
+    Return None also for a string that is empty, too long, or not storable in SQLite or PostgreSQL.
     """
     try:
         found = _decoder.decode(data).object

@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 NEVER: Final = 2**63 - 1
 """A time (Unix ms) that never arrives."""
 SEEN_WITHIN_MS: Final = 1_000
-"""Every process sees a change to an endpoint within this time."""
+"""The maximum time until every process sees a change to an endpoint, in ms."""
 
 
 class Clock(Protocol):
@@ -54,7 +54,7 @@ class Shards(Protocol):
 
     @property
     def process_id(self) -> int:
-        """The process ID in the leases of this process. A rejoin changes it."""
+        """The process ID in the leases of this process. It changes when the process rejoins."""
 
     @property
     def membership_id(self) -> int:
@@ -64,10 +64,10 @@ class Shards(Protocol):
         """Return whether this process delivers to an endpoint. The cache does not have to contain the endpoint."""
 
     def may_send(self) -> bool:
-        """Return whether this process may send. If not, another process may have taken over its endpoints."""
+        """Return whether this process may send. If it may not, another process may have taken over its endpoints."""
 
     def add(self, endpoint_seq: int) -> None:
-        """Decide whether this process owns an endpoint that is new in the cache."""
+        """Decide whether this process owns an endpoint that was added to the cache."""
 
     def discard(self, endpoint_seq: int) -> None:
         """Remove an endpoint that is no longer in the cache."""
@@ -84,7 +84,7 @@ class Shards(Protocol):
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
         """
 
 
@@ -105,4 +105,4 @@ class Peers(Protocol):
         """Return all live processes at the last heartbeat, except this one."""
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat if the membership has expired, or None."""
+        """Return the time since the last heartbeat in ms if the membership has expired, or None."""

@@ -14,18 +14,18 @@ from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
-"""How long an announcement is valid unless its process repeats it, in ms."""
+"""How long an announcement stays valid after its process sent it last, in ms."""
 
 
 class ClusteredAnnouncer:
-    """Implements Announcer with notifications."""
+    """Implements the port Announcer with notifications between processes."""
 
     def __init__(self, notifier: Notifier, audience: Audience, clock: Clock) -> None:
         self._notifier = notifier
         self._audience = audience
         self._clock = clock
         self._announced: dict[int, tuple[frozenset[int], int]] = {}
-        """The accounts with listen streams and the expiry of the announcement (Unix ms), by process."""
+        """The announced accounts with listen streams and the expiry of the announcement (Unix ms), by process."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Repeat the announcement, and expire the announcements of other processes.

@@ -42,7 +42,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 _log = structlog.get_logger()
 
 Subject = tuple[str, int]
-"""A changed row: the name of its table, and its number."""
+"""A changed row: the name of its table, and its row number."""
 
 
 class _Read(NamedTuple):
@@ -107,9 +107,9 @@ class CacheSync:
         self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
-        """The transaction of the last change that was read, for each changed row."""
+        """The number of the transaction that made the last known change, for each changed row."""
         self._reread_at: dict[Subject, int] = {}
-        """The time of the next read of a changed row (Unix ms), for each row."""
+        """The time (Unix ms) when cache sync reads a changed row again, for each changed row."""
         self._changed_here: set[Subject] = set()
         """Rows that this process changed during a read."""
         self._health_at = 0
@@ -120,7 +120,7 @@ class CacheSync:
         """The time (Unix ms) up to which all changes are in the cache."""
 
     async def begin(self) -> None:
-        """Apply all changes that are made from now on. Call `begin` before the cache is loaded. Raises Unavailable."""
+        """Start at the current end of the change log. Call `begin` before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
@@ -296,7 +296,7 @@ class CacheSync:
             self._changes.held_action_changed(record.seq)
 
     async def _sync_health(self, now: int) -> None:
-        """Update the health of endpoints after attempts of other processes."""
+        """Update the health of endpoints to which other processes have made attempts."""
         since = self._health_at - HEALTH_OVERLAP_MS if self._health_at else now - HEALTH_OVERLAP_MS
         found = await self._database.read_with_priority(lambda c: health.attempted_since(c, since))
         self._health_at = now

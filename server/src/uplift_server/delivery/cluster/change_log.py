@@ -11,14 +11,14 @@ from uplift_server.store.contract import Database
 from uplift_server.store.errors import Unavailable
 
 RETENTION_MS: Final = 3_600_000
-"""How long the change log keeps changes. Processes read it twice a second."""
+"""How long the change log keeps changes, in ms. Processes read the change log twice a second."""
 CLEANUP_EVERY_MS: Final = 60_000
 BATCH_ROWS: Final = 200
 BATCH_PAUSE_MS: Final = 20
 
 
 class ChangeLogCleanup:
-    """Deletes old changes. Only one process at a time does this job."""
+    """Deletes old changes. Only one process at a time runs this job."""
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database

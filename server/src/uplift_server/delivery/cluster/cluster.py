@@ -52,7 +52,7 @@ class Cluster:
     ) -> None:
         """Create the membership.
 
-        Pass `encryption_upgrade` if stored values can still be unbound (`store.encryption_upgrade`).
+        Pass `encryption_upgrade` if some stored values may not be bound to their columns (`store.encryption_upgrade`).
         """
         self.delivers = role.delivers
         self._state = state

@@ -1,7 +1,7 @@
 """Commands for endpoints that other processes own: the owner reads them from the database and executes them.
 
 A delivery without a lease changes immediately in the database. If the owner does not execute a cancel or resend in
-time, the API responds with 202, and the command stays until an owner executes it.
+time, the API responds with 202. The command then stays in the database until an owner executes it.
 """
 
 import asyncio
@@ -63,7 +63,10 @@ class ClusteredCommands:
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._result_stored = asyncio.Event()
-        """An asyncio event. `wake` sets it when a result may have been stored, and then replaces it."""
+        """The event for callers that wait for a result.
+
+        If a result may have been stored, `wake` sets the event and replaces it with a new event.
+        """
 
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
@@ -90,7 +93,7 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
+        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:
@@ -136,7 +139,10 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test because its caller stops waiting. If the owner has already run it, return its result."""
+        """Withdraw a test because its caller stops waiting.
+
+        If the owner has already run the test, return the result.
+        """
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))
@@ -150,7 +156,7 @@ class ClusteredCommands:
     async def _execute_own(self) -> bool:
         """Execute the stored commands for the endpoints of this process.
 
-        Return whether some of them wait for the cache.
+        Return whether some commands wait until the cache contains their endpoint or event type.
         """
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))
@@ -215,7 +221,7 @@ def _result_of(error: Exception) -> Result:
 
 
 def _checked(result: Result) -> Result:
-    """Return the result of a command, or raise the error of a rejected one."""
+    """Return the result of an executed command. If the command was rejected, raise its error."""
     match result.error:
         case None:
             return result

@@ -15,7 +15,7 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""The time in which cache sync replaces the records in memory, in ms."""
+"""The maximum time that cache sync needs to replace the records in memory, in ms."""
 _log = structlog.get_logger()
 
 
@@ -56,7 +56,10 @@ class EncryptionUpgrade:
         return False
 
     async def _upgrade(self) -> bool:
-        """Bind all values, unless a server of an earlier release is still running."""
+        """Bind all values, unless a server of an earlier release is still running.
+
+        Return whether all values are bound.
+        """
         if not await self._database.write(encryption_upgrade.block_earlier_releases):
             return False
         last: int | None = 0

@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 class HeartbeatListener(Protocol):
-    """Receives the results of heartbeats."""
+    """The port that receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
         """React to a heartbeat of this process. `living` contains the live processes, including this one."""
@@ -89,9 +89,9 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """The time since which all heartbeats of this process have been on time.
+        """The time (Unix ms) since which all heartbeats of this process have been on time.
 
-        A process with late heartbeats must not evict others.
+        A process that sends late heartbeats must not evict other processes.
         """
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
@@ -251,7 +251,7 @@ class Membership:
 
 
 def _host() -> str:
-    """Return the host and its process namespace.
+    """Return the host name and a digest of the process namespace.
 
     If two processes have the same result, each can see the PID of the other.
     """

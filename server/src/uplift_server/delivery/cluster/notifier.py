@@ -44,7 +44,10 @@ class NotificationKind(StrEnum):
     SESSION_ENDED = "ended"
     """The streams of a listen session must end. Fields: sender, session, reason, time (Unix ms)."""
     ERASED = "erased"
-    """Events were erased. Fields: the events with leased deliveries, and the endpoints whose last error was erased."""
+    """Events were erased.
+
+    Fields: the erased events with leased deliveries, and the endpoints with an erased last error.
+    """
 
 
 class Notifier:
@@ -92,7 +95,7 @@ class Notifier:
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
         """
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):

@@ -31,13 +31,13 @@ class ClusteredShards:
         self.is_agreed = False
         """Whether all workers have the same view."""
         self.gained: dict[int, None] = {}
-        """Endpoints of this process that it has not taken over yet."""
+        """Endpoints that are assigned to this process, but that it has not taken over yet."""
         self.lost: dict[int, None] = {}
-        """Endpoints of other processes, with deliveries that can still be queued in this process."""
+        """Endpoints that this process no longer owns, but whose deliveries can still be in its queues."""
 
     @property
     def process_id(self) -> int:
-        """The process ID in the leases of this process. A rejoin changes it."""
+        """The process ID in the leases of this process. It changes when the process rejoins."""
         return self._state.process_id
 
     @property
@@ -51,11 +51,11 @@ class ClusteredShards:
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """Return whether this process may send. If not, another process may have taken over its endpoints."""
+        """Return whether this process may send. If it may not, another process may have taken over its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
-        """Decide whether this process owns an endpoint that is new in the cache."""
+        """Decide whether this process owns an endpoint that was added to the cache."""
         is_own = self.is_own(endpoint_seq)
         self._owned[endpoint_seq] = is_own and self.is_agreed
         if is_own and not self.is_agreed:
@@ -80,7 +80,7 @@ class ClusteredShards:
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the given endpoints.
+        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
         """
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 
@@ -93,12 +93,12 @@ class ClusteredShards:
         self._owned[endpoint_seq] = True
 
     def forget_lost(self, endpoint_seqs: Iterable[int]) -> None:
-        """Remove endpoints from `lost` if they have no more deliveries in this process."""
+        """Remove endpoints from `lost`, because they have no more deliveries in this process."""
         for seq in endpoint_seqs:
             self.lost.pop(seq, None)
 
     def forget_gained(self, endpoint_seqs: Iterable[int]) -> None:
-        """Remove endpoints from `gained` if this process has taken them over, or if they were deleted."""
+        """Remove endpoints from `gained`, because this process has taken them over or they were deleted."""
         for seq in endpoint_seqs:
             self.gained.pop(seq, None)
 

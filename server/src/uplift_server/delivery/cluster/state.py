@@ -19,9 +19,9 @@ class ClusterState:
         self._clock = clock
         self.process_id = 0
         self.delivers = False
-        """Whether this process may own endpoints. False before its start and after its stop."""
+        """Whether this process may own endpoints. The value is false before the start and after the stop."""
         self.view = 0
-        """The `membership_hash` of the workers from which this process computes the endpoints that it owns."""
+        """This process's view: the `membership_hash` of the workers that it uses to compute its endpoints."""
         self.trusted_until = 0
         """The time until which no other process evicts this one."""
         self.heartbeat_at = 0
@@ -43,7 +43,7 @@ class ClusterState:
         self.members = members
 
     def deliver(self, *, delivers: bool) -> None:
-        """Set whether this process may own endpoints. The next heartbeat publishes it."""
+        """Set whether this process may own endpoints. The next heartbeat publishes the change."""
         self.delivers = delivers
 
     def publish_view(self, view: int) -> None:
@@ -62,7 +62,7 @@ class ClusterState:
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
         """Set whether this process can do a singleton job.
 
-        If not, the next heartbeats leave the job to other processes.
+        If it cannot, the next heartbeats leave the job to other processes.
         """
         if is_possible:
             self._impossible.discard(job)
@@ -91,6 +91,6 @@ class ClusterState:
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat if the membership has expired, or None."""
+        """Return the time since the last heartbeat in ms if the membership has expired, or None."""
         heartbeat_age_ms = self._clock.now_ms() - self.heartbeat_at
         return heartbeat_age_ms if heartbeat_age_ms > HEARTBEAT_TRUSTED_MS else None

@@ -54,7 +54,7 @@ class HealthSettings:
 
 
 class HealthMonitor:
-    """Watches failing and warned endpoints. Sleeps until an endpoint changes or a step is due."""
+    """Watches failing and warned endpoints. Sleeps until an endpoint changes or the next check is due."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class HealthMonitor:
         self._outage_guard = outage_guard
         self._check_every_ms_max = check_every_ms_max
         self._watched: dict[int, int | None] = {}
-        """The failing and warned endpoints, with the start of the current failure (Unix ms) if known."""
+        """The failing and warned endpoints, each with the start of its current failure (Unix ms) if known."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
         """The time of the next try to disable an endpoint whose warning email is not sent yet (Unix ms), by
@@ -91,7 +91,7 @@ class HealthMonitor:
                 self.watch(endpoint)
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Watch an endpoint after a failed attempt, or after the first success that follows failures."""
+        """Watch an endpoint after a failed attempt, or after the first success that follows a failure."""
         health = endpoint.health
         known = self._watched.get(endpoint.seq)
         was_warned = health.warned_at is not None and not health.warned
@@ -115,7 +115,7 @@ class HealthMonitor:
     def disable_at(self, endpoint_seq: int) -> int | None:
         """Return the time when the server disables a failing endpoint (Unix ms).
 
-        None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, or if the time is unknown.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
@@ -130,7 +130,7 @@ class HealthMonitor:
     def warn_at(self, endpoint_seq: int) -> int | None:
         """Return the time when the server warns a failing endpoint's contacts (Unix ms).
 
-        None during a mass failure, or if the time is unknown.
+        Return None during a mass failure, or if the time is unknown.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries or self._outage_guard.outage is not None:
@@ -153,7 +153,7 @@ class HealthMonitor:
                 await self._clock.wait(self._wake, min(left_ms, self._check_every_ms_max))
 
     async def _check(self) -> int:
-        """Take all due steps. Return the time of the next step (Unix ms)."""
+        """Check all watched endpoints. Return the time of the next check (Unix ms)."""
         watched = self._watched_endpoints()
         failing = [endpoint for endpoint in watched if endpoint.health.failing_since is not None]
         await self._outage_guard.evaluate([*failing, *self._failing_elsewhere()])
@@ -224,7 +224,7 @@ class HealthMonitor:
             del self._gone[seq]
 
     def _next_at(self, endpoint: LiveEndpoint) -> int:
-        """Return the time of the next step for a failing endpoint (Unix ms)."""
+        """Return the time when a failing endpoint must be warned or disabled next (Unix ms)."""
         health = endpoint.health
         if health.warned:
             at = health.disable_at(self._rule)

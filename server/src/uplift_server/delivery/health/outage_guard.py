@@ -1,7 +1,7 @@
 """The outage guard: during a mass failure, it prevents warnings and disabling, and notifies the operator.
 
-The store contains the current mass failure, so it survives a restart. After the end of a mass failure, its duration
-does not count for the endpoints that are still failing.
+The store contains the current mass failure, so a restart does not end it. After a mass failure, its duration does not
+count for the endpoints that are still failing.
 """
 
 import asyncio
@@ -40,16 +40,22 @@ class Outage:
 
     since: int
     counts_from: int
-    """The start of the excused period. The period does not overlap with the period of an earlier mass failure."""
+    """The start of the period that does not count for failing endpoints.
+
+    The period does not overlap with the period of an earlier mass failure.
+    """
     endpoints: int
     """The number of failing endpoints when the guard detected the mass failure."""
     onset: int
     """The time when most of these endpoints began to fail."""
     is_notified: bool
-    """Whether the server notifies the operator. False if the mass failure begins soon after an earlier one ended."""
+    """Whether the server notifies the operator.
+
+    The value is false if the mass failure began soon after the end of an earlier mass failure.
+    """
 
     def marks(self) -> dict[str, int]:
-        """Return the fields of the mass failure by name, as numbers to store."""
+        """Return the fields of the mass failure as numbers to store, by name."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -83,7 +89,7 @@ class OutageGuard:
         self._ended_at: int | None = None
         """The time when the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """The time when the mass failure in `outage` ended (Unix ms), if its end is not stored yet."""
+        """The time when the mass failure in `outage` ended (Unix ms), if the store does not contain the end yet."""
         self.outage: Outage | None = None
         self._must_reload = False
         """Whether `evaluate` begins with a reload of the mass failure.

@@ -28,9 +28,9 @@ from uplift_server.store.operational_events import OperationalEvent
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
 
 GROUP_MS_MAX: Final = 30_000
-"""The maximum time that a warning email waits for further endpoints of its account, in ms."""
+"""The maximum time that a warning email waits for other endpoints of its account, in ms."""
 RECOVERED_GROUP_MS_MAX: Final = 300_000
-"""The maximum time that a recovery email waits.
+"""The maximum time that a recovery email waits for other endpoints of its account, in ms.
 
 Circuit breakers probe the endpoints of a recovered server within 5 minutes.
 """
@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 
 
 class _Subject(NamedTuple):
-    """A copy of the endpoint that a transaction uses. The transaction runs on another thread."""
+    """A copy of an endpoint for a transaction, which runs on another thread."""
 
     endpoint_seq: int
     endpoint: str
@@ -62,7 +62,7 @@ class Disabling(Protocol):
 class Transitions:
     """Stores transitions, and then applies them to the cache and the deliveries.
 
-    All methods raise Unavailable before any effect.
+    All methods raise Unavailable before they change anything.
     """
 
     def __init__(
@@ -275,12 +275,12 @@ class Transitions:
         )
 
     def _lock_emails(self, connection: Transaction, subject: _Subject) -> None:
-        """Lock the account, so that processes do not add separate emails at the same time."""
+        """Lock the account, so that two processes do not add separate emails at the same time."""
         if self._sends_email:
             accounts.lock(connection, subject.account.seq)
 
     def _group_ms(self, kind: NotificationKind) -> int:
-        """Return the time that an email waits for further endpoints, in ms."""
+        """Return the time that an email waits for other endpoints of its account, in ms."""
         longest = RECOVERED_GROUP_MS_MAX if kind is NotificationKind.ENDPOINT_RECOVERED else GROUP_MS_MAX
         return min(longest, self._rule.warn_after_ms // 10)
 

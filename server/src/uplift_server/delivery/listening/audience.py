@@ -1,4 +1,4 @@
-"""The accounts with listen streams, in this process and in others."""
+"""The accounts with listen streams, in this process and in other processes."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
@@ -18,14 +18,14 @@ class Audience:
         """All accounts with a listen stream. Ingest looks up the account of each event here."""
 
     def add(self, stream: "Stream") -> bool:
-        """Add a stream of this process. Return whether it is the first of its account in this process."""
+        """Add a stream of this process. Return whether it is the account's first stream in this process."""
         of_account = self.here.setdefault(stream.session.account_seq, set())
         of_account.add(stream)
         self._update()
         return len(of_account) == 1
 
     def remove(self, stream: "Stream") -> bool:
-        """Remove a stream of this process. Return whether it was the last of its account in this process."""
+        """Remove a stream of this process. Return whether it was the account's last stream in this process."""
         of_account = self.here.get(stream.session.account_seq)
         if of_account is None:
             return False

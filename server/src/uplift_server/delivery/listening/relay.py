@@ -35,7 +35,10 @@ CLEANUP_BATCH: Final = 100
 
 
 class SessionGone(Exception):
-    """The listen session has ended: it or its account was deleted, or its key was revoked, before the stream began."""
+    """The listen session ended before the stream began.
+
+    The session or its account was deleted, or its key was revoked.
+    """
 
 
 class TooManyStreams(Exception):
@@ -47,7 +50,7 @@ class TooManyStreams(Exception):
 
 
 _Progress = tuple[Stream, int | None, list[ListenResponse]]
-"""A stream, its position, and the responses that it received since the last save."""
+"""A stream, its position, and the responses received since the last save."""
 
 
 class Relay:
@@ -156,7 +159,7 @@ class Relay:
             stream.end(why)
 
     def end_streams_of_key(self, key_id: bytes) -> None:
-        """End the streams of sessions with a revoked key."""
+        """End the streams whose sessions use a revoked key."""
         for stream in self._streams.values():
             if stream.session.key_id == key_id:
                 stream.end(EndReason.REMOVED)

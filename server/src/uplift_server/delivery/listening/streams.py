@@ -23,12 +23,12 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval, in ms, at which a stream checks for events without a wake-up, and for the deletion of its session."""
+"""The interval at which a stream, without a wake-up, checks for events and for the end of its session, in ms."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
 class EndReason(Enum):
-    """The reason why a stream ended, as the server sends it to the client."""
+    """The reason why a stream ended, as text for the client."""
 
     REPLACED = "replaced"
     """The session has a newer connection."""
@@ -78,8 +78,10 @@ class Stream:
         """The time when the stream began (Unix ms). A session keeps only the stream that began last, in all
         processes."""
         self.replaced_at = 0
-        """The time when another stream of the session began (Unix ms), if it was announced before `began_at` was
-        known."""
+        """The time when another stream of the session began (Unix ms), or 0.
+
+        The relay compares the time with `began_at` as soon as `began_at` is known.
+        """
         self._seen_at = relay.clock.now_ms()
         """The time when the session was last known to exist (Unix ms)."""
         self._more = True
@@ -97,13 +99,13 @@ class Stream:
         self._wake.set()
 
     def end(self, why: EndReason) -> None:
-        """End the stream: `next` returns None."""
+        """End the stream. After the end, `next` returns None."""
         if self.end_reason is None:
             self.end_reason = why
         self._wake.set()
 
     async def next(self) -> list[StreamItem] | None:
-        """Wait for items. Return as many as the client has room for, or None after the end of the stream."""
+        """Wait for events to send. Return as many as the client has room for, or None after the end of the stream."""
         relay = self._relay
         while self.end_reason is None:
             if relay.clock.now_ms() >= relay.cache.key_expiries.get(self.session.key_id, NEVER):

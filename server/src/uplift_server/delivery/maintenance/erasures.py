@@ -95,7 +95,7 @@ class ErasureJobs:
         return READ_EVERY_MS if self._shards.membership_id else IDLE_MS
 
     async def _round(self) -> int:
-        """Run the next step of every erasure. Return the time until the next round, in ms."""
+        """Run the next step of every erasure. Return the wait before the next steps, in ms."""
         found = await self._database.read(lambda c: erasures.unfinished(c, limit=ERASURES_PER_ROUND))
         if not found:
             return self._idle_ms
@@ -103,7 +103,7 @@ class ErasureJobs:
         return BATCH_PAUSE_MS if any(advanced) else CHECK_MS
 
     async def _advance(self, erasure: Erasure) -> bool:
-        """Run the next step of an erasure. Return False if the erasure has to wait."""
+        """Run the next step of an erasure. Return False if the erasure must wait."""
         now = self._clock.now_ms()
         if erasure.has_events_left:
             await self._erase(erasure, now)

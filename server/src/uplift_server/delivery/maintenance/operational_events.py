@@ -1,7 +1,7 @@
 """Operational events: turns the rows that transactions have added into events for the subscribed accounts.
 
-Ingest stores each event under an idempotency key. Therefore, a restart after the commit of the event and before the
-deletion of its row does not send a second event.
+Ingest stores each event under an idempotency key. If the server restarts after it stored the event and before it
+deleted the row, the key prevents a second event.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of events that one round reads. A round also reads at most this many counts."""
+"""The maximum number of rows per read: of operational events, and of counts of failed deliveries."""
 ROUND_PAUSE_MS: Final = 20
-"""The pause after a round that read as many rows as possible, in ms."""
+"""The pause after a read that returned ROWS_PER_ROUND rows, in ms."""
 DEFECT_WAIT_MS: Final = 60_000
 _log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Ingest(Protocol):
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store the events of one or more accounts, all or none.
 
-        Raises BacklogFull and Unavailable. The future raises both, too.
+        Raises BacklogFull and Unavailable, directly or through the future.
         """
 
 
@@ -97,7 +97,7 @@ class OperationalEvents:
                 wait_ms = DEFECT_WAIT_MS
 
     async def _round(self) -> bool:
-        """Send the waiting events. Return whether more events can be waiting."""
+        """Send the waiting events. Return whether more events may be waiting."""
         now = self._clock.now_ms()
         counts = await self._database.read(lambda c: operational_events.due_counts(c, now=now, limit=ROWS_PER_ROUND))
         if counts:
@@ -151,7 +151,7 @@ class OperationalEvents:
         return event
 
     def _type(self, kind: OperationalKind) -> LiveEventType | None:
-        """Return the event type of a kind, or None if an operator deleted or archived it."""
+        """Return the event type of an operational event, or None if an operator deleted or archived the type."""
         event_type = self._cache.event_types.get(kind.type_name)
         return None if event_type is None or event_type.archived else event_type
 

@@ -20,10 +20,7 @@ from uplift_server.store.partitions import Partition, Partitions
 
 BATCH_PAUSE_MS: Final = 20
 PAUSE_FACTOR: Final = 9
-"""The pause after a batch of a partition, as a multiple of the duration of the batch.
-
-It applies while few partitions have expired.
-"""
+"""The pause after a batch of a partition, as a multiple of the batch's duration, while few partitions have expired."""
 PARTITION_PAUSE_MS_MIN: Final = 5
 PARTITION_PAUSE_MS_MAX: Final = 100
 PARTITION_DURATION_DIVISOR: Final = 2
@@ -33,10 +30,10 @@ Measured with 300 events/s while the server deleted 500 deliveries/s: the p99 la
 """
 PLANNED_PAUSE_MS_MAX: Final = 1_000
 BEHIND_PARTITIONS: Final = PARTITIONS_PER_RETENTION
-"""If this many partitions have expired, pauses are minimal, because deletion is slower than ingest."""
+"""If at least this many partitions have expired, deletion is slower than ingest, and pauses are minimal."""
 ROUND_EVERY_MS: Final = 60_000
 RECHECK_EVERY_MS: Final = 3_600_000
-"""The interval, in ms, at which retention again checks expired rows that were still needed."""
+"""The interval between two checks of expired rows that are still needed, in ms."""
 _DELIVERIES: Final = "deliveries"
 _log = structlog.get_logger()
 
@@ -58,13 +55,13 @@ class Retention:
         self._rechecked_at = 0
         self._distrust_logged_at = 0
         self._interrupted: dict[Partition, Key] = {}
-        """The position at which a pass interrupted the deletion of a partition, by partition."""
+        """The position at which a pass interrupted the deletion of a partition, for each such partition."""
         self._was_interrupted = False
         """Whether this pass interrupted the deletion of a partition."""
 
     @property
     def has_work(self) -> bool:
-        """Whether retention or partitions are configured, so that there is work to do."""
+        """Whether this job has work: retention is configured, or the store has partitions."""
         return bool(self._retention_ms) or self._partitions is not None
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -88,7 +85,7 @@ class Retention:
                 _log.exception("retention failed")
 
     async def _clock_is_trusted(self) -> bool:
-        """Return whether retention can trust the clock. If not, an operator must confirm the time."""
+        """Return whether retention can trust the clock. If it cannot, an operator must confirm the time."""
         if not self._retention_ms:
             return True
         now = self._clock.now_ms()

@@ -1,4 +1,4 @@
-"""Secret expiry: erases old secrets from the store when their overlap ends.
+"""Secret expiry: erases old secrets from the store at the end of their overlap with the current secret.
 
 Each attempt also checks the end of the overlap (`RequestParts.signer_until`).
 """
@@ -20,7 +20,7 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
 class SecretExpiry:
-    """Sleeps until the next overlap ends, and then erases the old secret."""
+    """Sleeps until the next overlap of two secrets ends, and then erases the old secret."""
 
     def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database

@@ -1,7 +1,7 @@
 """The statistics updater: counts new deliveries and attempts about one second after their commit.
 
-While the process is busy, it counts every ten seconds. A count of many endpoints delays deliveries, and most of the
-delay is a fixed time per endpoint.
+While the process is busy, it counts every ten seconds. A count delays deliveries by a time that depends mostly on the
+number of endpoints, so fewer counts delay them less.
 """
 
 import asyncio
@@ -19,16 +19,21 @@ BATCH_CHANGES: Final = 2_000
 """The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
-"""The number of rows to compute in one iteration of the event loop, in about 1 ms."""
+"""The number of rows to compute in one iteration of the event loop. The computation takes about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""A process that uses at least this share of a CPU core is busy. A busy process counts only once in BUSY_TURNS
-intervals."""
+"""A process is busy if it uses at least this many CPU cores.
+
+A busy process counts only once in BUSY_TURNS intervals.
+"""
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts every `every_ms`, and less often while the process is busy. The statistics do not include newer rows."""
+    """Counts new rows every `every_ms`, and less often while the process is busy.
+
+    The statistics do not include the rows since the last count.
+    """
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
         self._database = database
@@ -52,7 +57,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def count_all(self, stopping: asyncio.Event) -> None:
-        """Count all new rows in batches. Raises Unavailable. The results of completed batches stay stored."""
+        """Count all new rows in batches. Raises Unavailable. The store keeps the results of completed batches."""
         more = True
         while more and not stopping.is_set():
             position, now = await self._database.stream_position(), self._clock.now_ms()

@@ -40,7 +40,7 @@ AHEAD_ROWS: Final = 20_000
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
-"""Limits of reading ahead: the total size of the bodies in bytes, and the number of deliveries.
+"""The maximum total size of the bodies to read ahead, in bytes.
 
 The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
@@ -50,7 +50,7 @@ FILTERED_AHEAD: Final = 200
 The filter can reject most of these events.
 """
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The maximum number of filter steps in a round. Filter steps block the event loop.
+"""The maximum number of filter steps of the jobs that run at the same time. Filter steps block the event loop.
 
 One evaluation can exceed the maximum.
 """
@@ -61,7 +61,7 @@ FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
 """The interval between two checks of a job that waits for its last outcomes or for its endpoint, in ms."""
 JOBS_PER_ROUND_MAX: Final = 50
-"""The maximum number of jobs in a round."""
+"""The maximum number of jobs that run at the same time."""
 UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
 """A replay creates no delivery for an event that retention deletes within this many ms.
@@ -81,7 +81,7 @@ class _Job:
         self.replay = replay
         self.rate = ReplayRate(replay.rate_per_second, now)
         self.next_at: float = now
-        """The time when the next step of the job is due (Unix ms)."""
+        """The time when the job must run next (Unix ms)."""
         self.ahead = ReplayBatch((), replay.next_event_seq - 1)
         """The next deliveries, which were read ahead."""
 
@@ -124,9 +124,9 @@ class ReplayJobs:
         self._wake = asyncio.Event()
         self._stopping = False
         self._filter_steps = 0
-        """The number of filter steps that this round may still take."""
+        """The number of filter steps that the running jobs may still take."""
         self.stepping = 0
-        """The number of jobs in the current round."""
+        """The number of jobs that run now."""
 
     @property
     def known(self) -> Collection[int]:
@@ -189,7 +189,7 @@ class ReplayJobs:
         self._wake.set()
 
     async def run(self) -> None:
-        """Run the due steps of all jobs until `stop`."""
+        """Run the jobs that are due until `stop`."""
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
@@ -258,7 +258,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Continue to count the deliveries of a replay, or release the next ones."""
+        """Continue to count the deliveries of a replay. If all are counted, release the next deliveries."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
@@ -329,7 +329,7 @@ class ReplayJobs:
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
         """Return the batch, which begins at event `first`, without the missing events that the filter rejects.
 
-        If the round has no filter steps left, the result contains only the events checked so far.
+        If no filter steps are left, the result contains only the events checked so far.
         """
         found: list[Candidate] = []
         through = first - 1

@@ -89,7 +89,7 @@ class Dispatcher:
         return max(1, min(next_scan, next_scan if next_due is None else next_due) - now)
 
     async def _round(self) -> bool:
-        """Release unused leases, scan the database if a scan is due, and lease deliveries, each once.
+        """Release unused leases, scan the database if a scan is due, and lease due deliveries.
 
         Return whether there is more to release or lease now.
         """
@@ -100,7 +100,7 @@ class Dispatcher:
         return await self._lease() or bool(self._unused_leases)
 
     async def release_unused(self) -> None:
-        """Release all unused leases. Raises Unavailable, and keeps the remaining ones for the next call."""
+        """Release all unused leases. Raises Unavailable, and keeps the remaining leases for the next call."""
         # Call `_release_batch` even without unused leases, to wait for leases that the loop is releasing.
         await self._release_batch()
         while self._unused_leases:
@@ -150,7 +150,7 @@ class Dispatcher:
             await self._lease()
 
     async def _lease(self) -> bool:
-        """Lease due deliveries of the endpoints whose lanes have room. Return whether more can be due."""
+        """Lease due deliveries of the endpoints whose lanes have room. Return whether more deliveries may be due."""
         self._due.take(self._clock.now_ms())
         requests = self._requests()
         if not requests:

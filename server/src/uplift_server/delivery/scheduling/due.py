@@ -14,7 +14,7 @@ class DueEndpoints:
         self.changed = asyncio.Event()
         """An event that wakes the dispatcher."""
         self.needs_scan = True
-        """Whether due times can be unknown, so that the dispatcher must scan the database."""
+        """Whether due times can be unknown. If so, the dispatcher scans the database."""
         self._times = DueTimes()
 
     def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:

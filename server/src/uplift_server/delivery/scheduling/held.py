@@ -27,7 +27,7 @@ BLOCKED_WAIT_MS: Final = 500
 """The wait before the next release to an endpoint that is slower than the release rate, in ms."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
-"""The maximum number of rows of all endpoints between two pauses."""
+"""The maximum number of rows to process for all endpoints between two pauses."""
 SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 
@@ -88,7 +88,7 @@ class HeldDeliveries:
         self._rate_per_second = rate_per_second
         self._scan_every_ms = scan_every_ms
         self._work: dict[int, None] = {}
-        """The queue of endpoints to check."""
+        """The queued endpoints, in the order in which they are processed."""
         self._buckets: dict[int, _TokenBucket] = {}
         self._scanned_at = 0
         self._wake = asyncio.Event()
@@ -106,7 +106,7 @@ class HeldDeliveries:
     async def finish(self, endpoint_seq: int, until_ms: int) -> bool:
         """Hold all pending deliveries of an endpoint before it is enabled. Raises Unavailable.
 
-        Return False if some are still pending at `until_ms` (Unix ms).
+        Return False if some deliveries are still pending at `until_ms` (Unix ms).
         """
         while self._clock.now_ms() < until_ms:
             endpoint = self._cache.endpoints.get(endpoint_seq)
@@ -222,7 +222,7 @@ class HeldDeliveries:
         return count
 
     def _request(self, endpoint: LiveEndpoint) -> HeldRequest:
-        """Return the request to release the held deliveries that an enabled endpoint does not keep."""
+        """Return a request to release the held deliveries of an enabled endpoint, except the deliveries to keep."""
         now = self._clock.now_ms()
         bucket = self._buckets.get(endpoint.seq)
         if bucket is None:

@@ -34,7 +34,7 @@ from uplift_server.store.hot_records import LeasedDelivery
 STARTS_MAX: Final = 64
 """Maximum number of attempts to start in one iteration of the event loop.
 
-More would delay API requests, but send nothing sooner.
+A higher number would delay API requests without sending anything sooner.
 """
 ACCOUNT_STARTS_MAX: Final = 16
 """Maximum number of attempts of one account to start in one iteration of the event loop.
@@ -85,7 +85,7 @@ class DeliveryLanes:
         breaker: BreakerRule,
     ) -> None:
         self.bytes_held = 0
-        """The total size of the bodies of all waiting and reserved deliveries."""
+        """The total size of the bodies of all waiting and reserved deliveries, in bytes."""
         self._due = due
         self._shards = shards
         self.in_order: set[int] = set()
@@ -94,7 +94,7 @@ class DeliveryLanes:
         Retries and first attempts of these endpoints share a queue, to keep the order.
         """
         self.parked: dict[tuple[int, int], None] = {}
-        """Deliveries (event and endpoint) that must not be attempted before a restart: see `park`."""
+        """Deliveries (event and endpoint) that `park` excludes from attempts until a restart."""
         self.erased: dict[int, None] = {}
         """The events that were erased while one of their deliveries was leased."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
@@ -109,7 +109,7 @@ class DeliveryLanes:
         self._starts = 0
         """The number of attempts that have started in this iteration of the event loop."""
         self._account_starts: Counter[int] = Counter()
-        """The number of attempts that have started in this iteration, by account."""
+        """The number of attempts that have started in this iteration of the event loop, by account."""
         self._turn_full = False
         """Whether no further attempt may start in this iteration of the event loop."""
         self._starter: Starter | None = None
@@ -118,7 +118,7 @@ class DeliveryLanes:
         self.draining = False
         """Whether the process is stopping and starts no more attempts."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
-        """The leases of other processes, by endpoint. They count toward the endpoint's concurrency limit."""
+        """The leases that other processes hold, by endpoint. They count toward the endpoint's concurrency limit."""
 
     def open(self, starter: Starter) -> None:
         """Start attempts from now on, with `starter`."""
@@ -236,7 +236,7 @@ class DeliveryLanes:
 
     @property
     def batch_bytes_max(self) -> int:
-        """The maximum total size of the bodies in one lease batch.
+        """The maximum total size of the bodies in one lease batch, in bytes.
 
         The maximum is low if only accounts with few waiting bytes have room.
         """
@@ -261,7 +261,7 @@ class DeliveryLanes:
     def attempt_ended(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, succeeded: bool | None = None
     ) -> None:
-        """Free the slot of an attempt. See `Lanes.attempt_ended`."""
+        """Free the slot of an attempt that has ended."""
         self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=succeeded)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self._due.wake()

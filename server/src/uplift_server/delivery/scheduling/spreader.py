@@ -1,4 +1,4 @@
-"""Spreads replay deliveries over time. A burst of them would delay new deliveries."""
+"""Spreads replay deliveries over time, because a burst of replay deliveries would delay new deliveries."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Spreader:
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Add deliveries after the waiting ones, and spread all of them over `within_ms`."""
+        """Add deliveries after the waiting deliveries, and spread all of them over `within_ms`."""
         self._waiting.extend(deliveries)
         if self._waiting:
             self._gap_ms = within_ms / len(self._waiting)

@@ -20,9 +20,9 @@ AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
 """The request header of an access token, as stored with an attempt. The token is masked."""
 
 Waiter = Callable[[Exchange | None], None]
-"""A callback of a waiting attempt.
+"""A callback of an attempt that waits for a token.
 
-Its argument is None if there is a token. Otherwise, the argument is the failed exchange of the attempt.
+The argument is None if there is a token. Otherwise, it is the failed exchange of the attempt.
 """
 
 
@@ -32,7 +32,7 @@ class _Pending(NamedTuple):
     endpoint: LiveEndpoint
     auth: bytes | None
     waiters: list[tuple[int, Waiter]]
-    """The waiters, each with the start of its wait (Unix ms)."""
+    """The start of the wait (Unix ms) and the callback of each waiting attempt."""
 
 
 class AccessTokens:

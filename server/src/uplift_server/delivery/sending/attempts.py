@@ -50,7 +50,7 @@ EGRESS_WAIT_MS_MIN: Final = 60_000
 Such a failure does not count as a scheduled attempt.
 """
 _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
-"""The schedule after a failure of the egress proxy or egress IP, if the endpoint's schedule has no delays."""
+"""The retry schedule after a failure of the egress proxy or egress IP, if the endpoint's schedule has no delays."""
 GONE: Final = 410
 UNAUTHORIZED: Final = 401
 # Use constants, because looking up a member of an enumeration takes longer than counting an attempt.
@@ -79,7 +79,7 @@ class RunningReplays(Protocol):
 
 
 class HealthListener(Protocol):
-    """The port that receives the endpoints whose health has changed."""
+    """The port that receives endpoints after attempts that can change their health."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
         """Handle an endpoint's health after a failed attempt, or after the first success that follows a failure."""
@@ -99,7 +99,7 @@ class _InFlight(msgspec.Struct, frozen=True):
     head: bytes
     """The request line and headers, with masked values of custom headers.
 
-    Empty while the attempt has no access token.
+    The value is empty while the attempt has no access token.
     """
 
 
@@ -421,7 +421,7 @@ def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> 
 
 
 def previous_state(delivery: LeasedDelivery) -> NextState | None:
-    """Return the state of a delivery before its resend, replay or test. None for a scheduled attempt."""
+    """Return the state of a delivery before its resend, replay or test, or None for a scheduled attempt."""
     return previous(delivery.resume_status, delivery.resume_due_at or delivery.lease_until)
 
 

@@ -39,7 +39,7 @@ class TestRejected(Exception):
 
 
 class Commands(Protocol):
-    """The port that executes commands, in this process or another one."""
+    """The port that executes commands, in this process or another process."""
 
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
@@ -49,11 +49,11 @@ class Commands(Protocol):
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
+        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
 
 
 class _SentBefore(Conflict):
-    """The request repeats an earlier one that has already sent a test."""
+    """The request repeats an earlier request that has already sent a test."""
 
     def __init__(self, event_id: bytes) -> None:
         super().__init__("sent before")
@@ -111,7 +111,7 @@ class LocalCommands:
     ) -> LeasedDelivery | None:
         """Cancel or resend a delivery that is not leased, or whose lease has this fence. Return the lease of a resend.
 
-        `also` runs in the same transaction. Without `process_id`, a resend is due now. Raises the same errors as
+        `also` runs in the same transaction. If `process_id` is 0, the resend is due now. Raises the same errors as
         `Commands.execute`.
         """
         now = self._clock.now_ms()
@@ -140,7 +140,7 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until it is time to check for the outcome."""
+        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:

@@ -53,7 +53,7 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether to write the gathered settlements immediately, without waiting for further outcomes."""
+        """Whether to write the gathered settlements immediately, without a wait for further outcomes."""
         self._flush_timer: Handle | None = None
         """The timer that writes the outcomes of replays if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
@@ -96,7 +96,7 @@ class Settler:
                 self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """With the next batch, store the health of an endpoint that is or was failing.
+        """If an endpoint is or was failing, store its health with the next batch.
 
         Store the health of any other endpoint only every HEALTH_SAVED_EVERY_MS.
         """
@@ -205,7 +205,7 @@ class Settler:
             self._lanes.unblock()
 
     def _note_due(self, batch: list[Settlement]) -> None:
-        """Count the written settlements, and note when their deliveries are due next."""
+        """Count the written settlements, and record when their deliveries are due next."""
         ended = self._counters.ended
         for settlement in batch:
             ended[settlement.status] += 1

@@ -1,8 +1,8 @@
-"""Test deliveries: at most one in flight per endpoint. The server starts a test immediately or rejects it.
+"""Test deliveries: at most one in flight per endpoint.
 
-A test takes a slot before it is stored, so a stored test never waits. The queue, the circuit breaker and the endpoint's
-concurrency limit do not apply to tests. The limits of the process and of the account, and the endpoint's rate limit,
-apply.
+The server starts a test immediately or rejects it. A test takes a slot before it is stored, so a stored test never
+waits. The queue, the circuit breaker and the endpoint's concurrency limit do not apply to tests. The endpoint's rate
+limit, and the limits of the process and of the account, apply.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class RunningTests:
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
         self._stored: set[int] = set()
-        """The endpoints whose test outcome was stored, but whose callers may not know it yet."""
+        """The endpoints whose test outcome was stored, but whose callers may not know the outcome yet."""
 
     def take_slot(self, endpoint_seq: int) -> Busy | None:
         """Take a slot for a test, or return the reason why it cannot start. Call `send` or `abandon` next."""

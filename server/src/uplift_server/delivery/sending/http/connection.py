@@ -1,8 +1,9 @@
 """A connection to a receiver: writes a request, and reads the response.
 
-httptools leaves four tasks to this module. The module skips interim responses, and limits the response headers. It ends
-a body without a length when the connection ends, and closes the connection after unexpected bytes. The module defines
-no callback for single headers. Most responses do not need one, and each header would cost two allocations and a call.
+httptools leaves four tasks to this module. The module skips interim responses, and limits the size of the response
+headers. It ends a body without a length when the connection ends, and closes the connection after unexpected bytes. The
+module defines no callback for single headers. Most responses do not need it, and each header would cost two allocations
+and a call.
 """
 
 import asyncio
@@ -311,8 +312,8 @@ class Connection(asyncio.Protocol):
 class BufferedConnection(Connection, asyncio.BufferedProtocol):
     """A connection for the standard library's event loop. It reads into a buffer that all connections share.
 
-    The loop's `recv` of 256 KiB may map and unmap memory on every read (python/cpython#85451), which doubles the cost
-    of a request. uvloop does not need this class.
+    The loop's `recv` of 256 KiB may map and unmap memory on every read, which doubles the cost of a request
+    (python/cpython#85451). uvloop does not need this class.
     """
 
     __slots__ = ()

@@ -48,7 +48,7 @@ def one_line(text: str) -> str:
 
 
 def sent_twice(error: str | None) -> str:
-    """Return the error of an attempt, with a note that the request was sent twice."""
+    """Return the error of an attempt, with a note that the server sent the request twice."""
     return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 

@@ -53,8 +53,8 @@ class _Entry:
 class Resolver:
     """Resolves names with `/etc/hosts` and the name servers, and caches the results.
 
-    Results are cached for their TTL within the limits of the settings. Concurrent lookups of a name share one query.
-    Use a resolver on one event loop only, and close it afterward.
+    The TTL of a result and the settings limit the time in the cache. Concurrent lookups of a name share one query. Use
+    a resolver on one event loop only, and close it afterward.
     """
 
     def __init__(

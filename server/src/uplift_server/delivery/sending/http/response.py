@@ -50,7 +50,7 @@ def retry_after(head: bytes) -> str | None:
 
 
 def location(head: bytes) -> str | None:
-    """Return the value of the Location header, or None. NUL characters are removed, because PostgreSQL rejects them."""
+    """Return the value of the Location header without NUL characters, or None. PostgreSQL rejects NUL characters."""
     found = _value(_LOCATION, head)
     return None if found is None else found.replace("\0", "\ufffd")
 
