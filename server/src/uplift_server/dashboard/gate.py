@@ -1,6 +1,7 @@
 """Routing of requests to the API or the dashboard.
 
-The first request for a page loads the dashboard in a thread, so that a server without visitors uses less memory.
+The first request for a page loads the dashboard, so a server without visitors uses less memory. The load runs in a
+thread.
 """
 
 import asyncio

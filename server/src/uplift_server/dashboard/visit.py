@@ -393,7 +393,7 @@ class _Unwritten(Response):
 
 
 async def written(response: Response) -> Response:
-    """Return a response, after rendering its template if it has one."""
+    """Return a response. If the response has a template, render the template first."""
     return await response.written() if isinstance(response, _Unwritten) else response
 
 

@@ -68,7 +68,7 @@ class SystemClock(Clock):
     def __init__(
         self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Create a clock from a wall clock and a monotonic clock. Tests replace both."""
+        """Create a clock from a wall clock and a monotonic clock, which tests replace."""
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0

@@ -149,7 +149,7 @@ class EndpointToken(NamedTuple):
 class LiveEndpoint:
     """An endpoint in memory.
 
-    If its record changes, the object stays the same, so queued deliveries use the new record.
+    If its record changes, the object stays the same. Therefore, queued deliveries use the new record.
     """
 
     __slots__ = (

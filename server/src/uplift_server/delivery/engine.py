@@ -53,7 +53,7 @@ class EngineSettings:
     """The interval between scans of the database for due deliveries whose due time the engine does not know, in ms."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
-    """The interval between checks for ingest requests that have waited too long, in ms."""
+    """The interval between checks for requests that have waited too long for ingest, in ms."""
     operations_account: str | None = None
     """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1
@@ -75,7 +75,7 @@ class Loop(NamedTuple):
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
-    """A coroutine function. Its argument is the event that is set when the engine stops."""
+    """A coroutine function. Its argument is the event that the engine sets when it stops."""
 
 
 class Cluster(Protocol):
@@ -245,7 +245,7 @@ class Engine:
     async def _within(self, work: Awaitable[None]) -> None:
         """Wait for the database with a time limit.
 
-        Unfinished work is repeated after a restart or after a lease ends.
+        After a restart or the end of a lease, the server repeats the unfinished work.
         """
         try:
             async with asyncio.timeout(STORE_WITHIN_S):

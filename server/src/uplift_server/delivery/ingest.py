@@ -385,7 +385,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Let the dispatcher lease the stored deliveries for which their lanes had no room."""
+        """Let the dispatcher lease the stored deliveries whose lanes had no room."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():

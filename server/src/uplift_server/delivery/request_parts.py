@@ -20,7 +20,7 @@ from uplift_server.store.records import Endpoint
 UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
 )
-"""Replaces a stored URL that is not valid.
+"""The replacement for a stored URL that is not valid.
 
 Attempts to this URL fail, because no name under `.invalid` resolves (RFC 2606).
 """

@@ -34,7 +34,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form, with the preview of the draft in the cookie."""
+    """Show the form. If the cookie contains a draft, show its preview."""
     visit.caller.require_right(Right.DATA_ERASE)
     shown = visit.shown_secret(_DRAFT)
     if shown is None:

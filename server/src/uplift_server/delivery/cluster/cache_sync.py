@@ -117,7 +117,7 @@ class CacheSync:
         """`change_log.pruned_before` at the last full read."""
         self._wake = asyncio.Event()
         self.synced_at = 0
-        """The time (Unix ms) up to which all changes are in the cache."""
+        """The time up to which the cache contains all changes (Unix ms)."""
 
     async def begin(self) -> None:
         """Start at the current end of the change log. Call `begin` before the cache is loaded. Raises Unavailable."""
@@ -141,7 +141,7 @@ class CacheSync:
             await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
     async def sync(self) -> None:
-        """Read and apply all new changes. Raises Unavailable; the next call continues."""
+        """Read and apply all new changes. Raises Unavailable. The next call then continues."""
         began = self._clock.now_ms()
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()

@@ -1,4 +1,4 @@
-"""Commands for endpoints that other processes own: the owner reads them from the database and executes them.
+"""Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
 A delivery without a lease changes immediately in the database. If the owner does not execute a cancel or resend in
 time, the API responds with 202. The command then stays in the database until an owner executes it.

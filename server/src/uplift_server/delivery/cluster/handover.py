@@ -98,7 +98,7 @@ class ShardHandover:
     async def settle(self) -> None:
         """Give up lost endpoints, publish the view, and take over gained endpoints if all workers have the same view.
 
-        Raises Unavailable; the next call continues.
+        Raises Unavailable. The next call then continues.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))

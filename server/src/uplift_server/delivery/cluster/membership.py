@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. `clock` must be based on `time`."""
+        """Create the membership. `time` must be the source of `clock`."""
         self._database = database
         self._bus = bus
         self._state = state

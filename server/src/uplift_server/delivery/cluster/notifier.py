@@ -89,7 +89,7 @@ class Notifier:
         self._send(NotificationKind.WORKERS_CHANGED)
 
     def notify_commands(self) -> None:
-        """Announce a stored command or result for another process."""
+        """Announce that a command or result for another process was stored."""
         self._send(NotificationKind.COMMANDS)
 
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:

@@ -10,9 +10,9 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """The membership state.
+    """The membership state. Other parts of the engine read its attributes, and change them only through methods.
 
-    Other parts read its attributes, and change them only through methods. All times are Unix ms.
+    All times are Unix ms.
     """
 
     def __init__(self, clock: Clock) -> None:

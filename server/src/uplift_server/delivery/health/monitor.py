@@ -19,14 +19,14 @@ from uplift_server.store.records import DisabledReason
 BEGIN_AFTER_MS: Final = 2_000
 """The wait after a start, in ms.
 
-During the wait, the server attempts due deliveries, because endpoints can have recovered.
+During the wait, the server attempts due deliveries, which shows whether endpoints have recovered.
 """
 CHECK_EVERY_MS_MIN: Final = 1_000
 """The minimum time between two checks of failing endpoints, in ms."""
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
 """The interval between checks for a mass failure, in ms.
 
-A mass failure can begin or end without an attempt, because only endpoints with a recent attempt count.
+A mass failure can begin or end without an attempt, because the check ignores endpoints without a recent attempt.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
@@ -49,7 +49,7 @@ class HealthSettings:
     gone_disables: bool = False
     """Whether a 410 response disables the endpoint immediately."""
     sends_email: bool = False
-    """Whether notifications are sent by email."""
+    """Whether the server sends notifications by email."""
     operator_email: str | None = None
 
 

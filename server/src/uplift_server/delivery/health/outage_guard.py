@@ -47,7 +47,7 @@ class Outage:
     endpoints: int
     """The number of failing endpoints when the guard detected the mass failure."""
     onset: int
-    """The time when most of these endpoints began to fail."""
+    """The time when most of the failing endpoints began to fail."""
     is_notified: bool
     """Whether the server notifies the operator.
 
@@ -113,7 +113,7 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the stored mass failure until the process stops. Processes that do not deliver run this loop."""
+        """Reload the stored mass failure until the process stops. Only processes that do not deliver run this loop."""
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):

@@ -170,7 +170,7 @@ class Relay:
             stream.end(EndReason.REMOVED)
 
     def stop(self) -> None:
-        """End all streams. The clients reconnect to another process or after the restart."""
+        """End all streams. The clients reconnect to another process, or to this process after its restart."""
         self._stopping = True
         for stream in self._streams.values():
             stream.end(EndReason.STOPPING)
@@ -193,7 +193,7 @@ class Relay:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Save the progress of all streams. Raises Unavailable; the next call retries."""
+        """Save the progress of all streams. Raises Unavailable. The next call then retries."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:

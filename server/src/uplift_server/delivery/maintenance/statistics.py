@@ -16,7 +16,7 @@ from uplift_server.store.statistics import count, save
 BATCH_ROWS: Final = 30_000
 """The maximum number of deliveries per read, and of attempts per read. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
-"""The maximum number of status changes per batch. Their deletion blocks the single writer."""
+"""The maximum number of status changes per batch. The deletion of status changes blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of rows to compute in one iteration of the event loop. The computation takes about 1 ms."""

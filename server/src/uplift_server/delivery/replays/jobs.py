@@ -56,7 +56,7 @@ One evaluation can exceed the maximum.
 """
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The interval between two releases of a job, in ms. New events have to wait for the commit of each release."""
+"""The interval between two releases of a job, in ms. New events wait for the commit of each release."""
 FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
 """The interval between two checks of a job that waits for its last outcomes or for its endpoint, in ms."""

@@ -18,7 +18,7 @@ class DueEndpoints:
         self._times = DueTimes()
 
     def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:
-        """Record when deliveries of an endpoint are due (Unix ms; 0 means now), so that the dispatcher leases them."""
+        """Record when deliveries of an endpoint are due (Unix ms; 0 means now). The dispatcher then leases them."""
         if self._times.note(endpoint_seq, due_at):
             self.changed.set()
 

@@ -190,7 +190,7 @@ class HeldDeliveries:
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
         """Cancel, hold or drop a batch of deliveries, depending on the endpoint.
 
-        Return the number of rows; 0 if none are left.
+        Return the number of rows, which is 0 if none are left.
         """
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:

@@ -99,7 +99,7 @@ class DeliveryLanes:
         """The events that were erased while one of their deliveries was leased."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
-        """The deliveries of a replay that are not queued yet, by endpoint."""
+        """The replay deliveries that are not queued yet, by endpoint."""
         self._clock = clock
         self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -375,7 +375,7 @@ class DeliveryLanes:
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the cause of the late deliveries of an endpoint. Call this only if its circuit breaker is closed."""
+        """Return the reason why deliveries of an endpoint are late. Call this only if its circuit breaker is closed."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER

@@ -54,7 +54,7 @@ class AccessTokens:
         return held.token.header
 
     def request(self, endpoint: LiveEndpoint, client: OAuthClient, waiter: Waiter) -> None:
-        """Request a token for an endpoint. `waiter` is called once, later on the event loop."""
+        """Request a token for an endpoint. Call `waiter` once, later on the event loop."""
         now, key = self._clock.now_ms(), (endpoint.seq, endpoint.record.auth)
         pending = self._pending.get(key)
         if pending is not None:

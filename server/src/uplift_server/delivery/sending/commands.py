@@ -1,6 +1,6 @@
 """User commands for a delivery or an endpoint: cancel, resend, and test.
 
-The process that owns the endpoint executes them.
+The process that owns the endpoint executes the commands.
 """
 
 from collections.abc import Callable

@@ -70,7 +70,7 @@ class Settler:
         self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the next outcome of a delivery is stored, or cannot be stored."""
+        """Call `callback` once when the next outcome of a delivery is stored, or when it cannot be stored."""
         self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:

@@ -111,7 +111,7 @@ class Sender(ConnectionOwner):
             await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request (HTTP/1.1). `done` is called with the exchange exactly once, later on the event loop.
+        """Send a request (HTTP/1.1). Call `done` with the exchange exactly once, later on the event loop.
 
         Raises RuntimeError before `start` and after `close`.
         """

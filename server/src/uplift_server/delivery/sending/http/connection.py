@@ -2,8 +2,8 @@
 
 httptools leaves four tasks to this module. The module skips interim responses, and limits the size of the response
 headers. It ends a body without a length when the connection ends, and closes the connection after unexpected bytes. The
-module defines no callback for single headers. Most responses do not need it, and each header would cost two allocations
-and a call.
+module defines no callback for single headers. Most responses do not need such a callback, and each header would cost
+two allocations and a call.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _HEAD_TOO_LONG = f"its headers are longer than {RESPONSE_HEADERS_BYTES_MAX} byte
 
 
 class ConnectionOwner(Protocol):
-    """The callbacks of a connection to its client."""
+    """The port through which a connection reports to its client."""
 
     def opened(self, connection: "Connection") -> None:
         """Track an open connection."""

@@ -36,7 +36,7 @@ class Pool:
         return None
 
     def put(self, connection: Connection, now: float) -> None:
-        """Add an idle connection, unless it is too old or its target already has enough.
+        """Add an idle connection, unless it is too old or its target already has enough idle connections.
 
         If the pool is full, close the connection that has been idle longest.
         """

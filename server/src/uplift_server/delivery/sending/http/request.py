@@ -26,11 +26,11 @@ class Request(msgspec.Struct, frozen=True):
 
 
 Done = Callable[[Request, Exchange], None]
-"""A callback for a request. It is called once, on the event loop, after `send` has returned."""
+"""A callback for a request. The sender calls it once, on the event loop, after `send` has returned."""
 
 
 class RequestSender(Protocol):
     """The port that sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request. `done` is called once with its exchange."""
+        """Send a request. Call `done` once with its exchange."""

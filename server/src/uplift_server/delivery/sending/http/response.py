@@ -1,4 +1,4 @@
-"""Reads details that the parser does not provide from the bytes of a response."""
+"""Details of a response that the parser does not provide, read from the bytes of the response."""
 
 import re
 from typing import Final

@@ -70,7 +70,7 @@ class TlsContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Start TLS on a connection with the stored session of the host. The event loop calls this."""
+        """Start TLS on a connection with the stored session of the host. The event loop calls this method."""
         if session is None and isinstance(server_hostname, str):
             session = self._session(server_hostname)
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
