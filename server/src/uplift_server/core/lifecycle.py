@@ -81,7 +81,7 @@ class Fact(Enum):
     CAPACITY = "endpoint enabled, with capacity"
     ENABLED = "endpoint enabled"
     ORDERED = "ordered"
-    BEHIND = "ordered, behind an open delivery"
+    BEHIND = "ordered, earlier delivery not ended"
     OWNER = "by the endpoint's worker"
     OFF = "endpoint paused or disabled"
     DELETED = "endpoint deleted"
@@ -100,7 +100,7 @@ class Due(Enum):
     """How a transition sets the due time."""
 
     NOW = "now"
-    FIRST = "now, first"
+    FIRST = "now, before other deliveries"
     RETRY = "by the retry schedule"
     LEASE_END = "end of the lease"
 
