@@ -96,8 +96,8 @@ class Endpoints(Noun[Way]):
         attempt_timeout: Annotated[str | None, "Timeout of an attempt, such as 10s."] = None,
         ordering: Annotated[
             Ordering | None,
-            "Which deliveries the endpoint receives in the order of their events: none, those with the same ordering"
-            " key, or all. An ordered delivery waits until the previous one is delivered, failed or cancelled.",
+            "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
+            " key, or all. An ordered delivery waits until the previous delivery is delivered, failed or cancelled.",
         ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:

@@ -129,9 +129,9 @@ def show(
 ) -> None:
     """Show a delivery with its attempts.
 
-    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, it shows the time, the
-    outcome, the status code and the duration. For a failed attempt, it also shows the cause and how to fix it. The
-    server keeps the first 4 KiB of a response body.
+    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, the output shows the
+    time, the outcome, the status code and the duration. For a failed attempt, the output also shows the cause and how
+    to fix it. The server keeps the first 4 KiB of a response body.
     """
     calls = session.calls()
     found = find(calls, _PATH, "delivery", "dlv_", delivery)

@@ -217,7 +217,7 @@ def delete(
 ) -> None:
     """Delete an endpoint and cancel its pending deliveries.
 
-    You cannot undo this. Without --yes, the command only shows the endpoint.
+    You cannot undo the deletion. Without --yes, the command only shows the endpoint.
     """
     calls = session.calls()
     found = find(calls, _PATH, "endpoint", "ep_", endpoint)

@@ -85,7 +85,7 @@ Uid = Annotated[
     str | None,
     Field(
         description=f"Your own ID: at most {UID_CHARACTERS_MAX} letters, digits, periods, hyphens and underscores."
-        " You can use it instead of the generated ID.",
+        " You can use this ID instead of the generated ID.",
         examples=["club-17"],
     ),
 ]

@@ -142,7 +142,7 @@ def delete_account(
 ) -> None:
     """Delete an account with its endpoints, keys and members.
 
-    The server stops sending the account's deliveries. You cannot undo this.
+    The server stops sending the account's deliveries. You cannot undo the deletion.
     """
     with reach(session.config()) as client:
         found = lookup.account(client, account)
@@ -204,7 +204,7 @@ def create_key(
         ),
     ] = None,
     service: Annotated[
-        bool, typer.Option("--service", help="Create a service key. Within its scopes, it acts for all accounts.")
+        bool, typer.Option("--service", help="Create a service key. Within its scopes, the key acts for all accounts.")
     ] = False,
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="Name of the key, such as its purpose.")
@@ -220,7 +220,7 @@ def create_key(
     ] = None,
     expires_at: Annotated[
         str | None,
-        typer.Option("--expires-at", metavar="TIMESTAMP", help="When the key expires (ISO 8601). Default: never."),
+        typer.Option("--expires-at", metavar="TIMESTAMP", help="Time when the key expires (ISO 8601). Default: never."),
     ] = None,
 ) -> None:
     """Create an API key and print it once.
@@ -271,7 +271,7 @@ def update_key(
         typer.Option(
             "--expires-at",
             metavar="TIMESTAMP",
-            help="When the key expires (ISO 8601), or never for a key that does not expire.",
+            help="Time when the key expires (ISO 8601), or never for a key that does not expire.",
         ),
     ] = None,
 ) -> None:

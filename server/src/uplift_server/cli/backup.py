@@ -20,10 +20,10 @@ def backup(
 ) -> None:
     """Back up the SQLite database to a file.
 
-    You can run this command while the server is running. The backup is a consistent snapshot. It does not include the
-    encryption key: back up that key separately.
+    You can run this command while the server is running. The backup is a consistent snapshot. The backup does not
+    include the encryption key: back up the key separately.
 
-    If you start a server with the backup, it sends the deliveries that were pending at the time of the backup.
+    A server that starts with the backup sends the deliveries that were pending at the time of the backup.
     """
     from uplift_server.store import schema_version  # noqa: PLC0415 - slow to load
     from uplift_server.store.sqlite.copying import copy  # noqa: PLC0415

@@ -164,8 +164,9 @@ def list_deliveries(
 def show(session: Session, delivery: Delivery, account: AnyAccount = None) -> None:
     """Show a delivery with its attempts.
 
-    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, it shows the time, the
-    outcome, the status code and the duration. For a failed attempt, it also shows the cause and how to fix it.
+    The output shows the delivery's status, event, endpoint and next attempt. For each attempt, the output shows the
+    time, the outcome, the status code and the duration. For a failed attempt, the output also shows the cause and how
+    to fix it.
     """
     with reach(session.config()) as client:
         owner = lookup.owner(client, account)

@@ -170,8 +170,8 @@ def send(
         typer.Option(
             "--account",
             metavar="ACCOUNT",
-            help="ID, uid or name of the account, or a unique ID prefix. With --file: the account for lines without"
-            " one.",
+            help="ID, uid or name of the account, or a unique ID prefix. With --file: the account for lines that"
+            " do not name an account.",
         ),
     ] = None,
     data: Annotated[

@@ -216,7 +216,7 @@ def revoke_portal_link(
 ) -> None:
     """Revoke an unused portal link.
 
-    The link stops working immediately. Sessions that began with a link do not end.
+    The link stops working immediately. Dashboard sessions that began with a portal link do not end.
     """
     with reach(session.config()) as client:
         path = f"{lookup.account_path(client, account)}/portal-links"
@@ -258,8 +258,9 @@ def sign_in_link(
 ) -> None:
     """Print a link that signs a person in to the dashboard.
 
-    The link works once, within 5 minutes: send it only to that person. Without options, it signs in an operator. With
-    --account and --email, it signs in a member and adds the member if needed. This command requires a running server.
+    The link works once, within 5 minutes: send it only to that person. Without options, the link signs in an operator.
+    With --account and --email, the link signs in a member and adds the member if needed. This command requires a
+    running server.
     """
     config = session.config()
     if account is None and (email or role):

@@ -77,10 +77,12 @@ def outbox(
     command sends rows with the same account and ordering key in the order of their commits.
 
     If the server rejects a row, the command keeps the row and sets its columns rejected_at and problem. Later rows with
-    the same account and ordering key wait until you delete the row, or correct it and set both columns to NULL.
+    the same account and ordering key wait until you fix the problem: delete the rejected row, or correct the row and
+    set both columns to NULL.
 
-    The command runs until SIGTERM or Ctrl-C. You can run several processes: one of them sends, and another one takes
-    over if it stops. Even if a process, the server or a database stops, no row is lost and no row becomes two events.
+    The command runs until SIGTERM or Ctrl-C. You can run several processes. One process sends the rows, and another
+    process takes over if the first process stops. Even if a process, the server or a database stops, each row becomes
+    exactly one event.
     """
     from uplift_server.store.postgres.emitter_outbox import SQL  # noqa: PLC0415 - slow to load
 

@@ -153,7 +153,7 @@ def resume_replay(session: Session, replay: Chosen, account: AnyAccount = None) 
 def cancel_replay(session: Session, replay: Chosen, account: AnyAccount = None) -> None:
     """Cancel a replay.
 
-    The server finishes attempts in flight. It does not send the other deliveries of the replay.
+    The server finishes attempts in flight, but does not send the remaining deliveries of the replay.
     """
     _change(session, replay, account, "cancel")
 

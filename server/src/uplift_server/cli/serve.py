@@ -72,8 +72,8 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
     When the server is ready, it prints a line that contains "ready". With --json, the line is a JSON object with the
     fields kind, url, version and operator_key.
 
-    SIGTERM, SIGHUP and Ctrl-C stop the server: it stops accepting requests and waits up to 16 seconds for attempts in
-    flight. A second SIGTERM or Ctrl-C stops it immediately. No accepted event is lost: the next start repeats
+    After SIGTERM, SIGHUP or Ctrl-C, the server stops accepting requests and waits up to 16 seconds for attempts in
+    flight. A second SIGTERM or Ctrl-C stops the server immediately. No accepted event is lost: the next start repeats
     unfinished attempts.
     """
     config = session.config()

@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
 def config(session: Session) -> None:
     """Show every setting with its value and source.
 
-    The output masks secrets. It shows the settings of this shell and directory: a running server keeps the settings
-    that it started with.
+    The output masks secrets. The command reads the settings of this shell and directory: a running server keeps the
+    settings that it started with.
     """
     session.output.rows(
         (
@@ -67,15 +67,15 @@ def migrate(
 ) -> None:
     """Create or upgrade the database schema, or copy SQLite to PostgreSQL.
 
-    Without options, the command creates the schema or upgrades it to this version. It backs up an older SQLite file
-    first. You can repeat the command safely. On SQLite, `serve` does the same when it starts. On PostgreSQL, `serve`
-    creates the tables of an empty database but does not upgrade older ones: run this command before you start a new
-    version.
+    Without options, the command creates the schema or upgrades it to this version. The command backs up an older SQLite
+    file first. You can repeat the command safely. On SQLite, `serve` upgrades the schema when it starts. On PostgreSQL,
+    `serve` creates the tables of an empty database but does not upgrade older tables: run this command before you start
+    a new version.
 
     With --from, the command copies all data from a SQLite file to an empty PostgreSQL database and compares checksums.
     Stop all servers first. If the copy is interrupted, run the same command again to resume it. UPLIFT_SECRET_KEY must
-    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users can
-    see arguments. Connect to the database directly, not through a pooler.
+    be the key of the SQLite file. Use PGPASSWORD or ~/.pgpass instead of a password in the URL, because other users of
+    this machine can see arguments. Connect to the database directly, not through a pooler.
     """
     if source is not None:
         from uplift_server.cli import moving  # noqa: PLC0415 - slow to load

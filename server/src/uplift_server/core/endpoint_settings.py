@@ -116,8 +116,8 @@ class EndpointSettings:
     ordering: Ordering = _setting(  # noqa: RUF009 - a field, like the others
         label="Ordering",
         help=(
-            "Which deliveries the endpoint receives in the order of their events: none, those with the same ordering"
-            " key, or all. An ordered delivery waits until the previous one is delivered, failed or cancelled."
+            "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
+            " key, or all. An ordered delivery waits until the previous delivery is delivered, failed or cancelled."
         ),
         type=Choice(Ordering),
         default="none",

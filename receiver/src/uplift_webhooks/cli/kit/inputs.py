@@ -50,7 +50,7 @@ Cause = Annotated[
 Description = Annotated[str, typer.Option("--description", metavar="TEXT", help="Description of the endpoint.")]
 Uid = Annotated[
     str | None,
-    typer.Option("--uid", metavar="UID", help="Your own ID. You can use it instead of the generated ID."),
+    typer.Option("--uid", metavar="UID", help="Your own ID, which you can use instead of the generated ID."),
 ]
 Metadata = Annotated[
     list[str] | None,

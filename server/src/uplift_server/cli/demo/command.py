@@ -44,7 +44,7 @@ def demo(
             min=0.1,
             max=500,
             help=f"Events per second, 0.1 to 500. "
-            f"Default: {RATE_PER_SECOND:g}, or {COUNTED_RATE_PER_SECOND:g} with --events.",
+            f"Default: {RATE_PER_SECOND:g} per second, or {COUNTED_RATE_PER_SECOND:g} with --events.",
         ),
     ] = None,
     port: Annotated[
@@ -54,7 +54,7 @@ def demo(
             metavar="PORT",
             min=0,
             max=65535,
-            help="Port of the server. If the port is in use, the demo uses a free one.",
+            help="Port of the server. If the port is in use, the demo uses a free port.",
         ),
     ] = PORT,
     data_dir: Annotated[
