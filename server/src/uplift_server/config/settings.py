@@ -60,7 +60,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             " connection for heartbeats and notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
             "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://`"
-            " for TLS; their JetStream stores accepted events before PostgreSQL does; without a value, the"
+            " for TLS; NATS JetStream stores accepted events before PostgreSQL does; without a value, the"
             " server stores accepted events only in the database"),
     Setting("UPLIFT_NATS_REPLICAS", "nats_replicas", "1, 3 or 5", parsers.stream_replicas, "3",
             "the number of NATS servers that store each event, for streams that the server creates"),
@@ -72,7 +72,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_PUBLIC_URL", "public_url", "URL", parsers.url("http", "https", path=True), None,
             "the URL at which clients and browsers reach this server", derived="from host and port"),
     Setting("UPLIFT_OPERATOR_KEY", "operator_key", "op_…", parsers.operator_key, None,
-            "the operator key; it replaces a generated operator key",
+            "the operator key, which replaces a generated operator key",
             secret=True, derived="generated and printed once by the first `serve`"),
     Setting("UPLIFT_SECRET_KEY", "secret_key", "base64 of 32 bytes", parsers.secret_key, None,
             "the encryption key for endpoint secrets in the database", secret=True,
@@ -115,7 +115,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_RELEASE_RATE_PER_SECOND", "release_rate_per_second", "1 to 1000", parsers.integer(1, 1000), "50",
             "the number of held deliveries that the server releases per second after you enable an endpoint"),
     Setting("UPLIFT_SMTP_URL", "smtp_url", "smtp:// or smtps:// URL", parsers.mail_server, None,
-            "the mail server; without one, the server sends no email", secret=True),
+            "the URL of the mail server; without a value, Uplift Webhooks sends no email", secret=True),
     Setting("UPLIFT_MAIL_FROM", "mail_from", "address, or name and address", parsers.mailbox, None,
             "the sender of emails"),
     Setting("UPLIFT_OPERATOR_EMAIL", "operator_email", "address", parsers.email, None,
@@ -142,7 +142,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("UPLIFT_BRAND_NAME", "brand_name", "text", branding.brand_name, None,
             "the name that the dashboard shows on its pages", derived="`Uplift Webhooks`"),
     Setting("UPLIFT_BRAND_LOGO_FILE", "brand_logo_file", "path", branding.brand_logo, None,
-            "a PNG or SVG file of at most 64 KiB that the dashboard shows instead of its name"),
+            "a logo that the dashboard shows instead of the name: a PNG or SVG file of at most 64 KiB"),
     Setting("UPLIFT_BRAND_COLORS", "brand_colors", "colors", branding.brand_colors, None,
             "the accent colors of the dashboard in the light and the dark theme, such as"
             " `accent=#0b5cad accent-dark=#6cb2ff`"),
@@ -157,14 +157,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the group at the identity provider whose members are operators"),
     Setting("UPLIFT_OIDC_READ_ONLY_GROUP", "oidc_read_only_group", "text", parsers.text, None,
             "the group at the identity provider whose members are read-only operators, unless they are in the"
-            " operator group; if neither group is set, only members can use single sign-on"),
+            " operator group; if neither group is set, only account members can use single sign-on"),
     Setting("UPLIFT_TRUSTED_PROXIES", "trusted_proxies", "addresses and networks", parsers.networks, None,
             "the reverse proxies that the server trusts to send client addresses in `X-Forwarded-For`"),
     Setting("UPLIFT_METRICS_TOKEN", "metrics_token", "16 to 256 characters", parsers.token, None,
-            "a token that can only read `/metrics`; operator keys can also read it", secret=True),
+            "a token that can only read `/metrics`, which operator keys can also read", secret=True),
     Setting("UPLIFT_OTLP_ENDPOINT", "otlp_endpoint", "URL",
             parsers.url("http", "https", userinfo=True, path=True), None,
-            "the base URL of an OTLP/HTTP collector for traces; without one, tracing is off", secret=True,
+            "the base URL of an OTLP/HTTP collector for traces; without a value, tracing is off", secret=True,
             derived="`OTEL_EXPORTER_OTLP_ENDPOINT`"),
     Setting("UPLIFT_LOG_FORMAT", "log_format", "console, json or none", parsers.log_format, None,
             "the format of the log on standard error; `none` logs only warnings and errors",

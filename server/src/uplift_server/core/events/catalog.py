@@ -88,8 +88,10 @@ _ENDPOINT: Final = _object(
         **_SUBJECT,
         "state": {"enum": ["enabled", "disabled"], "description": "The endpoint's state."},
         "disabled_reason": {"enum": ["failing", "gone", None], "description": "Why the server disabled the endpoint."},
-        "failing_since": _of(_TEXT_OR_NULL, "When the endpoint began to fail, ISO 8601."),
-        "disable_at": _of(_TEXT_OR_NULL, "When the server will disable the endpoint if it keeps failing, ISO 8601."),
+        "failing_since": _of(_TEXT_OR_NULL, "The time when the endpoint began to fail, ISO 8601."),
+        "disable_at": _of(
+            _TEXT_OR_NULL, "The time when the server disables the endpoint if it keeps failing, ISO 8601."
+        ),
         "recovered_at": _of(_TEXT_OR_NULL, "The time of the first success after the warning, ISO 8601."),
         "failed_attempts": {"type": "integer", "minimum": 0, "description": "The number of failed attempts in a row."},
         **_CAUSE,
@@ -101,23 +103,23 @@ _ENDPOINT: Final = _object(
 _FAILED_DELIVERY: Final = _object(
     {
         "id": _of("string", "The ID of the latest failed delivery."),
-        "endpoint": _of("string", "The ID of the endpoint of the delivery."),
+        "endpoint": _of("string", "The ID of the delivery's endpoint."),
         "endpoint_uid": _of(_TEXT_OR_NULL, "The `uid` of the endpoint."),
         **_SUBJECT,
-        "event": _of("string", "The ID of the event of the delivery."),
-        "event_type": _of("string", "The type of the event of the delivery."),
+        "event": _of("string", "The ID of the delivery's event."),
+        "event_type": _of("string", "The type of the delivery's event."),
         "failed_reason": {
             "enum": ["exhausted", "expired", None],
-            "description": "Why the delivery failed. Null if the delivery has been resent since then.",
+            "description": "Why the delivery failed. Null if the delivery has been resent since the failure.",
         },
         "attempts_made": {"type": "integer", "minimum": 0, "description": "The number of attempts of the delivery."},
-        "failed_at": _of(_TEXT_OR_NULL, "When the delivery failed, ISO 8601."),
+        "failed_at": _of(_TEXT_OR_NULL, "The time when the delivery failed, ISO 8601."),
         "count": {
             "type": "integer",
             "minimum": 1,
-            "description": "The number of deliveries of the endpoint that failed since the previous event.",
+            "description": "The number of deliveries to the endpoint that failed since the previous such event.",
         },
-        "first_failed_at": _of("string", "When the first of these deliveries failed, ISO 8601."),
+        "first_failed_at": _of("string", "The time when the first of the counted deliveries failed, ISO 8601."),
         **_CAUSE,
     },
     "id",
@@ -139,7 +141,7 @@ _LINK: Final = _object(
         ),
         "expires": _of("integer", "Expiration of the link, in Unix milliseconds."),
     },
-    description="Link to the data, which is not part of the event.",
+    description="Link to the data. The event does not contain the data.",
 )
 _ATHLETE_PROPERTIES: Final[dict[str, object]] = {
     "id": _of("string", "The athlete's ID."),
@@ -167,7 +169,7 @@ EVENT_TYPES: Final = (
         "movement",
         "The kinematics of a capture are ready. The event contains the session, the athlete, and a link to the data. "
         "The link is valid for seven days. If a session is processed again, another event with the same session ID "
-        "follows: keep the newest.",
+        "follows: keep the newest event.",
         _object(
             {
                 "id": _SESSION_ID,
@@ -183,7 +185,7 @@ EVENT_TYPES: Final = (
                                 "roleName": _of("string", "The user's role, such as owner."),
                             },
                         ),
-                        "user": _of("string", "The ID of the same user."),
+                        "user": _of("string", "The ID of the user who owns the capture."),
                     },
                     description="The owner of the capture.",
                 ),
