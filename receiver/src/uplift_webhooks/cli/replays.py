@@ -89,7 +89,7 @@ def create(
     """Replay an endpoint's failed deliveries, oldest first.
 
     The server sends each matching delivery once. The replay continues after the command exits. To replay every delivery
-    that never succeeded, use --status failed --status cancelled.
+    that never succeeded, use `--status failed --status cancelled`.
     """
     body = replay_body(
         status=status,

@@ -79,7 +79,7 @@ def create_replay(
     """Replay an endpoint's failed deliveries, oldest first.
 
     The server sends each matching delivery once. The replay continues after the command exits and after a restart of
-    the server. To replay every delivery that never succeeded, use --status failed --status cancelled.
+    the server. To replay every delivery that never succeeded, use `--status failed --status cancelled`.
     """
     body = replay_body(
         status=status,

@@ -56,7 +56,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             "the database: a SQLite file (the server creates its directory), or"
             " `postgresql://user:password@host/database` (add `?pooler=transaction` for a pooler)"),
     Setting("UPLIFT_DATABASE_DIRECT_URL", "database_direct_url", "PostgreSQL URL", parsers.direct_database_url, None,
-            "a URL that connects to the same PostgreSQL database without a pooler; each process uses one such"
+            "a URL that connects to the same PostgreSQL database without a pooler; each process uses one direct"
             " connection for heartbeats and notifications", derived="`UPLIFT_DATABASE_URL`"),
     Setting("UPLIFT_NATS_URL", "nats_url", "nats:// or tls:// URLs", parsers.nats_urls, None,
             "the URLs of the NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://`"
