@@ -165,7 +165,8 @@ class KeyNew(Body):
     name: str = Field(description="Display name, such as the key's purpose.", examples=["receiver in production"])
     scopes: list[str] | None = Field(
         default=None,
-        description=f"Permissions of the key: {', '.join(Scope)}. Default: all except events:write and secrets:read.",
+        description=f"Permissions of the key: {', '.join(Scope)}."
+        " Default: all scopes except events:write and secrets:read.",
     )
     expires_at: str | None = Field(default=None, description=_KEY_EXPIRY)
 
@@ -266,7 +267,7 @@ class SecretRotation(Body):
         default=None,
         ge=0,
         le=SECRET_OVERLAP_SECONDS_MAX,
-        description=f"How long the old secret stays active, in seconds. Default: {SECRET_OVERLAP_SECONDS_DEFAULT}.",
+        description=f"Time until the old secret expires, in seconds. Default: {SECRET_OVERLAP_SECONDS_DEFAULT}.",
     )
     uplift_header: Literal["old", "new"] | None = Field(
         default=None,

@@ -31,7 +31,7 @@ class ReplayNew(Body):
     )
     include_missing: bool = Field(
         default=False,
-        description="Also send events that match the endpoint's subscription but have no delivery to it because you"
-        " created or subscribed the endpoint later. Default: `false`.",
+        description="Also send events that match the endpoint's subscription but have no delivery, because the endpoint"
+        " did not exist or was not subscribed yet. Default: `false`.",
     )
     dry_run: bool = Field(default=False, description="Only count the deliveries.")

@@ -214,8 +214,8 @@ def create_key(
         typer.Option(
             "--scopes",
             metavar="SCOPES",
-            help="Scopes, separated by commas. Required with --service. Default for an account: all except events:write"
-            " and secrets:read.",
+            help="Scopes, separated by commas. Required with --service. Default for an account: all scopes except"
+            " events:write and secrets:read.",
         ),
     ] = None,
     expires_at: Annotated[

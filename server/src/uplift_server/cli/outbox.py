@@ -67,7 +67,7 @@ def outbox(
         typer.Option("--print-sql", help="Print the SQL that creates the table and its triggers in your own database."),
     ] = False,
     once: Annotated[
-        bool, typer.Option("--once", help="Send the waiting rows, then exit. Exit with 1 if rows were rejected.")
+        bool, typer.Option("--once", help="Send the waiting rows, then exit. Exit with 1 if the server rejected rows.")
     ] = False,
 ) -> None:
     """Send the rows of the table uplift_outbox in your own PostgreSQL database as events.

@@ -19,7 +19,7 @@ SecretFile = Annotated[
 ]
 Overlap = Annotated[
     str | None,
-    typer.Option("--overlap", metavar="DURATION", help="How long the old secret stays active, 0 to 7d. Default: 24h."),
+    typer.Option("--overlap", metavar="DURATION", help="Time until the old secret expires, 0 to 7d. Default: 24h."),
 ]
 UpliftHeader = Annotated[
     str | None,

@@ -32,8 +32,7 @@ IncludeMissing = Annotated[
     bool,
     typer.Option(
         "--include-missing",
-        help="Also send events that have no delivery to the endpoint because you created or subscribed the endpoint"
-        " later.",
+        help="Also send events that the endpoint missed because it did not exist or was not subscribed yet.",
     ),
 ]
 OnlyMissing = Annotated[
