@@ -167,7 +167,7 @@ def update(
     filter_text: Filter = None,
     **settings: Any,
 ) -> None:
-    """Update an endpoint. Fields without an option stay unchanged."""
+    """Update an endpoint. If you omit an option, its field stays unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     calls = session.calls()
     with options(url="--url", event_types="--type", **ENDPOINT_OPTIONS):

@@ -19,7 +19,7 @@ class RejectedEventsQuery(Paging):
     event_type: list[str] = Field(
         default=[],
         max_length=FILTER_VALUES_MAX,
-        description="Only events with this type in the message. You can repeat the parameter.",
+        description="Only events whose message contains this type. You can repeat the parameter.",
     )
     since: TimestampParameter | None = Field(default=None, description="Only events rejected at this time or later.")
     until: TimestampParameter | None = Field(default=None, description="Only events rejected before this time.")

@@ -124,7 +124,7 @@ def update_account(
     uid: Uid = None,
     metadata: Metadata = None,
 ) -> None:
-    """Update an account. Fields without an option stay unchanged."""
+    """Update an account. If you omit an option, its field stays unchanged."""
     given = {"name": name, "contact_emails": email, "uid": uid, "metadata": metadata_of(metadata)}
     body = {field: value for field, value in given.items() if value is not None}
     if not body:

@@ -167,7 +167,7 @@ def update_endpoint(
     account: AnyAccount = None,
     **settings: Any,
 ) -> None:
-    """Update an endpoint. Fields without an option stay unchanged."""
+    """Update an endpoint. If you omit an option, its field stays unchanged."""
     body = endpoint_changes(url, event_types, description, uid, metadata, filter_text, settings)
     types = "--type (`uplift-server event-types` lists them)"
     with (

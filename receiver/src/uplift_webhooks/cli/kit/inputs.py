@@ -59,7 +59,7 @@ Metadata = Annotated[
 Paused = Annotated[
     bool,
     typer.Option(
-        "--paused", help="Create the endpoint paused. The server holds its deliveries until you enable the endpoint."
+        "--paused", help="Create a paused endpoint. The server holds its deliveries until you enable the endpoint."
     ),
 ]
 Held = Annotated[
