@@ -50,7 +50,7 @@ def test_a_sign_in_link_is_for_an_operator_or_an_account(api: FakeApi) -> None:
     assert (api.requests[-1].path, api.requests[-1].body) == ("/v1/accounts/acc_0a11/portal-links", {})
     assert output("sign-in-links", "create", "--account", "Rapids", "--email", "a@b.example", "--role", "owner") == LINK
     assert api.requests[-1].body == {"email": "a@b.example", "role": "owner"}
-    assert "works once, within 5 minutes" in run("sign-in-links", "create").stderr
+    assert "works once and expires after 5 minutes" in run("sign-in-links", "create").stderr
     result = run("sign-in-links", "create", "--email", "a@b.example")
     assert result.exit_code == 2
     assert "add --account" in result.stderr

@@ -140,7 +140,7 @@ def test_a_replay_is_paused_resumed_and_cancelled(server: Server, receiver: Rece
     busy = preview(guest, account, endpoint=endpoint, status="delivered")
     second = start(guest, account, busy)
     assert second.status == 409
-    assert "already has the unfinished replay" in second.text
+    assert "already has an unfinished replay" in second.text
     paused = guest.post(f"{path}/pause", page=path)
     assert "Replay paused." in paused.text
     assert "Resume" in paused.text

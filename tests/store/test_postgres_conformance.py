@@ -65,7 +65,7 @@ async def test_conforms_with_wrong_statistics(check: Check, misled_bench: Bench)
 
 
 async def test_responses_with_unstorable_characters_are_stored(bench: Bench) -> None:
-    """PostgreSQL cannot store NUL and lone surrogates. The attempts must still be stored."""
+    """PostgreSQL cannot store NUL or lone surrogates. The attempts must still be stored."""
     await bench.append(bench.event(due(1)), bench.event(due(1)))
     settlements = [settled(each, Status.FAILED) for each in await bench.lease(1)]
     attempt = settlements[0].attempt._replace(error="no\0thing", location="https://\ud800/")  # type: ignore[union-attr]

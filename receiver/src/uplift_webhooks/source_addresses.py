@@ -74,8 +74,8 @@ class SourceAddresses:
     def allows(self, address: str) -> bool:
         """Return whether Uplift currently sends requests from this address. Return False for an invalid address.
 
-        Pass the address of the connection, or the address that your own proxy reports. Do not use other headers:
-        clients can forge them. An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
+        Pass the address of the connection, or the address in a header that your own proxy sets. Do not use any other
+        header: clients can forge it. An IPv4-mapped IPv6 address (`::ffff:…`) counts as the IPv4 address.
 
         Raises:
             ApiFailure: no addresses have been received yet. The client tries again after 1 minute. Received addresses
@@ -124,7 +124,7 @@ class SourceAddresses:
 
 
 def _published(answer: Mapping[str, Any]) -> _Published:
-    """Parse the response of the API. Any error means that the response is not valid."""
+    """Parse a response of the API. Any exception means that the response is not valid."""
     found = [(ipaddress.ip_network(each, strict=False), 0.0) for each in answer["current"]]
     found += [
         (ipaddress.ip_network(each["address"], strict=False), _unix_seconds(each["from"]))

@@ -31,7 +31,8 @@ class AsyncEmitter:
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
         self._turns: Final = asyncio.Lock()
-        """The lock of the `send` call that waits for room in the queue. It keeps the `send` calls in order."""
+        """The `send` call that waits for room in the queue holds this lock, so that events enter the queue in the order
+        of the `send` calls."""
 
     async def send(
         self,

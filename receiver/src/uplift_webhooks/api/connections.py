@@ -219,7 +219,9 @@ class Proxy:
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:
-    """Return the proxy from the environment for a server, or None for a direct connection. Raises ValueError."""
+    """Return the proxy that the environment variables set for a server, or None for a direct connection.
+
+    Raises ValueError if the URL of the proxy is not valid."""
     host = server.hostname or ""
     proxies = urllib.request.getproxies()
     address = proxies.get(server.scheme) or proxies.get("all")

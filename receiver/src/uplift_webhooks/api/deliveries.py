@@ -69,7 +69,7 @@ class Deliveries(Noun[Way]):
 
     @verb
     def resend(self, delivery: str) -> Call[JsonObject]:
-        """Resend a delivery immediately, in any status."""
+        """Resend a delivery immediately, regardless of its status."""
         return post(path_of(_DELIVERIES, delivery, "resend"))
 
     @verb

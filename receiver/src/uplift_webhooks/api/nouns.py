@@ -97,7 +97,7 @@ class Endpoints(Noun[Way]):
         ordering: Annotated[
             Ordering | None,
             "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
-            " key, or all. An ordered delivery waits until the previous delivery is delivered, failed or cancelled.",
+            " key, or all. An ordered delivery waits until the previous delivery is no longer pending or held.",
         ] = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:

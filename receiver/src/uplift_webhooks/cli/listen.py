@@ -54,8 +54,8 @@ def listen(
         typer.Option(
             "--forward-to",
             metavar="URL",
-            help="Local server that receives the events: a URL, a port (5000), a port and path (5000/webhook), or a"
-            " path (/webhook on port 80). Default: only print events.",
+            help="Local server that receives the events: a URL, a port (5000), a port and path (5000/webhook), a host"
+            " and port (web:8000), or a path (/webhook on port 80). Default: only print events.",
         ),
     ] = None,
     events: Annotated[

@@ -19,7 +19,7 @@ class EventTypeNew(Body):
         default=None,
         max_length=GROUP_CHARACTERS_MAX,
         pattern=_LINE,
-        description="Heading of the event type in the catalog. Default: the first word of the name.",
+        description="Heading under which the catalog lists the event type. Default: the first word of the name.",
     )
     schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(default=None, description="Example of `data`.")
@@ -40,7 +40,7 @@ class EventTypeChange(Body):
         default=None,
         max_length=GROUP_CHARACTERS_MAX,
         pattern=_LINE,
-        description="Heading of the event type in the catalog.",
+        description="Heading under which the catalog lists the event type.",
     )
     schema_: Any = Field(default=None, alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(default=None, description="Example of `data`.")

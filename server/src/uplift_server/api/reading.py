@@ -140,7 +140,7 @@ def key_of(request: Request, sent: Sent) -> IdempotencyKey | None:
 
 
 def read_object(model: type[BaseModel], value: Any) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the valid fields of a decoded body, and the problems of the invalid fields."""
+    """Return the valid fields of a decoded body, and all problems with the body."""
     if not isinstance(value, dict):
         return {}, [Problem("", "type_object", "The body must be a JSON object.")]
     known, problems = _known(model, value)

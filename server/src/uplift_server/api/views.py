@@ -69,7 +69,7 @@ class EventTypeView(BaseModel):
     """An event type of the catalog."""
 
     name: str = Field(description="Name of the event type, such as `athlete.created`.")
-    group: str = Field(description="Heading of the event type in the catalog.")
+    group: str = Field(description="Heading under which the catalog lists the event type.")
     description: str = Field(description="Description of the event: when it occurs and what it contains.")
     schema_: Any = Field(alias="schema", description="JSON Schema 2020-12 of `data`.")
     example: Any = Field(description="Example of `data`.")

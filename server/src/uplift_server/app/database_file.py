@@ -27,7 +27,7 @@ class DatabaseFile:
         self._change: FileChange | None = None
         self._is_unwatched = False
         self.lost: DatabaseLost | None = None
-        """The error that states that the file is missing or was replaced. None while the file is in use."""
+        """The error that reports a missing or replaced file. None until the file is lost."""
 
     @property
     def rescue_seconds_max(self) -> float:

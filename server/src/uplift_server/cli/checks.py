@@ -43,7 +43,7 @@ _HOW_TO_REPLACE_KEY: Final = (
     " `uplift-server secret-key rotate`"
 )
 READY_SECONDS: Final = 6.0
-"""Timeout of the readiness check. It is longer than 5 s, the server's time limit of a response."""
+"""Timeout of the readiness check. It is longer than the server's time limit for a response, which is 5 s."""
 
 
 def examine(session: Session) -> Iterator[Finding]:

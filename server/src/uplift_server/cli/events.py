@@ -198,7 +198,7 @@ def send(
         typer.Option(
             "--ordering-key",
             metavar="KEY",
-            help="Ordering key. Endpoints whose ordering is key receive events with the same ordering key in order.",
+            help="Ordering key. Endpoints with the ordering `key` receive events with the same ordering key in order.",
         ),
     ] = None,
 ) -> None:  # fmt: skip

@@ -258,9 +258,9 @@ def sign_in_link(
 ) -> None:
     """Print a link that signs a person in to the dashboard.
 
-    The link works once, within 5 minutes: send it only to that person. Without options, the link signs in an operator.
-    With --account and --email, the link signs in a member and adds the member if needed. This command requires a
-    running server.
+    The link works once and expires after 5 minutes: send it only to that person. Without options, the link signs in an
+    operator. With --account and --email, the link signs in a member and adds the member if needed. This command
+    requires a running server.
     """
     config = session.config()
     if account is None and (email or role):
@@ -278,7 +278,9 @@ def sign_in_link(
             path = f"{lookup.account_path(client, account)}/portal-links"
             body = {name: value for name, value in (("email", email), ("role", role)) if value is not None}
         session.output.fields(client.post(path, body))
-    session.output.note("Open the link, or send it only to the person who signs in. It works once, within 5 minutes.")
+    session.output.note(
+        "Open the link, or send it only to the person who signs in. It works once and expires after 5 minutes."
+    )
 
 
 def _check_server(config: Config, *, for_operator: bool) -> None:

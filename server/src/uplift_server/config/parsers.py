@@ -422,7 +422,7 @@ def operator_key(text: str) -> str:
     """Check an operator key."""
     if not text.startswith("op_") or not 16 <= len(text) <= 256 or " " in text or not text.isascii():
         raise InvalidValue(
-            "is not an operator key: op_ and 13 to 253 printable ASCII characters without spaces",
+            "is not an operator key, which is op_ followed by 13 to 253 printable ASCII characters without spaces",
             'create a key with: echo "op_$(head -c 24 /dev/urandom | base64 | tr +/ -_)"',
         )
     return text

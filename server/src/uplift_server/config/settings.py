@@ -231,8 +231,8 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """The source and the text of each value that is not a default. The keys are setting names. The mapping also
-    contains OpenTelemetry's variables."""
+    """The source and the unparsed text of each setting that was set explicitly, by setting name. The mapping also
+    contains the OpenTelemetry variables."""
 
     @property
     def traces_by(self) -> str | None:

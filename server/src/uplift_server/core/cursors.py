@@ -34,9 +34,10 @@ class Cursors:
         self._key = key
 
     def encode(self, numbers: Sequence[int]) -> str:
-        """Encode 1 to CURSOR_NUMBERS_MAX signed 64-bit integers.
+        """Encode signed 64-bit integers as a cursor.
 
-        Raises OverflowError or ValueError for other numbers.
+        Raises ValueError if there are no integers or more than CURSOR_NUMBERS_MAX, and OverflowError if an integer does
+        not fit in 64 bits.
         """
         if not 1 <= len(numbers) <= CURSOR_NUMBERS_MAX:
             raise ValueError(f"a cursor holds 1 to {CURSOR_NUMBERS_MAX} numbers, not {len(numbers)}")

@@ -117,7 +117,7 @@ class EndpointSettings:
         label="Ordering",
         help=(
             "Deliveries that the server sends in the order of their events: none, deliveries with the same ordering"
-            " key, or all. An ordered delivery waits until the previous delivery is delivered, failed or cancelled."
+            " key, or all. An ordered delivery waits until the previous delivery is no longer pending or held."
         ),
         type=Choice(Ordering),
         default="none",

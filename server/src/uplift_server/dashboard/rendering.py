@@ -230,7 +230,7 @@ def lower_first(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the first and last characters of a long ID."""
+    """Replace the middle of a long ID with an ellipsis. Return a short ID unchanged."""
     return text if len(text) <= ID_CHARACTERS_SHOWN + 5 else f"{text[:ID_CHARACTERS_SHOWN]}…{text[-4:]}"
 
 

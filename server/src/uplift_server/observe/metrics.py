@@ -107,9 +107,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("uplift_deliveries_ended_total", "counter", "Completed deliveries by final status",
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
-           "Rows that the server did not store because they conflict with stored rows, by kind: event (rejected),"
-           " attempt (only its outcome is stored), delivery (the outcome of a delivery), or health (the health of an"
-           " endpoint)",
+           "Rows that the server did not store because they conflict with stored rows, by kind: event (the event"
+           " is rejected), attempt (only the outcome is stored), delivery (the outcome is not stored), or health (the new"
+           " health of the endpoint is not stored)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",

@@ -23,7 +23,7 @@ class EndpointQuery(NamedTuple):
     event_type: Sequence[str] = ()
     """Event types that the endpoint is subscribed to."""
     cause: str | None = None
-    """Code of the cause of failing endpoints."""
+    """A cause code. Only failing endpoints with this cause match."""
 
 
 def endpoint_filter(context: ServiceContext, query: EndpointQuery, problems: list[Problem]) -> EndpointFilter:

@@ -46,7 +46,8 @@ Endpoints that are now deleted can have deliveries of the event.
 OTHERS_MAX: Final = 50
 """Maximum number of endpoints in each list of an overview.
 
-The lists contain endpoints without a delivery, and endpoints whose delivery retention has deleted.
+One list contains endpoints whose delivery was deleted by retention. The other list contains endpoints that never had a
+delivery.
 """
 DELETED_MAX: Final = 20
 """Maximum number of listed endpoints that were deleted before the event, newest first."""
@@ -76,7 +77,7 @@ class EventOverview:
     event: Event
     deliveries: Page[ExplainedDelivery]
     removed: list[Explained]
-    """Endpoints whose delivery retention has already deleted, newest first, at most OTHERS_MAX."""
+    """Endpoints whose delivery was deleted by retention, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
     """Endpoints that never had a delivery, newest first, then deleted endpoints and listen sessions, at most
@@ -85,7 +86,7 @@ class EventOverview:
 
 
 class Explanations:
-    """Explains the deliveries of an event, and why endpoints have no delivery."""
+    """Explains each delivery of an event, and why the other endpoints have no delivery."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

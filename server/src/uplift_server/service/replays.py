@@ -188,7 +188,7 @@ class Replays:
         except EndpointBusy as busy:
             other = ids.prefixed(ids.REPLAY, busy.replay_id)
             raise errors.Conflict(
-                f"The endpoint already has the unfinished replay {other}. Wait until it completes, or cancel it."
+                f"The endpoint already has an unfinished replay: {other}. Wait until it completes, or cancel it."
             ) from busy
         except Conflict as error:
             raise as_conflict(error) from error

@@ -25,7 +25,7 @@ DATABASE_SUFFIXES: Final = ("", "-wal")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts about the server. Sizes are bytes, `started_at` is Unix ms."""
+    """Facts about the server. Sizes are in bytes, and `started_at` is in Unix ms."""
 
     version: str
     python: str

@@ -51,7 +51,7 @@ class TracedEvent:
     delivery_count: int
     """The number of all deliveries of the event."""
     removed: Sequence[Explained]
-    """Endpoints whose deliveries retention has already deleted, at most `explanations.OTHERS_MAX`."""
+    """Endpoints whose deliveries were deleted by retention, at most `explanations.OTHERS_MAX`."""
     removed_count: int
     others: Sequence[Explained]
     """Endpoints that never had a delivery, at most `explanations.OTHERS_MAX`."""

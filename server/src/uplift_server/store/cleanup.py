@@ -217,7 +217,7 @@ class ExpiredRows:
     position: tuple[Any, ...] | None
     """The position after which the next batch starts. None if no row has expired yet."""
     has_more: bool
-    """Whether there can be more expired rows."""
+    """Whether there may be more expired rows."""
 
 
 def find_expired(

@@ -82,8 +82,8 @@ class Database(Protocol):
     ) -> Awaitable[frozenset[tuple[int, int]]]:
         """Write the outcomes of attempts and the health of their endpoints.
 
-        If the process `process_id` was evicted, do not write health, because other processes then own its endpoints. 0
-        is the only process of a database.
+        If the process `process_id` was evicted, do not write health, because other processes now own its endpoints. A
+        `process_id` of 0 means that only one process uses the database. This process cannot be evicted.
 
         A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
         lease has expired, because no other process has leased the delivery since. Return the (event, endpoint) pairs
@@ -101,8 +101,8 @@ class Database(Protocol):
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Release expired leases, or all leases of one process. Return the number of released leases.
 
-        On PostgreSQL, a lease must also have expired by the clock of the database, because the processes share this
-        clock. Due times are set as in `release`.
+        On PostgreSQL, a lease counts as expired only if it has also expired according to the clock of the database, so
+        that a process whose clock jumped cannot end the leases of other processes. Due times are set as in `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:

@@ -19,7 +19,7 @@ def _statistics(name: str, bucket: str) -> sa.Table:
     return sa.Table(
         name,
         metadata,
-        # A negative value is the number of an event type.
+        # A negative value is the negative number of an event type.
         sa.Column("endpoint_seq", sa.BigInteger, primary_key=True, comment="0 for all endpoints of the account"),
         sa.Column("account_seq", sa.BigInteger, primary_key=True, comment="0 for all accounts"),
         sa.Column("at", sa.BigInteger, primary_key=True, comment=f"start of the {bucket}"),

@@ -115,7 +115,9 @@ def reject_unknown(database: str | Path, revision: str) -> None:
 
 
 def needed_release(revision: str) -> str | None:
-    """Return the oldest release that works after an upgrade from a revision, or None if all earlier releases work.
+    """Return the oldest release that works with the schema after an upgrade from a revision.
+
+    Return None if all earlier releases work with the schema.
 
     Migrations that break earlier releases define `needs_release` (see CONTRIBUTING.md).
     """

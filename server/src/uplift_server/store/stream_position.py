@@ -17,4 +17,7 @@ class StreamPosition(NamedTuple):
 
 
 STREAM_POSITION_MAX: Final = StreamPosition(*[2**63 - 1] * len(StreamPosition._fields))
-"""The position on SQLite: one writer assigns numbers in the order of commits, so readers do not miss rows."""
+"""A position that includes all rows.
+
+On SQLite, the position is always this one: one writer assigns numbers in the order of commits, so readers do not miss
+rows."""

@@ -1,4 +1,4 @@
-"""Output of events on the terminal."""
+"""Prints events to the terminal."""
 
 import json
 import re

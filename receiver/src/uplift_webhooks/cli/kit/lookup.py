@@ -89,7 +89,7 @@ def matching(
     before: str | None = None,
     **filters: object,
 ) -> dict[str, Any]:
-    """Convert a command's options to query parameters of a list of events, deliveries or attempts.
+    """Convert a command's options to the query parameters of a request that lists events, deliveries or attempts.
 
     Replaces short IDs with full IDs. Raises CliError for an unknown object or event type.
     """

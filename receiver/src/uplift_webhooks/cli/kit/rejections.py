@@ -17,7 +17,7 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?![\w.]*\w)")
 class Converted:
     """An option whose unit differs from the API field's unit.
 
-    `write` converts a number of the API to the option's unit, as text.
+    `write` takes a number in the API field's unit and returns text in the option's unit.
     """
 
     name: str

@@ -375,7 +375,7 @@ class FinishedAttempt(Protocol):
 
     @property
     def error(self) -> str | None:
-        """The error of the HTTP exchange, if any."""
+        """The error of the attempt, if any."""
 
     @property
     def location(self) -> str | None:

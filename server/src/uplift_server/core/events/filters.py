@@ -244,7 +244,9 @@ class _Alternatives:
         """The number of steps to evaluate one value."""
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the path of the field if no alternative matches. The caller deducts the steps for one value."""
+        """Return the path of the field if no alternative matches, or None if one matches.
+
+        The caller deducts the steps for one value from the budget."""
         if value is _MISSING:
             matches = self._is_missing
         elif self._exists:

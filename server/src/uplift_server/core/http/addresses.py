@@ -53,7 +53,8 @@ class AddressPolicy:
 def describe(address: str) -> str:
     """Describe the kind of an address for error texts, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
-    The description contains an embedded address, so use the description only for addresses that the user entered.
+    If the address embeds an IPv4 address, the description contains the IPv4 address. Therefore, use the description
+    only for addresses that the user entered.
     """
     parsed = _parse(address)
     return "not an IP address" if parsed is None else _description(parsed, show_inner=True)

@@ -51,7 +51,10 @@ _NOT_SECRET: Final = frozenset(
 
 
 def check_headers(headers: Mapping[str, str]) -> list[Problem]:
-    """Return the problems with an endpoint's custom headers, at most one per header. The field is `headers.<name>`."""
+    """Return the problems with an endpoint's custom headers.
+
+    Each header has at most one problem, with the field `headers.<name>`. Too many headers are a problem with the field
+    `headers`."""
     problems = [problem for problem in [check_header_count(headers)] if problem is not None]
     seen = set[str]()
     for name, value in headers.items():
@@ -78,7 +81,9 @@ def merge_headers(stored: Mapping[str, str], changes: Mapping[str, str | None]) 
 
 
 def mask(name: str, value: str) -> str:
-    """Return the value of a custom header to show or store: MASKED, except for standard headers without secrets."""
+    """Return the text to show or store instead of a custom header's value.
+
+    The text is MASKED, or the value itself if the header is a standard header that cannot contain a secret."""
     return value if name.lower() in _NOT_SECRET else MASKED
 
 

@@ -3,7 +3,8 @@
 from typing import Final, NamedTuple
 
 OWN_FILES: Final = 128
-"""Number of descriptors for the database, the log, name servers, email, and all uses except callers and receivers."""
+"""Number of descriptors for everything except callers and receivers, such as the database, the log, name servers and
+email."""
 CALLERS_MIN: Final = 256
 CALLERS_MAX: Final = 10_000
 FILES_MIN: Final = 256

@@ -46,7 +46,7 @@ Subject = tuple[str, int]
 
 
 class _Read(NamedTuple):
-    """The current content of changed rows. Deleted rows are missing."""
+    """The current content of changed rows. Of deleted rows, only event types are included."""
 
     accounts: list[Account]
     keys: list[ApiKey]

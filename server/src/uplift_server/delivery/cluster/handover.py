@@ -96,9 +96,10 @@ class ShardHandover:
         self._set_workers(())
 
     async def settle(self) -> None:
-        """Give up lost endpoints, publish the view, and take over gained endpoints if all workers have the same view.
+        """Give up lost endpoints and publish this process's view. If all workers have the same view, take over gained
+        endpoints.
 
-        Raises Unavailable. The next call then continues.
+        Raises Unavailable. In this case, the next call continues the handover.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))

@@ -126,7 +126,7 @@ class ReplayJobs:
         self._filter_steps = 0
         """The number of filter steps that the running jobs may still take."""
         self.stepping = 0
-        """The number of jobs that run now."""
+        """The number of jobs that are running a step."""
 
     @property
     def known(self) -> Collection[int]:
@@ -288,7 +288,7 @@ class ReplayJobs:
         if len(job.ahead.candidates) < limit and job.ahead.through < job.replay.last_event_seq:
             await self._read_ahead(job, endpoint)
         now, replay = self._clock.now_ms(), job.replay
-        # Allow the unsettled deliveries of two release intervals.
+        # Allow as many unsettled deliveries as the replay releases in two intervals.
         rate_max = 2 * replay.rate_per_second * RELEASE_EVERY_MS // 1000
         outstanding_max = min(max(2 * lane.in_flight_max, rate_max), REPLAY_OUTSTANDING_MAX)
         own, until = self._shards.process_id, now + self._lease_ms
@@ -327,7 +327,7 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Return the batch, which begins at event `first`, without the missing events that the filter rejects.
+        """Return the batch, which begins at event `first`, without the missing events that do not match the filter.
 
         If no filter steps are left, the result contains only the events checked so far.
         """

@@ -54,7 +54,7 @@ class Load(NamedTuple):
     probes: Mapping[int, int]
     """The time of the next probe (Unix ms) of each endpoint whose circuit breaker is open."""
     stopped: bool
-    """Whether the process must not start attempts now."""
+    """Whether the process is currently prevented from starting attempts."""
 
 
 class Starter(Protocol):
@@ -139,7 +139,7 @@ class DeliveryLanes:
 
     @property
     def stopped(self) -> bool:
-        """Whether the process must not start attempts now."""
+        """Whether the process is currently prevented from starting attempts."""
         return self.blocked or self.draining or not self._shards.may_send()
 
     @property

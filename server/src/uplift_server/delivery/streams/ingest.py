@@ -329,7 +329,7 @@ class StreamIngest:
         try:
             ack = _ack_decoder.decode(message.data)
         except msgspec.MsgspecError:
-            return  # no stream received the message, and `watch` sends it again
+            return  # no stream received the message, and `watch` resends it
         if ack.error is not None:
             if str(ack.error.get("description", "")).startswith(_FULL):
                 self._fail(publication.request, Rejection.STREAM, "the event stream is full")

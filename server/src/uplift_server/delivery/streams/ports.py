@@ -24,7 +24,9 @@ class PublishedEvents(Protocol):
     """The port that checks events from emitters in the same way as the API checks requests."""
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
-        """Return the event of an account, or its problem. `body` is the event's JSON, and `sent_at` is in Unix ms."""
+        """Check an event for an account. Return its draft, or a rejection if the event is not valid.
+
+        `body` is the event's JSON, and `sent_at` is in Unix ms."""
 
     def unknown_account(self, account: str) -> Rejection:
         """Return the problem for a subject that contains an unknown account."""

@@ -27,7 +27,7 @@ HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """The maximum time without a message or heartbeat, in ms.
 
-After this time, NATS has lost the pull request or the consumer has no leader.
+A longer silence means that NATS has lost the pull request, or that the consumer has no leader.
 """
 REMOVE_SECONDS: Final = 5.0
 """How long NATS may take to remove messages, in seconds. On a slow disk, a removal takes longer than other requests."""

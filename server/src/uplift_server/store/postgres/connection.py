@@ -98,7 +98,7 @@ Raw = asyncpg.Connection
 """A connection of the driver. Outside a transaction, each statement is its own transaction."""
 
 
-# PostgreSQL cannot store NUL and lone surrogates, but search queries may contain them.
+# PostgreSQL cannot store NUL or lone surrogates, but search queries may contain them.
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 REPLACEMENT: Final = "\ufffd"
 

@@ -226,9 +226,9 @@ class PostgresPartitions:
         return Batch(sum(batch.removed for batch in batches), min(positions, default=None))
 
     async def _delete_objects(self, before_seq: int, after: Key | None) -> Batch:
-        """Delete a batch of rows in the index of object IDs.
+        """Delete a batch of rows of dropped events from the index of object IDs.
 
-        The position is the number of a bucket, not of an event.
+        The position in the returned batch is the number of a bucket, not of an event.
         """
         position = (after or (0,))[0] - POSTGRES_BUCKET
         found = await self._read(lambda pair: pair.raw.fetch(_OBJECT_ORPHANS, before_seq, position))

@@ -59,7 +59,7 @@ class _Batch:
         self._objects: list[EventObjectRow] = []
         self._deliveries: list[DeliveryRow] = []
         self._ordered: list[int] = []
-        """The positions of the ordered deliveries in the list of rows."""
+        """The indexes in `_deliveries` of the deliveries that have an order group."""
         self._keys: list[IdempotencyKeyRow] = []
         self.known = KnownEvents()
 

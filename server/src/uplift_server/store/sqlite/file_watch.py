@@ -23,7 +23,7 @@ class DatabaseLost(Exception):
 
 
 class FileChange(NamedTuple):
-    """A harmful change of a database file: it was deleted, replaced or truncated."""
+    """A harmful change to a database file: the file was deleted, replaced or truncated."""
 
     text: str
     is_readable: bool

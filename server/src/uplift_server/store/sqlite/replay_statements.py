@@ -42,7 +42,7 @@ class DeliveryKey(NamedTuple):
     endpoint_seq: int
 
 
-# `store.releases` counts with the same conditions.
+# `store.releases` uses the same conditions to count deliveries.
 _REPLAYABLE: Final = """\
 SELECT d.event_seq, d.endpoint_seq, d.fence, d.attempts_made, d.scheduled_attempts, d.status, d.completed_at,
     e.id, e.type_seq, e.created_at, e.expires_at, e.body, d.order_group, e.ordering_key
