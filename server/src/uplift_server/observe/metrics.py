@@ -108,8 +108,8 @@ METRICS: Final[tuple[Metric, ...]] = (
            lambda s: {each.text: s.engine.ended[each] for each in ENDED}, "status"),
     Metric("uplift_rows_set_aside_total", "counter",
            "Rows that the server did not store because they conflict with stored rows, by kind: event (the event"
-           " is rejected), attempt (only the outcome is stored), delivery (the outcome is not stored), or health (the new"
-           " health of the endpoint is not stored)",
+           " is rejected), attempt (only the outcome is stored), delivery (the outcome is not stored), or health (the"
+           " new health of the endpoint is not stored)",
            lambda s: {each.text: s.engine.set_aside[each] for each in SetAside}, "kind"),
     Metric("uplift_attempts_in_flight", "gauge", "Attempts in flight", lambda s: s.in_flight),
     Metric("uplift_attempts_in_flight_max", "gauge", "Maximum number of attempts in flight (UPLIFT_MAX_IN_FLIGHT)",
