@@ -5,9 +5,9 @@
 ...     if first:
 ...         handle(event)
 
-The deduplicator remembers an event when the block ends without an error. Until then, the block claims the event: other
-handlers of the event get EventInProgress and make the sender retry. A 2xx response would lose the event if the first
-handler fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next
+The deduplicator stores the event's ID when the block ends without an error. Until then, the block claims the event:
+other handlers of the event get EventInProgress and make the sender retry. A 2xx response would lose the event if the
+first handler fails. An error in the block releases the claim. After a crash, the claim expires. In both cases, the next
 attempt counts as the first. Every event is handled at least once. An event is handled twice only after a crash between
 the end of your work and the end of the block.
 """
@@ -30,15 +30,15 @@ from uplift_webhooks.event import Event
 
 T = TypeVar("T")
 REMEMBER_SECONDS: Final = 45 * 86_400.0
-"""How long handled events are remembered, in seconds.
+"""How long the deduplicator stores a handled event, in seconds.
 
-The time is longer than a retry schedule (3 days), and longer than the default retention (30 days), which limits
-replays.
+This time is longer than a retry schedule (3 days) and than the default retention (30 days). The server replays no event
+after its retention.
 """
 CLAIM_SECONDS: Final = 60.0
 """How long a claim lasts, in seconds.
 
-The time is longer than the sender's timeout of 15 seconds, and short enough for the retry after a crash.
+This time is longer than the sender's timeout of 15 seconds. It is short, so that a retry after a crash can succeed.
 """
 ENTRIES_MAX: Final = 1_000_000
 """Maximum number of entries in a MemoryDeduplicator, about 300 bytes each. The oldest entries are removed first."""
@@ -68,7 +68,6 @@ class EventInProgress(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """Return the error message."""
         return f"Another handler is processing this event. Retry after {self.retry_after_seconds:.0f} seconds."
 
 
@@ -80,7 +79,7 @@ def _bounded(text: str) -> str:
 
 
 _Version = tuple[int, str]
-"""An event's `created` and ID. They define the order of events about the same object."""
+"""An event's `created` and ID, which define the order of events about the same object."""
 _ANY: Final[_Version] = (0, "")
 
 
@@ -91,7 +90,7 @@ class _Entry:
     handled: _Version | None
     """The newest version that was handled, or None."""
     until: float
-    """Time (Unix seconds) after which the entry can be removed."""
+    """Time after which the entry can be removed."""
     claim: str | None
     claimed_until: float
 
@@ -127,7 +126,7 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remember the event, or release the claim after an error."""
+        """Store the event as handled. After an error, release the claim instead."""
         if self._claimed:
             self._claimed = False
             self._deduplicator._end(self._key, self._version, self._token, done=kind is None)  # noqa: SLF001 - same module
@@ -148,15 +147,19 @@ class Deduplicator(ABC):
         return Claim(self, f"event:{_bounded(event_id)}", _ANY)
 
     def newest(self, event: Event, key: str | None = None, *, include_tests: bool = False) -> Claim:
-        """Return a block for an event's object: `with seen.newest(event) as newest:`.
+        """Return a block that handles an event if it is the newest about its object.
 
-        `newest` is False for a repeat, and for an event older than a handled event about the same object. The order is
-        `created`, then the ID: the order in which one server process accepted the events. `key` identifies the object.
-        The default is the string or integer at `data.object.id`, such as the session's ID. Two events about one object
-        are never handled at the same time.
+        >>> with seen.newest(event) as newest:          # doctest: +SKIP
+        ...     if newest:
+        ...         handle(event)
 
-        For a test event, `newest` is False and nothing is remembered, unless `include_tests` is set. A test event has
-        example data, whose ID can be the ID of a real object.
+        `newest` is False for a repeat, and for an event older than a handled event about the same object. Events are
+        ordered by `created`, then by ID: the order in which one server process accepted them. `key` identifies the
+        object. The default is the string or integer at `data.object.id`, such as the session's ID. Two events about one
+        object are never handled at the same time.
+
+        For a test event, `newest` is False and the deduplicator stores nothing, unless `include_tests` is set. A test
+        event has example data, whose ID can be the ID of a real object.
         """
         skips = event.test and not include_tests
         if key is None:
@@ -216,7 +219,10 @@ class Deduplicator(ABC):
 
 
 class MemoryDeduplicator(Deduplicator):
-    """Remembers events in this process only. Use it for tests, or for one process that rarely restarts."""
+    """Stores handled events in the memory of this process.
+
+    Use it for tests, or for one process that rarely restarts.
+    """
 
     def __init__(
         self,
@@ -260,7 +266,7 @@ def _first(entries: dict[str, _Entry], count: int) -> list[str]:
 
 
 class SqliteDeduplicator(Deduplicator):
-    """Remembers events in a SQLite file that the processes of one machine share.
+    """Stores handled events in a SQLite file that the processes of one machine share.
 
     Processes can crash and fork at any time. One event takes about 100 µs. After a crash of the machine, the last
     events can be handled again, because the file uses `synchronous=NORMAL`.
@@ -308,7 +314,7 @@ class SqliteDeduplicator(Deduplicator):
         return self._connection
 
     def _forked(self) -> None:
-        """Drop the connection in a forked process. SQLite does not allow a child to use or close it."""
+        """Drop the connection in a forked process. SQLite does not allow a child process to use or close it."""
         if self._connection is not None:
             _INHERITED.append(self._connection)
         self._connection = None
@@ -363,7 +369,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 _INHERITED: Final[list[object]] = []
-"""Connections of a parent process. The garbage collector must not close them in the child."""
+"""Connections of a parent process. This list prevents the garbage collector from closing them in the child process."""
 _FORKING: Final[weakref.WeakSet[SqliteDeduplicator]] = weakref.WeakSet()
 
 

@@ -19,7 +19,7 @@ _COMPACT: Final[tuple[_Separators, ...]] = (_JAVASCRIPT, (", ", ": "))
 _INDENTATIONS: Final = ("  ", "    ", "\t")
 _WRITTEN_AGAIN_BYTES_MAX: Final = 64 * 1024
 _WRITTEN_AGAIN_DEPTH_MAX: Final = 32
-"""The module tries JSON forms only up to this size (in bytes) and depth, because signing many forms takes time."""
+"""Maximum size (in bytes) and depth of a body for which the module tries JSON forms. Larger bodies take too long."""
 _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
 """Maximum cost of the one-line forms, and of the indented forms, of one body. The unit is the cost of one JSON value.
@@ -27,11 +27,11 @@ _INDENTED_COST_MAX: Final = 120_000
 Each maximum takes about 5 ms. An event of a few KiB does not exceed the maximums.
 """
 _BYTES_PER_VALUE: Final = 16
-"""Number of bytes of a body that cost as much as one JSON value."""
+"""Number of body bytes whose cost equals the cost of one JSON value."""
 
 
 def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
-    """Yield possible earlier forms of a body. Each has a description of the change, the cause code, and the bytes."""
+    """Yield possible earlier forms of a body: a description of the change, its cause code and the bytes."""
     for ending in (b"\n", b"\r\n", b" "):
         if body.endswith(ending):
             yield "a line break or space was added to the body", "body_recoded", body[: -len(ending)]

@@ -1,4 +1,4 @@
-"""The error of a request that fails verification."""
+"""The error for a request that fails verification."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ Reason = Literal[
     "body_not_json_object",
     "body_not_event",
 ]
-"""The codes of the reasons for a rejection. Later versions can add codes, but never rename them."""
+"""Codes that state why a request was rejected. Later versions can add codes, but never rename them."""
 
 
 class WebhookVerificationError(ValueError):
@@ -33,7 +33,7 @@ class WebhookVerificationError(ValueError):
     """One sentence that says how to fix it."""
 
     def __init__(self, reason: Reason, cause: str, hint: str) -> None:
-        """Set the attributes, and `args` so that the error can be pickled."""
+        """Set the attributes. Set `args`, too, so that pickle can copy the error."""
         super().__init__(reason, cause, hint)
         self.reason = reason
         self.cause = cause

@@ -29,7 +29,7 @@ class Event:
     type: str
     """Event type, such as `movement.analytics.created`."""
     api_version: str
-    """API version, such as `01/01/2022`. Empty if the body has none."""
+    """API version, such as `01/01/2022`. Empty if the body has no version."""
     created: int
     """The time when the event was created, in Unix milliseconds. 0 if the body has no time."""
     data: Any = field(hash=False, repr=False)

@@ -28,7 +28,7 @@ from uplift_webhooks.resources import (
 class MovementAnalyticsCreated(Event):
     """`movement.analytics.created`: a capture is processed and its kinematics are ready.
 
-    If a session is processed again, another event has the same session ID: keep the newest.
+    If a session is processed again, another event has the same session ID. Use the newest event.
     """
 
     @property
@@ -93,7 +93,7 @@ class EndpointWarned(Event):
 
     @property
     def object(self) -> EndpointHealth:
-        """The endpoint that keeps failing. `disable_at` is when the server will disable it."""
+        """The endpoint that keeps failing. `disable_at` is the time at which the server will disable it."""
         return read(EndpointHealth, self.data)
 
 
@@ -103,7 +103,7 @@ class EndpointDisabled(Event):
 
     @property
     def object(self) -> EndpointHealth:
-        """The disabled endpoint. `disabled_reason` is why the server disabled it."""
+        """The disabled endpoint. `disabled_reason` is the reason."""
         return read(EndpointHealth, self.data)
 
 
@@ -129,7 +129,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """An event of any other type: a type of your operator, or one that this version of the library does not know."""
+    """An event of any other type, such as a type of your operator or a type that is newer than this library."""
 
 
 AnyEvent = (

@@ -142,7 +142,7 @@ def _read(body: object, headers: object) -> _Request | None:
 def _suspicions(error: WebhookVerificationError, secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
     """Yield likely causes, the most certain first.
 
-    If a signature is valid, yield only causes that do not concern the signature.
+    If a signature is valid, omit causes that concern the signature.
     """
     genuine = any(request.matches_standard(secret.standard_key) for secret in secrets)
     if error.reason in {"timestamp_too_old", "timestamp_too_new"} and genuine:
@@ -247,7 +247,7 @@ def _about_secrets(secrets: Sequence[Secret], request: _Request) -> Iterator[Exp
 
 
 def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explanation]:
-    """Find the changes to a body that was changed after it was signed."""
+    """Find out how a body was changed after it was signed."""
     body = request.body
     if not body:
         yield _found(
@@ -288,7 +288,7 @@ def _about_body(secrets: Sequence[Secret], request: _Request) -> Iterator[Explan
 
 
 def _about_length(request: _Request) -> Iterator[Explanation]:
-    """Find a body whose length differs from Content-Length. The body was changed, but its length does not show how."""
+    """Find a body whose length differs from Content-Length. Such a body was changed in an unknown way."""
     announced = request.headers.get(_CONTENT_LENGTH, [""])[0]
     length = str(len(request.body))
     if not (announced.isascii() and announced.isdigit()) or announced == length:
@@ -302,7 +302,7 @@ def _about_length(request: _Request) -> Iterator[Explanation]:
 
 
 def _clock(request: _Request) -> Explanation:
-    """Return the explanation for a request with a valid signature and a wrong timestamp."""
+    """Explain the wrong timestamp of a request whose signature is valid."""
     age_s = int(time.time()) - int(request.timestamp)
     return _found(
         "clock_off",

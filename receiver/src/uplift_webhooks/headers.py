@@ -76,7 +76,8 @@ def read_headers(headers: object) -> dict[str, str]:
 def collect(headers: object, names: Mapping[str | bytes, str]) -> dict[str, list[str]]:
     """Return every value of the named headers. Lists as values (AWS API gateways) count as repeated headers.
 
-    `names` maps the lowercase spellings of a header to its name in the result. Raises any error of the header object.
+    `names` maps the lowercase spellings of a header to its name in the result. This function does not catch errors of
+    the header object.
     """
     items = getattr(headers, "items", None)
     pairs = cast("Iterable[tuple[Any, Any]]", headers if items is None else items())

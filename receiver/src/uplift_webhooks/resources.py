@@ -90,7 +90,7 @@ class Link(Resource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner(Resource):
-    """An organization, and the user who owns a capture."""
+    """The IDs of the organization and the user that own a capture."""
 
     organization_id: str | None = _text("organizationId")
     user_id: str | None = _text("userId")
@@ -278,7 +278,7 @@ class FailedDelivery(Resource):
     count: int | None = _integer()
     """Number of failed deliveries of the endpoint since the previous event."""
     first_failed_at: str | None = _text()
-    """When the first of these deliveries failed, ISO 8601."""
+    """When the first failed delivery since the previous event failed, ISO 8601."""
     cause_code: str | None = _text()
     cause: str | None = _text()
     """Cause of the last failed attempt."""

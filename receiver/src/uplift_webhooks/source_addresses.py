@@ -42,7 +42,7 @@ class SourceAddresses:
     ) -> None:
         """`source` is a client, a list of addresses or networks, or the response of `source_ips`.
 
-        The object calls a client at the first use, and then every `refresh_seconds`.
+        The object calls a client on first use, and then every `refresh_seconds`.
 
         Raises:
             ValueError: an address is not valid, `refresh_seconds` is not positive, or the source is an AsyncClient or
@@ -56,7 +56,7 @@ class SourceAddresses:
         self._source: Source | None = None
         self._published: _Published | None = None
         self._failure: ApiFailure | None = None
-        """The reason why the addresses are not known yet."""
+        """Why the object has not received any addresses yet."""
         if isinstance(source, Mapping):
             self._published = _published(source)
         elif isinstance(source, Iterable):

@@ -78,7 +78,7 @@ class Webhook:
         return read_event(*self._open(body, headers))
 
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
-        """Return whether the request is verified and, if not, the likely cause.
+        """Return whether the request passes verification and, if not, the likely cause.
 
         Use this method for debugging. It tries common mistakes, such as a body that was parsed and serialized again,
         and never raises. The result contains neither the secret nor a computed signature.
@@ -90,7 +90,7 @@ class Webhook:
         return VERIFIED
 
     def _open(self, body: object, headers: object) -> tuple[dict[str, Any], str | None]:
-        """Verify the request as `_verified` does. With `debug`, add the likely cause to errors."""
+        """Verify the request like `_verified`. With `debug`, add the likely cause to errors."""
         try:
             return self._verified(body, headers)
         except WebhookVerificationError as error:

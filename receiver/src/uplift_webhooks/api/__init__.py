@@ -1,4 +1,4 @@
-"""Client of the HTTP API.
+"""Client for the HTTP API of Uplift Webhooks.
 
 >>> from uplift_webhooks.api import Client
 >>> client = Client("https://webhooks.example.com", "sk_…")   # doctest: +SKIP

@@ -12,7 +12,7 @@ _SERVICE_KEYS: Final = "/v1/keys"
 
 
 class Accounts(Noun[Way]):
-    """`/v1/accounts`: accounts, for operators and service keys."""
+    """`/v1/accounts`: accounts. The calls require an operator key or a service key."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
@@ -36,7 +36,7 @@ class Accounts(Noun[Way]):
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create an account. The server emails the account's contacts when an endpoint is failing.
+        """Create an account. The server emails `contact_emails` when an endpoint of the account is failing.
 
         `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` has up to 50 of your
         own strings.
@@ -76,14 +76,14 @@ class Accounts(Noun[Way]):
     def update(self, account: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update the `name`, `contact_emails`, `uid` or `metadata` of an account. Omitted fields do not change.
 
-        `metadata` contains only changes. None removes a key. `if_match` is the account that you read: if it has changed
-        since, the call raises ApiError with status 412.
+        `metadata` contains only the keys to change. The value None removes a key. `if_match` is the account that you
+        read: if it has changed since, the call raises ApiError with status 412.
         """
         return change("PATCH", _account(account), changes, if_match)
 
     @verb
     def delete(self, account: str) -> Call[None]:
-        """Delete an account with its keys and endpoints, and cancel its pending deliveries."""
+        """Delete an account, its keys and its endpoints. Cancel its pending deliveries."""
         return delete(_account(account))
 
 
@@ -125,7 +125,7 @@ class Keys(Noun[Way]):
 
 
 class ServiceKeys(Noun[Way]):
-    """`/v1/keys`, for operators: service keys. Within its scopes, a service key acts for all accounts."""
+    """`/v1/keys`: service keys, for operators. Within its scopes, a service key can access all accounts."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
@@ -172,7 +172,7 @@ class Members(Noun[Way]):
 
     @verb
     def invite(self, account: str, email: str, role: str, *, idempotency_key: str | None = None) -> Call[JsonObject]:
-        """Invite a member by email. If email is not configured, the response contains the link in `url`."""
+        """Invite a member by email. If email is not configured, the response contains the invitation link in `url`."""
         body = given(email=email, role=role)
         return post(f"{_account(account)}/members", body, idempotency_key=idempotency_key)
 
@@ -193,7 +193,7 @@ class Members(Noun[Way]):
 
     @verb
     def reset_second_factor(self, account: str, member: str) -> Call[None]:
-        """Turn off the second factor of a member who lost the app and the recovery codes."""
+        """Turn off the second factor of a member who lost the authenticator app and the recovery codes."""
         return delete(f"{_account(account)}/members/{segment(member)}/second-factor")
 
 
@@ -229,7 +229,7 @@ class Erasures(Noun[Way]):
 
     @verb
     def get(self, account: str, erasure: str) -> Call[JsonObject]:
-        """Return an erasure. An erasure with the `state` "completed" is the receipt."""
+        """Return an erasure. When its `state` is "completed", it serves as the receipt."""
         return get(f"{_account(account)}/erasures/{segment(erasure)}")
 
     @verb
@@ -285,11 +285,11 @@ class Links(Noun[Way]):
 
 
 class Retention(Noun[Way]):
-    """Retention, for operators. Retention deletes old events."""
+    """Control of retention, which deletes old events. For operators."""
 
     @verb
     def resume(self) -> Call[JsonObject]:
-        """Resume retention after a clock jump. The response has `resumed_at`."""
+        """Resume retention after a clock jump. In the response, `resumed_at` is the time of the call."""
         return post("/v1/retention/resume", {})
 
 

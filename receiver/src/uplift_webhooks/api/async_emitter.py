@@ -31,8 +31,7 @@ class AsyncEmitter:
             api_url, key, account, waiting_events_max=waiting_events_max, waiting_bytes_max=waiting_bytes_max
         )
         self._turns: Final = asyncio.Lock()
-        """The `send` call that waits for room in the queue holds this lock, so that events enter the queue in the order
-        of the `send` calls."""
+        """Lock that keeps events in the order of the `send` calls: one call at a time waits for room in the queue."""
 
     async def send(
         self,
@@ -47,7 +46,7 @@ class AsyncEmitter:
     ) -> "asyncio.Future[JsonObject]":
         """Queue an event, like `Emitter.send`. Await the returned future to get the server's response.
 
-        If the call is cancelled while it waits for room in the queue, the event is not sent.
+        If you cancel the call while it waits for room in the queue, the emitter does not send the event.
         """
         waiting = self._emitter._event(type, data, account, id, idempotency_key, ordering_key, expires_at)  # noqa: SLF001 - same package
         async with self._turns:
@@ -66,7 +65,7 @@ class AsyncEmitter:
         self._emitter._report(target)  # noqa: SLF001 - same package
 
     async def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
-        """Send the waiting events, then stop, like `Emitter.close`."""
+        """Send the queued events and stop the emitter, like `Emitter.close`."""
         await asyncio.to_thread(self._emitter.close, timeout_seconds)
 
     @property
@@ -90,7 +89,7 @@ class AsyncEmitter:
         await asyncio.to_thread(self._emitter.__exit__, kind, error, traceback)
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition is true, without occupying a thread of the event loop's pool."""
+        """Wait until a condition is true, without blocking a thread of the event loop's pool."""
         loop, emitter = asyncio.get_running_loop(), self._emitter
         while True:
             changed = asyncio.Event()

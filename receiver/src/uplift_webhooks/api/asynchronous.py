@@ -20,11 +20,11 @@ class AsyncReconciliation:
 
     @property
     def cursor(self) -> str | None:
-        """Position to continue from. Store it after you handle each event, and once at the end."""
+        """Cursor to continue from. Store it after you handle each event, and once at the end."""
         return self._run.cursor
 
     async def __aiter__(self) -> AsyncIterator[JsonObject]:
-        """Yield the events after `cursor`. Raises ApiFailure."""
+        """Yield the events after `cursor`. Raises ApiFailure if a request fails."""
         run, has_more = self._run, True
         while has_more:
             # The thread continues if the caller is cancelled, but only the loop below moves the cursor.
@@ -82,7 +82,7 @@ class AsyncClient(Everything[Awaited]):
         return await asyncio.to_thread(self._client.request, method, path, query=query, body=body, headers=headers)
 
     async def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the body of a response, like `Client.content`."""
+        """Return the bytes of the response to a GET request, like `Client.content`."""
         return await asyncio.to_thread(self._client.content, path, query=query)
 
     def reconcile(

@@ -49,5 +49,5 @@ class Attempts(Noun[Way]):
 
     @verb
     def get(self, attempt: str) -> Call[JsonObject]:
-        """Return an attempt by its ID, with its request, its response and the `hint`."""
+        """Return an attempt by its ID, with its request and its response. `hint` says how to fix a failure."""
         return get(f"{_PATH}/{segment(attempt)}")

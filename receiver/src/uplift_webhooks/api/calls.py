@@ -1,8 +1,8 @@
-"""Descriptions of API calls, and the methods that make the calls.
+"""Decorators that convert descriptions of API calls into methods that make the calls.
 
-A noun has one method for each API call. The method returns a Call, which describes the API call. The decorator `verb`
-converts this method into one that makes the API call. The methods of a `Noun[Blocking]` return the result. The methods
-of a `Noun[Awaited]` return a coroutine.
+A noun is a resource of the API, such as endpoints. It defines one method for each API call, which returns a Call: the
+description of the API call. The decorator `verb` replaces this method with a method that makes the API call. A method
+of a `Noun[Blocking]` returns the result. A method of a `Noun[Awaited]` returns a coroutine.
 """
 
 import asyncio
@@ -36,7 +36,10 @@ class Call(Generic[R_co]):
     method: str
     path: str
     read: Callable[[str, object], R_co]
-    """Converts the path and the decoded JSON of the response to the result. Raises ApiMisaddressed."""
+    """Converts a path and the decoded response to the result.
+
+    Raises ApiMisaddressed if the response does not have the form of the API.
+    """
     query: Mapping[str, object] = field(default_factory=dict)
     """Query parameters. The request omits parameters that are None."""
     body: JsonObject | None = None
@@ -44,7 +47,7 @@ class Call(Generic[R_co]):
     if_match: JsonObject | str | None = None
 
     def make(self, request: Request) -> R_co:
-        """Make the call. Raises ApiFailure."""
+        """Make the call. Raises ApiFailure if the server rejects it or does not respond."""
         # Without an idempotency key, `Client.request` generates one.
         headers = {} if self.idempotency_key is None else {"idempotency-key": self.idempotency_key}
         if self.if_match is not None:
@@ -135,7 +138,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the signature of the method that makes the described call."""
+    """Return the signature of the calling method: without `self`, and with the result type of the Call."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)
@@ -143,7 +146,7 @@ def _of_methods(describe: Callable[..., object]) -> Signature:
 
 
 def _as_method(run: Any, name: str, about: str | None, of: Signature) -> Any:
-    """Return a function with the described signature, for `help` and editors."""
+    """Set the name, the docstring and the signature of a function, for `help` and editors. Return the function."""
     run.__name__ = run.__qualname__ = name
     run.__doc__ = about
     run.__signature__ = of
@@ -151,31 +154,31 @@ def _as_method(run: Any, name: str, about: str | None, of: Signature) -> Any:
 
 
 def get(path: str, **query: object) -> Call[JsonObject]:
-    """Describe a GET that returns one object."""
+    """Describe a GET request that returns one object."""
     return Call("GET", path, _object, query)
 
 
 def get_page(path: str, **query: object) -> Call[Page]:
-    """Describe a GET that returns one page of a list."""
+    """Describe a GET request that returns one page of a list."""
     return Call("GET", path, page_of, query)
 
 
 def post(
     path: str, body: JsonObject | None = None, *, idempotency_key: str | None = None, **query: object
 ) -> Call[JsonObject]:
-    """Describe a POST that creates an object or starts an action."""
+    """Describe a POST request that creates an object or starts an action."""
     return Call("POST", path, _object, query, body, idempotency_key)
 
 
 def change(method: str, path: str, body: JsonObject, if_match: JsonObject | str | None = None) -> Call[JsonObject]:
-    """Describe a call that updates an object (`PATCH`) or replaces it (`PUT`)."""
+    """Describe a request that updates an object (`PATCH`) or replaces it (`PUT`)."""
     return Call(method, path, _object, body=body, if_match=if_match)
 
 
 def etag_of(version: JsonObject | str) -> str:
     """Return the ETag of an object from an earlier response. If the argument is a string, return it unchanged.
 
-    Raises ValueError.
+    Raises ValueError if the object has no ETag.
     """
     if isinstance(version, str):
         return version
@@ -185,7 +188,7 @@ def etag_of(version: JsonObject | str) -> str:
 
 
 def delete(path: str) -> Call[None]:
-    """Describe a DELETE that returns nothing."""
+    """Describe a DELETE request, which returns nothing."""
     return Call("DELETE", path, lambda _path, _answer: None)
 
 
@@ -195,7 +198,7 @@ def given(**fields: object) -> JsonObject:
 
 
 def texts(listed: Iterable[str] | None) -> list[str] | None:
-    """Return strings as a list for JSON, or None."""
+    """Return strings as a list for JSON. If the argument is None, return None."""
     return None if listed is None else [*listed]
 
 

@@ -1,4 +1,4 @@
-"""The API client."""
+"""The API client for programs without asyncio."""
 
 import json
 import math
@@ -25,15 +25,15 @@ KEY_VARIABLE: Final = "UPLIFT_API_KEY"
 TIMEOUT_SECONDS: Final = 30.0
 RETRIES: Final = 2
 RETRY_AFTER_SECONDS_MAX: Final = 30.0
-"""If the `Retry-After` of a response is longer than this many seconds, the client does not retry the call."""
+"""Maximum `Retry-After` of a response in seconds. If it is longer, the client does not retry the call."""
 _BACKOFF_SECONDS: Final = 0.5
 
 
 class Client(Everything[Blocking]):
     """API client with one key. It reuses connections and is thread-safe.
 
-    Objects are dictionaries with the fields of the API reference (`/docs/api` on your server). A call raises ApiError
-    if the server rejects it, and ApiUnreachable if there is no response. Both are subclasses of ApiFailure.
+    Objects are dictionaries. The API reference (`/docs/api` on your server) describes their fields. A call raises
+    ApiError if the server rejects it, and ApiUnreachable if there is no response. Both are subclasses of ApiFailure.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Client(Everything[Blocking]):
         return self._answered(method, path, query, body, headers)[1]
 
     def content(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
-        """Return the unchanged bytes of the response to a GET.
+        """Return the unchanged bytes of the response to a GET request.
 
         Raises:
             ApiFailure, ValueError: see `request`.
@@ -137,9 +137,9 @@ class Client(Everything[Blocking]):
         """Return every event of the account, oldest first, whether or not it was delivered.
 
         `cursor` continues an earlier reconciliation. Without it, the first event is the oldest event, or the first
-        event after `created_after`. `types` has names and patterns such as `movement.*`; the default is all types. The
-        iteration omits test events unless `include_tests` is set. The iteration ends after the newest event. See
-        `Reconciliation` for how to store the cursor.
+        event after `created_after`. `types` contains names, and patterns such as `movement.*`. The default is all
+        types. The iteration omits test events unless `include_tests` is set. The iteration ends after the newest event.
+        See `Reconciliation` for how to store the cursor.
         """
         return Reconciliation(self.request, cursor, types, created_after, include_tests=include_tests)
 
@@ -151,7 +151,7 @@ class Client(Everything[Blocking]):
         body: object,
         headers: Mapping[str, str] | None,
     ) -> tuple[bytes, Any]:
-        """Return the response as bytes and as JSON. Raises the errors of `request`."""
+        """Make a call. Return the response as bytes and as decoded JSON. Raises the errors of `request`."""
         if not path.startswith("/"):
             raise ValueError("path must start with '/', such as '/v1/endpoints'.")
         asked = [
@@ -180,7 +180,7 @@ class Client(Everything[Blocking]):
         raise AssertionError
 
     def _read(self, answer: ApiResponse) -> Any:
-        """Return the JSON of a response. Raises ApiFailure."""
+        """Return the decoded JSON of a response. Raises ApiFailure for an error status or a body that is not JSON."""
         if not 200 <= answer.status < 300:
             raise api_error(answer)
         try:
@@ -194,7 +194,7 @@ class Client(Everything[Blocking]):
 
 
 def api_error(answer: ApiResponse) -> ApiError:
-    """Return the error of a response that is not 2xx, from its RFC 9457 problem or its status."""
+    """Convert a response whose status is not 2xx to an error, with the details of its RFC 9457 problem, if any."""
     try:
         problem = json.loads(answer.content)
     except (ValueError, RecursionError):
@@ -242,7 +242,7 @@ def _for_query(value: object) -> str:
 
 
 def json_bytes(value: object) -> bytes:
-    """Return a value as JSON in UTF-8. Raises ValueError and TypeError."""
+    """Return a value as JSON in UTF-8. Raises ValueError or TypeError if JSON cannot represent the value."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_for_json).encode()
 
 

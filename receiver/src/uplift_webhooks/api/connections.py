@@ -22,7 +22,7 @@ from uplift_webhooks.api.failures import ApiMisaddressed, ApiUnreachable
 IDLE_MAX: Final = 8
 """Maximum number of idle connections."""
 RESPONSE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Maximum size of a response body, in bytes. A page of 500 complete events is smaller."""
+"""Maximum size of a response body, in bytes. The largest response, a page of 500 complete events, is smaller."""
 _PIECE_BYTES: Final = 65_536
 _LOST: Final = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """Errors that occur if the server has closed an idle connection."""
@@ -100,7 +100,7 @@ class Connections:
             return answer
 
     def close(self) -> None:
-        """Close the idle connections. Connections in use close or become idle after their exchange."""
+        """Close the idle connections, but not the connections in use."""
         with self._lock:
             idle, self._idle[:] = self._idle[:], []
         for connection in idle:
@@ -173,7 +173,10 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Hurried(io.RawIOBase):
-    """Reads from a socket, with one time limit for all reads. A socket's own timeout restarts with every byte."""
+    """Reads from a socket, with one time limit for all reads.
+
+    The socket's own timeout would restart with every byte.
+    """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, ends_at: float) -> None:
         self._raw = raw
@@ -213,9 +216,9 @@ class Proxy:
     host: str
     port: int
     url: str = field(repr=False)
-    """The configured URL, including a password."""
+    """The URL of the proxy. It may contain a password."""
     headers: dict[str, str] = field(repr=False)
-    """The headers of requests to the proxy, including the password."""
+    """Headers for requests to the proxy. They may contain the password."""
 
 
 def proxy_to(server: SplitResult) -> Proxy | None:

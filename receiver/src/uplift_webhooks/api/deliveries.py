@@ -34,7 +34,7 @@ class Deliveries(Noun[Way]):
         """Return one page of deliveries, newest events first. A delivery must match one value of each filter.
 
         `outcome` and `status_code` filter by the last attempt. A status code is a number, or a class such as "5xx".
-        With `test`, the page has only test deliveries (True) or no test deliveries (False).
+        `test` selects only test deliveries (True) or excludes them (False).
         """
         return get_page(
             _DELIVERIES,
@@ -64,7 +64,10 @@ class Deliveries(Noun[Way]):
     def attempts(
         self, delivery: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
-        """Return one page of a delivery's attempts, newest first. Each has its request, its response and a `hint`."""
+        """Return one page of a delivery's attempts, newest first.
+
+        Each attempt contains its request, its response and a `hint`.
+        """
         return get_page(path_of(_DELIVERIES, delivery, "attempts"), limit=limit, cursor=cursor, order=order)
 
     @verb
@@ -88,9 +91,9 @@ class Deliveries(Noun[Way]):
         dry_run: bool = False,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Resend the matching deliveries (default: failed), as one replay per endpoint.
+        """Resend the matching deliveries, in one replay per endpoint. With `dry_run`, only count them.
 
-        With `dry_run`, only count them.
+        The default is all failed deliveries.
         """
         body = given(
             status=texts(status),

@@ -1,4 +1,4 @@
-"""Send many events without losing, repeating or reordering them."""
+"""Send many events in the background, in order and without duplicates."""
 
 import atexit
 import logging
@@ -25,7 +25,7 @@ WAITING_BYTES_MAX: Final = 32 * 1024 * 1024
 BATCH_EVENTS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 1024 * 1024
 REQUEST_SECONDS_MAX: Final = 10.0
-"""Time limit of a request. The server responds to every request within 5 seconds."""
+"""Time limit of a request, in seconds. The server responds to every request within 5 seconds."""
 CLOSE_SECONDS_MAX: Final = 30.0
 """How long the emitter waits for responses when its `with` block or the process ends, in seconds."""
 BACKOFF_SECONDS_MAX: Final = 10.0
@@ -44,7 +44,7 @@ class Rejection:
 
     type: str
     id: str | None
-    """The ID that the caller chose, if any."""
+    """The `id` that the caller passed to `send`, or None."""
     idempotency_key: str | None
     error: ApiFailure
     """The cause: ApiError, or ApiUnreachable after `close`.
@@ -58,10 +58,10 @@ class EventsRejected(ApiFailure):
 
     count: int
     rejections: tuple[Rejection, ...]
-    """The first REJECTIONS_KEPT_MAX events that were not accepted."""
+    """The events that the server did not accept, at most REJECTIONS_KEPT_MAX. The oldest events are first."""
 
     def __init__(self, count: int, rejections: Sequence[Rejection]) -> None:
-        """Set the attributes, and `args` so that the error can be pickled."""
+        """Set the attributes. Set `args`, too, so that pickle can copy the error."""
         self.rejections = tuple(rejections)
         self.count = count
         super().__init__(count, self.rejections)
@@ -128,7 +128,7 @@ class Emitter:
         atexit.register(self._exit)
 
     def _begin(self) -> None:
-        """Reset the emitter to an empty queue. A forked process also calls this method."""
+        """Reset the emitter to an empty queue: at its creation, and in a forked process."""
         self._changed = threading.Condition()
         self._listeners: set[Callable[[], None]] = set()
         """Functions to call when events are accepted or rejected, and when the emitter is closed."""
@@ -136,7 +136,7 @@ class Emitter:
         self._bytes = 0
         self._sent = 0
         self._ended = 0
-        """The number of events with a final result, accepted or rejected. Results arrive in the order of `send`."""
+        """Number of events that the server accepted or rejected. Results arrive in the order of the `send` calls."""
         self._accepted = 0
         self._rejections: list[Rejection] = []
         self._rejected = 0
@@ -176,7 +176,7 @@ class Emitter:
 
         Raises:
             EventsRejected: the server did not accept some events since the last `flush`.
-            TimeoutError: there are still events without a response.
+            TimeoutError: some events still have no response.
         """
         with self._changed:
             target = self._sent
@@ -194,7 +194,7 @@ class Emitter:
             raise EventsRejected(count, kept)
 
     def close(self, timeout_seconds: float | None = CLOSE_SECONDS_MAX) -> None:
-        """Send the waiting events, then stop.
+        """Send the queued events, then stop.
 
         After the timeout, the emitter rejects the remaining events with ApiUnreachable.
 
@@ -305,7 +305,7 @@ class Emitter:
             listener()
 
     def _take(self) -> list[_Waiting] | None:
-        """Wait for events, and return the next batch, or None after the last one."""
+        """Wait for events, and return the next batch. Return None after the last batch."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closing)
             if not self._queue:

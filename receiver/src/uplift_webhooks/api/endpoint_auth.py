@@ -1,4 +1,4 @@
-"""Types of the authentication of an endpoint."""
+"""Types for the `auth` of an endpoint: how the server authenticates to it."""
 
 from typing import Literal, TypedDict
 

@@ -55,14 +55,14 @@ class Everything(Noun[Way]):
 
     @verb
     def fleet(self) -> Call[JsonObject]:
-        """Return the server's problems, and the failing endpoints grouped by cause. For operators."""
+        """Return the current problems with the server, and the failing endpoints grouped by cause. For operators."""
         return get("/v1/fleet")
 
     @verb
     def source_ips(self) -> Call[JsonObject]:
-        """Return the egress IPs in `current`, and new ones in `upcoming`. `from` is the time of their first use.
+        """Return the egress IPs: `current` IPs, and `upcoming` IPs with the time of first use in `from`.
 
-        This call does not require a key. To check addresses, use `SourceAddresses`.
+        This call does not require a key. To check the source address of a request, use `SourceAddresses`.
         """
         return get("/v1/source-ips")
 

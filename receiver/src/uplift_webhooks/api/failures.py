@@ -9,11 +9,11 @@ class FieldError:
     """A problem with one field of a request."""
 
     field: str
-    """The field of the body or the query parameter, such as `url` or `events.3.data`."""
+    """The invalid body field or query parameter, such as `url` or `events.3.data`."""
     code: str
     """Stable code, such as `https_required`. `/docs/errors` on your server lists them."""
     message: str
-    """Message for users that describes the problem."""
+    """Description of the problem, for users."""
 
 
 class ApiFailure(Exception):
@@ -26,11 +26,11 @@ class ApiError(ApiFailure):
     status: int
     """Status code of the response."""
     code: str
-    """Stable code, such as `not_found` or `validation_failed`. Empty if the response has none."""
+    """Stable code, such as `not_found` or `validation_failed`. Empty if the response has no code."""
     detail: str
-    """One sentence for users that states the cause."""
+    """The cause in one sentence, for users."""
     errors: tuple[FieldError, ...]
-    """The problems of single fields, if any."""
+    """The problems with single fields, if any."""
     retry_after_seconds: float | None
     """The `Retry-After` of the response in seconds, if any."""
 
@@ -42,7 +42,7 @@ class ApiError(ApiFailure):
         errors: Iterable[FieldError] = (),
         retry_after_seconds: float | None = None,
     ) -> None:
-        """Set the attributes, and `args` so that the error can be pickled."""
+        """Set the attributes. Set `args`, too, so that pickle can copy the error."""
         self.errors = tuple(errors)
         super().__init__(status, code, detail, self.errors, retry_after_seconds)
         self.status = status

@@ -21,7 +21,7 @@ class ListenSessions(Noun[Way]):
         description: str | None = None,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Create a session. All sessions of a key have the same `secret`."""
+        """Create a session. All sessions of an API key have the same `secret`."""
         body = given(event_types=texts(event_types), since=since, description=description)
         return post(_LISTEN_SESSIONS, body, idempotency_key=idempotency_key)
 

@@ -53,7 +53,7 @@ class Endpoints(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of endpoints, newest first. Filter by state, event type, text or `cause` of the failures."""
+        """Return one page of endpoints, newest first. Filter by state, event type, text or cause of failure."""
         return get_page(
             _ENDPOINTS,
             id=several(id),
@@ -177,8 +177,8 @@ class Endpoints(Noun[Way]):
     def update(self, endpoint: str, /, *, if_match: JsonObject | str | None = None, **changes: Any) -> Call[JsonObject]:
         """Update fields of an endpoint. Omitted fields do not change. None resets a field to its default.
 
-        `headers` and `metadata` contain only changes. None removes an entry. `if_match` is the endpoint that you
-        read: if it has changed since, the call raises ApiError with status 412.
+        `headers` and `metadata` contain only the entries to change. The value None removes an entry. `if_match` is the
+        endpoint that you read: if it has changed since, the call raises ApiError with status 412.
         """
         return change("PATCH", path_of(_ENDPOINTS, endpoint), changes, if_match)
 
@@ -258,7 +258,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def enable(self, endpoint: str, held: Held = "send") -> Call[JsonObject]:
-        """Enable an endpoint. `held` says whether to send, drop or keep its held deliveries."""
+        """Enable an endpoint. `held` specifies whether the server sends, drops or keeps the held deliveries."""
         return post(path_of(_ENDPOINTS, endpoint, "enable"), {"held": held})
 
     @verb
@@ -328,8 +328,8 @@ class Events(Noun[Way]):
         """Return one page of events, newest first.
 
         With `order="asc"`, the oldest events are first, and `next_cursor` is never None. `object_id` is the string or
-        integer at `data.object.id`, as text. With `test`, the page has only test events (True) or no test events
-        (False). `include="body"` adds the `body` of each event.
+        integer at `data.object.id`, as text. `test` selects only test events (True) or excludes them (False).
+        `include="body"` adds the `body` of each event.
         """
         return get_page(
             _EVENTS,
@@ -389,7 +389,7 @@ class Events(Noun[Way]):
         idempotency_key: str | None = None,
         include: Literal["endpoints"] | None = None,
     ) -> Call[JsonObject]:
-        """Send up to 1,000 events. The server accepts all of them or none. `data` contains the result of each event.
+        """Send up to 1,000 events. The server accepts all events or none. `data` contains the result of each event.
 
         Each event needs `type` and `data`. Its optional fields are `id`, `idempotency_key`, `ordering_key`,
         `expires_at` and, for operator keys and service keys, `account`.
@@ -405,7 +405,7 @@ class Events(Noun[Way]):
 
     @verb
     def explain(self, event: str, *, endpoint: str | None = None) -> Call[Page]:
-        """Explain why an event did or did not reach each endpoint: `reason`, `text` and `hint`."""
+        """Explain for each endpoint why an event did or did not reach it, in `reason`, `text` and `hint`."""
         return get_page(path_of(_EVENTS, event, "explain"), endpoint=endpoint)
 
 

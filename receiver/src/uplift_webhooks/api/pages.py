@@ -1,4 +1,4 @@
-"""Types for lists of the API and their pages."""
+"""Types and requests for the lists of the API, which consist of pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from uplift_webhooks.api.failures import ApiMisaddressed
 
 JsonObject = dict[str, Any]
-"""An object of the API, with the fields of the API reference."""
+"""A JSON object of the API. The API reference describes its fields."""
 
 
 class Versioned(dict[str, Any]):
@@ -27,11 +27,11 @@ Instant = str | datetime
 Order = Literal["desc", "asc"]
 """The order of a list: newest or oldest first."""
 PAGE_ITEMS: Final = 200
-"""Page size of requests that iterate over all items."""
+"""Number of items per page when a call iterates over all items."""
 
 
 class Request(Protocol):
-    """The type of `Client.request`: makes one call from its method and path, and returns the response."""
+    """The type of `Client.request`, which makes one API call and returns the decoded response."""
 
     def __call__(
         self,
@@ -42,7 +42,7 @@ class Request(Protocol):
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Make the call. Raises ApiFailure."""
+        """Make the call. Raises ApiFailure if the server rejects it or does not respond."""
         ...  # pragma: no cover
 
 
@@ -52,7 +52,7 @@ class Page:
 
     data: list[JsonObject]
     next_cursor: str | None
-    """The `cursor` of the next page, or None at the end."""
+    """The `cursor` of the next page, or None on the last page."""
     has_more: bool
     """Whether there are more items after this page."""
     prev_cursor: str | None = None
@@ -60,7 +60,7 @@ class Page:
 
 
 def page_of(path: str, answer: object) -> Page:
-    """Return the Page that a response contains. Raises ApiMisaddressed."""
+    """Convert a decoded response to a Page. Raises ApiMisaddressed if the response is not a list."""
     if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
         raise ApiMisaddressed(f"The response to GET {path} is not from an Uplift Webhooks server: it has no list.")
     cursor = answer.get("next_cursor")
@@ -69,7 +69,7 @@ def page_of(path: str, answer: object) -> Page:
 
 
 def get_page(request: Request, path: str, query: Mapping[str, object]) -> Page:
-    """Request one page. Raises ApiFailure."""
+    """Request one page of a list. Raises ApiFailure if the request fails."""
     return page_of(path, request("GET", path, query=query))
 
 

@@ -34,13 +34,13 @@ class Reconciliation:
         self._created_after: Final = created_after
         self._include_tests: Final = include_tests
         self.cursor = cursor
-        """Position to continue from.
+        """Cursor to continue from, or None for the first event.
 
-        Store it after you handle each event, and once at the end. None means the start.
+        Store it after you handle each event, and once at the end.
         """
 
     def __iter__(self) -> Iterator[JsonObject]:
-        """Yield the events after `cursor` until there are no more. Raises ApiFailure."""
+        """Yield the events after `cursor`, up to the newest. Raises ApiFailure if a request fails."""
         has_more = True
         while has_more:
             page = self._page()
@@ -48,12 +48,12 @@ class Reconciliation:
             has_more = page.has_more
 
     def _page(self) -> Page:
-        """Return the page after `cursor`. The cursor does not move. Raises ApiFailure."""
+        """Return the page after `cursor`, without changing `cursor`."""
         query = {"order": "asc", "limit": PAGE_ITEMS, "created_after": self._created_after, "type": self._only_type()}
         return get_page(self._request, "/v1/events", {**query, "cursor": self.cursor})
 
     def _events_of(self, page: Page) -> Iterator[JsonObject]:
-        """Yield the events of a page. Move the cursor to the next page before the last event."""
+        """Yield the events of a page. Before the last event, set `cursor` to the next page."""
         chosen = [event for event in page.data if self._wants(event)]
         yield from chosen[:-1]
         # The caller stores the cursor after each event.
@@ -62,7 +62,7 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the type if the caller selected exactly one. The server then filters by this type and validates it."""
+        """Return the selected type if it is the only one and not a pattern. The server filters only by single types."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

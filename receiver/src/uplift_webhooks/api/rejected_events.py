@@ -23,7 +23,7 @@ class RejectedEvents(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of rejected events, newest first. `since` and `until` limit the time of the rejection."""
+        """Return one page of rejected events, newest first. `since` and `until` limit the rejection time."""
         return get_page(
             _PATH, event_type=several(event_type), since=since, until=until, limit=limit, cursor=cursor, order=order
         )

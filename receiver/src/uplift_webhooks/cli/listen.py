@@ -156,7 +156,10 @@ async def _listen(
     mischief: Mischief,
     begun: Mapping[str, int],
 ) -> Expired | None:
-    """Forward events until a signal arrives or the session must be replaced. Raises Ended."""
+    """Forward events until a signal arrives.
+
+    Return Expired if a new session must replace this session. Raises Ended.
+    """
     address = Address(calls.api_url, made["id"], {"authorization": f"Bearer {calls.api_key}"})
     taker: Handover | Printed = Printed()
     if target is not None:
@@ -214,7 +217,6 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
 
 
 def _session(calls: Calls, types: list[str], start: str | None) -> dict[str, Any]:
-    """Create a session. Raises CliError."""
     body: dict[str, object] = {"description": machine_name()}
     if types:
         body["event_types"] = types
@@ -257,7 +259,6 @@ def _end(calls: Calls, made: dict[str, Any]) -> None:
 
 
 def _option(name: str, read: Any, text: str | None) -> Any:
-    """Parse an option's value. Raises CliError."""
     if text is None:
         return None
     try:

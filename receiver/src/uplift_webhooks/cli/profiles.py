@@ -29,9 +29,9 @@ class Access:
     api_url: str
     api_key: str = field(repr=False)
     warning: str = ""
-    """A security problem of the key's source, or an empty string."""
+    """A security problem with the source of the key, or an empty string."""
     url_origin: str = "--api-url"
-    """The source of the URL."""
+    """The source of the URL, such as an option or a variable."""
     key_origin: str = "--api-key"
 
 

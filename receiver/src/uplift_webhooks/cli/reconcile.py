@@ -68,7 +68,7 @@ def reconcile(
 
 
 def _read(file: Path) -> str | None:
-    """Return the position that a file stores, or None if the file does not exist yet. Raises CliError."""
+    """Return the position from a file, or None if the file does not exist. Raises CliError if the file is not valid."""
     try:
         with file.open(encoding="ascii") as opened:
             return opened.read(_CURSOR_CHARACTERS_MAX).strip() or None
@@ -83,7 +83,6 @@ def _read(file: Path) -> str | None:
 
 
 def _write(file: Path, cursor: str) -> None:
-    """Replace the position in a file. Raises CliError."""
     draft = file.with_name(f"{file.name}.new")
     try:
         draft.write_text(f"{cursor}\n", encoding="ascii")

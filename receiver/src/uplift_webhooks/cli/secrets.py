@@ -84,7 +84,6 @@ def _place(calls: Calls, endpoint: str) -> str:
 
 
 def _seconds(text: str) -> int:
-    """Convert a duration to whole seconds. Raises CliError."""
     try:
         return round(duration_seconds("0s" if text == "0" else text))
     except ValueError as error:

@@ -73,7 +73,10 @@ class WebhookApplication:
 
 
 async def _body(receive: Receive, body_bytes_max: int) -> bytes:
-    """Return the complete body, or the received part of it if the client disconnects. Raises Rejected."""
+    """Return the complete body, or the received part of it if the client disconnects.
+
+    Raises Rejected if the body is too large.
+    """
     body = bytearray()
     more = True
     while more:

@@ -69,7 +69,7 @@ def verified(webhook: Webhook, *, body_bytes_max: int = BODY_BYTES_MAX) -> Calla
 
 
 def _event(request: HttpRequest, webhook: Webhook, body_bytes_max: int) -> AnyEvent:
-    """Return the verified event of a request. Raises Rejected."""
+    """Return the verified event of a request. Raises Rejected if the request is not valid."""
     if request.method != "POST":
         raise Rejected(WRONG_METHOD)
     try:

@@ -37,7 +37,7 @@ class VerifiedEvent:
         self._body_bytes_max: Final = body_bytes_max
 
     async def __call__(self, request: Request) -> AsyncIterator[AnyEvent]:
-        """Return the verified event of the request. Raises HTTPException."""
+        """Return the verified event of the request. Raises HTTPException if the request is not valid."""
         if request.method != "POST":
             raise _exception(WRONG_METHOD)
         body = bytearray()

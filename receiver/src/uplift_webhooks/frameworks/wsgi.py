@@ -75,7 +75,7 @@ class WebhookApplication:
 
 
 def _body(environ: Environ, body_bytes_max: int) -> bytes:
-    """Return the body. Raises Rejected.
+    """Return the body. Raises Rejected if the body is too large or Content-Length is not valid.
 
     Without Content-Length, the body is empty unless the server marks the end of the input.
     """

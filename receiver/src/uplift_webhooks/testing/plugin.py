@@ -22,7 +22,10 @@ SECRET = "whsec_dGhpcyBzZWNyZXQgaXMgZm9yIHRlc3RzIG9ubHksIG5vdCA="  # noqa: S105 
 
 @pytest.fixture
 def uplift_secret() -> str:
-    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or else `SECRET`. Override this fixture to use your own."""
+    """Secret that signs events: `UPLIFT_WEBHOOK_SECRET`, or else `SECRET`.
+
+    Override this fixture to use your own secret.
+    """
     return next(iter(os.environ.get(SECRET_VARIABLE, "").split()), SECRET)
 
 

@@ -26,29 +26,29 @@ _CODES: Final = {
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix failed calls, with the commands and options of one program."""
+    """Texts of one program that say how to fix failed calls, with its commands and options."""
 
     address: str
     """The source of the server's address, such as an option or a variable."""
     key: str
     """The source of the API key, such as an option or a variable."""
     unreachable: str
-    """How to fix a call without a response."""
+    """How to fix a call that gets no response."""
     server_error: str
     """How to fix an internal error of the server."""
     remedies: Mapping[int | str, str]
     """How to fix a rejected call. The keys are status codes and problem codes."""
     lists: Mapping[str, str] = field(default_factory=dict)
-    """The command that lists the objects of each noun."""
+    """The commands that list objects. The keys are nouns, such as `endpoint`."""
     rewrite: Callable[[str], str] = str
-    """Replaces the API calls in a message with commands."""
+    """Function that replaces API calls in an error message with commands of the program."""
 
 
 class CallRejected(CliError):
     """The server rejected a call.
 
-    `status` is the response's status code. `fields` maps each invalid field to its error code. `problems` contains the
-    field and the message of each problem.
+    `status` is the response's status code. `fields` maps each invalid field to its error code. `problems` contains
+    pairs of a field and a message.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Calls:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Raise a CliError instead of each error of the API client."""
+        """Convert errors of the API client in the block to CliError."""
         try:
             yield
         except ApiFailure as error:

@@ -1,4 +1,4 @@
-"""Output of event types on the terminal."""
+"""Prints event types to the terminal."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The choices for a missing argument or option. The error lists them if there are few."""
+"""The choices for a missing argument or option. The error message lists the choices if there are few."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any, Final
 from uplift_webhooks.cli.kit.calls import Calls
 
 SHOWN_MAX: Final = 10
-"""Maximum number of choices in an error. If there are more, the error names the command that lists them."""
+"""Maximum number of choices in an error message. For more choices, the message names the command that lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The objects that an argument or option can identify."""
+    """The objects of one kind, which an argument or option can identify."""
 
     noun: str
     path: str
     name: str
-    """The field whose value identifies an object. If two objects have the same value, the error shows IDs."""
+    """The field whose value identifies an object. If two objects have the same value, the error message shows IDs."""
     about: str | None = None
     """The field that describes an object to the user."""
 
@@ -43,4 +43,4 @@ CHOICES: Final = {
     "TYPE": Choices("event type", "/v1/event-types", "name"),
     "REPLAY": Choices("replay", "/v1/replays", "id", "state"),
 }
-"""The choices for each argument or option. The keys are metavars."""
+"""The choices for each kind of argument or option. The keys are metavars, such as `ENDPOINT`."""

@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """A command failed. `cause` and `remedy` (how to fix it) are for people and do not contain secrets."""
+    """A command failed. `cause` and `remedy` (how to fix it) are texts for users, without secrets."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(cause)

@@ -25,9 +25,9 @@ class Converted:
 
 
 Name = str | Converted
-"""The command's name for an API field: an option, an argument, or the source of its value.
+"""The command's name for an API field: an option, an argument, or the source of the field's value.
 
-If the name ends with text in parentheses, the error shows this text in the fix, but not in the cause.
+A name can end with text in parentheses. The error shows this text in its fix, but not in its cause.
 """
 
 

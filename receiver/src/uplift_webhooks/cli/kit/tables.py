@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 BEGINNING: Final = 12
-"""Minimum number of characters of an ID to show after its prefix. These characters encode the time in milliseconds."""
+"""Minimum number of characters of a shortened ID, after the prefix. They encode the time in milliseconds."""
 BETWEEN: Final = ".."
 """Text between the start and the end of a shortened ID."""
 DROPPED_EARLY: Final = 4
@@ -39,7 +39,7 @@ class Column:
     folds: bool = False
     """Whether a long text may continue on the next line."""
     dropped: int = 0
-    """Rank of the column: if the table does not fit even with truncated text, the highest rank is omitted first.
+    """Rank of the column. If the table does not fit even with truncated text, the highest rank is omitted first.
 
     A column with rank 0 is never omitted. Columns with rank `DROPPED_EARLY` or higher are omitted before any text is
     truncated.
@@ -92,7 +92,7 @@ def draw(rows: Sequence[Mapping[str, Text]], columns: Sequence[Column], width: i
 
 
 def _whole(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
-    """Return the width of a table with these columns."""
+    """Return the width of a table in characters."""
     return sum(widths[each.name] for each in columns) + _GAP * (len(columns) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Output of endpoints, deliveries and test events in `uplift` and `uplift-server`."""
+"""Prints endpoints, deliveries and test events in `uplift` and `uplift-server`."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from uplift_webhooks.cli.kit.rejections import options
 from uplift_webhooks.cli.kit.tables import Column
 
 LOOK_SECONDS: Final = 0.5
-"""Interval between two checks for the end of a test, in seconds."""
+"""Interval at which a command checks whether a test has ended, in seconds."""
 TEST_SECONDS_MAX: Final = 60.0
 """Time limit of a test in seconds: four times the default timeout of an attempt."""
 _SHARE_COLUMNS: Final = [Column("endpoint", "ENDPOINT"), Column("count", "DELIVERIES"), Column("reason", "SKIPPED")]

@@ -1,4 +1,4 @@
-"""Sends events to the local server with the headers of Uplift, and repeats each request until there is a response."""
+"""Sends events to the local server with Uplift's headers, and repeats each request until there is a response."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _LONGEST_WAIT_SECONDS: Final = 1.0
 
 
 class LocalWatcher(Protocol):
-    """The interface that is notified when the local server becomes reachable or unreachable."""
+    """Interface for objects that report whether the local server is reachable."""
 
     def local_away(self, reason: str) -> None:
         """Report that the local server is unreachable. Called once per outage. The listener keeps trying."""
@@ -28,15 +28,15 @@ class LocalWatcher(Protocol):
 
 @dataclass(eq=False)
 class Handing:
-    """An event that the listener is forwarding."""
+    """An event that the listener is forwarding, and the number of its requests."""
 
     event: EventFrame
     times: int = 0
-    """Number of started requests. It includes interrupted requests, because they may have arrived."""
+    """Number of started requests, including interrupted requests, which may have arrived."""
 
 
 class Taker(Protocol):
-    """The interface that receives events from the listener."""
+    """Interface for objects that handle the events of a listener."""
 
     async def take(self, handing: Handing) -> LocalResponse:
         """Forward an event, count the started requests in `handing.times`, and return the response."""
@@ -60,7 +60,7 @@ class Handover:
         self._away = False
 
     async def probe(self) -> None:
-        """Before the first event, notify the watcher if the local server is not reachable."""
+        """Notify the watcher if the local server is not reachable. Call this method before the first event."""
         if not await self._server.listens():
             self._note_away("connection refused")
 

@@ -41,21 +41,21 @@ from uplift_webhooks.cli.listening.stream import (
 from uplift_webhooks.cli.listening.waits import within
 
 WAITING_EVENTS_MAX: Final = 1024
-"""Maximum number of received events without a response. The server pauses the stream after 64 such events."""
+"""Maximum number of received events without a response. A correct server pauses the stream after 64 such events."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The intervals of reconnections and pings, in seconds."""
+    """The intervals and time limits of a listener, in seconds."""
 
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 10.0
     settled_seconds: float = 5.0
-    """Duration in seconds of a connection after which the next reconnection waits for the shortest interval again."""
+    """After a connection of at least this many seconds, the listener reconnects after the shortest interval."""
     ping_seconds: float = 20.0
     """The interval of pings, in seconds. The listener detects a dead connection within twice this time."""
     give_up_seconds: float | None = None
-    """The listener ends after this many seconds without a connection. With None, it never ends."""
+    """Maximum time without a connection, in seconds, after which the listener ends. None means no limit."""
     clock_look_seconds: float = 1.0
     clock_jump_seconds: float = 5.0
     """Smallest forward jump of the clock, in seconds, after which the listener assumes that the machine was asleep."""
@@ -80,7 +80,7 @@ class Expired(Exception):
 
 
 class Watcher(Protocol):
-    """The interface that is notified of the listener's progress."""
+    """Interface for objects that report the listener's progress."""
 
     def ready(self) -> None:
         """Report that the stream has started."""
@@ -127,7 +127,7 @@ class Listener:
     ) -> None:
         """`begun` maps event IDs to the number of requests that the replaced session started.
 
-        The Expired of that session contains these numbers.
+        The Expired error of the replaced session contains these numbers.
         """
         self._address = address
         self._taker = taker
@@ -139,7 +139,7 @@ class Listener:
         self._behind: str | None = None
         """The ID of the event at position `_place`."""
         self._waiting: dict[str, _Waiting] = {}
-        """The unfinished events, in the order of the stream. The keys are positions in the stream."""
+        """The received events that are not finished, in stream order. The keys are positions in the stream."""
         self._todo: deque[_Waiting] = deque()
         self._later: list[tuple[float, _Waiting]] = []
         """Events whose failure was simulated, with the time of their retry (monotonic seconds)."""
@@ -154,7 +154,7 @@ class Listener:
         self._slept = False
 
     async def run(self) -> None:
-        """Receive and forward events until cancelled. Raises Ended and Expired."""
+        """Receive and forward events until the task is cancelled. Raises Ended or Expired."""
         try:
             await _first_of(self._stay_connected(), self._hand_over(), self._watch_clock())
         except Ended as ended:
@@ -202,7 +202,7 @@ class Listener:
             wait = min(wait * 2, timing.longest_wait_seconds)
 
     async def _connection(self, within_seconds: float) -> None:
-        """Open one connection and serve it until it ends. Raises Lost and Ended."""
+        """Open one connection and receive events until it ends. Raises Lost or Ended."""
         try:
             socket = await within(within_seconds, self._opened())
         except asyncio.TimeoutError as error:
@@ -304,7 +304,7 @@ class Listener:
             self._place = place
 
     def _expired(self) -> Expired:
-        """Return the error with the progress of this session, including responses that the server has not received."""
+        """Return an Expired error with the session's progress, including responses that the server has not received."""
         behind = self._behind
         later = [*self._waiting.values()]
         while later and later[0].answer is not None:
@@ -332,7 +332,6 @@ class Listener:
             self._watcher.delivery(waiting.event, answer, again=waiting.times > 1, comes_again=comes_again)
 
     async def _next(self) -> _Waiting:
-        """Wait for the next event to forward, and return it."""
         if self._mischief.shuffle and not self._later and len(self._todo) < 2:
             await self._something(None)
             await asyncio.sleep(mischief_of.SHUFFLED_SECONDS)
@@ -355,10 +354,7 @@ class Listener:
                 await within(within_seconds, self._came.wait())
 
     async def _watch_clock(self) -> None:
-        """Close the connection after the machine wakes from sleep, because the connection is dead.
-
-        The client then opens a new connection.
-        """
+        """Close the connection after the machine wakes from sleep, because it is dead. The listener then reconnects."""
         timing = self._timing
         while True:
             expected = timing.wall_seconds() + timing.clock_look_seconds

@@ -49,7 +49,8 @@ class LocalServer:
     async def post(self, headers: Mapping[str, str], body: bytes) -> LocalResponse:
         """Send a request. After a timeout or an invalid response, return a response that contains an error.
 
-        Raises NothingListens. Raises ConnectionLost if the caller can repeat the request.
+        Raises NothingListens if the local server is not reachable, or ConnectionLost if the caller can repeat the
+        request.
         """
         began = time.monotonic()
         await self.connect()
@@ -75,7 +76,7 @@ class LocalServer:
         return LocalResponse(answer.status_code, _since(began), body=answer.body)
 
     async def connect(self) -> None:
-        """Open a connection if there is none. Raises NothingListens."""
+        """Open a connection if there is none. Raises NothingListens if the local server is not reachable."""
         if self._stream is not None and not self._stream[0].at_eof() and not self._stream[1].is_closing():
             return
         self.close()
@@ -141,7 +142,7 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, int, dict[str, str]]
 
 
 async def _body(reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]) -> tuple[bytes, bool]:
-    """Return the received part of a body, and whether the connection can carry another response."""
+    """Return the received part of a body, and whether the connection can be reused."""
     length = fields.get("content-length")
     if status in {204, 304}:
         return b"", length in {None, "0"}

@@ -55,7 +55,7 @@ class Ended(Exception):
     """The session has ended, and the listener must not reconnect."""
 
     def __init__(self, cause: str, remedy: str, code: ExitCode, *, unknown: bool = False) -> None:
-        """With `unknown`, the cause is either the end of the session or the revocation of its key."""
+        """If `unknown` is true, the cause is the end of the session or the revocation of its key."""
         super().__init__(cause)
         self.cause = cause
         self.remedy = remedy
@@ -80,7 +80,7 @@ class Address:
 
 
 async def open_stream(address: Address, after: str | None, *, ping_seconds: float) -> ClientConnection:
-    """Connect, through the proxy of the environment. Raises Lost and Ended.
+    """Connect, through the proxy of the environment. Raises Lost or Ended if there is no connection.
 
     `ping_seconds` is the interval of pings and the timeout of their responses: a dead connection is detected within
     twice this time.

@@ -1,4 +1,4 @@
-"""Waits for a coroutine with a timeout."""
+"""Waits for a coroutine, up to a time limit."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,7 +8,7 @@ R = TypeVar("R")
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, R]) -> R:
-    """Return the result of a coroutine. `seconds` limits the wait. None means no limit.
+    """Return the result of a coroutine. `seconds` is the time limit, or None for no limit.
 
     Raises asyncio.TimeoutError and the coroutine's errors. Before Python 3.12, asyncio.wait_for loses a cancellation
     that arrives together with the result: Ctrl-C would not stop the command.
