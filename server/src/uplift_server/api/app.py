@@ -1,4 +1,4 @@
-"""The HTTP API on FastAPI. `api/ingest.py` handles the ingest of events."""
+"""The HTTP API, based on FastAPI. `api/ingest.py` handles the ingest of events."""
 
 from typing import Any, Final
 
@@ -111,7 +111,7 @@ async def _respond_to_error(_request: Request, error: Exception) -> Response:
 
 
 async def _respond_to_route_error(request: Request, error: Exception) -> Response:
-    """Respond to requests with an unknown path or method, which no route handles."""
+    """Respond to a request whose path or method does not match a route."""
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == 405:
@@ -127,7 +127,7 @@ async def _respond_to_route_error(request: Request, error: Exception) -> Respons
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes that match the request's path. FastAPI reports the methods of only one route."""
+    """Return the methods of all routes that match the path of a request. FastAPI reports only one route's methods."""
     found: set[str] = {"POST"} if request.url.path in _INGEST else set()
     for route in _ROUTES:
         if route.matches(request.scope)[0] is not Match.NONE:

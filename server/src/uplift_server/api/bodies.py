@@ -240,7 +240,7 @@ class FilterPreviewRequest(Body):
 
 
 class EndpointEnabling(Body):
-    """How to handle the held deliveries when an endpoint is enabled."""
+    """How the server handles the held deliveries when an endpoint is enabled."""
 
     held: Literal["send", "drop", "keep"] | None = Field(
         default=None,
@@ -250,7 +250,7 @@ class EndpointEnabling(Body):
 
 
 class EndpointTest(Body):
-    """A test event to an endpoint."""
+    """A test event for an endpoint."""
 
     type: str | None = Field(
         default=None,

@@ -6,9 +6,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 IDLE_FRAMES_MAX: Final = 200
 IDLE_FRAMES_SECONDS: Final = 10.0
-"""Period in seconds in which a connection can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
+"""Period in seconds. In each period, a client can send at most IDLE_FRAMES_MAX pings, pongs and continuation frames.
 
-These frames cost the sender little but use CPU time of the server.
+Such frames are cheap for the client, but use CPU time of the server.
 """
 FAREWELL_SECONDS: Final = 5.0
 """How long the client of a closed connection may take to read the remaining data, in seconds."""
@@ -36,7 +36,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def _idle_frame(self) -> bool:
-        """Count a frame, and return True. If the connection has sent too many frames, abort it and return False."""
+        """Count a frame. Return whether the count is within the limit. If it is not, abort the connection."""
         now = self.loop.time()
         if now >= self.idle_frames_since + IDLE_FRAMES_SECONDS:
             self.idle_frames, self.idle_frames_since = 0, now
@@ -58,7 +58,7 @@ class BoundedWebsocket(WebSocketsSansIOProtocol):
             super().shutdown()
 
     async def run_asgi(self) -> None:
-        """Serve the stream, then abort the connection after FAREWELL_SECONDS."""
+        """Serve the stream. Abort the connection FAREWELL_SECONDS after the stream ends."""
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)

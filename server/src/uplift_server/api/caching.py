@@ -20,17 +20,17 @@ class Content:
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> "Content":
-        """Return the content for a body: compress the body with gzip, and add the ETag."""
+        """Compress a body with gzip and compute its ETag. Return both with the plain body."""
         return cls(body, gzip.compress(body, 6, mtime=0), media_type, f'"{digest(body)}"')
 
 
 def digest(body: bytes) -> str:
-    """Return a short digest of a body, for its ETag."""
+    """Return the first 16 hexadecimal digits of a body's SHA-256 digest, for its ETag."""
     return hashlib.sha256(body).hexdigest()[:16]
 
 
 def cached_content(request: Request, content: Content, headers: Mapping[str, str], cache_control: str) -> Response:
-    """Create a response in an encoding that the client accepts."""
+    """Create a cacheable response in plain form, or in gzip form if the client accepts it."""
     headers = {**headers, "vary": "accept-encoding"}
     if "gzip" not in request.headers.get("accept-encoding", ""):
         return cached_response(request, content.body, content.etag, content.media_type, headers, cache_control)

@@ -9,10 +9,10 @@ from typing import Any
 
 
 class CorkedTransport:
-    """Transport for uvicorn that joins the data written in one turn of the event loop, or before a `flush`.
+    """Transport for uvicorn that joins all data written in one iteration of the event loop, or before a `flush`.
 
     When uvicorn closes the connection after the last response, the transport calls `linger`. If `linger` returns True,
-    `linger` closes the connection itself.
+    `linger` later closes the connection.
     """
 
     __slots__ = ("_call_soon", "_linger", "_parts", "_transport", "is_closing")
@@ -31,7 +31,7 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Keep the data until the end of this turn of the event loop."""
+        """Keep the data until the current iteration of the event loop ends."""
         if not self._parts:
             self._call_soon(self.flush)
         self._parts.append(data)
@@ -43,7 +43,7 @@ class CorkedTransport:
             self._transport.close()
 
     def end_writing(self) -> None:
-        """Send the end of the stream, and keep reading. Drop later writes."""
+        """Send the end of the stream, but continue to read. Drop later writes."""
         self.is_closing = _is_closing
         self._transport.write_eof()
 

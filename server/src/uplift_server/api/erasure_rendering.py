@@ -12,7 +12,7 @@ from uplift_server.store.erasures import Erasure
 
 
 class ErasureView(BaseModel):
-    """An erasure of events. A completed erasure is the receipt of the erasure."""
+    """A job that erases events. When the job is completed, this object is its receipt."""
 
     id: str = Field(description="Erasure ID (`ers_…`).")
     state: Literal["running", "completed"] = Field(description="Current state of the erasure.")
@@ -31,7 +31,7 @@ class ErasureView(BaseModel):
 
 
 class ErasurePreviewView(BaseModel):
-    """The events that an erasure would affect."""
+    """Preview of an erasure: the number and the period of the events that it would erase."""
 
     object_id_digest: str | None = Field(
         description="Keyed digest of the object ID. Null if the erasure selects events by their IDs."

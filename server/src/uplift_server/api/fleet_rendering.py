@@ -1,4 +1,4 @@
-"""API models of the fleet, and their conversion."""
+"""API models of the state of the server and all endpoints, and functions that return them."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from uplift_server.service.operator_overview import OverviewState
 
 
 class FleetProblemView(BaseModel):
-    """A problem of the server or of many endpoints."""
+    """A problem with the server or with many endpoints."""
 
     code: str = Field(description="Stable code, such as `endpoints_failing` or `server_late`.")
     severity: Literal["attention", "critical"] = Field(description="Severity of the problem.")
@@ -61,7 +61,7 @@ class FleetView(BaseModel):
 
 
 def fleet_view(state: OverviewState) -> FleetView:
-    """Return the API model of the server's state."""
+    """Return the API model of the state of the server and all endpoints."""
     return FleetView(
         status=state.severity.value,
         read_at=format_optional_timestamp(state.read_at),

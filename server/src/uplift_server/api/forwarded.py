@@ -25,7 +25,7 @@ class Forwarded:
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Replace the client address of the request, then run the application."""
+        """Replace the address of a trusted proxy with the client's address, then run the application."""
         peer = scope.get("client")
         if peer is not None:
             said = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

@@ -9,7 +9,7 @@ from uplift_server.api.problems import ErrorResponse, error_response_of, problem
 ANSWER_SECONDS_MAX: Final = 4.5
 """Time limit of a response in seconds. It is less than the public limit of 5 s, which includes network time."""
 WAITED_S: Final = "uplift.waited_s"
-"""Scope key for the seconds that a request waited before this middleware. The wait counts toward the time limit."""
+"""Key in the ASGI scope: the seconds that a request waited before this middleware. They count toward the time limit."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

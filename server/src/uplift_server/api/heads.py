@@ -18,7 +18,7 @@ from uplift_server.core.limits import (
 
 
 def _answer(code: str, detail: str) -> bytes:
-    """Return the bytes of an error response, for errors before uvicorn has parsed a request."""
+    """Return an error response as bytes, for errors that occur before uvicorn has parsed a request."""
     error_response = problem(code, detail)
     lines = [
         f"HTTP/1.1 {error_response.status} {HTTPStatus(error_response.status).phrase}".encode(),
@@ -67,11 +67,14 @@ class BoundedHeads(HttpToolsProtocol):
     body_seconds_max: ClassVar[float] = ANSWER_SECONDS_MAX
     """Time limit of a body in seconds, counted from the end of the request headers."""
     connections_max: ClassVar[int] = 10_000
-    """Number of connections whose requests the server handles. The protocol rejects requests on further connections."""
+    """Maximum number of connections whose requests the server handles.
+
+    It rejects requests on additional connections.
+    """
     files_max: ClassVar[int] = 10_000
-    """Maximum number of open connections. The protocol immediately closes further connections."""
+    """Maximum number of open connections. The protocol immediately closes additional connections."""
     lingering: ClassVar[set["BoundedHeads"]] = set()
-    """The connections that this process no longer writes to but still reads, so that clients get their responses."""
+    """The connections on which this process only reads and discards input, so that clients receive their responses."""
 
     _in_head = False
     _head_bytes = 0
@@ -80,7 +83,10 @@ class BoundedHeads(HttpToolsProtocol):
     _watch: asyncio.TimerHandle
     _body_watch: asyncio.TimerHandle | None = None
     _body_of = 0
-    """The position on this connection of the last request whose body was incomplete, starting at 1."""
+    """The number of the last request on this connection whose body was incomplete.
+
+    The first request has the number 1.
+    """
     _body_since = 0.0
     _discards = False
     """Whether the protocol discards input, because the input is malformed or the connection lingers."""
@@ -102,7 +108,7 @@ class BoundedHeads(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to the websocket protocol, which has its own limits."""
+        """Switch the connection to the websocket protocol, which has its own time limits."""
         self._cancel_timers()
         self._may_linger = False
         super().handle_websocket_upgrade()
@@ -116,7 +122,7 @@ class BoundedHeads(HttpToolsProtocol):
             super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        """Parse received data within the limits on headers and bodies."""
+        """Parse received data. Reject or discard data beyond the limits for headers and bodies."""
         if self._discards:
             self._discard(len(data))
             return
@@ -133,7 +139,7 @@ class BoundedHeads(HttpToolsProtocol):
                 self._note_unfinished_body(len(data))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the text of uvicorn
-        """Respond to the complete earlier requests, then reject input that uvicorn cannot parse."""
+        """Reject input that uvicorn cannot parse, after the responses to earlier requests that are complete."""
         self._discards = True
         cycle = self._newest()
         if cycle is None or cycle.response_complete:
@@ -180,7 +186,10 @@ class BoundedHeads(HttpToolsProtocol):
         super().on_response_complete()
 
     def _note_unfinished_body(self, count: int) -> None:
-        """Start the time limit of a body that did not arrive with its headers. Limit its size after the response."""
+        """Start the time limit for the rest of a body.
+
+        If the response is complete, count the discarded bytes instead.
+        """
         if self._body_of != self._begun:
             self._body_of, self._body_since, self._discarded_bytes = self._begun, self.loop.time(), 0
             if self._body_watch is None:
@@ -208,7 +217,7 @@ class BoundedHeads(HttpToolsProtocol):
             self._end_late()
 
     def _give_up(self, begun_before: int) -> None:
-        """End a request that has been incomplete since the last call, or a connection without a request."""
+        """End a request that was already incomplete at the previous call, or a connection without a request."""
         if self._begun == begun_before and self._complete < max(self._begun, 1):
             self._end_late()
         else:
@@ -230,9 +239,10 @@ class BoundedHeads(HttpToolsProtocol):
     def _linger(self) -> bool:
         """Send the end of the stream, then discard the remaining input within limits.
 
-        Return False if the connection does not linger, for example because no input remains.
+        Return whether the connection lingers. For example, it does not linger if the request is complete.
 
-        Closing a connection with unread input resets it, and the client may lose the response.
+        If a server closes a connection with unread input, the system resets the connection, and the client can lose the
+        response.
         """
         transport = self.transport
         if (

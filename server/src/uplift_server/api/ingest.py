@@ -60,7 +60,7 @@ class _Headers(msgspec.Struct, frozen=True, gc=False):
     content_type: bytes | None
     content_length: int | None
     query: bytes
-    """The query of the URL, undecoded."""
+    """The query of the URL, before decoding."""
 
 
 class _Accepted(msgspec.Struct, frozen=True, gc=False):

@@ -23,7 +23,7 @@ class LastAnswer:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application. If the stop cancels it, respond with 503."""
+        """Run the application. If the server's shutdown cancels the request, respond with 503."""
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:

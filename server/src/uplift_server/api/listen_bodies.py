@@ -24,6 +24,6 @@ class ListenSessionNew(Body):
 
 
 class ListenTestNew(Body):
-    """A test event to a listen session."""
+    """A test event for a listen session."""
 
     type: str | None = Field(default=None, description="Event type of the example to send.")

@@ -218,7 +218,7 @@ def _public_ref(ref: str) -> str:
 def _public(value: Any) -> Any:
     """Return a part of the document with the public names of schemas, and without pydantic's titles and defaults.
 
-    Generated clients would name their types after the titles, and send the defaults for omitted fields.
+    Otherwise, generated clients would name types after the titles, and send the defaults for omitted fields.
     """
     if isinstance(value, list):
         return [_public(each) for each in value]
@@ -321,7 +321,7 @@ def _finish(operation: dict[str, Any], call: str, errors: dict[str, Any], *, is_
 
 
 def _separate(responses: Mapping[str, Any]) -> None:
-    """Remove from each response schema the alternatives that the operation describes under another status code."""
+    """If a response schema has alternatives, remove those that belong to another status code of the operation."""
     contents = [each["content"][_JSON] for each in responses.values() if _JSON in each.get("content", {})]
     schemas = [each["schema"] for each in contents]
     for content in contents:

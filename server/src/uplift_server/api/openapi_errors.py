@@ -65,7 +65,7 @@ RESPONSE_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string"},
     },
 }
-"""The definition of each response header."""
+"""The definitions of the response headers. The keys are header names."""
 _OF_STATUS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 """The headers of error responses. The keys are status codes."""
 _EVERY: Final = ("malformed_request", "duplicate_header", "internal_error", "unavailable")
@@ -80,7 +80,7 @@ _WITH_BODY: Final = (
 )
 _WITH_QUERY: Final = ("validation_failed",)
 _OF_HEADER: Final = {"Idempotency-Key": "idempotency_conflict", "If-Match": "precondition_failed"}
-"""The error code that each request header can cause."""
+"""Error codes that a request header can cause. The keys are header names."""
 _DEFAULT: Final = {
     "description": "Another error. `code` identifies the cause.",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

@@ -120,4 +120,4 @@ OPERATIONS: Final = {
     "GET /docs": Operation("documentation_get"),
     "GET /docs/{document}": Operation("documentation_get_page"),
 }
-"""Every operation. The keys are its method and its path."""
+"""All operations. Each key consists of a method and a path."""

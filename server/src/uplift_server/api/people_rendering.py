@@ -28,7 +28,7 @@ _ROLE_NAMES: Final[dict[Role, RoleName]] = {
 def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
     """Return the API model of an account's key.
 
-    `account` is a public ID. Set `text`, the key itself, only on creation.
+    `account` is the account's public ID. Pass `text`, the key itself, only for a new key.
     """
     return KeyView(
         id=ids.prefixed(ids.KEY, key.id),
@@ -43,7 +43,7 @@ def key_view(key: ApiKey, account: str, text: str | None = None) -> KeyView:
 
 
 def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView:
-    """Return the API model of a service key. Set `text`, the key itself, only on creation."""
+    """Return the API model of a service key. Pass `text`, the key itself, only for a new key."""
     return ServiceKeyView(
         id=ids.prefixed(ids.KEY, key.id),
         name=key.name,
@@ -56,7 +56,7 @@ def service_key_view(key: ServiceKey, text: str | None = None) -> ServiceKeyView
 
 
 def member_view(member: Member, account: str) -> MemberView:
-    """Return the API model of a member. `account` is a public ID."""
+    """Return the API model of a member. `account` is the account's public ID."""
     return MemberView(
         id=ids.prefixed(ids.MEMBER, member.id),
         account=account,

@@ -25,7 +25,7 @@ def _values(description: str) -> Any:
 
 
 class Paging(Body):
-    """The page of a list that a request asks for."""
+    """Query parameters that select one page of a list."""
 
     limit: int = Field(default=PAGE_ITEMS_DEFAULT, ge=1, le=PAGE_ITEMS_MAX, description="Maximum number of objects.")
     cursor: str | None = Field(
@@ -41,7 +41,7 @@ class Paging(Body):
 
 
 class EndpointsQuery(Paging):
-    """Filters of endpoints."""
+    """Query parameters that filter endpoints."""
 
     id: list[str] = _values("Only the endpoint with this ID.")
     state: list[Literal["enabled", "paused", "disabled", "failing"]] = _values(
@@ -68,7 +68,7 @@ class EndpointsQuery(Paging):
 
 
 class EventsQuery(Paging):
-    """Filters of events."""
+    """Query parameters that filter events."""
 
     id: list[str] = _values("Only the event with this ID.")
     type: list[str] = _values("Only events of this type.")
@@ -90,7 +90,7 @@ class EventsQuery(Paging):
 
 
 class DeliveryFilters(Body):
-    """Filters of deliveries."""
+    """Query parameters that filter deliveries."""
 
     status: list[StatusName] = _values("Only deliveries with this status.")
     type: list[str] = _values("Only deliveries of events of this type.")
@@ -119,18 +119,18 @@ class DeliveryFilters(Body):
 
 
 class EndpointDeliveriesQuery(DeliveryFilters, Paging):
-    """Filters of the deliveries of an endpoint."""
+    """Query parameters that filter the deliveries of one endpoint."""
 
 
 class DeliveriesQuery(DeliveryFilters, Paging):
-    """Filters of deliveries of all endpoints."""
+    """Query parameters that filter the deliveries of all endpoints."""
 
     id: list[str] = _values("Only the delivery with this ID.")
     endpoint: list[str] = _values("Only deliveries to this endpoint.")
 
 
 class AttemptsQuery(Paging):
-    """Filters of attempts."""
+    """Query parameters that filter attempts."""
 
     endpoint: list[str] = _values("Only attempts to this endpoint.")
     delivery: list[str] = _values("Only attempts of this delivery.")
@@ -158,13 +158,13 @@ class AttemptsQuery(Paging):
 
 
 class ExplanationQuery(Body):
-    """The endpoints for which to explain an event."""
+    """Query parameter that selects the endpoints in the explanation of an event."""
 
     endpoint: str | None = Field(default=None, description="Only this endpoint. Default: all endpoints of the account.")
 
 
 class AuditQuery(Paging):
-    """Filters of the audit log."""
+    """Query parameters that filter the audit log."""
 
     actor: str | None = Field(
         default=None, description="Only actions by this actor: an ID, `system`, `operator`, `key` or `member`."

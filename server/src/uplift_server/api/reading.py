@@ -1,4 +1,4 @@
-"""Readers of request bodies and query parameters. They return the problems of fields instead of raising an error.
+"""Readers of request bodies and query parameters. They return problems with fields instead of raising an error.
 
 FastAPI stops at the first kind of problem. The readers pass the readable fields and the problems to the service, which
 checks the permissions first and then reports all problems at once.
@@ -33,7 +33,7 @@ _JSON: Final = "application/json"
 
 
 class Sent(NamedTuple):
-    """The parsed body of a request, and its problems."""
+    """The parsed body of a request, and the problems with its fields."""
 
     given: dict[str, Any]
     """The names and values of the valid fields."""
@@ -43,10 +43,10 @@ class Sent(NamedTuple):
 
 
 class ParsedQuery(NamedTuple):
-    """The parsed query of a request, and its problems."""
+    """The parsed query of a request, and the problems with its parameters."""
 
     values: Any
-    """An instance of the query's model. Invalid parameters have their defaults."""
+    """An instance of the query's model. An invalid parameter has its default."""
     problems: Sequence[Problem]
 
 
@@ -58,7 +58,10 @@ async def services_of(request: Request) -> Services:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Return the caller of a request. Raises Unauthorized and NotFound."""
+    """Return the caller of a request.
+
+    Raises Unauthorized if the key is not valid, or NotFound if the account does not exist.
+    """
     authorization = request.headers.get("authorization")
     return (await services_of(request)).authenticator.caller(
         None if authorization is None else authorization.encode("latin-1"),
@@ -72,12 +75,12 @@ CallerOf = Annotated[Caller, Depends(caller_of)]
 
 
 def account_id(services: Services, caller: Caller, account: str) -> str:
-    """Return the ID of the account in a path, which can also be its uid. Raises NotFound."""
+    """Return the ID of an account that a path identifies by ID or uid. Raises NotFound if it does not exist."""
     return ids.prefixed(ids.ACCOUNT, services.context.find_account(caller, account).id)
 
 
 class BodyReader:
-    """A dependency that reads a JSON body into a model, which also describes the body in the OpenAPI document.
+    """A dependency that parses a JSON body with a model. The OpenAPI document describes the body with the same model.
 
     `required` is false for calls with an optional body.
     """
@@ -87,7 +90,7 @@ class BodyReader:
         self.required = required
 
     async def __call__(self, request: Request, caller: CallerOf) -> Sent:
-        """Read the body. Raises Malformed, PayloadTooLarge, UnsupportedMediaType, RateLimited and Busy."""
+        """Read the body. Raises Malformed, PayloadTooLarge, UnsupportedMediaType, RateLimited or Busy."""
         body = await _read(request, caller)
         if not body and not self.required:
             return Sent({}, (), hashlib.sha256(body).digest())
@@ -104,13 +107,12 @@ class BodyReader:
 
 
 class QueryReader:
-    """A dependency that reads query parameters into a model. All fields of the model have defaults."""
+    """A dependency that parses query parameters with a model. All fields of the model have defaults."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
 
     async def __call__(self, request: Request, _caller: CallerOf) -> ParsedQuery:
-        """Read the query parameters of a request."""
         pairs = request.query_params.multi_items()
         counts = Counter(name for name, _ in pairs)
         given, problems = _known(self.model, dict(pairs))
@@ -182,20 +184,20 @@ def _without_variant(detail: ErrorDetails, known: dict[str, Any]) -> ErrorDetail
 
 
 def _known(model: type[BaseModel], value: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the known fields of a body, and a problem for each unknown field, up to the limit of problems."""
+    """Return the known fields of a body, and problems for unknown fields, up to the maximum number of problems."""
     names = {field.alias or name for name, field in model.model_fields.items()}
     return {name: each for name, each in value.items() if name in names}, unknown_fields(value, names)
 
 
 def _is_endless(model: type[BaseModel], name: str, value: Any) -> bool:
-    """Return whether a list or object has more entries than the limit, and the model checks each entry."""
+    """Return whether a field has more than REQUEST_ENTRIES_MAX entries and the model would check each entry."""
     if not isinstance(value, list | dict) or len(value) <= REQUEST_ENTRIES_MAX:
         return False
     return all(field.annotation is not Any for key, field in model.model_fields.items() if (field.alias or key) == name)
 
 
 def _without(value: Any, name: str, details: Sequence[ErrorDetails]) -> Any:
-    """Return a list or an object without its invalid entries, so that the service can check the others."""
+    """Return a list or an object without its invalid entries. The service checks the remaining entries."""
     bad = {detail["loc"][1] for detail in details if detail["loc"][0] == name and len(detail["loc"]) > 1}
     if isinstance(value, list):
         return [each for index, each in enumerate(value) if index not in bad]

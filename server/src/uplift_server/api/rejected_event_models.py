@@ -14,7 +14,7 @@ from uplift_server.store.rejected_events import RejectedEvent
 
 
 class RejectedEventsQuery(Paging):
-    """Filters for a list of rejected events."""
+    """Query parameters that filter rejected events."""
 
     event_type: list[str] = Field(
         default=[],

@@ -110,7 +110,7 @@ _REPLAY_STATE_NAMES: Final[dict[ReplayState, ReplayStateName]] = {
 
 
 def listed(page: Page[R] | StreamPage[R], view: Callable[[R], V], context: ServiceContext) -> Listed[V]:
-    """Return the API model of a list's page."""
+    """Return the API model of one page of a list."""
     next_cursor, prev_cursor = context.page_cursors(page)
     found = Listed(data=[view(item) for item in page.items], next_cursor=next_cursor, prev_cursor=prev_cursor)
     if isinstance(page, StreamPage):
@@ -149,7 +149,7 @@ def event_type_view(event_type: EventType) -> EventTypeView:
 
 
 def endpoint_view(shown: ShownEndpoint, account: str | None) -> EndpointView:
-    """Return the API model of an endpoint. `account` is the public ID if the response includes it."""
+    """Return the API model of an endpoint. `account` is the account's public ID, or None if the response omits it."""
     endpoint = shown.endpoint
     return EndpointView(
         id=ids.prefixed(ids.ENDPOINT, endpoint.id),
@@ -245,13 +245,13 @@ def event_view(event: Event, *, spans: bool) -> EventView:
 
 
 def one_event(event: Event, *, spans: bool) -> bytes:
-    """Return an event as JSON. Keep the bytes of the envelope, because parsing would reformat its numbers."""
+    """Return an event with its body as JSON. Copy the bytes of the body, because parsing would reformat its numbers."""
     rest = event_view(event, spans=spans).model_dump_json(exclude_unset=True).encode()
     return rest[:-1] + b',"body":' + (b"null" if event.body is None else event.body) + b"}"
 
 
 def events_with_bodies(page: Page[Event] | StreamPage[Event], context: ServiceContext, *, spans: bool) -> bytes:
-    """Return a page of events with their bodies as JSON, like `one_event`."""
+    """Return one page of events with their bodies as JSON. `one_event` renders each event."""
     nothing: list[Event] = []
     rest = listed(page.of(nothing), str, context).model_dump_json(exclude_unset=True).encode()
     start = b'{"data":['
@@ -432,7 +432,10 @@ def status_code_text(low: int, high: int) -> str:
 
 
 def headers_of(head: bytes) -> dict[str, str]:
-    """Return the headers of a request or response with lower-case names. Join the values of repeated headers."""
+    """Parse the headers of a request or response.
+
+    Return lowercase names and values. Join the values of repeated headers.
+    """
     headers: dict[str, str] = {}
     for line in head.decode("latin-1").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -452,7 +455,7 @@ def _outcome_text(outcome: Outcome | None) -> str | None:
 
 
 def account_field(account_id: bytes, *, spans: bool) -> dict[str, Any]:
-    """Return the field `account` if the response can contain several accounts."""
+    """Return the field `account` if the response can contain several accounts, or no field otherwise."""
     return {"account": ids.prefixed(ids.ACCOUNT, account_id)} if spans else {}
 
 

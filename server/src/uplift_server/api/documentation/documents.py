@@ -1,4 +1,4 @@
-"""The navigation of the documentation: addresses of the pages, and the file of each page."""
+"""The navigation of the documentation: the address and the file of each page."""
 
 import posixpath
 import re
@@ -16,15 +16,14 @@ STYLE: Final = "/docs/style.css"
 SCRIPT: Final = "/docs/script.js"
 
 _PACKAGED: Final = Path(uplift_server.__file__).parent / "documents"
-"""The folder of the documentation files in an installed server. Files have the same paths in this folder as in the
-repository. `server/hatch_build.py` copies the files."""
+"""The folder of the documentation in an installed server. `hatch_build.py` copies the files from the repository."""
 _CHECKOUT: Final = Path(uplift_server.__file__).parents[3]
 _IMAGE: Final = re.compile(r"/docs/(?:[a-z0-9-]+/)?[a-z0-9-]+\.(?:svg|png)")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An entry of the navigation."""
+    """A document with its title in the navigation."""
 
     address: str
     title: str
@@ -110,7 +109,7 @@ FILES: Final = {
 ADDRESSES: Final = frozenset({*FILES, REFERENCE, INDEX, STYLE, SCRIPT})
 """Every address of the documentation, except the addresses of images."""
 MOVED: Final = {f"{HOME}/guide": HOME, f"{HOME}/quickstart": HOME, f"{HOME}/api-reference": REFERENCE}
-"""The targets of old and alternative addresses."""
+"""The current address for each old or alternative address."""
 _ADDRESSES_OF: Final = {source: address for address, source in FILES.items()}
 
 
@@ -120,7 +119,7 @@ def file_of(source: str) -> Path:
 
 
 def is_image(address: str) -> bool:
-    """Return whether an image in `docs/` or in one of its folders has this address."""
+    """Return whether an address is the address of an image in `docs/` or in one of its folders."""
     return _IMAGE.fullmatch(address) is not None and file_of(address[1:]).is_file()
 
 

@@ -44,7 +44,7 @@ _CLASSES: Final = {
     kinds.Generic.Prompt: "prompt",
     kinds.Generic.Output: "output",
 }
-"""The class in `style.css` for each type of token. Subtypes of a token type have the same class."""
+"""The class in `style.css` for each token type. A subtype has the class of its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def inline(text: str) -> str:
 
 
 def anchor(text: str, taken: set[str]) -> str:
-    """Return the anchor of a heading by GitHub's rules, and add it to `taken`."""
+    """Return the anchor of a heading according to GitHub's rules, and add it to `taken`."""
     slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
     found, number = slug, 0
     while found in taken:
@@ -139,7 +139,7 @@ def _parser() -> MarkdownIt:
 
 
 def _details(state: StateBlock, start: int, _end: int, silent: bool) -> bool:
-    """Parse `<details>`, the only HTML element in our documents, and drop comments. Each tag is on its own line."""
+    """Parse `<details>`, the only HTML element in our documents, with each tag on its own line. Drop HTML comments."""
     line = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
     begins = _DETAILS.fullmatch(line)
     is_comment = _COMMENT.fullmatch(line) is not None
@@ -172,7 +172,7 @@ def _fence(
 
 
 def _anchored(tokens: list[Token]) -> Iterator[Heading]:
-    """Add an anchor to each heading. Add a link to the anchor, except in the title."""
+    """Add an anchor to each heading. Also add a link to this anchor, except in the title."""
     taken: set[str] = set()
     for opening, words in pairwise(tokens):
         if opening.type == "heading_open":
@@ -201,7 +201,7 @@ def _linked(tokens: list[Token], served: Callable[[str], str | None]) -> Iterato
 
 
 def _pictured(image: Token, address: str | None) -> Iterator[Token]:
-    """Yield an image of this server with a link to its file. Yield any other image as its alternative text."""
+    """Yield an image with a link to its file. If the image is not on this server, yield its alternative text."""
     if address is None or not address.startswith("/"):
         yield Token("text", "", 0, content=image.content)
         return
@@ -212,7 +212,7 @@ def _pictured(image: Token, address: str | None) -> Iterator[Token]:
 
 
 def _framed(tokens: list[Token]) -> Iterator[Token]:
-    """Wrap tables in elements that scroll, and mark the items of task lists."""
+    """Wrap each table in an element that scrolls, and mark the items of task lists."""
     item = None
     for token in tokens:
         if token.type == "table_open":

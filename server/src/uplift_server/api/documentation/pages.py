@@ -1,6 +1,6 @@
 """The responses of the documentation.
 
-The server renders each response at the first request, and caches the response until the server stops.
+The server renders each response on the first request, and caches the response until the server stops.
 """
 
 import json
@@ -41,11 +41,11 @@ _ASSETS: Final = {
     SCRIPT: ("script.js", "text/javascript; charset=utf-8"),
 }
 _TYPES: Final = {"json": "application/json", "svg": "image/svg+xml", "png": "image/png"}
-"""The media type for each extension of files that the server sends unchanged."""
+"""The media types of files that the server sends unchanged. The keys are file extensions."""
 
 
 _EXAMPLE_URL: Final = b"https://webhooks.example"
-"""The server's URL in the examples of the source files. Pages show the URL of this server instead."""
+"""The server URL in the examples of the documentation files. Pages show the URL of the running server instead."""
 _rendering: Final = Lock()
 
 
@@ -67,7 +67,7 @@ def search_page(query: str, openapi: OpenApi) -> Content:
 
 @cache
 def missing_page() -> bytes:
-    """Render the page for an unknown address."""
+    """Render the 404 page for an address that does not exist."""
     return _framed(Article("Page not found", "", ()), None, "missing.html")
 
 
@@ -106,7 +106,7 @@ def _server_url(openapi: OpenApi) -> bytes:
 
 
 def _index_json(index: tuple[Section, ...]) -> bytes:
-    """Encode the search index for `script.js`: the pages, and each section with the position of its page."""
+    """Encode the search index for `script.js` as JSON: all pages, and all sections with the index of their page."""
     pages = list(dict.fromkeys((each.address, each.page) for each in index))
     numbers = {address: number for number, (address, _) in enumerate(pages)}
     rows = [(numbers[each.address], each.anchor, each.heading, each.text) for each in index]
@@ -114,7 +114,7 @@ def _index_json(index: tuple[Section, ...]) -> bytes:
 
 
 def _framed(shown: Article, address: str | None, template: str = "page.html", **values: object) -> bytes:
-    """Render an article and the navigation as a page. `address` is the address of the article."""
+    """Render a complete page from an article and the navigation. `address` is the address of the article."""
     number = next((number for number, each in enumerate(PAGES) if each.address == address), None)
     html = _template(template).render(
         article=shown,

@@ -43,13 +43,13 @@ NOUNS: Final = (
     ("Sign-in links", "/v1/accounts/{account}/portal-links|/v1/sign-in-links"),
     ("Server", ""),
 )
-"""The sections of API calls: a title and the pattern of the paths. A call belongs to the first section that matches."""
+"""The sections of API calls: titles and path patterns. A call belongs to the first section whose pattern matches."""
 _BEFORE: Final = ("Authentication", "Conventions", "Errors")
 _STREAM: Final = {"Listen sessions": "Listen stream"}
-"""Titles of additional sections. The keys are the titles of the sections before them."""
+"""Titles of sections that contain only notes. The keys are the titles of the preceding sections."""
 _JSON: Final = "application/json"
 _SOURCE: Final = "docs/api.md"
-"""The file to which the links in descriptions are relative."""
+"""Links in descriptions are relative to this file."""
 _GENERIC_HEADER: Final = "Uplift-Account"
 """A header that every call accepts. The page describes it once."""
 _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
@@ -60,7 +60,7 @@ _GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "actions": tables.audit_actions,
     "validation_failed": lambda: TITLES["validation_failed"],
 }
-"""The function that returns the text of each placeholder."""
+"""Functions that return the text for a placeholder. The keys are the names of placeholders."""
 _PLACEHOLDER: Final = re.compile(r"{{ (\w+) }}")
 
 
@@ -90,14 +90,13 @@ def call_anchor(verb: str, path: str) -> str:
 
 
 class _Page:
-    """Collects the parts of the page and its headings."""
+    """The API reference page during its creation: its HTML and its headings."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._headings: list[Heading] = []
 
     def html(self, text: str) -> None:
-        """Add HTML to the page."""
         self._parts.append(text)
 
     def markdown(self, text: str) -> None:
@@ -108,7 +107,6 @@ class _Page:
             self._headings += shown.headings
 
     def heading(self, level: str, text: str, anchor: str) -> None:
-        """Add a heading with an anchor to the page."""
         self._headings.append(Heading(level, text, anchor))
         self._parts.append(f'<{level} id="{anchor}"><a href="#{anchor}">{escape(text)}</a></{level}>')
 
@@ -117,12 +115,11 @@ class _Page:
         self.markdown(f"## {title}\n\n{notes.get(title, '')}")
 
     def article(self) -> Article:
-        """Return the complete page."""
         return Article("API reference", "\n".join(self._parts), tuple(self._headings))
 
 
 def _notes() -> dict[str, str]:
-    """Return the titles and texts of the hand-written notes."""
+    """Return the hand-written notes: section titles and texts in Markdown."""
     text = resources.files(__package__).joinpath("reference_notes.md").read_text(encoding="utf-8")
     _, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
     return {title: body for title, _, body in (each.partition("\n") for each in sections)}
@@ -199,7 +196,7 @@ def _responses(page: _Page, verb: str, path: str, operation: Schema, schemas: Sc
 
 
 def _objects(page: _Page, document: Schema) -> None:
-    """Add every object that responses contain, with its fields."""
+    """Add a section for each object in responses, with a table of its fields."""
     schemas = document["components"]["schemas"]
     page.section("Objects", {})
     for name in sorted(_in_responses(document), key=tables.title):
@@ -213,7 +210,7 @@ def _objects(page: _Page, document: Schema) -> None:
 
 
 def _in_responses(document: Schema) -> set[str]:
-    """Return the names of the schemas that responses contain, without list schemas."""
+    """Return the names of all schemas in responses, except list schemas."""
     found: set[str] = set()
     schemas = document["components"]["schemas"]
     waiting = [each["responses"] for item in document["paths"].values() for each in item.values()]
@@ -225,7 +222,7 @@ def _in_responses(document: Schema) -> set[str]:
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Yield the names of all schemas that a part of the document refers to."""
+    """Yield the names of the schemas that a part of the OpenAPI document refers to."""
     if isinstance(value, Mapping):
         if str(value.get("$ref", "")).startswith(REF):
             yield model(value)
@@ -255,7 +252,7 @@ def _fields(
 
 
 def _type(schema: Schema, *, required: bool = False) -> str:
-    """Return the Markdown of a type with its limits."""
+    """Return the type of a field and its limits, as Markdown."""
     words = [_kind(schema)]
     for each in (schema, *schema.get("anyOf", ())):
         if "minimum" in each and "maximum" in each:

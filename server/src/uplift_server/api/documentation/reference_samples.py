@@ -27,7 +27,7 @@ _IDEMPOTENCY: Final = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """How a programming language writes values."""
+    """The notation of a programming language for JSON values."""
 
     true: str = "true"
     false: str = "false"
@@ -101,7 +101,7 @@ def sample_request(method: str, path: str, operation: Schema) -> SampleRequest:
 
 
 def sample_response(method: str, path: str, schema: Schema, schemas: Schema) -> Any:
-    """Return a sample response with the fields that this call returns."""
+    """Return a sample response of a call, with the call's own values from `reference_data.json`."""
     call = reference_data()["calls"].get(f"{method} {path}", {})
     value = _value(schema, schemas, frozenset(call.get("shows", ())))
     found = value["data"][0] if isinstance(value.get("data"), list) else value
@@ -122,7 +122,7 @@ def model(schema: Schema) -> str:
 def written(value: Any, notation: Notation, indent: int = 0, taken: int = 0) -> str:
     """Return a value in the notation of a language.
 
-    The text starts after `taken` characters of a line that is indented by `indent`.
+    `indent` is the indentation of the line, and `taken` is the number of characters before the value on this line.
     """
     if isinstance(value, bool):
         return notation.true if value else notation.false
@@ -212,7 +212,7 @@ LANGUAGES: Final[tuple[tuple[str, str, Callable[[SampleRequest], str]], ...]] = 
     ("Python", "python", python),
     ("TypeScript", "typescript", typescript),
 )
-"""The languages in the order of the page: title, language of the code block, and function."""
+"""The languages in the order of the page: title, language of the code block, and function that returns the code."""
 
 
 def _urllib(request: SampleRequest) -> str:

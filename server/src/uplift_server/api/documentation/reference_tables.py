@@ -29,9 +29,9 @@ PATH_PARAMETERS: Final = {
     "replay": "Replay ID.",
     "session": "Listen session ID.",
 }
-"""The description of each path parameter."""
+"""The descriptions of path parameters. The keys are parameter names."""
 ENUMS: Final[Mapping[str, Sequence[str]]] = {"ExplanationReason": [*Reason], "WaitingFor": [*WaitingFor]}
-"""Descriptions of the values of schemas that are not objects."""
+"""The values of each enumeration, with descriptions. The keys are schema names."""
 _TITLES: Final = {
     "ApiKey": "API key",
     "Problem": "Error",

@@ -67,9 +67,9 @@ def find(index: Iterable[Section], query: str) -> list[Result]:
 
 
 def _score(section: Section, terms: Sequence[str]) -> int:
-    """Return a section's score, or 0 if it lacks a term.
+    """Return the score of a section, or 0 if it lacks a term.
 
-    Headings count more than page titles, and page titles more than text.
+    Headings count more than page titles, and titles more than text.
     """
     heading, page, text = section.heading.lower(), section.page.lower(), section.text.lower()
     total = 0
@@ -116,12 +116,10 @@ class _Reader(HTMLParser):
         self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """End the current heading."""
         self._in_heading = self._in_heading and tag not in _HEADINGS
         self._part(tag)
 
     def handle_data(self, data: str) -> None:
-        """Add text to the current section."""
         if not self.found:
             return
         if self._in_heading:

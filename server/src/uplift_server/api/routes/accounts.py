@@ -48,7 +48,7 @@ async def list_accounts(
 async def get_own_account(response: Response, services: ServicesOf, caller: CallerOf) -> AccountView:
     """Requires any account key. Returns the account of the key.
 
-    Operator keys, and service keys with the scope `accounts:read`, name the account in `Uplift-Account`.
+    With an operator key, or a service key with the scope `accounts:read`, select the account in `Uplift-Account`.
     """
     found = services.accounts.own(caller)
     send_version(response, found)

@@ -50,8 +50,8 @@ async def resend_deliveries(
 ) -> BulkResendView | BulkResendPreview:
     """Requires the scope `deliveries:write`. Creates a replay for each endpoint with matching completed deliveries.
 
-    With `dry_run`, the server only counts the deliveries. It skips endpoints with an unfinished replay and deleted
-    endpoints.
+    With `dry_run`, the server only counts the deliveries. The server skips deleted endpoints and endpoints with an
+    unfinished replay.
     """
     given = dict(sent.given)
     dry_run, rate = given.pop("dry_run", False), given.pop("rate_per_second", None)
@@ -80,7 +80,10 @@ async def get_delivery(services: ServicesOf, caller: CallerOf, delivery: str) ->
 async def list_attempts(
     services: ServicesOf, caller: CallerOf, parsed: Annotated[ParsedQuery, Depends(QueryReader(AttemptsQuery))]
 ) -> Listed[AttemptView]:
-    """Requires the scope `deliveries:read`. Returns attempts, newest events first, then newest attempts first."""
+    """Requires the scope `deliveries:read`.
+
+    Returns attempts, newest events first. The attempts of a delivery are also sorted newest first.
+    """
     values: AttemptsQuery = parsed.values
     page = await services.deliveries.list_attempts(
         caller, values.delivery_query(), values.listing(), problems=parsed.problems

@@ -21,14 +21,14 @@ _PAGE_POLICY: Final = (
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _IMAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""Content-Security-Policy of images that a browser opens as pages. SVG files contain inline styles."""
+"""Content-Security-Policy of images that a browser opens as pages. It allows inline styles, which SVG files contain."""
 _CACHE: Final = "public, max-age=300"
 """Cache-Control header of pages. After an upgrade, readers see old pages for at most 5 minutes."""
 _T = TypeVar("_T")
 
 
 class _Renderer:
-    """Renders one page at a time in a separate thread, so that page views do not delay events and other calls."""
+    """Renders one page at a time in a separate thread, so that rendering does not delay events and other calls."""
 
     def __init__(self) -> None:
         self.searches = 0
@@ -36,7 +36,6 @@ class _Renderer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="documentation")
 
     async def run(self, render: Callable[[], _T]) -> _T:
-        """Run a function in the renderer's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, render)
 
 

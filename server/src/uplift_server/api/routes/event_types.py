@@ -75,5 +75,5 @@ async def change_event_type(
 
 @router.delete("/v1/event-types/{name}", status_code=204, summary="Delete an event type")
 async def delete_event_type(services: ServicesOf, caller: CallerOf, name: str) -> None:
-    """Requires an operator key. Existing events of this type are not affected."""
+    """Requires an operator key. Existing events of this type remain."""
     await services.event_types.delete(caller, name)
