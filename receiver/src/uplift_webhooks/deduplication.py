@@ -117,7 +117,7 @@ class Claim:
         )
 
     def __enter__(self) -> bool:
-        """Claim the event. Return False if it was already handled or must be skipped."""
+        """Claim the event. Return False if the block must not handle it."""
         if self._skips:
             return False
         self._claimed = self._deduplicator._begin(self._key, self._version, self._token)  # noqa: SLF001 - same module
@@ -231,7 +231,7 @@ class MemoryDeduplicator(Deduplicator):
         claim_seconds: float = CLAIM_SECONDS,
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """Raise ValueError unless the numbers are positive."""
+        """Raise ValueError unless all arguments are positive."""
         super().__init__(remember_seconds, claim_seconds)
         if entries_max <= 0:
             raise ValueError("entries_max must be greater than 0.")

@@ -1,4 +1,4 @@
-"""Guesses of a body's original bytes, if the body was changed between the network and the verification."""
+"""Guesses the original bytes of a body that was changed before its verification, for example by a JSON parser."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ _COMPACT_COST_MAX: Final = 60_000
 _INDENTED_COST_MAX: Final = 120_000
 """Maximum cost of the one-line forms, and of the indented forms, of one body. The unit is the cost of one JSON value.
 
-Each maximum takes about 5 ms. An event of a few KiB does not exceed the maximums.
+Forms with the maximum cost take about 5 ms. An event of a few KiB does not exceed the maximums.
 """
 _BYTES_PER_VALUE: Final = 16
 """Number of body bytes whose cost equals the cost of one JSON value."""
@@ -58,7 +58,7 @@ def earlier_forms(body: bytes) -> Iterator[EarlierForm]:
 
 
 def _written_again(value: object, size: int) -> Iterator[EarlierForm]:
-    """Yield common JSON forms of a value, the most likely form first. A larger value has fewer forms."""
+    """Yield common JSON forms of a value, the most likely form first. For a larger value, yield fewer forms."""
     depths = _depths(value)
     if depths is None:
         return

@@ -73,7 +73,7 @@ class AthleteUpdated(Event):
 
     @property
     def object(self) -> AthleteProfile:
-        """The athlete's current profile. `changed` has the names of the changed fields."""
+        """The athlete's current profile. `changed` contains the names of the changed fields."""
         return read(AthleteProfile, self.data)
 
 
@@ -159,7 +159,7 @@ KINDS: Final[dict[str, type[AnyEvent]]] = {
     "endpoint.recovered": EndpointRecovered,
     "delivery.failed": DeliveryFailed,
 }
-"""The event class of each type in the catalog."""
+"""The event classes of the catalog. The keys are event types."""
 
 
 def read_event(envelope: dict[str, Any], message_id: str | None) -> AnyEvent:

@@ -1,4 +1,4 @@
-"""Diagnosis of requests that fail verification. It tries common mistakes one by one.
+"""Diagnosis of requests that fail verification, by testing for common mistakes one by one.
 
 This module never accepts a request. A guess is correct if a signature of the request matches the guessed input.
 Otherwise, the diagnosis relies on the form of the request.

@@ -8,7 +8,7 @@ from typing import Final
 from uplift_webhooks.errors import WebhookVerificationError
 
 PREFIX: Final = "whsec_"
-"""Prefix of a Standard Webhooks secret. The base64 of the key follows."""
+"""Prefix of a Standard Webhooks secret. The rest of the secret is the key in base64."""
 TOKEN_CHARACTERS_MIN: Final = 16
 TOKEN_CHARACTERS_MAX: Final = 256
 # Generated keys have 32 bytes. A custom token, also shown as `whsec_…` for other libraries, can be a shorter key.

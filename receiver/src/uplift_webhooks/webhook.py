@@ -80,8 +80,8 @@ class Webhook:
     def explain(self, body: bytes | bytearray, headers: Headers) -> Explanation:
         """Return whether the request passes verification and, if not, the likely cause.
 
-        Use this method for debugging. It tries common mistakes, such as a body that was parsed and serialized again,
-        and never raises. The result contains neither the secret nor a computed signature.
+        Use this method for debugging. It tests for common mistakes, such as a body that was parsed and serialized
+        again, and never raises. The result contains neither the secret nor a computed signature.
         """
         try:
             read_event(*self._verified(body, headers))

@@ -12,7 +12,7 @@ _SERVICE_KEYS: Final = "/v1/keys"
 
 
 class Accounts(Noun[Way]):
-    """`/v1/accounts`: accounts. The calls require an operator key or a service key."""
+    """`/v1/accounts`: accounts. These methods require an operator key or a service key."""
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
@@ -38,8 +38,8 @@ class Accounts(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an account. The server emails `contact_emails` when an endpoint of the account is failing.
 
-        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` has up to 50 of your
-        own strings.
+        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` contains up to 50
+        strings of your choice, by key.
         """
         body = given(
             name=name,
@@ -60,7 +60,7 @@ class Accounts(Noun[Way]):
         metadata: Mapping[str, str] | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Update the account with this uid, or create it. Omitted fields do not change.
+        """Update or create the account with this uid. Omitted fields do not change.
 
         `metadata` replaces all existing metadata.
         """
@@ -88,7 +88,7 @@ class Accounts(Noun[Way]):
 
 
 class Keys(Noun[Way]):
-    """`/v1/accounts/{account}/keys`: API keys of an account, for operators."""
+    """`/v1/accounts/{account}/keys`: API keys of an account. Only operators can call these methods."""
 
     @verb
     def list(
@@ -125,7 +125,10 @@ class Keys(Noun[Way]):
 
 
 class ServiceKeys(Noun[Way]):
-    """`/v1/keys`: service keys, for operators. Within its scopes, a service key can access all accounts."""
+    """`/v1/keys`: service keys, which can access all accounts within their scopes.
+
+    Only operators can call these methods.
+    """
 
     @verb
     def list(self, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None) -> Call[Page]:
@@ -159,7 +162,7 @@ class ServiceKeys(Noun[Way]):
 
 
 class Members(Noun[Way]):
-    """`/v1/accounts/{account}/members`, for operators: the people with access to an account's dashboard."""
+    """`/v1/accounts/{account}/members`: the users of an account's dashboard. Only operators can call these methods."""
 
     @verb
     def list(
@@ -198,7 +201,7 @@ class Members(Noun[Way]):
 
 
 class Invitations(Noun[Way]):
-    """`/v1/accounts/{account}/invitations`, for operators: pending invitations."""
+    """`/v1/accounts/{account}/invitations`: pending invitations. Only operators can call these methods."""
 
     @verb
     def list(
@@ -216,7 +219,7 @@ class Invitations(Noun[Way]):
 
 
 class Erasures(Noun[Way]):
-    """`/v1/accounts/{account}/erasures`, for operators: the erasure of personal data."""
+    """`/v1/accounts/{account}/erasures`: erasures of personal data. Only operators can call these methods."""
 
     @verb
     def list(
@@ -248,7 +251,7 @@ class Erasures(Noun[Way]):
 
 
 class Links(Noun[Way]):
-    """One-time sign-in links for the dashboard, for operators."""
+    """One-time sign-in links for the dashboard. Only operators can call these methods."""
 
     @verb
     def portal(
@@ -285,7 +288,7 @@ class Links(Noun[Way]):
 
 
 class Retention(Noun[Way]):
-    """Control of retention, which deletes old events. For operators."""
+    """Control of retention, which deletes old events. Only operators can call these methods."""
 
     @verb
     def resume(self) -> Call[JsonObject]:
@@ -365,7 +368,7 @@ class AuditLog(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[Page]:
-        """Return one page of entries, newest first.
+        """Return one page of audit log entries, newest first.
 
         Filter by `actor`, `action` (such as `endpoint.changed`) or `subject`.
         """

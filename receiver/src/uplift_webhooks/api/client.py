@@ -92,7 +92,7 @@ class Client(Everything[Blocking]):
         self.close()
 
     def close(self) -> None:
-        """Close the idle connections. Later calls open new ones."""
+        """Close the idle connections. Later calls open new connections."""
         self._connections.close()
 
     def request(

@@ -47,7 +47,7 @@ class Connections:
     ) -> None:
         """Parse the server's URL and find the proxy (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 
-        `called` is the name of the URL in errors. Without `use_proxy`, connections are direct.
+        `called` is the name of the URL in error messages. Without `use_proxy`, connections are direct.
 
         Raises:
             ValueError: `url` is not an HTTP or HTTPS URL, or the proxy's URL is not HTTP. The message does not contain

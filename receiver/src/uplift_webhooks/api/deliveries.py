@@ -93,7 +93,7 @@ class Deliveries(Noun[Way]):
     ) -> Call[JsonObject]:
         """Resend the matching deliveries, in one replay per endpoint. With `dry_run`, only count them.
 
-        The default is all failed deliveries.
+        By default, only failed deliveries match.
         """
         body = given(
             status=texts(status),

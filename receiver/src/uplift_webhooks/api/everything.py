@@ -55,7 +55,10 @@ class Everything(Noun[Way]):
 
     @verb
     def fleet(self) -> Call[JsonObject]:
-        """Return the current problems with the server, and the failing endpoints grouped by cause. For operators."""
+        """Return the problems with the server, and the failing endpoints by cause.
+
+        Only operators can call this method.
+        """
         return get("/v1/fleet")
 
     @verb
@@ -78,7 +81,7 @@ class Everything(Noun[Way]):
         cursor: str | None = None,
         order: Order | None = None,
     ) -> Call[JsonObject]:
-        """Return the account's statistics for a `period` (default 24h) or a range of time.
+        """Return the account's statistics for a `period` (default 24h) or a time range.
 
         An operator without an account gets the statistics of all accounts. `by="type"` and `by="endpoint"` return a
         page of `groups`.

@@ -41,12 +41,12 @@ class ListenSessions(Noun[Way]):
     def answers(
         self, session: str, *, limit: int | None = None, cursor: str | None = None, order: Order | None = None
     ) -> Call[Page]:
-        """Return one page of the local server's responses, newest first."""
+        """Return one page of the local server's responses to a session's events, newest first."""
         return get_page(f"{_path(session)}/answers", limit=limit, cursor=cursor, order=order)
 
     @verb
     def test(self, session: str, type: str | None = None) -> Call[JsonObject]:
-        """Send a test event to this session.
+        """Send a test event to a session.
 
         Return the `event`, and the local server's response in `answer` if it arrives in time.
         """

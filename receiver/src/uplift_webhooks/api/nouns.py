@@ -104,9 +104,9 @@ class Endpoints(Noun[Way]):
         """Create an endpoint. The response contains its `secret`. To get the secret again, call `secret`.
 
         `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is your own
-        ID for the endpoint. You can use it instead of the server's ID. `metadata` has up to 50 of your own strings.
-        `filter` is a pattern that the data of an event must match. With the `state` "paused", the server holds the
-        deliveries until you enable the endpoint.
+        ID for the endpoint. You can use it instead of the server's ID. `metadata` contains up to 50 strings of your
+        choice, by key. `filter` is a pattern that the data of an event must match. With the `state` "paused", the
+        server holds the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,
@@ -149,7 +149,7 @@ class Endpoints(Noun[Way]):
         ordering: Ordering | None = None,
         if_match: JsonObject | str | None = None,
     ) -> Call[JsonObject]:
-        """Update the endpoint with this uid, or create it. Omitted fields do not change.
+        """Update or create the endpoint with this uid. Omitted fields do not change.
 
         `headers` and `metadata` replace all existing headers and metadata. To remove a filter, call `update`. Only the
         response that creates the endpoint contains its `secret`.
@@ -245,7 +245,7 @@ class Endpoints(Noun[Way]):
         until: Instant | None = None,
         by: Literal["hour", "day"] | None = None,
     ) -> Call[JsonObject]:
-        """Return an endpoint's statistics for a `period` (default 24h) or a range of time:
+        """Return an endpoint's statistics for a `period` (default 24h) or a time range:
 
         `totals`, `buckets` and `failures`.
         """
@@ -263,7 +263,7 @@ class Endpoints(Noun[Way]):
 
     @verb
     def disable(self, endpoint: str) -> Call[JsonObject]:
-        """Disable an endpoint, with an operator key. The account can enable it again."""
+        """Disable an endpoint. The account can enable it again. Only operators can call this method."""
         return post(path_of(_ENDPOINTS, endpoint, "disable"))
 
     @verb
@@ -274,7 +274,7 @@ class Endpoints(Noun[Way]):
         *,
         idempotency_key: str | None = None,
     ) -> Call[JsonObject]:
-        """Send a test event immediately. Return the attempt, or the delivery if the attempt takes too long."""
+        """Send a test event immediately. Return the attempt, or the delivery if the attempt does not end in time."""
         return post(path_of(_ENDPOINTS, endpoint, "test"), given(type=type), idempotency_key=idempotency_key)
 
     @verb

@@ -217,7 +217,7 @@ def _headers(raw: Sequence[tuple[bytes, bytes]], query: bytes) -> _Headers:
 
 
 def _includes_endpoints(query: bytes) -> bool:
-    """Return whether the response must list the matched endpoints. Raises Invalid."""
+    """Return whether the response must list the matched endpoints. Raises Invalid if the query is not valid."""
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("include", [])
     if any(value != _ENDPOINTS for value in values):
         text = f"The value is not allowed. Use {_ENDPOINTS}, or omit the parameter."

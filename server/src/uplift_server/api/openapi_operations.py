@@ -25,7 +25,7 @@ class Operation:
 
 _CONFLICT: Final = ("conflict",)
 _ACCOUNT: Final = ("account_required",)
-"""The error code of calls that need one account, for example because several accounts can use the ID in the path."""
+"""Error codes of calls that require one account, which a key for several accounts must select."""
 _CONFLICT_AND_ACCOUNT: Final = ("conflict", "account_required")
 
 OPERATIONS: Final = {

@@ -1,4 +1,4 @@
-"""The filter option of endpoints in `uplift` and `uplift-server`, and the output of a filter preview."""
+"""The option for the filter of an endpoint in `uplift` and `uplift-server`, and the output of a filter preview."""
 
 import json
 from typing import Annotated, Any, Final

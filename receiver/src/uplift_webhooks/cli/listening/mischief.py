@@ -12,7 +12,7 @@ RETRY_SECONDS: Final = (0.5, 2.0)
 
 @dataclass(frozen=True)
 class Mischief:
-    """The faults to simulate in a session. The default is none."""
+    """The faults to simulate in a session. By default, there are no faults."""
 
     duplicate: bool = False
     """Whether to forward every event twice."""

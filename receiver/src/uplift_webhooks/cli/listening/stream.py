@@ -31,7 +31,7 @@ _ENDS: Final = {
         ExitCode.FAILED,
     ),
 }
-"""Close codes after which the listener does not reconnect: cause, how to fix it, and exit code."""
+"""Close codes after which the listener does not reconnect, each with its cause, how to fix it, and an exit code."""
 _PASSING: Final = frozenset({408, 425, 429})
 """Status codes of temporary errors, in addition to 500 and all higher codes."""
 

@@ -78,7 +78,7 @@ async def put_account(
 ) -> AccountView:
     """Requires an operator key, or a service key with the scope `accounts:write`.
 
-    Updates the account with this `uid`, or creates it. Omitted fields stay unchanged.
+    Updates or creates the account with this `uid`. Omitted fields stay unchanged.
     """
     stored, is_new = await services.accounts.put(
         caller,

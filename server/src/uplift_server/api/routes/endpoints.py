@@ -86,7 +86,7 @@ async def put_endpoint(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(EndpointNew))],
 ) -> EndpointView:
-    """Requires the scope `endpoints:write`. Updates the endpoint with this `uid`, or creates it.
+    """Requires the scope `endpoints:write`. Updates or creates the endpoint with this `uid`.
 
     Omitted fields stay unchanged. Only the response that creates the endpoint contains the signing secret.
     """
