@@ -129,7 +129,7 @@ class DeliveryFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent(Event):
-    """An event of any other type, such as a type of your operator or a type that is newer than this library."""
+    """An event whose type has no class here, such as a type of your operator or a newer type."""
 
 
 AnyEvent = (

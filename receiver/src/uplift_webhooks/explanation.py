@@ -1,7 +1,7 @@
-"""Diagnosis of requests that fail verification, by testing for common mistakes one by one.
+"""Diagnosis of requests that fail verification.
 
-This module never accepts a request. A guess is correct if a signature of the request matches the guessed input.
-Otherwise, the diagnosis relies on the form of the request.
+This module tests for common mistakes one by one. It never accepts a request. A guess is correct if a signature of the
+request matches the guessed input. Otherwise, the diagnosis relies on the form of the request.
 """
 
 import hmac

@@ -38,8 +38,8 @@ class Accounts(Noun[Way]):
     ) -> Call[JsonObject]:
         """Create an account. The server emails `contact_emails` when an endpoint of the account is failing.
 
-        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` contains up to 50
-        strings of your choice, by key.
+        `uid` is your own ID for the account. You can use it instead of the server's ID. `metadata` maps up to 50 keys
+        to strings of your choice.
         """
         body = given(
             name=name,

@@ -31,7 +31,7 @@ Way = TypeVar("Way", bound=Blocking | Awaited)
 
 @dataclass(frozen=True)
 class Call(Generic[R_co]):
-    """The description of one API call."""
+    """The description of one API call: its request, and how to read its response."""
 
     method: str
     path: str
@@ -138,7 +138,7 @@ class every(Generic[P]):  # noqa: N801 - as property is
 
 
 def _of_methods(describe: Callable[..., object]) -> Signature:
-    """Return the signature of the calling method: without `self`, and with the result type of the Call."""
+    """Return the signature of the new method: without `self`, and with the result type of the Call."""
     described = signature(describe)
     _, *own = described.parameters.values()
     [result] = get_args(described.return_annotation)

@@ -104,9 +104,9 @@ class Endpoints(Noun[Way]):
         """Create an endpoint. The response contains its `secret`. To get the secret again, call `secret`.
 
         `auth` authenticates the requests to your server. The API never returns the secrets in `auth`. `uid` is your own
-        ID for the endpoint. You can use it instead of the server's ID. `metadata` contains up to 50 strings of your
-        choice, by key. `filter` is a pattern that the data of an event must match. With the `state` "paused", the
-        server holds the deliveries until you enable the endpoint.
+        ID for the endpoint. You can use it instead of the server's ID. `metadata` maps up to 50 keys to strings of your
+        choice. `filter` is a pattern that the data of an event must match. With the `state` "paused", the server holds
+        the deliveries until you enable the endpoint.
         """
         body = given(
             url=url,

@@ -62,7 +62,7 @@ class Reconciliation:
         yield from chosen[-1:]
 
     def _only_type(self) -> str | None:
-        """Return the selected type if it is the only one and not a pattern. The server filters only by single types."""
+        """Return the type for the server's filter: the selected type if there is only one, without a pattern."""
         [only, *others] = self._types or [""]
         return None if others or not only or only.endswith(".*") else only
 

@@ -1,4 +1,4 @@
-"""The HTTP API: maps requests, responses, status codes and errors to the services."""
+"""The HTTP API: converts requests to calls of the services, and their results and errors to responses."""
 
 from typing import Any
 

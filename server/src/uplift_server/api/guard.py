@@ -19,7 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware that limits the time of all requests and responds to their errors."""
+    """ASGI middleware that limits the time of all requests and converts their errors to responses."""
 
     def __init__(self, app: App, seconds_max: float = ANSWER_SECONDS_MAX) -> None:
         self._app = app

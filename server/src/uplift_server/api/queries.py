@@ -36,7 +36,7 @@ class Paging(Body):
     )
 
     def listing(self) -> Listing:
-        """Return the requested page in the form that services accept."""
+        """Convert the parameters to a Listing, which services accept."""
         return Listing(self.limit, self.cursor, self.order == "asc")
 
 
@@ -63,7 +63,7 @@ class EndpointsQuery(Paging):
     )
 
     def endpoint_query(self) -> EndpointQuery:
-        """Return the filters in the form that services accept."""
+        """Convert the filters to an EndpointQuery, which services accept."""
         return EndpointQuery(self.state, self.text, self.id, self.event_type, self.cause)
 
 
@@ -104,7 +104,7 @@ class DeliveryFilters(Body):
     test: bool | None = Field(default=None, description="`true`: only test deliveries. `false`: no test deliveries.")
 
     def delivery_query(self, endpoints: Sequence[str] = ()) -> DeliveryQuery:
-        """Return the filters in the form that services accept."""
+        """Convert the filters to a DeliveryQuery, which services accept."""
         return DeliveryQuery(
             self.status,
             endpoints,
@@ -144,7 +144,7 @@ class AttemptsQuery(Paging):
     created_before: Timestamp | None = Field(default=None, description="Only events accepted before this time.")
 
     def delivery_query(self) -> DeliveryQuery:
-        """Return the filters in the form that services accept."""
+        """Convert the filters to a DeliveryQuery, which services accept."""
         return DeliveryQuery(
             id=self.delivery,
             endpoint=self.endpoint,
