@@ -10,11 +10,14 @@ from uplift_server.core.setting_values import Choice, Durations, ValueType, Whol
 
 M = TypeVar("M", bound=BaseModel)
 _PRECEDING: Final = "headers"
-"""The field after which a model lists the settings."""
+"""Name of the model field that precedes the endpoint settings."""
 
 
 def takes_settings(model: type[M]) -> type[M]:
-    """Add the settings to a request model as optional fields. Null means the default. The core checks durations."""
+    """Add the endpoint settings to a request model as optional fields. Null means the default.
+
+    The model does not check the bounds of durations; `core/endpoint_settings.py` checks them.
+    """
     return _extended(
         model,
         lambda each: (
@@ -25,7 +28,7 @@ def takes_settings(model: type[M]) -> type[M]:
 
 
 def shows_settings(model: type[M]) -> type[M]:
-    """Add the settings to a response model."""
+    """Add the endpoint settings to a response model."""
 
     def shown(each: EndpointSetting) -> tuple[Any, Any]:
         if each.initial is not None:

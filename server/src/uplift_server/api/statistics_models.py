@@ -15,7 +15,7 @@ PeriodName = Literal["1h", "24h", "7d", "30d"]
 
 
 class EndpointStatsQuery(Body):
-    """The period or the time range of statistics."""
+    """Query parameters that select the period or the time range of statistics."""
 
     period: PeriodName | None = Field(
         default=None,
@@ -35,13 +35,13 @@ class EndpointStatsQuery(Body):
     )
 
     def range_query(self) -> StatisticsQuery | None:
-        """Return the range in the form that services accept, or None if the request has a period."""
+        """Return the requested range, or None if the request contains no parameter of a range."""
         if (self.since, self.until, self.by) == (None, None, None):
             return None
         return StatisticsQuery(self.since, self.until, self.by)
 
     def problems(self) -> list[Problem]:
-        """Return the problems of parameters that cannot be combined."""
+        """Return a problem if the request contains both a period and a range."""
         if self.period is None or self.range_query() is None:
             return []
         text = "`period` cannot be combined with a range. Send either `period`, or `since`, `until` and `by`."
@@ -49,7 +49,7 @@ class EndpointStatsQuery(Body):
 
 
 class StatsQuery(EndpointStatsQuery, Paging):
-    """The period or the time range of statistics, and the page of groups."""
+    """Query parameters that select a period or a time range, and a page of groups."""
 
     # This field allows more values than the field of the base class.
     by: Literal["hour", "day", "type", "endpoint"] | None = Field(  # type: ignore[assignment]
@@ -60,7 +60,7 @@ class StatsQuery(EndpointStatsQuery, Paging):
     )
 
     def problems(self) -> list[Problem]:
-        """Return the problems of parameters that cannot be combined."""
+        """Return a problem for each parameter that does not allow another parameter of the request."""
         found = super().problems()
         if self.by not in {"type", "endpoint"}:
             text = "The parameter requires groups. Send `by=type` or `by=endpoint`, or omit the parameter."
@@ -91,13 +91,11 @@ class NumbersView(BaseModel):
 
 
 class _Stretch(BaseModel):
-    """The fields that precede the counts of a bucket."""
-
     at: Timestamp = Field(description="Start of the bucket.")
 
 
 class BucketView(NumbersView, _Stretch):
-    """The statistics of one bucket of the period."""
+    """The statistics of one bucket of a period or range."""
 
 
 class GroupView(BaseModel):

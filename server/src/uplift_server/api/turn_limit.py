@@ -12,11 +12,14 @@ from uplift_server.api.vital_signs import PATHS
 REQUESTS_MAX: Final = 2
 """Number of requests that start in one turn of the event loop, unless many requests wait.
 
-Each request takes about 1 ms. The server needs several turns to accept and send an event, so more requests in each turn
+Each request takes about 1 ms. The server needs several turns to accept and send an event, so a higher number would
 delay the event.
 """
 WAITING_PER_START: Final = 32
-"""Number of waiting requests for which one request starts in each turn. Therefore, long queues empty in fewer turns."""
+"""If many requests wait, one request per WAITING_PER_START waiting requests starts in each turn.
+
+The queue then empties in fewer turns.
+"""
 WAIT_SECONDS_MAX: Final = 2.0
 """Maximum time that a request can wait, in seconds. After this time, the server rejects the request."""
 
@@ -27,7 +30,10 @@ class _Waiting(NamedTuple):
 
 
 class TurnLimit:
-    """Starts waiting requests, oldest first, a few per turn. Health checks and metrics start immediately."""
+    """ASGI middleware that starts waiting requests, oldest first, a few in each turn of the event loop.
+
+    Health checks and metrics start immediately.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -36,7 +42,7 @@ class TurnLimit:
         self._waiting: deque[_Waiting] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application when the request may start. Respond with 503 if it has waited too long."""
+        """Run the application when the request may start. Respond with 503 if the request has waited too long."""
         if scope["path"] not in PATHS and not await self._may_start(scope):
             detail = "The server is processing too many requests. Try again in a moment."
             error_response = problem("unavailable", detail, retry_after_s=1)

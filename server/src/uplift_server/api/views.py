@@ -36,7 +36,7 @@ _PATTERNS = "Event types and `group.*` patterns. An empty list matches all event
 
 
 class Listed(BaseModel, Generic[V]):
-    """A page of a list."""
+    """One page of a list, and the cursors of the pages before and after it."""
 
     data: list[V] = Field(description="The objects on this page.")
     next_cursor: str | None = Field(description="Cursor of the next page. Null on the last page.")
@@ -143,7 +143,7 @@ class EndpointView(BaseModel):
 
 
 class PreviewedEventView(BaseModel):
-    """An event against which the filter was evaluated."""
+    """An event in a filter preview, and whether the filter matches the event."""
 
     id: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")
@@ -152,7 +152,7 @@ class PreviewedEventView(BaseModel):
 
 
 class FilterPreviewView(BaseModel):
-    """The result of a filter preview: the newest events, and whether each of them matches."""
+    """The result of a filter preview: the newest events, and whether the filter matches each of them."""
 
     total: int = Field(description="Number of events that the server evaluated.")
     matched: int = Field(description="Number of evaluated events that match the filter.")
@@ -239,7 +239,7 @@ class DeliveryView(BaseModel):
 
 
 class TimingsView(BaseModel):
-    """Durations of the phases of an attempt. Null if a phase did not happen, such as on a reused connection."""
+    """Durations of the phases of an attempt. The duration of a phase that did not happen is null."""
 
     dns_ms: int | None = Field(description="Duration of the DNS lookup in milliseconds.")
     connect_ms: int | None = Field(description="Time to open the TCP connection in milliseconds.")
@@ -271,7 +271,7 @@ class ResponseView(BaseModel):
 
 
 class AttemptView(BaseModel):
-    """One attempt of a delivery."""
+    """An attempt to deliver an event: its request, response and outcome."""
 
     id: str = Field(description="Attempt ID (`att_…`).")
     account: str | None = Field(default=None, description=_ACCOUNT)
@@ -384,7 +384,7 @@ class ListenAnswerView(BaseModel):
 
 
 class ListenTestView(BaseModel):
-    """A test event that was sent to one listen session."""
+    """A test event for one listen session, and the response of the local server."""
 
     event: str = Field(description="Event ID.")
     type: str = Field(description="Event type.")
@@ -433,7 +433,7 @@ class ReplayView(BaseModel):
 
 
 class ReplayPreview(BaseModel):
-    """The deliveries that a replay would send."""
+    """The number and age of the deliveries that a replay would send."""
 
     count: int = Field(description="Number of deliveries.")
     missing: int = Field(description="Number of deliveries that the replay would create. 0 without `include_missing`.")
@@ -458,7 +458,7 @@ class EndpointShareView(BaseModel):
 
 
 class BulkResendPreview(BaseModel):
-    """The deliveries that a bulk resend would send."""
+    """The number and age of the deliveries that a bulk resend would send."""
 
     count: int = Field(description="Number of deliveries to resend.")
     oldest_at: Timestamp | None = Field(description="Time of the oldest event.")

@@ -1,6 +1,6 @@
-"""Websocket protocol for uvicorn.
+"""The websocket protocol for uvicorn.
 
-The server imports the protocol at the first websocket, because most servers have none.
+The server imports the protocol for the first websocket connection, because most servers have no websocket connections.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Any, Final
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 """Maximum size of a message from a developer's machine, in bytes."""
 PING_SECONDS: Final = 20
-"""Interval of pings and time limit of each pong, in seconds.
+"""Interval between pings, and time limit for each pong, in seconds.
 
 Pings detect clients that disappear, such as a sleeping laptop.
 """

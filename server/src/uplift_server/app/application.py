@@ -70,8 +70,9 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS: Final = 0.9
 OUTBOX_SECONDS: Final = 1.9
-"""Time limit for stopping the outbox. It is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send the
-current email and store its result.
+"""Time limit for stopping the outbox, in seconds.
+
+The limit is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send the current email and store its result.
 """
 
 
@@ -89,11 +90,12 @@ class Application:
         new_database: bool = False,
         log_writer: LogWriter | None = None,
     ) -> None:
-        """`operator_key` overrides the configured key. `keep_key` saves a new key before its first use.
+        """`operator_key` overrides the configured key. `keep_key` saves a new operator key before its first use.
 
         Without `dispatch`, the server stores events as due and does not send them. `log_writer` writes the log lines of
-        attempts, and the caller closes it. The default writes to standard error. `new_database` allows an empty SQLite
-        database even if the key of an earlier database exists. Raises ConfigError for a `role` that needs PostgreSQL.
+        attempts, and the caller must close it. By default, the lines go to standard error. `new_database` allows an
+        empty SQLite database even if the key of an earlier database exists. Raises ConfigError for a `role` that needs
+        PostgreSQL.
         """
         if role is not ProcessRole.ALL and not config.on_postgresql:
             reason = f"is {role}, which needs a PostgreSQL database"
@@ -134,16 +136,13 @@ class Application:
         self.address: tuple[str, int] = (config.host, config.port)
         """The address of the listening socket. After the start, it contains the real port."""
         self.failed = False
-        """Whether a defect of the program stopped the server. The log contains the error."""
+        """Whether an unexpected error stopped the server. The log contains the error."""
         self._unknown_schema: UnknownSchema | None = None
         self.new_operator_key: str | None = None
         """The operator key that the server created at this start, or None. The server shows the key only once."""
 
     async def start(self) -> None:
-        """Start all parts and listen for requests.
-
-        Raises ConfigError, Unavailable, UnknownSchema and WrongSecretKey.
-        """
+        """Start all parts and listen for requests. Raises ConfigError, Unavailable, UnknownSchema or WrongSecretKey."""
         async with contextlib.AsyncExitStack() as undo:
             self._config, self._settings, self._callers_max = share_files(self._config, self._settings)
             switch_threads_often()
@@ -291,7 +290,10 @@ class Application:
         self._clock.continue_after(await self._database.read(event_times.newest))
 
     async def _cipher(self, key: bytes) -> Cipher:
-        """Create the cipher for this database. On SQLite, first bind all encrypted values to their columns."""
+        """Create the cipher for this database.
+
+        On SQLite, first complete the upgrade that binds encrypted values to columns.
+        """
         cipher = Cipher(key, accepts_unbound=await self._database.read(encryption_upgrade.accepts_unbound))
         if cipher.accepts_unbound and not self._config.on_postgresql:
             await self._database.write(lambda c: encryption_upgrade.finish(c, cipher))
@@ -411,7 +413,7 @@ class Application:
     def _dashboard(self, services: Services, api: gate.App) -> gate.Pages:
         """Create the dashboard.
 
-        The import is in this function, because the import is slow and a server without visitors does not need it.
+        Import it only here, because the import is slow and a server without visitors does not need it.
         """
         from uplift_server.dashboard.app import create_dashboard  # noqa: PLC0415
 

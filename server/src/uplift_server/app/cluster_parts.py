@@ -28,7 +28,7 @@ from uplift_server.store.contract import Database, MessageBus, Transaction
 
 
 class ClusteredFoundation:
-    """The base parts of an engine whose database several processes share."""
+    """The base parts of an engine that shares its database with other processes."""
 
     health_check_every_ms_max = CLUSTER_CHECK_EVERY_MS_MAX
 
@@ -42,7 +42,7 @@ class ClusteredFoundation:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """`clock` must use `time` as its source of time."""
+        """`clock` must read the time from `time`."""
         self._database = database
         self._bus = bus
         self._clock = clock
@@ -64,7 +64,7 @@ class ClusteredFoundation:
         return self._announcer
 
     def complete(self, parts: CommonParts) -> tuple[Commands, ClusterPort]:
-        """Build the parts that depend on the common parts."""
+        """Create the commands and the cluster from the parts that they use."""
         database, clock, state, shards, notifier = self._database, self._clock, self._state, self.shards, self._notifier
         handover = ShardHandover(
             database,

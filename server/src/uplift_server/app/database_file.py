@@ -1,4 +1,4 @@
-"""Watches the SQLite file of a running server, and saves its content if the file is lost."""
+"""Detects that the SQLite file of a running server is lost, and saves its content."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ class DatabaseFile:
 
     @property
     def rescue_seconds_max(self) -> float:
-        """The time that `rescue` may take, in seconds."""
+        """The maximum duration of `rescue` in seconds. 0 unless the file is lost and still readable."""
         return RESCUE_SECONDS_MAX if self._change is not None and self._change.is_readable else 0
 
     async def wait_lost(self, stopped: asyncio.Event) -> None:
@@ -41,7 +41,7 @@ class DatabaseFile:
                 await asyncio.wait_for(stopped.wait(), FILE_CHECK_SECONDS)
 
     async def rescue(self) -> None:
-        """Save the content of a lost file. Only this process can still read it."""
+        """Save the content of a lost file, if this process can still read it."""
         if self._change is None:
             # Check again, because the file may have changed since the last check.
             with contextlib.suppress(TimeoutError):

@@ -45,7 +45,7 @@ HELD_SCAN_EVERY_SCANS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """The parts of one engine."""
+    """All parts of one delivery engine, connected with each other."""
 
     engine: Engine
     cache: EndpointCache
@@ -85,7 +85,7 @@ class EngineParts:
 
 @dataclass(frozen=True, slots=True)
 class CommonParts:
-    """The base parts of an engine, which depend on whether other processes share the database."""
+    """The parts that every engine has, whether or not other processes share the database."""
 
     cache: EndpointCache
     lanes: DeliveryLanes
@@ -106,7 +106,7 @@ class Foundation(Protocol):
 
     @property
     def shards(self) -> Shards:
-        """The endpoints that this process is responsible for."""
+        """The endpoints that this process owns."""
 
     @property
     def jobs(self) -> SingletonJobs:
@@ -122,17 +122,17 @@ class Foundation(Protocol):
 
     @property
     def health_check_every_ms_max(self) -> int:
-        """The longest time between two checks of the health monitor."""
+        """The longest time between two checks of the health monitor, in ms."""
 
     def announcer(self, audience: Audience) -> Announcer:
         """Create the announcer, which notifies other processes of listen streams and their events."""
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Build the parts that depend on the common parts."""
+        """Create the commands and the cluster from the parts that they use."""
 
 
 class LocalFoundation:
-    """The base parts of an engine whose process is the only process that uses its database."""
+    """The base parts of an engine that does not share its database with other processes."""
 
     delivers = True
     health_check_every_ms_max = CHECK_EVERY_MS_MAX
@@ -145,7 +145,7 @@ class LocalFoundation:
         return NoAnnouncer()
 
     def complete(self, parts: CommonParts) -> tuple[Commands, Cluster]:
-        """Build the parts that depend on the common parts."""
+        """Return the commands of this process, and a cluster of one process."""
         return parts.commands, SingleProcess()
 
 
@@ -165,8 +165,8 @@ def build_engine(
 ) -> EngineParts:
     """Build all parts of an engine.
 
-    `public_url` is the URL of the dashboard. `on_lines` receives the log lines of attempts. `Engine` describes
-    `on_loop_failure`. `random_bytes` is the source of IDs and of the jitter of retries.
+    `public_url` is the URL of the dashboard. `on_lines` receives the log lines of attempts. For `on_loop_failure`, see
+    `Engine`. `random_bytes` is the source of IDs and of the jitter of retries.
     """
     shards, jobs, lease_ms = foundation.shards, foundation.jobs, settings.lease_ms
     counters, audience, due = EngineCounters(), Audience(), DueEndpoints()

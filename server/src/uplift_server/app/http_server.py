@@ -15,8 +15,8 @@ from uplift_server.config import Config, ConfigError, ConfigProblem
 BACKLOG: Final = 65535
 """The length of the accept queue.
 
-The system lowers it to `net.core.somaxconn` (4096 by default). If the queue is full, the client's operating system
-retries after 1 s and 3 s.
+The operating system limits the length to `net.core.somaxconn` (4096 by default). If the queue is full, the client's
+operating system retries the connection after 1 s and 3 s.
 """
 ACCEPTS_PER_TURN: Final = 10
 """The number of listening sockets. uvloop accepts one connection per listening socket in a turn of the event loop. With
@@ -30,14 +30,14 @@ class HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install no signal handlers."""
+        """Do not install signal handlers."""
         yield
 
 
 def http_server(app: Any, connections_max: int) -> HttpServer:
     """Create a server for an ASGI application.
 
-    The server responds with 503 on the last eighth of its `connections_max` connections, and closes further
+    On the last eighth of `connections_max` connections, the server responds with 503. The server closes further
     connections.
     """
     limits = {"connections_max": connections_max - connections_max // 8, "files_max": connections_max}
@@ -63,7 +63,7 @@ def http_server(app: Any, connections_max: int) -> HttpServer:
 
 
 def listen(config: Config) -> socket.socket:
-    """Listen on the configured address. Raises ConfigError."""
+    """Listen on the configured address. Raises ConfigError if the address or the port is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

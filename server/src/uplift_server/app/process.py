@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 def make_directory(path: Path) -> None:
-    """Create the directory of the SQLite database. Raises ConfigError."""
+    """Create the directory for the SQLite database. Raises ConfigError if the server's user cannot create it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,7 +47,7 @@ def make_directory(path: Path) -> None:
 
 
 def switch_threads_often() -> None:
-    """Shorten the time after which Python switches to another thread."""
+    """Set the time after which Python switches to a waiting thread to SWITCH_SECONDS."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
 

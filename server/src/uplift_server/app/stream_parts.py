@@ -1,4 +1,4 @@
-"""The parts of a process that use the event stream in NATS. The process builds them only with UPLIFT_NATS_URL."""
+"""The parts of a process that use the event stream in NATS. A process without UPLIFT_NATS_URL has no such parts."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -21,14 +21,18 @@ from uplift_server.service.streamed_events import StreamedEvents
 from uplift_server.store.contract import Database
 
 CONNECT_MS: Final = 3_000
-"""How long a start waits for the stream, in ms. Then the process starts without the stream and keeps trying."""
+"""Maximum time in ms that a starting process waits for the stream.
+
+After this time, the process starts without the stream and keeps trying to connect.
+"""
 FINISH_MS: Final = 4_500
-"""How long a stop waits for current requests and messages, in ms. Requests and messages time out a little earlier."""
+"""Maximum time in ms that a stopping process waits for current requests and messages, which time out slightly
+earlier."""
 _log = structlog.get_logger()
 
 
 class StreamParts:
-    """The event stream of a process: the connection, the ingest of its API, and the consumer of its worker."""
+    """The connection of a process to the event stream, and the parts that publish and consume events."""
 
     def __init__(
         self,
@@ -62,7 +66,7 @@ class StreamParts:
         self._consuming: asyncio.Task[None] | None = None
 
     def consume(self, ingest: Ingest, traces: TraceSink | None) -> None:
-        """Begin to store the events of the stream, after the same checks as for events in requests."""
+        """Create the consumer, which checks the events of the stream like events in requests, and stores them."""
         self._consumer = StreamConsumer(
             self.stream,
             self._parts.cache,
@@ -77,7 +81,7 @@ class StreamParts:
         )
 
     async def start(self) -> None:
-        """Connect to the stream.
+        """Connect to the stream, and run the publisher and the consumer.
 
         If the connection fails, log the cause and return. Raises ConfigError for unsuitable NATS servers.
         """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def database(config: Config) -> Database:
-    """Create the database that the configuration names."""
+    """Return the configured database, which is not open yet."""
     if not config.on_postgresql:
         return SqliteDatabase(config.database_path)
     # Import only on PostgreSQL, to save memory.
@@ -46,7 +46,7 @@ def sender_settings(config: Config) -> SenderSettings:
 
 
 def sender(settings: SenderSettings, policy: AddressPolicy, resolver: Resolver, clock: Clock) -> Sender:
-    """Create the HTTP sender. Raises ConfigError."""
+    """Create the HTTP sender. Raises ConfigError if a certificate file or another egress setting is not valid."""
     try:
         return Sender(settings, policy, resolver, clock_ms=clock.now_ms)
     except OSError as error:
@@ -79,7 +79,7 @@ def outbox(
 
 
 def traces(config: Config, database: Database, clock: Clock) -> Traces | None:
-    """Create the trace exporter if one is configured. Raises ConfigError."""
+    """Create the trace exporter, or return None if traces are disabled. Raises ConfigError if a package is missing."""
     setting = config.traces_by
     if setting is None:
         return None

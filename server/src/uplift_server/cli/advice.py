@@ -10,7 +10,6 @@ _CALLS: Final = re.compile(r"GET /v1/((?:event-types|endpoints|accounts|deliveri
 
 
 def _with_commands(text: str) -> str:
-    """Replace the API calls in the message of an error with commands of `uplift-server`."""
     return _CALLS.sub(lambda call: f"`uplift-server {call[1].replace('/', ' ')}`", text)
 
 

@@ -43,7 +43,10 @@ _HOW_TO_REPLACE_KEY: Final = (
     " `uplift-server secret-key rotate`"
 )
 READY_SECONDS: Final = 6.0
-"""Timeout of the readiness check. It is longer than the server's time limit for a response, which is 5 s."""
+"""Timeout of the readiness check, in seconds.
+
+It is longer than the server's time limit for a response, which is 5 s.
+"""
 
 
 def examine(session: Session) -> Iterator[Finding]:
@@ -82,7 +85,6 @@ def examine(session: Session) -> Iterator[Finding]:
 
 
 def _traces(config: Config) -> Iterator[Finding]:
-    """Check that the server can export the configured traces."""
     if config.traces_by is None:
         return
     try:

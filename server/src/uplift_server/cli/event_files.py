@@ -26,7 +26,6 @@ _FIELDS: Final = frozenset({"type", "data", "account", "id", "idempotency_key", 
 INTERRUPTED_SECONDS_MAX: Final = 1.0
 """How long an interrupted command waits for responses to the events that it has read, in seconds."""
 _REPORTED_MAX: Final = 10
-"""Maximum number of rejected lines to print."""
 _REPEAT: Final = "repeat the command: the server does not store the accepted events again"
 
 

@@ -230,7 +230,6 @@ def send(
 
 
 def _send_one(session: Session, client: Calls, body: dict[str, Any], owner: str, idempotency_key: str | None) -> None:
-    """Send one event."""
     with (
         known_type(client, body["type"]),
         options(

@@ -1,4 +1,4 @@
-"""Finds the objects that the arguments of commands identify."""
+"""Finds the account, key or other object that a command's argument identifies."""
 
 from typing import Any
 

@@ -79,9 +79,9 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Exit if standard output is closed.
+    """Exit if standard output is closed. Open standard input and standard error if they are closed.
 
-    If another standard stream is closed, open it. Otherwise, the database file could get the stream's descriptor.
+    Otherwise, the database file could get the descriptor of a closed stream.
     """
     for number in range(3):
         try:

@@ -186,9 +186,9 @@ def _is_permanent(failure: ApiFailure) -> bool:
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
-    """On the first signal, stop after the current request.
+    """On the first signal, stop after the current request. On the second signal, exit immediately.
 
-    On the second signal, exit immediately. No events are lost.
+    Neither loses events.
     """
     signals = 0
 

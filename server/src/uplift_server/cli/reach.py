@@ -1,7 +1,7 @@
 """Connects commands to the HTTP API of the running server, or of a temporary server in this process.
 
-Only one process can use a SQLite file. To find a running server, commands check the lock of the file, because another
-program can use the port.
+Only one process can use a SQLite file. To find a running server, commands check the lock of the file instead of the
+port, because another program can use the port.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ def reach(config: Config, *, create: bool = False) -> Iterator[Calls]:
 def _uses_running_server(config: Config) -> bool:
     """Return whether the command must use the running server.
 
-    On PostgreSQL, a temporary server can run alongside it.
+    On PostgreSQL, a temporary server can run alongside the running server.
     """
     if not config.on_postgresql:
         return server_runs(config)

@@ -1,4 +1,4 @@
-"""Commands for endpoint secrets. A secret is never an argument, because other users can see arguments."""
+"""Commands for endpoint secrets. A secret is never an argument, because other users of a machine can see arguments."""
 
 from typing import Final
 

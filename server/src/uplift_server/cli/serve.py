@@ -88,9 +88,9 @@ def serve(session: Session, role: Role = ProcessRole.ALL, new_database: NewDatab
 
 
 def _queue_streams() -> LogWriter:
-    """Write standard output and standard error from threads.
+    """Write standard output and standard error from threads. Return the writer of the log.
 
-    Return the writer of the log. Without threads, a program that stops reading these streams would block the process.
+    Without threads, the process would wait for a program that stops reading these streams.
     """
     streams = sys.stdout, sys.stderr
     writers = [LogWriter(raw_stream(each)) for each in streams]

@@ -20,7 +20,7 @@ from uplift_webhooks.cli.kit.errors import CliError, ExitCode
 
 @dataclass
 class Session(kit.Session):
-    """One run of an `uplift-server` command."""
+    """The configuration, output and errors of one `uplift-server` command."""
 
     config_file: Path | None = None
 

@@ -22,15 +22,18 @@ class KeyRotation:
     old: str = field(repr=False)
     new: str = field(repr=False)
     path: Path | None
-    """The file of the current key, or None if the operator sets the key."""
+    """The file of the old key, or None if the operator sets the key."""
     next_path: Path | None
-    """The file of the new key during the rotation. None if the operator sets the key, or if both keys are equal."""
+    """The file of the new key during the rotation.
+
+    None if the operator sets the key, or if the keys are already equal.
+    """
 
     def finish(self, now_ms: int) -> Path | None:
-        """Replace the old key with the new key.
+        """Replace the file of the old key with the file of the new key.
 
-        Call this method after all values are encrypted with the new key. Return the old key's file. Earlier copies of
-        the database still need the old key. Raises ConfigError.
+        Call this method after all values are encrypted with the new key. Return the file that keeps the old key for
+        earlier copies of the database, or None if there is no file to replace. Raises ConfigError.
         """
         if self.path is None or self.next_path is None:
             return None
@@ -59,7 +62,7 @@ class KeyRotation:
 
 
 def begin(config: Config, new_key_file: Path | None) -> KeyRotation:
-    """Read the old key. Read the new key from disk, or create it.
+    """Read the old key, and read or create the new key.
 
     An unfinished rotation continues with its own new key. Otherwise, the new key is the key in `new_key_file`, or a
     generated key if the server stores its key. Raises ConfigError.

@@ -41,7 +41,7 @@ MAKE_KEY: Final = "create a key with: head -c 32 /dev/urandom | base64"
 
 
 class InvalidValue(ValueError):
-    """A value is not valid. `remedy` says how to fix it."""
+    """The value of a setting is not valid. `remedy` says how to fix the value."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -299,7 +299,7 @@ def networks(text: str) -> tuple[str, ...]:
 
 
 def published_addresses(text: str) -> tuple[str, ...]:
-    """Parse IP addresses, separated by commas. Each address can have the timestamp of its first use."""
+    """Parse IP addresses, separated by commas. A timestamp after an address is the time of its first use."""
     try:
         return tuple(SourceAddress.parse(part).text for part in text.split(",")) if text else ()
     except ValueError:
@@ -362,7 +362,7 @@ def url(*schemes: str, userinfo: bool = False, path: bool = False) -> Callable[[
 
 
 def issuer(text: str) -> str:
-    """Check the issuer URL of an identity provider. A trailing slash is part of the issuer."""
+    """Check the issuer URL of an identity provider. Keep a trailing slash, because it is part of the issuer."""
     url("http", "https", path=True)(text)
     return text
 
@@ -458,7 +458,7 @@ def nats_urls(text: str) -> str:
 def stream_replicas(text: str) -> int:
     """Parse the number of NATS servers that store each event.
 
-    The number must be odd, to leave a majority after a failure.
+    The number must be odd, because an additional server would not tolerate an additional failure.
     """
     if text not in ("1", "3", "5"):
         raise InvalidValue("is not 1, 3 or 5", "use 3, or 1 for a single NATS server")

@@ -1,4 +1,4 @@
-"""Configuration problems as values, so that commands can show all problems together."""
+"""Configuration problems as data, so that commands can show all problems together."""
 
 from dataclasses import dataclass
 

@@ -18,9 +18,9 @@ def secret_key(config: Config) -> str:
     """Return the encryption key as base64.
 
     Unless the operator sets the key, the first start generates and stores it. Call this function before the database is
-    created. A database without its key shows that the key was lost, and a new key would hide the loss. The file of a
-    new key has a temporary name until `publish_key`. Raises ConfigError, also during a rotation, because both keys can
-    be in use.
+    created. If a database exists without its key, the key was lost, and a new key would hide the loss. The file of a
+    new key has a temporary name until `publish_key`. Raises ConfigError if the key is not available, or if a rotation
+    is not finished.
     """
     if config.secret_key is not None:
         return config.secret_key
@@ -48,8 +48,8 @@ def secret_key(config: Config) -> str:
 def publish_key(config: Config) -> None:
     """Give a new key its final name after the database is created.
 
-    A key with its final name but without a database shows that the database was lost. An existing key stays unchanged,
-    because it can be a key that the operator restored after a failed start. Raises ConfigError.
+    If a key with its final name exists without a database, the database was lost. An existing key stays unchanged,
+    because the operator may have restored it after a failed start. Raises ConfigError.
     """
     path = config.secret_key_path
     draft = _draft(path)
@@ -66,7 +66,7 @@ def publish_key(config: Config) -> None:
 def check_database(config: Config, *, new: bool = False) -> None:
     """Raise ConfigError if the SQLite database was lost: its key exists, but the database does not.
 
-    With `new`, raise ConfigError if a database exists, and accept a lost database.
+    With `new`, accept a lost database, but raise ConfigError if a database exists.
     """
     path = config.database_path
     try:

@@ -21,7 +21,10 @@ Value = str | int | tuple[int, ...] | tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting. `default` is text, as an operator would enter it. None means that there is no default."""
+    """The definition of a setting.
+
+    `default` is the text that an operator would enter, or None if there is no default.
+    """
 
     name: str
     attribute: str
@@ -36,12 +39,15 @@ class Setting:
 
     @property
     def can_be_file(self) -> bool:
-        """Whether a `_FILE` variable can name a file with the value: for secrets, and for URLs with a password."""
+        """Whether a `_FILE` variable can name a file that contains the value.
+
+        True for secrets, and for URLs that can contain a password.
+        """
         return self.secret or self.is_url_with_password
 
     @property
     def is_url_with_password(self) -> bool:
-        """Whether the value can contain a password, which is masked in output."""
+        """Whether the value is a URL that can contain a password. Output masks the password."""
         return self.attribute in ("database_url", "database_direct_url", "nats_url")
 
     @property
@@ -231,12 +237,14 @@ class Config:
     otlp_endpoint: str | None = field(repr=False)
     log_format: Literal["console", "json", "none"]
     given: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False, compare=False)
-    """The source and the unparsed text of each setting that was set explicitly, by setting name. The mapping also
-    contains the OpenTelemetry variables."""
+    """The source and the unparsed text of each setting that was set explicitly.
+
+    The keys are names of settings and of OpenTelemetry variables.
+    """
 
     @property
     def traces_by(self) -> str | None:
-        """The variable that enables traces, or None if traces are disabled."""
+        """The name of the variable that enables traces, or None if traces are disabled."""
         names = [] if self.otlp_endpoint is None else ["UPLIFT_OTLP_ENDPOINT"]
         return next(iter([*names, *(name for name in OTLP_VARIABLES if name in self.given)]), None)
 

@@ -39,10 +39,13 @@ SYSTEM_FILE: Final = Path("/etc/uplift") / FILE_NAME
 """The settings file that applies if the working directory has none."""
 _SECRET_FILES: Final = {f"{setting.name}_FILE": setting for setting in SETTINGS if setting.can_be_file}
 LEASE_MARGIN_MS: Final = 15_000
-"""Default difference between the lease and the attempt timeout: the time to settle a full batch on a slow disk."""
+"""Default number of ms by which the lease exceeds the attempt timeout: the time to settle a full batch on a slow
+disk."""
 LEASE_MARGIN_MS_MIN: Final = 5_000
-"""Minimum difference between the lease and the attempt timeout. The server must settle an attempt before the lease
-expires."""
+"""Minimum number of ms by which the lease must exceed the attempt timeout.
+
+The server must settle an attempt before the lease expires.
+"""
 CONNECT_TIMEOUT_MS: Final = 5_000
 VALUE_CHARACTERS_MAX: Final = 4096
 
@@ -116,7 +119,7 @@ def _parse(setting: Setting, text: str | None) -> Value:
 
 
 def _derive(values: dict[str, Any], terminal: bool) -> None:
-    """Set the defaults that depend on other settings."""
+    """Set the defaults that depend on other settings or on the terminal."""
     if values["public_url"] is None:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(values["host"], values["host"])  # noqa: S104 - compared only
         values["public_url"] = f"http://{f'[{host}]' if ':' in host else host}:{values['port']}"
@@ -139,7 +142,7 @@ def _endpoint_timeout_limit(lease_ms: int | None) -> int:
 
 
 def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Yield the problems of valid values that contradict each other."""
+    """Yield a problem for each contradiction between settings."""
     if values["connect_timeout_ms"] > values["attempt_timeout_ms"]:
         yield ConfigProblem(
             "UPLIFT_CONNECT_TIMEOUT", "is longer than UPLIFT_ATTEMPT_TIMEOUT, which includes the time to connect",
@@ -180,7 +183,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
 
 
 def _oidc_contradictions(values: Mapping[str, Any]) -> Iterator[ConfigProblem]:
-    """Yield the problems of single sign-on settings that contradict each other."""
+    """Yield a problem for each contradiction between single sign-on settings."""
     if values["oidc_issuer"] is None:
         for name in ("client_id", "client_secret", "operator_group", "read_only_group"):
             if values[f"oidc_{name}"] is not None:
@@ -265,9 +268,9 @@ def _text(value: object) -> str | None:
 
 
 def _unknown(shown: str, wanted: str, known: Iterable[str]) -> ConfigProblem:
-    """Return the problem of an unknown name.
+    """Return the problem with an unknown name.
 
-    The fix suggests the most similar name. The comparison ignores the prefix.
+    The fix suggests the most similar name. The comparison ignores the prefix of the names.
     """
     bare = {name.removeprefix(PREFIX).lower(): name for name in known}
     nearest = difflib.get_close_matches(wanted.lower().removeprefix(PREFIX.lower()), bare, n=1)

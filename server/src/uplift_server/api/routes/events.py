@@ -1,4 +1,4 @@
-"""Routes that read events. `api/ingest.py` accepts new events."""
+"""Routes that list, show and explain events. `api/ingest.py` accepts new events."""
 
 from typing import Annotated
 
@@ -44,7 +44,7 @@ async def list_events(
     response_model=OneEventView,
 )
 async def get_event(services: ServicesOf, caller: CallerOf, event: str) -> Response:
-    """Requires the scope `events:read`. The response contains `body`, the envelope."""
+    """Requires the scope `events:read`. `body` in the response is the envelope that endpoints receive."""
     found = await services.events.get(caller, event)
     return Response(one_event(found, spans=caller.spans_accounts), media_type="application/json")
 
@@ -65,6 +65,9 @@ async def explain_event(
 async def list_event_deliveries(
     services: ServicesOf, caller: CallerOf, event: str, parsed: Annotated[ParsedQuery, Depends(QueryReader(Paging))]
 ) -> Listed[DeliveryView]:
-    """Requires the scope `deliveries:read`. Returns deliveries, newest endpoints first."""
+    """Requires the scope `deliveries:read`. Returns the event's deliveries.
+
+    The delivery to the newest endpoint is first.
+    """
     page = await services.events.deliveries(caller, event, parsed.values.listing(), problems=parsed.problems)
     return listed(page, lambda delivery: delivery_view(delivery, spans=caller.spans_accounts), services.context)

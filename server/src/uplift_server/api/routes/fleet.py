@@ -10,5 +10,8 @@ router = APIRouter(tags=["Server"])
 
 @router.get("/v1/fleet", summary="Get the problems of the server and its endpoints")
 async def get_fleet(services: ServicesOf, caller: CallerOf) -> FleetView:
-    """Requires an operator key. The **Fleet** page of the dashboard shows the same values."""
+    """Requires an operator key.
+
+    Returns the state of the server and of all endpoints, as on the dashboard page **Fleet**.
+    """
     return fleet_view(await services.operator_overview.state(caller))

@@ -1,4 +1,4 @@
-"""Routes of the API keys of accounts, and of service keys."""
+"""Routes that manage the API keys of accounts, and service keys."""
 
 from typing import Annotated
 

@@ -30,9 +30,9 @@ from uplift_server.store.errors import StoreError
 router = APIRouter(tags=["Listen sessions"])
 
 CLOSE_CODES: Final = {EndReason.REPLACED: 4009, EndReason.REMOVED: 4004, EndReason.STOPPING: 1012}
-"""The close code for each reason.
+"""The websocket close code for each reason to end a stream.
 
-After 4004, the client does not reconnect. After 1012, it reconnects. 4009 means that another client uses the session.
+The client reconnects after 1012, but not after 4004. Code 4009 means that another client uses the session.
 """
 NOT_A_RESPONSE: Final = 4000
 UNEXPECTED_ERROR: Final = 1011

@@ -50,7 +50,7 @@ async def invite_member(
     account: str,
     sent: Annotated[Sent, Depends(BodyReader(MemberNew))],
 ) -> InvitationView:
-    """Requires an operator key. Sends an invitation by email, valid for 7 days.
+    """Requires an operator key. Sends an invitation by email. The invitation is valid for 7 days.
 
     If email is not configured, send the `url` in the response to the person.
     """
@@ -100,7 +100,10 @@ async def reset_password(
     member: str,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> LinkView:
-    """Requires an operator key. Returns a one-time link that resets the member's password, valid for 1 hour."""
+    """Requires an operator key. Returns a one-time link to reset the member's password.
+
+    The link is valid for 1 hour.
+    """
     link = await services.members.reset_password(caller, account, member, problems=sent.problems)
     send_location(response, "accounts", account_id(services, caller, account), "members", member)
     return link_view(link)
@@ -126,5 +129,5 @@ async def list_invitations(
 
 @router.delete("/v1/accounts/{account}/invitations/{invitation}", status_code=204, summary="Withdraw an invitation")
 async def withdraw_invitation(services: ServicesOf, caller: CallerOf, account: str, invitation: str) -> None:
-    """Requires an operator key. The link of the invitation stops working."""
+    """Requires an operator key. The link in the invitation stops working."""
     await services.members.withdraw(caller, account, invitation)

@@ -1,4 +1,4 @@
-"""The route of the metrics for monitoring."""
+"""The route that returns metrics for monitoring."""
 
 import asyncio
 import importlib
@@ -15,7 +15,10 @@ _EXPOSITION: Final = "uplift_server.observe.exposition"
 
 @router.get("/metrics", summary="Read metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request, services: ServicesOf) -> Response:
-    """Requires an operator key or the token `UPLIFT_METRICS_TOKEN`. Returns the Prometheus or OpenMetrics format."""
+    """Requires an operator key or the token `UPLIFT_METRICS_TOKEN`.
+
+    Returns metrics in Prometheus or OpenMetrics format.
+    """
     authorization = request.headers.get("authorization")
     services.metrics.require_reader(None if authorization is None else authorization.encode("latin-1"))
     snapshot = await services.metrics.snapshot()

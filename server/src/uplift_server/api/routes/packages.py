@@ -1,4 +1,4 @@
-"""A package index with the library `uplift-webhooks`, for pip and uv (PEP 503 and PEP 691). Public."""
+"""Public package index for pip and uv (PEP 503 and PEP 691). It contains only the library `uplift-webhooks`."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ PLACES: Final = (
     Path(uplift_server.__file__).parent / "wheels" / _FILE,
     Path(uplift_server.__file__).parents[3] / "dist" / _FILE,
 )
-"""Possible paths of the wheel: in an installed server (`server/hatch_build.py` puts it there), and in a checkout."""
+"""The path of the wheel in an installed server, where `server/hatch_build.py` puts it, and its path in a checkout."""
 _HEADERS: Final = {"content-security-policy": "default-src 'none'", "x-content-type-options": "nosniff"}
 _PAGE_CACHE: Final = "public, max-age=300"
 _FILE_CACHE: Final = "public, max-age=31536000, immutable"
@@ -60,7 +60,7 @@ async def get_index_without_slash() -> Response:
 @router.head("/packages/simple/")
 @router.get("/packages/simple/")
 async def get_index(request: Request) -> Response:
-    """List the only project in the index."""
+    """Return the start page of the index, which lists the library."""
     html = f'<a href="{PROJECT}/">{PROJECT}</a>'
     return _page(request, "Packages", html, {"projects": [{"name": PROJECT}]})
 
@@ -75,7 +75,7 @@ async def get_project_without_slash(project: str) -> Response:
 @router.head("/packages/simple/{project}/")
 @router.get("/packages/simple/{project}/")
 async def get_project(request: Request, project: str) -> Response:
-    """List the only file of the project, the wheel."""
+    """Return the library's page, which lists the wheel."""
     if not _is_project(project):
         return _not_found(_NO_PROJECT)
     if project != PROJECT:
@@ -117,9 +117,9 @@ async def _wheel() -> Wheel:
 
 @cache
 def library_wheel() -> Wheel:
-    """Read the library wheel of the server's version.
+    """Read the wheel of the library. The wheel has the same version as the server.
 
-    Raises FileNotFoundError in a checkout where the wheel is not built.
+    Raises FileNotFoundError if the wheel of a checkout is not built.
     """
     path = next((each for each in PLACES if each.is_file()), None)
     if path is None:

@@ -14,7 +14,7 @@ from uplift_server.service.secrets import RotationDraft
 router = APIRouter(tags=["Endpoints"])
 
 _NOT_STORED: Final = "no-store"
-"""The Cache-Control header of responses with a secret."""
+"""Value of the Cache-Control header of responses that contain a secret."""
 
 
 @router.get("/v1/endpoints/{endpoint}/secret", summary="Reveal an endpoint's secret", response_model_exclude_unset=True)
@@ -62,5 +62,5 @@ async def expire_old_secret(
     endpoint: str,
     sent: Annotated[Sent, Depends(BodyReader(Nothing, required=False))],
 ) -> SecretView:
-    """Requires the scope `secrets:write`. The server then signs requests with the current secret only."""
+    """Requires the scope `secrets:write`. Ends the overlap: the server signs requests with the current secret only."""
     return secret_view(await services.secrets.expire_old(caller, endpoint, problems=sent.problems))

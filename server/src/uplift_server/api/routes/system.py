@@ -28,7 +28,7 @@ PUBLIC = frozenset(
 
 @router.get("/v1/source-ips", summary="List egress IPs")
 async def get_source_ips(services: ServicesOf) -> SourceIpsView:
-    """Public. Returns the addresses from which the server sends requests. Allow them in your firewall."""
+    """Public. Returns the addresses from which the server sends requests. Allow these addresses in your firewall."""
     now = services.context.now()
     announced = source_addresses.upcoming(services.source_ips, now)
     return SourceIpsView(
@@ -58,8 +58,8 @@ async def get_health() -> PlainTextResponse:
 async def get_readiness(services: ServicesOf) -> PlainTextResponse:
     """Public. Returns 503 while the server cannot accept events.
 
-    `detail` names the problem of the database or of the event stream. With an event stream, the second line of a 200
-    response names the problem of the database, if there is one.
+    `detail` names the problem with the database or with the event stream. With an event stream, the second line of a
+    200 response names the problem with the database, if there is one.
     """
     ready = await services.readiness.check()
     headers = {} if ready.database_id is None else {"uplift-database": ready.database_id}

@@ -25,12 +25,15 @@ UPLIFT_SIGNATURE: Final = "x-uplift-signature-256"
 FIRST_FAILURES: Final = 8
 """Number of events at the start whose first attempt fails. The number is too small to open the circuit breaker."""
 SECOND_FAILURES: Final = 2
-"""Number of events at the start whose second attempt also fails."""
+"""Number of events at the start whose first and second attempts fail."""
 RELAPSE_EVERY: Final = 60
 """After the first FIRST_FAILURES events, one of every RELAPSE_EVERY first attempts fails."""
 
 DOWN_SECONDS: Final = 600.0
-"""Duration of each outage of the down receiver, in seconds. The user has time to look at the outage."""
+"""Duration of each outage of the down receiver, in seconds.
+
+It is long enough to look at the outage on the dashboard.
+"""
 UP_SECONDS: Final = 300.0
 """Duration of each healthy period of the down receiver, in seconds."""
 _LINK_TOKEN_BYTES: Final = 12
@@ -98,7 +101,7 @@ class DownRule:
 
 
 class Receivers:
-    """A small HTTP server with one path for each receiver and for each link."""
+    """An HTTP server that has one path for each receiver and for each link."""
 
     def __init__(self, tokens: Mapping[str, str], on_arrival: Callable[[Arrival], None]) -> None:
         self._standard = {name: Webhook(token) for name, token in tokens.items()}

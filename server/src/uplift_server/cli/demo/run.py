@@ -32,7 +32,7 @@ RETRY_SCHEDULE: Final = "1s,2s,5s,15s,1m,5m,10m"
 """The retry schedule of the demo's server. The first retries occur within seconds. The last retries occur after an
 outage of the down receiver."""
 PROBE_MAX: Final = "30s"
-"""Longest wait between two probes. It is short, so that the demo soon shows the end of an outage."""
+"""Maximum time between two probes. A short time lets the demo soon show the end of an outage."""
 ACCOUNT: Final = "Rapids Academy"
 DESCRIPTIONS: Final = {
     STEADY: "Responds immediately",
@@ -97,7 +97,7 @@ def free_port(wanted: int) -> int:
 
 
 class Demo:
-    """One run of the demo."""
+    """A run of the demo: its server, receivers and counts."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self.plan = plan
@@ -184,7 +184,6 @@ class Demo:
         return str((await self._call(lambda: client.post(path, body)))["url"])
 
     async def _flow(self, client: Calls, account: str) -> Summary:
-        """Send events, wait for the last deliveries, and return a summary."""
         began = time.perf_counter()
         await self._send(client, account)
         timeout = STOP_TIMEOUT_SECONDS if self._stop.is_set() else TIMEOUT_SECONDS

@@ -1,4 +1,4 @@
-"""Output of the demo: attempts and a progress bar on a terminal, otherwise lines of text or JSON."""
+"""Prints the attempts and the progress of the demo, as text with a progress bar on a terminal, or as lines."""
 
 from types import TracebackType
 from typing import Final, Self

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 
 REMEMBERED_MAX: Final = 10_000
-"""Maximum number of finished events to remember, so that the tally recognizes duplicates."""
+"""Maximum number of finished events that the tally keeps to recognize duplicates."""
 LATENCIES_MAX: Final = 100_000
 """Maximum number of latencies to keep for the percentiles."""
 
@@ -130,7 +130,6 @@ class Tally:
 
 
 def _percentile(ordered: list[float], percent: int) -> float | None:
-    """Return a percentile of sorted values, by the nearest-rank method."""
     if not ordered:
         return None
     return round(ordered[max(0, -(-len(ordered) * percent // 100) - 1)], 2)
