@@ -1,8 +1,8 @@
 """Cursors: opaque, encrypted positions in lists.
 
-A cursor holds the sort key of the last row, including sequence numbers that count the events of all accounts. The
-cursor is encrypted, so callers cannot read it. The server rejects a modified cursor. The same position always results
-in the same cursor.
+A cursor contains the sort key of the last row on a page. The sort key can contain sequence numbers, which would reveal
+the number of events of all accounts. Therefore, the server encrypts cursors. The server rejects a modified cursor. The
+same position always results in the same cursor.
 """
 
 import re
@@ -46,7 +46,7 @@ class Cursors:
         return urlsafe_b64encode(tag + self._crypt(content, tag)).rstrip(b"=").decode("ascii")
 
     def decode(self, text: str, count: int) -> tuple[int, ...] | None:
-        """Return the `count` integers of a cursor, or None if the string is not a valid cursor for `count` integers."""
+        """Return the `count` integers in a cursor, or None if the string is not a valid cursor for `count` integers."""
         if not _TEXT.fullmatch(text):
             return None
         try:

@@ -49,11 +49,11 @@ class EndpointSetting:
         return self.attribute.removesuffix(_UNIT)
 
     def problems(self, sent: Any) -> list[Problem]:
-        """Return the problems of a JSON value that is null or has the correct JSON type."""
+        """Return the problems with a JSON value. The value is null or has the correct JSON type."""
         return [] if sent is None else list(self.type.problems(self.name, sent))
 
     def read(self, sent: Any) -> Any:
-        """Convert a valid JSON value to the Python value."""
+        """Convert a valid JSON value to a Python value. Null becomes the initial value."""
         return self.initial if sent is None else self.type.read(sent)
 
     def json(self, value: Any) -> Any:
@@ -69,11 +69,11 @@ class EndpointSetting:
         return self.default if value is None else self.type.words(value)
 
     def stored(self, value: Any) -> Any:
-        """Convert a value to the content of the database column."""
+        """Convert a Python value to the content of the database column."""
         return None if value is None else self.type.stored(value)
 
     def loaded(self, content: Any) -> Any:
-        """Convert the content of the database column to a value."""
+        """Convert the content of the database column to a Python value."""
         return self.initial if content is None else self.type.loaded(content)
 
 
@@ -145,31 +145,32 @@ DEFAULTS: Final = EndpointSettings()
 
 @dataclass(frozen=True, slots=True)
 class AttemptTimeouts:
-    """The server's settings for the timeouts of attempts."""
+    """The attempt timeouts that the operator configured."""
 
     default_ms: int
-    """The timeout of endpoints that do not set their own, in milliseconds."""
+    """The timeout for endpoints without their own timeout, in milliseconds."""
     endpoint_ms_max: int
     """The maximum timeout that endpoints can set, in milliseconds."""
 
     def of(self, settings: EndpointSettings) -> int:
-        """Return the timeout of an endpoint.
+        """Return the timeout of an endpoint in milliseconds.
 
-        The current limit also applies to timeouts that were stored before the operator lowered the limit.
+        If an endpoint's own timeout exceeds the current maximum, return the maximum. The operator may have lowered the
+        maximum after the timeout was stored.
         """
         own_ms = settings.attempt_timeout_ms
         return self.default_ms if own_ms is None else min(own_ms, self.endpoint_ms_max)
 
 
 def from_columns(contents: Iterable[Any]) -> EndpointSettings:
-    """Return the settings from database columns, in the order of the definitions."""
+    """Create the settings from the contents of the database columns, in the order of the definitions."""
     return EndpointSettings(*(each.loaded(content) for each, content in zip(ENDPOINT_SETTINGS, contents, strict=True)))
 
 
 def setting_problems(sent: Mapping[str, Any], timeouts: AttemptTimeouts) -> list[Problem]:
     """Return the problems with JSON values. `sent` maps the names of settings to their JSON values.
 
-    The operator's limit on timeouts can be lower than the upper bound of the setting.
+    The upper bound of timeouts is the operator's maximum, not the upper bound in the definition of the setting.
     """
     found = []
     for each in ENDPOINT_SETTINGS:

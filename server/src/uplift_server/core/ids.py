@@ -22,7 +22,7 @@ ERASURE: Final = "ers"
 REJECTED_EVENT: Final = "rej"
 
 RANDOM_BYTES: Final = 10
-"""The number of random bytes for one ID."""
+"""Number of random bytes that an ID needs."""
 
 UUID_BEGINNING_CHARACTERS_MIN: Final = 6
 
@@ -68,7 +68,7 @@ class IdSequence:
     __slots__ = ("_draw", "_last", "_stock", "_stock_at")
 
     def __init__(self, draw: Callable[[int], bytes]) -> None:
-        """`draw` returns the requested number of random bytes, as `os.urandom` does."""
+        """`draw` returns the given number of random bytes, like `os.urandom`."""
         self._draw = draw
         # Draw random bytes for many IDs, because other threads can take the interpreter lock during each system call.
         self._stock = b""
@@ -122,7 +122,7 @@ def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
 
 
 def prefixed(prefix: str, value: bytes) -> str:
-    """Return an ID: `prefix_`, then the value in hexadecimal.
+    """Return an ID: `prefix_`, then the bytes in hexadecimal.
 
     IDs with the same prefix sort in the order of their bytes.
     """
@@ -144,8 +144,8 @@ def _parsed(prefix: str, text: str) -> bytes | None:
 def delivery_id(event_id: bytes, endpoint_id: bytes) -> str:
     """Return the ID of the delivery of an event to an endpoint.
 
-    It consists of the 16 bytes of the event ID, which sort by time, and the last 6 (random) bytes of the endpoint's ID.
-    The delivery ID therefore needs no column and no index.
+    The delivery ID consists of the 16 bytes of the event ID, which sort by time, and the last 6 (random) bytes of the
+    endpoint's ID. The database therefore needs no column and no index for delivery IDs.
     """
     return prefixed(DELIVERY, event_id + endpoint_tail(endpoint_id))
 
@@ -167,9 +167,9 @@ def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
 
 
 def parse_attempt_id(text: str) -> tuple[bytes, bytes, int] | None:
-    """Return the event ID, the last bytes of the endpoint ID, and the attempt number in an attempt ID.
+    """Return the event ID, the last bytes of the endpoint ID, and the attempt number from an attempt ID.
 
-    None for any other string.
+    Return None if the string is not an attempt ID.
     """
     value = parse_prefixed(ATTEMPT, text, 16 + _ENDPOINT_TAIL_BYTES + 4)
     return None if value is None else (value[:16], value[16:-4], int.from_bytes(value[-4:], "big"))

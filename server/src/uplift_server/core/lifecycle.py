@@ -40,7 +40,10 @@ class FailedReason(NamedCode):
 
 
 class State(Enum):
-    """The state of a delivery: its status, its lease, and whether it has a due time."""
+    """The state of a delivery.
+
+    Its value contains the status, whether the delivery is leased, and whether it has a due time.
+    """
 
     NEW = None
     WAITING = (Status.PENDING, False, True)
@@ -97,7 +100,7 @@ class Fact(Enum):
 
 
 class Due(Enum):
-    """How a transition sets the due time."""
+    """The due time that a transition sets."""
 
     NOW = "now"
     FIRST = "now, before other deliveries"
@@ -116,14 +119,14 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One transition of the table. It applies if all facts of `when` and none of `unless` are true."""
+    """One transition of the table. It applies if all facts in `when` and none in `unless` are true."""
 
     before: tuple[State, ...]
     event: Event
     after: State | None
-    """The state after the transition.
+    """The state after the transition. None means the remembered state.
 
-    None means the state that the delivery remembers from before a resend, replay or test.
+    The row of a delivery stores the remembered state: the state before a resend, replay or test.
     """
     when: tuple[Fact, ...] = ()
     unless: tuple[Fact, ...] = ()
@@ -194,7 +197,7 @@ TRANSITIONS: Final = (
 
 
 SETTLEMENTS: Final = frozenset({Event.RETURN_LEASE, Event.SUCCEED, Event.FAIL, Event.SKIP})
-"""The events that carry the fence of a lease. They have no effect if the delivery has been leased again."""
+"""The events that carry the fence of a lease. Such an event has no effect if the delivery has been leased again."""
 
 
 def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | None:
@@ -208,15 +211,15 @@ def transition(state: State, event: Event, facts: Set[Fact]) -> Transition | Non
 
 
 def statuses(event: Event) -> tuple[Status, ...]:
-    """Return the statuses of deliveries that an event can change."""
+    """Return the delivery statuses from which `event` can cause a transition."""
     states = {state for each in TRANSITIONS if each.event is event for state in each.before}
     return tuple(sorted({state.value[0] for state in states if state.value is not None}))
 
 
 OPEN: Final = statuses(Event.FAIL)
-"""The statuses of a delivery that has not ended: pending and held."""
+"""The statuses of deliveries that have not ended: pending and held."""
 ENDED: Final = statuses(Event.REPLAY)
-"""The statuses of a delivery that has ended: delivered, failed and cancelled."""
+"""The statuses of deliveries that have ended: delivered, failed and cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +245,10 @@ _TEST: Final = Trigger.TEST
 
 
 def previous(status: Status | None, due_at: int) -> NextState | None:
-    """Return the state that the delivery remembers from before a resend, replay or test. None for other attempts."""
+    """Return the remembered state: the state before a resend, replay or test. Return None for other attempts.
+
+    `status` is the remembered status, if any. `due_at` is the due time (Unix ms) if this status is pending.
+    """
     if status is None:
         return None
     if status is _PENDING:
@@ -253,8 +259,7 @@ def previous(status: Status | None, due_at: int) -> NextState | None:
 def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int | None, now_ms: int) -> bool:
     """Return whether a leased delivery may be sent to its endpoint. Call this function only if the endpoint exists.
 
-    The server sends a test in any state of the endpoint, but only under the delivery's first lease, because a late test
-    is useless.
+    A test may be sent in any state of the endpoint, but only under the delivery's first lease. A later test is useless.
     """
     if trigger is _TEST:
         return fence == 1
@@ -264,7 +269,7 @@ def may_be_sent(*, trigger: Trigger, fence: int, enabled: bool, expires_at: int 
 def after_skip(*, before: NextState | None, deleted: bool, off: bool, expires_at: int | None, now_ms: int) -> NextState:
     """Return the next state of a leased delivery that must not be sent (`Event.SKIP`).
 
-    `before` is its `previous` state. `off` means that the endpoint is paused or disabled, but keeps its held
+    `before` is the result of `previous`. `off` means that the endpoint is paused or disabled, but keeps its held
     deliveries.
     """
     if before is not None:

@@ -9,7 +9,7 @@ from uplift_server.core.limits import METADATA_BYTES_MAX, METADATA_VALUES_MAX, U
 from uplift_server.core.problems import Problem
 
 _RESERVED: Final = ("acc_", "ep_")
-"""Prefixes of IDs. A uid must not begin with such a prefix, so that the server can distinguish uids from IDs."""
+"""Prefixes of IDs. A uid must not begin with such a prefix. Otherwise, the server could mistake the uid for an ID."""
 _UID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{UID_CHARACTERS_MAX}}}")
 # A uid must not be one of these path segments, because HTTP clients remove them from a URL.
 _PATH_SEGMENTS: Final = frozenset({".", ".."})
@@ -56,7 +56,7 @@ def metadata_text(values: Mapping[str, str]) -> str | None:
 
 
 def metadata_of(text: str | None) -> dict[str, str]:
-    """Return the metadata in a stored JSON object. None means no metadata."""
+    """Return the metadata from a stored JSON object, or no metadata from None."""
     values: dict[str, str] = {} if text is None else json.loads(text)
     return values
 

@@ -1,1 +1,1 @@
-"""Rules for deliveries: outcomes, endpoint health, replays and tests."""
+"""Rules for deliveries: outcomes, endpoint health, replays and test events."""

@@ -19,7 +19,7 @@ from uplift_server.core.http.response_headers import mask_urls
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Cause of a failed attempt and how to fix it."""
+    """The cause of a failed attempt, and how to fix it."""
 
     code: str
     """A stable code by which callers can filter and group attempts."""
@@ -103,7 +103,7 @@ BY_STATUS: Final[dict[int, tuple[str, str]]] = {
         "Store the event and respond with 2xx first, then process the event.",
     ),
 }
-"""For each status code: the cause and how to fix it."""
+"""The cause and how to fix it for each status code."""
 _OTHER_CLIENT_ERROR: Final = (
     "Your server responded with {status}: it rejected the request.",
     "Find this request in your server's log, and respond with 2xx once the event is stored.",
@@ -113,7 +113,7 @@ _OTHER_SERVER_ERROR: Final = (
     "Find the error in your server's log, fix it, and resend the failed deliveries.",
 )
 BY_REASON: Final = {code: Explanation(code, *reason) for code, reason in REASONS.items()}
-"""The explanation of each known reason that a response can name."""
+"""The explanation for each reason that a response can name. The keys are the codes of the reasons."""
 _CONNECTION_CUT: Final = Explanation(
     "connection_closed",
     "Connection closed early",
@@ -353,7 +353,7 @@ def cause_of(health: Health) -> Explanation | None:
 
 
 SIGNED_WRONGLY: Final = "the server signed this request with a wrong key on purpose"
-"""The error of an attempt with a deliberately wrong signature, if the receiver responded."""
+"""The error that the server stores for an attempt with a deliberately wrong signature, if the receiver responded."""
 _WRONG_SIGNATURE: Final = Explanation(
     "wrong_signature",
     "Wrong signature",
@@ -402,9 +402,9 @@ def explain(
 ) -> Explanation | None:
     """Explain why an attempt failed and how to fix it. Return None for the outcome `delivered`.
 
-    `status_code`, `error` and `location` come from the attempt's exchange. The receiver controls the location, so the
-    function masks secrets in the location, truncates it and makes it printable. `response` is the first line of the
-    response.
+    `status_code`, `error` and `location` are the results of the attempt. The receiver chooses `location`, the target of
+    a redirect, so the function truncates it, masks secrets in it and makes it printable. `response` is the first line
+    of the response.
     """
     if outcome is Outcome.DELIVERED:
         return None

@@ -50,7 +50,7 @@ class EventFacts:
     created_at: int
     expires_at: int | None = None
     for_one_endpoint: bool = False
-    """Whether the server created the event for only one endpoint. Examples are registration events and test events."""
+    """Whether the event is for only one endpoint, such as a registration event or a test event."""
     is_test: bool = False
     is_erased: bool = False
     object_id: str | None = None
@@ -67,9 +67,9 @@ class EndpointFacts:
     patterns: Sequence[str]
     """The patterns of the endpoint's current subscription."""
     next_probe_at: int | None = None
-    """The time of the next probe while the endpoint's circuit breaker is open. None if the breaker is closed."""
+    """The time of the next probe if the endpoint's circuit breaker is open. Otherwise, None."""
     mismatch: str | None = None
-    """The path in the event that does not match the endpoint's current filter, if any."""
+    """The path in the event that does not match the endpoint's current filter. None if the event matches."""
     is_subject: bool = False
     """Whether the event is an operational event about this endpoint."""
 
@@ -91,7 +91,7 @@ class DeliveryFacts:
     failure: Explanation | None = None
     """Why the last attempt failed, and how to fix the problem. None if the last attempt did not fail."""
     blocked_by: str | None = None
-    """The ID of the earlier delivery that must end first, if this delivery is blocked."""
+    """The ID of the earlier delivery that must end before this delivery. None if this delivery is not blocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def explain_delivery(
 ) -> DeliveryExplanation:
     """Explain the state of a delivery, or why the delivery does not exist.
 
-    `endpoint` is None if the endpoint was deleted. `can_send` says whether any process can start an attempt now.
+    `endpoint` is None if the endpoint was deleted. `can_send` is true if any process can start an attempt now.
     """
     if delivery is None:
         assert endpoint is not None, "a deleted endpoint without a delivery is explained by `explain_deleted_endpoint`"
@@ -144,7 +144,7 @@ def explain_deleted_endpoint(event: EventFacts, endpoint: EndpointFacts, deleted
 
 
 def explain_removed_delivery(*, delivered: bool) -> DeliveryExplanation:
-    """Explain why attempts exist without a delivery: retention deletes old deliveries before their attempts."""
+    """Explain a delivery that retention has deleted. The attempts of the delivery still exist."""
     what = "The event was delivered" if delivered else "All attempts to deliver the event failed"
     text = f"{what}. Details are no longer available, because the event is older than the retention period."
     return DeliveryExplanation(Reason.DELIVERED if delivered else Reason.FAILED, text)
@@ -298,7 +298,10 @@ def _progress(delivery: DeliveryFacts) -> str:
 
 
 def _attempt_count(delivery: DeliveryFacts) -> str:
-    """Return the number of attempts as text. For a delivered event, the number includes later resends and replays."""
+    """Return the number of attempts as text.
+
+    If the event was delivered, the number includes later resends and replays.
+    """
     if delivery.attempts_made == 0:
         return " The server made no attempt."
     return (

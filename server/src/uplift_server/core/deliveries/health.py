@@ -1,4 +1,4 @@
-"""Health of an endpoint, derived from its attempts, and the actions that follow from it."""
+"""The health of an endpoint, derived from its attempts, and the actions that the server takes because of it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ FAILURES_MIN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
-    """The times from `failing_since` until the server warns the account, and until it disables the endpoint."""
+    """The times in ms from `failing_since` until the server warns the account, and until it disables the endpoint."""
 
     warn_after_ms: int
     disable_after_ms: int
@@ -25,7 +25,7 @@ class HealthAction(Enum):
     WARN = "warn"
     DISABLE = "disable"
     RECOVER = "recover"
-    """Notify the account, after a warning, that the endpoint has recovered."""
+    """Notify the account that an endpoint has recovered after a warning."""
 
 
 class Health(NamedTuple):
@@ -40,14 +40,17 @@ class Health(NamedTuple):
     last_failure_at: int | None = None
     last_outcome: Outcome | None = None
     excused_ms: int = 0
-    """The part of the time since `failing_since` that does not count, because the server itself caused the failures."""
+    """The number of ms since `failing_since` that do not count, because the server itself caused the failures."""
     warned_at: int | None = None
-    """Time of the last warning. None after the server has notified the account of the recovery."""
+    """The time of the last warning. None if the server has not warned the account since the last recovery email."""
     last_status_code: int | None = None
     last_error: str | None = None
-    """If the last attempt failed: the first line of its response, or its error."""
+    """The first line of the response to the last attempt, or its error if there was no response.
+
+    None after a success.
+    """
     last_location: str | None = None
-    """The target of the last attempt's redirect, without secrets."""
+    """The target of the redirect with which the receiver responded to the last attempt, without secrets."""
     probe_at: int | None = None
     """The time of the next probe, while the endpoint is failing and its circuit breaker is open."""
 
@@ -80,8 +83,8 @@ class Health(NamedTuple):
     ) -> "Health":
         """Return the health after an attempt. With `own_fault`, a failure does not count against the endpoint.
 
-        `error` is the first line of the response if the attempt received a response. `location` is the redirect target
-        without secrets.
+        `error` is the first line of the response, or the error if there was no response. `location` is the redirect
+        target without secrets.
         """
         if outcome is _DELIVERED:
             return Health(0, None, now_ms, self.last_failure_at, outcome, 0, self.warned_at, status_code)
@@ -104,13 +107,19 @@ class Health(NamedTuple):
         )
 
     def with_excused_time_of(self, stored: "Health") -> "Health":
-        """Return this health with the longer of both excused times, if `stored` describes the same failure."""
+        """Return this health with the longer of both excused times.
+
+        If `stored` does not describe the same failure, return this health unchanged.
+        """
         if self.failing_since is None or self.failing_since != stored.failing_since:
             return self
         return self._replace(excused_ms=max(self.excused_ms, stored.excused_ms))
 
     def with_success_of(self, stored: "Health") -> "Health":
-        """Return the health with the success in `stored`, if this success is later than the last failure."""
+        """Return the health after the success in `stored`.
+
+        If the last failure is later than this success, or there is no success, return this health unchanged.
+        """
         if self.failing_since is None or stored.failing_since is not None or stored.last_success_at is None:
             return self
         if self.last_failure_at is not None and stored.last_success_at <= self.last_failure_at:
@@ -118,18 +127,19 @@ class Health(NamedTuple):
         return stored._replace(last_failure_at=self.last_failure_at, warned_at=self.warned_at)
 
     def warn_at(self, rule: HealthRule) -> int | None:
-        """Return when the server warns the account if no attempt succeeds (Unix ms).
+        """Return when the server warns the account unless an attempt succeeds (Unix ms).
 
-        Return None if no warning is due.
+        Return None if the endpoint is not failing, or if the server has already warned the account.
         """
         if self.failing_since is None or self.warned:
             return None
         return self.failing_since + self.excused_ms + rule.warn_after_ms
 
     def disable_at(self, rule: HealthRule) -> int | None:
-        """Return when the server disables the endpoint if no attempt succeeds (Unix ms).
+        """Return when the server disables the endpoint unless an attempt succeeds (Unix ms).
 
-        A late warning, for example after server downtime, still gives the full time between warning and disabling.
+        Return None if the endpoint is not failing. A late warning, for example after server downtime, still gives the
+        full time between warning and disabling.
         """
         if self.failing_since is None:
             return None

@@ -1,7 +1,7 @@
-"""Listen sessions: a developer's stream of an account's events, without a public URL.
+"""Listen sessions: streams of an account's events to developers' machines, without a public URL.
 
-A session has no deliveries. A session has a position in the account's events. After an interruption, the stream
-continues from this position.
+Instead of deliveries, a session has a position in the account's events. After an interruption, the stream continues
+from this position.
 """
 
 import hmac
@@ -16,26 +16,26 @@ from uplift_server.core.security.signing import PREFIX
 
 SESSIONS_PER_ACCOUNT_MAX: Final = 50
 UNUSED_EXPIRES_AFTER_MS: Final = 24 * 3_600_000
-"""Time in ms without a client after which the server deletes a session."""
+"""Time in ms after which the server deletes a session without a client."""
 UNACKNOWLEDGED_EVENTS_MAX: Final = 64
 """Maximum number of events that wait for a response from a developer's machine."""
 UNACKNOWLEDGED_BYTES_MAX: Final = 1024 * 1024
 """Maximum total size in bytes of the events that wait for a response. The last of these events can exceed the
 maximum."""
 TESTS_AWAITED_MAX: Final = 10
-"""Maximum number of callers per stream that wait for the response to a test event."""
+"""Maximum number of callers per stream that wait for responses to test events."""
 TESTS_REMEMBERED_MAX: Final = 64
-"""Maximum number of test events whose late response the server accepts, after the caller has stopped waiting."""
+"""Maximum number of test events without a waiting caller for which a stream accepts a late response."""
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 LOCAL_RESPONSE_BODY_BYTES_MAX: Final = 1024
-"""Maximum stored length of a local server's response body, in bytes of UTF-8."""
+"""Maximum length of the stored part of a local server's response body, in bytes of UTF-8."""
 LOCAL_RESPONSE_ERROR_CHARACTERS_MAX: Final = 300
 LOCAL_RESPONSES_KEPT_MAX: Final = 1000
-"""Maximum number of stored responses per session. The server keeps the newest."""
+"""Maximum number of stored responses per session. The server deletes the oldest response first."""
 
 
 def session_secret(key: bytes, key_id: bytes) -> str:
-    """Return the secret of all sessions of one API key. The server derives the secret and never stores it."""
+    """Return the secret that all sessions of an API key share. The server derives the secret and never stores it."""
     return PREFIX + b64encode(hmac.digest(key, key_id, "sha256")).decode("ascii")
 
 

@@ -32,7 +32,7 @@ def endpoint_facts(
     disable_at: int | None = None,
     recovered_at: int | None = None,
 ) -> dict[str, object]:
-    """Return the facts about a change of an endpoint's health. Times are Unix ms."""
+    """Return the facts about a change in an endpoint's health. Times are Unix ms."""
     return {
         "id": subject.endpoint,
         "uid": subject.uid,

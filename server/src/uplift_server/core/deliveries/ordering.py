@@ -31,8 +31,8 @@ _NONE: Final = Ordering.NONE
 def order_group(ordering: Ordering, ordering_key: str | None) -> int | None:
     """Return the order group of a delivery, or None if the delivery is not ordered.
 
-    If the endpoint orders deliveries by key, the group is a hash of the ordering key. The hash of a key is the same in
-    all processes and releases. Two keys with the same hash share a group.
+    If the endpoint orders deliveries by key, the group is a hash of the ordering key. All processes and releases
+    compute the same hash. Two keys with the same hash share a group.
     """
     if ordering is _NONE:
         return None

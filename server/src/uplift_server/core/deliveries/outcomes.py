@@ -46,7 +46,7 @@ _OWN_FAULTS: Final = frozenset({Failure.EGRESS, Failure.BLOCKED})
 
 
 def classify(exchange: Exchange) -> Outcome:
-    """Return the outcome of an attempt. Success is a complete exchange with status 200 to 299."""
+    """Return the outcome of an attempt. A complete exchange with status 200 to 299 is a success."""
     if exchange.failure is not None:
         return _BY_FAILURE[exchange.failure]
     status = exchange.status_code or 0

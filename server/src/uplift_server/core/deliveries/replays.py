@@ -40,12 +40,15 @@ _FROM: Final = {
 
 
 def can_change_to(state: ReplayState, target: ReplayState) -> bool:
-    """Return whether a user may change a replay from `state` to `target`. A repeated change is allowed."""
+    """Return whether a user may change a replay from `state` to `target`. The states may be equal."""
     return state in _FROM.get(target, frozenset())
 
 
 def parse_statuses(names: Sequence[str], *, may_be_empty: bool = False) -> tuple[tuple[Status, ...], list[Problem]]:
-    """Convert names to statuses without duplicates. Return the statuses, and the problems with the names."""
+    """Convert the names of delivery statuses to statuses without duplicates.
+
+    Return the statuses, and the problems with the names.
+    """
     problems = []
     if not names and not may_be_empty:
         text = f"The list is empty. Use at least one of {', '.join(_REPLAYABLE)}, or omit the field."
@@ -78,7 +81,7 @@ class ReplayRate:
         return 1 + int((now_ms - self._since(now_ms)) * self.rate_per_second / 1000)
 
     def after_release(self, now_ms: int, count: int) -> "ReplayRate":
-        """Return the rate limiter after the release of `count` deliveries."""
+        """Return the rate limiter after `count` deliveries were released."""
         return ReplayRate(self.rate_per_second, self._since(now_ms) + count * 1000 / self.rate_per_second)
 
     def _since(self, now_ms: int) -> float:
@@ -88,8 +91,8 @@ class ReplayRate:
 def replay_capacity(lane: Lane[Any], now_ms: int) -> int:
     """Return how many more deliveries of a replay a lane can hold.
 
-    Usually, the number is at least 1, so that new events cannot block the replay. The number can be 0 if the endpoint
-    is failing, if its lane is stalled, or if a delivery of a replay is already waiting.
+    The number is at least 1 even if new events fill the lane, so that they cannot block the replay. However, the number
+    can be 0 if the endpoint is failing, if its lane is stalled, or if a delivery of a replay is already waiting.
     """
     capacity = lane.free_capacity(now_ms)
     if capacity > 0 or lane.waiting[AttemptKind.REPLAY] or lane.breaker.failures or lane.is_stalled(now_ms):

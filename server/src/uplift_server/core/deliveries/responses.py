@@ -9,7 +9,7 @@ from uplift_server.core.http.response_headers import mask_urls
 from uplift_server.core.texts import printable
 
 LINE_CHARACTERS_MAX: Final = 200
-"""Maximum length of a line in characters, without the code of a reason that the server appends."""
+"""Maximum length of a first line, in characters. The appended code of a reason does not count."""
 _BODY_BYTES_READ_MAX: Final = 1024
 
 
@@ -76,8 +76,10 @@ REASONS: Final = {
         "Copy this endpoint's secret again, without spaces and line breaks.",
     ),
 }
-"""The known reasons. The keys are their codes. The receiver library ends its responses with one of these codes in
-brackets."""
+"""The reasons that a response can name. The keys are the codes of the reasons.
+
+The responses of the receiver library end with one of these codes in brackets.
+"""
 # The messages of other Standard Webhooks libraries for some of these reasons.
 _IN_WORDS: Final = {
     "timestamp_too_old": "timestamp too old",
@@ -106,7 +108,7 @@ _MAY_BE_SECRET: Final = (*_SECRET_WORDS, "basic", "bearer", "whsec_", "sk_", "op
 
 
 def reason_in(line: str | None) -> str | None:
-    """Return the code of the known reason in the line of a response, or None if the line names no known reason."""
+    """Return the code of the reason that the line of a response names, or None if the line names no known reason."""
     if line is None:
         return None
     lower = line.lower()
@@ -116,8 +118,8 @@ def reason_in(line: str | None) -> str | None:
 def first_line(body: bytes) -> str | None:
     """Return the first line of a response as readable text, or None if the response has no text.
 
-    A JSON or HTML document counts as one line. If a known reason appears only after the returned text, the function
-    appends the reason's code as `[code]`.
+    A JSON or HTML document counts as one line. If the response names a known reason after the first line, the function
+    appends the code of the reason as `[code]`.
     """
     # Do not cache the result: a cache would keep the text of erased responses in memory.
     text = body[:_BODY_BYTES_READ_MAX].decode("utf-8", "replace").strip()

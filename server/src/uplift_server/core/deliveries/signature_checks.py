@@ -11,7 +11,7 @@ VerdictCode = Literal["verified", "accepts_wrong", "rejects_valid", "error", "sl
 _NOT_REJECTIONS: Final = frozenset({408, 429})
 """The status codes of client errors that do not depend on the signature."""
 _NO_ROUTE: Final = frozenset({404, 405, 410})
-"""Status codes that reject a valid request because of its path, not because of its signature."""
+"""Status codes with which a receiver rejects the path of a request instead of its signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ _SIGNED_CORRECTLY: Final = Verdict(
 
 
 def verdict(wrong: Result | None, valid: Result | None) -> Verdict:
-    """Return the verdict on two attempts: one with a wrong signature, and one with a valid signature.
+    """Return the verdict of a check, from an attempt with a wrong signature and an attempt with a valid signature.
 
     An attempt without a result is None.
     """

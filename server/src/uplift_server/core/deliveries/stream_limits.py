@@ -11,7 +11,7 @@ from uplift_server.core.limits import (
 
 
 class Exceeded(Enum):
-    """The limit that the next stream would exceed."""
+    """A limit that one more stream would exceed: for all streams of the process, or for the streams of one account."""
 
     ALL = auto()
     ACCOUNT = auto()

@@ -7,15 +7,14 @@ from uplift_server.core.events.catalog import MOVEMENT_ANALYTICS_CREATED, WEBHOO
 from uplift_server.core.events.subscriptions import Subscription
 
 DATA_WITHOUT_EXAMPLE: Final = b'{"object":{}}'
-"""The data of a test event if the catalog has no example that is an object."""
+"""The data of a test event if the catalog contains no object as an example for the event type."""
 
 
 def default_type(subscription: Subscription, names: Collection[str]) -> str | None:
-    """Return the event type of a test without a chosen type, or None if there are no types.
+    """Return the event type of a test for which the caller chose no type, or None if there are no types.
 
-    If the endpoint subscribes to MOVEMENT_ANALYTICS_CREATED, return this type. Otherwise, return the first existing
-    type in this order: the first type that the endpoint subscribes to, the type of the registration event, the first
-    type in the catalog.
+    The order of preference is: MOVEMENT_ANALYTICS_CREATED if the endpoint subscribes to it, the first other type that
+    the endpoint subscribes to, the type of the registration event, the first type in the catalog.
     """
     subscribed = sorted(name for name in names if subscription.matches(name) and name != WEBHOOK_CREATED)
     if MOVEMENT_ANALYTICS_CREATED in subscribed:

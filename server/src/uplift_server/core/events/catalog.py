@@ -1,8 +1,8 @@
 """The built-in event types: description, JSON Schema and example.
 
-Uplift documents two of the types, but only with examples. The schemas of these two types therefore require nothing
-inside `data.object` and allow additional properties, but reject an empty object. The other types are our extensions, as
-their descriptions state.
+Uplift documents two of the types, but only with examples. The schemas of these two types therefore require no
+properties of `data.object` and allow additional ones, but reject an empty object. The other types are our extensions,
+as their descriptions state.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class EventType:
 
     name: str
     group: str
-    """The heading under which lists show the event type."""
+    """The heading above the event type in lists."""
     description: str
     """The description for users: when the event occurs and what it contains."""
     documented: bool

@@ -1,4 +1,4 @@
-"""The emitter outbox: rows in the database of an emitter that become events.
+"""The emitter outbox: a table in an emitter's database whose rows become events.
 
 The emitter inserts a row in the same transaction as its own change. The event has the ID of the row, so that the server
 accepts the event only once.
@@ -25,13 +25,13 @@ class OutboxRow(NamedTuple):
     account: str | None
     type: str | None
     data: str | None
-    """The event's data as JSON text, or None if it has more than EVENT_DATA_BYTES_MAX bytes."""
+    """The event's data as JSON text, or None if the data has more than EVENT_DATA_BYTES_MAX bytes."""
     ordering_key: str | None
     expires_at: str | None
     is_locked: bool = True
     """Whether this reader has locked the row. Otherwise, another transaction has locked it."""
     waits_for: str | None = None
-    """The ID of a rejected row with the same ordering key, for which this row must wait."""
+    """The ID of a rejected row with the same ordering key. This row must wait for the rejected row."""
 
 
 class BatchRejection(NamedTuple):
@@ -74,19 +74,16 @@ def _event(row: OutboxRow) -> str:
 
 
 def oversized(rows: Sequence[OutboxRow]) -> dict[str, str]:
-    """Return the problem of each row that has too much data. The keys are row IDs.
-
-    The server would reject these rows.
-    """
+    """Return a problem as JSON for each row whose data is too large for the server. The keys are row IDs."""
     detail = f"`data` has more than {EVENT_DATA_BYTES_MAX} bytes. For larger data, send a URL."
     return {row.id: _problem(BatchRejection(413, "payload_too_large", detail)) for row in rows if row.data is None}
 
 
 def rejected(rows: Sequence[OutboxRow], rejection: BatchRejection) -> Mapping[str, str]:
-    """Return the problems, as JSON, of the rows that a rejection names.
+    """Return the problems with the rows that a rejection names. The keys are row IDs, and the values are JSON.
 
-    The keys are row IDs. If the rejection names no row and the batch has several rows, return no problems. A smaller
-    batch then shows which row is wrong.
+    If the rejection names no row and the batch has several rows, return no problems. The caller can then send smaller
+    batches to find the invalid row.
     """
     problems: dict[int, list[Problem]] = {}
     for error in rejection.errors:

@@ -1,7 +1,7 @@
 """The envelope around an event's data: the bytes of a request body.
 
-The server builds the envelope once, when it accepts the event. It stores these bytes, and signs and sends them on every
-attempt. It never parses or serializes the data again.
+The server builds the envelope once, when it accepts the event. The server stores these bytes, and signs and sends them
+on every attempt. It never parses or serializes the data again.
 """
 
 import json
@@ -26,7 +26,7 @@ def build(event_id_text: str, event_type: str, api_version: str, created_ms: int
 def build_test(event_id_text: str, event_type: str, api_version: str, created_ms: int, data: bytes) -> bytes:
     """Return the envelope of a test event.
 
-    The envelope contains the field `test`. The signatures cover this field, but not the header `x-uplift-test`.
+    The envelope contains the field `test`, because the signatures do not cover the header `x-uplift-test`.
     """
     head = b'{"id":"%b"%b%d,"test":true,"data":' % (
         event_id_text.encode(),
@@ -57,7 +57,7 @@ def without_data(body: bytes) -> bytes:
 
 
 def api_version_of(body: bytes) -> str:
-    """Return the API version in an envelope. Raises ValueError if the body is not an envelope."""
+    """Return the API version that an envelope contains. Raises ValueError if the body is not an envelope."""
     start = body.index(_VERSION_KEY) + len(_VERSION_KEY)
     version: str = json.loads(body[start : body.index(_CREATED_KEY, start)])
     return version

@@ -39,7 +39,7 @@ _CHARACTERS_PER_STEP: Final = 512
 The number applies to the worst case, in which Python stores the value with more bytes per character.
 """
 _CHARACTERS_PER_TEXT: Final = 64
-"""The fixed cost of a prefix or suffix, in characters. Comparing this many characters takes as long."""
+"""The fixed cost of a prefix or suffix, as the number of characters whose comparison takes equally long."""
 
 
 class BudgetExceeded(Exception):
@@ -47,7 +47,7 @@ class BudgetExceeded(Exception):
 
 
 class Budget:
-    """Counts the steps that the evaluation of filters may still take."""
+    """The number of steps that the evaluation of filters may still take."""
 
     __slots__ = ("steps",)
 
@@ -74,7 +74,7 @@ class Filter:
         self._root = _Fields(json.loads(text), "data")
 
     def first_mismatch(self, data: object, budget: Budget) -> str | None:
-        """Return the path in the body that does not match, or None if the data matches. Raises BudgetExceeded."""
+        """Return the first path that does not match, or None if the data matches. Raises BudgetExceeded."""
         return self._root.mismatch(data, budget)
 
 
@@ -84,7 +84,7 @@ def filter_text(pattern: object) -> str:
 
 
 def check_filter(pattern: object, field: str = "filter") -> list[Problem]:
-    """Return all problems with a filter. The field of a problem is its path in the filter."""
+    """Return all problems with a filter. The field of each problem is the path of the problem in the filter."""
     if not isinstance(pattern, dict):
         return [_problem(field, "The filter is not an object. Send a JSON object like the event's data.")]
     try:
@@ -241,7 +241,7 @@ class _Alternatives:
         self._has_only_values = not operators
         characters = sum(_CHARACTERS_PER_TEXT + len(text) for text in self._prefixes + self._suffixes)
         self.cost = 1 + characters // _CHARACTERS_PER_STEP + 2 * len(self._bounds)
-        """The number of steps to evaluate one value."""
+        """Number of steps that the evaluation of one value takes."""
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
         """Return the path of the field if no alternative matches, or None if one matches.
@@ -299,9 +299,9 @@ class _Fields:
         self._steps = 1 + sum(part.cost for _, part in self._fields)
 
     def mismatch(self, value: object, budget: Budget) -> str | None:
-        """Return the path that does not match, if any.
+        """Return the first path that does not match, or None if the value matches.
 
-        A value that is not an object counts as an object without fields.
+        A value that is neither an object nor an array counts as an object without fields.
         """
         if isinstance(value, list):
 

@@ -1,6 +1,6 @@
-"""Rejected events: the texts that the server stores about a message that is not a valid event.
+"""Rejected events: the texts that the server stores about messages that are not valid events.
 
-The texts contain no values from the event's data. Otherwise, an erasure would have to search the texts.
+The texts contain no values from the data of events. Otherwise, an erasure would have to search the texts.
 """
 
 from collections.abc import Mapping, Sequence

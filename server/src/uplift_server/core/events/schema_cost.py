@@ -1,7 +1,7 @@
-"""Estimates of the time that a check of data against a JSON Schema can take.
+"""Estimates of how long the check of data against a JSON Schema can take.
 
 Nothing can interrupt the validator, and it holds Python's global lock. The event loop therefore calls the validator
-only with data whose estimate is affordable.
+only if the estimate does not exceed a limit.
 """
 
 from collections import Counter
@@ -28,8 +28,10 @@ from uplift_server.core.limits import (
 )
 
 Applied = dict[int, tuple[Schema, int]]
-"""The schemas that apply to one value, each with the number of its evaluations. The keys are the `id()` of the
-schemas."""
+"""The schemas that apply to one value, each with the number of times that the validator evaluates it.
+
+The keys are the `id()` of the schemas.
+"""
 
 _Kinds = tuple[tuple[str, str], ...]
 """The kind of an object: names and string values of the properties that select among alternatives."""
@@ -37,7 +39,7 @@ _Kinds = tuple[tuple[str, str], ...]
 _KIND_NS: Final = 60
 _EXTREMES: Final = (1e-25, 1e25)
 _UNIQUE_FEW_MAX: Final = 15
-"""Maximum number of items of an array in which the validator compares each item with every other item."""
+"""Maximum length of an array for which the validator finds equal items by comparing each item with all others."""
 _UNIQUE_FEW_FACTOR: Final = 5
 _UNIQUE_FRACTION_FACTOR: Final = 12
 _UNKNOWN_REFERENCE_NS: Final = 100_000
@@ -74,7 +76,7 @@ class _Place(Costs):
     properties: dict[str, "_Place"]
 
     def properties_of(self, objects: list[dict[str, Any]]) -> "dict[_Place, list[Any]]":
-        """Return the values of the objects' properties, grouped by place."""
+        """Return the values of all properties of the objects, grouped by their place."""
         properties, others = self.properties, self.others
         found: dict[_Place, list[Any]] = {}
         for each in objects:
@@ -119,7 +121,10 @@ class SchemaCost:
         self._steps = 0
         self.has_alternatives = any("anyOf" in each or "oneOf" in each for each in graph.schemas.values())
         self.repeats_recursion = False
-        """Whether a recursive schema applies to a value twice, so that the number of errors doubles with each level."""
+        """Whether a recursive schema applies twice to the same value.
+
+        The number of errors then doubles with each level.
+        """
         self._root = _Place()
         self._root.same_below()
         self.is_complete = not graph.unknown_references and self._build()

@@ -55,7 +55,7 @@ class SchemaGraph:
     def __init__(self, root: Any) -> None:
         self.root = root
         self.unknown_references: list[str] = []
-        """References to schemas that are not in the document."""
+        """The references to schemas outside the document."""
         self.schemas: dict[int, Schema] = {}
         """Every schema that can apply to a value, except `true` and `false`. The keys are the `id()` of the schemas."""
         self.in_place: dict[int, list[Edge]] = {}
@@ -75,7 +75,7 @@ class SchemaGraph:
                 left += [edge.target for edge in self._add_edges(schema)]
 
     def recursions(self) -> dict[int, int]:
-        """Return the schemas that are part of a recursion, each with the number of its recursion."""
+        """Return the schemas that are part of a recursion, each with a number that identifies the recursion."""
         edges = {key: [id(edge.target) for edge in (*self.in_place[key], *self.below[key])] for key in self.schemas}
         order: list[int] = []
         seen: set[int] = set()

@@ -1,7 +1,7 @@
 """The time that a validator takes for each keyword of a JSON Schema.
 
-Costs are measured times of jsonschema-rs 0.61. The costs must be precise, because an estimate that is too high rejects
-an ordinary event.
+The costs were measured with jsonschema-rs 0.61. They must be precise, because the server rejects an ordinary event if
+the estimate is too high.
 """
 
 from typing import Any, Final
@@ -25,8 +25,7 @@ The validator compares exactly if a number has a fraction.
 EXTREME_NS: Final = 25_000
 """Cost of an exact comparison with a number of many digits, such as 1e-300, in ns."""
 DIGITS_NS: Final = 0.2
-"""Factor of the cost of comparing an integer of more than 64 bits, in ns. The cost grows with the square of the number
-of digits."""
+"""Cost of comparing an integer of more than 64 bits, in ns per square of its number of digits."""
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
@@ -47,7 +46,7 @@ _LISTED_NAME_NS: Final = {"dependencies": 45, "dependentRequired": 45, "dependen
 
 
 class Costs:
-    """Costs per value of all schemas that apply at one place in the data."""
+    """The costs of checking one value against all schemas that apply at one place in the data."""
 
     __slots__ = ("by_type", "character_ns", "deep_ns", "errors", "exact", "name_character_ns", "name_ns", "numeric")
 
@@ -59,11 +58,13 @@ class Costs:
         """Cost in ns for each value at any depth below an array."""
         self.errors = 0
         self.numeric = self.exact = 0
-        """The number of comparisons of a number, and how many of them are exact. Exact comparisons are slow for extreme
-        numbers."""
+        """The number of comparisons for each number, and how many of these comparisons are exact.
+
+        Exact comparisons are slow for extreme numbers.
+        """
 
     def add(self, other: "Costs", factor: int) -> None:
-        """Add the costs of another schema that applies `factor` times."""
+        """Add the costs of another schema. The validator applies this schema `factor` times."""
         for kind, ns in other.by_type.items():
             self.by_type[kind] += ns * factor
         self.character_ns += other.character_ns * factor
@@ -76,12 +77,12 @@ class Costs:
 
     @property
     def value_ns_max(self) -> int:
-        """The maximum cost of one value and its name, without the costs of their characters."""
+        """The maximum cost of one value and its name, in ns, without the costs of their characters."""
         return max(self.by_type.values()) + self.name_ns + WALK_NS
 
     @property
     def byte_ns_max(self) -> int:
-        """The maximum cost of one byte of a string, a name or a long integer."""
+        """The maximum cost of one byte of a string, a name or a long integer, in ns."""
         integer_ns = self.numeric * (EVENT_INTEGER_DIGITS_MAX * DIGITS_NS + LARGE_NS / 20)
         # A very large number, such as 1e26, takes at least 5 bytes, including a comma.
         # Each level of nested arrays with unique items adds costs.
@@ -106,7 +107,7 @@ def costs_of(schema: Schema, *, may_backtrack: bool) -> Costs:
 
 
 def _charge(costs: Costs, keyword: str, value: Any) -> None:
-    """Add the costs of one keyword, except for _KEYWORD_NS."""
+    """Add the costs of one keyword, without the fixed cost of every keyword."""
     if keyword == "type":
         costs.numeric += 1
     elif keyword in _LIMITS:

@@ -1,4 +1,4 @@
-"""Counts the positions of a regular expression. Their number determines the duration of a linear-time match."""
+"""Counts the positions of a regular expression. The time of a linear-time match grows with this number."""
 
 import re
 from typing import Final

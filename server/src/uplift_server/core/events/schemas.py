@@ -1,7 +1,7 @@
 """Limits on the schema and the example of an event type.
 
 A validator follows every reference. If each level of a schema refers twice to the next level, the work doubles with
-every level. These limits therefore apply to the size of a schema and to its number of places after expansion.
+every level. Therefore, the limits apply both to the size of a schema and to its number of places after expansion.
 """
 
 from collections.abc import Iterator, Mapping

@@ -8,14 +8,17 @@ all processes.
 from typing import Final
 
 NEARLY_FULL: Final = 0.75
-"""The used part of the stream, from 0 to 1, above which the server limits the shares of accounts."""
+"""The used part of the stream, from 0 to 1, above which the server limits the share of each account."""
 NEARLY_EMPTY: Final = 0.01
 """The used part of the stream, from 0 to 1, below which the server resets its counts of events."""
 SHARE_MAX: Final = 0.5
 """The largest share of an account in a nearly full stream, from 0 to 1."""
 COUNTED_MIN: Final = 0.01
-"""The part of the stream, from 0 to 1, that an account may always use. After a restart, a process has counted no
-events, so early shares are not exact."""
+"""The part of the stream, from 0 to 1, that an account may always use.
+
+After a restart, the counts of a process are too low for exact shares. This part ensures that an account can publish
+until the counts are high enough.
+"""
 
 
 class StreamShares:
@@ -25,8 +28,7 @@ class StreamShares:
         self._bytes: dict[int, int] = {}
         self._total = 0
         self._limited_from: float | None = None
-        """The number of bytes that an account may always use. None if the stream is not nearly full, so no limit
-        applies."""
+        """Number of bytes that each account may always use. None unless the stream is nearly full."""
 
     def add(self, account_seq: int, size: int) -> None:
         """Count an event of an account. `size` is in bytes."""
@@ -34,14 +36,14 @@ class StreamShares:
         self._total += size
 
     def note_size(self, used: int, maximum: int) -> None:
-        """Record the used size and the maximum size of the stream, in bytes."""
+        """Set the used size and the maximum size of the stream, in bytes."""
         self._limited_from = COUNTED_MIN * maximum if used >= NEARLY_FULL * maximum else None
         if used < NEARLY_EMPTY * maximum:
             self._bytes.clear()
             self._total = 0
 
     def exceeds(self, account_seq: int) -> bool:
-        """Return whether an account must wait until the stream has more space."""
+        """Return whether the account has used its share and must wait until the stream has more space."""
         if self._limited_from is None:
             return False
         return self._bytes.get(account_seq, 0) > max(self._limited_from, SHARE_MAX * self._total)

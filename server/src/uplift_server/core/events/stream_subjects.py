@@ -1,8 +1,8 @@
 """Subjects of the event stream in NATS.
 
-Emitters publish to `uplift.events.` and the ID or uid of the account. The server publishes the events that it has
-accepted to `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so NATS permissions can
-prevent emitters from publishing to the server's subjects.
+The subject of an emitter's message is `uplift.events.` and the ID or uid of the account. The subject of an event that
+the server has accepted is `uplift.events.$accepted.` and the account's ID. No ID or uid contains a `$`, so NATS
+permissions can prevent emitters from publishing to the server's subjects.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ class EventSubject(NamedTuple):
     account: str
     """The ID or uid of the account in the subject."""
     is_accepted: bool
-    """Whether the server has already accepted the event."""
+    """Whether the message is an event that the server has accepted. Otherwise, an emitter published the message."""
 
 
 def accepted_subject(account: str) -> str:

@@ -12,10 +12,10 @@ from uplift_server.core.suggestions import SUGGESTIONS_MAX, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Exact names and `group.*` patterns, which match all types of a group at any depth.
+    """A subscription: exact names of event types, and `group.*` patterns.
 
-    Without patterns, a subscription matches all types except operational event types. The constructor accepts any
-    sequence and stores a tuple.
+    A `group.*` pattern matches all types of a group at any depth. A subscription without names and patterns matches all
+    types except operational event types. The constructor accepts any sequence and stores a tuple.
     """
 
     patterns: Sequence[str]
@@ -46,7 +46,7 @@ def matching_patterns(event_type: str) -> list[str]:
 def pattern_problems(
     patterns: Sequence[str], known_names: Collection[str], field: str = "event_types"
 ) -> tuple[list[str], list[Problem]]:
-    """Return the valid names and patterns of a list, and all problems with the list."""
+    """Return the valid names and patterns in a list, and all problems with the list."""
     checked = [check_pattern(pattern, field) for pattern in patterns]
     valid = [pattern for pattern, problem in zip(patterns, checked, strict=True) if problem is None]
     problems = [problem for problem in checked if problem is not None]

@@ -123,4 +123,4 @@ _EMBEDDED: Final = _blocks(
 BLOCKS: Final = tuple(
     sorted(_PUBLIC + _PRIVATE + _FORBIDDEN + _EMBEDDED, key=lambda block: block.network.prefixlen, reverse=True)
 )
-"""All blocks, longest prefixes first. Every IPv4 and IPv6 address is in at least one block."""
+"""The table of blocks, longest prefixes first. Every IPv4 and IPv6 address is in at least one block."""

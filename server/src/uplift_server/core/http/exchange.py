@@ -14,14 +14,15 @@ class Failure(IntEnum):
     PROTOCOL = 5
     BLOCKED = 6
     """The address policy, the IP versions of our egress IPs or the egress proxy's rules do not allow the connection.
-    The receiver did not cause this failure, but the failure is probably permanent."""
+
+    The receiver did not cause this failure. The failure is probably permanent.
+    """
     EGRESS = 7
-    """The egress proxy or the egress IP failed. The receiver did not cause this failure, and the failure is
-    temporary."""
+    """The egress proxy or the egress IP failed. The receiver did not cause this failure. The failure is temporary."""
 
 
 class Exchange(NamedTuple):
-    """An exchange, complete or not.
+    """A complete or failed exchange of a request and a response.
 
     `status_code` is set if a status line was received, even if the exchange failed later. `failure` is None if and only
     if the whole response arrived in time. The duration of a phase is None if the phase did not happen, for example on a
@@ -34,7 +35,7 @@ class Exchange(NamedTuple):
     status_code: int | None = None
     failure: Failure | None = None
     error: str | None = None
-    """One line for users: the failure, and the system's message. At most ERROR_CHARACTERS_MAX characters."""
+    """One line for users: the failure, and the operating system's message. At most ERROR_CHARACTERS_MAX characters."""
     remote_address: str | None = None
     """The peer of the connection as `address:port`. IPv6 addresses are in brackets."""
     dns_ms: int | None = None
@@ -51,10 +52,10 @@ class Exchange(NamedTuple):
     location: str | None = None
     """Value of the Location header, if any."""
     bytes_sent: bool = True
-    """Whether the client sent any byte of the request, so that the receiver can have received it."""
+    """Whether the client sent at least one byte of the request. If so, the receiver may have received the request."""
     reused: bool = False
     repeated: bool = False
     """Whether the client sent the request twice, because a reused connection ended without a response.
 
-    The receiver can have received both requests. `error` reports the repeated request, even if the exchange succeeded.
+    The receiver may have received both requests. `error` reports the repeated request, even if the exchange succeeded.
     """

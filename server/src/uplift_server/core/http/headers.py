@@ -12,7 +12,10 @@ from uplift_server.core.limits import (
 from uplift_server.core.problems import Problem
 
 MASKED: Final = "********"
-"""Text that replaces the value of a custom header on pages and in storage. It is ASCII, because headers are bytes."""
+"""Text that replaces the value of a custom header on pages and in storage.
+
+The text is ASCII, because headers are bytes.
+"""
 
 _TOKEN = re.compile(r"(?![-_])[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # Visible Latin-1 characters, with spaces and tabs only between them (RFC 9110, section 5.5).
@@ -83,7 +86,8 @@ def merge_headers(stored: Mapping[str, str], changes: Mapping[str, str | None]) 
 def mask(name: str, value: str) -> str:
     """Return the text to show or store instead of a custom header's value.
 
-    The text is MASKED, or the value itself if the header is a standard header that cannot contain a secret."""
+    Return the value itself if the header is a standard header that cannot contain a secret. Otherwise, return MASKED.
+    """
     return value if name.lower() in _NOT_SECRET else MASKED
 
 

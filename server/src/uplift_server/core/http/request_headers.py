@@ -1,6 +1,6 @@
 """The request line and headers of a delivery, and their masked form for storage.
 
-Only a few values change between the attempts to one endpoint, so the server renders the other parts only once.
+The server renders most parts only once for each endpoint, because only a few values differ between the attempts.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ class RequestHeadersTemplate:
 
     start: bytes
     custom: bytes
-    """The endpoint's custom headers, followed by the empty line."""
+    """The endpoint's custom headers as bytes, followed by the empty line."""
     custom_masked: bytes
     """The custom headers with masked values, for storage."""
     delivery_tail: bytes
-    """The text at the end of all delivery IDs of this endpoint."""
+    """The last characters of all delivery IDs of this endpoint."""
 
     def render(
         self,
@@ -48,9 +48,9 @@ class RequestHeadersTemplate:
         signatures: tuple[bytes, bytes],
         body_bytes: int,
     ) -> bytes:
-        """Return the request line and headers without the custom headers.
+        """Return the request line and headers without the endpoint's custom headers.
 
-        To send them, append `custom`. To store them, append `custom_masked`. `event_id` is the UUID as text, and
+        To send the result, append `custom`. To store it, append `custom_masked`. `event_id` is the UUID as text, and
         `event_hex` is the UUID without hyphens. `signatures` contains the values of the Uplift header and of the
         Standard Webhooks header.
         """
@@ -71,7 +71,7 @@ class RequestHeadersTemplate:
 def request_headers_template(
     *, path: str, host_header: str, user_agent: str, custom: Mapping[str, str], endpoint_id: bytes
 ) -> RequestHeadersTemplate:
-    """Render the constant parts. The arguments must not contain line breaks.
+    """Render the parts that are the same for all requests to an endpoint. The arguments must not contain line breaks.
 
     A custom `user-agent`, which earlier releases accepted, replaces the server's `user-agent`.
     """
@@ -89,7 +89,7 @@ def request_headers_template(
 
 
 def mask_request_headers(head: bytes) -> bytes:
-    """Mask the custom values in stored request headers, because earlier releases stored some values as plain text."""
+    """Mask the custom headers in stored request headers. Earlier releases stored some values as plain text."""
     return b"\r\n".join(_masked_line(line) for line in head.split(b"\r\n"))
 
 

@@ -1,7 +1,7 @@
 """Trace context: the `traceparent` header (W3C Trace Context), and trace IDs derived from event IDs.
 
-Attempts can happen long after the event and in another process. Therefore, the server derives the IDs of an event's
-span from the event ID. The server stores only the sender's trace context, if any.
+The server derives the IDs of an event's span from the event ID, because attempts can happen long after the event and in
+another process. The server stores only the sender's trace context, if any.
 """
 
 import hashlib

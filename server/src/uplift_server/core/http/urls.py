@@ -61,7 +61,10 @@ class EndpointUrl:
     path: str
     """The path and query for the request line: printable ASCII without spaces, with a slash at the start."""
     host_header: str
-    """The value of the Host header. IPv6 is in brackets. The port is omitted if it is the scheme's default."""
+    """The value of the Host header. IPv6 is in brackets.
+
+    The value contains the port unless it is the scheme's default.
+    """
     is_literal: bool
 
     @property
@@ -71,7 +74,10 @@ class EndpointUrl:
 
     @property
     def known_addresses(self) -> tuple[str, ...]:
-        """The addresses that do not need DNS: a literal host or the loopback addresses. Empty for other names."""
+        """The addresses of a host that does not need DNS: a literal address, or a `localhost` name.
+
+        Empty for other hosts.
+        """
         if self.is_literal:
             return (self.host,)
         return LOOPBACK_ADDRESSES if _is_localhost(self.host) else ()
@@ -80,10 +86,11 @@ class EndpointUrl:
 def parse_endpoint_url(
     text: str, policy: AddressPolicy | None, *, to_ascii: Callable[[str], str]
 ) -> EndpointUrl | Problem:
-    """Parse a URL and check it without DNS; `check_resolved` checks the rest. Without a policy, only parse it.
+    """Parse a URL and check it without DNS. Return the parsed URL, or the first problem, with the field `url`.
 
-    `to_ascii` returns the ASCII form of an international host name (UTS 46) or raises ValueError. `to_ascii` is called
-    only for names that are not ASCII. Returns the first problem, with the field `url`.
+    `check_resolved` checks the result of DNS. Without a policy, the function only parses the URL. `to_ascii` returns
+    the ASCII form of an international host name (UTS 46), or raises ValueError. The function calls `to_ascii` only for
+    names that are not ASCII.
     """
     try:
         url = _parse(text, to_ascii)
@@ -96,8 +103,8 @@ def check_resolved(url: EndpointUrl, addresses: Iterable[str], policy: AddressPo
     """Return the problem with a URL whose host name resolves to `addresses`, if any.
 
     One allowed address is enough, because each connection uses only allowed addresses. `addresses` is empty if the name
-    does not resolve. The function accepts such a name with https. With http, the function accepts such a name only if
-    it is a single label, because the name is then private.
+    does not resolve. For such a name, https is allowed. http is allowed only if the name is a single label, because
+    such a name is private.
     """
     found = url.known_addresses or tuple(addresses)
     if not found:
@@ -222,7 +229,7 @@ def _port(text: str | None, scheme: str) -> int:
 
 
 def _check(url: EndpointUrl, policy: AddressPolicy) -> Problem | None:
-    """Check the parts of a URL that do not need DNS."""
+    """Check the parts of a URL whose check does not need DNS."""
     if not policy.allow_private_networks:
         if _is_private(url):
             code = ADDRESS_NOT_ALLOWED if url.encrypted else HTTPS_REQUIRED

@@ -9,7 +9,7 @@ NAME: Final = "Uplift Webhooks"
 NAME_CHARACTERS_MAX: Final = 60
 LOGO_BYTES_MAX: Final = 64 * 1024
 CONTRAST_MIN: Final = 4.5
-"""Minimum contrast of text, as in WCAG 2.2, level AA."""
+"""Minimum contrast of text with its background (WCAG 2.2, level AA)."""
 GROUNDS: Final[Mapping[str, str]] = {"accent": "#f2f4f7", "accent-dark": "#151b23"}
 """For each color: the background of the dashboard that has the lowest contrast to this color."""
 
@@ -19,7 +19,10 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """The operator's brand. The keys of `colors` are keys of GROUNDS. A missing color has its default."""
+    """The operator's brand. The keys of `colors` are keys of GROUNDS.
+
+    If a color is missing, the default color applies.
+    """
 
     name: str
     logo_file: str | None

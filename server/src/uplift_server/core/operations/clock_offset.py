@@ -1,4 +1,4 @@
-"""Estimates the offset between this clock and another clock from requests for the other clock's time."""
+"""Estimates the offset between this clock and another clock from readings of the other clock."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -11,9 +11,9 @@ DRIFT_MS_MAX: Final = 1.0
 
 
 class ClockReading(NamedTuple):
-    """One reading of another clock.
+    """A reading of another clock, and the local times of the request and the response.
 
-    Times are Unix ms. The reading is valid only if nothing sets the local clock meanwhile.
+    Times are Unix ms. The reading is valid only if nothing sets the local clock between the request and the response.
     """
 
     asked_at: float
@@ -24,13 +24,13 @@ class ClockReading(NamedTuple):
     def offset_ms(self) -> float:
         """The number of ms by which the other clock is ahead.
 
-        The value assumes a reading halfway between the request and the response.
+        The calculation assumes that the other clock was read halfway between the request and the response.
         """
         return self.theirs - (self.asked_at + self.answered_at) / 2
 
     @property
     def uncertainty_ms(self) -> float:
-        """The maximum error of `offset_ms`."""
+        """The maximum error of `offset_ms`, in ms."""
         return (self.answered_at - self.asked_at) / 2
 
 

@@ -1,7 +1,8 @@
 """Processes on one database: roles, heartbeats, and the assignment of endpoints to workers.
 
 An endpoint has one worker at a time, so that its limits, circuit breaker and health are in the memory of one process.
-Rendezvous hashing assigns endpoints: if a worker joins or leaves, only the endpoints that it gains or loses move.
+Rendezvous hashing assigns endpoints to workers. If a worker joins or leaves, only the endpoints that this worker gains
+or loses move.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ _HASH_BITS: Final = 63
 
 
 class ProcessRole(StrEnum):
-    """The role of a process."""
+    """The role of a process in a cluster."""
 
     ALL = "all"
     API = "api"
@@ -51,7 +52,7 @@ def assigned_worker(endpoint: int, workers: Sequence[int]) -> int | None:
 
 
 def membership_hash(workers: Iterable[int]) -> int:
-    """Return a hash of the IDs of workers, so that processes can compare their lists of workers."""
+    """Return a hash of the IDs of all workers. Two processes with the same hash have the same list of workers."""
     result = 0
     for worker in sorted(workers):
         result = _mix(result ^ worker)

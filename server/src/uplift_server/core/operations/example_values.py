@@ -1,4 +1,4 @@
-"""Detects settings with example values: documentation names, placeholders, and keys that are not random."""
+"""Detects settings that contain example values: documentation names, placeholders, and keys that are not random."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ _PLACEHOLDERS: Final = re.compile(
     r"change[-_ ]?me|replace[-_ ]?me|placeholder|your[-_]|…|\.\.\.|:password@", re.IGNORECASE
 )
 _RANDOM_BYTES_LEAST: Final = 12
-"""Minimum number of different bytes in a key that is random. A random key of 32 bytes has about 30."""
+"""Minimum number of different bytes in a random key. A random key of 32 bytes usually has about 30."""
 
 
 def example_in(text: str) -> str | None:

@@ -11,17 +11,17 @@ from uplift_server.core.scheduling.waiting import HeldUpBy
 
 MS_PER_SECOND: Final = 1000
 LATE_MS: Final = 60_000
-"""Time in ms after which a due delivery is late."""
+"""Time in ms after its due time at which a delivery counts as late."""
 SLOW_COMMIT_MS: Final = 250
 COMMITS_MIN: Final = 10
-"""Minimum number of recent commits for the server to report a slow database."""
+"""Minimum number of recent commits before the server reports a slow database."""
 OWN_FAILURE_SHARE: Final = 0.05
 OWN_FAILURE_ATTEMPTS_MIN: Final = 20
-"""Minimum number of recent attempts for the server to report its own failures."""
+"""Minimum number of recent attempts before the server reports its own failures."""
 CAUSES_NAMED_MAX: Final = 3
 LIMITED_NAMED_MAX: Final = 5
 LEADING_CAUSE_SHARE: Final = 0.6
-"""If at least this share of the failing endpoints (0 to 1) has one cause, this cause determines the next step."""
+"""Minimum share of the failing endpoints, from 0 to 1, for which one cause determines the next step."""
 
 
 class Onset(NamedTuple):
@@ -59,7 +59,7 @@ class CauseGroup:
 
 
 class LimitedEndpoint(NamedTuple):
-    """An endpoint whose own limit delays its deliveries."""
+    """An endpoint whose rate limit or concurrency limit delays its deliveries."""
 
     account: str
     endpoint: str
@@ -83,15 +83,15 @@ class FleetState:
     accounts: int = 0
     """Number of accounts with failing or disabled endpoints."""
     causes: Sequence[CauseGroup] = ()
-    """The causes of the failures, most frequent first."""
+    """The causes of the failures. The cause of the most failures is first."""
     pending: int | None = None
     """Number of pending deliveries. None until the server has counted them after an upgrade."""
     pending_failing: int = 0
     """Number of pending deliveries of failing endpoints."""
     oldest_due_at: Mapping[HeldUpBy, int] = field(default_factory=dict)
-    """Due time of the oldest waiting delivery for each cause of a delay."""
+    """For each cause of a delay: the due time of the oldest waiting delivery."""
     limited: Sequence[LimitedEndpoint] = ()
-    """Endpoints whose limit has delayed a delivery for longer than LATE_MS.
+    """Endpoints whose own limit has delayed a delivery for longer than LATE_MS.
 
     The endpoint with the oldest delivery is first.
     """
@@ -109,7 +109,7 @@ class FleetState:
     has_stream: bool = False
     """Whether the server accepts events through an event stream, even if the database is unavailable."""
     stream_problem: str | None = None
-    """Why the server cannot use the event stream, if there is a problem."""
+    """Why the server cannot use the event stream. None if there is no problem."""
     stream_events: int = 0
     """Number of events in the stream that are not in the database yet."""
     stream_oldest_at: int | None = None
@@ -126,12 +126,12 @@ class FleetState:
 
     @property
     def broken(self) -> int:
-        """Number of endpoints that do not receive their deliveries."""
+        """Number of failing endpoints, and of endpoints that the server disabled."""
         return self.failing + self.disabled
 
     @property
     def delivering(self) -> int:
-        """Number of endpoints that should receive deliveries."""
+        """Number of enabled endpoints, and of endpoints that the server disabled."""
         return self.enabled + self.disabled
 
 
@@ -144,7 +144,7 @@ class FleetProblem(NamedTuple):
     extent: str
     next_step: str
     since: int | None = None
-    """When the problem began (Unix ms), if known."""
+    """When the problem began (Unix ms). None if unknown."""
 
 
 def fleet_problems(state: FleetState) -> list[FleetProblem]:
@@ -287,7 +287,7 @@ _MASS_FAILURE_STEPS: Final = (
     (("tls_",), "Check the clock and the trusted certificates of this host."),
     (("connect", "no_route", "response_timeout", "egress_failed", "no_address_family", "proxy_rule"), _NETWORK),
 )
-"""The next step for each leading cause. The keys are prefixes of cause codes."""
+"""The next step in a mass failure, for each group of prefixes of the leading cause's code."""
 
 
 def _mass_failure_step(state: FleetState) -> str:

@@ -23,14 +23,15 @@ class FileShares(NamedTuple):
 
 
 def files_needed(in_flight: int, idle: int) -> int:
-    """Return the number of descriptors for attempts in flight, idle connections, callers and all other uses."""
+    """Return the number of descriptors that attempts in flight, idle connections, callers and all other uses need."""
     return OWN_FILES + CALLERS_MIN + in_flight + idle
 
 
 def divide_files(limit: int, in_flight: int, idle: int) -> FileShares:
     """Divide `limit` file descriptors (at least FILES_MIN) between callers and receivers.
 
-    After OWN_FILES, callers get at least a quarter of the rest, up to CALLERS_MAX, so that the API stays reachable.
+    OWN_FILES descriptors are for other uses. Callers get at least a quarter of the rest, up to CALLERS_MAX, so that the
+    API stays reachable.
     """
     free = limit - OWN_FILES
     callers = min(CALLERS_MAX, max(free // 4, free - in_flight - idle))

@@ -4,12 +4,12 @@ from typing import Final
 
 _DAY_MS: Final = 86_400_000
 RETENTION_MS_MIN: Final = 7 * _DAY_MS
-"""Minimum retention for partitions.
+"""Minimum retention, in ms, with which the event tables have partitions.
 
 With a shorter retention, the server deletes rows one by one, because partitions would keep the rows noticeably longer.
 """
 PARTITIONS_PER_RETENTION: Final = 28
-"""Number of partitions in the retention period. The server keeps data at most 1/28 longer than the retention."""
+"""Number of partitions in the retention period. The server keeps data for at most 1/28 longer than the retention."""
 PARTITION_MS_FOREVER: Final = 30 * _DAY_MS
 """Duration of a partition, in ms, if the server keeps data forever. Twelve partitions a year keep indexes small."""
 PARTITIONS_MAX: Final = 120
@@ -27,9 +27,9 @@ def partition_duration_ms(retention_ms: int) -> int | None:
 
 
 def is_full(begun_at: int, *, now: int, lasts_ms: int, partitions: int) -> bool:
-    """Return whether the partition that began at `begun_at` (Unix ms) is full, so that the next partition must begin.
+    """Return whether a partition is full, so that the next partition must begin. `begun_at` is Unix ms.
 
-    A `begun_at` in the future comes from a clock that has since been corrected. Such a partition also counts as full.
-    No partition is full if there are PARTITIONS_MAX partitions.
+    If `begun_at` is in the future, the clock has been corrected since, and the partition also counts as full. If there
+    are already PARTITIONS_MAX partitions, no partition is full.
     """
     return partitions < PARTITIONS_MAX and (now - begun_at >= lasts_ms or begun_at > now)

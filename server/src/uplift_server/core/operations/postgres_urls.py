@@ -1,4 +1,4 @@
-"""The parts of a PostgreSQL URL, which may name several hosts.
+"""The parts of a PostgreSQL URL. The URL may name several hosts.
 
 `urllib.parse.urlsplit` supports only one host: recent Python releases reject an IPv6 address after the first host. The
 syntax is libpq's: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""Minimum number of broken endpoints for CRITICAL if fewer than half of the endpoints are broken."""
+"""If fewer than half of the endpoints are broken: the minimum number of broken endpoints for CRITICAL."""
 
 
 class Severity(StrEnum):
@@ -28,8 +28,8 @@ def of_endpoints(broken: int, delivering: int) -> Severity:
     """Return the severity of broken endpoints.
 
     The severity is CRITICAL if at least half of the `delivering` endpoints are broken, or if at least ten endpoints and
-    10% of the `delivering` endpoints are broken. `broken` endpoints are failing, or the server disabled them.
-    `delivering` also includes all other enabled endpoints.
+    10% of the `delivering` endpoints are broken. `broken` is the number of failing endpoints and of endpoints that the
+    server disabled. `delivering` is the number of enabled endpoints and of endpoints that the server disabled.
     """
     if not broken:
         return Severity.OK

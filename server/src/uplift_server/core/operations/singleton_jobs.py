@@ -1,17 +1,19 @@
-"""Singleton jobs: work that one process does for the whole cluster, under a leader lease."""
+"""Singleton jobs: each job runs in only one process of a cluster, the holder of a leader lease."""
 
 from enum import StrEnum
 from typing import Final
 
 LEASE_MS: Final = 5_000
-"""Duration of a lease. The holder renews the lease with every heartbeat."""
+"""Duration of a lease, in ms. The holder renews the lease with every heartbeat."""
 LEASE_TRUSTED_MS: Final = 4_000
-"""How long a process runs the job after it requested the lease. The time is shorter than LEASE_MS, so the process stops
-the job before another process can take the lease."""
+"""Time in ms after the request of a lease during which the process runs the job.
+
+The time is shorter than LEASE_MS, so the process stops the job before another process can take the lease.
+"""
 
 
 class SingletonJob(StrEnum):
-    """A job that exactly one process does. The database stores it as a string."""
+    """A job that at most one process runs at a time. The database stores the job as a string."""
 
     OUTAGE_GUARD = "mass_failure"
     """Detects mass failures."""
@@ -20,15 +22,15 @@ class SingletonJob(StrEnum):
     OUTBOX = "outbox"
     """Sends emails."""
     SECRET_EXPIRY = "overlaps"  # noqa: S105 - a name
-    """Deletes replaced secrets, and warns about client certificates that expire soon."""
+    """Deletes old secrets after the overlap, and warns about client certificates that expire soon."""
     RETENTION = "retention"
-    """Deletes old data."""
+    """Deletes data that is older than the retention."""
     ERASURE = "erasure"
-    """Erases events."""
+    """Erases the events of erasures."""
     OPERATIONAL_EVENTS = "operational_events"
     """Sends operational events."""
     EVENT_STREAM = "event_stream"
-    """Stores the events of the NATS stream. Only processes that use the stream take this job."""
+    """Stores the events of the NATS stream. Only processes that use the stream run this job."""
 
 
 def can_take_lease(held_by: int, until: int, *, by: int, now_ms: int) -> bool:

@@ -1,7 +1,8 @@
 """Statistics by hour and minute: meaning of a row, periods for display, and percentiles of durations.
 
-A row covers one hour or one minute of an endpoint, an event type, an account, or all accounts. A delivery counts at the
-time of its event, with its current status. An attempt counts at its start. Tests do not count.
+A row contains the counts of one hour or one minute for an endpoint, an event type, an account, or all accounts. A
+delivery counts at the time of its event, with its current status. An attempt counts at its start. Test deliveries do
+not count.
 """
 
 from collections import Counter
@@ -25,16 +26,16 @@ DURATION_BOUNDS_US: Final = (
     12_500_000,
     15_000_000,
 )
-"""The bounds of the duration classes in microseconds.
+"""The bounds of the duration classes, in microseconds.
 
-The last bound is the default attempt timeout, which no percentile exceeds. Class `n` holds the durations between bounds
-`n - 1` (inclusive) and `n` (exclusive).
+The last bound is the default attempt timeout. No percentile exceeds this bound. Class `n` contains the durations
+between bounds `n - 1` (inclusive) and `n` (exclusive).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Buckets of equal length up to now.
+    """The buckets of a period that ends now. All buckets have the same length.
 
     Each bucket begins at a multiple of its length in UTC. The last bucket is incomplete.
     """
@@ -72,7 +73,7 @@ _SPANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts for one or more minutes or hours."""
+    """Counts of deliveries and attempts in one or more minutes or hours."""
 
     deliveries: int = 0
     delivered: int = 0
@@ -85,19 +86,19 @@ class Statistics:
     first_delivered: int = 0
     """Number of successful first attempts."""
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
-    """The number of attempts for each outcome, without zeros."""
+    """The number of attempts for each outcome. Outcomes without attempts are omitted."""
     durations: Mapping[int, int] = field(default_factory=dict)
-    """The number of attempts for each class of DURATION_BOUNDS_US, without zeros."""
+    """The number of attempts for each class of DURATION_BOUNDS_US. Classes without attempts are omitted."""
 
     @property
     def pending(self) -> int:
-        """Number of pending deliveries, which are not delivered, failed, held or cancelled."""
+        """Number of pending deliveries."""
         # Retention may have deleted some hours, so the difference can be negative.
         return max(0, self.deliveries - self.delivered - self.failed - self.held - self.cancelled)
 
     @property
     def failures(self) -> dict[Outcome, int]:
-        """The number of failed attempts for each outcome."""
+        """The number of attempts for each outcome of a failed attempt."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome is not Outcome.DELIVERED}
 
     @property
@@ -126,7 +127,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The statistics of a span: the totals, and all buckets, oldest first."""
+    """Statistics of a period: the totals, and all buckets, oldest first."""
 
     bucket_ms: int
     totals: Statistics
@@ -134,12 +135,15 @@ class Series:
 
 
 def series(span: Span, now_ms: int, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Add rows (start in Unix ms, and statistics) to the buckets of a span. Ignore rows outside the span."""
+    """Return the series of a span. Each row, a start (Unix ms) and statistics, counts in one bucket.
+
+    The series does not include rows outside the span.
+    """
     return gathered_into(span.starts(now_ms), rows)
 
 
 def gathered_into(starts: range, rows: Iterable[tuple[int, Statistics]]) -> Series:
-    """Add rows to the buckets that begin at `starts`, a range whose step is the length of a bucket."""
+    """Return the series of the buckets that begin at `starts`, a range whose step is the length of a bucket in ms."""
     gathered: dict[int, list[Statistics]] = {at: [] for at in starts}
     for at, numbers in rows:
         start = at - at % starts.step
@@ -166,13 +170,13 @@ def total(several: Iterable[Statistics]) -> Statistics:
 COUNT_FIELDS: Final = (
     "deliveries", "delivered", "failed", "held", "cancelled", "attempts", "first_attempts", "first_delivered",
 )  # fmt: skip
-"""The fields of Statistics that are plain numbers."""
+"""The names of the fields of Statistics that are plain numbers."""
 
 
 def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
-    """Return the duration that a share (0 to 1) of the attempts does not exceed, to three significant digits.
+    """Return the duration in ms that a share (0 to 1) of the attempts does not exceed, to three significant digits.
 
-    The result is interpolated within a class and never exceeds the last bound. The result is None if there are no
+    The function interpolates within a class. The result never exceeds the last bound, and is None if there are no
     attempts.
     """
     rank = share * sum(durations.values())
@@ -189,7 +193,7 @@ def percentile_ms(durations: Mapping[int, int], share: float) -> float | None:
 
 
 def sparse_text(counts: Mapping[int, int] | Mapping[Outcome, int]) -> str:
-    """Format counts for the database: `0:17 5:1`."""
+    """Format counts for the database, such as `0:17 5:1`."""
     return " ".join([f"{number:d}:{count}" for number, count in sorted(counts.items()) if count])
 
 

@@ -61,7 +61,7 @@ ACTIONS: Final = {
     "mass_failure.began": "A mass failure of endpoints began. Warnings and disabling are suspended.",
     "mass_failure.ended": "A mass failure of endpoints ended. Warnings and disabling resume.",
 }
-"""The description of each action. The part of an action's name before the period is the type of the subject."""
+"""The description of each action. The beginning of an action, before the period, is the type of the subject."""
 
 
 class ActorKind(NamedCode):
@@ -81,11 +81,11 @@ class Actor:
     name: str
     id: str | None = None
     address: str | None = None
-    """The IP address from which the actor sent the request."""
+    """The IP address from which the actor sent the request, or None if there was no request."""
 
 
 SYSTEM: Final = Actor(ActorKind.SYSTEM, "Uplift Webhooks")
-"""The actor for actions of the server itself."""
+"""The actor for actions that the server itself performs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class AuditEntry:
     details: Mapping[str, object]
     seq: int = 0
     account_id: bytes | None = None
-    """The account's ID in entries from the store. None in new entries."""
+    """The account's ID, which only entries from the store contain."""
 
 
 def difference(
@@ -108,8 +108,8 @@ def difference(
 ) -> dict[str, object]:
     """Describe a change: the names of the changed fields, with old and new values of the fields in `shown`.
 
-    Leave fields that can contain secrets out of `shown`. The description contains URLs without their query, because a
-    query can contain a token.
+    `shown` must not contain fields with secrets. The description contains URLs without their query, because a query can
+    contain a token.
     """
     changed = [name for name, value in after.items() if value != before[name]]
     if not changed:

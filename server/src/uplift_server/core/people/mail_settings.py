@@ -1,4 +1,4 @@
-"""The SMTP server and the sender address, as an operator configures them."""
+"""The settings of the SMTP server and the sender address."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """An SMTP server, the server's login to it, and the encryption of the connection."""
+    """The address of an SMTP server, the login, and the encryption of the connection."""
 
     host: str
     port: int
@@ -29,13 +29,13 @@ class MailServer:
 
     @property
     def protected(self) -> bool:
-        """Whether to require an encrypted connection and a valid certificate."""
+        """Whether the connection must be encrypted, and the certificate must be valid."""
         return self.tls_from_the_start or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """The sender of emails: an email address, and a name, which may be empty."""
+    """The sender of emails: an email address, and a display name, which may be empty."""
 
     name: str
     address: str

@@ -24,7 +24,7 @@ class NotificationKind(NamedCode):
 
 
 class SecondFactorChange(StrEnum):
-    """The change that an email about a second factor reports."""
+    """The change of a second factor that an email reports."""
 
     TURNED_ON = "turned_on"
     TURNED_OFF = "turned_off"
@@ -37,7 +37,7 @@ class NotificationState(StrEnum):
     """The state of an email in the outbox."""
 
     WAITING = "waiting"
-    """The email is not sent yet, and the server still tries to send it."""
+    """The server has not sent the email yet, and still tries to send it."""
     SENT = "sent"
     GIVEN_UP = "given_up"
 
@@ -75,12 +75,12 @@ An email about several endpoints has the values of the first endpoint. `others` 
 other endpoints, and `more` is the number of endpoints beyond them.
 """
 CONTENT_FACTS: Final = ("cause", "remedy", "response")
-"""The names of values that can quote a response. The erasure of an event also erases these values."""
+"""The names of the values that can quote a response. The erasure of an event also erases these values."""
 OTHERS_MAX: Final = 200
 
 
 def with_endpoint(facts: Mapping[str, object], endpoint: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of an email after adding another endpoint to it."""
+    """Add the values of another endpoint to the values of an email. Return the result."""
     others, more = facts.get("others"), facts.get("more")
     listed = list(others) if isinstance(others, list) else []
     if len(listed) < OTHERS_MAX:
@@ -95,9 +95,9 @@ def endpoint_count(facts: Mapping[str, object]) -> int:
 
 
 GIVE_UP_AFTER_MS: Final = 3 * 86_400_000
-"""Maximum time in ms between the creation of an email and its last attempt."""
+"""Maximum time between the creation of an email and its last attempt, in ms."""
 EXPIRES_AFTER_MS: Final = {NotificationKind.PASSWORD_RESET: RESET_TTL_MS}
-"""Shorter maximum times in ms, for kinds of emails that become useless sooner."""
+"""The maximum time in ms for each kind of email that becomes useless before GIVE_UP_AFTER_MS."""
 _DELAYS_MS: Final = tuple(minutes * 60_000 for minutes in (1, 5, 30, 120, 360, 720))
 """The waits in ms after attempts 1, 2, 3 and so on. The last wait repeats."""
 
@@ -120,8 +120,8 @@ def retry_at(
 ) -> int | None:
     """Return when to retry an email after a temporary failure (Unix ms), or None if the server gives up.
 
-    The server makes the last attempt when the time limit is reached. Therefore, even an email that waited during a long
-    downtime gets one attempt.
+    The server makes the last attempt when the maximum time has passed. Therefore, even an email that waited during a
+    long downtime gets one attempt.
     """
     end = created_at + expires_after_ms
     if now_ms >= end:

@@ -11,7 +11,7 @@ PASSWORD_CHARACTERS_MIN: Final = 10
 PASSWORD_CHARACTERS_MAX: Final = 200
 _DIFFERENT_CHARACTERS_MIN: Final = 5
 GUEST_NAME: Final = "Portal guest"
-"""The display name of a guest whose portal link has no email address."""
+"""The display name of a guest whose portal link contains no email address."""
 
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
@@ -20,21 +20,21 @@ SESSION_RANDOM_BYTES: Final = 32
 SESSION_IDLE_MS: Final = 7 * _DAY_MS
 SESSION_TTL_MS: Final = 30 * _DAY_MS
 PORTAL_SESSION_TTL_MS: Final = 12 * _HOUR_MS
-"""Maximum duration of a session that a portal link started."""
+"""Maximum duration of a session that began with a portal link, in ms."""
 SINGLE_SIGN_ON_SESSION_TTL_MS: Final = 12 * _HOUR_MS
-"""Maximum duration of a session after single sign-on.
+"""Maximum duration of a session that began with single sign-on, in ms.
 
-The limit ensures that a removal at the identity provider takes effect within this time.
+If the identity provider removes a person, the person loses access to the dashboard within this time.
 """
 SESSION_SEEN_EVERY_MS: Final = _HOUR_MS
-"""Minimum interval between updates of a session's last use."""
+"""Minimum interval between two updates of a session's last use, in ms."""
 SESSIONS_PER_PERSON_MAX: Final = 1_000
 """Maximum number of sessions of one person.
 
 A new session beyond this limit ends the oldest one. All portal guests share one limit.
 """
 CONFIRMED_FOR_MS: Final = 10 * _MINUTE_MS
-"""How long a password confirmation is valid. A person must confirm the password to reveal a secret."""
+"""How long a password confirmation is valid, in ms. A person must confirm the password to reveal a secret."""
 
 LINK_TTL_MS: Final = 5 * _MINUTE_MS
 INVITATION_TTL_MS: Final = 7 * _DAY_MS
@@ -44,7 +44,7 @@ ACCOUNTS_PER_PERSON_MAX: Final = 500
 MEMBERS_PER_ACCOUNT_MAX: Final = 500
 INVITATIONS_PER_ACCOUNT_MAX: Final = 100
 INVITATIONS_PER_SIGN_IN_MAX: Final = 20
-"""Maximum number of pending invitations that the server accepts for a person during one single sign-on."""
+"""Maximum number of pending invitations that the server accepts for a person during one sign-in."""
 
 
 def normalize_email(text: str) -> str:
@@ -55,7 +55,7 @@ def normalize_email(text: str) -> str:
 
 
 def normalize_password(text: str) -> bytes:
-    """Return the bytes of a password to hash. NFKC normalization makes the bytes the same for all keyboards."""
+    """Return a password as bytes, to hash them. NFKC normalization makes the bytes independent of the keyboard."""
     return unicodedata.normalize("NFKC", text).encode("utf-8", "replace")
 
 
@@ -81,9 +81,9 @@ def _easy_passwords(email: str | None) -> frozenset[str]:
 
 
 def csrf_token(cookie: str) -> str:
-    """Return the CSRF token of a session.
+    """Return the CSRF token of a session. The token is derived from the session cookie.
 
-    The token is derived from the session cookie, which other sites cannot read.
+    Other sites cannot read the cookie.
     """
     return hmac.digest(cookie.encode(), b"csrf", "sha256").hex()
 
