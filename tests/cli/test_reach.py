@@ -120,7 +120,7 @@ def test_reading_commands_create_no_database(tmp_path: Path, unused_tcp_port: in
     assert "uplift-server serve" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
     with fake_api() as api:
-        # With an event stream, the second line can name a problem of the database.
+        # With an event stream, the second line can name a problem with the database.
         api.responses = {"GET /readyz": (200, b"ready\nThe database does not respond.\n", {})}
         other = replace(config, port=int(api.url.rpartition(":")[2]))
         with pytest.raises(CliError, match="uses a different database"):

@@ -77,7 +77,7 @@ The limit is longer than `mail.outbox.STOP_SECONDS`, so that the outbox can send
 
 
 class Application:
-    """One process of the server. It uses a SQLite file or a PostgreSQL database."""
+    """A process of the server: its database, services, delivery engine, API and dashboard."""
 
     def __init__(
         self,

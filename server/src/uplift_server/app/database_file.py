@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 
 
 class DatabaseFile:
-    """The SQLite file that this server uses."""
+    """The SQLite file of this server, and whether the file is lost."""
 
     def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
         self._database = database

@@ -20,7 +20,7 @@ FILES_WANTED: Final = 16_384
 COLLECT_AFTER_OBJECTS: Final = 20_000
 """Number of new objects after which Python starts a garbage collection.
 
-Events leave no reference cycles: with the default of 700, collections found nothing and took 2.5% of the time.
+Events leave no reference cycles. With Python's default of 700, collections found nothing and took 2.5% of the time.
 """
 SWITCH_SECONDS: Final = 0.002
 """How long a thread keeps the interpreter while another thread waits, in seconds. Python's default is 5 ms.
@@ -86,7 +86,7 @@ def permanent_objects() -> Iterator[None]:
 
 
 def return_memory() -> None:
-    """Return unused memory to the operating system. Measured: the process then uses 67 instead of 71 MiB."""
+    """Return unused memory to the operating system. In a measurement, the process then used 67 instead of 71 MiB."""
     # Only glibc has `malloc_trim`.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -25,7 +25,7 @@ def build_services(
     public_url: str,
     log_lines_dropped: Callable[[], int],
 ) -> Services:
-    """Build all services. `log_lines_dropped` counts the lines that the log could not write."""
+    """Build all services. `log_lines_dropped` returns the number of log lines that the server could not write."""
     key = parse_key(secret_key(config))
 
     async def resolve(host: str) -> list[str]:

@@ -125,7 +125,7 @@ class StreamParts:
         return is_consuming or self.ingest.waiting_events > 0
 
     async def stop(self) -> None:
-        """Finish the current messages and requests, then disconnect."""
+        """Finish the current messages and requests within FINISH_MS, then disconnect."""
         self.close()
         self._consumer_stopping.set()
         until = self._clock.now_ms() + FINISH_MS

@@ -310,7 +310,7 @@ def revoke_key(session: Session, key: Key, account: KeyOwner = None, service: Se
 
 
 def _check_owner(session: Session, account: str | None, *, service: bool) -> None:
-    """Raise CliError unless the options name an account or service keys."""
+    """Raise CliError unless the options select either an account or service keys."""
     if (account is None) == service:
         return
     remedy = "add --account ACCOUNT for the keys of an account, or --service for service keys"

@@ -116,9 +116,9 @@ def _source(url: str | None, file: str | None) -> str:
 
 
 async def _read(url: str, calls: Calls, *, once: bool) -> tuple[int, int]:
-    """Send the outbox rows until a signal arrives, or with `once` until no rows are left.
+    """Send the outbox rows until a signal arrives. With `once`, stop when no rows are left.
 
-    Return the counts of sent and rejected rows. Raises CliError and Unavailable.
+    Return the counts of sent and rejected rows. Raises CliError or Unavailable.
     """
     from uplift_server.delivery.emitter_outbox import OutboxReader, ServerUnavailable  # noqa: PLC0415 - slow to load
     from uplift_server.store.postgres.emitter_outbox import EmitterOutbox  # noqa: PLC0415 - slow to load

@@ -35,7 +35,7 @@ LOOK_SECONDS: Final = 2.0
 _READY: Final = b"ready\n"
 """The first line of `/readyz` if the server is ready.
 
-With an event stream, the second line can name a problem of the database.
+With an event stream, the second line can name a problem with the database.
 """
 _NOT_READY: Final = (503, "unavailable")
 """Status code and problem code of `/readyz` if the server is not ready."""
@@ -280,8 +280,8 @@ def new_operator_key() -> str:
 def _temporary_server(config: Config) -> Iterator[Calls]:
     """Run a temporary server on a free loopback port with a random operator key.
 
-    The temporary server does not send deliveries, because this shell's settings can differ from the real server's
-    settings.
+    The temporary server does not send deliveries, because the settings in this shell can differ from the settings of
+    the real server.
     """
     # The log of the temporary server would hide the output of the command.
     own = replace(config, host="127.0.0.1", port=0, log_format="none")

@@ -170,10 +170,7 @@ def listening_url(config: Config, address: tuple[str, int]) -> str:
 
 
 class StopLimit:
-    """Ends the process if a stop takes too long.
-
-    Otherwise, a thread that waits for a hung disk would keep the process alive.
-    """
+    """Ends the process if a stop takes too long, for example because a thread waits for a hung disk."""
 
     def __init__(self, log_writer: LogWriter) -> None:
         self._log_writer = log_writer

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """A configuration problem. It contains no secret."""
+    """A problem with a setting, and how to fix the problem. The texts contain no secret."""
 
     name: str
     reason: str

@@ -35,7 +35,7 @@ class Setting:
     help: str
     secret: bool = False
     derived: str | None = None
-    """A description of a default that depends on other settings or on the terminal."""
+    """A description of the default, if the default depends on other settings or on the terminal."""
 
     @property
     def can_be_file(self) -> bool:

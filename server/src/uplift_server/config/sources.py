@@ -51,7 +51,7 @@ VALUE_CHARACTERS_MAX: Final = 4096
 
 
 def find_file(directory: Path, system: Path = SYSTEM_FILE) -> Path | None:
-    """Return the path of `uplift.toml` in a directory, or else of the system's settings file.
+    """Return the path of the settings file: `uplift.toml` in a directory, or else the system's settings file.
 
     Return None if neither file exists.
     """

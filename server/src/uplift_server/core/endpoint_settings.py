@@ -39,7 +39,7 @@ class EndpointSetting:
     """A description of the setting, for the API reference, the commands and the form."""
     type: ValueType
     default: str
-    """A description of the default."""
+    """A description of the default, for people."""
     initial: Any = None
     """The value of the setting for endpoints that do not set it. None means that the server's setting applies."""
 
@@ -125,11 +125,14 @@ class EndpointSettings:
     )
 
     def columns(self) -> dict[str, Any]:
-        """Return the names and contents of the database columns."""
+        """Return the content of each database column. The keys are the names of the columns."""
         return {each.attribute: each.stored(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the names and JSON values of the settings, in the order of the definitions."""
+        """Return the JSON value of each setting, in the order of the definitions.
+
+        The keys are the names of the settings.
+        """
         return {each.name: each.json(getattr(self, each.attribute)) for each in ENDPOINT_SETTINGS}
 
     def updated(self, sent: Mapping[str, Any]) -> "EndpointSettings":

@@ -110,10 +110,10 @@ def parse_uuid(text: str) -> bytes | None:
 
 
 def uuid_range(beginning: str) -> tuple[bytes, bytes] | None:
-    """Return the lowest and the highest UUID with this prefix, or None if the prefix is not valid.
+    """Return the lowest and the highest UUID that start with `beginning`, or None if `beginning` is not valid.
 
-    The function ignores hyphens. A valid prefix has at least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits, because
-    shorter prefixes cover whole months.
+    The function ignores hyphens. A valid beginning has at least UUID_BEGINNING_CHARACTERS_MIN hexadecimal digits,
+    because shorter beginnings cover whole months.
     """
     digits = beginning.replace("-", "").lower()
     if not UUID_BEGINNING_CHARACTERS_MIN <= len(digits) <= _UUID_DIGITS or not _HEX.fullmatch(digits):
@@ -130,7 +130,7 @@ def prefixed(prefix: str, value: bytes) -> str:
 
 
 def parse_prefixed(prefix: str, text: str, length: int = 16) -> bytes | None:
-    """Return the bytes of an ID with this prefix, or None if the string is not such an ID."""
+    """Return the bytes of an ID, or None if the string is not an ID with this prefix and `length` bytes."""
     # Only texts of the right length reach the cache, which limits its memory.
     return _parsed(prefix, text) if len(text) == len(prefix) + 1 + 2 * length else None
 
@@ -162,7 +162,7 @@ def parse_delivery_id(text: str) -> tuple[bytes, bytes] | None:
 
 
 def attempt_id(event_id: bytes, endpoint_id: bytes, number: int) -> str:
-    """Return the ID of an attempt. It consists of the bytes of the delivery ID and the number of the attempt."""
+    """Return the ID of an attempt. The ID consists of the bytes of the delivery ID and the number of the attempt."""
     return prefixed(ATTEMPT, event_id + endpoint_id[-_ENDPOINT_TAIL_BYTES:] + number.to_bytes(4, "big"))
 
 

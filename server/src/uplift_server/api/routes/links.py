@@ -83,7 +83,8 @@ async def create_sign_in_link(
 ) -> LinkView:
     """Requires an operator key. The link signs an operator in, once and within 5 minutes.
 
-    With `read_only`, the operator cannot change anything. If you revoke the operator key, the link and the session end.
+    With `read_only`, the operator cannot change anything. If you revoke the key that you use, the link and the session
+    end.
     """
     link = await services.portal_links.create_for_operator(
         caller,

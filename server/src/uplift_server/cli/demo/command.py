@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from uplift_server.cli.demo.tally import Summary
 
 RATE_PER_SECOND: Final = 2.0
-"""The default number of events per second, low enough that people can read the output."""
+"""The default number of events per second. It is low enough for people to read the output."""
 COUNTED_RATE_PER_SECOND: Final = 25.0
-"""The default number of events per second with `--events`, high enough that the demo ends soon."""
+"""The default number of events per second with `--events`. It is high enough for the demo to end soon."""
 PORT: Final = 8420
 
 

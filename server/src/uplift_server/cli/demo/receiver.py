@@ -51,7 +51,7 @@ _REASONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request to one of the demo's receivers."""
+    """A request that arrived at one of the demo's receivers."""
 
     receiver: str
     at: float

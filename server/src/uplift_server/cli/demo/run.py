@@ -1,4 +1,4 @@
-"""The demo: start a server and its receivers, send events, and wait until the receivers have verified all events."""
+"""Runs the demo: starts a server and its receivers, sends events, and waits until all events are verified."""
 
 import asyncio
 import os
@@ -112,7 +112,7 @@ class Demo:
         self._pool = ThreadPoolExecutor(1, "demo-client")
 
     async def run(self) -> Summary:
-        """Run the demo. Raises the server's startup errors."""
+        """Run the demo and return a summary. Raises the server's startup errors."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted)

@@ -9,7 +9,7 @@ from uplift_server.cli.demo.receiver import SHAKY, STEADY, Arrival
 REMEMBERED_MAX: Final = 10_000
 """Maximum number of finished events that the tally keeps to recognize duplicates."""
 LATENCIES_MAX: Final = 100_000
-"""Maximum number of latencies to keep for the percentiles."""
+"""Maximum number of latencies from which the tally computes percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Summary:
 
 
 class Tally:
-    """Counter of this run's events at the steady and the shaky receiver.
+    """Counts the events of this run that the steady and the shaky receiver accept.
 
     With `--data-dir`, the server may also deliver events of earlier runs, which the tally does not count. The tally
     keeps the events in flight and a limited number of finished events, so that an endless run uses constant memory.

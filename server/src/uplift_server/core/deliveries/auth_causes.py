@@ -5,7 +5,8 @@ from typing import Final
 from uplift_server.core.security.access_tokens import FAILED
 
 Cause = tuple[str, str, str, str, str]
-"""An error pattern (a regular expression), a code, a title, a cause, and how to fix the cause."""
+"""An error pattern (a regular expression), and the explanation of matching errors: code, title, cause, and how to fix
+it."""
 
 _REJECTIONS: Final = (
     "bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca|access denied"

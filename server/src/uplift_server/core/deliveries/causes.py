@@ -363,7 +363,7 @@ _WRONG_SIGNATURE: Final = Explanation(
 
 
 class FinishedAttempt(Protocol):
-    """A finished attempt, with the fields that explain its failure."""
+    """The results of a finished attempt that explain why it failed."""
 
     @property
     def outcome(self) -> Outcome:

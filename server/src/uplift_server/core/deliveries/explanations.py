@@ -27,7 +27,7 @@ _SKIP_HINT: Final = (
 
 
 class Reason(StrEnum):
-    """The reason codes of the API."""
+    """The code of an explanation in the API: the status of the delivery, or the reason why there is no delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"

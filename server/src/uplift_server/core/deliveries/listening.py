@@ -71,7 +71,7 @@ def event_frame(header: Mapping[str, object], body: bytes) -> bytes:
 
 
 def parse_local_response(text: str) -> LocalResponse | None:
-    """Parse a frame with a local server's response. Return None if the frame is not valid."""
+    """Parse a frame that contains a local server's response. Return None if the frame is not valid."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

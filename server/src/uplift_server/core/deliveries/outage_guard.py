@@ -14,7 +14,7 @@ ATTEMPTED_WITHIN_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """A group of endpoints that began to fail within 1 hour."""
+    """A group of endpoints that began to fail within 1 hour of each other."""
 
     since: int
     """When the first endpoint of the group began to fail (Unix ms)."""

@@ -1,4 +1,4 @@
-"""The first line of a response to a failed attempt, and the known reason in it."""
+"""The first line of a response to a failed attempt, and the reason that the response names."""
 
 import re
 from html import unescape
@@ -14,7 +14,7 @@ _BODY_BYTES_READ_MAX: Final = 1024
 
 
 class Reason(NamedTuple):
-    """Why a receiver rejected a request."""
+    """The reason why a receiver rejected a request: a title, the cause, and how to fix it."""
 
     title: str
     cause: str

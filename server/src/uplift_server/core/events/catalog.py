@@ -17,7 +17,7 @@ MOVEMENT_ANALYTICS_CREATED: Final = "movement.analytics.created"
 WEBHOOK_CREATED: Final = "webhook.created"
 
 EXTENSION_NOTE: Final = "This event type is an extension that Uplift does not document."
-"""The sentence that ends the description of an extension."""
+"""The last sentence in the description of each extension."""
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Fixed input for the sample generator, which also creates the examples. Examples and samples have the same structure.

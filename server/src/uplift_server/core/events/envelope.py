@@ -42,7 +42,7 @@ def event_id_of(body: bytes) -> bytes:
 
 
 def data_of(body: bytes) -> bytes:
-    """Return the unchanged bytes of the data in an envelope. Raises ValueError if the body is not an envelope."""
+    """Return the bytes of the data in an envelope, unchanged. Raises ValueError if the body is not an envelope."""
     # Quotes in the strings before the key are escaped, so the first match is the key.
     start = body.index(_DATA_KEY) + len(_DATA_KEY)
     return body[start:-1]

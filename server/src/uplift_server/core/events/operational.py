@@ -1,4 +1,4 @@
-"""Operational events: events of the server itself about endpoints and failed deliveries."""
+"""Operational events: events about endpoints and failed deliveries that the server itself creates."""
 
 from typing import Final
 

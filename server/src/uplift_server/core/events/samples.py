@@ -1,4 +1,4 @@
-"""Realistic data for demonstrations and tests: captures of fictional athletes, as the catalog describes them.
+"""Realistic data for demonstrations and tests, in the structure of the catalog: captures of fictional athletes.
 
 The same random bytes always result in the same data.
 """

@@ -161,8 +161,8 @@ class SchemaCost:
     def measure(self, value: Any, *, by_kind: bool = True) -> Measure:
         """Return the estimated cost of checking `value`.
 
-        The estimate stops soon after it exceeds SCHEMA_CHECK_NS_MAX. With `by_kind`, omit the alternatives that the
-        kind of an object excludes.
+        The calculation stops soon after the cost exceeds SCHEMA_CHECK_NS_MAX. With `by_kind`, the cost excludes the
+        alternatives that cannot apply to an object of its kind.
         """
         ns: float = 0
         errors = large = 0

@@ -16,9 +16,9 @@ _KEYWORD_NS: Final = 8
 _INTEGER_NS: Final = 150
 """Cost of comparing an integer with `const`, in ns."""
 _INTEGER_OPTION_NS: Final = 3
-"""Cost per integer of an `enum` in ns. The validator looks up integers by hash."""
+"""Cost of each integer in an `enum`, in ns. The validator looks up integers by hash."""
 _FRACTION_OPTION_NS: Final = 1_300
-"""Cost of an exact comparison with `const` or `enum` in ns.
+"""Cost of an exact comparison with `const` or `enum`, in ns.
 
 The validator compares exactly if a number has a fraction.
 """
@@ -29,9 +29,9 @@ DIGITS_NS: Final = 0.2
 LARGE_NS: Final = 2_000
 _PATTERN_NS: Final = 40
 _BACKTRACKING_NS: Final = 2_000
-"""Cost per character in ns, if a pattern may backtrack up to PATTERN_BACKTRACKS_MAX times."""
+"""Cost of a pattern that may backtrack up to PATTERN_BACKTRACKS_MAX times, in ns per character."""
 _POSITION_NS: Final = 8
-"""Cost per character in ns, for each position of a pattern that can be active."""
+"""Cost of each position of a pattern that can be active, in ns per character."""
 _UNIQUE_NS: Final = 100
 _REFERENCE_NS: Final = {"$ref": 30, "$dynamicRef": 100, "$recursiveRef": 100}
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")

@@ -22,7 +22,7 @@ until the counts are high enough.
 
 
 class StreamShares:
-    """The shares of the accounts that have published since the stream was nearly empty."""
+    """The shares of the accounts that have published since the stream was last nearly empty."""
 
     def __init__(self) -> None:
         self._bytes: dict[int, int] = {}

@@ -33,11 +33,11 @@ class AddressPolicy:
     allow_private_networks: bool
 
     def check(self, address: str, *, encrypted: bool) -> str | None:
-        """Return an error code, or None if a connection to an address is allowed.
+        """Return an error code, or None if the policy allows a connection to an address.
 
-        `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if only TLS is missing; otherwise,
-        it is `address_not_allowed`. Invalid addresses and addresses with a scope (`fe80::1%eth0`, a link of this
-        machine) are not allowed.
+        `address` is IPv4 or IPv6 text without brackets. The code is `https_required` if only TLS is missing. Otherwise,
+        the code is `address_not_allowed`, including for invalid addresses and addresses with a scope (`fe80::1%eth0`, a
+        link of this machine).
         """
         parsed = _parse(address)
         if parsed is None or "%" in address:
@@ -53,7 +53,7 @@ class AddressPolicy:
 def describe(address: str) -> str:
     """Describe the kind of an address for error texts, such as `loopback (127.0.0.0/8, RFC 1122)`.
 
-    If the address embeds an IPv4 address, the description contains the IPv4 address. Therefore, use the description
+    The description of an address that embeds an IPv4 address contains the IPv4 address. Therefore, call this function
     only for addresses that the user entered.
     """
     parsed = _parse(address)
@@ -61,9 +61,9 @@ def describe(address: str) -> str:
 
 
 def describe_resolved(address: str) -> str:
-    """Describe the kind of an address that a name resolved to, without any part of the address.
+    """Describe the kind of an address to which a name resolved, without any part of the address.
 
-    Internal DNS results must not leak to users who can create endpoints.
+    Otherwise, internal DNS results would leak to users who can create endpoints.
     """
     parsed = _parse(address)
     return "not an IP address" if parsed is None else _description(parsed, show_inner=False)

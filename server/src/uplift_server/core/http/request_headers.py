@@ -22,7 +22,7 @@ _HEAD: Final = (
 
 
 TEST: Final = b"x-uplift-test: true\r\n"
-"""The header that only test deliveries have."""
+"""The header line that only requests of test deliveries contain."""
 
 
 @dataclass(frozen=True, slots=True)

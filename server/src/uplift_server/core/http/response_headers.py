@@ -1,4 +1,7 @@
-"""Masks secrets in the response headers of a receiver. The server stores these headers as received."""
+"""Masks secrets in the response headers of a receiver.
+
+The server stores the headers as received, and masks secrets when it shows the headers.
+"""
 
 import re
 from typing import Final

@@ -14,7 +14,7 @@ _SEPARATOR: Final = "@"
 class SourceAddress:
     """An egress IP.
 
-    `since` is the time when the server begins to use it (Unix ms), or None if the server already uses it.
+    `since` is the time when the server begins to use the IP (Unix ms), or None if it already uses the IP.
     """
 
     address: str

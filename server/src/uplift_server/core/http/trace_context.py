@@ -37,7 +37,7 @@ def parse_traceparent(text: str) -> TraceContext | None:
 
 
 def event_span(event_id: bytes, sender_span: TraceContext | None, *, sampled: bool) -> TraceContext:
-    """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies to a new trace.
+    """Return the span of an event, in its sender's trace or in a new trace. `sampled` applies only to a new trace.
 
     Samplers use the last bytes of a trace ID. A UUID has constant bits in these bytes, so this function hashes the
     event ID.

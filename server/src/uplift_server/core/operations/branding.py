@@ -11,7 +11,7 @@ LOGO_BYTES_MAX: Final = 64 * 1024
 CONTRAST_MIN: Final = 4.5
 """Minimum contrast of text with its background (WCAG 2.2, level AA)."""
 GROUNDS: Final[Mapping[str, str]] = {"accent": "#f2f4f7", "accent-dark": "#151b23"}
-"""For each color: the background of the dashboard that has the lowest contrast to this color."""
+"""For each color of the brand: the background on the dashboard that has the lowest contrast with this color."""
 
 _COLOR: Final = re.compile(r"#[0-9a-fA-F]{6}")
 _PNG: Final = b"\x89PNG\r\n\x1a\n"

@@ -7,7 +7,7 @@ READINGS_KEPT: Final = 8
 """Number of recent readings to keep. Clocks drift, so old readings become less accurate."""
 
 DRIFT_MS_MAX: Final = 1.0
-"""Maximum drift, in ms, between two kept readings. A larger drift means that one of the clocks was set."""
+"""Maximum drift, in ms, between two kept readings. A larger difference means that one of the clocks was set."""
 
 
 class ClockReading(NamedTuple):
@@ -37,8 +37,8 @@ class ClockReading(NamedTuple):
 def best_reading(readings: Sequence[ClockReading]) -> ClockReading:
     """Return the reading with the lowest uncertainty. If several readings are equally certain, return the latest one.
 
-    `readings` are sorted by time, oldest first. The function ignores earlier readings that contradict the latest
-    reading, because a clock was set after them.
+    `readings` are sorted by time, oldest first. The function ignores readings that contradict the latest reading,
+    because one of the clocks has been set since.
     """
     latest = readings[-1]
     consistent = [

@@ -14,8 +14,10 @@ HEARTBEAT_EXPIRES_MS: Final = 5_000
 """Maximum age, in ms, of a process's last heartbeat. After this age, the other processes evict the process and take its
 leases."""
 HEARTBEAT_TRUSTED_MS: Final = 4_000
-"""Age, in ms, of a process's last heartbeat at which the process stops its own work. The limit is shorter than
-HEARTBEAT_EXPIRES_MS, so the process stops before the other processes evict it."""
+"""Age, in ms, of a process's last heartbeat at which the process stops its own work.
+
+The age is lower than HEARTBEAT_EXPIRES_MS, so the process stops before the other processes evict it.
+"""
 _MASK: Final = 2**64 - 1
 _HASH_BITS: Final = 63
 

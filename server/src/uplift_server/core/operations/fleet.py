@@ -1,4 +1,4 @@
-"""The problems of the fleet, each with its extent and the next step. The fleet is the server with all endpoints."""
+"""The problems of the fleet, each with its extent and the next step. The fleet is the server and all endpoints."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ class CauseGroup:
     pending: int
     oldest_due_at: int | None
     since: int
-    """When the first of the failing endpoints began to fail."""
+    """When the first of these endpoints began to fail."""
 
 
 class LimitedEndpoint(NamedTuple):
@@ -118,9 +118,9 @@ class FleetState:
     """Number of commits of this process in the last 1 to 2 minutes."""
     commit_p99_ms: float = 0
     attempts: int = 0
-    """Number of attempts of this process since the first of `own_failures`."""
+    """Number of attempts that this process has made since the first of `own_failures`."""
     own_failures: int = 0
-    """Number of attempts in the last 1 to 2 minutes that failed because of this server."""
+    """Number of attempts of this process in the last 1 to 2 minutes that failed because of this server."""
     mass_failure: bool = False
     onset: Onset | None = None
 
@@ -136,7 +136,7 @@ class FleetState:
 
 
 class FleetProblem(NamedTuple):
-    """A problem of the fleet. Its code is stable."""
+    """A problem of the fleet. The code of a problem never changes."""
 
     code: str
     severity: Severity

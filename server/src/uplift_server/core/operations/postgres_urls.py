@@ -15,7 +15,7 @@ _URL: Final = re.compile(
 
 
 class PostgresUrl(NamedTuple):
-    """The parts of a URL as written, percent-encoded. An absent part is empty, except that absent userinfo is None."""
+    """The parts of a URL as written, percent-encoded. Absent userinfo is None. Any other absent part is empty."""
 
     scheme: str
     userinfo: str | None
@@ -33,7 +33,7 @@ class PostgresUrl(NamedTuple):
 
 
 def split_postgres_url(text: str) -> PostgresUrl:
-    """Split a URL into its parts. Raises ValueError if it has no `scheme://`."""
+    """Split a PostgreSQL URL into its parts. Raises ValueError if the URL has no `scheme://`."""
     found = _URL.fullmatch(text)
     if found is None:
         raise ValueError("the text is not a URL")

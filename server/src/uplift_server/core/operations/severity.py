@@ -9,7 +9,7 @@ CRITICAL_ENDPOINTS_MIN: Final = 10
 
 
 class Severity(StrEnum):
-    """How urgent a problem is. The API and the CSS classes use these values."""
+    """The urgency of a problem. The API and the CSS classes use these values."""
 
     OK = "ok"
     ATTENTION = "attention"

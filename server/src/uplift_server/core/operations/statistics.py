@@ -103,7 +103,7 @@ class Statistics:
 
     @property
     def first_try_rate(self) -> float | None:
-        """Share of successful first attempts, from 0 to 1. None if there are no attempts."""
+        """Share of successful first attempts, from 0 to 1. None if there are no first attempts."""
         return round(self.first_delivered / self.first_attempts, 4) if self.first_attempts else None
 
     @property

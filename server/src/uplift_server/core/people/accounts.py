@@ -1,4 +1,4 @@
-"""Validation of account names and email addresses."""
+"""Checks of account names and email addresses."""
 
 import re
 

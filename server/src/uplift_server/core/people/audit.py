@@ -75,7 +75,7 @@ class ActorKind(NamedCode):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The person or program that performed an action."""
+    """The person or program that performed an action, or the server itself."""
 
     kind: ActorKind
     name: str

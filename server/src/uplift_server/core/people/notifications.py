@@ -10,7 +10,7 @@ from uplift_server.core.people.people import RESET_TTL_MS
 
 
 class NotificationKind(NamedCode):
-    """The reason for a notification. The database stores it as a number."""
+    """The kind of a notification. The database stores it as a number."""
 
     ENDPOINT_WARNED = 0
     ENDPOINT_DISABLED = 1
@@ -34,7 +34,7 @@ class SecondFactorChange(StrEnum):
 
 
 class NotificationState(StrEnum):
-    """The state of an email in the outbox."""
+    """The state of an email in the outbox: the table of emails to send."""
 
     WAITING = "waiting"
     """The server has not sent the email yet, and still tries to send it."""
