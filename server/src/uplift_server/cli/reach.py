@@ -94,7 +94,7 @@ def when_sent(config: Config) -> str:
 
 
 def database_exists(config: Config) -> bool:
-    """Whether the SQLite file or the PostgreSQL tables exist. Raises ConfigError, Unavailable and UnknownSchema."""
+    """Whether the SQLite file or the PostgreSQL tables exist. Raises ConfigError, Unavailable or UnknownSchema."""
     if not config.on_postgresql:
         return _exists(config.database_path)
     from uplift_server.store.postgres import schema_version  # noqa: PLC0415 - slow to load

@@ -32,7 +32,7 @@ class Session(kit.Session):
     def reach(self) -> AbstractContextManager[Calls]:
         """Return a context manager that opens an API client.
 
-        The client calls the running server, or a temporary one. Raises CliError and ConfigError.
+        The client calls the running server, or a temporary one. Raises CliError or ConfigError.
         """
         # Import here because `reach` needs the settings of this module.
         from uplift_server.cli.reach import reach  # noqa: PLC0415

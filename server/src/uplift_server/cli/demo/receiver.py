@@ -32,7 +32,7 @@ RELAPSE_EVERY: Final = 60
 DOWN_SECONDS: Final = 600.0
 """Duration of each outage of the down receiver, in seconds.
 
-It is long enough to look at the outage on the dashboard.
+This time is enough to look at the dashboard.
 """
 UP_SECONDS: Final = 300.0
 """Duration of each healthy period of the down receiver, in seconds."""

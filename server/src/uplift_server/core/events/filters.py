@@ -70,7 +70,7 @@ class Filter:
     __slots__ = ("_root",)
 
     def __init__(self, text: str) -> None:
-        """Compile a filter from its JSON text. The filter must have no problems."""
+        """Compile a filter from its JSON text. `check_filter` must have found no problems."""
         self._root = _Fields(json.loads(text), "data")
 
     def first_mismatch(self, data: object, budget: Budget) -> str | None:

@@ -1,6 +1,6 @@
 """Masks secrets in the response headers of a receiver.
 
-The server stores the headers as received, and masks secrets when it shows the headers.
+The server stores the headers as received. The API and the dashboard show masked headers.
 """
 
 import re

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 CRITICAL_ENDPOINTS_MIN: Final = 10
-"""If fewer than half of the endpoints are broken: the minimum number of broken endpoints for CRITICAL."""
+"""Minimum number of broken endpoints for CRITICAL if fewer than half of the endpoints are broken."""
 
 
 class Severity(StrEnum):
