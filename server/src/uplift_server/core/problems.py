@@ -1,4 +1,4 @@
-"""Validation problems as values, so that one response can list all of them."""
+"""Validation problems as objects, so that one response can list all of them."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,6 @@ class Problem:
     field: str
     """The field's name in the API, such as `url` or `headers.X-Team`."""
     code: str
-    """The code that programs check. It never changes."""
+    """The code that programs check. A released code never changes."""
     message: str
     """The message for users: the reason and how to fix it."""

@@ -31,7 +31,7 @@ class ValueType(ABC):
     @property
     @abstractmethod
     def bounds(self) -> str:
-        """The allowed values as text."""
+        """A description of the allowed values."""
 
     @property
     def input_help(self) -> str:
@@ -40,7 +40,7 @@ class ValueType(ABC):
 
     @abstractmethod
     def problems(self, field: str, sent: Any) -> Iterator[Problem]:
-        """Return the problems with a JSON value of the right JSON type."""
+        """Return the problems with a JSON value that already has the right JSON type."""
 
     @abstractmethod
     def parse(self, text: str) -> Any:
@@ -81,7 +81,7 @@ class WholeNumber(ValueType):
 
     @property
     def bounds(self) -> str:
-        """The allowed numbers as text."""
+        """A description of the allowed numbers."""
         return f"1 to {self.maximum:,}"
 
     def problems(self, field: str, sent: int) -> Iterator[Problem]:
@@ -102,9 +102,9 @@ class WholeNumber(ValueType):
 
 @dataclass(frozen=True, slots=True)
 class Choice(ValueType):
-    """One of several names.
+    """A name from a fixed list. The database stores the number of the name.
 
-    The database stores the number of the name. A setting with this type has an initial value.
+    A setting of this type has an initial value.
     """
 
     kind: type[NamedCode]
@@ -116,11 +116,11 @@ class Choice(ValueType):
 
     @property
     def bounds(self) -> str:
-        """The allowed names as text."""
+        """A description of the allowed names."""
         return ", ".join(f"`{name}`" for name in self.names)
 
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
-        """Return a problem if the name does not exist."""
+        """Return a problem if the name is not an allowed name."""
         if sent not in self.names:
             yield Problem(field, "value_unknown", f"The value is not allowed. Use one of {self.bounds}.")
 
@@ -147,14 +147,14 @@ class Choice(ValueType):
 
 @dataclass(frozen=True, slots=True)
 class Duration(ValueType):
-    """A duration. The Python value is in ms, and the JSON and text forms have units: `10s`."""
+    """A duration. The Python value is in ms. The JSON and text forms have a unit, such as `10s`."""
 
     minimum_ms: int
     maximum_ms: int
 
     @property
     def bounds(self) -> str:
-        """The allowed durations as text."""
+        """A description of the allowed durations."""
         return f"{format_duration(self.minimum_ms)} to {format_duration(self.maximum_ms)}"
 
     def problems(self, field: str, sent: str) -> Iterator[Problem]:
@@ -195,17 +195,17 @@ class Durations(ValueType):
 
     @property
     def input_help(self) -> str:
-        """How to enter a list, and how to enter an empty list."""
+        """How to enter durations or an empty list as text."""
         return f"Separate the durations with commas. Enter {NO_DELAYS} for an empty list."
 
     @property
     def bounds(self) -> str:
-        """The allowed lists as text."""
+        """A description of the allowed lists."""
         total = format_duration(self.total_ms_max)
         return f"up to {self.count_max} durations of {self.each.bounds}, at most {total} in total"
 
     def problems(self, field: str, sent: list[str]) -> Iterator[Problem]:
-        """Return the problems with the durations, their number and their sum."""
+        """Return the problems with the durations, with their number, and with their sum."""
         if len(sent) > self.count_max:
             yield Problem(field, "too_many", f"The list has too many durations. Use {self.bounds}.")
             return
@@ -235,5 +235,5 @@ class Durations(ValueType):
         return json.dumps(value)
 
     def loaded(self, content: str) -> tuple[int, ...]:
-        """Return the durations in a JSON list of ms."""
+        """Return the durations from a JSON list of ms."""
         return tuple(json.loads(content))

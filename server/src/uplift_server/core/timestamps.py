@@ -17,7 +17,7 @@ def format_timestamp(ms: int) -> str:
 
 
 def format_optional_timestamp(ms: int | None) -> str | None:
-    """Format a Unix time in ms, or return None for None."""
+    """Format a Unix time in ms. Return None if the time is None."""
     return None if ms is None else format_timestamp(ms)
 
 

@@ -8,9 +8,10 @@ from uplift_server.service.principals import Caller
 
 
 def filtered_caller(visit: Visit, problems: list[Problem]) -> Caller:
-    """Return the visitor's caller, limited to the account that the URL selects, if any.
+    """Return the visitor's caller. If the URL selects an account, limit the caller to that account.
 
-    The URL contains an ID, a uid, or a part of a name. Add a problem if no account or more than one account matches.
+    The URL contains the account's ID, its uid, or a part of its name. Add a problem if no account or more than one
+    account matches.
     """
     text = visit.query.text("account")
     if visit.account is not None or not text:

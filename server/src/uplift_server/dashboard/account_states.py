@@ -1,4 +1,4 @@
-"""The health of an account as a sentence."""
+"""The health of an account in one sentence."""
 
 from uplift_server.core.durations import format_span
 from uplift_server.core.operations.fleet import LATE_MS
@@ -9,7 +9,7 @@ from uplift_server.service.endpoint_problems import EndpointProblems
 
 
 def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str, *, now: int) -> tuple[str, str]:
-    """Return the health of an account at `now` (Unix ms): a CSS class and a sentence.
+    """Return the health of an account at `now` (Unix ms) as a CSS class and a sentence.
 
     `numbers` contains the statistics of the period `span`, such as `last 24 hours`.
     """
@@ -38,7 +38,7 @@ def account_sentence(troubles: EndpointProblems, numbers: Statistics, span: str,
 def backlog_sentence(troubles: EndpointProblems, now: int) -> str:
     """Return a sentence with the number of pending deliveries and the age of the oldest.
 
-    The sentence begins with a space. The result is empty if no delivery is pending.
+    The sentence begins with a space. Return an empty string if no delivery is pending.
     """
     pending, oldest = troubles.backlog.pending, troubles.backlog.oldest_due_at
     if not pending:

@@ -90,7 +90,7 @@ class DashboardApp:
     """The dashboard as an ASGI application. The caller starts and stops the services."""
 
     def __init__(self, dashboard: Dashboard, api: App) -> None:
-        """Create the application. `api` responds to requests that have an unknown path and do not accept HTML."""
+        """Create the application. Requests that have an unknown path and do not accept HTML go to `api`."""
         self._dashboard = dashboard
         self._api = api
         routes = [Route(f"{PATH}/{{name:path}}", self._serve_asset), *(route(page, dashboard) for page in PAGES)]
@@ -129,7 +129,7 @@ class DashboardApp:
         return response
 
     async def _refusal(self, request: Request) -> Response:
-        """Return the page for an unknown path, with the visitor's menu."""
+        """Return the error page for an unknown path. The page contains the visitor's menu."""
         visit = Visit(request, self._dashboard)
         with suppress(StoreError):
             visit.visitor = await self._dashboard.services.sessions.visitor(visit.cookie(SESSION_COOKIE))

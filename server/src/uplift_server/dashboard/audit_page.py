@@ -25,7 +25,8 @@ _KIND_WORDS: Final = {
 
 
 async def audit_page(visit: Visit, caller: Caller, path: str, problems: Sequence[Problem] = ()) -> Response:
-    """Show the entries that the caller can see and that match the filters in the URL. `path` is the page's own path."""
+    """Show the entries that the caller can see and that match the filters in the URL. `path` is the path of the page.
+    """
     asked, found_problems = visit.query, list(problems)
     wanted = AuditFilter(
         actor=asked.optional("actor"),
@@ -54,7 +55,7 @@ async def audit_page(visit: Visit, caller: Caller, path: str, problems: Sequence
 
 
 def _actors(chosen: str | None) -> list[tuple[str, str]]:
-    """Return the choices of the actor filter: the kinds of actors, and the actor ID in the URL."""
+    """Return the choices of the actor filter: each kind of actor, and the actor ID in the URL, if any."""
     found = list(_KIND_WORDS.items())
     if chosen is not None and chosen not in _KIND_WORDS:
         found.append((chosen, chosen))

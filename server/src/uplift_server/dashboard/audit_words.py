@@ -10,7 +10,7 @@ from uplift_server.core.timestamps import parse_timestamp
 
 _NOTHING: Final = "none"
 _DEFAULTS: Final = {each.name: each.default for each in ENDPOINT_SETTINGS}
-"""The text for the default of each endpoint setting."""
+"""The text for each endpoint setting's default."""
 _TEXT_CHARACTERS_MAX: Final = 300
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -39,7 +39,7 @@ def _label(name: str) -> str:
 
 
 def _time(value: object) -> int | None:
-    """Return a timestamp as Unix ms, or None if the value is not a timestamp."""
+    """Return a timestamp of the audit log as Unix ms, or None if the value is not a timestamp."""
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return None
     try:

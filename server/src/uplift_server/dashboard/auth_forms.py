@@ -1,4 +1,4 @@
-"""The fields for the authentication of an endpoint, in the form that creates or edits the endpoint."""
+"""The authentication fields of the form that creates or edits an endpoint."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class FilledAuth:
 def filled_auth(shown: Mapping[str, Any] | None) -> FilledAuth:
     """Return the field values for a stored authentication.
 
-    The secret fields are empty; if they stay empty, the secrets do not change.
+    The fields for secrets are empty. If they stay empty, the secrets do not change.
     """
     if shown is None:
         return FilledAuth()
@@ -55,9 +55,10 @@ def sent_auth(form: Form) -> FilledAuth:
 
 
 def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -> EndpointAuth | Unset | None:
-    """Return the authentication in a form, None if the form removes it, or UNSET if the form does not change it.
+    """Return the authentication in a form.
 
-    Add problems for missing secrets.
+    Return None if the form removes the authentication, or UNSET if the form does not change it. Add a problem for each
+    missing secret.
     """
     sent, shown = sent_auth(form), None if stored is None else stored.auth
     if sent.auth_type == OAuthClient.type:
@@ -79,7 +80,7 @@ def auth_in(form: Form, stored: ShownEndpoint | None, problems: list[Problem]) -
 
 
 def at_auth_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Remove the prefix `auth.` from the field names of problems, because the form's fields have no prefix."""
+    """Remove the prefix `auth.` from the fields of problems, because the form's field names have no prefix."""
     return [
         Problem(each.field.removeprefix("auth."), each.code, each.message) if each.field.startswith("auth.") else each
         for each in problems

@@ -11,7 +11,8 @@ from uplift_server.dashboard.assets import Asset, create_asset
 DARK_ACCENT: Final = "#6cb2ff"
 """The default accent color of the dark theme, as in dashboard.css.
 
-The style sheet repeats this color. Otherwise, the brand's light accent color would also apply to the dark theme.
+The brand's style sheet repeats this color. Without it, the brand's accent color for the light theme would also apply to
+the dark theme.
 """
 
 
@@ -25,7 +26,7 @@ class Brand:
 
     @property
     def assets(self) -> Mapping[str, Asset]:
-        """The static files of the brand by file name."""
+        """The static files of the brand. The keys are file names."""
         return {name: file for name, file in (("brand-logo", self.logo), ("brand.css", self.style)) if file is not None}
 
 

@@ -23,13 +23,13 @@ _GAP: Final = 0.2
 """The space between two columns, as a fraction of a column's width."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 _PART_GAP: Final = 1.0
-"""The space between the parts of a column, in units of the SVG. The space separates parts of similar colors."""
+"""The space between the parts of a column, in SVG units. The space separates parts that have similar colors."""
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
 _DAY_MS: Final = 24 * _HOUR_MS
 _UNITS: Final = {_MINUTE_MS: "per minute", _HOUR_MS: "per hour", 6 * _HOUR_MS: "per 6 hours", _DAY_MS: "per day"}
 _LABELS_MS: Final = {_MINUTE_MS: 10 * _MINUTE_MS, _HOUR_MS: 4 * _HOUR_MS, 6 * _HOUR_MS: _DAY_MS, _DAY_MS: 5 * _DAY_MS}
-"""The distance between labels of the time axis in ms, for each bucket length."""
+"""For each bucket length, the distance between labels of the time axis, in ms."""
 _LABELS_END: Final = 0.95
 
 

@@ -39,9 +39,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of checkboxes: event types with the same first word, or the remaining event types.
+    """A group of checkboxes.
 
-    `whole` is the checkbox for all event types with this first word, including future ones.
+    A group contains the event types that have the same first word, or the remaining event types. `whole` is the
+    checkbox for all event types with this first word, including future ones.
     """
 
     title: str
@@ -56,7 +57,7 @@ class Group:
 
     @property
     def is_open(self) -> bool:
-        """Whether the group shows its checkboxes, because at least one is selected."""
+        """Whether the group is expanded because at least one of its checkboxes is selected."""
         return any(each.chosen for each in (*((self.whole,) if self.whole else ()), *self.types))
 
 
@@ -77,7 +78,7 @@ class Filled:
 
     @property
     def has_more(self) -> bool:
-        """Whether an advanced field has a value, so that the form shows the advanced fields."""
+        """Whether the form shows the advanced fields because at least one of them has a value."""
         return any((self.secret, self.headers, self.uid, self.metadata, *self.settings.values()))
 
 
@@ -147,7 +148,7 @@ def draft_of(form: Form, stored: ShownEndpoint | None = None) -> tuple[EndpointD
 
 
 def named_at_fields(problems: Iterable[Problem]) -> list[Problem]:
-    """Move each problem to the field of the form that contains the cause.
+    """Change the field of each problem to the form field that contains the cause.
 
     The form has one field for all headers and one field for the filter. The message therefore adds the header name or
     the path in the filter.
@@ -200,7 +201,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _without_covered(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns without the event types that the pattern of a selected group includes."""
+    """Return the patterns, except event types that the pattern of a selected group includes."""
     whole = tuple(each[:-1] for each in patterns if each.endswith(GROUP_SUFFIX))
     return tuple(
         dict.fromkeys(each for each in patterns if each.endswith(GROUP_SUFFIX) or not each.startswith(whole or ("\0",)))

@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StateCard:
-    """The state card on the page of an endpoint."""
+    """The state of an endpoint in detail, for the endpoint's page."""
 
     kind: str
     """The state: `healthy`, `failing`, `warned`, `unknown`, `paused` or `disabled`."""
@@ -41,7 +41,7 @@ class StateCard:
 
 @dataclass(frozen=True, slots=True)
 class ProblemCard:
-    """The compact state card of an endpoint that has a problem."""
+    """The short form of the state card, for an endpoint that has a problem."""
 
     state: "Summary"
     sentence: str
@@ -54,7 +54,7 @@ class Summary:
     """The state of an endpoint in a table row."""
 
     kind: str
-    """The state, as in `StateCard.kind`."""
+    """The state. `StateCard.kind` lists the possible states."""
     text: str
     reason: str | None
     """The reason why the endpoint is disabled or failing."""
@@ -199,7 +199,7 @@ def _deliveries(number: int) -> str:
 
 
 def _pending(shown: ShownEndpoint) -> tuple[Row, ...]:
-    """Return card rows with the number of pending deliveries and the time when the oldest became due."""
+    """Return the rows with the number of pending deliveries and the time when the oldest became due."""
     pending, oldest = shown.backlog.pending, shown.backlog.oldest_due_at
     if not pending:
         return ()

@@ -1,4 +1,4 @@
-"""Attempts on pages: request, response, timings, and the equivalent curl command."""
+"""Attempts on pages: the request, response and timings of an attempt, and the equivalent curl command."""
 
 import shlex
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from uplift_server.dashboard.rendering import span_ms
 from uplift_server.store.records import Attempt
 
 ARGUMENT_BYTES_MAX: Final = 100_000
-"""Maximum size of a body in a command-line argument. Linux limits an argument to 128 KiB."""
+"""Maximum size, in bytes, of a body in a command-line argument. Linux limits an argument to 128 KiB."""
 _NOT_REPEATED: Final = frozenset({"host", "content-length"})
 """Headers that the curl command omits, because curl adds them itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An attempt with the strings that a page shows."""
+    """An attempt, and the strings that a page shows about it."""
 
     attempt: Attempt
     explanation: Explanation | None
@@ -32,7 +32,7 @@ class Told:
 
     @property
     def status(self) -> str:
-        """`delivered` or `failed`. The page selects the symbol and the color by this status."""
+        """`delivered` or `failed`. The status determines the symbol and the color of the attempt."""
         return "delivered" if self.attempt.outcome is Outcome.DELIVERED else "failed"
 
     @property
@@ -75,7 +75,7 @@ class Told:
 
     @property
     def response_body(self) -> str:
-        """The stored part of the response body."""
+        """The stored beginning of the response body."""
         return printable(self.attempt.response_body.decode("utf-8", "replace"), lines=True)
 
     @property
@@ -90,7 +90,7 @@ class Told:
 
 
 def told(attempt: Attempt) -> Told:
-    """Return an attempt with the strings that a page shows."""
+    """Return an attempt, and the strings that a page shows about it."""
     return Told(attempt, explain_attempt(attempt), _phases(attempt))
 
 

@@ -24,7 +24,7 @@ def period_of(text: str) -> Period:
 
 
 def status_columns(series: Series) -> list[Column]:
-    """Return a chart column for each bucket. The column shows the deliveries by status."""
+    """Return a chart column of the deliveries by status for each time bucket."""
     return [
         Column(Slot(bucket.at, series.bucket_ms), tuple(Part(name, name, _of(bucket, name)) for name in STATUSES))
         for bucket in series.buckets
@@ -32,7 +32,7 @@ def status_columns(series: Series) -> list[Column]:
 
 
 def attempt_columns(series: Series) -> list[Column]:
-    """Return a chart column for each bucket. The column shows the succeeded and failed attempts."""
+    """Return a chart column of the succeeded and failed attempts for each time bucket."""
     return [
         Column(
             Slot(bucket.at, series.bucket_ms),
@@ -46,7 +46,7 @@ def attempt_columns(series: Series) -> list[Column]:
 
 
 def latency_lines(series: Series) -> tuple[list[Slot], list[Line]]:
-    """Return the time slots of a latency chart, and its p50 and p95 lines."""
+    """Return the time buckets of a latency chart, and its p50 and p95 lines."""
     numbers = [bucket.statistics for bucket in series.buckets]
     return [Slot(bucket.at, series.bucket_ms) for bucket in series.buckets], [
         Line("p50", "p50", tuple(each.p50_ms for each in numbers)),
@@ -74,7 +74,7 @@ def succeeded(numbers: Statistics) -> int:
 
 
 def attempt_words(numbers: Statistics) -> str:
-    """Return the numbers of succeeded and failed attempts as text: `12 attempts succeeded, 1 failed`."""
+    """Return text with the numbers of succeeded and failed attempts, such as `12 attempts succeeded, 1 failed`."""
     good = succeeded(numbers)
     failed = sum(numbers.failures.values())
     return f"{words.count(good)} attempt{'' if good == 1 else 's'} succeeded, {words.count(failed)} failed"
@@ -86,7 +86,7 @@ def success_share(numbers: Statistics) -> float | None:
 
 
 def status_words(numbers: Statistics) -> str:
-    """Return the numbers of deliveries by status as text: `12 delivered, 1 failed`."""
+    """Return text with the number of deliveries for each status, such as `12 delivered, 1 failed`."""
     counts = {name: getattr(numbers, name) for name in STATUSES}
     told = [f"{words.count(count)} {name}" for name, count in counts.items() if count]
     return ", ".join(told) or "no deliveries"

@@ -11,13 +11,14 @@ from uplift_server.service.fields import UNSET, Unset
 from uplift_server.service.filter_previews import PreviewedEvent
 
 PREVIEW_FIELD: Final = "preview"
-"""The form field that requests a preview of the filter instead of an update."""
+"""The form field that requests a preview of the filter. If the form has this field, the server does not save the form.
+"""
 _EXAMPLE: Final = '{"object": {"movement": ["pitching"]}}'
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPreview:
-    """A preview of the filter in a form: the newest events with the result of the filter, or the filter's problems."""
+    """A preview of a filter: the newest events, each with the result of the filter, or the filter's problems."""
 
     events: Sequence[PreviewedEvent] = ()
     problems: Sequence[Problem] = ()

@@ -1,4 +1,4 @@
-"""Form data: reading with a size limit, and access by field name."""
+"""Form data: a reader that has a size limit, and access to the fields by name."""
 
 import asyncio
 import hashlib
@@ -20,9 +20,9 @@ from uplift_server.service.versions import Versions
 
 FORM_BYTES_MAX: Final = 512 * 1024
 STRANGERS_FORM_BYTES_MAX: Final = 16 * 1024
-"""Maximum size of a form from a visitor without a session, in bytes."""
+"""Maximum size, in bytes, of a form from a visitor who has no session."""
 ENDED_FORM_BYTES_MAX: Final = 64 * 1024
-"""Maximum size of a form from a visitor whose session has probably ended, in bytes."""
+"""Maximum size, in bytes, of a form from a visitor whose session has probably ended."""
 FORM_FIELDS_MAX: Final = 500
 ONCE_FIELD: Final = "once"
 ONCE_BYTES: Final = 16
@@ -35,7 +35,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Form:
-    """The fields of a form or of a URL query, as text."""
+    """The text fields of a form or of a URL query."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._values: dict[str, list[str]] = {}
@@ -113,7 +113,7 @@ class Form:
             return None
 
     def without(self, prefix: str) -> "Form":
-        """Return the form without the fields whose names begin with `prefix`."""
+        """Return a copy of the form without the fields whose names begin with `prefix`."""
         kept = {name: sent for name, sent in self._values.items() if not name.startswith(prefix)}
         return Form((name, value) for name, sent in kept.items() for value in sent)
 
@@ -123,7 +123,7 @@ class Form:
 
 
 def seen_versions(form: Form) -> Versions:
-    """Return the version of the object that the person saw in the form, to detect concurrent updates.
+    """Return the version of the object that the form showed. The service uses it to detect concurrent updates.
 
     Return None for a page of an earlier release, which does not send the version. The update then accepts every
     version.
@@ -133,9 +133,9 @@ def seen_versions(form: Form) -> Versions:
 
 
 async def read_form(request: Request, reservation: Reservation, *, bytes_max: int, advice: str) -> Form:
-    """Read the form in a request.
+    """Read the form in a request. Raises PayloadTooLarge, Malformed, RateLimited or Busy.
 
-    Raises PayloadTooLarge (its message contains `advice`), Malformed, RateLimited and Busy.
+    The message of PayloadTooLarge contains `advice`.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in {"application/x-www-form-urlencoded", ""}:
@@ -167,7 +167,7 @@ def _parsed(body: bytearray) -> Form:
 def key_of(form: Form) -> IdempotencyKey | None:
     """Return the idempotency key of a form, if it has one.
 
-    The key prevents a page reload from creating a second object.
+    The key prevents a second object if the visitor reloads the page.
     """
     key = form.text(ONCE_FIELD)
     if not key:
@@ -177,7 +177,10 @@ def key_of(form: Form) -> IdempotencyKey | None:
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, str]:
-    """Return the messages of problems, grouped by form field. A problem with `secret.0` belongs to `secret`."""
+    """Return the messages of problems, grouped by form field.
+
+    For example, a problem with `secret.0` belongs to the field `secret`.
+    """
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.field.partition(".")[0], []).append(problem.message)

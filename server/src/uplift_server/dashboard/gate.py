@@ -1,7 +1,7 @@
 """Routing of requests to the API or the dashboard.
 
-The first request for a page loads the dashboard, so a server without visitors uses less memory. The load runs in a
-thread.
+The first request for a page loads the dashboard, so a server without visitors uses less memory. A thread loads the
+dashboard.
 """
 
 import asyncio

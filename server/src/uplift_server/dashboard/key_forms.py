@@ -24,7 +24,7 @@ SCOPE_WORDS: Final[Mapping[Scope | AccountsScope, str]] = {
     AccountsScope.ACCOUNTS_READ: "Read accounts",
     AccountsScope.ACCOUNTS_WRITE: "Create, update and delete accounts",
 }
-"""The description of each scope for users."""
+"""The description of each scope that users see."""
 
 
 def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
@@ -36,7 +36,10 @@ def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:
 
 
 def changed_key(form: Form, key: ApiKey | ServiceKey) -> tuple[KeyDraft, list[Problem]]:
-    """Return the update of a key in a form, and the problems with its expiry. The update omits an unchanged expiry."""
+    """Return the update of a key in a form, and the problems with its expiry.
+
+    The update contains the expiry only if the person changed it.
+    """
     problems: list[Problem] = []
     sent = form.instant("expires_at", problems)
     expires_at: str | Unset | None = None if sent is None else format_timestamp(sent)

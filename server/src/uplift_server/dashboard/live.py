@@ -1,6 +1,6 @@
 """Live pages: a stream notifies the page of changes, and the page reloads its live region.
 
-All pages of an account share one watch, which polls the database only while streams are open.
+All streams of an account share one database poll, which runs only while streams are open.
 """
 
 import asyncio
@@ -20,14 +20,15 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The poll interval while the process is busy, in seconds. More frequent polls would delay events."""
+"""The poll interval while the process is busy, in seconds. While the process is busy, more frequent polls would delay
+events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
-"""The maximum time between the reloads of two pages while the process is not busy, in seconds."""
+"""The maximum time, in seconds, between the reloads of two pages while the process is not busy."""
 STREAM_SECONDS_MAX: Final = 600.0
 """Maximum duration of a stream, in seconds. The browser then reconnects, and the server checks the session again."""
 COMMENT_SECONDS: Final = 15.0
-"""The interval of comments in a stream, in seconds. Proxies close streams that send nothing for too long."""
+"""The interval between comments in a stream, in seconds. Proxies close a stream that sends nothing for too long."""
 RETRY_MS: Final = 3000
 
 _COMMENT: Final = b":\n\n"
@@ -49,7 +50,7 @@ class _Watch:
 
 
 class _Counted(StreamingResponse):
-    """A streaming response that calls `end` when it ends, even if it ends before its first line."""
+    """A streaming response that calls `end` when it ends, even if it has sent no line."""
 
     def __init__(self, lines: AsyncIterator[bytes], end: Callable[[], None]) -> None:
         super().__init__(lines, media_type="text/event-stream")
@@ -129,7 +130,7 @@ class Live:
             yield told
 
     async def _turn(self) -> None:
-        """Wait until this page may reload. If all open pages reloaded at once, the event loop would stall.
+        """Wait until the page of a stream may reload. If all open pages reloaded at once, the event loop would stall.
 
         While the process is busy, the reloads are spread over the whole poll interval.
         """
@@ -169,7 +170,7 @@ class _Load:
         """Whether the process used more than CORES_BUSY cores between the last two measurements."""
 
     def look(self, visit: Visit) -> None:
-        """Measure the CPU use of the process, at most twice per poll interval."""
+        """Measure the CPU use of the process, at most twice in each poll interval."""
         loop_s, processor_s = asyncio.get_running_loop().time(), visit.services.context.clock.processor_s()
         elapsed_s = loop_s - self._before[0]
         if elapsed_s >= LOOK_SECONDS / 2:

@@ -1,4 +1,4 @@
-"""The fields `uid` and `metadata` of forms."""
+"""The form fields `uid` and `metadata`."""
 
 import json
 from contextlib import suppress
@@ -13,7 +13,7 @@ from uplift_server.service.fields import UNSET, Unset
 class OwnData(NamedTuple):
     """The values of the form fields `uid` and `metadata`.
 
-    UNSET means that the form omits the field and changes nothing.
+    UNSET means that the form does not have the field, so the value does not change.
     """
 
     uid: str | Unset | None
@@ -23,7 +23,7 @@ class OwnData(NamedTuple):
 def own_data(form: Form, problems: list[Problem]) -> OwnData:
     """Return the values of `uid` and `metadata` in a form.
 
-    Add a problem if the metadata is not a JSON object of strings.
+    Add a problem if the metadata is not a JSON object whose values are strings.
     """
     return OwnData(form.optional("uid") if form.flag("uid") else UNSET, _metadata(form, problems))
 

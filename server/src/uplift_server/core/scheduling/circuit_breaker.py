@@ -29,7 +29,10 @@ class BreakerRule:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """The breaker of one endpoint. It is open while `probe_at` (Unix ms), the time of the next attempt, is set."""
+    """The breaker of one endpoint. The breaker is open while `probe_at` is set.
+
+    `probe_at` is the time of the next attempt (Unix ms).
+    """
 
     failures: int = 0
     timeouts_since: int | None = None
@@ -51,8 +54,8 @@ class Breaker:
     def after_failure(self, now_ms: int, *, timed_out: bool, rule: BreakerRule, retry_after_ms: int = 0) -> "Breaker":
         """Return the breaker after a failed attempt. An open breaker stays open.
 
-        `retry_after_ms` is the wait that the receiver requests, or 0. Unless the rule turns the breaker off, a wait of
-        more than 0 opens the breaker.
+        `retry_after_ms` is the wait that the receiver requests, or 0. A wait of more than 0 opens the breaker, unless
+        the rule turns the breaker off.
         """
         failures = self.failures + 1
         since = (now_ms if self.timeouts_since is None else self.timeouts_since) if timed_out else None
@@ -79,7 +82,7 @@ CLOSED: Final = Breaker()
 
 
 def restore_breaker(health: Health, rule: BreakerRule) -> Breaker:
-    """Return the breaker of an endpoint after a restart or a change of worker, from the endpoint's health.
+    """Restore the breaker of an endpoint from its health, after a restart or when another worker takes the endpoint.
 
     The waits between probes keep their length, so that a restart does not retry all failing endpoints at once.
     """

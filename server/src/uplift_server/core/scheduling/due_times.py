@@ -1,4 +1,4 @@
-"""The earliest due time of each endpoint, and the endpoints that are due."""
+"""The earliest due time of each endpoint, and the endpoints whose deliveries are due."""
 
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
@@ -12,7 +12,8 @@ _VOID_ENTRIES_MAX: Final = 1000
 class DueTimes:
     """One due time (Unix ms) for each endpoint, rounded up to a multiple of DUE_STEP_MS.
 
-    Rounding combines due times that are close together into one lease. Memory is bounded by the number of endpoints.
+    Because of the rounding, one lease can cover due times that are close together. Memory use depends only on the
+    number of endpoints.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class DueTimes:
         return len(self._heap)
 
     def note(self, endpoint_seq: int, due_at: int) -> bool:
-        """Keep a due time if it is the endpoint's earliest.
+        """Store a due time if it is the endpoint's earliest.
 
         Return whether it is earlier than the due times of all other endpoints.
         """
@@ -52,7 +53,7 @@ class DueTimes:
         return None
 
     def take(self, now_ms: int) -> Iterator[int]:
-        """Remove and yield the endpoints that are due at `now_ms`."""
+        """Remove and yield the endpoints whose due time is at or before `now_ms`."""
         while (next_at := self.next_at) is not None and next_at <= now_ms:
             _, endpoint_seq = heappop(self._heap)
             del self._due_at[endpoint_seq]

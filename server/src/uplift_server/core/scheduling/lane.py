@@ -13,7 +13,7 @@ from uplift_server.core.scheduling.circuit_breaker import CLOSED, Breaker
 T = TypeVar("T")
 
 WINDOW_START: Final = 4
-"""Initial limit of attempts in flight of a lane. Each success raises the limit by one."""
+"""Initial limit of a lane's attempts in flight. Each success raises the limit by one."""
 STALLED_MS_MIN: Final = 100
 STALLED_MEANS: Final = 8
 """A lane is stalled if no attempt has ended for STALLED_MEANS times the mean duration of an attempt.
@@ -22,7 +22,7 @@ A stalled lane does not exceed WINDOW_START attempts in flight, so a receiver th
 slots.
 """
 LOOKAHEAD_MS: Final = 5000
-"""Time in ms. A lane keeps only as many deliveries in memory as it can send within this time."""
+"""A lane keeps only as many deliveries in memory as it can send within this time, in ms."""
 
 
 class AttemptKind(IntEnum):
@@ -39,7 +39,7 @@ _KIND_ORDER: Final = (_FIRST, _RETRY, _FIRST, _REPLAY, _FIRST, _RETRY)
 
 
 class AccountShare(Generic[T]):
-    """One account's attempts in flight, its lanes that can start an attempt, and the size of its waiting deliveries."""
+    """One account's attempts in flight, lanes that can start an attempt, and total size of waiting deliveries."""
 
     __slots__ = ("in_flight", "lanes", "queued", "waiting_bytes")
 
@@ -49,7 +49,7 @@ class AccountShare(Generic[T]):
         self.queued = False
         """Whether the account is in the round-robin queue of accounts."""
         self.waiting_bytes = 0
-        """The size in bytes of the deliveries that wait in the account's lanes. The caller updates it."""
+        """The total size, in bytes, of the deliveries that wait in the account's lanes. The caller updates it."""
 
 
 class HostShare(Generic[T]):
@@ -111,9 +111,9 @@ class Lane(Generic[T]):
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
         self.waiting_bytes = 0
-        """The size in bytes of the waiting deliveries. The caller updates it."""
+        """The total size, in bytes, of the waiting deliveries. The caller updates it."""
         self.reserved = 0
-        """The number of deliveries that are being stored with a lease and enter the lane after the commit."""
+        """The number of deliveries that enter the lane after the commit that stores them with a lease."""
         self.in_flight = 0
         self.window = WINDOW_START
         """Limit of attempts in flight, up to `in_flight_max`. Each success raises the limit, and a timeout resets the
@@ -124,13 +124,13 @@ class Lane(Generic[T]):
         self.busy_since_ms = 0
         """When the lane last changed from idle to busy (Unix ms)."""
         self.mean_us = 0
-        """The moving mean of the durations of attempts, in µs."""
+        """The moving average of the attempt durations, in µs."""
         self.next_start_ms = 0.0
         self.kind_index = 0
         self.queued = False
         """Whether the lane is in its account's queue, parked, or waiting for its timer."""
         self.timer_id = 0
-        """The ID of the lane's timer. It is 0 without a timer."""
+        """The ID of the lane's timer, or 0 if the lane has no timer."""
         self.timer_at = 0.0
         self.parked = False
 

@@ -1,9 +1,9 @@
-r"""Fair order of waiting deliveries: round robin over accounts, endpoints and kinds of attempts.
+"""Fair order of waiting deliveries: round robin over accounts, endpoints and kinds of attempts.
 
 A lane holds the waiting deliveries of one endpoint and counts its attempts in flight, so an endpoint that hangs fills
-only its own lane. If slots are scarce, the process alternates between accounts, then between the endpoints of an
-account. For an endpoint, it alternates between first attempts, retries and replays. An account has a limited share of
-the slots and a limited number of attempts per host. Callers pass the time as `now_ms`.
+only its own lane. If slots are scarce, the process alternates between accounts, and between the endpoints of each
+account. Within a lane, it alternates between first attempts, retries and replays. An account has a limited share of the
+slots and a limited number of attempts per host. Callers pass the time as `now_ms`.
 """
 
 from collections import deque
@@ -29,12 +29,12 @@ SCARCE_SHARE: Final = 0.25
 SCARCE_FREE_PER_SLOT: Final = 4
 SCARCE_SLOTS_MIN: Final = 64
 """Slots are scarce if less than a quarter is free. A lane then starts another attempt only if more than four slots are
-free for each of its attempts in flight. The rule keeps a few slots free for idle lanes (a dynamic threshold, as in
+free for each of its attempts in flight. The rule keeps a few slots free for idle lanes (like the dynamic threshold in
 shared-memory switches). The rule does not apply to a process with fewer than SCARCE_SLOTS_MIN slots."""
 ACCOUNT_SHARE: Final = 0.5
 """The share of the slots that one account may use, unless it is the only account.
 
-It is below UNPROVEN_SHARE, so that unproven lanes of other accounts find slots.
+It is smaller than UNPROVEN_SHARE, so that slots remain for the unproven lanes of other accounts.
 """
 
 
@@ -58,7 +58,7 @@ class Lanes(Generic[T]):
         self._accounts: dict[int, AccountShare[T]] = {}
         self._account_max = in_flight_max
         self._hosts: WeakValueDictionary[tuple[int, str], HostShare[T]] = WeakValueDictionary()
-        """The HostShare of each account and host. A HostShare exists while a lane refers to it."""
+        """The HostShare of each account and host. A HostShare is removed when no lane refers to it."""
         self._account_queue: deque[AccountShare[T]] = deque()
         self._timers: list[tuple[float, int, Lane[T]]] = []
         """Lanes with work that may not start yet: start time, timer ID and lane.
@@ -354,7 +354,7 @@ class Lanes(Generic[T]):
             self._account_queue.append(account)
 
     def _rotate_accounts(self, account: AccountShare[T]) -> None:
-        """Move the first account to the end of the queue, or remove it if none of its lanes waits."""
+        """Move the first account to the end of the queue, or remove it if it has no waiting lanes."""
         if account.lanes:
             if len(self._account_queue) > 1:
                 self._account_queue.rotate(-1)

@@ -9,7 +9,7 @@ from typing import Final
 from uplift_server.core.limits import RETRY_AFTER_MS_MAX
 
 JITTER: Final = 0.1
-"""Maximum random change of a delay, as a fraction of the delay. All changes up to this fraction are equally likely."""
+"""Maximum random change to a delay, as a fraction of the delay. The changes are uniformly distributed."""
 
 
 _SECONDS: Final = re.compile(r"([0-9]+)(\.[0-9]+)?")
@@ -41,8 +41,8 @@ class RetrySchedule:
 def retry_after_ms(value: str | None, now_ms: int) -> int | None:
     """Return the wait in ms that a Retry-After header requests (RFC 9110, section 10.2.3), at most 24 hours.
 
-    The value is an HTTP date or a number of seconds. The function also accepts a fraction, although the RFC does not
-    allow it. Returns None if the header is not valid, and 0 for a date in the past.
+    The value is an HTTP date or a number of seconds. The function also accepts fractions of a second, although the RFC
+    does not allow fractions. Returns None if the header is not valid, and 0 for a date in the past.
     """
     if value is None:
         return None

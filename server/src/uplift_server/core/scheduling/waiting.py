@@ -20,10 +20,10 @@ class WaitingFor(StrEnum):
 
 
 class HeldUpBy(StrEnum):
-    """Why the due deliveries of an endpoint are late. The values are labels of a metric."""
+    """The reasons why an endpoint's due deliveries are late. A metric uses the values as labels."""
 
     SERVER = "server"
-    """The server is late: the endpoint has free capacity."""
+    """The server is behind: the endpoint could accept more deliveries."""
     ENDPOINT = "endpoint"
     """The endpoint has reached its concurrency limit or rate limit."""
     PROBE = "probe"
@@ -31,7 +31,7 @@ class HeldUpBy(StrEnum):
 
 
 class Waiting(NamedTuple):
-    """What a delivery waits for, and the earliest time (Unix ms) of its next attempt, if known."""
+    """The reason why a delivery is waiting, and the earliest time (Unix ms) of its next attempt, if known."""
 
     what: WaitingFor
     until: int | None
@@ -41,7 +41,7 @@ def waiting_for(*, due_at: int | None, next_probe_at: int | None, now_ms: int) -
     """Return why a delivery is waiting. Times are Unix ms.
 
     `due_at` is None if the delivery is due and waiting in memory. `next_probe_at` is set while the endpoint's breaker
-    is open. This time is in the past while the probe is in flight.
+    is open, and is in the past while the probe is in flight.
     """
     if due_at is not None and due_at > max(now_ms, next_probe_at or 0):
         return Waiting(WaitingFor.SCHEDULE, due_at)

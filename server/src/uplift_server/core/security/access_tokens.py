@@ -1,4 +1,4 @@
-"""Access tokens of OAuth 2.0 (RFC 6749): the request for a token, and its response."""
+"""OAuth 2.0 access tokens (RFC 6749): the request for a token, and its response."""
 
 import base64
 import json
@@ -12,14 +12,15 @@ from uplift_server.core.limits import ERROR_CHARACTERS_MAX, TOKEN_RESPONSE_BYTES
 from uplift_server.core.security.endpoint_auth import OAuthClient
 
 FAILED: Final = "token request: "
-"""The prefix of the error of an attempt without a token. The error patterns of the causes contain this prefix."""
+"""The prefix of the error when an attempt has no access token. The patterns that find the cause of an error contain
+this prefix."""
 LIFETIME_MS_DEFAULT: Final = 300_000
-"""The lifetime of a token, in ms, if the response does not contain a lifetime."""
+"""The lifetime of a token, in ms, if the response does not state a lifetime."""
 LIFETIME_MS_MIN: Final = 1_000
 LIFETIME_MS_MAX: Final = 86_400_000
 MARGIN_MS_MAX: Final = 60_000
-"""Maximum margin, in ms, between the last use of a token and its expiry. The usual margin is a tenth of the
-lifetime."""
+"""The maximum time, in ms, between the last use of a token and its expiry. The usual time is a tenth of the lifetime.
+"""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 # The error codes of RFC 6749, section 5.2. Other values could contain a secret.
 _CODES: Final = frozenset(
@@ -79,9 +80,9 @@ def read_token(exchange: Exchange, now_ms: int) -> AccessToken | str:
 
 
 def failed_attempt(exchange: Exchange, reason: str, *, started_at: int, now_ms: int) -> Exchange:
-    """Return the exchange of an attempt for which no token was available. The attempt waited since `started_at`.
+    """Return the failed exchange of an attempt that waited for a token since `started_at` and did not get one.
 
-    The exchange does not contain the response of the token URL, which can contain secrets.
+    The exchange does not contain the response of the token URL, because the response can contain secrets.
     """
     return Exchange(
         started_at,
@@ -107,7 +108,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _usable_ms(expires_in: object) -> int:
-    """Return how long to use a token, in ms. Some servers send the lifetime as a string."""
+    """Return how long the server uses a token, in ms. Some servers send the lifetime as a string."""
     text = str(expires_in)
     seconds = int(text) if text.isascii() and text.isdigit() else None
     lifetime = LIFETIME_MS_DEFAULT if seconds is None else min(seconds * 1000, LIFETIME_MS_MAX)

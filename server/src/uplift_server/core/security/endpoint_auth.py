@@ -44,7 +44,7 @@ class OAuthClient:
 class ClientCertificate:
     """A client certificate with its private key, for mutual TLS.
 
-    The fingerprint and the expiry are read from the certificate.
+    The fingerprint and the expiry come from the certificate.
     """
 
     type: ClassVar[str] = "mtls"
@@ -66,7 +66,7 @@ _KINDS: Final[dict[str, type[EndpointAuth]]] = {kind.type: kind for kind in (OAu
 
 
 def auth_of(values: Mapping[str, Any]) -> EndpointAuth:
-    """Return the authentication with the given fields, which come from the API or from the stored form."""
+    """Return the authentication that has the given fields. The fields come from the API or from the stored form."""
     return _KINDS[values["type"]](**{name: value for name, value in values.items() if name != "type"})
 
 
@@ -126,7 +126,7 @@ def check_auth(auth: EndpointAuth) -> list[Problem]:
 
 
 def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, str]) -> Problem | None:
-    """Return the conflict of an authentication with the URL or the custom headers of its endpoint, if any."""
+    """Return the conflict between an authentication and the URL or custom headers of its endpoint, if any."""
     if isinstance(auth, ClientCertificate) and not url.lower().startswith("https:"):
         text = "The client certificate of the endpoint needs TLS. Use an https URL, or remove the authentication."
         return Problem("url", "https_required", text)
@@ -139,7 +139,7 @@ def check_auth_with(auth: EndpointAuth | None, url: str, headers: Mapping[str, s
 
 
 def certificate_warning_at(expires_at: int, warned_at: int | None) -> int | None:
-    """Return when to send the next warning about the expiry of a client certificate (Unix ms).
+    """Return the time of the next warning about the expiry of a client certificate (Unix ms).
 
     Return None if no warning is left. `warned_at` is the time of the last warning. A late warning replaces earlier
     warnings.

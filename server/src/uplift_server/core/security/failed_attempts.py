@@ -1,19 +1,19 @@
-"""Limits on failed attempts, such as wrong passwords, for each key.
+"""Limits on failed attempts, such as wrong passwords.
 
-A key is an email address or a network, for example.
+Each key, such as an email address or a network, has its own count.
 """
 
 from typing import Final
 
 KEYS_MAX: Final = 10_000
-"""Maximum number of keys in memory. If all these keys have recent failures, attempts with a new key must wait."""
+"""Maximum number of keys in memory. If all keys in memory have recent failures, attempts with a new key must wait."""
 
 
 class Failures:
-    """The failed attempts of the last `within_ms` milliseconds, with a limit of `most` for each key.
+    """The failed attempts of each key in the last `within_ms` milliseconds, at most `most` per key.
 
-    The counts are kept in memory only. A key with a recent failure is never evicted, so a flood of other keys does not
-    reset its count.
+    The counts exist only in memory. A key that has a recent failure is never evicted, so many failures with other keys
+    do not reset its count.
     """
 
     def __init__(self, most: int, within_ms: int, *, keys_max: int = KEYS_MAX) -> None:
@@ -24,7 +24,7 @@ class Failures:
         """The times of the failures of each key. The key with the latest failure comes last."""
 
     def wait_ms(self, key: str, now_ms: int) -> int:
-        """Return how long to wait before another attempt with the key, in ms. 0 means no wait."""
+        """Return the time, in ms, until another attempt with the key is allowed. 0 means no wait."""
         recent = self._recent(key, now_ms)
         if len(recent) >= self._most:
             return recent[-self._most] + self._within_ms - now_ms

@@ -1,4 +1,4 @@
-"""ID tokens of OpenID Connect (Core 1.0, section 3.1.3.7): checks of their claims, and the identified person."""
+"""ID tokens of OpenID Connect (Core 1.0, section 3.1.3.7): validation of claims, and the person that they identify."""
 
 import base64
 import binascii
@@ -14,7 +14,8 @@ from uplift_server.core.people.people import normalize_email
 from uplift_server.core.security.oidc import TRANSACTION_MS, OidcClient
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
-"""The accepted signature algorithms. All are asymmetric, so a client secret cannot sign a token. `none` is rejected."""
+"""The accepted signature algorithms. All are asymmetric, so a client secret cannot sign a token. The server rejects
+`none`."""
 _KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
 _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
 """The equivalent names of an algorithm: RFC 9864 renamed EdDSA with the curve Ed25519."""
@@ -33,10 +34,11 @@ _SECONDS_MAX: Final = 2**40
 _VERIFIED: Final = ("email_verified", "xms_edov")
 """The claims that state that the email address is verified.
 
-`xms_edov` of Microsoft Entra ID states that the owner of the email's domain is verified.
+The claim `xms_edov` of Microsoft Entra ID states that the owner of the email's domain is verified.
 """
 _TRUE: Final = (True, "true", 1, "1")
-"""The values of claims that mean true. Amazon Cognito and Microsoft Entra ID send strings or numbers."""
+"""The claim values that mean true. Amazon Cognito and Microsoft Entra ID send strings or numbers instead of booleans.
+"""
 
 
 class TokenHeader(NamedTuple):
@@ -48,7 +50,7 @@ class TokenHeader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The identity provider's description of a person."""
+    """A person, as the identity provider describes them."""
 
     issuer: str
     subject: str
@@ -94,9 +96,9 @@ def count_usable_keys(key_set: Mapping[str, Any]) -> int:
 
 
 def check_claims(claims: Mapping[str, Any], client: OidcClient, nonce: str, now_ms: int) -> str | None:
-    """Return the reason why the server does not accept the claims of an ID token, if any.
+    """Return the reason why the server rejects the claims of an ID token, if any.
 
-    The signature is already verified.
+    The caller has already verified the signature.
     """
     subject, expires_at, issued_at = claims.get("sub"), _ms(claims.get("exp")), _ms(claims.get("iat"))
     age_ms = None if issued_at is None else now_ms - issued_at
@@ -128,7 +130,7 @@ def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dic
 
 
 def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
-    """Return the person that a set of valid claims describes."""
+    """Return the person that the valid claims describe."""
     email = normalize_email(str(claims.get("email")))
     is_verified = any(claims.get(name) in _TRUE for name in _VERIFIED)
     verified = email if is_verified and check_email(email) is None else None
@@ -150,7 +152,7 @@ def identity_of(claims: Mapping[str, Any], client: OidcClient) -> Identity:
 
 
 def operator_name(identity: Identity) -> str:
-    """Return the name that the audit log shows for an operator."""
+    """Return the name of an operator for the audit log."""
     return identity.name if identity.email in (None, identity.name) else f"{identity.name} <{identity.email}>"
 
 

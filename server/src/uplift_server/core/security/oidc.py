@@ -18,9 +18,9 @@ SCOPE: Final = "openid email profile"
 METADATA_TTL_MS: Final = 3_600_000
 """Time in ms for which the server keeps the provider's metadata and keys in memory."""
 KEYS_REFRESH_MS_MIN: Final = 60_000
-"""Minimum interval in ms between two refreshes of the provider's keys because of an unknown key ID."""
+"""Minimum interval, in ms, between two refreshes of the provider's keys. An unknown key ID causes a refresh."""
 TRANSACTION_MS: Final = 10 * 60_000
-"""Time limit in ms for a person to sign in at the provider."""
+"""The time, in ms, in which a person must complete the sign-in at the provider."""
 RESPONSE_BYTES_MAX: Final = 64 * 1024
 RANDOM_BYTES: Final = 32
 """The number of random bytes in `state`, `nonce` and the PKCE code verifier."""
@@ -68,7 +68,7 @@ class OidcClient:
 
     @property
     def operator_grant(self) -> bytes:
-        """A digest of the settings that determine which people are operators.
+        """A digest of the settings that determine who is an operator.
 
         If the digest changes, the server ends the operators' sessions from single sign-on.
         """
@@ -105,7 +105,7 @@ def metadata_url(issuer: str) -> str:
 
 
 def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | str:
-    """Parse a URL of the provider to which the server sends requests, or return the reason why it is not valid."""
+    """Parse a provider URL to which the server sends requests. Return the reason if the URL is not valid."""
     # The sender checks the address of the host. Public addresses require https.
     found = parse_endpoint_url(text, None, to_ascii=to_ascii)
     return found.message if isinstance(found, Problem) else found
@@ -114,7 +114,7 @@ def provider_url(text: str, *, to_ascii: Callable[[str], str]) -> EndpointUrl | 
 def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
     """Return the JSON object in a response, or the reason why the response contains no object.
 
-    `what` is the name of the response in the reason.
+    The reason names the response by the text in `what`.
     """
     if exchange.failure is not None:
         return f"{what}: {exchange.error}"
@@ -127,7 +127,7 @@ def read_json(exchange: Exchange, what: str) -> dict[str, Any] | str:
 
 
 def read_metadata(values: dict[str, Any], issuer: str, *, to_ascii: Callable[[str], str]) -> ProviderMetadata | str:
-    """Return the provider's endpoints from its metadata, or the reason why the server cannot use them."""
+    """Return the provider's endpoints according to its metadata, or the reason why the server cannot use them."""
     named = values.get("issuer")
     if named != issuer:
         return f"the provider's issuer is {str(named)[:200]!r}, not {issuer!r}"
@@ -168,7 +168,7 @@ _ENDPOINTS: Final = {
 
 
 def random_text(random: bytes) -> str:
-    """Encode random bytes as text for a URL."""
+    """Encode random bytes as text that is safe in a URL."""
     return base64.urlsafe_b64encode(random).rstrip(b"=").decode()
 
 

@@ -48,7 +48,7 @@ _ADMINISTERING: Final = frozenset(Right)
 SCOPES_OF_ROLE: Final[Mapping[Role, frozenset[Scope]]] = MappingProxyType(
     {Role.MEMBER: _READING, Role.MANAGER: _MANAGING, Role.ADMIN: _MANAGING, Role.OWNER: _MANAGING}
 )
-"""The scopes of each role. No role includes the creation of events."""
+"""The scopes of each role. No role has the scope to create events."""
 RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.MEMBER: frozenset({Right.ENDPOINTS_TEST}),
@@ -60,7 +60,7 @@ RIGHTS_OF_ROLE: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 RIGHTS_OF_SCOPE: Final[Mapping[Right, Scope]] = MappingProxyType(
     {Right.ENDPOINTS_TEST: Scope.ENDPOINTS_WRITE, Right.AUDIT_READ: Scope.ENDPOINTS_READ}
 )
-"""For each right that an API key can have: the scope that includes the right."""
+"""The rights that an API key can have, each with the scope that includes the right."""
 GUEST_ROLE_MAX: Final = Role.ADMIN
 """The highest role of a portal guest. A guest is anonymous and therefore cannot own an account."""
 
@@ -83,7 +83,7 @@ def check_role(text: str, field: str = "role") -> Problem | None:
 
 
 def can_grant(own: Role, other: Role) -> bool:
-    """Return whether a member who manages members may grant a role, or update or remove a member who has the role.
+    """Return whether a member who can manage members may grant a role, or may update or remove a member with the role.
 
     Members cannot grant a role above their own. Only owners can update or remove owners.
     """

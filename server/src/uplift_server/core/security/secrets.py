@@ -1,6 +1,6 @@
 """The valid secrets of an endpoint during a rotation, and the secret that signs `x-uplift-signature-256`.
 
-The type parameter is the form of a secret: encrypted in the store, text in the signer.
+The type parameter is the form of the secrets: encrypted in the store, or text in the signer.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's current secret, and the old secret while both are valid. Times are Unix ms."""
+    """An endpoint's current secret, and the old secret until it expires. Times are Unix ms."""
 
     current: T = field(repr=False)
     created_at: int
@@ -22,13 +22,13 @@ class SecretPair(Generic[T]):
     previous_expires_at: int | None = None
     """When the old secret expires, or None if there is no old secret."""
     header_new: bool = False
-    """Whether the current secret, instead of the old secret, signs `x-uplift-signature-256`.
+    """Whether the current secret signs `x-uplift-signature-256`. Otherwise, the old secret signs it.
 
     The header can carry only one signature.
     """
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the pair as it is at `now_ms`: without the old secret if it has expired."""
+        """Return the secrets that are valid at `now_ms`."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 
@@ -47,7 +47,7 @@ class SecretPair(Generic[T]):
 
     @property
     def uplift_header(self) -> Literal["old", "new"]:
-        """The secret that signs `x-uplift-signature-256`, as `old` or `new`."""
+        """Which secret signs `x-uplift-signature-256`: `old` or `new`."""
         return "new" if self.previous is None or self.header_new else "old"
 
     @property
@@ -59,8 +59,8 @@ class SecretPair(Generic[T]):
     def live(self) -> tuple[T, ...]:
         """The secrets that sign `webhook-signature`, in the order of their signatures.
 
-        The first secret also signs `x-uplift-signature-256`. A receiver may incorrectly check only the first signature.
-        For such a receiver, both headers change to the new secret at the same time.
+        The first secret also signs `x-uplift-signature-256`. Therefore, both headers change to the new secret at the
+        same time for a receiver that incorrectly checks only the first signature.
         """
         if self.previous is None:
             return (self.current,)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "whsec_"
 """The prefix of a secret that contains a key in base64, as Standard Webhooks libraries expect."""
 _OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "svc_", "op_")
-"""Prefixes of keys that are not endpoint secrets: misspelled `whsec_`, Standard Webhooks key pairs, and API keys."""
+"""Prefixes that a custom secret must not have. They belong to misspelled `whsec_`, to Standard Webhooks key pairs, and
+to API keys."""
 
 _PRINTABLE = re.compile(r"[!-~]*")
 _BLOCK_BYTES: Final = 64
@@ -42,7 +43,8 @@ class Keys:
     uplift: bytes = field(repr=False)
     """The key for `x-uplift-signature-256`: the whole text of the secret."""
     standard: bytes = field(repr=False)
-    """The key for `webhook-signature`: the decoded bytes of a `whsec_` secret, or the text of another secret."""
+    """The key for `webhook-signature`: the decoded bytes of a `whsec_` secret, or the whole text of any other secret.
+    """
 
 
 def check_secret(text: str) -> Problem | None:
@@ -132,8 +134,8 @@ class Signer:
 def _states(key: bytes) -> tuple["_Hash", "_Hash"]:
     """Return the inner and outer SHA-256 states after the padded key (RFC 2104, section 2).
 
-    Copying the two states takes 0.94 µs for a body of 1 KiB. `hmac.digest` takes 1.7 µs and `hmac.HMAC.copy` 1.2 µs
-    (CPython 3.11), because they hash the key's blocks again.
+    A signature of a 1 KiB body takes 0.94 µs with copies of the two states, 1.7 µs with `hmac.digest`, and 1.2 µs with
+    `hmac.HMAC.copy` (CPython 3.11). The two functions hash the key's blocks again.
     """
     if len(key) > _BLOCK_BYTES:
         key = hashlib.sha256(key).digest()

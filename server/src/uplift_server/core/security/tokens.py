@@ -1,4 +1,4 @@
-"""Tokens in links, derived from a key and never stored.
+"""Tokens in links. The server derives each token from a key and does not store it.
 
 A token consists of an ID or other data, and a keyed hash of this data. Read access to the database does not reveal
 tokens. An email that the server resends after a crash contains the same token.

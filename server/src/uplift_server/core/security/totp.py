@@ -11,11 +11,12 @@ from typing import Final
 from urllib.parse import quote
 
 SECRET_BYTES: Final = 20
-"""The size in bytes of the key that the server shares with the app (RFC 4226, section 4)."""
+"""The size, in bytes, of the key that the server and the app share (RFC 4226, section 4)."""
 STEP_MS: Final = 30_000
 DIGITS: Final = 6
 SKEW_STEPS_MAX: Final = 1
-"""Number of time steps before and after the current step whose codes are also valid, because clocks differ."""
+"""The number of time steps before and after the current step whose codes are also valid. The clocks of the server and
+the app may differ."""
 RECOVERY_CODES: Final = 10
 """The number of recovery codes that the server creates for a person."""
 RECOVERY_BYTES: Final = 10
@@ -43,7 +44,8 @@ def step_at(now_ms: int) -> int:
 def matching_step(secret: bytes, text: str, now_ms: int, *, after: int) -> int | None:
     """Return the time step of an entered code, or None if the code is wrong.
 
-    A code from a step up to `after` is also wrong, because the person has already used a code of step `after`.
+    The codes of step `after` and earlier steps are also wrong, because the person has already used the code of step
+    `after`.
     """
     entered, current = normalize_code(text), step_at(now_ms)
     steps = range(max(after + 1, current - SKEW_STEPS_MAX), current + SKEW_STEPS_MAX + 1)

@@ -1,1 +1,1 @@
-"""The pages: one module per noun, with its routes."""
+"""The pages of the dashboard: one module per noun, with its routes."""

@@ -1,4 +1,4 @@
-"""Event catalog: the list of event types, and one type with its schema, example and subscribed endpoints."""
+"""Event catalog: the list of event types, and the page of one event type."""
 
 from itertools import groupby
 from typing import Final
@@ -21,7 +21,7 @@ _TYPE: Final = "catalog/type.html"
 
 
 async def listed(visit: Visit) -> Response:
-    """List the groups with their event types. The URL parameter `q` filters by name and description."""
+    """List the groups and their event types. The URL parameter `q` filters by name and description."""
     wanted = visit.query.text("q")
     found = [
         each
@@ -38,7 +38,7 @@ async def shown(visit: Visit) -> Response:
 
 
 async def send_test(visit: Visit) -> Response:
-    """Send a test event of this type to an endpoint, and redirect to its delivery."""
+    """Send a test event of this type to an endpoint, and redirect to the page of the delivery."""
     type_name, endpoint = visit.parameter("type"), (await visit.form()).text("endpoint")
     visit.services.event_types.get(type_name)
     try:

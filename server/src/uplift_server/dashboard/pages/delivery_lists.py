@@ -35,11 +35,13 @@ from uplift_server.service.principals import Caller
 from uplift_server.store.records import Page
 
 ENDPOINTS_LISTED_MAX: Final = 200
-"""Maximum number of endpoints to list in the endpoint filter. If there are more, the filter is a text field."""
+"""Maximum number of endpoints to list in the endpoint filter. If there are more endpoints, the filter is a text field.
+"""
 _RESEND: Final = "deliveries/resend.html"
 _NONE: Final = DeliverySearch(Page([], None), None)
 TESTS: Final = {"": False, "1": None, "only": True}
-"""The choices of the filter for test deliveries: each URL parameter with its value of `DeliveryQuery.test`."""
+"""The choices of the filter for test deliveries. Each value of the URL parameter maps to a value of
+`DeliveryQuery.test`."""
 _SEPARATOR: Final = re.compile(r"[\s,]+")
 _OPTIONS: Final = {
     "status": "--status",
@@ -66,7 +68,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def resend_preview(visit: Visit) -> Response:
-    """Show the number of deliveries that match the filters in the URL, before a resend."""
+    """Before a resend, show the number of deliveries that match the filters in the URL."""
     problems: list[Problem] = []
     query = _query(visit, visit.query, visit.caller, problems)
     fields = _values(query)
@@ -87,7 +89,7 @@ async def resend_preview(visit: Visit) -> Response:
 
 
 async def resend(visit: Visit) -> Response:
-    """Create the replays that resend the matching deliveries."""
+    """Create replays that resend the matching deliveries."""
     sent = await visit.form()
     problems: list[Problem] = []
     query = _query(visit, sent, visit.caller, problems)
@@ -130,7 +132,7 @@ def _query(visit: Visit, asked: Form, caller: Caller, problems: list[Problem]) -
 
 
 def _endpoints(visit: Visit, caller: Caller, texts: Sequence[str], problems: list[Problem]) -> list[str]:
-    """Return the IDs of the endpoints that match the strings in the filter. Each string is an ID or a part of a URL."""
+    """Return the IDs of the endpoints that match the filter. The filter contains IDs and parts of URLs."""
     found: dict[str, None] = {}
     for text in texts:
         if text.startswith(f"{ids.ENDPOINT}_"):

@@ -99,7 +99,7 @@ async def revoke_key(visit: Visit) -> Response:
 
 
 async def session(visit: Visit) -> Response:
-    """Show a listen session with the responses of the developer's local server."""
+    """Show a listen session, and the responses of the developer's local server."""
     name = visit.parameter("session")
     shown = await visit.services.listening.get(visit.caller, name)
     answers = await visit.services.listening.responses(

@@ -50,7 +50,7 @@ class Tab:
 async def tab(
     visit: Visit, name: str, *, shown: ShownEndpoint | None = None, status: int = 200, **context: Any
 ) -> Response:
-    """Render the state card and a tab below it. Raises NotFound."""
+    """Return the page with the state card and a tab below it. Raises NotFound."""
     endpoint = visit.parameter("endpoint")
     if shown is None:
         shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -143,7 +143,7 @@ async def deliveries(visit: Visit) -> Response:
 
 
 def type_names(visit: Visit, chosen: str | None = None) -> list[str]:
-    """Return the event types that the filter offers, including the selected event type even if it was deleted."""
+    """Return the event types that the filter offers. They include the selected event type, even if it was deleted."""
     live = visit.services.context.cache.event_types.values()
     return sorted({each.name for each in live if not each.archived} | ({chosen} if chosen else set()))
 

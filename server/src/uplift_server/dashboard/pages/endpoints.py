@@ -95,7 +95,10 @@ async def new(visit: Visit) -> Response:
 
 
 async def create(visit: Visit) -> Response:
-    """Create an endpoint and redirect to the page with its secret, or preview the filter in the form."""
+    """Create an endpoint and redirect to the page that shows its secret.
+
+    If the form requests a preview, show the filter's preview instead.
+    """
     form = await visit.form()
     if form.flag(PREVIEW_FIELD):
         return await _form(visit, _NEW, as_sent(form), preview=await _previewed(visit, form))
@@ -136,7 +139,7 @@ async def edit(visit: Visit) -> Response:
 
 
 async def update(visit: Visit) -> Response:
-    """Update an endpoint, or preview the filter in the form."""
+    """Update an endpoint. If the form requests a preview, show the filter's preview instead."""
     form = await visit.form()
     endpoint = visit.parameter("endpoint")
     shown = await visit.services.endpoints.get(visit.caller, endpoint)
@@ -165,14 +168,17 @@ async def delete(visit: Visit) -> Response:
 
 
 async def permalink(visit: Visit) -> Response:
-    """Redirect from the endpoint URL in emails to the page of the endpoint."""
+    """Redirect from the URL in emails to the page of the endpoint."""
     endpoint = visit.parameter("endpoint")
     account = _account_of(visit, endpoint)
     return visit.leave(f"/accounts/{account}/endpoints/{endpoint}")
 
 
 def _account_of(visit: Visit, endpoint: str) -> str:
-    """Return the ID of the account of an endpoint. Raises NotFound if the visitor has no access to the endpoint."""
+    """Return the ID of the account that owns the endpoint.
+
+    Raises NotFound if the visitor has no access to the endpoint.
+    """
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     services = visit.services
     if visit.visitor.person is None:

@@ -1,6 +1,6 @@
 """Erasure of personal data: form, preview, confirmation, and receipts.
 
-An object ID can identify a person, so no URL contains an object ID. The preview keeps the ID in an encrypted cookie.
+The ID of an object that is erased can identify a person. Therefore, an encrypted cookie contains the ID, not the URL.
 """
 
 import json
@@ -34,7 +34,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form. If the cookie contains a draft, show its preview."""
+    """Show the form. If the cookie contains an erasure that is not confirmed, show its preview."""
     visit.caller.require_right(Right.DATA_ERASE)
     shown = visit.shown_secret(_DRAFT)
     if shown is None:
@@ -49,7 +49,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def preview(visit: Visit) -> Response:
-    """Store the draft in a cookie, and redirect to its preview."""
+    """Store the input in a cookie, and redirect to the preview of the erasure."""
     visit.caller.require_right(Right.DATA_ERASE)
     draft, problems = _read(await visit.form())
     if not problems:
@@ -83,7 +83,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def shown(visit: Visit) -> Response:
-    """Show an erasure. After its completion, the page is the receipt."""
+    """Show an erasure. After the erasure is complete, the page is its receipt."""
     erasure = await visit.services.erasures.get(visit.caller, _account(visit), visit.parameter("erasure"))
     return visit.render("erasures/erasure.html", erasure=erasure)
 

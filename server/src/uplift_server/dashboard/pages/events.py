@@ -1,4 +1,4 @@
-"""Events: the list, and one event with its body, deliveries and explanations."""
+"""Events: the list of events, and the page of one event."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,7 +17,8 @@ from uplift_server.store.records import Event, Page
 
 _LIST: Final = "events/list.html"
 _PAGES: Final = {ids.DELIVERY: "deliveries", ids.ENDPOINT: "endpoints", ids.REPLAY: "replays"}
-"""The ID prefixes of other objects that the search field accepts, each with the path segment of the object's page."""
+"""The ID prefixes of other objects that a person can search for. Each prefix has the path segment of the object's page.
+"""
 _NONE: Final[Page[Event]] = Page([], None)
 
 
@@ -88,7 +89,7 @@ async def _list(visit: Visit, wanted: EventQuery, page: Page[Event], *, problems
 
 
 async def shown(visit: Visit) -> Response:
-    """Show one event with its body, deliveries and explanations."""
+    """Show one event with its body and deliveries. Explain why endpoints did not receive the event."""
     overview = await visit.services.explanations.overview(visit.caller, visit.parameter("event"), visit.listing())
     endpoints = {each.id: each for each in visit.services.endpoints.all(visit.caller)}
     path = visit.path("events", visit.parameter("event"))

@@ -26,10 +26,8 @@ ENDPOINTS_OFFERED: Final = 25
 _PAGE: Final = "get_started/page.html"
 _PATH: Final = "get-started"
 _TESTS: Final = ("tested", "wrong", "valid")
-"""The URL parameters with the IDs of this page's test deliveries.
-
-A page with these parameters shows the results even after a reload.
-"""
+"""The URL parameters with the IDs of this page's test deliveries. With these parameters, the page shows the results
+again after a reload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class ShownAttempt:
 
     @property
     def result(self) -> Result | None:
-        """The result of the attempt, as input for the verdict on the signature check."""
+        """The result of the attempt, for the verdict on the signature check."""
         return result_of(self.attempt)
 
     @property
@@ -71,17 +69,17 @@ class Progress:
     """The ID of the endpoint."""
     shown: ShownEndpoint
     event: ShownAttempt | None
-    """The latest delivery that is not a test, such as the registration event."""
+    """The latest delivery that is not a test delivery. The registration event is an example."""
     test: ShownAttempt | None
-    """The latest test delivery that this page sent or, if there is none, the endpoint's latest test delivery."""
+    """The latest test delivery from this page. If there is none, the latest test delivery to the endpoint."""
     wrong: ShownAttempt | None
-    """The test delivery with a wrong signature from the latest check on this page."""
+    """The test delivery that has a wrong signature, from the latest check on this page."""
     valid: ShownAttempt | None
-    """The test delivery with a valid signature from the latest check on this page."""
+    """The test delivery that has a valid signature, from the latest check on this page."""
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict on the latest check on this page, or None if there was no check."""
+        """The verdict of the latest check on this page, or None if there was no check."""
         if self.wrong is None:
             return None
         return verdict(self.wrong.result, None if self.valid is None else self.valid.result)
@@ -90,7 +88,7 @@ class Progress:
     def is_tested(self) -> bool:
         """Whether the endpoint's URL accepted the latest test event.
 
-        If retention has deleted the test event, this property states whether the URL ever accepted a test event.
+        If retention has deleted the test event: whether the URL ever accepted a test event.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None
@@ -98,7 +96,9 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the endpoint's URL rejected the wrong signature and accepted the valid signature."""
+        """Whether the endpoint's URL rejected the request with the wrong signature and accepted the request with the
+        valid signature.
+        """
         return self.shown.endpoint.verified_at is not None
 
 
@@ -108,7 +108,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def register(visit: Visit) -> Response:
-    """Create an endpoint with the URL in the form, and redirect to its secret."""
+    """Create an endpoint with the URL in the form, and redirect to the page that shows its secret."""
     sent = await visit.form()
     framework, url = sent.text("framework"), sent.text("url")
     try:
@@ -148,7 +148,7 @@ async def test(visit: Visit) -> Response:
 
 
 async def verify(visit: Visit) -> Response:
-    """Send a test with a wrong signature and a test with a valid signature, and show both responses."""
+    """Send two test deliveries, one with a wrong signature and one with a valid signature. Show both responses."""
     sent = await visit.form()
     endpoint, framework = sent.text("endpoint"), sent.text("framework")
     try:

@@ -35,14 +35,15 @@ _PATH: Final = "settings"
 
 
 async def page(visit: Visit) -> Response:
-    """List the members. Redirect visitors who cannot view members to the contacts."""
+    """List the members. Redirect visitors who cannot view members to the page of the contacts."""
     if not visit.caller.principal.has_right(Right.MEMBERS_MANAGE):
         return visit.leave(visit.path(_PATH, "contacts"))
     return await _page(visit)
 
 
 async def invite(visit: Visit) -> Response:
-    """Invite a person by email. If email is not configured, redirect to the page with the invitation link."""
+    """Invite a person by email. If the server cannot send email, redirect to the page that shows the invitation link.
+    """
     sent = await visit.form()
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)
@@ -76,7 +77,7 @@ async def remove(visit: Visit) -> Response:
 
 
 async def reset_password(visit: Visit) -> Response:
-    """As an operator, create a password reset link for a member. Raises NotFound for other visitors."""
+    """Create a password reset link for a member. Raises NotFound if the visitor is not an operator."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     link = await visit.services.members.reset_password(visit.caller, _account(visit), visit.parameter("member"))
@@ -84,7 +85,7 @@ async def reset_password(visit: Visit) -> Response:
 
 
 async def reset_second_factor(visit: Visit) -> Response:
-    """As an operator, turn off the second factor of a member. Raises NotFound for other visitors."""
+    """Turn off the second factor of a member. Raises NotFound if the visitor is not an operator."""
     if not visit.caller.principal.is_operator:
         raise NotFound("This page does not exist. Check the URL.")
     await visit.services.members.reset_second_factor(visit.caller, _account(visit), visit.parameter("member"))
@@ -135,7 +136,7 @@ async def _page(
 
 
 def _roles_for(own: Role, member: Member) -> list[Role]:
-    """Return the roles that a visitor with the role `own` can assign to a member.
+    """Return the roles that a visitor can assign to a member. `own` is the visitor's role.
 
     The list is empty if the visitor cannot update the member.
     """

@@ -18,10 +18,10 @@ from uplift_server.service.delivery_queries import DeliveryQuery
 from uplift_server.service.endpoints import ShownEndpoint
 
 CARDS_SHOWN: Final = 5
-"""Maximum number of endpoints with a state card. The page shows other endpoints with problems as table rows."""
+"""Maximum number of state cards on the page. Other endpoints that have problems are table rows."""
 LAST_SHOWN: Final = 10
 SPANS: Final = {period: f"last {title}" for period, title in PERIODS.items()}
-"""The periods of the statistics, with their titles."""
+"""The periods for which the page shows statistics, with their titles."""
 
 
 async def overview(visit: Visit) -> Response:
@@ -66,7 +66,10 @@ def _id(shown: ShownEndpoint) -> str:
 
 
 def _delivered_share(numbers: Statistics) -> float | None:
-    """Return the delivered share of the completed deliveries, from 0 to 1, or None if no delivery is completed."""
+    """Return the share of the completed deliveries that are delivered, from 0 to 1.
+
+    Return None if no delivery is completed.
+    """
     over = numbers.delivered + numbers.failed
     return numbers.delivered / over if over else None
 

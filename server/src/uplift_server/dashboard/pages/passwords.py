@@ -30,7 +30,10 @@ async def ask_form(visit: Visit) -> Response:
 
 
 async def ask(visit: Visit) -> Response:
-    """Email the reset link. The response does not reveal whether the person exists."""
+    """Email the password reset link.
+
+    The response does not reveal whether the email address belongs to a person on this server.
+    """
     sent = await visit.form()
     try:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)
@@ -40,7 +43,7 @@ async def ask(visit: Visit) -> Response:
 
 
 async def form(visit: Visit) -> Response:
-    """Show the form that sets a new password. The server validates the link only after the person submits the form."""
+    """Show the form that sets a new password. The server validates the link when the person submits the form."""
     return visit.render(_FORM, **_WORDS)
 
 

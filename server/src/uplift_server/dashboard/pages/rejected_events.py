@@ -1,4 +1,7 @@
-"""The rejected events of one account or, for operators, of all accounts, including unknown accounts."""
+"""The rejected events of one account or, for operators, of all accounts.
+
+Operators also see the rejected events of unknown accounts.
+"""
 
 from typing import Any, Final
 

@@ -57,7 +57,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """Show the form that starts a replay. If the URL has `plan`, also show the preview."""
+    """Show the form that starts a replay. If the URL has the parameter `plan`, also show the preview."""
     visit.caller.require(Scope.DELIVERIES_WRITE)
     if not visit.query.flag("plan"):
         draft, problems = _read(visit.query, status_default=True)
@@ -182,7 +182,7 @@ def _context(visit: Visit, draft: ReplayDraft, preview: Preview | None = None) -
 
 
 def _body(draft: ReplayDraft) -> dict[str, object]:
-    """Return the request body of the equivalent API call, without its empty fields."""
+    """Return the request body of the equivalent API call. Omit empty fields."""
     given = {
         "endpoint": draft.endpoint,
         "status": list(draft.status or ()),

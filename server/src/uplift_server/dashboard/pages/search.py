@@ -1,4 +1,4 @@
-"""Search: redirect to the page of the only hit, or list the hits."""
+"""Search: list the objects that match a text, or redirect to the page of the only match."""
 
 from typing import Final
 

@@ -19,14 +19,14 @@ _PATH: Final = "/you/second-factor"
 _PAGE: Final = "you/second_factor.html"
 _CODE: Final = "sign_in/code.html"
 _CODES: Final = "recovery-codes"
-"""The `subject` of the cookie that keeps new recovery codes, to show them once."""
+"""The `subject` of the cookie that keeps new recovery codes until the page shows them."""
 _PURPOSE: Final = b"key of an authenticator app"
 _SVG_SCALE: Final = 5
 _EXPIRED: Final = "Your session changed, so the page shows a new QR code. Scan it, and enter the new code."
 
 
 async def code_form(visit: Visit) -> Response:
-    """Show the form that asks for the code, after the password is confirmed."""
+    """Show the form that asks for the code. The visitor has already entered the password."""
     if read_pending(visit) is None:
         return visit.leave("/sign-in")
     return visit.render(_CODE, next=visit.query.text("next"))
@@ -50,7 +50,7 @@ async def enter_code(visit: Visit) -> Response:
 
 
 async def page(visit: Visit) -> Response:
-    """Show the state of the second factor, or how to turn it on."""
+    """Show whether the second factor is on. If it is off, show how to turn it on."""
     return await _page(visit)
 
 
@@ -90,9 +90,9 @@ async def new_recovery_codes(visit: Visit) -> Response:
 
 
 async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None = None) -> Response:
-    """Show the state of the second factor.
+    """Show whether the second factor is on.
 
-    If the second factor is off, show the key that the person is setting up, or a new key.
+    If it is off, show a key: the key that the person is setting up, or a new key.
     """
     visitor = _visitor(visit)
     assert visitor.person is not None
@@ -114,7 +114,7 @@ async def _page(visit: Visit, key: bytes | None = None, invalid: Invalid | None 
 
 
 def _picture(uri: str) -> Markup:
-    """Return the QR code as SVG. Its white margin lets apps read it on a dark page."""
+    """Return the QR code as SVG. Because of its white margin, apps can read the code on a dark page."""
     target = BytesIO()
     segno.make(uri, error="m", micro=False).save(
         target, kind="svg", scale=_SVG_SCALE, light="#fff", xmldecl=False, svgns=False
@@ -133,7 +133,7 @@ def _visitor(visit: Visit) -> Visitor:
 def _cookies(visit: Visit) -> EncryptedCookies:
     """Return the cipher for the key that the person is setting up.
 
-    The form contains the encrypted key. No cookie contains it.
+    The form, not a cookie, contains the encrypted key.
     """
     return EncryptedCookies(visit.dashboard.safety.key, _PURPOSE)
 

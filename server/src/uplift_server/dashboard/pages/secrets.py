@@ -1,4 +1,4 @@
-"""Security tab of an endpoint: reveal, rotate and expire secrets."""
+"""Security tab of an endpoint: reveal and rotate the secret, and expire the old secret."""
 
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ OVERLAPS: Final = (
     (str(3 * SECRET_OVERLAP_SECONDS_DEFAULT), "3 days"),
     (str(SECRET_OVERLAP_SECONDS_MAX), "7 days"),
 )
-"""The choices for the time that both secrets stay valid, in seconds."""
+"""The choices for the time, in seconds, for which both secrets stay valid."""
 HEADERS: Final = (
     ("old", "Use the old secret until the overlap ends"),
     ("new", "Use the new secret immediately"),
@@ -37,7 +37,7 @@ HEADERS: Final = (
 async def security(visit: Visit) -> Response:
     """Show when the current secret became active and when the old secret, if any, expires.
 
-    After the visitor reveals the secret, also show the secret.
+    After the visitor chooses to reveal the secret, also show the secret.
     """
     return await _security(visit)
 
@@ -90,7 +90,7 @@ def _leave(visit: Visit, secret: str | None, notice: str | None = None) -> Respo
 
 
 async def _confirm(visit: Visit, password: str) -> None:
-    """Check the visitor's password, and record the confirmation. Raises Unauthorized, RateLimited and Forbidden."""
+    """Check the visitor's password, and record the confirmation. Raises Unauthorized, RateLimited or Forbidden."""
     sessions = visit.services.sessions
     assert visit.visitor is not None, "the page requires a signed-in visitor"
     await sessions.confirm(visit.visitor, password, address=visit.address)

@@ -1,4 +1,4 @@
-"""Accounts: list, create, edit and delete, and portal links."""
+"""Accounts: list, create, edit and delete accounts, and manage portal links."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -61,7 +61,7 @@ async def create(visit: Visit) -> Response:
 
 
 async def one(visit: Visit) -> Response:
-    """Show one account with its statistics and portal links."""
+    """Show one account, its statistics and its portal links."""
     return await _one(visit)
 
 
@@ -147,7 +147,9 @@ def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
 
 
 def _taken(error: Conflict) -> Problem:
-    """Return a conflict as a problem with `uid`. The forms of accounts have no other conflict than a duplicate uid."""
+    """Return a conflict as a problem with `uid`, because a duplicate uid is the only possible conflict in account
+    forms.
+    """
     return Problem("uid", "taken", error.detail)
 
 

@@ -12,7 +12,7 @@ from uplift_server.dashboard.visit import Visit
 
 
 async def audit_log(visit: Visit) -> Response:
-    """Show the audit log of all accounts, or of the account in the URL."""
+    """Show the audit log of all accounts. If the URL selects an account, show only the entries of that account."""
     problems: list[Problem] = []
     return await audit_page(visit, filtered_caller(visit, problems), "/operator/audit-log", problems)
 

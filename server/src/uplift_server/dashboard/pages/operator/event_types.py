@@ -34,7 +34,7 @@ FIRST: Final[Mapping[str, Any]] = {
 
 
 async def listed(visit: Visit) -> Response:
-    """List the groups with the event types that match the search, including archived types."""
+    """List the event types that match the search, by group. The list includes archived types."""
     search = visit.query.text("search")
     types = [live.record for live in visit.services.context.cache.event_types.values()]
     found = [each for each in types if search.casefold() in f"{each.name} {each.description}".casefold()]
@@ -102,7 +102,7 @@ async def delete(visit: Visit) -> Response:
 
 
 def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
-    """Return the draft of the event type in a form, and the problems with the JSON in the form."""
+    """Return the draft of the event type in a form, and the problems with the form's JSON fields."""
     problems: list[Problem] = []
     draft = EventTypeDraft(
         description=form.raw("description").strip(),
@@ -137,7 +137,7 @@ def _no_number(text: str) -> Any:
 
 
 def _at_fields(problems: Sequence[Problem]) -> list[Problem]:
-    """Assign the problems inside a JSON field to the field, and add the path in the JSON to each message."""
+    """Change the field of problems inside a JSON field to that field, and add the JSON path to each message."""
     found = []
     for problem in problems:
         field, _, place = problem.field.partition(".")

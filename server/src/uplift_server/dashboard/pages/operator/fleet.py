@@ -25,7 +25,7 @@ from uplift_server.store.processes import Process
 STATES: Final = ("healthy", "failing", "warned", "unknown", "paused", "disabled")
 CAUSES_SHOWN: Final = 8
 OUTDATED_MS: Final = 10_000
-"""If the values are older than this many ms, the page shows their age."""
+"""If the statistics are older than this time, in ms, the page shows their age."""
 
 
 async def fleet(visit: Visit) -> Response:

@@ -1,4 +1,4 @@
-"""Email outbox: the emails with their states and last errors."""
+"""Email outbox: the emails, their states and their last errors."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""System page: version, database, configuration and checks of the server."""
+"""System page: version, database and configuration of the server, and checks of the server."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Trace: find an object by its ID, in all accounts."""
+"""Trace: a search for an object in all accounts by its ID."""
 
 from collections import Counter
 from typing import Final
@@ -13,11 +13,11 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Maximum number of endpoints to list that have no delivery of the event."""
+"""Maximum number of endpoints without a delivery of the event to list."""
 
 
 async def trace(visit: Visit) -> Response:
-    """Show the search field and the object with the ID in the URL."""
+    """Show the search field. If the URL contains an ID, also show the object with this ID."""
     text = visit.query.text("id")[:_ID_CHARACTERS_MAX]
     found = await visit.services.traces.find(visit.caller, text) if text else Trace()
     return visit.render(
@@ -36,7 +36,7 @@ async def trace(visit: Visit) -> Response:
 
 
 def _why_not(traced: TracedEvent) -> list[tuple[str, int]]:
-    """Return the reasons why endpoints have no delivery of the event, with the number of endpoints for each."""
+    """Return the reasons why endpoints have no delivery of the event, with the number of endpoints for each reason."""
     return Counter(REASONS[each.why.reason].lower() for each in traced.others).most_common()
 
 

@@ -1,4 +1,4 @@
-"""Delivery statistics of an account or an endpoint in a table row."""
+"""Statistics of an account or an endpoint for a table row."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from uplift_server.dashboard.figures import status_columns, status_words, succes
 
 
 class Volume(NamedTuple):
-    """The statistics of an account or an endpoint in a table row."""
+    """The attempts and deliveries of an account or an endpoint, as a table row shows them."""
 
     totals: Statistics
     error_share: float | None
