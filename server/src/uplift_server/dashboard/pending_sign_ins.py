@@ -1,4 +1,7 @@
-"""Sign-ins that still need a code of the second factor, in a cookie that only this server can decrypt."""
+"""Sign-ins that still need a code of the second factor.
+
+Only this server can decrypt the cookie that contains the sign-in.
+"""
 
 from typing import Final
 
@@ -15,7 +18,7 @@ _PURPOSE: Final = b"pending sign-in"
 
 
 def ask_code(visit: Visit, pending: PendingSignIn, page: str) -> Response:
-    """Redirect to the page that asks for the code. After the code, the browser continues to `page`."""
+    """Redirect to the page that asks for the code. After a valid code, the browser continues to `page`."""
     keep_pending(visit, pending)
     return visit.leave(link(CODE_PATH, next=page))
 
@@ -33,7 +36,7 @@ def read_pending(visit: Visit) -> PendingSignIn | None:
 
 
 def forget_pending(visit: Visit) -> None:
-    """Delete the cookie of the sign-in in the response."""
+    """Delete the cookie of the pending sign-in in the response."""
     visit.set_cookie(_COOKIE, "", seconds=0)
 
 

@@ -34,16 +34,14 @@ from uplift_server.service.versions import version_of
 
 ID_CHARACTERS_SHOWN: Final = 13
 _URL_PART: Final = re.compile(r"(?:[^/?&]+:/{2})?[^/?&]{0,40}[/?&]?", re.DOTALL)
-"""A part of a URL up to the next separator, but at most 40 characters.
-
-A longer part would not fit in a table column.
-"""
+"""A part of a URL: the characters before the next separator, but at most 40. A longer part does not fit in a table
+column."""
 PRETTY_LINES_MAX: Final = 20_000
 _INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")
 TURN_SECONDS: Final = 0.0005
-"""The maximum duration of a slice, in seconds. After each slice, the rendering yields to the event loop."""
+"""The maximum duration of a slice, in seconds. A slice is the work between two yields to the event loop."""
 OTHERS_SECONDS: Final = 0.0002
-"""Other tasks are busy if the event loop needs more than this many seconds to resume the rendering."""
+"""If the event loop needs more than this many seconds to resume the rendering, other tasks are busy."""
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, in seconds.
 
@@ -59,7 +57,10 @@ DAY_SHOWN_AFTER_S: Final = 7 * 86_400
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template in slices that yield to the event loop, because rendering a whole page takes up to 20 ms."""
+    """Render a template in slices.
+
+    Between slices, the function yields to the event loop, because a whole page takes up to 20 ms.
+    """
     pieces = []
     turn_ends = 0.0
     for piece in _template(template).generate(context):
@@ -161,18 +162,21 @@ def url(text: str) -> Markup:
 
 
 def digest(text: str) -> str:
-    """Return a short digest of a string, as an element ID that is the same in every response."""
+    """Return a short digest of a string as an element ID. The ID is the same in every response."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 
 def with_times(text: str) -> Markup:
-    """Return text with its ISO timestamps as elements that show local times."""
+    """Return text as HTML. Each ISO timestamp in the text becomes an element that shows the local time."""
     parts = _INSTANT.split(printable(text, lines=True))
     return Markup("").join(_time(part) if number % 2 else part for number, part in enumerate(parts))
 
 
 def with_code(text: str) -> Markup:
-    """Return text with the parts between backticks as code elements. If a backtick has no pair, keep all backticks."""
+    """Return text as HTML. The parts between backticks become code elements.
+
+    If a backtick has no pair, keep all backticks.
+    """
     parts = printable(text, lines=True).split("`")
     if len(parts) % 2 == 0:
         return escape("`".join(parts))
@@ -207,7 +211,7 @@ def short_clock(ms: int, now_ms: float | None = None) -> str:
 def ago(ms: int, now_ms: float | None = None) -> str:
     """Format a timestamp (Unix ms) relative to now: `3 min ago`, `in 2 h`.
 
-    Return the date if the timestamp differs from now by DAY_SHOWN_AFTER_S or more.
+    If the timestamp differs from now by DAY_SHOWN_AFTER_S or more, return the date.
     """
     now_ms = time.time() * 1000 if now_ms is None else now_ms
     apart = abs(now_ms - ms) // 1000
@@ -251,9 +255,9 @@ def percent(share: float | None) -> str:
 
 
 def pretty(text: str | bytes) -> str:
-    """Return text without control characters.
+    """Return text without control characters. If the text is JSON, indent it without changing its numbers.
 
-    Indent JSON of at most PRETTY_LINES_MAX lines without changing its numbers.
+    JSON that would have more than about PRETTY_LINES_MAX lines is not indented.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Routes of pages: their methods, their paths, and who can access them."""
+"""Routes of pages: their methods, their paths, and the visitors who can access them."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -47,11 +47,11 @@ class Page:
     back: str | None = None
     """The path of the page that contains the form, if the form's own path has no page.
 
-    GET requests to the form's own path redirect to the page.
+    GET requests to the form's path then redirect to this page.
     """
 
     def page_of_form(self, visit: Visit) -> str:
-        """Return the URL of the page `back`, with the path parameters of this request."""
+        """Return the URL of the page `back`. The URL has the path parameters of this request."""
         assert self.back is not None
         return _PARAMETER.sub(lambda found: quote(visit.parameter(found[1]), safe=""), self.back)
 
@@ -76,7 +76,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 
 
 _REJECTIONS: Final = (errors.Conflict, errors.RateLimited, errors.Busy)
-"""Rejections of a form that belong to no field."""
+"""Errors that reject a whole form, not one field."""
 
 
 def account_page(path: str, serve: Serve) -> Page:
@@ -150,7 +150,7 @@ async def _serve(page: Page, visit: Visit) -> Response:
 
 
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
-    """Return the error page for an exception. The log names `page`."""
+    """Return the error page for an exception. `page` is the name of the page in the log."""
     if isinstance(error, StoreError):
         return _told(visit, 503, "Temporarily unavailable", "The database is not available. Try again in a moment.")
     if isinstance(error, errors.ServiceError):

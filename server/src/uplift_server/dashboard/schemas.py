@@ -1,4 +1,4 @@
-"""A JSON Schema as a readable tree. The size of the tree is limited, because operators can upload any schema."""
+"""A JSON Schema as a tree for readers. The size of the tree is limited, because operators can upload any schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 NODES_MAX: Final = 400
 DEPTH_MAX: Final = 12
 VALUES_MAX: Final = 20
-"""Maximum number of values to show for an enumeration."""
+"""Maximum number of values that the tree shows for an enumeration."""
 TEXT_CHARACTERS_MAX: Final = 500
 
 _ALTERNATIVES: Final = {"anyOf": "any of", "oneOf": "one of", "allOf": "all of"}
@@ -56,7 +56,7 @@ class _Reader:
         self._left = NODES_MAX
 
     def node(self, name: str, schema: Any, *, required: bool, depth: int) -> Node:
-        """Return the node of a schema with its children, within the limits of the tree. The root's `name` is None."""
+        """Return the node of a schema and its children, within the limits of the tree. The root's `name` is None."""
         self._left -= 1
         schema = self._resolved(self._root if schema is None else schema)
         if not isinstance(schema, Mapping):

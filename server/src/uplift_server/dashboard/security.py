@@ -20,7 +20,7 @@ The dashboard derives form tokens from the cookie, so other sites cannot submit 
 """
 NOTICE_COOKIE: Final = "uplift_notice"
 SHOWN_COOKIE: Final = "uplift_shown"
-"""The cookie that contains a one-time secret, so that a reload of the page shows the secret again."""
+"""The cookie that keeps a one-time secret, so that the page shows the secret again after a reload."""
 HOST_PREFIX: Final = "__Host-"
 """Prefix of cookie names over HTTPS. Browsers accept these cookies only from this host, with `Secure` and `Path=/`."""
 NOTICE_SECONDS: Final = 30
@@ -37,7 +37,7 @@ _PROBLEM: Final = b"p"
 
 
 class Notice(NamedTuple):
-    """A message that the next page shows once after a person submits a form."""
+    """A message about a submitted form. The next page shows the message once."""
 
     text: str
     is_problem: bool
@@ -54,7 +54,7 @@ class Safety:
     key: bytes
     public_url: str
     frame_ancestors: str | None = None
-    """The sites that can show the dashboard in a frame, as a source list of Content-Security-Policy.
+    """The sites that can show the dashboard in a frame, as a Content-Security-Policy source list.
 
     None means no site.
     """
@@ -81,7 +81,10 @@ class Safety:
             headers["cache-control"] = "no-store"
 
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
-        """Set a cookie that scripts cannot read. Frames on other sites receive it only over HTTPS."""
+        """Set a cookie that scripts cannot read.
+
+        The browser sends the cookie from frames on other sites only over HTTPS.
+        """
         parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:
             parts.append("Secure")
@@ -133,7 +136,7 @@ def same(given: str, expected: str) -> bool:
 def is_foreign(request: Request, public_url: str) -> bool:
     """Whether the browser reports that a page of another site sent the request.
 
-    A reverse proxy can change the `Host` header. Therefore, the host of the public URL also counts as this site's host.
+    The host of the public URL also counts as this site's host, because a reverse proxy can change the `Host` header.
     """
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return True

@@ -1,7 +1,7 @@
 """One-time secrets that a page shows again after a reload, for a few minutes.
 
-The secret is in a cookie that only this server can decrypt. The server decrypts it only for the same session and
-account.
+A cookie contains the encrypted secret. The server decrypts the cookie only for the session and the account for which it
+created the cookie.
 """
 
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ import msgspec
 from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
 
 SHOWN_SECONDS: Final = 300
-"""How long a page shows a one-time secret, in seconds."""
+"""How long a page shows a one-time secret again, in seconds."""
 SECRET_BYTES_MAX: Final = 2_000
-"""The maximum size of a secret. Browsers accept cookies of up to 4 KiB."""
+"""The maximum size of a secret, in bytes. Browsers accept cookies of up to 4 KiB."""
 
 
 class ShownSecret(NamedTuple):
     """The decrypted content of the cookie."""
 
     subject: str
-    """The ID of the object that has this secret."""
+    """The ID of the object to which the secret belongs."""
     secret: str
     until: int
     """The time when the page stops showing the secret (Unix ms)."""

@@ -25,7 +25,7 @@ _SECRET: Final = {
     "client_secret": "Client secret",
     "private_key": "Private key",
 }
-"""Fields that can contain secrets, with their labels. The sign-in page asks for their values again."""
+"""Fields that can contain secrets, with their labels. The sign-in page asks for the values of these fields again."""
 _STATUS: Final = {Unauthorized: 401, RateLimited: 429, Busy: 503}
 _ENTER_AGAIN: Final = "Enter the secret values again. This page does not keep them."
 _NO_SESSION: Final = "You are not signed in yet. Open a new sign-in link in another tab first."
@@ -75,7 +75,7 @@ async def _begin(visit: Visit, sent: Form, *, as_operator: bool) -> str | Respon
 async def _session(visit: Visit, sent: Form, *, as_operator: bool) -> str:
     """Sign in and return the session cookie.
 
-    Raises Unauthorized, SecondFactorRequired, NotFound, RateLimited and Busy.
+    Raises Unauthorized, SecondFactorRequired, NotFound, RateLimited or Busy.
     """
     sessions, key = visit.services.sessions, sent.text(f"{_PREFIX}key")
     if sent.flag(f"{_PREFIX}enters_code"):
@@ -116,10 +116,7 @@ def _page(
 
 
 def _asked_again(sent: Form) -> dict[str, str]:
-    """Return the submitted fields that can contain secrets, with their labels.
-
-    The sign-in page asks for their values again.
-    """
+    """Return the submitted fields that can contain secrets, with their labels."""
     return {name: label for name, label in _SECRET.items() if sent.flag(f"{_PREFIX}{name}") or _has_secret(sent, name)}
 
 

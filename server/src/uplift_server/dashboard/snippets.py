@@ -54,7 +54,7 @@ class Receiver:
     title: str
     code: str
     use: str
-    """Instructions for the code, as a sentence."""
+    """How to use the code, as a sentence."""
     command: str | None
     """The command that runs the code, or None if the reader's own web server calls the code."""
     forwarded_port: str | None
@@ -69,7 +69,7 @@ def snippet(framework: str) -> str:
 
 
 def receiver(framework: str, url: str | None = None) -> Receiver:
-    """Return the code sample for one of FRAMEWORKS, with the path and port in an endpoint's URL."""
+    """Return the code sample for one of FRAMEWORKS. The sample uses the path and port in an endpoint's URL."""
     path, port = (_PATH, None) if url is None else _path_and_port(url)
     code = snippet(framework).replace(f'"{_PATH}"', f'"{path}"')
     if framework == "django":
@@ -83,7 +83,7 @@ def receiver(framework: str, url: str | None = None) -> Receiver:
 
 
 def all_receivers(url: str) -> list[Receiver]:
-    """Return the code samples for all frameworks, with the path and port in an endpoint's URL."""
+    """Return the code samples for all frameworks. The samples use the path and port in an endpoint's URL."""
     return [receiver(name, url) for name in FRAMEWORKS]
 
 
@@ -96,7 +96,7 @@ def variable_line(secret: str | None) -> str:
 
 
 def _path_and_port(url: str) -> tuple[str, str | None]:
-    """Return the path of a URL, and its port if the URL is an `http` URL with a port."""
+    """Return the path and port of a URL. The port is None unless the URL is an `http` URL that contains a port."""
     parts = urlsplit(url)
     path = parts.path or "/"
     port = str(parts.port) if parts.scheme.lower() == "http" and parts.port else None

@@ -1,4 +1,4 @@
-"""A request to the dashboard, with its visitor, its account and the means to respond."""
+"""A request to the dashboard: its visitor, its account, and methods that create the response."""
 
 import asyncio
 import re
@@ -55,16 +55,17 @@ PAGE_ITEMS: Final = 25
 TRAIL_PAGES_MAX: Final = 20
 """Maximum number of pages that a visitor can go back one at a time.
 
-After that many pages, the link to newer rows goes to the first page.
+After this number of pages, the link to newer rows goes to the first page.
 """
 PART: Final = "part"
-"""Query parameter that requests only the live region of a page."""
+"""The URL parameter that requests only the live region of a page."""
 SHOWN: Final = "shown"
-"""Query parameter that contains the ID of the object whose secret the page shows."""
+"""The URL parameter with the ID of the object whose secret the page shows."""
 OPERATOR: Final = "operator"
-"""The value of `needs` for API calls that only operators can make."""
+"""The value of the parameter `needs` for API calls that only operators can make."""
 SHARED_NOUNS: Final = frozenset({"attempts", "deliveries", "endpoints", "events", "rejected-events", "replays"})
-"""The nouns of `uplift` commands that `uplift-server` also has, with the option `--account`."""
+"""The command groups (nouns) that both `uplift` and `uplift-server` have. In `uplift-server`, they have the option
+`--account`."""
 _PLAIN_PATH: Final = re.compile(r"[!-\[\]-~]*")
 
 
@@ -81,7 +82,7 @@ class Dashboard:
     """Whether endpoint URLs can be in private networks and use HTTP without TLS."""
     brand: Brand
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """A lock that lets only one page render at a time. Without the lock, many visitors would delay events."""
+    """A lock that allows only one page at a time to render. Without the lock, many visitors would delay events."""
 
     @property
     def public_url(self) -> str:
@@ -91,7 +92,7 @@ class Dashboard:
 
 @dataclass(slots=True)
 class Visit:
-    """A request to the dashboard, with its visitor, its account and the means to respond."""
+    """A request to the dashboard: its visitor, its account, and methods that create the response."""
 
     request: Request
     dashboard: Dashboard
@@ -138,7 +139,7 @@ class Visit:
 
     @property
     def may_write(self) -> bool:
-        """Whether the visitor can make changes. Read-only operators cannot."""
+        """Whether the visitor can make changes. Read-only operators cannot make changes."""
         return self.visitor is not None and not self.visitor.is_read_only
 
     def can_call(self, needs: str | None) -> bool:
@@ -165,7 +166,7 @@ class Visit:
         return "uplift-server " + command.removeprefix("uplift ") + account
 
     def enter(self, account: str) -> None:
-        """Select the account of this request. Raises NotFound if the visitor has no access to it."""
+        """Select the account of this request. Raises NotFound if the visitor has no access to the account."""
         assert self.visitor is not None
         self._caller = self.visitor.caller(account, self.address)
         self.account = self.services.context.cache.accounts[self._caller.require_account()]
@@ -194,7 +195,7 @@ class Visit:
         return True
 
     def path(self, *parts: str) -> str:
-        """Return the URL of a page of this request's account."""
+        """Return the URL of a page of the account to which this request belongs."""
         assert self.account is not None
         start = f"/accounts/{ids.prefixed(ids.ACCOUNT, self.account.id)}"
         return "/".join([start, *(quote(part, safe="") for part in parts)])
@@ -205,7 +206,7 @@ class Visit:
         return value
 
     def listing(self) -> Listing:
-        """Return the page of a list that the URL requests."""
+        """Return the part of a list that the URL requests: the number of rows and the cursor."""
         return Listing(PAGE_ITEMS, self.query.optional("cursor"))
 
     def cursor(self, key: tuple[int, ...] | None) -> str | None:
@@ -237,9 +238,9 @@ class Visit:
         return f"{self.request.url.path}?{urlencode(kept)}" if kept else self.request.url.path
 
     async def form(self, *, session_ended: bool = False) -> Form:
-        """Return the submitted form. With `session_ended`, visitors without a session can send larger forms.
+        """Return the submitted form. Raises PayloadTooLarge or Malformed.
 
-        Raises PayloadTooLarge and Malformed.
+        If `session_ended` is true, visitors without a session can send larger forms.
         """
         if self._form is None:
             bytes_max, advice = STRANGERS_FORM_BYTES_MAX, "Shorten your input."
@@ -257,7 +258,7 @@ class Visit:
 
     @property
     def sent_form(self) -> Form:
-        """The submitted form. Requires an earlier call of `form`."""
+        """The submitted form. Call `form` first."""
         assert self._form is not None
         return self._form
 
@@ -280,13 +281,16 @@ class Visit:
         return is_own(self.request, self.dashboard.public_url)
 
     def is_own_token(self, token: str) -> bool:
-        """Whether the form token belongs to this session, or to this browser before sign-in."""
+        """Whether the form token is valid for this session.
+
+        Without a session, the token must be valid for this browser.
+        """
         known = self.visitor is not None or self.cookie(FORM_COOKIE) is not None
         foreign = is_foreign(self.request, self.dashboard.public_url)
         return known and not foreign and same(token, self.csrf_token)
 
     async def has_token(self) -> bool:
-        """Whether the request has the form token of this session, as a header or a field."""
+        """Whether the request has the form token of this session, in a header or a field."""
         return self.is_own_token(self.request.headers.get(CSRF_HEADER) or (await self.form()).text(CSRF_FIELD))
 
     def sign_in(self, cookie: str) -> None:
@@ -325,11 +329,11 @@ class Visit:
         return self.finish(HTMLResponse(body, status))
 
     def refuse(self, template: str, problems: Sequence[Problem], **context: Any) -> Response:
-        """Return the page of a form again, with the problems next to their fields."""
+        """Return the page of a form again. The page shows each problem next to its field."""
         return self.render(template, 422, problems=by_field(problems), **context)
 
     def leave(self, path: str, notice: str | None = None, *, problem: str | None = None) -> Response:
-        """Redirect to another page, which shows the notice or the reason why the form was rejected."""
+        """Redirect to another page. The page shows the notice, or the reason why the form was rejected."""
         text = notice if problem is None else problem
         if text is not None:
             self.notify(text, is_problem=problem is not None)
@@ -338,7 +342,7 @@ class Visit:
     def leave_with_secret(self, path: str, subject: str, secret: str | None, notice: str | None = None) -> Response:
         """Redirect to a page that shows the secret of an object for SHOWN_SECONDS.
 
-        If the request is repeated, `secret` is None, and the page shows the secret from the first request.
+        If the request is a repetition, `secret` is None, and the page shows the secret from the first request.
         """
         if secret is not None:
             now = self.services.context.now()
@@ -349,7 +353,8 @@ class Visit:
     def shown_secret(self, subject: str, *, since: int = 0) -> ShownSecret | None:
         """Return the shown secret of an object, or None if this URL shows no secret of the object.
 
-        The result is also None if the secret changed at `since` (Unix ms), after the page first showed it.
+        `since` is the time (Unix ms) when the secret last changed. If the page first showed the secret before this
+        time, return None.
         """
         cookie = self.cookie(SHOWN_COOKIE)
         if cookie is None or self.visitor is None or self.query.text(SHOWN) != subject:

@@ -1,4 +1,4 @@
-"""Labels that pages show for outcomes, triggers, reasons and waits."""
+"""Labels that pages show for outcomes, triggers, reasons, and causes of waiting."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

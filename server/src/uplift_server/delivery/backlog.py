@@ -1,4 +1,4 @@
-"""Backlogs of received events that are not stored yet, with their limits."""
+"""Backlogs of received events that are not stored yet, and the limits of the backlogs."""
 
 from uplift_server.core.limits import (
     ACCEPTS_BODY_BYTES_MAX,
@@ -11,7 +11,7 @@ from uplift_server.core.limits import (
 
 
 class Backlog:
-    """The size of the requests that are not stored yet."""
+    """The number and size of the events in requests that are not stored yet."""
 
     __slots__ = ("body_bytes", "events", "rows")
 

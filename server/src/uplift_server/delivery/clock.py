@@ -1,4 +1,4 @@
-"""Clocks: the system clock, and the database's clock, which all processes share."""
+"""Clocks: the engine's clock, and the database's clock, which all processes share."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ def _ticks_ns() -> int:
 
 
 class DatabaseTime:
-    """Estimates the time of the database's clock from a monotonic clock and recent readings.
+    """Estimates the database's time from a monotonic clock and recent readings of the database's clock.
 
     All processes on a database share this time, even if the clocks of their machines differ.
     """
@@ -43,7 +43,7 @@ class DatabaseTime:
         self._offset_ns: int | None = None
 
     def ticks_ms(self) -> float:
-        """Return the monotonic time in ms, to measure the duration of a reading."""
+        """Return the monotonic time in ms. Callers use it to measure the duration of a reading."""
         return self._ticks_ns() / 1_000_000
 
     def add_reading(self, reading: ClockReading) -> None:
@@ -57,18 +57,18 @@ class DatabaseTime:
 
 
 class SystemClock(Clock):
-    """Returns the time of the machine's clock, but never goes backward.
+    """The engine's clock: it returns the machine's time, but never goes backward.
 
     Due times, leases and probes are wall-clock times. If the machine sleeps or its clock is set forward, this clock
     also jumps forward. If the machine's clock is set back, this clock runs a tenth slower until both clocks agree. This
-    clock does not stop, because deliveries would stop, too. The engine's loops read the clock often enough to detect
+    clock does not stop, because deliveries would stop with it. The engine's loops read the clock often enough to detect
     such changes.
     """
 
     def __init__(
         self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """Create a clock from a wall clock and a monotonic clock, which tests replace."""
+        """Create a clock from a wall clock and a monotonic clock. Tests pass their own clocks."""
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._now_ms = 0
@@ -76,9 +76,9 @@ class SystemClock(Clock):
         """The monotonic time (ns) and returned time (ms) at the start of the slew, and the last returned time (ms)."""
 
     def continue_after(self, stored_ms: int | None) -> None:
-        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back since.
+        """Start after a time (Unix ms) that an earlier process stored, even if the machine's clock was set back later.
 
-        The clock ignores a time that is too far in the future, because the earlier process had a wrong clock.
+        Ignore a stored time that is too far in the future, because the clock of the earlier process was wrong.
         """
         if stored_ms is not None and stored_ms - self.wall_ms() <= STORED_AHEAD_MS_MAX:
             self._now_ms = max(self._now_ms, stored_ms + 1)

@@ -28,18 +28,18 @@ from uplift_server.store.errors import Misaddressed, Unavailable
 from uplift_server.store.postgres.emitter_outbox import EmitterOutbox, Turn
 
 STATUS_EVERY_SECONDS: Final = 60.0
-"""The interval between two log messages about the state of the outbox, in seconds."""
+"""The interval, in seconds, between two log messages about the state of the outbox."""
 _log = structlog.get_logger()
 
 SendBatch = Callable[[bytes, int], Awaitable[BatchRejection | None]]
-"""Sends the body of a batch and its number of events.
+"""A function that sends a batch to the server. Its arguments are the request body and the number of events.
 
-Returns None if the server accepts the batch. Raises ServerUnavailable.
+It returns None if the server accepts the batch, or the reason why the server rejects it. It raises ServerUnavailable.
 """
 
 
 class ServerUnavailable(Exception):
-    """The server neither accepted nor rejected a batch. If `is_permanent` is true, a retry probably fails, too."""
+    """The server neither accepted nor rejected a batch. If `is_permanent` is true, a retry would probably also fail."""
 
     def __init__(self, failure: Exception, *, is_permanent: bool, retry_after_seconds: float | None = None) -> None:
         super().__init__(str(failure))
@@ -49,18 +49,18 @@ class ServerUnavailable(Exception):
 
 
 class _Turn(NamedTuple):
-    """The result of one turn of the reader. A turn is one transaction."""
+    """The result of one turn of the reader."""
 
     sent: int = 0
     rejected: int = 0
     has_more: bool = False
-    """Whether more rows are waiting. If there are more rows, the next turn starts immediately."""
+    """Whether more rows are waiting. If so, the next turn starts immediately."""
     is_own: bool = True
-    """Whether this reader had the turn. If false, another reader had the turn."""
+    """Whether this reader had the turn. If not, another reader had the turn."""
 
 
 class OutboxReader:
-    """Reads one outbox until `stop`."""
+    """Reads one emitter outbox, and sends its rows to the server, until `stop`."""
 
     def __init__(self, outbox: EmitterOutbox, send: SendBatch) -> None:
         self._outbox = outbox
@@ -74,7 +74,7 @@ class OutboxReader:
         Until then, a permanent error, such as a wrong setting, stops the reader.
         """
         self._outage: str | None = None
-        """The failing system, `source` or `server`, after the reader has logged the failure. Otherwise, None."""
+        """The system whose failure the reader has logged: `source` or `server`. None if both systems work."""
         self._failures = 0
         self._status_at = time.monotonic() + STATUS_EVERY_SECONDS
         self._unblock_at = 0.0
@@ -91,8 +91,8 @@ class OutboxReader:
     async def run(self, *, once: bool = False) -> None:
         """Send rows until `stop`. With `once`, stop when the outbox has no rows to send.
 
-        Raises Unavailable and ServerUnavailable with `once`. Otherwise, raises them only for wrong settings, before the
-        first successful turn.
+        With `once`, raises Unavailable or ServerUnavailable. Otherwise, raises them only before the first successful
+        turn, for wrong settings.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():
@@ -143,7 +143,7 @@ class OutboxReader:
             return _Turn(rejected=len(problems), has_more=has_more or bool(problems))
 
     async def _unblock(self, turn: Turn) -> bool:
-        """Unblock rows at a fixed interval. Return whether more rows are waiting."""
+        """At a fixed interval, unblock rows of the outbox. Return whether more rows are waiting."""
         if time.monotonic() < self._unblock_at:
             return False
         self._unblock_from = await turn.unblock(self._unblock_from)
@@ -153,7 +153,7 @@ class OutboxReader:
         return False
 
     def _note(self, turn: _Turn) -> None:
-        """Count the rows of a completed turn."""
+        """Add the rows of a completed turn to the counts."""
         self._has_worked = True
         self.sent += turn.sent
         self.rejected += turn.rejected

@@ -1,7 +1,7 @@
-"""In-memory cache of endpoints, event types, accounts and API keys. The database is authoritative.
+"""In-memory cache of endpoints, event types, accounts and API keys.
 
-A service that changes a record updates the cache before it responds, so the change takes effect immediately. Only code
-on the event loop reads and changes the cache.
+If the cache and the database differ, the database is right. A service that changes a record updates the cache before it
+responds, so the change takes effect immediately. Only code on the event loop reads and changes the cache.
 """
 
 import asyncio
@@ -32,7 +32,8 @@ from uplift_server.store.encryption import Cipher, is_unbound
 from uplift_server.store.records import Account, ApiKey, DisabledReason, Endpoint, EndpointState, EventType, ServiceKey
 
 SUBSCRIPTIONS_KEPT_MAX: Final = 1_000
-"""The maximum number of compiled subscriptions in memory, and of compiled filters. Endpoints share compiled objects."""
+"""The maximum number of compiled subscriptions in memory, and of compiled filters. Endpoints with the same subscription
+or filter share the compiled object."""
 
 _DISABLED_BY_SERVER: Final = (DisabledReason.FAILING, DisabledReason.GONE)
 _log = structlog.get_logger("uplift.cache")
@@ -94,7 +95,7 @@ class LiveEventType:
         return [Problem("data", "schema_mismatch", text)]
 
     def _errors(self, data: bytes, value: object) -> Iterable[jsonschema_rs.ValidationError]:
-        """Return the errors in data that does not match the schema, or no errors if the search takes too long."""
+        """Return the errors in data that does not match the schema. If the search takes too long, return no errors."""
         assert self._validator is not None
         if self._cost.is_explainable(data, value):
             return self._validator.iter_errors(value)
@@ -108,7 +109,7 @@ class LiveEventType:
 
 
 def compile_schema(schema: str, *, may_backtrack: bool = False) -> jsonschema_rs.Validator:
-    """Compile a JSON Schema 2020-12 (JSON text). Raises ValueError.
+    """Compile a JSON Schema 2020-12 (JSON text). Raises ValueError if the schema is not valid.
 
     References resolve only within the schema. Patterns run in linear time unless `may_backtrack` is set.
     """
@@ -137,7 +138,7 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
 
 
 class EndpointToken(NamedTuple):
-    """The access token of an endpoint, kept in memory."""
+    """The access token of an endpoint, and the settings for which it is valid. Only memory contains it."""
 
     token: AccessToken
     auth: bytes | None
@@ -171,7 +172,7 @@ class LiveEndpoint:
     id_text: str
     account_text: str
     health: Health
-    """The health after the last attempt. The health in the record can be older."""
+    """The health after the last attempt. The health in `record` can be older."""
     record: Endpoint
     subscription: Subscription
 
@@ -189,19 +190,22 @@ class LiveEndpoint:
     def parts(self) -> RequestParts:
         """The constant parts of the endpoint's requests.
 
-        The first use creates the parts, because creating them for 100,000 endpoints takes seconds.
+        They are created on first use, because creating them for 100,000 endpoints takes seconds.
         """
         if self._parts is None:
             self._parts = self._create_parts(self.record)
         return self._parts
 
     def put(self, record: Endpoint, parts: RequestParts | None = None) -> None:
-        """Replace the record, and the constant parts of the requests."""
+        """Replace the record and the constant parts of the requests."""
         self.record, self._parts, self._filter = record, parts, None
 
     @property
     def filter(self) -> Filter | None:
-        """The compiled filter of the endpoint. The first use compiles it."""
+        """The compiled filter of the endpoint, or None if the endpoint has no filter.
+
+        The filter is compiled on first use.
+        """
         if self._filter is None and self.record.filter is not None:
             self._filter = compiled_filter(self.record.filter)
         return self._filter
@@ -209,7 +213,7 @@ class LiveEndpoint:
     def has_in_url(self, text: str) -> bool:
         """Whether the URL without its query contains `text`, or the whole URL equals `text`, regardless of case.
 
-        The query may contain a token, so a part of the query does not match.
+        A part of the query does not match, because the query may contain a token.
         """
         url, wanted = self.record.url, text.casefold()
         return wanted in without_query(url).casefold() or wanted == url.casefold()
@@ -255,10 +259,10 @@ class Subscribers(NamedTuple):
 
 
 class EndpointLimits(Protocol):
-    """Enforces the limits of endpoints on their lanes."""
+    """Applies the limits of endpoints to their lanes."""
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the limits and the host of an endpoint that is new or changed."""
+        """Apply the limits and the host of an endpoint after the endpoint was created or changed."""
 
 
 class EndpointCache(KeyCache):
@@ -281,7 +285,7 @@ class EndpointCache(KeyCache):
         self._by_account: dict[int, dict[int, LiveEndpoint]] = {}
         self._subscribers: dict[tuple[int, str], Subscribers] = {}
         self.overlaps: dict[int, int] = {}
-        """The time when the old secret of an endpoint expires (Unix ms), by endpoint."""
+        """For each endpoint with an old secret, the time when the old secret expires (Unix ms)."""
         self.overlap_added = asyncio.Event()
 
     def load(
@@ -294,8 +298,8 @@ class EndpointCache(KeyCache):
     ) -> None:
         """Load all records of the store. Raises WrongSecretKey if a secret cannot be decrypted.
 
-        If an account is created during the load, skip its endpoints. The change log reports the account and the
-        endpoints later.
+        If an account is created during the load, skip its endpoints. Cache sync adds the account and its endpoints
+        later.
         """
         for account in accounts:
             self.put_account(account)
@@ -319,7 +323,7 @@ class EndpointCache(KeyCache):
             self._accounts_by_uid[account.uid] = account
 
     def _drop_account_uid(self, account: Account | None) -> None:
-        """Remove the uid of an account, unless another account already has it."""
+        """Remove the uid of an account from the index, unless another account already has the uid."""
         if account is not None and account.uid is not None and self._accounts_by_uid.get(account.uid) is account:
             del self._accounts_by_uid[account.uid]
 
@@ -329,7 +333,7 @@ class EndpointCache(KeyCache):
         return self._accounts_by_uid.get(text) if account_id is None else self.accounts_by_id.get(account_id)
 
     def drop_account(self, seq: int) -> None:
-        """Remove an account. Its keys and endpoints stay."""
+        """Remove an account. Its keys and endpoints stay in the cache."""
         self._note("accounts", seq)
         account = self.accounts.pop(seq, None)
         self._drop_account_uid(account)
@@ -387,9 +391,10 @@ class EndpointCache(KeyCache):
         return live
 
     def create_unbound_parts(self) -> Iterator[None]:
-        """Create, one by one, the request parts whose encrypted values are not bound to their columns.
+        """For each endpoint whose encrypted values are not bound to their columns, create the request parts again.
 
-        Call this before the encryption upgrade ends, because the cipher rejects such values afterward.
+        Yield after each endpoint. Call this method before the encryption upgrade ends, because the cipher rejects such
+        values afterward.
         """
         for live in list(self.endpoints.values()):
             record = live.record
@@ -427,7 +432,7 @@ class EndpointCache(KeyCache):
             self._subscribers.clear()
 
     def _drop_endpoint_uid(self, live: LiveEndpoint) -> None:
-        """Remove the uid of an endpoint, unless another endpoint of the account already has it."""
+        """Remove the uid of an endpoint from the index, unless another endpoint of the account already has the uid."""
         key = (live.record.account_seq, live.record.uid or "")
         if self._endpoints_by_uid.get(key) is live:
             del self._endpoints_by_uid[key]
@@ -435,8 +440,7 @@ class EndpointCache(KeyCache):
     def find_endpoint(self, account_seq: int | None, text: str) -> LiveEndpoint | None:
         """Return the endpoint with this public ID, or the account's endpoint with this uid.
 
-        If `account_seq` is None, search all accounts by public ID only, because a uid is unique only within its
-        account.
+        If `account_seq` is None, search all accounts, but only by public ID. A uid is unique only within its account.
         """
         endpoint_id = parse_prefixed(ENDPOINT, text)
         if endpoint_id is None:

@@ -27,9 +27,9 @@ from uplift_server.store.schema_version import UnknownSchema
 
 RECLAIM_BATCH: Final = 1000
 STORE_WITHIN_S: Final = 2.5
-"""The maximum time for each response of the database during a stop, in seconds.
+"""The time limit, in seconds, for each response of the database during a stop.
 
-The time is longer than the longest wait for another program's lock.
+This limit is longer than the longest wait for another program's lock.
 """
 _log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class EngineSettings:
     retention_ms: int
     health: HealthSettings
     release_rate_per_second: int = 50
-    """The number of held deliveries to release per second after an endpoint is enabled."""
+    """The number of held deliveries that the engine releases per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
     """The interval between scans of the database for due deliveries whose due time the engine does not know, in ms."""
     statistics_every_ms: int = 1000
@@ -67,15 +67,15 @@ class Sender(RequestSender, Protocol):
         """Prepare to send requests."""
 
     async def close(self) -> None:
-        """Abort the attempts in flight, which then fail."""
+        """Close the client. Attempts in flight fail."""
 
 
 class Loop(NamedTuple):
-    """A loop of the engine: a task that runs until the engine stops."""
+    """A loop of the engine. The engine runs each loop as a task until it stops."""
 
     name: str
     run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
-    """A coroutine function. Its argument is the event that the engine sets when it stops."""
+    """A coroutine function. Its argument is an event that the engine sets to end the loop."""
 
 
 class Cluster(Protocol):
@@ -86,7 +86,7 @@ class Cluster(Protocol):
         """Whether the role of this process includes deliveries."""
 
     async def join(self) -> None:
-        """Join the cluster before this process reads anything else. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads anything else. Raises Unavailable or UnknownSchema."""
 
     async def arrive(self, *, delivers: bool) -> None:
         """Announce that this process is ready. `delivers` states whether it delivers events."""
@@ -102,7 +102,7 @@ class Cluster(Protocol):
 
 
 class SingleProcess:
-    """The membership of the only process on a database."""
+    """The membership of a process that is the only process on its database."""
 
     delivers = True
 
@@ -125,7 +125,7 @@ class SingleProcess:
 
 
 class Engine:
-    """Starts, runs and stops the parts of the engine, which deliver accepted events and store the outcomes."""
+    """Starts, runs and stops the parts of the engine. They deliver accepted events and store the outcomes."""
 
     def __init__(
         self,
@@ -149,8 +149,8 @@ class Engine:
     ) -> None:
         """Create the engine. `loops` run while this process delivers.
 
-        If a loop ends unexpectedly, `on_loop_failure` receives its error and stops the process. The error is
-        UnknownSchema if another release changed the database.
+        If a loop ends unexpectedly, the engine calls `on_loop_failure` with the error, to stop the process. The error
+        is UnknownSchema if another release changed the database.
         """
         self._database = database
         self._shards = shards
@@ -170,17 +170,17 @@ class Engine:
         self._on_loop_failure = on_loop_failure
         self.tasks: list[asyncio.Task[None]] = []
         self.ending = False
-        """Whether the engine is stopping. If it is stopping, the end of a loop is expected and not reported."""
+        """Whether the engine is stopping. While it is stopping, the engine does not report loops that end."""
         self._stopping = asyncio.Event()
 
     async def join(self) -> None:
-        """Join the cluster before this process reads from the database. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads from the database. Raises Unavailable or UnknownSchema."""
         await self._cluster.join()
 
     async def start(self, *, dispatch: bool = True) -> None:
         """Start the loops. Raises Unavailable.
 
-        Without `dispatch`, the engine accepts events and stores their deliveries as due, but sends none.
+        If `dispatch` is false, the engine accepts events and stores their deliveries as due, but sends no delivery.
         """
         await self._reclaim()
         await self._sender.start()
@@ -203,7 +203,7 @@ class Engine:
             self._begin(loop)
 
     async def _reclaim(self) -> None:
-        """End the leases that this process held before a restart."""
+        """End the leases that this process held before it restarted."""
         now, own = self._clock.now_ms(), self._shards.process_id
         while await self._database.reclaim(now=now, process_id=own, limit=RECLAIM_BATCH) == RECLAIM_BATCH:
             pass
@@ -243,9 +243,10 @@ class Engine:
         await self._cluster.leave()
 
     async def _within(self, work: Awaitable[None]) -> None:
-        """Wait for the database with a time limit.
+        """Wait for the database, but at most STORE_WITHIN_S.
 
-        After a restart or the end of a lease, the server repeats the unfinished work.
+        If the database does not respond in time, the server repeats the unfinished work after a restart or when the
+        leases end.
         """
         try:
             async with asyncio.timeout(STORE_WITHIN_S):
@@ -263,7 +264,7 @@ class Engine:
             self._event_ingest.expire_waiting()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Report a loop that ended unexpectedly, because deliveries would otherwise wait without a warning."""
+        """Report a loop that ended unexpectedly. Without the report, deliveries would wait without a warning."""
         if self.ending:
             return
         error = None if task.cancelled() else task.exception()

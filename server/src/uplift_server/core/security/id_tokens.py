@@ -121,7 +121,7 @@ def needs_userinfo(claims: Mapping[str, Any], client: OidcClient) -> bool:
 
 
 def with_userinfo(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims of an ID token, completed by the userinfo response.
+    """Add the missing claims from the userinfo response to the claims of an ID token.
 
     The email and its verification come from the same source.
     """

@@ -81,9 +81,9 @@ def _blocked_text(count: int) -> str | None:
 
 
 def _no_resend(found: ShownDelivery, endpoint: Endpoint | None, last: Told | None, now: int) -> str | None:
-    """Return the reason why the visitor cannot resend the delivery, or None if the visitor can.
+    """Return the reason why the visitor cannot resend the delivery, or None if the visitor can resend it.
 
-    If the visitor resends the delivery, the service repeats the check.
+    When the visitor resends the delivery, the service checks again.
     """
     delivery = found.delivery
     if endpoint is None:

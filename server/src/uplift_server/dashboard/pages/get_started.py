@@ -96,9 +96,7 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the endpoint's URL rejected the request with the wrong signature and accepted the request with the
-        valid signature.
-        """
+        """Whether the URL rejected the request with the wrong signature and accepted the other request."""
         return self.shown.endpoint.verified_at is not None
 
 

@@ -42,8 +42,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def invite(visit: Visit) -> Response:
-    """Invite a person by email. If the server cannot send email, redirect to the page that shows the invitation link.
-    """
+    """Invite a person by email. If the server cannot send email, redirect to the page with the invitation link."""
     sent = await visit.form()
     email, role = sent.text("email"), sent.text("role")
     draft = InvitationDraft(email, role)

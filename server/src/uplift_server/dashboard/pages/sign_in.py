@@ -1,4 +1,4 @@
-"""Sign-in by password, operator key or one-time link, and sign-out."""
+"""Sign-in with a password, an operator key or a one-time link, and sign-out."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from uplift_server.dashboard.visit import Visit, own_path
 from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
 FORM: Final = "sign_in/form.html"
-"""The template of the sign-in form. If another sign-in method failed, the form also shows the reason."""
+"""The template of the sign-in form. The form also shows why another sign-in method failed."""
 _OPERATOR: Final = "sign_in/operator.html"
 _SIGNED_OUT: Final = "You are signed out."
 _USED: Final = "This link was already used, or it has expired. Ask for a new link."
@@ -76,7 +76,7 @@ async def sign_in_operator(visit: Visit) -> Response:
 async def enter_form(visit: Visit) -> Response:
     """Show a confirmation page for a one-time link.
 
-    Without this page, programs that open links would use up the link.
+    Without this page, a program that opens all links in an email would use up the link.
     """
     if not await visit.services.sessions.can_open_link(visit.parameter("token")):
         if visit.visitor is not None:
@@ -86,14 +86,14 @@ async def enter_form(visit: Visit) -> Response:
 
 
 async def enter(visit: Visit) -> Response:
-    """Use up the one-time link and sign in."""
+    """Use up the one-time link, and sign in the visitor."""
     cookie = await visit.services.sessions.open_link(visit.parameter("token"), address=visit.address)
     visit.sign_in(cookie)
     return visit.leave("/")
 
 
 async def sign_out(visit: Visit) -> Response:
-    """Sign out. After single sign-on, also sign out at the identity provider."""
+    """Sign out the visitor. After single sign-on, also sign out the visitor at the identity provider."""
     url = await _provider_sign_out(visit)
     if visit.visitor is not None:
         await visit.services.sessions.sign_out(visit.visitor)

@@ -1,4 +1,4 @@
-"""Single sign-on: the redirect to the identity provider, and the sign-in after its response."""
+"""Single sign-on: the redirect to the identity provider, and the sign-in after the provider's response."""
 
 from typing import Final
 
@@ -14,17 +14,19 @@ from uplift_server.service.errors import Busy, Forbidden, NotFound, RateLimited,
 from uplift_server.service.single_sign_on import AuthorizationResponse, SignInTransaction, SingleSignOn
 
 TRANSACTION_COOKIE: Final = "uplift_transaction"
-"""The cookie with the state of a sign-in while the browser is at the identity provider."""
+"""The cookie that keeps the state of a sign-in while the visitor is at the identity provider."""
 _PURPOSE: Final = b"single sign-on"
 _PATH_CHARACTERS_MAX: Final = 1_000
-"""Maximum length of the path of the next page after the sign-in. Browsers accept cookies of up to 4 KiB."""
+"""Maximum length of the path to which the server redirects after the sign-in. Browsers accept cookies of up to 4 KiB.
+"""
 _STATUS: Final = {Unauthorized: 401, Forbidden: 403, RateLimited: 429, Busy: 503}
 
 
 async def begin(visit: Visit) -> Response:
-    """Redirect to the identity provider. A link, not a form, opens this page.
+    """Redirect to the identity provider.
 
-    Content-Security-Policy would limit the hosts to which the identity provider can redirect after a form.
+    A link opens this page. If a form opened it, Content-Security-Policy would limit the hosts to which the identity
+    provider can redirect.
     """
     wanted = own_path(visit.query.text("next"))
     page = wanted if len(wanted) <= _PATH_CHARACTERS_MAX else "/"
@@ -38,7 +40,7 @@ async def begin(visit: Visit) -> Response:
 
 
 async def finish(visit: Visit) -> Response:
-    """Sign in when the identity provider sends the browser back."""
+    """Sign in the visitor when the identity provider redirects the browser back."""
     service, transaction, query = _service(visit), _transaction(visit), visit.query
     page = "/" if transaction is None else own_path(transaction.next)
     visit.set_cookie(TRANSACTION_COOKIE, "", seconds=0)

@@ -23,20 +23,20 @@ class Result:
 
     delivery: Delivery
     told: Told | None
-    """The attempt, or None if the server has not completed an attempt."""
+    """The attempt, or None until the server has completed an attempt."""
     body: bytes
     """The body of the test request."""
 
     @property
     def kind(self) -> str:
-        """The status of the test delivery, which selects the symbol and the color on the page."""
+        """The status of the test delivery. It determines the symbol and the color on the page."""
         if self.told is None:
             return "pending" if self.delivery.leased else "failed"
         return self.told.status
 
 
 async def show(visit: Visit) -> Response:
-    """Show the form, and the result of the test delivery that the URL names."""
+    """Show the form. If the URL names a test delivery, also show its result."""
     return await _trial(visit, type_name=visit.query.text("type"), delivery=visit.query.optional("delivery"))
 
 

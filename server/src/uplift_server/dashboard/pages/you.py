@@ -1,6 +1,6 @@
 """Profile of the person: name, password, sessions and accounts.
 
-The module also confirms the password before the dashboard reveals secrets.
+The module also contains the form that confirms the password before the dashboard reveals secrets.
 """
 
 from typing import Any, Final
@@ -43,7 +43,7 @@ async def rename(visit: Visit) -> Response:
 
 
 async def change_password(visit: Visit) -> Response:
-    """Set or change the password, and end all other sessions."""
+    """Set or change the person's password, and end the person's other sessions."""
     visitor, sent = _visitor(visit), await visit.form()
     sessions, present, password = visit.services.sessions, sent.raw("present"), sent.raw("password")
     try:
@@ -77,7 +77,7 @@ async def leave(visit: Visit) -> Response:
 
 
 async def sign_out_everywhere(visit: Visit) -> Response:
-    """End all sessions of the person, including this one."""
+    """End all sessions of the person, including the current session."""
     assert visit.visitor is not None
     await visit.services.sessions.sign_out_everywhere(visit.visitor)
     visit.sign_out()
@@ -96,7 +96,7 @@ async def confirm_form(visit: Visit) -> Response:
 
 
 async def confirm(visit: Visit) -> Response:
-    """Check the password, and return to the page that requires it."""
+    """Check the password, and redirect to the page that requires the password."""
     sent = await visit.form()
     assert visit.visitor is not None
     wanted = sent.text("next")

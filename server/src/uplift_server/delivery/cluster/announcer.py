@@ -14,21 +14,21 @@ from uplift_server.delivery.listening.streams import EndReason
 from uplift_server.delivery.ports import Clock
 
 EXPIRES_AFTER_MS: Final = 5_000
-"""How long an announcement stays valid after its process sent it last, in ms."""
+"""How long an announcement stays valid after the process last sent it, in ms."""
 
 
 class ClusteredAnnouncer:
-    """Implements the port Announcer with notifications between processes."""
+    """Implements the port Announcer. It sends notifications to the other processes."""
 
     def __init__(self, notifier: Notifier, audience: Audience, clock: Clock) -> None:
         self._notifier = notifier
         self._audience = audience
         self._clock = clock
         self._announced: dict[int, tuple[frozenset[int], int]] = {}
-        """The announced accounts with listen streams and the expiry of the announcement (Unix ms), by process."""
+        """For each process, the accounts that it announced and the expiry of the announcement (Unix ms)."""
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Repeat the announcement, and expire the announcements of other processes.
+        """Repeat the announcement, and remove the expired announcements of other processes.
 
         Run until the process stops or the task is cancelled.
         """

@@ -29,7 +29,7 @@ from uplift_server.store.records import Account, ApiKey, Endpoint, EventType, Se
 from uplift_server.store.replays import Replay
 
 SYNC_EVERY_MS: Final = 500
-"""The interval between reads of the change log, in ms. A notification triggers a read immediately."""
+"""The interval between reads of the change log, in ms. A notification triggers an additional, immediate read."""
 REREAD_AFTER_MS: Final = 5_000
 SUBJECTS_MAX: Final = 500
 """The maximum number of changed rows that one read returns."""
@@ -46,7 +46,7 @@ Subject = tuple[str, int]
 
 
 class _Read(NamedTuple):
-    """The current content of changed rows. Of deleted rows, only event types are included."""
+    """The current content of changed rows. Deleted rows are missing, except the rows of event types."""
 
     accounts: list[Account]
     keys: list[ApiKey]
@@ -107,20 +107,20 @@ class CacheSync:
         self._relay = relay
         self._next_xid = 0
         self._seen: dict[Subject, int] = {}
-        """The number of the transaction that made the last known change, for each changed row."""
+        """For each changed row, the number of the transaction that made the last known change."""
         self._reread_at: dict[Subject, int] = {}
-        """The time (Unix ms) when cache sync reads a changed row again, for each changed row."""
+        """For each changed row, the time (Unix ms) when cache sync reads the row again."""
         self._changed_here: set[Subject] = set()
         """Rows that this process changed during a read."""
         self._health_at = 0
         self._missed = 0
-        """`change_log.pruned_before` at the last full read."""
+        """The value of `change_log.pruned_before` at the last full read."""
         self._wake = asyncio.Event()
         self.synced_at = 0
         """The time up to which the cache contains all changes (Unix ms)."""
 
     async def begin(self) -> None:
-        """Start at the current end of the change log. Call `begin` before the cache is loaded. Raises Unavailable."""
+        """Start at the current end of the change log. Call this before the cache is loaded. Raises Unavailable."""
         self._next_xid, self._missed = await self._database.read_with_priority(
             lambda c: (change_log.oldest_active_xid(c), change_log.pruned_before(c))
         )
@@ -141,7 +141,7 @@ class CacheSync:
             await self._clock.wait(self._wake, SYNC_EVERY_MS)
 
     async def sync(self) -> None:
-        """Read and apply all new changes. Raises Unavailable. The next call then continues."""
+        """Read and apply all new changes. Raises Unavailable. After the error, the next call continues."""
         began = self._clock.now_ms()
         changes = await self._database.read_with_priority(lambda c: change_log.since(c, self._next_xid))
         now = self._clock.now_ms()
@@ -324,7 +324,7 @@ def _read(connection: Transaction, seqs_by_kind: dict[str, list[int]]) -> _Read:
 
 
 def _configuration(record: Endpoint) -> Endpoint:
-    """Return an endpoint's record without its health, to compare the other fields."""
+    """Return an endpoint's record without its health, so that callers can compare the other fields."""
     return replace(
         record,
         consecutive_failures=0,

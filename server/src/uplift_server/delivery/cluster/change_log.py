@@ -1,4 +1,7 @@
-"""Cleanup of the change log. If changes are deleted before a process has read them, the process reloads its cache."""
+"""Cleanup of the change log.
+
+If the cleanup deletes changes before a process has read them, the process reloads its cache.
+"""
 
 import asyncio
 from collections import deque
@@ -25,7 +28,7 @@ class ChangeLogCleanup:
         self._jobs = jobs
         self._clock = clock
         self._oldest_active: deque[tuple[int, int]] = deque()
-        """Times (Unix ms), each with the oldest transaction that was active at that time."""
+        """Past times (Unix ms). Each has the number of the oldest transaction that was active at that time."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delete old changes until the process stops or the task is cancelled."""

@@ -1,4 +1,4 @@
-"""The membership of this process in a cluster: the steps to join, to hand over endpoints, and to leave."""
+"""The membership of this process in a cluster: how it joins, hands over endpoints, and leaves."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -52,7 +52,8 @@ class Cluster:
     ) -> None:
         """Create the membership.
 
-        Pass `encryption_upgrade` if some stored values may not be bound to their columns (`store.encryption_upgrade`).
+        Pass `encryption_upgrade` if the database may contain encrypted values that are not bound to their columns
+        (`store.encryption_upgrade`).
         """
         self.delivers = role.delivers
         self._state = state
@@ -70,7 +71,7 @@ class Cluster:
         self._encryption_upgrade = encryption_upgrade
 
     async def join(self) -> None:
-        """Join the cluster before this process reads anything else. Raises Unavailable and UnknownSchema."""
+        """Join the cluster before this process reads anything else. Raises Unavailable or UnknownSchema."""
         self._bus.listen(self._receiver.receive)
         await self.membership.join()
         await self.cache_sync.begin()
@@ -118,7 +119,10 @@ class Cluster:
         await self._bus.close()
 
     async def _within(self, step: Coroutine[Any, Any, None]) -> None:
-        """Run a shutdown step with a time limit. If the step fails, the other processes detect the shutdown later."""
+        """Run a shutdown step with a time limit.
+
+        If the step fails, the other processes detect the shutdown when the heartbeats of this process are missing.
+        """
         try:
             async with asyncio.timeout(STEP_WITHIN_S):
                 await step

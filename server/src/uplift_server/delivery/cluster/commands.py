@@ -1,7 +1,7 @@
 """Commands for endpoints that other processes own: the owner reads the commands from the database and executes them.
 
-A delivery without a lease changes immediately in the database. If the owner does not execute a cancel or resend in
-time, the API responds with 202. The command then stays in the database until an owner executes it.
+A delivery without a lease needs no command: the process changes it in the database. If the owner does not execute a
+cancel or resend in time, the API responds with 202. The command then stays in the database until an owner executes it.
 """
 
 import asyncio
@@ -24,10 +24,8 @@ from uplift_server.store.idempotency import KeyReused
 
 READ_EVERY_MS: Final = 1_000
 REREAD_MS: Final = 50
-"""The poll interval while the owner's cache does not contain the endpoint or event type, in ms.
-
-The owner waits at most KNOWN_WITHIN_MS.
-"""
+"""The poll interval, in ms, while the owner's cache does not contain the endpoint or event type of a command. The owner
+waits at most KNOWN_WITHIN_MS."""
 KNOWN_WITHIN_MS: Final = 1_000
 RESULT_WITHIN_MS: Final = 2_500
 """How long a caller waits for the result of a command, in ms."""
@@ -63,16 +61,16 @@ class ClusteredCommands:
         self._cache_sync = cache_sync
         self._wake = asyncio.Event()
         self._result_stored = asyncio.Event()
-        """The event for callers that wait for a result.
+        """The asyncio event for callers that wait for a result.
 
-        If a result may have been stored, `wake` sets the event and replaces it with a new event.
+        If another process may have stored a result, `wake` sets the event and replaces it with a new event.
         """
 
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected and Unavailable. While an attempt is in flight, the Conflict is an
-        InFlight.
+        Raises Conflict, Missing, TestRejected or Unavailable. While an attempt is in flight, raises InFlight, a kind of
+        Conflict.
         """
         if self._shards.owns(command.endpoint_seq):
             return await self._local.execute(command)
@@ -93,7 +91,7 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
+        """Wait until the outcome of the endpoint's test is stored, or until the next time to check for the outcome."""
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:
@@ -139,10 +137,7 @@ class ClusteredCommands:
         return _checked(result)
 
     async def _withdraw(self, seq: int) -> Result:
-        """Withdraw a test because its caller stops waiting.
-
-        If the owner has already run the test, return the result.
-        """
+        """Withdraw a test whose caller no longer waits. If the owner has already run the test, return the result."""
         rejected = _result_of(TestRejected(Busy.STOPPED))
         try:
             await self._database.write(lambda c: commands.finish(c, seq, rejected, now=self._clock.now_ms()))

@@ -1,4 +1,4 @@
-"""Upgrade the encryption of a PostgreSQL database when all servers run a release that supports the upgrade."""
+"""Upgrade the encryption of a PostgreSQL database as soon as all servers run a release that supports the upgrade."""
 
 import asyncio
 from functools import partial
@@ -15,14 +15,14 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 5_000
 SEEN_WITHIN_MS: Final = 5_000
-"""The maximum time that cache sync needs to replace the records in memory, in ms."""
+"""The maximum time, in ms, that cache sync needs to replace the records in memory."""
 _log = structlog.get_logger()
 
 
 class EncryptionUpgrade:
     """Binds all encrypted values to their columns. Afterward, this process rejects values that are not bound.
 
-    Every process runs this upgrade. Transactions lock the rows that they change.
+    Every process runs this upgrade. Row locks prevent conflicts between the processes.
     """
 
     def __init__(self, database: Database, cache: EndpointCache, clock: Clock) -> None:

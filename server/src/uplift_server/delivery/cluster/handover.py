@@ -24,7 +24,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.processes import Process
 
 FOREIGN_LEASES_EVERY_MS: Final = 100
-"""The interval between reads of the leases that other processes still hold on endpoints of this process, in ms."""
+"""The interval, in ms, between reads of the leases that other processes still hold on endpoints of this process."""
 UNAVAILABLE_WAIT_MS: Final = 500
 HEALTH_READ_MAX: Final = 1_000
 _log = structlog.get_logger()
@@ -76,7 +76,7 @@ class ShardHandover:
             await self._clock.wait(self._wake, wait_ms)
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat of this process. `living` contains the live processes, including this one."""
+        """Handle a heartbeat of this process. `living` contains the live processes, including this one."""
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
             includes_this_process = self._state.process_id in workers
@@ -88,7 +88,7 @@ class ShardHandover:
         self._lanes.pump()
 
     def rejoined(self) -> None:
-        """React to the eviction of this process, which has rejoined with a new process ID."""
+        """Handle the eviction of this process, which has rejoined with a new process ID."""
         self.drop_all()
 
     def drop_all(self) -> None:
@@ -96,10 +96,10 @@ class ShardHandover:
         self._set_workers(())
 
     async def settle(self) -> None:
-        """Give up lost endpoints and publish this process's view. If all workers have the same view, take over gained
-        endpoints.
+        """Give up lost endpoints and publish this process's view.
 
-        Raises Unavailable. In this case, the next call continues the handover.
+        If all workers have the same view, take over gained endpoints. Raises Unavailable. After the error, the next
+        call continues the handover.
         """
         if self._shards.lost:
             await self._give_up(list(self._shards.lost))

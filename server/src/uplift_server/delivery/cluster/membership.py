@@ -34,7 +34,7 @@ from uplift_server.store.processes import Heartbeat, Process, ProcessEvicted
 RECLAIM_BATCH: Final = 1000
 FAILED_WAIT_MS: Final = 200
 STEP_MS_MIN: Final = 1_000
-"""The minimum change of the clock that counts as a step, in ms. Smaller differences result from inexact readings."""
+"""The minimum change of the clock that counts as a step, in ms. Smaller changes result from inexact readings."""
 FAILED_LOGGED_EVERY_MS: Final = 10_000
 READINGS_FIRST: Final = 3
 NO_JOBS: Final[frozenset[SingletonJob]] = frozenset()
@@ -45,10 +45,10 @@ class HeartbeatListener(Protocol):
     """The port that receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """React to a heartbeat of this process. `living` contains the live processes, including this one."""
+        """Handle a heartbeat of this process. `living` contains the live processes, including this one."""
 
     def rejoined(self) -> None:
-        """React to the eviction of this process, which has rejoined with a new process ID."""
+        """Handle the eviction of this process, which has rejoined with a new process ID."""
 
 
 class _Heartbeat(NamedTuple):
@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. `time` must be the source of `clock`."""
+        """Create the membership. `clock` must return the time of `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -89,19 +89,18 @@ class Membership:
         self._read_time = read_time
         self._host = _host()
         self._timely_since = 0
-        """The time (Unix ms) since which all heartbeats of this process have been on time.
-
-        A process that sends late heartbeats must not evict other processes.
-        """
+        """The start of the period (Unix ms) in which all heartbeats of this process were on time. A process that sends
+        late heartbeats must not evict other processes."""
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
-        """Processes whose eviction may have failed, because the response of the database was lost."""
+        """Processes whose eviction this process does not know to be complete, because the response of the database was
+        lost."""
         self._eviction = asyncio.Event()
         self._heartbeat_lock = asyncio.Lock()
 
     async def join(self) -> None:
-        """Synchronize the clock with the database, and obtain a process ID. Raises Unavailable and UnknownSchema."""
+        """Synchronize the clock with the database, and obtain a process ID. Raises Unavailable or UnknownSchema."""
         await learn_time(self._bus, self._time, self._read_time)
         host, pid = self._host, os.getpid()
 
@@ -150,7 +149,10 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def send_heartbeat(self) -> None:
-        """Send a heartbeat and read the live processes. Raises Unavailable, and UnknownSchema after an eviction."""
+        """Send a heartbeat and read the live processes. Raises Unavailable.
+
+        After an eviction, also raises UnknownSchema.
+        """
         async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()
@@ -214,10 +216,10 @@ class Membership:
         )
 
     async def _evict(self, process: Process) -> None:
-        """Evict a dead process, unless it has just sent a heartbeat, and then end its leases.
+        """Evict a dead process, unless it has just sent a heartbeat. Then end its leases.
 
-        This order prevents the dead process from using the leases that it lost. If this process stops between the two
-        steps, the leases expire.
+        Because of this order, the dead process cannot use leases that it has lost. If this process stops between the
+        two steps, the leases expire.
         """
         self._unconfirmed.add(process.seq)
         is_evicted = await self._bus.write(lambda c: processes.remove(c, process.seq, seen_at=process.seen_at))
@@ -253,7 +255,7 @@ class Membership:
 def _host() -> str:
     """Return the host name and a digest of the process namespace.
 
-    If two processes have the same result, each can see the PID of the other.
+    If two processes return the same result, each can find the other by its PID.
     """
     try:
         running = Path("/proc/sys/kernel/random/boot_id").read_bytes() + bytes(Path("/proc/self/ns/pid").readlink())

@@ -45,7 +45,7 @@ class NotificationReceiver:
         self._erased_events = erased_events
 
     def receive(self, text: str) -> None:
-        """Handle a notification. Ignore unknown notifications from other programs or later releases."""
+        """Handle a notification. Ignore unknown notifications, which other programs or later releases can send."""
         if text == CHANGED:
             self._cache_sync.wake()
             return

@@ -18,13 +18,14 @@ from uplift_server.store.contract import MESSAGE_BYTES_MAX, MessageBus
 from uplift_server.store.errors import Unavailable
 
 GATHER_MS: Final = 3
-"""How long to gather notifications before sending them, in ms. One message per event would halve the throughput."""
+"""How long to gather notifications before they are sent, in ms. One message per event would halve the throughput."""
 GATHER_STORED_MS: Final = 50
 """How long to gather notifications for listen streams, in ms."""
 TEXTS_MAX: Final = 1_000
 """Maximum number of queued messages. The notifier drops further messages."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""Maximum number of row numbers in one notification. A row number has up to 19 digits."""
+"""Maximum number of row numbers in one notification. A row number has up to 19 digits, and PostgreSQL limits a
+notification."""
 _log = structlog.get_logger()
 
 
@@ -32,22 +33,20 @@ class NotificationKind(StrEnum):
     """The kinds of notifications between processes."""
 
     DUE = "due"
-    """Deliveries of some endpoints are due. Fields: sender, endpoints."""
+    """The database contains due deliveries of some endpoints. Fields: sender, endpoints."""
     WORKERS_CHANGED = "moved"
-    """A worker started, stopped or changed its view."""
+    """A worker started, stopped, or published a new view of the workers."""
     COMMANDS = "commands"
-    """A command or a result for another process was stored."""
+    """A process stored a command or a result for another process."""
     LISTENED = "listened"
     """A process announces its accounts with listen streams. Fields: sender, accounts."""
     STORED = "stored"
-    """Events were stored for accounts with listen streams. Fields: sender, accounts."""
+    """A process stored events for accounts with listen streams. Fields: sender, accounts."""
     SESSION_ENDED = "ended"
     """The streams of a listen session must end. Fields: sender, session, reason, time (Unix ms)."""
     ERASED = "erased"
-    """Events were erased.
-
-    Fields: the erased events with leased deliveries, and the endpoints with an erased last error.
-    """
+    """Events were erased. Fields: the erased events that have leased deliveries, and the endpoints whose last error was
+    erased."""
 
 
 class Notifier:
@@ -66,7 +65,7 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def notify_due(self, endpoint_seqs: Iterable[int]) -> None:
-        """Notify the owners of endpoints with due deliveries in the database."""
+        """Notify the owners of endpoints that the database contains due deliveries."""
         self._due.update(dict.fromkeys(endpoint_seqs))
         self._schedule()
 
@@ -85,11 +84,11 @@ class Notifier:
         self._send(NotificationKind.SESSION_ENDED, self._state.process_id, session_id, why, at)
 
     def notify_workers_changed(self) -> None:
-        """Announce that a worker started, stopped or changed its view."""
+        """Announce that a worker started, stopped, or published a new view of the workers."""
         self._send(NotificationKind.WORKERS_CHANGED)
 
     def notify_commands(self) -> None:
-        """Announce that a command or result for another process was stored."""
+        """Announce that this process stored a command or a result for another process."""
         self._send(NotificationKind.COMMANDS)
 
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:

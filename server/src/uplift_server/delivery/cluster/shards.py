@@ -37,21 +37,21 @@ class ClusteredShards:
 
     @property
     def process_id(self) -> int:
-        """The process ID in the leases of this process. It changes when the process rejoins."""
+        """The process ID in the leases of this process. The ID changes when the process rejoins."""
         return self._state.process_id
 
     @property
     def membership_id(self) -> int:
-        """The process ID as a member of a cluster. It is 0 outside a cluster."""
+        """The process ID of this process as a member of a cluster, or 0 outside a cluster."""
         return self._state.process_id
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Return whether this process delivers to an endpoint. The cache does not have to contain the endpoint."""
+        """Return whether this process delivers to an endpoint, even if the endpoint is not in the cache."""
         owned = self._owned.get(endpoint_seq)
         return self.is_agreed and self.is_own(endpoint_seq) if owned is None else owned
 
     def may_send(self) -> bool:
-        """Return whether this process may send. If it may not, another process may have taken over its endpoints."""
+        """Return whether this process may send. Otherwise, other processes may already own its endpoints."""
         return self._clock.now_ms() < self._state.trusted_until
 
     def add(self, endpoint_seq: int) -> None:
@@ -103,7 +103,7 @@ class ClusteredShards:
             self.gained.pop(seq, None)
 
     def set_workers(self, workers: tuple[int, ...]) -> None:
-        """Update the workers: give up lost endpoints, and collect gained ones."""
+        """Update the workers. Give up the lost endpoints, and collect the gained endpoints."""
         self.workers = workers
         self.is_agreed = False
         for seq, owned in self._owned.items():

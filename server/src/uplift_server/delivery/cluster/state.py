@@ -1,4 +1,4 @@
-"""The state of this process as a member of the cluster. Heartbeats update it."""
+"""The state of this process as a member of the cluster. Each heartbeat updates the state."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from uplift_server.store.processes import Process
 
 
 class ClusterState:
-    """The membership state. Other parts of the engine read its attributes, and change them only through methods.
+    """The membership state. Other parts of the engine may read its attributes, but change them only through methods.
 
     All times are Unix ms.
     """
@@ -21,13 +21,14 @@ class ClusterState:
         self.delivers = False
         """Whether this process may own endpoints. The value is false before the start and after the stop."""
         self.view = 0
-        """This process's view: the `membership_hash` of the workers that it uses to compute its endpoints."""
+        """The view of this process: the `membership_hash` of the workers. The process computes its endpoints from these
+        workers."""
         self.trusted_until = 0
-        """The time until which no other process evicts this one."""
+        """The time before which no other process evicts this process."""
         self.heartbeat_at = 0
         """The time of the last heartbeat."""
         self.members: Sequence[Process] = ()
-        """The live processes at the last heartbeat, including this one."""
+        """The live processes at the last heartbeat, including this process."""
         self._jobs: frozenset[SingletonJob] = frozenset()
         self._jobs_until = 0
         self._impossible: set[SingletonJob] = set()
@@ -38,7 +39,7 @@ class ClusterState:
         self.process_id, self.heartbeat_at = process_id, now
 
     def renew(self, began: int, members: Sequence[Process]) -> None:
-        """Extend the membership after a heartbeat that started at `began`."""
+        """Extend the membership after a heartbeat. `began` is the time when the heartbeat started."""
         self.heartbeat_at, self.trusted_until = began, began + HEARTBEAT_TRUSTED_MS
         self.members = members
 
@@ -56,7 +57,7 @@ class ClusterState:
         self.heartbeat_due.set()
 
     def take_jobs(self, jobs: frozenset[SingletonJob], until: int) -> None:
-        """Hold exactly these singleton jobs until `until`."""
+        """Set the singleton jobs that this process holds until the time `until`."""
         self._jobs, self._jobs_until = jobs, until
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
@@ -74,7 +75,7 @@ class ClusterState:
         return job not in self._impossible
 
     def mark_evicted(self) -> None:
-        """Record that the other processes evicted this one: it loses all singleton jobs and may not send."""
+        """Record that another process evicted this process. The process loses all singleton jobs and may not send."""
         self.trusted_until = 0
         self.take_jobs(frozenset(), 0)
 
@@ -91,6 +92,6 @@ class ClusterState:
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat in ms if the membership has expired, or None."""
+        """Return the time, in ms, since the last heartbeat if the membership has expired. Otherwise, return None."""
         heartbeat_age_ms = self._clock.now_ms() - self.heartbeat_at
         return heartbeat_age_ms if heartbeat_age_ms > HEARTBEAT_TRUSTED_MS else None

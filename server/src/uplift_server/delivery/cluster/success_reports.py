@@ -22,7 +22,7 @@ class SuccessReports:
         self._database = database
         self._clock = clock
         self._successes: dict[int, int] = {}
-        """The time of the latest success (Unix ms), by endpoint."""
+        """The time of the latest success (Unix ms) for each endpoint."""
         self._wake = asyncio.Event()
 
     def add(self, endpoint_seq: int, at: int) -> None:
@@ -45,7 +45,7 @@ class SuccessReports:
                     self._successes.clear()
 
     async def write(self) -> None:
-        """Write all reports. Raises Unavailable, and keeps the reports for the next call."""
+        """Write all reports. Raises Unavailable, and then keeps the reports for the next call."""
         # Sort the endpoints, because settlements lock endpoints in this order.
         batch = sorted(self._successes.items())
 

@@ -147,9 +147,7 @@ def _draft(form: Form) -> tuple[AccountDraft, list[Problem]]:
 
 
 def _taken(error: Conflict) -> Problem:
-    """Return a conflict as a problem with `uid`, because a duplicate uid is the only possible conflict in account
-    forms.
-    """
+    """Return a conflict as a problem with `uid`. A duplicate uid is the only possible conflict in account forms."""
     return Problem("uid", "taken", error.detail)
 
 
