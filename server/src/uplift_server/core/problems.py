@@ -1,4 +1,4 @@
-"""Validation problems as objects, so that one response can list all of them."""
+"""Validation problems as objects, so that one response can list several problems."""
 
 from dataclasses import dataclass
 

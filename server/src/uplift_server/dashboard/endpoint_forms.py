@@ -42,7 +42,7 @@ class Group:
     """A group of checkboxes.
 
     A group contains the event types that have the same first word, or the remaining event types. `whole` is the
-    checkbox for all event types with this first word, including future ones.
+    checkbox for all event types with this first word, including future event types.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Form data: a reader that has a size limit, and access to the fields by name."""
+"""Form data: methods that read it with a size limit, and return fields by name."""
 
 import asyncio
 import hashlib

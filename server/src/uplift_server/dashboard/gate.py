@@ -1,7 +1,6 @@
 """Routing of requests to the API or the dashboard.
 
-The first request for a page loads the dashboard, so a server without visitors uses less memory. A thread loads the
-dashboard.
+A thread loads the dashboard on the first request for a page. Therefore, a server without visitors uses less memory.
 """
 
 import asyncio

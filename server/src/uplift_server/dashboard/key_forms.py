@@ -24,7 +24,7 @@ SCOPE_WORDS: Final[Mapping[Scope | AccountsScope, str]] = {
     AccountsScope.ACCOUNTS_READ: "Read accounts",
     AccountsScope.ACCOUNTS_WRITE: "Create, update and delete accounts",
 }
-"""The description of each scope that users see."""
+"""The description of each scope, for users."""
 
 
 def new_key(form: Form) -> tuple[KeyDraft, list[Problem]]:

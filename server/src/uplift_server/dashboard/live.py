@@ -20,8 +20,7 @@ from uplift_server.store.errors import Unavailable
 
 LOOK_SECONDS: Final = 1.0
 LOOK_SECONDS_BUSY: Final = 5.0
-"""The poll interval while the process is busy, in seconds. While the process is busy, more frequent polls would delay
-events."""
+"""The poll interval while the process is busy, in seconds. A shorter interval would then delay events."""
 CORES_BUSY: Final = 0.4
 TURN_SECONDS_MAX: Final = 0.1
 """The maximum time, in seconds, between the reloads of two pages while the process is not busy."""
@@ -83,7 +82,7 @@ class Live:
     def stream(self, visit: Visit) -> Response:
         """Return a stream of changes for the visitor. Raises RateLimited or Busy if too many streams are open.
 
-        The limit of one account also applies to all operators together.
+        The limit for one account also applies to all operators together.
         """
         account_seq = visit.caller.account_seq
         watch = self._watches.get(account_seq) or _Watch()
@@ -143,7 +142,7 @@ class Live:
                 await self._closed.wait()
 
     async def _look(self, visit: Visit, caller: Caller, watch: _Watch) -> None:
-        """Poll the database for changes while the watch has streams."""
+        """Poll the database for changes while streams of `watch` are open."""
         before: Hashable = None
         while True:
             self._load.look(visit)

@@ -57,9 +57,9 @@ DAY_SHOWN_AFTER_S: Final = 7 * 86_400
 
 
 async def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template in slices.
+    """Render a template in slices, because rendering a whole page takes up to 20 ms.
 
-    Between slices, the function yields to the event loop, because a whole page takes up to 20 ms.
+    Between slices, the function yields to the event loop.
     """
     pieces = []
     turn_ends = 0.0

@@ -150,7 +150,7 @@ async def _serve(page: Page, visit: Visit) -> Response:
 
 
 def refused(visit: Visit, error: Exception, page: Page | None = None) -> Response:
-    """Return the error page for an exception. `page` is the name of the page in the log."""
+    """Return the error page for an exception. `page` is the route that raised the exception, for the log."""
     if isinstance(error, StoreError):
         return _told(visit, 503, "Temporarily unavailable", "The database is not available. Try again in a moment.")
     if isinstance(error, errors.ServiceError):

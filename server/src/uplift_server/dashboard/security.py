@@ -46,10 +46,7 @@ class Notice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Safety:
-    """The security settings of the dashboard.
-
-    Sets its security headers and cookies, and signs its form tokens and notices.
-    """
+    """The security settings of the dashboard. The methods set headers and cookies, and sign form tokens and notices."""
 
     key: bytes
     public_url: str
@@ -83,7 +80,7 @@ class Safety:
     def set_cookie(self, response: Response, name: str, value: str, *, seconds: int) -> None:
         """Set a cookie that scripts cannot read.
 
-        The browser sends the cookie from frames on other sites only over HTTPS.
+        If another site shows the dashboard in a frame, the browser sends the cookie only over HTTPS.
         """
         parts = [f"{self._cookie_name(name)}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly"]
         if self.secure:

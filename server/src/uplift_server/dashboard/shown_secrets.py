@@ -12,7 +12,7 @@ import msgspec
 from uplift_server.dashboard.encrypted_cookies import EncryptedCookies
 
 SHOWN_SECONDS: Final = 300
-"""How long a page shows a one-time secret again, in seconds."""
+"""How long, in seconds, a page can show a one-time secret."""
 SECRET_BYTES_MAX: Final = 2_000
 """The maximum size of a secret, in bytes. Browsers accept cookies of up to 4 KiB."""
 

@@ -58,7 +58,8 @@ class Receiver:
     command: str | None
     """The command that runs the code, or None if the reader's own web server calls the code."""
     forwarded_port: str | None
-    """The port to which the reader's HTTPS server or proxy must forward requests."""
+    """The port to which the reader's HTTPS server or proxy must forward requests, or None if the reader needs no proxy.
+    """
 
 
 @cache

@@ -307,7 +307,7 @@ class Visit:
         self._cookies.append((name, value, seconds))
 
     def notify(self, text: str, *, is_problem: bool = False) -> None:
-        """Show a notice on the next page. With `is_problem`, the notice states why a form was rejected."""
+        """Show a notice on the next page. If `is_problem` is true, the notice states why a form was rejected."""
         value = self.dashboard.safety.notice_text(text, is_problem=is_problem)
         self._cookies.append((NOTICE_COOKIE, value, NOTICE_SECONDS))
 

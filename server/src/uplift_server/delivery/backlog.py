@@ -11,7 +11,7 @@ from uplift_server.core.limits import (
 
 
 class Backlog:
-    """The number and size of the events in requests that are not stored yet."""
+    """The size of the requests that are not stored yet: their events, body bytes and rows."""
 
     __slots__ = ("body_bytes", "events", "rows")
 

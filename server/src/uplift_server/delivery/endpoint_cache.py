@@ -138,7 +138,7 @@ def _compile_stored(schema: str) -> tuple[jsonschema_rs.Validator, bool]:
 
 
 class EndpointToken(NamedTuple):
-    """The access token of an endpoint, and the settings for which it is valid. Only memory contains it."""
+    """An endpoint's access token, which the server keeps only in memory."""
 
     token: AccessToken
     auth: bytes | None
@@ -150,7 +150,7 @@ class EndpointToken(NamedTuple):
 class LiveEndpoint:
     """An endpoint in memory.
 
-    If its record changes, the object stays the same. Therefore, queued deliveries use the new record.
+    The object stays the same when the endpoint's record changes, so queued deliveries use the new record.
     """
 
     __slots__ = (

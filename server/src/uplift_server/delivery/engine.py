@@ -50,10 +50,10 @@ class EngineSettings:
     release_rate_per_second: int = 50
     """The number of held deliveries that the engine releases per second after an endpoint is enabled."""
     scan_every_ms: int = 1000
-    """The interval between scans of the database for due deliveries whose due time the engine does not know, in ms."""
+    """The interval, in ms, between scans of the database for due deliveries whose due time the engine does not know."""
     statistics_every_ms: int = 1000
     tick_ms: int = 100
-    """The interval between checks for requests that have waited too long for ingest, in ms."""
+    """The interval, in ms, between checks for requests that have waited too long for ingest."""
     operations_account: str | None = None
     """The ID or uid of the account that receives operational events about every account."""
     process_id: int = 1

@@ -29,7 +29,7 @@ class BreakerRule:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """The breaker of one endpoint. The breaker is open while `probe_at` is set.
+    """The state of one endpoint's breaker. The breaker is open while `probe_at` is set.
 
     `probe_at` is the time of the next attempt (Unix ms).
     """
@@ -43,9 +43,10 @@ class Breaker:
     """When the receiver last sent `Retry-After` (Unix ms)."""
 
     def after_success(self, began_at: int) -> "Breaker":
-        """Return a closed breaker, unless the receiver requested a wait after the attempt began.
+        """Return the breaker after a successful attempt. The success closes the breaker.
 
-        `began_at` is the start of the attempt (Unix ms).
+        If the receiver has sent `Retry-After` since the attempt began at `began_at` (Unix ms), the breaker does not
+        change.
         """
         if self.retry_after_at is not None and began_at < self.retry_after_at:
             return self

@@ -155,7 +155,7 @@ class Lane(Generic[T]):
         return min(most, max(self.in_flight_max, per_lookahead))
 
     def next_start_at(self) -> float:
-        """Return the earliest time (Unix ms) of the next attempt."""
+        """Return the earliest time (Unix ms) at which the next attempt can start."""
         probe_at = self.breaker.probe_at
         return self.next_start_ms if probe_at is None else max(self.next_start_ms, probe_at)
 

@@ -39,7 +39,7 @@ It is smaller than UNPROVEN_SHARE, so that slots remain for the unproven lanes o
 
 
 class NoSlot(Enum):
-    """The limit that prevents an attempt from starting."""
+    """The limit because of which an attempt cannot start."""
 
     SERVER = "server"
     ACCOUNT = "account"
@@ -273,7 +273,7 @@ class Lanes(Generic[T]):
     def attempt_ended(self, lane: Lane[T], now_ms: int, duration_us: int, *, succeeded: bool | None = None) -> None:
         """Free the slot of an attempt that has ended.
 
-        `duration_us` is 0 if the attempt never began; the attempt then does not count for the rate limit. `succeeded`
+        `duration_us` is 0 if the attempt never began. Such an attempt does not count toward the rate limit. `succeeded`
         is True after a success, False after a timeout, and None after another failure.
         """
         account, share = lane.account_share, lane.host_share

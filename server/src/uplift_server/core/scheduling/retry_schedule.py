@@ -27,7 +27,7 @@ class RetrySchedule:
         return len(self.delays_ms) + 1
 
     def delay_ms(self, attempts_made: int, draw: float) -> int | None:
-        """Return the wait after `attempts_made` attempts (at least 1), or None if the retries are exhausted.
+        """Return the wait in ms after `attempts_made` attempts (at least 1), or None if the retries are exhausted.
 
         `draw` in [0, 1) selects the jitter.
         """

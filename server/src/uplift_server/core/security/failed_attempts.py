@@ -10,7 +10,7 @@ KEYS_MAX: Final = 10_000
 
 
 class Failures:
-    """The failed attempts of each key in the last `within_ms` milliseconds, at most `most` per key.
+    """Limits failed attempts to `most` per key within `within_ms` milliseconds.
 
     The counts exist only in memory. A key that has a recent failure is never evicted, so many failures with other keys
     do not reset its count.

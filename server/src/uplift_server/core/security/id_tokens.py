@@ -18,7 +18,7 @@ ALGORITHMS: Final = ("RS256", "ES256", "EdDSA", "Ed25519")
 `none`."""
 _KEY_TYPES: Final = dict(zip(ALGORITHMS, ("RSA", "EC", "OKP", "OKP"), strict=True))
 _SAME_ALGORITHM: Final = {"EdDSA": ("EdDSA", "Ed25519"), "Ed25519": ("EdDSA", "Ed25519")}
-"""The equivalent names of an algorithm: RFC 9864 renamed EdDSA with the curve Ed25519."""
+"""The equivalent names of an algorithm. RFC 9864 introduced `Ed25519` for EdDSA with the curve Ed25519."""
 _CURVES: Final = {"EC": "P-256", "OKP": "Ed25519"}
 _RSA_CHARACTERS_MIN: Final = 342
 """Minimum length of an RSA modulus, in base64url characters. A 2048-bit modulus has this length."""

@@ -13,10 +13,10 @@ from uplift_server.core.http.urls import EndpointUrl, parse_endpoint_url
 from uplift_server.core.problems import Problem
 
 CALLBACK_PATH: Final = "/sign-in/oidc/callback"
-"""The path of the redirect URI below the public URL."""
+"""The path of the redirect URI, relative to the public URL."""
 SCOPE: Final = "openid email profile"
 METADATA_TTL_MS: Final = 3_600_000
-"""Time in ms for which the server keeps the provider's metadata and keys in memory."""
+"""How long, in ms, the server keeps the provider's metadata and keys in memory."""
 KEYS_REFRESH_MS_MIN: Final = 60_000
 """Minimum interval, in ms, between two refreshes of the provider's keys. An unknown key ID causes a refresh."""
 TRANSACTION_MS: Final = 10 * 60_000
@@ -175,7 +175,7 @@ def random_text(random: bytes) -> str:
 def authorization_url(
     metadata: ProviderMetadata, client: OidcClient, *, state: str, nonce: str, verifier: str, again: bool
 ) -> str:
-    """Return the URL of the provider's sign-in page. With `again`, the provider asks for the credentials again."""
+    """Return the URL of the provider's sign-in page. If `again` is true, it asks for the credentials again."""
     challenge = random_text(hashlib.sha256(verifier.encode()).digest())
     query = {
         "response_type": "code",

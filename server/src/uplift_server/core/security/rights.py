@@ -76,7 +76,7 @@ def parse_role(text: str) -> Role | None:
 
 
 def check_role(text: str, field: str = "role") -> Problem | None:
-    """Return the problem with the name of a role, if any."""
+    """Return a problem if the text is not the name of a role."""
     if parse_role(text) is not None:
         return None
     return Problem(field, "role_unknown", f"The role {text[:40]!r} does not exist. Use one of {roles_text()}.")

@@ -28,7 +28,7 @@ class SecretPair(Generic[T]):
     """
 
     def at(self, now_ms: int) -> "SecretPair[T]":
-        """Return the secrets that are valid at `now_ms`."""
+        """Return the pair at `now_ms`. If the old secret has expired, the pair does not contain it."""
         ended = self.previous_expires_at is not None and self.previous_expires_at <= now_ms
         return self.without_previous() if ended else self
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "whsec_"
 """The prefix of a secret that contains a key in base64, as Standard Webhooks libraries expect."""
 _OTHER_KEYS: Final = ("hwsec_", "whpk_", "whsk_", "sk_", "svc_", "op_")
-"""Prefixes that a custom secret must not have. They belong to misspelled `whsec_`, to Standard Webhooks key pairs, and
-to API keys."""
+"""Prefixes that a custom secret must not have: a misspelled `whsec_`, and the prefixes of Standard Webhooks key pairs
+and of API keys."""
 
 _PRINTABLE = re.compile(r"[!-~]*")
 _BLOCK_BYTES: Final = 64

@@ -195,7 +195,6 @@ def _number(count: int, noun: str, nouns: str | None = None) -> str:
 
 
 def _values(query: DeliveryQuery) -> list[tuple[str, str]]:
-    """Return the filters as URL parameters."""
     return [(name, value) for name, each in _lists(query).items() for value in each]
 
 

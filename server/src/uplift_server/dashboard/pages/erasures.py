@@ -1,6 +1,7 @@
 """Erasure of personal data: form, preview, confirmation, and receipts.
 
-The ID of an object that is erased can identify a person. Therefore, an encrypted cookie contains the ID, not the URL.
+An object ID can identify a person, so no URL contains it. Until the person confirms the erasure, an encrypted cookie
+keeps the object ID.
 """
 
 import json

@@ -69,7 +69,7 @@ class Progress:
     """The ID of the endpoint."""
     shown: ShownEndpoint
     event: ShownAttempt | None
-    """The latest delivery that is not a test delivery. The registration event is an example."""
+    """The latest delivery that is not a test delivery, such as the delivery of the registration event."""
     test: ShownAttempt | None
     """The latest test delivery from this page. If there is none, the latest test delivery to the endpoint."""
     wrong: ShownAttempt | None
@@ -88,7 +88,7 @@ class Progress:
     def is_tested(self) -> bool:
         """Whether the endpoint's URL accepted the latest test event.
 
-        If retention has deleted the test event: whether the URL ever accepted a test event.
+        If retention has deleted this event, any test event that the URL accepted counts.
         """
         if self.test is None:
             return self.shown.endpoint.tested_at is not None

@@ -35,7 +35,7 @@ _PATH: Final = "settings"
 
 
 async def page(visit: Visit) -> Response:
-    """List the members. Redirect visitors who cannot view members to the page of the contacts."""
+    """List the members. Redirect visitors who cannot view members to the contacts page."""
     if not visit.caller.principal.has_right(Right.MEMBERS_MANAGE):
         return visit.leave(visit.path(_PATH, "contacts"))
     return await _page(visit)

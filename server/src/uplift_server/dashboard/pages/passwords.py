@@ -30,10 +30,7 @@ async def ask_form(visit: Visit) -> Response:
 
 
 async def ask(visit: Visit) -> Response:
-    """Email the password reset link.
-
-    The response does not reveal whether the email address belongs to a person on this server.
-    """
+    """Email the password reset link. The response does not reveal whether a person has this email address."""
     sent = await visit.form()
     try:
         await visit.services.sessions.request_reset(sent.text("email"), address=visit.address)

@@ -135,7 +135,6 @@ def _progress(visit: Visit, shown: ShownReplay) -> Progress:
 
 
 def _read(sent: Form, *, status_default: bool = False) -> tuple[ReplayDraft, list[Problem]]:
-    """Return the draft of a replay in a form, and the problems of the form."""
     problems: list[Problem] = []
     rate = sent.number("rate_per_second", problems)
     if rate is not None and not 1 <= rate <= REPLAY_RATE_PER_SECOND_MAX:

@@ -101,7 +101,6 @@ async def _confirm(visit: Visit, password: str) -> None:
 
 
 def _rotation(form: Form) -> tuple[RotationDraft, list[Problem]]:
-    """Return the rotation in a form, and the problems of the form."""
     problems: list[Problem] = []
     overlap_s = form.number("overlap_seconds", problems)
     if overlap_s is not None and overlap_s > SECRET_OVERLAP_SECONDS_MAX:

@@ -11,7 +11,7 @@ from uplift_server.dashboard.visit import Visit, own_path
 from uplift_server.service.errors import NotFound, RateLimited, Unauthorized
 
 FORM: Final = "sign_in/form.html"
-"""The template of the sign-in form. The form also shows why another sign-in method failed."""
+"""The template of the sign-in form. If another sign-in method failed, the form also shows the reason."""
 _OPERATOR: Final = "sign_in/operator.html"
 _SIGNED_OUT: Final = "You are signed out."
 _USED: Final = "This link was already used, or it has expired. Ask for a new link."

@@ -85,7 +85,7 @@ async def sign_out_everywhere(visit: Visit) -> Response:
 
 
 async def hide_secret(visit: Visit) -> Response:
-    """Hide a secret that the page shows only once."""
+    """Hide the one-time secret that the page shows."""
     visit.hide_secret()
     return visit.leave(own_path((await visit.form()).text("next")))
 

@@ -28,7 +28,7 @@ class ChangeLogCleanup:
         self._jobs = jobs
         self._clock = clock
         self._oldest_active: deque[tuple[int, int]] = deque()
-        """Past times (Unix ms). Each has the number of the oldest transaction that was active at that time."""
+        """Pairs of a past time (Unix ms) and the number of the oldest transaction that was active at that time."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delete old changes until the process stops or the task is cancelled."""

@@ -91,7 +91,10 @@ class ClusteredCommands:
         return not self._lanes.stopped or any(each.delivers for each in self._peers.others())
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the next time to check for the outcome."""
+        """Wait for the outcome of the endpoint's test, at most `within_ms`.
+
+        The wait can end before the outcome is stored.
+        """
         await self._local.wait_for_test(endpoint_seq, within_ms)
 
     def wake(self) -> None:

@@ -32,7 +32,7 @@ class EncryptionUpgrade:
         self._clock = clock
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upgrade as soon as no server of an earlier release is running, then wait until the process stops."""
+        """Upgrade as soon as no server of an earlier release is running. Then wait until the process stops."""
         while not stopping.is_set() and not await self._is_finished():
             await self._clock.wait(stopping, CHECK_EVERY_MS)
         await self._clock.wait(stopping, SEEN_WITHIN_MS)

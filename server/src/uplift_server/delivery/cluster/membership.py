@@ -76,7 +76,7 @@ class Membership:
         *,
         read_time: Callable[[Transaction], float] = processes.database_now,
     ) -> None:
-        """Create the membership. `clock` must return the time of `time`."""
+        """Create the membership. `clock` must take its time from `time`."""
         self._database = database
         self._bus = bus
         self._state = state
@@ -94,8 +94,7 @@ class Membership:
         self._evicted: set[int] = set()
         """Evicted processes that still have leases."""
         self._unconfirmed: set[int] = set()
-        """Processes whose eviction this process does not know to be complete, because the response of the database was
-        lost."""
+        """Processes whose eviction may be incomplete, because the response of the database was lost."""
         self._eviction = asyncio.Event()
         self._heartbeat_lock = asyncio.Lock()
 
@@ -149,10 +148,7 @@ class Membership:
             await self._clock.wait(self._eviction, HEARTBEAT_EXPIRES_MS)
 
     async def send_heartbeat(self) -> None:
-        """Send a heartbeat and read the live processes. Raises Unavailable.
-
-        After an eviction, also raises UnknownSchema.
-        """
+        """Send a heartbeat and read the live processes. Raises Unavailable or, after an eviction, UnknownSchema."""
         async with self._heartbeat_lock:
             began = self._clock.now_ms()
             state, load = self._state, self._lanes.load()

@@ -24,8 +24,8 @@ GATHER_STORED_MS: Final = 50
 TEXTS_MAX: Final = 1_000
 """Maximum number of queued messages. The notifier drops further messages."""
 NUMBERS_MAX: Final = MESSAGE_BYTES_MAX // 20 - 10
-"""Maximum number of row numbers in one notification. A row number has up to 19 digits, and PostgreSQL limits a
-notification."""
+"""Maximum number of row numbers in one notification. The size of a notification is limited, and a row number has up to
+19 digits."""
 _log = structlog.get_logger()
 
 
@@ -65,7 +65,7 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def notify_due(self, endpoint_seqs: Iterable[int]) -> None:
-        """Notify the owners of endpoints that the database contains due deliveries."""
+        """Notify the owners of these endpoints that the database contains due deliveries."""
         self._due.update(dict.fromkeys(endpoint_seqs))
         self._schedule()
 

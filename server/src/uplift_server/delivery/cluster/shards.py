@@ -26,7 +26,7 @@ class ClusteredShards:
         self._successes = successes
         self._clock = clock
         self._owned: dict[int, bool] = {}
-        """Whether this process owns an endpoint, for each endpoint in the cache."""
+        """For each endpoint in the cache, whether this process owns it."""
         self.workers: tuple[int, ...] = ()
         self.is_agreed = False
         """Whether all workers have the same view."""
@@ -70,7 +70,7 @@ class ClusteredShards:
         return [seq for seq in endpoint_seqs if not self._owned.get(seq, True)]
 
     def notify_owners(self, endpoint_seqs: Iterable[int]) -> None:
-        """Notify the owners of endpoints that deliveries are due."""
+        """Notify the owners of these endpoints that deliveries are due."""
         self._notifier.notify_due(endpoint_seqs)
 
     def report_success(self, endpoint_seq: int, at: int) -> None:

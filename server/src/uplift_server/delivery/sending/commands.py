@@ -49,7 +49,10 @@ class Commands(Protocol):
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
+        """Wait for the outcome of the endpoint's test, at most `within_ms`.
+
+        The wait can end before the outcome is stored.
+        """
 
 
 class _SentBefore(Conflict):
@@ -140,7 +143,10 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the caller must check for the outcome."""
+        """Wait for the outcome of the endpoint's test, at most `within_ms`.
+
+        The wait can end before the outcome is stored.
+        """
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:

@@ -111,7 +111,7 @@ async def switch_on(visit: Visit) -> Response:
 
 
 def _state(listed: EndpointSummary) -> tuple[str, str | None]:
-    """Return text with the state of an endpoint and the reason for the state."""
+    """Return the state of an endpoint and the reason for the state, both as text."""
     record, health = listed.endpoint, listed.health
     if record.state is EndpointState.DISABLED:
         reason = None if record.disabled_reason is None else _REASONS[record.disabled_reason.text]

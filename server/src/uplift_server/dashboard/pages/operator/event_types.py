@@ -102,7 +102,6 @@ async def delete(visit: Visit) -> Response:
 
 
 def _draft(form: Form) -> tuple[EventTypeDraft, list[Problem]]:
-    """Return the draft of the event type in a form, and the problems with the form's JSON fields."""
     problems: list[Problem] = []
     draft = EventTypeDraft(
         description=form.raw("description").strip(),

@@ -1,4 +1,4 @@
-"""System page: version, database and configuration of the server, and checks of the server."""
+"""System page: the server's version, database, configuration and checks."""
 
 from typing import Final
 

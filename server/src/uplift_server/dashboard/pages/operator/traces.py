@@ -13,7 +13,7 @@ from uplift_server.service.traces import ATTEMPTS_MAX, Trace, TracedEvent
 
 _ID_CHARACTERS_MAX: Final = 300
 OTHERS_SHOWN: Final = 20
-"""Maximum number of endpoints without a delivery of the event to list."""
+"""The page lists at most this many endpoints that have no delivery of the event."""
 
 
 async def trace(visit: Visit) -> Response:
