@@ -63,7 +63,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a column. `kind` is the CSS class of its color."""
+    """A part of a column or of a bar. `kind` is the CSS class of its color."""
 
     name: str
     kind: str
@@ -72,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The column of one time bucket."""
+    """The column of one time bucket. Its parts are stacked."""
 
     slot: Slot
     parts: tuple[Part, ...]

@@ -89,10 +89,10 @@ class OutboxReader:
         self._changed.set()
 
     async def run(self, *, once: bool = False) -> None:
-        """Send rows until `stop`. With `once`, stop when the outbox has no rows to send.
+        """Send rows until `stop`. If `once` is true, stop when the outbox has no rows to send.
 
-        With `once`, raises Unavailable or ServerUnavailable. Otherwise, raises them only before the first successful
-        turn, for wrong settings.
+        If `once` is true, raises Unavailable or ServerUnavailable. Otherwise, raises them only before the first
+        successful turn, for wrong settings.
         """
         idle_seconds = OUTBOX_POLL_SECONDS_MIN
         while not self._stopped.is_set():

@@ -106,7 +106,7 @@ class Lane(Generic[T]):
         self.host_share: HostShare[T] = host_share or HostShare()
         self.in_flight_max = 1
         self.start_interval_ms = 0.0
-        """The minimum time between the starts of two attempts. It is 0 without a rate limit."""
+        """The minimum time, in ms, between the starts of two attempts, or 0 without a rate limit."""
         self.breaker: Breaker = CLOSED
         self.waiting: tuple[deque[T], deque[T], deque[T]] = (deque(), deque(), deque())
         self.waiting_count = 0
@@ -165,11 +165,11 @@ class Lane(Generic[T]):
         return self.in_flight < (min(self.window, self.in_flight_max) if self.breaker.probe_at is None else 1)
 
     def is_stalled(self, now_ms: int) -> bool:
-        """Return whether several attempts are in flight and none has ended recently."""
+        """Return whether WINDOW_START or more attempts are in flight and none has ended in time (STALLED_MEANS)."""
         return self.in_flight >= WINDOW_START and now_ms - self.last_end_ms > self._stall_timeout_ms()
 
     def is_overdue(self, now_ms: int) -> bool:
-        """Return whether the attempts in flight take longer than usual."""
+        """Return whether attempts are in flight and none has ended in time (STALLED_MEANS)."""
         return self.in_flight > 0 and now_ms - max(self.last_end_ms, self.busy_since_ms) > self._stall_timeout_ms()
 
     def _stall_timeout_ms(self) -> int:

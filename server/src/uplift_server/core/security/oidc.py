@@ -26,7 +26,7 @@ RANDOM_BYTES: Final = 32
 """The number of random bytes in `state`, `nonce` and the PKCE code verifier."""
 CODE_CHARACTERS_MAX: Final = 4096
 SIGN_OUT_URL_CHARACTERS_MAX: Final = 8000
-"""Maximum length of a sign-out URL. Common web servers reject longer URLs."""
+"""Maximum number of characters of a sign-out URL. Common web servers reject longer URLs."""
 # The error codes of OAuth 2.0 and OpenID Connect. Other values could contain any text.
 _ERROR_CODES: Final = frozenset(
     {
@@ -175,7 +175,7 @@ def random_text(random: bytes) -> str:
 def authorization_url(
     metadata: ProviderMetadata, client: OidcClient, *, state: str, nonce: str, verifier: str, again: bool
 ) -> str:
-    """Return the URL of the provider's sign-in page. If `again` is true, it asks for the credentials again."""
+    """Return the URL of the provider's sign-in page. With `again`, the provider asks for the credentials again."""
     challenge = random_text(hashlib.sha256(verifier.encode()).digest())
     query = {
         "response_type": "code",
@@ -208,7 +208,8 @@ def sign_out_url(metadata: ProviderMetadata, client: OidcClient, *, id_token: st
 def get_request(url: EndpointUrl, user_agent: str, access_token: str | None = None) -> bytes:
     """Return the headers of a GET request.
 
-    The connection closes after the response, so that the client never repeats the request.
+    The headers close the connection after the response. Therefore, the client never reuses a connection, and never
+    repeats the request on a new one.
     """
     bearer = "" if access_token is None else f"authorization: Bearer {access_token}\r\n"
     head = (

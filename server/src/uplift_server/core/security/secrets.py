@@ -13,14 +13,14 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class SecretPair(Generic[T]):
-    """An endpoint's current secret, and the old secret until it expires. Times are Unix ms."""
+    """An endpoint's current secret, and the old secret until it expires."""
 
     current: T = field(repr=False)
     created_at: int
-    """When the current secret was created."""
+    """When the current secret was created (Unix ms)."""
     previous: T | None = field(default=None, repr=False)
     previous_expires_at: int | None = None
-    """When the old secret expires, or None if there is no old secret."""
+    """When the old secret expires (Unix ms), or None if there is no old secret."""
     header_new: bool = False
     """Whether the current secret signs `x-uplift-signature-256`. Otherwise, the old secret signs it.
 
@@ -39,7 +39,7 @@ class SecretPair(Generic[T]):
     def rotated(self, new: T, now_ms: int, overlap_ms: int, *, header_new: bool = False) -> "SecretPair[T]":
         """Return the pair with a new current secret. The old secret stays valid for `overlap_ms`.
 
-        At most two secrets are valid, so an even older secret expires immediately.
+        At most two secrets are valid. Therefore, an older secret that is still valid expires immediately.
         """
         if overlap_ms <= 0:
             return SecretPair(new, now_ms)

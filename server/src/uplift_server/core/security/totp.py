@@ -22,7 +22,7 @@ RECOVERY_CODES: Final = 10
 RECOVERY_BYTES: Final = 10
 """The number of random bytes in a recovery code. With 80 random bits, a fast hash is sufficient."""
 CODE_CHARACTERS_MAX: Final = 40
-"""Maximum length of a code as entered, with spaces and hyphens."""
+"""Maximum number of characters of a code as entered, with spaces and hyphens."""
 
 _GROUP_CHARACTERS: Final = 4
 _SEPARATORS: Final = re.compile(r"[\s-]+")
@@ -65,7 +65,7 @@ def app_uri(secret: bytes, *, email: str, issuer: str) -> str:
 
 
 def recovery_code(random: bytes) -> str:
-    """Return RECOVERY_BYTES random bytes as a recovery code."""
+    """Return a recovery code that contains these random bytes. Pass RECOVERY_BYTES bytes."""
     text = b32encode(random).decode().lower()
     return "-".join(text[at : at + _GROUP_CHARACTERS] for at in range(0, len(text), _GROUP_CHARACTERS))
 

@@ -1,8 +1,8 @@
 """Applies the changes of other processes to the cache and to the deliveries of this process.
 
-Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change of this process can overwrite
-the row in the cache. If this process changes a row during a read, the result of the read can be outdated. Cache sync
-then skips the row and reads it again.
+Cache sync reads every changed row again after REREAD_AFTER_MS, because an older change by this process can overwrite
+the row in the cache. If this process changes a row during a read, the read can return an outdated row. In this case,
+cache sync skips the row and reads it again.
 """
 
 import asyncio
