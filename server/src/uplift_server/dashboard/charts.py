@@ -1,6 +1,6 @@
 """Charts as SVG. Colors come from CSS classes, so charts follow the light and dark themes.
 
-Each chart has a label for screen readers, labeled axes, and a title with the values of each column. Times are in UTC;
+Each chart has a label for screen readers, labeled axes, and a title with the values of each column. Times are in UTC.
 dashboard.js shows them in the viewer's time zone.
 """
 
@@ -183,7 +183,7 @@ def ceiling(value: float) -> float:
 
 
 def _paths(line: Line, each: float, top: float) -> list[str]:
-    """Return a line as SVG paths. The line has a gap for each missing value; a value between two gaps is a dot."""
+    """Return a line as SVG paths. The line has a gap for each missing value. A value between two gaps is a dot."""
     found: list[str] = []
     points: list[str] = []
     for number, value in enumerate([*line.values, None]):

@@ -63,7 +63,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The values of the fields of the endpoint form."""
+    """The field values of the endpoint form."""
 
     url: str = ""
     description: str = ""

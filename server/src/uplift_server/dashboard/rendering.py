@@ -45,7 +45,7 @@ OTHERS_SECONDS: Final = 0.0002
 PAUSE_SECONDS: Final = 0.002
 """The pause between two slices while other tasks are busy, in seconds.
 
-During the pause, the event loop runs several iterations for the other tasks.
+During the pause, the event loop runs several iterations for these tasks.
 """
 YEAR_SHOWN_AFTER_MS: Final = 180 * 86_400_000
 """If a timestamp differs from now by more than this many ms, the page shows its year.

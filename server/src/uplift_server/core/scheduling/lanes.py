@@ -119,7 +119,7 @@ class Lanes(Generic[T]):
     def take_waiting(self, lane: Lane[T], kinds: Sequence[AttemptKind] = tuple(AttemptKind)) -> list[T]:
         """Remove and return the waiting deliveries of a lane.
 
-        `kinds` selects some kinds of attempts; the default is all.
+        `kinds` limits the kinds of attempts.
         """
         taken = [item for kind in kinds for item in lane.waiting[kind]]
         for kind in kinds:
@@ -207,7 +207,7 @@ class Lanes(Generic[T]):
         """Take a slot for an attempt that a user requested, or return the limit that prevents the attempt.
 
         The attempt skips the queue and the circuit breaker. A rate-limited lane allows one such attempt early and then
-        waits one interval longer. With `beyond_limit`, the lane's own limit does not apply.
+        waits one interval longer. If `beyond_limit` is true, the lane's own limit does not apply.
         """
         if lane.proven and lane.is_overdue(now_ms):
             self._set_proven(lane, proven=False)

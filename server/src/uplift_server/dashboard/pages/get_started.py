@@ -96,7 +96,7 @@ class Progress:
 
     @property
     def is_verified(self) -> bool:
-        """Whether the URL rejected the request with the wrong signature and accepted the other request."""
+        """Whether the endpoint's URL rejected the wrong signature and accepted the valid signature."""
         return self.shown.endpoint.verified_at is not None
 
 

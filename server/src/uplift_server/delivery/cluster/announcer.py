@@ -1,4 +1,4 @@
-"""Announces the accounts with listen streams to the other processes, and wakes the streams of other processes.
+"""Announces to the other processes which accounts have listen streams, and wakes the streams of other processes.
 
 Each process repeats its announcement with every heartbeat. An announcement expires if the process does not repeat it.
 """

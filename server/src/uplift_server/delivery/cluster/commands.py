@@ -154,7 +154,7 @@ class ClusteredCommands:
     async def _execute_own(self) -> bool:
         """Execute the stored commands for the endpoints of this process.
 
-        Return whether some commands wait until the cache contains their endpoint or event type.
+        Return whether a command still waits because the cache does not contain its endpoint or event type.
         """
         now = self._clock.now_ms()
         found, have_expired = await self._database.read_with_priority(lambda c: commands.list_pending(c, now=now))

@@ -76,7 +76,7 @@ class ShardHandover:
             await self._clock.wait(self._wake, wait_ms)
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """Handle a heartbeat of this process. `living` contains the live processes, including this one."""
+        """Handle a heartbeat of this process. `living` contains the live processes, including this process."""
         workers = tuple(each.seq for each in living if each.delivers)
         if workers != self._shards.workers:
             includes_this_process = self._state.process_id in workers

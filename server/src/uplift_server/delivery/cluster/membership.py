@@ -45,7 +45,7 @@ class HeartbeatListener(Protocol):
     """The port that receives the results of heartbeats."""
 
     def heartbeat(self, living: Sequence[Process]) -> None:
-        """Handle a heartbeat of this process. `living` contains the live processes, including this one."""
+        """Handle a heartbeat of this process. `living` contains the live processes, including this process."""
 
     def rejoined(self) -> None:
         """Handle the eviction of this process, which has rejoined with a new process ID."""

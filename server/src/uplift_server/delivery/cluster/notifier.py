@@ -94,7 +94,7 @@ class Notifier:
     def notify_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
+        The other processes then drop the leased deliveries of the events, and the last errors of the endpoints.
         """
         half = NUMBERS_MAX // 2
         for at in range(0, max(len(event_seqs), len(endpoint_seqs)), half):

@@ -80,7 +80,7 @@ class ClusteredShards:
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
+        The other processes then drop the leased deliveries of the events, and the last errors of the endpoints.
         """
         self._notifier.notify_erased(event_seqs, endpoint_seqs)
 

@@ -84,11 +84,11 @@ class ClusterState:
         return job in self._jobs and self._clock.now_ms() < self._jobs_until
 
     def living(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, including this one."""
+        """Return the processes that were live at the last heartbeat, including this process."""
         return self.members
 
     def others(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, except this one."""
+        """Return the processes that were live at the last heartbeat, except this process."""
         return [each for each in self.members if each.seq != self.process_id]
 
     def heartbeat_age_ms(self) -> int | None:
