@@ -1,4 +1,4 @@
-"""Evaluation of endpoint filters against the data of an event."""
+"""Evaluates the filters of endpoints against the data of an event."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -16,16 +16,16 @@ _NOT_READABLE: Final = object()
 class FilterEvaluation:
     """Evaluates filters against the data of one event, within a limited number of steps.
 
-    The evaluation blocks the event loop, so it must be short. If a filter exceeds the limit, or the data cannot be
-    read, the endpoint receives the event.
+    The evaluation blocks the event loop, so it must be short. If the evaluation of a filter exceeds the limit, or if
+    the data is not valid JSON, the endpoint receives the event.
     """
 
     __slots__ = ("_data", "_mismatches", "_steps", "exceeded")
 
     def __init__(self, data: bytes) -> None:
-        """Decode the event's data (JSON)."""
+        """`data` is the event's data as JSON."""
         self.exceeded = 0
-        """The number of filters whose evaluation exceeded the limit."""
+        """The number of filters that were not evaluated, because they exceeded the limit or the data was unreadable."""
         self._steps = FILTERS_STEPS_MAX
         self._mismatches: dict[Filter, str | None] = {}
         try:
@@ -35,11 +35,14 @@ class FilterEvaluation:
 
     @property
     def steps_taken(self) -> int:
-        """The number of steps that all evaluations have taken."""
+        """The number of steps of all evaluations so far."""
         return FILTERS_STEPS_MAX - self._steps
 
     def mismatch(self, pattern: Filter) -> str | None:
-        """Return the path in the event that does not match the filter, or None if the endpoint receives the event."""
+        """Return the path of the first value in the event that does not match the filter.
+
+        Return None if the endpoint receives the event.
+        """
         # Evaluate each filter once, because several endpoints can have the same filter.
         if pattern not in self._mismatches:
             self._mismatches[pattern] = self._first_mismatch(pattern)
@@ -60,7 +63,7 @@ class FilterEvaluation:
 
 
 def accepting(endpoints: Iterable[LiveEndpoint], data: bytes, counters: EngineCounters) -> list[LiveEndpoint]:
-    """Return the endpoints that have no filter or a filter that matches an event's data (JSON)."""
+    """Return the endpoints that have no filter, or whose filter matches the event's data (JSON)."""
     evaluation = FilterEvaluation(data)
     found = [each for each in endpoints if each.filter is None or evaluation.mismatch(each.filter) is None]
     counters.filter_budget_exceeded += evaluation.exceeded

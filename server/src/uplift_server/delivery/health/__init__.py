@@ -1,1 +1,1 @@
-"""Monitoring of endpoints: warnings, disabling and recoveries."""
+"""Monitors the health of endpoints: warns contacts, disables endpoints, and reports recoveries."""

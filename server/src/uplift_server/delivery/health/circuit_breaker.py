@@ -27,5 +27,5 @@ def update_breaker(
 
 
 def _requested_pause_ms(exchange: Exchange, now_ms: int) -> int:
-    """Return the pause that a response with 429 or 503 requests, in ms. Return 0 for other responses."""
+    """Return the pause in ms that a 429 or 503 response requests, or 0 for other responses."""
     return retry_after_ms(exchange.retry_after, now_ms) or 0 if exchange.status_code in (429, 503) else 0

@@ -1,4 +1,4 @@
-"""The effects on deliveries when an endpoint is enabled, paused, disabled or deleted."""
+"""Applies state changes of endpoints (enabled, paused, disabled, deleted) to their deliveries."""
 
 import asyncio
 from typing import Protocol
@@ -14,10 +14,13 @@ from uplift_server.delivery.sending.settler import Settler
 
 
 class EndpointChanges(Protocol):
-    """Applies changes of an endpoint to its deliveries. The store and the cache already contain the changes."""
+    """The port that applies a change of an endpoint to its deliveries.
+
+    Callers first apply the change to the store and the cache.
+    """
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch an endpoint's deliveries that became due in the database."""
+        """Make the process that owns the endpoint lease its due deliveries."""
 
     def deleted(self, endpoint_seq: int) -> None:
         """Cancel the deliveries of a deleted endpoint."""
@@ -29,17 +32,17 @@ class EndpointChanges(Protocol):
         """Release the held deliveries of an endpoint and reset its health."""
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint, as its record states."""
+        """Release, keep or drop the held deliveries of an endpoint, according to `held_action` in its record."""
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        """Hold all pending deliveries of a disabled endpoint before it is enabled again. Raises Unavailable.
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False if some deliveries are still pending after `within_ms`.
+        Return False if some deliveries are still pending after `within_ms`. Raises Unavailable.
         """
 
 
 class LiveEndpointChanges:
-    """Applies changes of an endpoint to its deliveries in memory and in the database."""
+    """Applies a change of an endpoint to its deliveries in memory and in the database."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class LiveEndpointChanges:
         self._clock = clock
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Dispatch an endpoint's deliveries that became due in the database."""
+        """Make the process that owns the endpoint lease its due deliveries."""
         if self._shards.owns(endpoint_seq):
             self._due.note_due(endpoint_seq)
         else:
@@ -95,14 +98,14 @@ class LiveEndpointChanges:
         self.held_action_changed(endpoint_seq)
 
     def held_action_changed(self, endpoint_seq: int) -> None:
-        """Release, keep or drop the held deliveries of an enabled endpoint, as its record states."""
+        """Release, keep or drop the held deliveries of an endpoint, according to `held_action` in its record."""
         self._held.enqueue(endpoint_seq)
         self.note_due(endpoint_seq)
 
     async def finish_holding(self, endpoint_seq: int, within_ms: int) -> bool:
-        """Hold all pending deliveries of a disabled endpoint before it is enabled again. Raises Unavailable.
+        """Hold all pending deliveries of a disabled endpoint before it is enabled again.
 
-        Return False if some deliveries are still pending after `within_ms`.
+        Return False if some deliveries are still pending after `within_ms`. Raises Unavailable.
         """
         until = self._clock.now_ms() + within_ms
         endpoint = self._cache.endpoints.get(endpoint_seq)

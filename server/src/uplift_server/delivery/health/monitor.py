@@ -1,6 +1,6 @@
 """The health monitor: warns about failing endpoints, disables them, and reports recoveries.
 
-It reads the health from the cache. If a transition cannot be stored, the next check repeats it.
+The monitor reads the health of endpoints from the cache. If it cannot store a transition, the next check retries.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.records import DisabledReason
 
 BEGIN_AFTER_MS: Final = 2_000
-"""The wait after a start, in ms.
+"""The wait between the start of the process and the first check, in ms.
 
 During the wait, the server attempts due deliveries, which shows whether endpoints have recovered.
 """
@@ -26,24 +26,24 @@ CHECK_EVERY_MS_MIN: Final = 1_000
 OUTAGE_CHECK_EVERY_MS: Final = 300_000
 """The interval between checks for a mass failure, in ms.
 
-A mass failure can begin or end without an attempt, because the check ignores endpoints without a recent attempt.
+Only endpoints with a recent attempt count. Therefore, a mass failure can begin or end without a new attempt.
 """
 CHECK_EVERY_MS_MAX: Final = 86_400_000
 CLUSTER_CHECK_EVERY_MS_MAX: Final = 3_000
 """The maximum time between checks in a cluster, in ms.
 
-Other processes change the health of their endpoints without a wake-up.
+Other processes change the health of their endpoints without waking the monitor of this process.
 """
 EMAIL_WAIT_MS: Final = 60_000
-"""The wait before the next try to disable an endpoint whose warning email is not sent yet, in ms."""
+"""The wait in ms before the monitor retries to disable an endpoint whose warning email is still unsent."""
 UNAVAILABLE_WAIT_MS: Final = 1_000
 CHECKS_PER_TURN: Final = 1_000
-"""The number of endpoints to check before other tasks run."""
+"""The number of endpoints to check before the event loop can run other tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
-    """The operator's settings for endpoint health."""
+    """The operator's settings for the health of endpoints."""
 
     rule: HealthRule
     gone_disables: bool = False
@@ -54,7 +54,7 @@ class HealthSettings:
 
 
 class HealthMonitor:
-    """Watches failing and warned endpoints. Sleeps until an endpoint changes or the next check is due."""
+    """Watches failing and warned endpoints. Waits until an endpoint changes or until the next check is due."""
 
     def __init__(
         self,
@@ -79,8 +79,7 @@ class HealthMonitor:
         """The failing and warned endpoints, each with the start of its current failure (Unix ms) if known."""
         self._gone: dict[int, None] = {}
         self._wait_until: dict[int, int] = {}
-        """The time of the next try to disable an endpoint whose warning email is not sent yet (Unix ms), by
-        endpoint."""
+        """For each endpoint whose warning email is still unsent: the time of the next try to disable it (Unix ms)."""
         self._wake = asyncio.Event()
 
     async def load(self) -> None:
@@ -100,7 +99,7 @@ class HealthMonitor:
             self._wake.set()
 
     def watch(self, endpoint: LiveEndpoint) -> None:
-        """Watch an endpoint that this process now owns."""
+        """Watch an endpoint that this process now owns, if the endpoint is failing or warned."""
         health = endpoint.health
         if endpoint.takes_deliveries and (health.failing_since is not None or health.warned_at is not None):
             self.note(endpoint)
@@ -113,7 +112,7 @@ class HealthMonitor:
             self._wake.set()
 
     def disable_at(self, endpoint_seq: int) -> int | None:
-        """Return the time when the server disables a failing endpoint (Unix ms).
+        """Return the time when the server will disable a failing endpoint (Unix ms).
 
         Return None during a mass failure, or if the time is unknown.
         """
@@ -124,11 +123,11 @@ class HealthMonitor:
 
     @property
     def outage(self) -> Outage | None:
-        """The current mass failure, if any."""
+        """The current mass failure, or None."""
         return self._outage_guard.outage
 
     def warn_at(self, endpoint_seq: int) -> int | None:
-        """Return the time when the server warns a failing endpoint's contacts (Unix ms).
+        """Return the time when the server will warn the contacts of a failing endpoint (Unix ms).
 
         Return None during a mass failure, or if the time is unknown.
         """
@@ -168,12 +167,11 @@ class HealthMonitor:
         return next_at
 
     def _failing_elsewhere(self) -> list[LiveEndpoint]:
-        """Return the failing endpoints that other processes own."""
         foreign = (self._cache.endpoints[seq] for seq in self._shards.foreign(self._cache.endpoints))
         return [each for each in foreign if each.health.failing_since is not None and each.takes_deliveries]
 
     def _watched_endpoints(self) -> list[LiveEndpoint]:
-        """Return the watched endpoints. Stop watching healthy, disabled and deleted ones."""
+        """Return the watched endpoints, and stop watching healthy, disabled and deleted endpoints."""
         watched = []
         for seq in list(self._watched):
             endpoint = self._cache.endpoints.get(seq)
@@ -209,7 +207,7 @@ class HealthMonitor:
     async def _disable_gone(self) -> None:
         """Disable the endpoints that responded with 410.
 
-        During a mass failure, disable none, because a proxy may have responded.
+        During a mass failure, disable none of them, because a proxy may have sent the responses.
         """
         while self._gone and self._outage_guard.outage is None:
             seq = next(iter(self._gone))
@@ -224,7 +222,7 @@ class HealthMonitor:
             del self._gone[seq]
 
     def _next_at(self, endpoint: LiveEndpoint) -> int:
-        """Return the time when a failing endpoint must be warned or disabled next (Unix ms)."""
+        """Return the time of the next warning about a failing endpoint, or of its disabling (Unix ms)."""
         health = endpoint.health
         if health.warned:
             at = health.disable_at(self._rule)

@@ -1,7 +1,7 @@
-"""The outage guard: during a mass failure, it prevents warnings and disabling, and notifies the operator.
+"""The outage guard: suppresses warnings and disabling during a mass failure, and notifies the operator.
 
-The store contains the current mass failure, so a restart does not end it. After a mass failure, its duration does not
-count for the endpoints that are still failing.
+The store contains the current mass failure, so a restart does not end it. The duration of a mass failure does not count
+toward the failure duration of the endpoints that are still failing.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Outage:
 
     since: int
     counts_from: int
-    """The start of the period that does not count for failing endpoints.
+    """The start of the period that does not count toward the failure duration of endpoints.
 
     The period does not overlap with the period of an earlier mass failure.
     """
@@ -51,11 +51,11 @@ class Outage:
     is_notified: bool
     """Whether the server notifies the operator.
 
-    The value is false if the mass failure began soon after the end of an earlier mass failure.
+    False if the mass failure began soon after the end of an earlier mass failure.
     """
 
     def marks(self) -> dict[str, int]:
-        """Return the fields of the mass failure as numbers to store, by name."""
+        """Return the fields as integers, with their names in the store as keys."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,
@@ -89,10 +89,10 @@ class OutageGuard:
         self._ended_at: int | None = None
         """The time when the latest mass failure ended (Unix ms)."""
         self._ending_at: int | None = None
-        """The time when the mass failure in `outage` ended (Unix ms), if the store does not contain the end yet."""
+        """The end of the mass failure in `outage` (Unix ms), until the end is stored."""
         self.outage: Outage | None = None
         self._must_reload = False
-        """Whether `evaluate` begins with a reload of the mass failure.
+        """Whether `evaluate` must first reload the stored mass failure.
 
         A reload is necessary if another process held the job, or if the result of a write is unknown.
         """
@@ -113,17 +113,20 @@ class OutageGuard:
             self._ending_at = None
 
     async def follow(self, stopping: asyncio.Event) -> None:
-        """Reload the stored mass failure until the process stops. Only processes that do not deliver run this loop."""
+        """Reload the stored mass failure every FOLLOW_EVERY_MS until the process stops.
+
+        Only processes that do not deliver call this method.
+        """
         while not stopping.is_set():
             await self._clock.wait(stopping, FOLLOW_EVERY_MS)
             with suppress(Unavailable):
                 await self.load()
 
     async def evaluate(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Begin or end a mass failure, based on the failing endpoints. Raises Unavailable.
+        """Begin or end a mass failure, depending on the failing endpoints. Raises Unavailable.
 
-        Without the singleton job, this method uses the stored mass failure. With the job, a new mass failure takes
-        effect even before the failure is stored.
+        A process without the singleton job uses the stored mass failure. In the process with the job, a new mass
+        failure takes effect before it is stored.
         """
         holds_job = self._jobs.holds(SingletonJob.OUTAGE_GUARD)
         if not holds_job or self._must_reload:
@@ -150,7 +153,10 @@ class OutageGuard:
         self._must_reload = False
 
     async def _follow(self, failing: Sequence[LiveEndpoint]) -> None:
-        """Load the mass failure that another process has stored. Raises Unavailable."""
+        """Reload the stored mass failure.
+
+        If it has ended, reload the health of the failing endpoints. Raises Unavailable.
+        """
         before = self.outage
         await self.load()
         if before is None or self.outage is not None:
@@ -167,7 +173,7 @@ class OutageGuard:
         _excuse(own, stored)
 
     def _attempted(self, *, enough: int | None = None) -> int:
-        """Return the number of endpoints with a recent attempt. Stop counting when the number exceeds `enough`."""
+        """Return the number of endpoints with a recent attempt. Stop counting above `enough`."""
         after = self._clock.now_ms() - ATTEMPTED_WITHIN_MS
         count = 0
         for endpoint in self._cache.endpoints.values():

@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 
 
 class _Subject(NamedTuple):
-    """A copy of an endpoint for a transaction, which runs on another thread."""
+    """The fields of an endpoint that a transaction on another thread needs."""
 
     endpoint_seq: int
     endpoint: str
@@ -60,9 +60,9 @@ class Disabling(Protocol):
 
 
 class Transitions:
-    """Stores transitions, and then applies them to the cache and the deliveries.
+    """Stores health transitions, and then applies them to the cache and the deliveries.
 
-    All methods raise Unavailable before they change anything.
+    If a method raises Unavailable, it has changed nothing.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Transitions:
         self._random_bytes = random_bytes
 
     async def warn(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an endpoint's account before the endpoint is disabled."""
+        """Warn the contacts of an account that the server will disable a failing endpoint."""
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         failing_since = endpoint.health.failing_since
@@ -156,7 +156,10 @@ class Transitions:
         return done is not False
 
     async def recover(self, endpoint: LiveEndpoint, failed_since: int | None) -> None:
-        """Notify the contacts of a warned endpoint that it has recovered. `failed_since` is in Unix ms."""
+        """Notify the contacts of a warned endpoint's account that the endpoint has recovered.
+
+        `failed_since` is in Unix ms.
+        """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
         row = health_row(endpoint)
         recovered_at = endpoint.health.last_success_at
@@ -185,7 +188,10 @@ class Transitions:
             self._log(endpoint, "endpoint recovered", details)
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Warn the contacts of an endpoint's account if its client certificate expires soon and a warning is due."""
+        """Warn the contacts of an account if a client certificate of the endpoint expires soon.
+
+        Do nothing if no warning is due.
+        """
         now, subject = self._clock.now_ms(), self._subject(endpoint)
 
         def warn(connection: Transaction) -> tuple[Endpoint | None, bool]:
@@ -275,7 +281,7 @@ class Transitions:
         )
 
     def _lock_emails(self, connection: Transaction, subject: _Subject) -> None:
-        """Lock the account, so that two processes do not add separate emails at the same time."""
+        """Lock the account. Otherwise, two processes could add separate emails at the same time."""
         if self._sends_email:
             accounts.lock(connection, subject.account.seq)
 
