@@ -1,7 +1,7 @@
-"""Event ingest: match endpoints, build the body, commit events with their deliveries, and queue leased deliveries.
+"""Event ingest: match endpoints, build bodies, commit events and deliveries, and queue leased deliveries.
 
-The store commits all requests in its queue at once, so a higher load means larger commits. Each account has a limited
-number of rows in the store's queue. Further requests of the account wait in this module.
+The store commits all requests in its queue at once, so commits grow with the load. The number of an account's rows in
+the store's queue is limited. Further requests of the account wait in this module.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 COMMIT_TIMEOUT_MS: Final = 4000
 """The timeout of a commit, in ms.
 
-The engine checks the timeout once per tick, so callers receive a response within 5 s.
+The engine checks the timeout once per tick. Therefore, callers receive a response within 5 s.
 """
 IDS_LOGGED_MAX: Final = 10
 """The maximum number of event IDs in a log line."""
@@ -60,13 +60,13 @@ class Draft(msgspec.Struct, frozen=True):
     event_type: LiveEventType
     data: bytes
     endpoints: Sequence[LiveEndpoint]
-    """The endpoints that receive the event, as `EventIngest.recipients` returns them."""
+    """The endpoints that receive the event, from `EventIngest.recipients`."""
     id: bytes | None = None
     idempotency_key: str | None = None
     expires_at: int | None = None
     ordering_key: str | None = None
     created_at: int | None = None
-    """The time when the server accepted the event (Unix ms), or None if it stores the event immediately."""
+    """When the server accepted the event (Unix ms). None if the event is accepted and stored at the same time."""
     has_server_id: bool = False
     """Whether the server created the ID when it accepted the event."""
 
@@ -83,7 +83,7 @@ class _Account(Backlog):
         self.storing_rows = 0
         """The number of rows of the account in the store's queue."""
         self.queue: deque[_Group] = deque()
-        """The requests that wait until the account has fewer rows in the store's queue."""
+        """The requests that wait for room in the store's queue."""
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -96,26 +96,26 @@ class _Group(msgspec.Struct, frozen=True):
     reserved: list[tuple[int, LiveEndpoint, Lane[LeasedDelivery], int, int | None]]
     """The deliveries to store with a lease.
 
-    Each contains the event index, endpoint, lane, end of the lease (Unix ms), and order group.
+    Each tuple contains the event index, endpoint, lane, end of the lease (Unix ms), and order group.
     """
     foreign: list[int]
-    """The endpoints of other processes that receive an event of the group."""
+    """The endpoints that receive an event of the group and belong to other processes."""
     overflow: list[LiveEndpoint]
     """The endpoints whose lanes have no room for a delivery of the group."""
     result: "asyncio.Future[list[Appended] | IdempotencyConflict]"
     accepted_at: int
     body_bytes: int
     rows: int
-    """The number of events and deliveries in the group. Large bodies count as more rows."""
+    """The number of events and deliveries in the group. A large body counts as several rows."""
     rejectable: int
-    """The number of events in the group that count as rejected if the store does not store them."""
+    """The number of events to count as rejected if the store does not store the group."""
 
 
 class StoredEvents(Protocol):
     """The port that forwards stored events to listen streams."""
 
     def note_stored(self, account_seq: int) -> None:
-        """Read the new events of an account that has a listen stream."""
+        """Wake the listen streams of an account, because new events were stored."""
 
 
 class BacklogFull(Exception):
@@ -126,11 +126,11 @@ class BacklogFull(Exception):
 
 
 class Unstorable(Unavailable):
-    """The database cannot store the events of a request, and a retry would fail, too."""
+    """The database cannot store the events of a request. A retry would fail, too."""
 
 
 class EventIngest:
-    """Accepts events. The events are durable as soon as the returned future has a result."""
+    """Accepts events. An event is durable when the future that `accept` returned has a result."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class EventIngest:
         self._closed = False
         self._failing = False
         self.ids = IdSequence(random_bytes)
-        """The source of all IDs that this process creates."""
+        """Creates all IDs of this process."""
 
     @property
     def waiting_events(self) -> int:
@@ -179,14 +179,14 @@ class EventIngest:
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
-        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""
         found = self._cache.subscribers(account_seq, event_type)
         return accepting(found.endpoints, data, self._counters) if found.have_filters else found.endpoints
 
     def accept(
         self, account_seq: int, drafts: Sequence[Draft]
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store all events of a request or none. The future resolves when the events are durable.
+        """Store all events of a request, or none of them. The future resolves when the events are durable.
 
         Raises BacklogFull, and Unavailable if the queue is full. The future raises Unavailable if the store fails.
         """
@@ -230,11 +230,14 @@ class EventIngest:
         return result
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Return the IDs of the endpoints that have a delivery of each stored event. Raises Unavailable."""
+        """Return the IDs of the endpoints that have a delivery of an event, for each stored event.
+
+        Raises Unavailable.
+        """
         return await self._database.read(lambda c: deliveries.endpoint_ids_of_events(c, event_seqs))
 
     def _check_room(self, account: _Account, events: int, rows: int, rejectable: int) -> None:
-        """Raise Unavailable if the backlog of all accounts or of this account is too large."""
+        """Raise Unavailable if the backlog of the account or of all accounts is too large."""
         text = full_queue(self._backlog, account, events, rows)
         if text is not None:
             raise self._rejected(rejectable, Rejection.FULL, text)
@@ -251,8 +254,8 @@ class EventIngest:
     def expire_waiting(self) -> None:
         """Fail the requests that have waited for COMMIT_TIMEOUT_MS.
 
-        The store may still commit their events. If the caller repeats the request, the server finds the events by the
-        idempotency key.
+        The store may still commit the events of a failed request. If the caller repeats the request, the server finds
+        the events by the idempotency key.
         """
         oldest = self._clock.now_ms() - COMMIT_TIMEOUT_MS
         for groups in self._storing.values():
@@ -385,7 +388,7 @@ class EventIngest:
         self._lanes.pump()
 
     def _note_overflow(self, groups: list[_Group]) -> None:
-        """Let the dispatcher lease the stored deliveries whose lanes had no room."""
+        """Make the dispatcher lease the stored deliveries whose lanes had no room."""
         now = self._clock.now_ms()
         has_room = False
         for endpoint in {each.seq: each for group in groups for each in group.overflow}.values():
@@ -395,7 +398,7 @@ class EventIngest:
             self._due.wake()
 
     def _finish_group(self, group: _Group) -> None:
-        """Subtract a stored or rejected request from the backlog, and gather the next requests of the account."""
+        """Subtract a stored or rejected request from the backlog, and gather waiting requests of the account."""
         account = group.account
         for backlog in (self._backlog, account):
             backlog.add(-len(group.drafts), -group.body_bytes, -group.rows)
@@ -431,7 +434,7 @@ class EventIngest:
         self._failing = error is not None
 
     def _push_leased(self, group: _Group, result: list[Appended] | IdempotencyConflict | None) -> None:
-        """Queue leased deliveries in their lanes. Release the room that was reserved for deliveries without a lease."""
+        """Queue leased deliveries in their lanes. For deliveries without a lease, release the reserved room."""
         stored = result if isinstance(result, list) else None
         listened = self._audience.accounts
         if listened and stored is not None:

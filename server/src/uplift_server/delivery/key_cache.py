@@ -1,4 +1,4 @@
-"""In-memory cache of API keys. It also records which cached records change."""
+"""In-memory cache of API keys and service keys. It also records changes to cached records."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from uplift_server.store.records import ApiKey, ServiceKey
 
 RecordKey = tuple[str, int | str | bytes]
-"""The table of a cached record, and the record's key in the cache.
+"""The table of a cached record, and the key of the record in the cache.
 
 The key is a row number, the digest of an API key, or the name of an event type.
 """
@@ -17,13 +17,13 @@ class KeyCache:
 
     def __init__(self) -> None:
         self.keys: dict[bytes, ApiKey] = {}
-        """The API keys of accounts and operators, by digest."""
+        """The API keys of accounts and operators, by the digest of the key."""
         self.service_keys: dict[bytes, ServiceKey] = {}
         self.key_expiries: dict[bytes, int] = {}
         """The expiry time of each key that expires (Unix ms), by key ID."""
         self._has_set_operator_key = False
         self._changed: list[set[RecordKey]] = []
-        """The changed records, as a separate set for each open `changes` block."""
+        """For each open `changes` block: the records that changed since its start."""
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[set[RecordKey]]:
@@ -40,7 +40,7 @@ class KeyCache:
             changed.add((table, subject))
 
     def put_key(self, key: ApiKey) -> None:
-        """Add an API key. Ignore stored operator keys if the settings contain an operator key."""
+        """Add an API key. If the settings contain an operator key, ignore stored operator keys."""
         self._note("api_keys", key.digest)
         if key.account_seq is not None or not self._has_set_operator_key:
             self.keys[key.digest] = key

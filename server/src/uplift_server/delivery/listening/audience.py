@@ -1,4 +1,4 @@
-"""The accounts with listen streams, in this process and in other processes."""
+"""Tracks the accounts that have listen streams, in this process and in other processes."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
 
 
 class Audience:
-    """The accounts that have listen streams."""
+    """The accounts with a listen stream in this process or in another process."""
 
     def __init__(self) -> None:
         self.here: dict[int, set[Stream]] = {}
         """The streams of this process, by account."""
         self._elsewhere: frozenset[int] = frozenset()
         self.accounts: Collection[int] = self.here
-        """All accounts with a listen stream. Ingest looks up the account of each event here."""
+        """All accounts with a listen stream in any process. Ingest looks up the account of each event here."""
 
     def add(self, stream: "Stream") -> bool:
         """Add a stream of this process. Return whether it is the account's first stream in this process."""
@@ -41,7 +41,7 @@ class Audience:
         return account_seq in self._elsewhere
 
     def set_elsewhere(self, account_seqs: frozenset[int]) -> None:
-        """Replace the accounts that have streams in other processes."""
+        """Set the accounts that have streams in other processes."""
         self._elsewhere = account_seqs
         self._update()
 
@@ -50,7 +50,7 @@ class Audience:
 
 
 class Announcer(Protocol):
-    """The port that announces listen streams and their events to other processes."""
+    """The port that announces listen streams and stored events to other processes."""
 
     def streams_changed(self) -> None:
         """Announce that an account's first stream in this process started, or that its last stream ended."""
@@ -63,7 +63,7 @@ class Announcer(Protocol):
 
 
 class NoAnnouncer:
-    """The announcer of a single process. It does nothing, because there are no other processes."""
+    """The announcer of a server with only one process. It does nothing."""
 
     def streams_changed(self) -> None:
         """Do nothing: there are no other processes."""

@@ -1,7 +1,7 @@
-"""The relay: streams events to developers' machines, over connections that the developers opened.
+"""The relay: sends events to developers' machines, over connections that the developers opened.
 
-A stream reads events from the store after its own position. The relay saves positions every SAVE_EVERY_MS. A client
-that reconnects sends its exact position.
+Each stream reads events from the store, starting after its position. The relay saves the positions every SAVE_EVERY_MS.
+A client that reconnects sends its exact position.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ CLEANUP_BATCH: Final = 100
 class SessionGone(Exception):
     """The listen session ended before the stream began.
 
-    The session or its account was deleted, or its key was revoked.
+    Either the session or its account was deleted, or the key of the session was revoked.
     """
 
 
@@ -50,7 +50,7 @@ class TooManyStreams(Exception):
 
 
 _Progress = tuple[Stream, int | None, list[ListenResponse]]
-"""A stream, its position, and the responses received since the last save."""
+"""A stream, the position to save (if any), and its responses since the last save."""
 
 
 class Relay:
@@ -70,7 +70,7 @@ class Relay:
         self._stopping = False
 
     def note_stored(self, account_seq: int) -> None:
-        """Wake the streams of an account in all processes, because events were stored."""
+        """Wake the streams of an account in all processes after its events were stored."""
         self.wake(account_seq)
         self._announcer.events_stored(account_seq)
 
@@ -136,7 +136,7 @@ class Relay:
         return self._streams.get(session_id)
 
     def note_progress(self, stream: Stream) -> None:
-        """Schedule the save of a stream's position and responses."""
+        """Save a stream's position and responses with the next save."""
         self._progressed[stream] = None
         self._wake.set()
 
@@ -148,7 +148,7 @@ class Relay:
     def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
         """End a session's stream in this process if it began before `at` (Unix ms).
 
-        Notifications may arrive late. If a session has two streams, the newer one stays.
+        A notification may arrive late. The check of `at` ensures that it does not end a newer stream.
         """
         stream = self._streams.get(session_id)
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):
@@ -170,13 +170,13 @@ class Relay:
             stream.end(EndReason.REMOVED)
 
     def stop(self) -> None:
-        """End all streams. The clients reconnect to another process, or to this process after its restart."""
+        """End all streams. The clients then connect to another process, or to this process after its restart."""
         self._stopping = True
         for stream in self._streams.values():
             stream.end(EndReason.STOPPING)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Save progress and delete unused sessions until the process stops."""
+        """Save the progress of streams, and delete unused sessions, until the process stops."""
         cleaned_at = self.clock.now_ms()
         while not stopping.is_set():
             self._wake.clear()
@@ -193,7 +193,7 @@ class Relay:
                 await self.clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def save(self) -> None:
-        """Save the progress of all streams. Raises Unavailable. The next call then retries."""
+        """Save the progress of all streams. Raises Unavailable; the next call then retries."""
         streams = list(self._progressed)
         self._progressed.clear()
         if not streams:
@@ -237,7 +237,7 @@ class Relay:
 
 
 def _split(batch: list[_Progress]) -> list[list[_Progress]]:
-    """Split a batch that the database rejected, so that only the rejected part is lost."""
+    """Split a rejected batch into a batch for each stream, or for each response of its only stream."""
     if len(batch) > 1:
         return [[each] for each in batch]
     [(stream, position, responses)] = batch

@@ -23,7 +23,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.listening import ListenResponse, ListenSession, StreamedEvent, exists, next_events
 
 LOOK_EVERY_MS: Final = 5_000
-"""The interval at which a stream, without a wake-up, checks for events and for the end of its session, in ms."""
+"""The interval in ms at which a stream that nothing wakes checks for events and for the end of its session."""
 UNAVAILABLE_WAIT_MS: Final = 500
 
 
@@ -49,10 +49,10 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """An event or test event that a stream sends."""
+    """An event or test event to send over a stream."""
 
     position: int
-    """The number of the event, or a negative number for a test event."""
+    """The sequence number of the event, or a negative number for a test event."""
     event_id: bytes
     type: str
     created_at: int
@@ -66,21 +66,23 @@ class Stream:
         self.session = session
         self.end_reason: EndReason | None = None
         self.position = position
-        """All events up to this number have a response."""
+        """The highest sequence number up to which all events have a response."""
         self.superseded = False
-        """Whether a newer stream of the session has taken over the position."""
+        """Whether a newer stream of the session saves the position instead of this stream."""
         self.responses: list[ListenResponse] = []
         """The responses that are not saved yet."""
         self._relay = relay
         self._subscription = Subscription(session.event_types)
         self._read_through = position
         self.began_at: int | None = None
-        """The time when the stream began (Unix ms). A session keeps only the stream that began last, in all
-        processes."""
+        """The time when the stream began (Unix ms).
+
+        Across all processes, a session keeps only the stream that began last.
+        """
         self.replaced_at = 0
         """The time when another stream of the session began (Unix ms), or 0.
 
-        The relay compares the time with `began_at` as soon as `began_at` is known.
+        The relay compares this time with `began_at`, which is unknown at first.
         """
         self._seen_at = relay.clock.now_ms()
         """The time when the session was last known to exist (Unix ms)."""
@@ -88,13 +90,16 @@ class Stream:
         self._unacknowledged: dict[int, _Sent] = {}
         self._unacknowledged_bytes = 0
         self._tests: dict[int, tuple[_Sent, asyncio.Future[ListenResponse]]] = {}
-        """The test events without a response. A future is done if its caller no longer waits."""
+        """The test events without a response, each with the future of its caller.
+
+        A future is done if its caller has stopped waiting.
+        """
         self._tests_to_send: list[StreamItem] = []
         self._tests_sent = 0
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Check for events to send."""
+        """Wake the stream, so that it checks for events to send."""
         self._more = True
         self._wake.set()
 
@@ -141,7 +146,7 @@ class Stream:
     ) -> "asyncio.Future[ListenResponse] | None":
         """Send a test event over this stream. Return a future for its response.
 
-        A caller that stops waiting cancels the future. Return None if TESTS_AWAITED_MAX test events are already
+        To stop waiting, the caller cancels the future. Return None if TESTS_AWAITED_MAX test events are already
         waiting.
         """
         if sum(not future.done() for _, future in self._tests.values()) >= TESTS_AWAITED_MAX:
@@ -157,7 +162,10 @@ class Stream:
         return future
 
     def record_response(self, position: int, response: LocalResponse) -> None:
-        """Record the response of the developer's local server. Ignore a response to an unknown item."""
+        """Record the response of the developer's local server to an event or test event.
+
+        Ignore a response to an unknown position.
+        """
         test = self._tests.pop(position, None)
         sent = self._unacknowledged.pop(position, None) if test is None else test[0]
         if sent is None:
@@ -235,14 +243,14 @@ class Stream:
 
 
 class Streaming(Protocol):
-    """The part of the relay that a stream uses."""
+    """The port of the relay for its streams: the database, the cache, the clock, and the save of progress."""
 
     database: Database
     cache: EndpointCache
     clock: Clock
 
     def note_progress(self, stream: Stream) -> None:
-        """Schedule the save of a stream's position and responses."""
+        """Save a stream's position and responses with the next save."""
 
 
 def _item(event: StreamedEvent, type_name: str) -> StreamItem:
