@@ -19,9 +19,9 @@ _decoder: Final = msgspec.json.Decoder(_Data)
 
 
 def object_id_of(data: bytes) -> str | None:
-    """Return the string or integer at `object.id` in an event's data as text, or None for any other type of value.
+    """Return `object.id` in an event's data as text, or None if it is not valid.
 
-    Return None also for a string that is empty, too long, or not storable in SQLite or PostgreSQL.
+    A valid ID is an integer or a string. Its text has 1 to OBJECT_ID_CHARACTERS_MAX characters, and no NUL characters.
     """
     try:
         found = _decoder.decode(data).object

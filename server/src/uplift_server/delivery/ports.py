@@ -1,4 +1,4 @@
-"""Ports of the engine: the clock, and the other processes that use the database."""
+"""Ports of the engine: the clock, the endpoints and jobs of this process, and the other processes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -8,9 +8,9 @@ from uplift_server.core.operations.singleton_jobs import SingletonJob
 from uplift_server.store.processes import Process
 
 NEVER: Final = 2**63 - 1
-"""A time (Unix ms) that never arrives."""
+"""A time in the far future that is never reached (Unix ms)."""
 SEEN_WITHIN_MS: Final = 1_000
-"""The maximum time until every process sees a change to an endpoint, in ms."""
+"""The maximum time until every process has applied a change to an endpoint, in ms."""
 
 
 class Clock(Protocol):
@@ -32,25 +32,25 @@ class Clock(Protocol):
         """Wait until the event is set or the timeout has passed."""
 
     def call_at(self, at_ms: float, callback: "Callback") -> "Handle":
-        """Call `callback` once at `at_ms` (Unix ms), or soon if this time has passed."""
+        """Call `callback` once at `at_ms` (Unix ms), or as soon as possible if `at_ms` is in the past."""
 
 
 class Callback(Protocol):
     """The callback of a timer."""
 
     def __call__(self) -> None:
-        """Run when the timer fires."""
+        """Called when the timer fires."""
 
 
 class Handle(Protocol):
-    """A scheduled call of a callback."""
+    """A scheduled call of a callback, which can be cancelled."""
 
     def cancel(self) -> None:
         """Cancel the scheduled call."""
 
 
 class Shards(Protocol):
-    """The endpoints to which this process delivers."""
+    """The port that reports which endpoints this process owns, and notifies the owners of other endpoints."""
 
     @property
     def process_id(self) -> int:
@@ -61,13 +61,16 @@ class Shards(Protocol):
         """The process ID as a member of a cluster. It is 0 outside a cluster."""
 
     def owns(self, endpoint_seq: int) -> bool:
-        """Return whether this process delivers to an endpoint. The cache does not have to contain the endpoint."""
+        """Return whether this process delivers to an endpoint. The cache need not contain the endpoint."""
 
     def may_send(self) -> bool:
-        """Return whether this process may send. If it may not, another process may have taken over its endpoints."""
+        """Return whether this process may send deliveries.
+
+        If it may not, other processes may already deliver to its endpoints.
+        """
 
     def add(self, endpoint_seq: int) -> None:
-        """Decide whether this process owns an endpoint that was added to the cache."""
+        """Determine whether this process owns an endpoint that was added to the cache."""
 
     def discard(self, endpoint_seq: int) -> None:
         """Remove an endpoint that is no longer in the cache."""
@@ -79,12 +82,12 @@ class Shards(Protocol):
         """Notify the owners of endpoints that deliveries are due."""
 
     def report_success(self, endpoint_seq: int, at: int) -> None:
-        """Report to the owner of a failing endpoint that an attempt succeeded at `at` (Unix ms)."""
+        """Report to the owner of a failing endpoint that an attempt of this process succeeded at `at` (Unix ms)."""
 
     def announce_erased(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
         """Notify the other processes of erased events.
 
-        The processes drop the leased deliveries of the events, and the last errors of the endpoints.
+        They drop the leased deliveries of the events, and clear the last errors of the endpoints.
         """
 
 
@@ -96,13 +99,16 @@ class SingletonJobs(Protocol):
 
 
 class Peers(Protocol):
-    """The other processes that use the database."""
+    """The port that lists the other processes that use the database."""
 
     def living(self) -> Sequence[Process] | None:
-        """Return all live processes at the last heartbeat, including this one, or None outside a cluster."""
+        """Return all processes that were alive at the last heartbeat, including this process.
+
+        None outside a cluster.
+        """
 
     def others(self) -> Sequence[Process]:
-        """Return all live processes at the last heartbeat, except this one."""
+        """Return all processes that were alive at the last heartbeat, except this process."""
 
     def heartbeat_age_ms(self) -> int | None:
-        """Return the time since the last heartbeat in ms if the membership has expired, or None."""
+        """Return the time since the last heartbeat, in ms. None while the membership is valid."""

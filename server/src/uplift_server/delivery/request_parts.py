@@ -20,7 +20,7 @@ from uplift_server.store.records import Endpoint
 UNREACHABLE: Final = EndpointUrl(
     "https://unreachable.invalid/", "https", "unreachable.invalid", 443, "/", "unreachable.invalid", False
 )
-"""The replacement for a stored URL that is not valid.
+"""The replacement for an invalid stored URL.
 
 Attempts to this URL fail, because no name under `.invalid` resolves (RFC 2606).
 """
@@ -40,7 +40,7 @@ class RequestParts:
         secrets: SecretPair[str],
         auth: EndpointAuth | None = None,
     ) -> None:
-        """Create the parts. `secrets` and `auth` are decrypted."""
+        """Create the parts from decrypted `secrets` and `auth`."""
         identity = None
         if isinstance(auth, ClientCertificate):
             identity = ClientIdentity(auth.certificate, auth.private_key)
@@ -50,12 +50,15 @@ class RequestParts:
         self.head = head
         self.signer = Signer(secrets.live, secrets.uplift)
         self.signer_until = NEVER if secrets.previous_expires_at is None else secrets.previous_expires_at
-        """The time (Unix ms) from which a caller must call `end_overlap` before it signs."""
+        """The end of the overlap of two secrets (Unix ms), or NEVER.
+
+        From this time, callers must call `end_overlap` before they sign.
+        """
         # Create the next signer now, so that the text of the secret is not kept until the overlap ends.
         self._next_signer = self.signer if secrets.previous is None else Signer((secrets.current,), secrets.current)
 
     def end_overlap(self) -> None:
-        """Sign only with the current secret from now on."""
+        """Sign only with the current secret from now on, because the overlap has ended."""
         self.signer, self.signer_until = self._next_signer, NEVER
 
 

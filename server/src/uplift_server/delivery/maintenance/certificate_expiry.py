@@ -12,14 +12,14 @@ from uplift_server.store.errors import Unavailable
 
 CHECK_EVERY_MS: Final = 3_600_000
 SLICE_ENDPOINTS: Final = 1_000
-"""The number of endpoints that a check reads before other tasks run."""
+"""The number of endpoints to check before the event loop can run other tasks."""
 
 
 class CertificateWarnings(Protocol):
     """The port that sends warnings about client certificates."""
 
     async def warn_about_certificate(self, endpoint: LiveEndpoint) -> None:
-        """Send a warning about the certificate of an endpoint, unless another process has sent it.
+        """Warn about the certificate of an endpoint if a warning is due and no process has sent it.
 
         Raises Unavailable.
         """

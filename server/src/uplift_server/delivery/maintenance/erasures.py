@@ -1,7 +1,7 @@
 """Erasure jobs: erase events in small batches, and continue after a restart.
 
-An erasure is completed when no process can still have the erased content. At that time, the leases of the deliveries
-have ended, and the database has removed the earlier content of changed rows.
+An erasure is complete when no process can still have the erased content. By then, the leases of the deliveries have
+ended, and the database has removed the previous content of changed rows.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ IDLE_MS: Final = 3_600_000
 """The longest wait for a new erasure outside a cluster, in ms. A wake-up ends the wait when an erasure is created."""
 BATCH_PAUSE_MS: Final = 20
 CHECK_MS: Final = 250
-"""The interval between checks of an erasure that waits for the end of a lease or of a database read, in ms."""
+"""The interval in ms between checks of an erasure that waits for a lease or a database read to end."""
 UNAVAILABLE_WAIT_MS: Final = 500
 DEFECT_WAIT_MS: Final = 60_000
 ERASURES_PER_ROUND: Final = ERASURES_UNFINISHED_PER_ACCOUNT_MAX
@@ -44,7 +44,10 @@ class ErasedEvents:
         self._lanes = lanes
 
     def forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Drop the deliveries of erased events, and the last errors of endpoints, which can quote a response."""
+        """Drop the deliveries of erased events.
+
+        Clear the endpoints' last errors, because an error can quote a response.
+        """
         self._lanes.forget(event_seqs)
         for seq in endpoint_seqs:
             endpoint = self._cache.endpoints.get(seq)
@@ -71,7 +74,7 @@ class ErasureJobs:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Start a new erasure now, if this process holds the job."""
+        """Start new erasures now, if this process holds the job."""
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -131,7 +134,6 @@ class ErasureJobs:
         self._forget(erased.leased, erased.endpoints)
 
     def _forget(self, event_seqs: Sequence[int], endpoint_seqs: Sequence[int]) -> None:
-        """Remove erased content from the memory of all processes."""
         if event_seqs or endpoint_seqs:
             self._erased_events.forget(event_seqs, endpoint_seqs)
             self._shards.announce_erased(event_seqs, endpoint_seqs)

@@ -1,7 +1,7 @@
-"""Operational events: turns the rows that transactions have added into events for the subscribed accounts.
+"""Operational events: creates events for the subscribed accounts from the rows that transactions have added.
 
-Ingest stores each event under an idempotency key. If the server restarts after it stored the event and before it
-deleted the row, the key prevents a second event.
+Ingest stores each event under an idempotency key. The key prevents a second event if the server restarts after it has
+stored an event, but before it has deleted the row.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from uplift_server.store.hot_records import Appended, IdempotencyConflict
 from uplift_server.store.operational_events import DueCount, OperationalEvent
 
 ROWS_PER_ROUND: Final = 200
-"""The maximum number of rows per read: of operational events, and of counts of failed deliveries."""
+"""The maximum number of operational events, or of counts of failed deliveries, in one read."""
 ROUND_PAUSE_MS: Final = 20
 """The pause after a read that returned ROWS_PER_ROUND rows, in ms."""
 DEFECT_WAIT_MS: Final = 60_000
@@ -36,12 +36,12 @@ class Ingest(Protocol):
     """The port that stores events with their deliveries."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
-        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""
 
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
-        """Store the events of one or more accounts, all or none.
+        """Store all events of one or more accounts, or none of them.
 
-        Raises BacklogFull and Unavailable, directly or through the future.
+        The call and the future can raise BacklogFull and Unavailable.
         """
 
 
@@ -97,7 +97,7 @@ class OperationalEvents:
                 wait_ms = DEFECT_WAIT_MS
 
     async def _round(self) -> bool:
-        """Send the waiting events. Return whether more events may be waiting."""
+        """Send a batch of the waiting events. Return whether more events may be waiting."""
         now = self._clock.now_ms()
         counts = await self._database.read(lambda c: operational_events.due_counts(c, now=now, limit=ROWS_PER_ROUND))
         if counts:
@@ -117,9 +117,9 @@ class OperationalEvents:
         )
 
     async def _send(self, event: OperationalEvent) -> OperationalEvent | None:
-        """Store an event in every account that has a recipient.
+        """Store an event in every account that has a subscribed endpoint.
 
-        Return the event if it is now stored, or if it has no recipient.
+        Return None if the store is unavailable. Otherwise, return the event, so that its row can be deleted.
         """
         event_type = self._type(event.kind)
         if event_type is None:
@@ -156,7 +156,7 @@ class OperationalEvents:
         return None if event_type is None or event_type.archived else event_type
 
     def _accounts(self, account_seq: int) -> Iterator[int]:
-        """Return the account of an endpoint, and the operations account."""
+        """Return the given account and the operations account, if there is one."""
         yield account_seq
         if self._operations_account is not None:
             # The operations account may have been deleted since the start of the server.
@@ -165,7 +165,10 @@ class OperationalEvents:
                 yield operations.seq
 
     def _has_subscriber(self, count: DueCount) -> bool:
-        """Return whether another endpoint is subscribed to events about these failed deliveries. Ignore filters."""
+        """Return whether another endpoint is subscribed to the operational event for failed deliveries.
+
+        Ignore filters.
+        """
         event_type = self._type(OperationalKind.DELIVERY_FAILED)
         return event_type is not None and any(
             endpoint.seq != count.endpoint_seq

@@ -1,6 +1,6 @@
-"""Secret expiry: erases old secrets from the store at the end of their overlap with the current secret.
+"""Secret expiry: erases an old secret from the store at the end of its overlap with the current secret.
 
-Each attempt also checks the end of the overlap (`RequestParts.signer_until`).
+Attempts do not depend on this job, because each attempt checks `RequestParts.signer_until`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _WAIT_MS_MAX: Final = 24 * 3600 * 1000
 
 
 class SecretExpiry:
-    """Sleeps until the next overlap of two secrets ends, and then erases the old secret."""
+    """Waits until the next overlap of two secrets ends, and then erases the old secret."""
 
     def __init__(self, database: Database, cache: EndpointCache, jobs: SingletonJobs, clock: Clock) -> None:
         self._database = database

@@ -1,7 +1,7 @@
 """The statistics updater: counts new deliveries and attempts about one second after their commit.
 
-While the process is busy, it counts every ten seconds. A count delays deliveries by a time that depends mostly on the
-number of endpoints, so fewer counts delay them less.
+While the process is busy, the updater counts only every ten seconds, because each count delays deliveries. The delay
+depends mostly on the number of endpoints, not on the number of new rows.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from uplift_server.store.statistics import count, save
 BATCH_ROWS: Final = 30_000
 """The maximum number of deliveries per read, and of attempts per read. A read takes about 100 ms."""
 BATCH_CHANGES: Final = 2_000
-"""The maximum number of status changes per batch. The deletion of status changes blocks the single writer."""
+"""The maximum number of status changes per batch. Their deletion blocks the single writer."""
 BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
-"""The number of rows to compute in one iteration of the event loop. The computation takes about 1 ms."""
+"""The number of rows to count in one iteration of the event loop. The count takes about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""A process is busy if it uses at least this many CPU cores.
+"""The number of CPU cores in use from which a process is busy.
 
 A busy process counts only once in BUSY_TURNS intervals.
 """
@@ -30,9 +30,9 @@ UNAVAILABLE_WAIT_MS: Final = 5_000
 
 
 class StatisticsUpdater:
-    """Counts new rows every `every_ms`, and less often while the process is busy.
+    """Counts new rows every `every_ms`, or less often while the process is busy.
 
-    The statistics do not include the rows since the last count.
+    Until the next count, the statistics do not include new rows.
     """
 
     def __init__(self, database: Database, jobs: SingletonJobs, clock: Clock, *, every_ms: int) -> None:
@@ -74,7 +74,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, BATCH_PAUSE_MS)
 
     def _is_busy(self) -> bool:
-        """Return whether the process has been busy since the last call."""
+        """Return whether the process has used BUSY_CORES or more since the last call."""
         at, used_s = self._load
         self._load = now, uses_s = self._clock.now_ms(), self._clock.processor_s()
         return (uses_s - used_s) * 1000 >= BUSY_CORES * (now - at) > 0

@@ -1,7 +1,7 @@
-"""Replay jobs: each releases batches of deliveries into the lane of its endpoint, at the rate of the replay.
+"""Replay jobs: release the deliveries of replays in batches into the lanes, at the rate of each replay.
 
-The deliveries of a batch are spread evenly until the next batch. The database counts the released deliveries that have
-no outcome yet.
+A job spreads the deliveries of a batch evenly until the next batch. The database counts the released deliveries that
+have no outcome yet.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ from uplift_server.store.replays import Replay
 
 LOAD_PAGE: Final = 500
 COUNT_ROWS: Final = 20_000
-"""The maximum number of deliveries or events that a read counts."""
+"""The maximum number of deliveries or events to count in one read."""
 AHEAD_ROWS: Final = 20_000
-"""The maximum number of deliveries or events that a read scans to find the next deliveries."""
+"""The maximum number of deliveries or events to scan in one read of the next deliveries."""
 AHEAD_MIN: Final = 16
 AHEAD_MS: Final = 100
 AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
@@ -45,35 +45,35 @@ AHEAD_BODY_BYTES_MAX: Final = 256 * 1024
 The job reads ahead as many deliveries as it sends within AHEAD_MS, but at least AHEAD_MIN.
 """
 FILTERED_AHEAD: Final = 200
-"""The number of missing events to read ahead if the endpoint has a filter.
+"""The minimum number of deliveries or events to read ahead if the endpoint has a filter.
 
-The filter can reject most of these events.
+The filter may reject most of the events that have no delivery yet.
 """
 FILTER_STEPS_PER_ROUND_MAX: Final = 50_000
-"""The maximum number of filter steps of the jobs that run at the same time. Filter steps block the event loop.
+"""The maximum number of filter steps of all jobs that run at the same time.
 
-One evaluation can exceed the maximum.
+Filter steps block the event loop. The last evaluation can exceed the maximum.
 """
 COUNT_PAUSE_MS: Final = 5
 RELEASE_EVERY_MS: Final = BURST_MS
-"""The interval between two releases of a job, in ms. New events wait for the commit of each release."""
+"""The interval between two releases of a job, in ms. Each commit of a release delays new events."""
 FULL_WAIT_MS: Final = 50
 CHECK_MS: Final = 250
-"""The interval between two checks of a job that waits for its last outcomes or for its endpoint, in ms."""
+"""The interval between two checks of a job that waits for its endpoint or for its last outcomes, in ms."""
 JOBS_PER_ROUND_MAX: Final = 50
 """The maximum number of jobs that run at the same time."""
 UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
-"""A replay creates no delivery for an event that retention deletes within this many ms.
+"""The minimum time until retention deletes an event for which a replay creates a delivery, in ms.
 
-The time is at most half of the retention period.
+If half of the retention period is shorter than this time, the half applies.
 """
 IDLE_MS: Final = 3_600_000
-"""The longest wait for a new or changed replay, in ms. A wake-up ends the wait."""
+"""The longest wait for a new or changed replay, in ms. A new or changed replay ends the wait."""
 
 
 class _Job:
-    """A replay with the deliveries that were read ahead."""
+    """A replay, and the deliveries that were read ahead."""
 
     __slots__ = ("ahead", "next_at", "rate", "replay")
 
@@ -124,7 +124,7 @@ class ReplayJobs:
         self._wake = asyncio.Event()
         self._stopping = False
         self._filter_steps = 0
-        """The number of filter steps that the running jobs may still take."""
+        """The number of filter steps that are left for the running jobs."""
         self.stepping = 0
         """The number of jobs that are running a step."""
 
@@ -139,7 +139,7 @@ class ReplayJobs:
             self.put(replay)
 
     async def take_over(self, endpoint_seqs: Container[int]) -> None:
-        """Reload the replays of endpoints after this process has taken over the endpoints. Raises Unavailable."""
+        """Load the replays of endpoints that this process now owns. Raises Unavailable."""
         for replay in await self._unfinished():
             if replay.selection.endpoint_seq in endpoint_seqs:
                 self._jobs.pop(replay.seq, None)
@@ -155,7 +155,7 @@ class ReplayJobs:
                 return found
 
     def put(self, replay: Replay) -> None:
-        """Add or update a replay. Unless it is running, restore the previous status of its queued deliveries."""
+        """Add or update a replay. If it is not running, restore the previous status of its queued deliveries."""
         now = self._clock.now_ms()
         job = self._jobs.get(replay.seq)
         if replay.completed_at is not None:
@@ -184,12 +184,12 @@ class ReplayJobs:
                 self._wake.set()
 
     def stop(self) -> None:
-        """Stop all releases. `run` then ends soon."""
+        """Stop all releases. `run` then returns soon."""
         self._stopping = True
         self._wake.set()
 
     async def run(self) -> None:
-        """Run the jobs that are due until `stop`."""
+        """Run due jobs until `stop` is called."""
         while not self._stopping:
             self._wake.clear()
             now = self._clock.now_ms()
@@ -222,7 +222,7 @@ class ReplayJobs:
             job.next_at = now + UNAVAILABLE_WAIT_MS
 
     async def _cancel(self, job: _Job) -> None:
-        """Cancel the replay of a deleted endpoint. If the cache does not contain the endpoint yet, wait."""
+        """Cancel the replay of a deleted endpoint. Wait if the endpoint is not in the cache yet."""
         now, replay = self._clock.now_ms(), job.replay
 
         def cancel(connection: Transaction) -> Replay | None:
@@ -245,7 +245,7 @@ class ReplayJobs:
             self._jobs.pop(replay.seq, None)
 
     async def _settle_stopped(self, job: _Job, now: int) -> None:
-        """Restore the previous status of waiting deliveries of a paused replay, or finish a cancelled replay."""
+        """Restore the previous status of a paused replay's waiting deliveries, or finish a cancelled replay."""
         seq = job.replay.seq
         job.next_at = now + CHECK_MS
         if job.replay.state is ReplayState.PAUSED:
@@ -258,7 +258,7 @@ class ReplayJobs:
             self._jobs.pop(seq, None)
 
     async def _advance(self, job: _Job, endpoint: LiveEndpoint, now: int) -> None:
-        """Continue to count the deliveries of a replay. If all are counted, release the next deliveries."""
+        """Continue the count of a replay's deliveries. After the count, release the next deliveries."""
         if not job.replay.is_counted:
             await self._count(job, now)
             return
@@ -327,9 +327,9 @@ class ReplayJobs:
         job.ahead = ReplayBatch([*job.ahead.candidates, *more.candidates], more.through)
 
     def _accepted(self, batch: ReplayBatch, first: int, pattern: Filter) -> ReplayBatch:
-        """Return the batch, which begins at event `first`, without the missing events that do not match the filter.
+        """Return the batch without the events that have no delivery and do not match the filter.
 
-        If no filter steps are left, the result contains only the events checked so far.
+        The batch begins at event `first`. If the filter steps run out, the result ends at the last checked event.
         """
         found: list[Candidate] = []
         through = first - 1
@@ -348,7 +348,7 @@ class ReplayJobs:
         return ReplayBatch(found, batch.through)
 
     def _update(self, job: _Job, replay: Replay) -> None:
-        """Update a job with the replay that a write returned, unless the replay has changed or stopped since."""
+        """Update a job with the replay from a write, unless the replay has changed or stopped since the write."""
         if replay.updated_at >= job.replay.updated_at and job.replay.state is ReplayState.RUNNING:
             job.replay = replay
 
@@ -365,7 +365,7 @@ class ReplayJobs:
             self._lanes.spread(self._lanes.of(endpoint), leased, RELEASE_EVERY_MS)
 
     def _return(self, delivery: LeasedDelivery, now: int) -> None:
-        """Restore the previous status of a delivery without counting an attempt."""
+        """Restore the status that a delivery had before the replay, without counting an attempt."""
         before = previous_state(delivery)
         assert before is not None, "a replayed delivery has a previous status"
         self._settler.add(unattempted(delivery, before, now))
