@@ -1,1 +1,1 @@
-"""Scheduling of deliveries: dispatcher, lanes and held deliveries."""
+"""Schedules deliveries: dispatcher, lanes and held deliveries."""

@@ -1,7 +1,8 @@
-"""Dispatcher: leases due deliveries that are not in memory (retries, restarts, overflow) into the lanes.
+"""Dispatcher: leases due deliveries that are not in memory into the lanes.
 
-The dispatcher knows the next due time of each endpoint. Some due times are unknown after a start or come from other
-processes. A scan of the database once a second finds them.
+Such deliveries are retries, deliveries from before a restart, and deliveries whose lanes had no room. The dispatcher
+stores the next due time of each endpoint. After a start, and for deliveries from other processes, due times can be
+unknown. A scan of the database once a second finds these due times.
 """
 
 import asyncio
@@ -62,16 +63,16 @@ class Dispatcher:
         self._due.wake()
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Lease the due deliveries of an endpoint now."""
+        """Make the dispatcher lease the due deliveries of an endpoint now."""
         self._due.note_due(endpoint_seq)
 
     def stop(self) -> None:
-        """Stop leasing. `run` then ends soon."""
+        """Stop leasing. `run` then returns soon."""
         self._stopping = True
         self._due.wake()
 
     async def run(self) -> None:
-        """Lease due deliveries until `stop`."""
+        """Lease due deliveries until `stop` is called."""
         while not self._stopping:
             self._due.changed.clear()
             try:
@@ -91,7 +92,7 @@ class Dispatcher:
     async def _round(self) -> bool:
         """Release unused leases, scan the database if a scan is due, and lease due deliveries.
 
-        Return whether there is more to release or lease now.
+        Return whether there is more to release or to lease now.
         """
         await self._release_batch()
         now = self._clock.now_ms()
@@ -100,7 +101,10 @@ class Dispatcher:
         return await self._lease() or bool(self._unused_leases)
 
     async def release_unused(self) -> None:
-        """Release all unused leases. Raises Unavailable, and keeps the remaining leases for the next call."""
+        """Release all unused leases.
+
+        If the store fails, raise Unavailable and keep the remaining leases for the next call.
+        """
         # Call `_release_batch` even without unused leases, to wait for leases that the loop is releasing.
         await self._release_batch()
         while self._unused_leases:
@@ -124,7 +128,7 @@ class Dispatcher:
             self._shards.notify_owners(foreign)
 
     async def _scan(self, now: int) -> None:
-        """End expired leases, and read the next due time of every endpoint."""
+        """End the expired leases in the database, and read the next due time of every endpoint."""
         # Timers ignore a clock that is set forward, so an attempt may be due before its timer fires.
         self._lanes.pump()
         await self._database.reclaim(now=now)
@@ -194,7 +198,7 @@ class Dispatcher:
         return bool(leased)
 
     def _requests(self) -> list[LeaseRequest]:
-        """Return lease requests that divide one batch among the endpoints of the backlog whose lanes have room."""
+        """Return lease requests that divide one batch among the endpoints with backlog whose lanes have room."""
         now = self._clock.now_ms()
         requests: list[LeaseRequest] = []
         if self._lanes.stopped:

@@ -1,4 +1,4 @@
-"""Endpoints with due deliveries in the database, for the dispatcher."""
+"""The endpoints that have due deliveries in the database. The dispatcher leases these deliveries."""
 
 import asyncio
 
@@ -6,24 +6,27 @@ from uplift_server.core.scheduling.due_times import DueTimes
 
 
 class DueEndpoints:
-    """The endpoints whose deliveries are due now (`backlog`) or at a known time."""
+    """The endpoints that have due deliveries (`backlog`), and the known due times of other endpoints."""
 
     def __init__(self) -> None:
         self.backlog: dict[int, None] = {}
-        """The endpoints with due deliveries to lease. The dispatcher starts with the first endpoint."""
+        """The endpoints that have due deliveries to lease, in the order in which the dispatcher handles them."""
         self.changed = asyncio.Event()
-        """An event that wakes the dispatcher."""
+        """An event that is set to wake the dispatcher."""
         self.needs_scan = True
-        """Whether due times can be unknown. If so, the dispatcher scans the database."""
+        """Whether the due times of some endpoints may be unknown. The dispatcher then scans the database."""
         self._times = DueTimes()
 
     def note_due(self, endpoint_seq: int, due_at: int = 0) -> None:
-        """Record when deliveries of an endpoint are due (Unix ms; 0 means now). The dispatcher then leases them."""
+        """Record when deliveries of an endpoint are due (Unix ms; 0 means now).
+
+        The dispatcher leases the deliveries at this time.
+        """
         if self._times.note(endpoint_seq, due_at):
             self.changed.set()
 
     def note_backlog(self, endpoint_seq: int) -> None:
-        """Record that an endpoint has due deliveries. The dispatcher leases them when the lane has room."""
+        """Record that an endpoint has due deliveries to lease when its lane has room."""
         self.backlog[endpoint_seq] = None
 
     def wake(self) -> None:
@@ -31,12 +34,12 @@ class DueEndpoints:
         self.changed.set()
 
     def scan(self) -> None:
-        """Let the dispatcher scan the database for due deliveries now."""
+        """Make the dispatcher scan the database for due deliveries now."""
         self.needs_scan = True
         self.changed.set()
 
     def take(self, now_ms: int) -> None:
-        """Move the endpoints whose due time has arrived into the backlog."""
+        """Move the endpoints whose deliveries are due now into the backlog."""
         for endpoint_seq in self._times.take(now_ms):
             self.note_backlog(endpoint_seq)
 

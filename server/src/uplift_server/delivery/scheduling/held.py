@@ -1,8 +1,8 @@
-"""Held deliveries: hold the deliveries of paused or disabled endpoints, and release them when the endpoint is enabled.
+"""Held deliveries: hold the deliveries of paused or disabled endpoints, and release them later.
 
-The server releases deliveries at a limited rate. The database contains the state of each endpoint, and therefore
-whether to hold, release, drop or cancel its deliveries. A crash loses no work. State changes and the dispatcher add
-endpoints to the queue. A periodic scan finds all endpoints with held deliveries.
+When an endpoint is enabled, the server releases its held deliveries at a limited rate. The stored state of the endpoint
+determines whether to hold, release, drop or cancel its deliveries, so a crash loses no work. State changes and the
+dispatcher add endpoints to the queue. In addition, a periodic scan finds all endpoints with held deliveries.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from uplift_server.store.records import HeldAction
 TICK_MS: Final = 100
 """The interval between two batches of an endpoint, in ms."""
 BLOCKED_WAIT_MS: Final = 500
-"""The wait before the next release to an endpoint that is slower than the release rate, in ms."""
+"""The wait before the next release to an endpoint that receives deliveries more slowly than the release rate, in ms."""
 BATCH_ROWS_MAX: Final = 300
 ROUND_ROWS_MAX: Final = 1200
-"""The maximum number of rows to process for all endpoints between two pauses."""
+"""The maximum number of deliveries to process, for all endpoints together, between two pauses."""
 SCAN_PAGE: Final = 1000
 UNAVAILABLE_WAIT_MS: Final = 500
 
@@ -35,7 +35,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 class _TokenBucket:
     """Limits the release rate of one endpoint.
 
-    Its credit covers a late tick, but does not grow while the endpoint is idle.
+    The credit covers a late release, but does not grow while the endpoint is idle.
     """
 
     def __init__(self, rate_per_second: int, now_ms: int) -> None:
@@ -88,16 +88,14 @@ class HeldDeliveries:
         self._rate_per_second = rate_per_second
         self._scan_every_ms = scan_every_ms
         self._work: dict[int, None] = {}
-        """The queued endpoints, in the order in which they are processed."""
+        """The queued endpoints, in processing order."""
         self._buckets: dict[int, _TokenBucket] = {}
         self._scanned_at = 0
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Queue an endpoint after a change of its state, or an endpoint that is off and has open deliveries.
-
-        An endpoint is off if it is paused, disabled or deleted.
-        """
+        """Queue an endpoint after a change of its state, or a paused, disabled or deleted endpoint with open
+        deliveries."""
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
@@ -133,7 +131,8 @@ class HeldDeliveries:
     async def _scan(self) -> None:
         """Queue the endpoints that have held deliveries to release or drop.
 
-        For example, an event that was being stored when its endpoint was enabled can leave a held delivery.
+        For example, the event of a delivery was being stored when the endpoint was enabled. The delivery then stays
+        held.
         """
         now = self._clock.now_ms()
         if now - self._scanned_at < self._scan_every_ms:
@@ -188,9 +187,9 @@ class HeldDeliveries:
             await self._release(requests)
 
     async def _process_batch(self, endpoint_seq: int, endpoint: LiveEndpoint | None) -> int:
-        """Cancel, hold or drop a batch of deliveries, depending on the endpoint.
+        """Cancel, hold or drop a batch of an endpoint's deliveries, depending on the state of the endpoint.
 
-        Return the number of rows, which is 0 if none are left.
+        Return the number of changed deliveries, or 0 if no deliveries are left to change.
         """
         now = self._clock.now_ms()
         if endpoint is None or not endpoint.takes_deliveries:
@@ -207,9 +206,9 @@ class HeldDeliveries:
         return 0
 
     async def _drop(self, endpoint: LiveEndpoint, now: int) -> int:
-        """Cancel a batch of the deliveries to drop.
+        """Cancel a batch of the held deliveries to drop.
 
-        Return the number of rows, which is at least 1 until the last batch.
+        Return the number of cancelled deliveries. If none were cancelled but more are left, return 1.
         """
         dropped = await self._database.write(lambda c: drop_held(c, endpoint.seq, now=now, limit=BATCH_ROWS_MAX))
         record = endpoint.record
@@ -261,5 +260,5 @@ class HeldDeliveries:
 
 
 def _needs_action(endpoint: LiveEndpoint) -> bool:
-    """Return whether held deliveries of an endpoint, if there are any, must be released or dropped."""
+    """Return whether the server must release or drop the held deliveries of an endpoint, if it has any."""
     return endpoint.takes_deliveries or endpoint.record.held_action is HeldAction.DROP

@@ -1,4 +1,4 @@
-"""The engine's lanes: one queue of leased deliveries for each endpoint, limited in bytes.
+"""The lanes of the engine: a queue of leased deliveries for each endpoint, with limits in bytes.
 
 Attempts start from these queues.
 """
@@ -34,7 +34,7 @@ from uplift_server.store.hot_records import LeasedDelivery
 STARTS_MAX: Final = 64
 """Maximum number of attempts to start in one iteration of the event loop.
 
-A higher number would delay API requests without sending anything sooner.
+A higher number would delay API requests, but would not speed up deliveries.
 """
 ACCOUNT_STARTS_MAX: Final = 16
 """Maximum number of attempts of one account to start in one iteration of the event loop.
@@ -45,16 +45,16 @@ make these iterations long for all accounts.
 
 
 class Load(NamedTuple):
-    """One reading of the load of this process."""
+    """The load of this process at one time."""
 
     in_flight: int
     in_flight_max: int
     waiting: int
-    """The number of leased deliveries that are not in flight."""
+    """The number of leased deliveries whose attempts have not started."""
     probes: Mapping[int, int]
     """The time of the next probe (Unix ms) of each endpoint whose circuit breaker is open."""
     stopped: bool
-    """Whether the process is currently prevented from starting attempts."""
+    """Whether the process cannot start attempts at present."""
 
 
 class Starter(Protocol):
@@ -65,14 +65,15 @@ class Starter(Protocol):
 
 
 class _ForeignLeases(NamedTuple):
-    """An endpoint that this process took over, with the number of leases on it that other processes still hold."""
+    """An endpoint that this process took over, and the number of leases that other processes still hold on its
+    deliveries."""
 
     endpoint: LiveEndpoint
     leased: int
 
 
 class DeliveryLanes:
-    """Queues deliveries in memory, and starts attempts within all limits."""
+    """Queues leased deliveries in memory, and starts their attempts within all limits."""
 
     def __init__(
         self,
@@ -91,15 +92,15 @@ class DeliveryLanes:
         self.in_order: set[int] = set()
         """The endpoints with held deliveries to release.
 
-        Retries and first attempts of these endpoints share a queue, to keep the order.
+        Retries and first attempts of these endpoints share a queue, so that the order of deliveries stays the same.
         """
         self.parked: dict[tuple[int, int], None] = {}
-        """Deliveries (event and endpoint) that `park` excludes from attempts until a restart."""
+        """The deliveries (event and endpoint) whose attempts `park` prevents until a restart."""
         self.erased: dict[int, None] = {}
         """The events that were erased while one of their deliveries was leased."""
         self._lanes: Lanes[LeasedDelivery] = Lanes(in_flight_max)
         self._spreaders: dict[int, Spreader] = {}
-        """The replay deliveries that are not queued yet, by endpoint."""
+        """The spreaders of replay deliveries that are not queued yet, by endpoint."""
         self._clock = clock
         self._began_at = clock.now_ms()
         self._endpoint_in_flight_max = endpoint_in_flight_max
@@ -111,17 +112,20 @@ class DeliveryLanes:
         self._account_starts: Counter[int] = Counter()
         """The number of attempts that have started in this iteration of the event loop, by account."""
         self._turn_full = False
-        """Whether no further attempt may start in this iteration of the event loop."""
+        """Whether the limit on starts in this iteration of the event loop is reached."""
         self._starter: Starter | None = None
         self.blocked = False
-        """Whether outcomes cannot be stored. Attempts start again when the store recovers."""
+        """Whether attempts are blocked, because the store cannot store their outcomes."""
         self.draining = False
-        """Whether the process is stopping and starts no more attempts."""
+        """Whether the process is stopping and therefore starts no more attempts."""
         self._foreign_leases: dict[int, _ForeignLeases] = {}
-        """The leases that other processes hold, by endpoint. They count toward the endpoint's concurrency limit."""
+        """For each endpoint that was taken over: the leases that other processes still hold.
+
+        They count toward the concurrency limit of the endpoint.
+        """
 
     def open(self, starter: Starter) -> None:
-        """Start attempts from now on, with `starter`."""
+        """Use `starter` to start attempts from now on."""
         self._starter = starter
 
     def drain(self) -> None:
@@ -139,7 +143,7 @@ class DeliveryLanes:
 
     @property
     def stopped(self) -> bool:
-        """Whether the process is currently prevented from starting attempts."""
+        """Whether the process cannot start attempts at present."""
         return self.blocked or self.draining or not self._shards.may_send()
 
     @property
@@ -174,16 +178,17 @@ class DeliveryLanes:
         return self._lanes.find(endpoint_seq)
 
     def park(self, event_seq: int, endpoint_seq: int) -> None:
-        """Prevent further attempts of a delivery whose outcome the database rejects.
+        """Prevent further attempts of a delivery until a restart, because the database rejects its outcomes.
 
-        Otherwise, the attempts would repeat forever.
+        Without this call, the server would repeat the attempts forever.
         """
         if len(self.parked) >= PARKED_MAX:
             del self.parked[next(iter(self.parked))]
         self.parked[(event_seq, endpoint_seq)] = None
 
     def forget(self, event_seqs: Sequence[int]) -> None:
-        """Drop the waiting deliveries of erased events, and ignore the outcomes of their attempts in flight."""
+        """Drop the waiting deliveries of erased events, and ignore the outcomes of attempts in flight for these
+        events."""
         for event_seq in event_seqs:
             if len(self.erased) >= PARKED_MAX:
                 del self.erased[next(iter(self.erased))]
@@ -201,17 +206,17 @@ class DeliveryLanes:
         lane.account_share.waiting_bytes += body_bytes
 
     def end_reservation(self, lane: Lane[LeasedDelivery], body_bytes: int) -> None:
-        """Release the reserved room of a delivery that was not stored."""
+        """Release the room that was reserved for a delivery, because the delivery was not stored."""
         lane.reserved -= 1
         self._count_bytes(lane, -body_bytes)
 
     def push_reserved(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
-        """Queue a delivery for which room is reserved. `pump` starts its attempt."""
+        """Queue a delivery for which room is reserved. The next `pump` can start its attempt."""
         lane.reserved -= 1
         self._lanes.push(lane, delivery, kind)
 
     def push(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery, kind: AttemptKind) -> None:
-        """Queue a delivery for which no room is reserved. `pump` starts its attempt."""
+        """Queue a delivery for which no room is reserved. The next `pump` can start its attempt."""
         self._count_bytes(lane, len(delivery.body))
         self._lanes.push(lane, delivery, kind)
 
@@ -225,26 +230,27 @@ class DeliveryLanes:
         spreader.add(deliveries, within_ms)
 
     def room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return the number of further deliveries that may wait in a lane."""
+        """Return the number of additional deliveries for which a lane has room."""
         if self.draining or (self.bytes_held >= LANE_LITTLE_BODY_BYTES_MAX and self._is_full(lane)):
             return 0
         return lane.free_capacity(now_ms)
 
     def replay_room(self, lane: Lane[LeasedDelivery], now_ms: int) -> int:
-        """Return the number of further replay deliveries that may wait in a lane."""
+        """Return the number of additional replay deliveries for which a lane has room."""
         return 0 if self.stopped or self._is_full(lane) else replay_capacity(lane, now_ms)
 
     @property
     def batch_bytes_max(self) -> int:
         """The maximum total size of the bodies in one lease batch, in bytes.
 
-        The maximum is low if only accounts with few waiting bytes have room.
+        The maximum is lower while only accounts with few waiting bytes can add deliveries.
         """
         is_scarce = self.bytes_held >= LANES_SHARED_BODY_BYTES_MAX
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
 
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Return whether the waiting bodies of the endpoint, its account or all accounts have reached their limit."""
+        """Return whether the waiting bodies of the endpoint, of its account or of all accounts have reached their
+        limit."""
         account_bytes = lane.account_share.waiting_bytes
         holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (
@@ -261,13 +267,13 @@ class DeliveryLanes:
     def attempt_ended(
         self, lane: Lane[LeasedDelivery], now_ms: int, duration_us: int = 0, *, succeeded: bool | None = None
     ) -> None:
-        """Free the slot of an attempt that has ended."""
+        """Free the slot of an ended attempt, and record its result for the limits of its lane."""
         self._lanes.attempt_ended(lane, now_ms, duration_us, succeeded=succeeded)
         if lane.endpoint in self._due.backlog and lane.waiting_count * 2 <= lane.in_flight_max:
             self._due.wake()
 
     def drop(self, endpoint_seq: int) -> list[LeasedDelivery]:
-        """Remove the lane of a deleted endpoint. Return the deliveries that waited in it."""
+        """Remove the lane of a deleted endpoint. Return the deliveries that were waiting in the lane."""
         self._due.backlog.pop(endpoint_seq, None)
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
@@ -284,7 +290,7 @@ class DeliveryLanes:
         return self._uncount(lane, [*self._lanes.take_waiting(lane), *self._take_spread(endpoint_seq)])
 
     def withdraw(self, endpoint_seq: int, event_seq: int) -> LeasedDelivery | None:
-        """Remove and return a delivery if it is waiting, or return None."""
+        """Remove a waiting delivery and return it. Return None if the delivery is not waiting."""
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return None
@@ -308,7 +314,10 @@ class DeliveryLanes:
         lane.next_start_ms = max(lane.next_start_ms, self._clock.now_ms() + lane.start_interval_ms)
 
     def note_foreign_leases(self, leased: Mapping[int, int]) -> bool:
-        """Update the numbers of leases that other processes hold, by endpoint. Return whether any are left."""
+        """Update the number of leases that other processes hold on each endpoint.
+
+        Return whether any leases are left.
+        """
         for seq, (endpoint, before) in list(self._foreign_leases.items()):
             now = leased.get(seq, 0) if self._shards.owns(seq) else 0
             if now:
@@ -343,7 +352,10 @@ class DeliveryLanes:
         return [delivery for lane in list(self._lanes.all()) for delivery in self.empty(lane.endpoint)]
 
     def start_now(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> bool:
-        """Start an attempt that a person requested, or queue it in its lane. Return False if both are impossible."""
+        """Start an attempt that a person requested, or queue the delivery in its lane.
+
+        Return False if the process can neither start nor queue it.
+        """
         now = self._clock.now_ms()
         if self.stopped:
             return False
@@ -361,21 +373,24 @@ class DeliveryLanes:
         self._starter.start(lane, delivery)
 
     def take_slot(self, lane: Lane[LeasedDelivery]) -> NoSlot | None:
-        """Take a slot for a test, or return the limit that prevents it.
+        """Take a slot for a test, or return the limit that prevents the test.
 
-        The endpoint's concurrency limit does not apply.
+        The concurrency limit of the endpoint does not apply.
         """
         return self._lanes.start_now(lane, self._clock.now_ms(), beyond_limit=True)
 
     def waiting_events(self, endpoint_seq: int) -> set[int]:
-        """Return the events whose deliveries to an endpoint wait in memory."""
+        """Return the events whose deliveries to an endpoint are waiting in memory."""
         lane = self._lanes.find(endpoint_seq)
         waiting = set() if lane is None else {delivery.event_seq for queue in lane.waiting for delivery in queue}
         spreader = self._spreaders.get(endpoint_seq)
         return waiting if spreader is None else waiting | spreader.event_seqs
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the reason why deliveries of an endpoint are late. Call this only if its circuit breaker is closed."""
+        """Return whether the endpoint's limits or the server delay its deliveries.
+
+        The result is correct only if the circuit breaker of the endpoint is closed.
+        """
         lane = self._lanes.find(endpoint_seq)
         if lane is None:
             return HeldUpBy.SERVER
@@ -383,7 +398,7 @@ class DeliveryLanes:
         return HeldUpBy.SERVER if free else HeldUpBy.ENDPOINT
 
     def in_flight_max_of(self, endpoint: LiveEndpoint) -> int:
-        """Return the concurrency limit of an endpoint, which can be the default."""
+        """Return the concurrency limit of an endpoint, or the default limit if it has none."""
         return endpoint.record.settings.max_in_flight or self._endpoint_in_flight_max
 
     def load(self) -> Load:
@@ -454,7 +469,7 @@ class DeliveryLanes:
         return deliveries
 
     def _set_timer(self) -> None:
-        """Set a timer that calls `pump` when the first waiting lane can start an attempt."""
+        """Set a timer that calls `pump` when a waiting lane can start its next attempt."""
         wake_at = self._lanes.next_start_at()
         if wake_at is None or (self._timer_at is not None and self._timer_at <= wake_at):
             return

@@ -1,4 +1,4 @@
-"""Spreads replay deliveries over time, because a burst of replay deliveries would delay new deliveries."""
+"""Spreads replay deliveries over time. Without the spreader, bursts of replay deliveries would delay new deliveries."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ class PushDeliveries(Protocol):
     """The callback that queues deliveries in a lane."""
 
     def __call__(self, deliveries: Sequence[LeasedDelivery], /) -> None:
-        """Queue deliveries in the lane, because they are due."""
+        """Queue due deliveries in the lane."""
 
 
 class Spreader:
@@ -26,11 +26,11 @@ class Spreader:
         self._waiting: deque[LeasedDelivery] = deque()
         self._gap_ms = 0.0
         self._next_ms = 0.0
-        """The time when the next delivery is due (Unix ms)."""
+        """When the next delivery is due (Unix ms)."""
         self._timer: Handle | None = None
 
     def add(self, deliveries: Sequence[LeasedDelivery], within_ms: int) -> None:
-        """Add deliveries after the waiting deliveries, and spread all of them over `within_ms`."""
+        """Append deliveries, and spread all waiting deliveries over `within_ms`."""
         self._waiting.extend(deliveries)
         if self._waiting:
             self._gap_ms = within_ms / len(self._waiting)
