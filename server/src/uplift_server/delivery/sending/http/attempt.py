@@ -1,4 +1,4 @@
-"""The state of an attempt in flight."""
+"""The state of an HTTP request in flight."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ class Opening:
 
 
 class Attempt:
-    """A request in flight. `started` is in monotonic seconds, and `started_at` in Unix ms."""
+    """An HTTP request in flight. `started` is in monotonic seconds, and `started_at` in Unix ms."""
 
     __slots__ = (
         "bytes_sent", "connection", "done", "opening", "repeated", "request", "retried", "started", "started_at",

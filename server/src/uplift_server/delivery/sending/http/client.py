@@ -23,10 +23,10 @@ _SWEEP_SECONDS_MAX = 0.05
 _SWEEP_SECONDS_MIN = 0.005
 _FILES_WAIT_SECONDS = 0.1
 _FILES_SECONDS_MAX = 1.0
-"""The longest wait of an attempt for a file descriptor, in seconds. `LEASE_LEFT_MS_MIN` includes this wait."""
+"""The maximum time that an attempt waits for a file descriptor, in seconds. `LEASE_LEFT_MS_MIN` includes this time."""
 _FILES_LOG_SECONDS = 60.0
 _CLOSE_BATCH = 16
-"""The number of idle connections to close at once if no file descriptor is left."""
+"""The number of idle connections to close together if no file descriptor is left."""
 _log = structlog.get_logger()
 
 
@@ -41,8 +41,8 @@ def _timeout_text(attempt: Attempt, stage: str) -> str:
 class Sender(ConnectionOwner):
     """Sends requests over keep-alive connections, on the event loop that calls `start`.
 
-    A request over an open connection needs no task, future or timer. One sweep enforces all timeouts, at most 50 ms
-    late.
+    A request over an open connection needs no task, future or timer. A periodic check enforces all timeouts, at most 50
+    ms late.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Sender(ConnectionOwner):
         clock_ms: Callable[[], int] = _unix_ms,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a sender. `clock_ms` (Unix ms) is used only for `Exchange.started_at`. The caller closes the resolver.
+        """Create a sender. The caller must close the resolver.
 
-        Raises ValueError if an egress proxy or address is not valid, and OSError if `ca_file` cannot be read.
+        The sender uses `clock_ms` (Unix ms) only for `Exchange.started_at`. Raises ValueError if the egress proxy or an
+        egress address is not valid, and OSError if `ca_file` cannot be read.
         """
         self._settings = settings
         self._clock_ms = clock_ms
@@ -89,7 +90,7 @@ class Sender(ConnectionOwner):
         return len(self._pool)
 
     async def start(self) -> None:
-        """Bind the sender to the running event loop."""
+        """Use the running event loop for all requests."""
         self._loop = asyncio.get_running_loop()
         self._connection_type = Connection if isinstance(self._loop, uvloop.Loop) else BufferedConnection
 
@@ -111,9 +112,10 @@ class Sender(ConnectionOwner):
             await self._all_lost.wait()
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request (HTTP/1.1). Call `done` with the exchange exactly once, later on the event loop.
+        """Send an HTTP/1.1 request.
 
-        Raises RuntimeError before `start` and after `close`.
+        `done` is called exactly once with the exchange, in a later iteration of the event loop. Raises RuntimeError
+        before `start` and after `close`.
         """
         if self._loop is None or self._closing:
             raise RuntimeError("the sender is not running")

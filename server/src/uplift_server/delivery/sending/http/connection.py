@@ -51,14 +51,14 @@ class ConnectionOwner(Protocol):
         """Retry an attempt, because its reused connection ended before the first byte of the response."""
 
     def ended(self, connection: "Connection") -> None:
-        """Stop using a connection that is closing or closed."""
+        """Stop using a connection that is closing or already closed."""
 
     def lost(self, connection: "Connection") -> None:
         """Stop tracking a connection whose socket is closed."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection, with the response to its current attempt.
+    """A connection to a receiver, with the current attempt and its response.
 
     `retire_at` and `idle_since` are in monotonic seconds.
     """
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             self._finish()
 
     def on_message_begin(self) -> None:
-        """Parser callback: if another message follows the response, close the connection after the response."""
+        """Parser callback: if another message follows the response, do not reuse the connection."""
         if self._complete:
             self._keep = False
 
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
         return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     def stage(self) -> str:
-        """Return the stage of the attempt in flight as text for its error."""
+        """Return the stage of the attempt in flight, as text for the error of the attempt."""
         if self._status:
             return "receiving the response body"
         return "receiving the response headers" if self._raw else "waiting for the response"

@@ -1,6 +1,7 @@
 """Opens connections: resolves a name, checks its addresses, and connects to an allowed address.
 
-The socket connects to the checked address itself, so a second DNS lookup cannot change it.
+The socket connects to the address that was checked. A second DNS lookup, which could return another address, does not
+occur.
 """
 
 import asyncio
@@ -87,7 +88,7 @@ class Connector:
         return connection
 
     def remember_session(self, connection: Connection) -> None:
-        """Keep the TLS session of a connection that has received its first response."""
+        """Store the TLS session of a connection, which has received its first response, for later connections."""
         target, encrypted = connection.target, connection.encryption()
         tls = self._tls if target.identity is None else self._identified.get(target.identity)
         if encrypted is not None and tls is not None:
@@ -96,7 +97,7 @@ class Connector:
     async def _tls_of(self, target: Target) -> TlsContext:
         """Return the TLS context of a target. Raises AttemptFailed.
 
-        A new context takes about 20 ms, so a thread creates it.
+        A thread creates a new context, because this takes about 20 ms.
         """
         identity = target.identity
         if identity is None:
@@ -150,7 +151,10 @@ class Connector:
         return text
 
     async def _connect_to_first(self, addresses: list[str], port: int, opening: Opening, until: float) -> socket.socket:
-        """Connect to the first address that accepts. Each address gets an even share of the remaining time."""
+        """Connect to the first address that accepts the connection.
+
+        Each address gets an even share of the remaining time.
+        """
         # Skip addresses of a family without an egress IP, because their failure is not the receiver's fault.
         usable = [address for address in addresses if not self._sources or _family(address) in self._sources]
         if not usable:

@@ -1,4 +1,4 @@
-"""Failures of attempts before the server sends the request, and their error messages."""
+"""Failures of attempts before the server has sent the request, and the error messages of these failures."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ class AttemptFailed(Exception):
 
 
 class FilesExhausted(AttemptFailed):
-    """No file descriptor is left for the attempt. The receiver has not caused this failure."""
+    """No file descriptor is left for the attempt. The receiver did not cause this failure."""
 
     def __init__(self, what: str) -> None:
         super().__init__(Failure.EGRESS, f"{what}: too many open files")
@@ -48,12 +48,12 @@ def one_line(text: str) -> str:
 
 
 def sent_twice(error: str | None) -> str:
-    """Return the error of an attempt, with a note that the server sent the request twice."""
+    """Return an attempt's error (if any) with a note that the server sent the request twice."""
     return _SENT_TWICE if error is None else f"{error[: ERROR_CHARACTERS_MAX - len(_SENT_TWICE) - 2]}; {_SENT_TWICE}"
 
 
 def reason(error: OSError) -> str:
-    """Return the system's text for an error, without the error number and the file name."""
+    """Return the operating system's text for an error, without the error number and the file name."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The pool of idle connections."""
+"""The pool of idle connections to receivers."""
 
 from itertools import islice
 
@@ -8,10 +8,10 @@ from uplift_server.delivery.targets import Target
 
 
 class Pool:
-    """Idle connections by target, the most recently used first. All times are monotonic seconds.
+    """Idle connections by target, with the most recently used connection first. All times are monotonic seconds.
 
-    The address of a connection was checked for its target when the connection was opened. Dicts serve as ordered sets:
-    taking the newest, dropping the oldest and removing any connection are O(1).
+    When a connection was opened, its address was checked for its target. The pool uses dicts as ordered sets, so that
+    it can take the newest, drop the oldest, and remove any connection in O(1).
     """
 
     def __init__(self, settings: SenderSettings) -> None:
@@ -56,13 +56,16 @@ class Pool:
         self._by_age[connection] = None
 
     def discard(self, connection: Connection) -> None:
-        """Remove a closed connection if it is in the pool."""
+        """Remove a closed connection, if the pool contains it."""
         if connection in self._by_age:
             del self._by_age[connection]
             del self._by_target[connection.target][connection]
 
     def close_oldest(self, count: int) -> int:
-        """Close up to `count` connections that have been idle longest. Return the number of closed connections."""
+        """Close up to `count` connections, those with the longest idle time first.
+
+        Return the number of closed connections.
+        """
         oldest = list(islice(self._by_age, count))
         for connection in oldest:
             self._retire(connection)

@@ -1,4 +1,4 @@
-"""Egress proxy: CONNECT tunnels to allowed addresses. The proxy never receives host names."""
+"""Egress proxy: opens CONNECT tunnels to allowed addresses. The proxy never receives host names."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ class Proxy:
 
     @classmethod
     def parse(cls, url: str) -> "Proxy":
-        """Parse `http://[user:password@]host[:port]`. Raises ValueError."""
+        """Parse `http://[user:password@]host[:port]`. Raises ValueError if the URL is not valid."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("the egress proxy must have the form http://[user:password@]host[:port]")
@@ -38,10 +38,10 @@ class Proxy:
         return cls(parts.hostname, parts.port or 80, authorization)
 
     async def tunnel(self, sock: socket.socket, address: str, port: int) -> None:
-        """Open a tunnel to `address:port` on `sock`, which is connected to the proxy.
+        """Open a tunnel to `address:port` over `sock`, which is connected to the proxy.
 
-        Raises AttemptFailed. The failure is CONNECT if the proxy cannot reach the target, BLOCKED if its rules do not
-        allow the target, and EGRESS otherwise.
+        Raises AttemptFailed. The failure is CONNECT if the proxy cannot reach the address, BLOCKED if the rules of the
+        proxy do not allow the address, and EGRESS otherwise.
         """
         target = socket_name(address, port)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]

@@ -1,4 +1,4 @@
-"""Interface between the engine and the sender: the engine passes a request and receives an exchange."""
+"""The interface between the engine and the sender: the engine passes a request, and receives an exchange."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,22 +15,25 @@ class Request(msgspec.Struct, frozen=True):
 
     target: Target
     head: bytes
-    """The request line and the headers, with the empty line at their end."""
+    """The request line and the headers, including the empty line after the headers."""
     body: bytes
     context: Any
-    """An object for the caller's `done`. The sender ignores it."""
+    """Any object that `done` needs. The sender does not use it."""
     timeout_ms: int | None = None
-    """The timeout of the attempt, in ms. None means the timeout in the sender's settings."""
+    """The timeout of the attempt, in ms. If None, the timeout in the sender's settings applies."""
     response_bytes_max: int = RESPONSE_BODY_BYTES_STORED_MAX
-    """The maximum number of bytes of the response body in the exchange."""
+    """The maximum size of the response body that the exchange contains, in bytes."""
 
 
 Done = Callable[[Request, Exchange], None]
-"""A callback for a request. The sender calls it once, on the event loop, after `send` has returned."""
+"""A callback for the exchange of a request.
+
+The sender calls it exactly once, on the event loop, after `send` has returned.
+"""
 
 
 class RequestSender(Protocol):
     """The port that sends requests."""
 
     def send(self, request: Request, done: Done) -> None:
-        """Send a request. Call `done` once with its exchange."""
+        """Send a request. `done` is called exactly once with the exchange."""

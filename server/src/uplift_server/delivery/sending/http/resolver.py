@@ -1,4 +1,4 @@
-"""DNS resolver on the event loop. `getaddrinfo` would occupy the threads of the pool."""
+"""DNS resolver on the event loop. It exists because `getaddrinfo` would block threads of the pool."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ _FAULTS: Final[dict[object, str]] = {
 class ResolutionFailed(Exception):
     """The name has no address, or the lookup failed.
 
-    `text` is the cause for users. `out_of_files` is true if the process has no file descriptor left for the lookup.
+    `text` is the cause, for users. `out_of_files` is true if the process has no file descriptor left for the lookup.
     """
 
     def __init__(self, text: str, *, out_of_files: bool = False) -> None:
@@ -53,8 +53,8 @@ class _Entry:
 class Resolver:
     """Resolves names with `/etc/hosts` and the name servers, and caches the results.
 
-    The TTL of a result and the settings limit the time in the cache. Concurrent lookups of a name share one query. Use
-    a resolver on one event loop only, and close it afterward.
+    The TTL of a result and the settings limit how long a result stays in the cache. Concurrent lookups of a name share
+    one query. Use a resolver on one event loop only, and close it after use.
     """
 
     def __init__(
@@ -64,7 +64,10 @@ class Resolver:
         nameservers: Sequence[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create a resolver. `nameservers` are `address` or `address:port`; None means the machine's name servers."""
+        """Create a resolver.
+
+        `nameservers` contains `address` or `address:port`. If None, use the machine's name servers.
+        """
         self._settings = settings
         self._nameservers = nameservers
         self._monotonic = monotonic
@@ -75,9 +78,9 @@ class Resolver:
         self._closed = False
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """Return the addresses of a name, at least one, in the order to try them. Raises ResolutionFailed.
+        """Return the addresses of a name, in the order in which to try them. Raises ResolutionFailed.
 
-        The resolver does not check the addresses against the address policy.
+        There is at least one address. The resolver does not check the addresses against the address policy.
         """
         name = host.lower().removesuffix(".")
         if name == "localhost" or name.endswith(".localhost"):

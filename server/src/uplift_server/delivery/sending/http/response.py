@@ -1,4 +1,4 @@
-"""Details of a response that the parser does not provide, read from the bytes of the response."""
+"""Reads details that the parser does not provide from the bytes of a response."""
 
 import re
 from typing import Final
@@ -20,7 +20,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IG
 def final_head(raw: bytes, interim: int) -> bytes:
     """Return the status line and headers of the final response in `raw`.
 
-    `interim` is the number of 1xx responses before it. If `raw` is incomplete, the result is incomplete, too.
+    `interim` is the number of 1xx responses before the final response. If `raw` is incomplete, so is the result.
     """
     start = 0
     while interim:
@@ -31,7 +31,7 @@ def final_head(raw: bytes, interim: int) -> bytes:
 
 
 def status_of(head: bytes) -> int | None:
-    """Return the status code in response headers, which may be incomplete."""
+    """Return the final status code in `head`, which may be incomplete. Return None if there is no final status code."""
     match = _STATUS_LINE.match(head)
     if match is None:
         return None
@@ -40,7 +40,7 @@ def status_of(head: bytes) -> int | None:
 
 
 def ends_with_connection(head: bytes) -> bool:
-    """Return whether the body ends only when the connection ends. `head` contains the complete response headers."""
+    """Return whether the end of the connection marks the end of the body. `head` contains the complete headers."""
     return _CONTENT_LENGTH.search(head) is None and _CHUNKED.search(head) is None
 
 
@@ -50,7 +50,10 @@ def retry_after(head: bytes) -> str | None:
 
 
 def location(head: bytes) -> str | None:
-    """Return the value of the Location header without NUL characters, or None. PostgreSQL rejects NUL characters."""
+    """Return the value of the Location header, or None.
+
+    NUL characters are replaced, because PostgreSQL rejects them.
+    """
     found = _value(_LOCATION, head)
     return None if found is None else found.replace("\0", "\ufffd")
 

@@ -32,10 +32,10 @@ _TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSI
 
 
 class TlsContext(ssl.SSLContext):
-    """A client context for TLS 1.2 and later. It verifies certificates, and resumes the last session with a host.
+    """A client context for TLS 1.2 and later. It verifies certificates, and resumes the latest session with a host.
 
-    A resumed session skips the check of the certificate. Therefore, the context keeps only sessions of full handshakes,
-    for at most _SESSION_SECONDS_MAX.
+    A resumed session skips the check of the certificate. Therefore, the context keeps only sessions from full
+    handshakes, for at most _SESSION_SECONDS_MAX.
     """
 
     _sessions: dict[str, tuple[ssl.SSLSession, float]]
@@ -70,13 +70,16 @@ class TlsContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Start TLS on a connection with the stored session of the host. The event loop calls this method."""
+        """Start TLS on a connection, with the stored session of the host if there is one.
+
+        Call this method on the event loop.
+        """
         if session is None and isinstance(server_hostname, str):
             session = self._session(server_hostname)
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 
     def remember(self, host: str, encrypted: ssl.SSLObject) -> None:
-        """Keep the session of a connection to `host`. In TLS 1.3, the session exists only after the first response."""
+        """Store the session of a connection to `host`. In TLS 1.3, the session exists only after the first response."""
         # Do not keep a resumed session again, because it would extend the life of an old certificate check.
         if encrypted.session_reused:
             return
@@ -101,9 +104,9 @@ class TlsContext(ssl.SSLContext):
 
 
 def load_identity(context: ssl.SSLContext, identity: ClientIdentity) -> None:
-    """Load a certificate and its private key into a context. Raises ssl.SSLError.
+    """Load a certificate and its private key into a context. Raises ssl.SSLError if OpenSSL rejects them.
 
-    On Linux, neither is written to a disk.
+    On Linux, neither the certificate nor the key is written to a disk.
     """
     with ExitStack() as files:
         paths = []
@@ -124,12 +127,12 @@ def _memory_file() -> IO[bytes]:
 
 
 def _reject_encrypted() -> str:
-    """Prevent OpenSSL from asking on the terminal for the password of an encrypted key."""
+    """Prevent OpenSSL from prompting on the terminal for the password of an encrypted key."""
     return ""
 
 
 def explain(error: Exception, host: str) -> str:
-    """Return the reason why a TLS handshake with `host` failed, as text for the owner of the receiver."""
+    """Return the reason why a TLS handshake with `host` failed, as text for the owner of the endpoint."""
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _CERTIFICATE_FAULTS.get(error.verify_code)
         return fault.format(host=host) if fault else f"the certificate of {host} is not valid: {error.verify_message}"
