@@ -1,4 +1,4 @@
-"""The endpoints and jobs of a single process."""
+"""The endpoints and jobs of a server with only one process."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +18,7 @@ class LocalShards:
         return True
 
     def may_send(self) -> bool:
-        """Return True: no other process can take over."""
+        """Return True: no other process can take over endpoints."""
         return True
 
     def add(self, endpoint_seq: int) -> None:

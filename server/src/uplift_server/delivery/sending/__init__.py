@@ -1,1 +1,1 @@
-"""Sending of deliveries, and storage of the outcomes of their attempts."""
+"""Sends deliveries, and stores the outcomes of their attempts."""

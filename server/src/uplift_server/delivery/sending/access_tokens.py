@@ -1,4 +1,4 @@
-"""Access tokens of endpoints that use OAuth 2.0 client credentials. The server keeps the tokens in memory only."""
+"""Access tokens for endpoints that use OAuth 2.0 client credentials. The server keeps the tokens only in memory."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -17,12 +17,12 @@ from uplift_server.delivery.targets import Target, to_ascii
 from uplift_server.observe.counters import EngineCounters
 
 AUTHORIZATION_MASKED: Final = b"authorization: ********\r\n"
-"""The request header of an access token, as stored with an attempt. The token is masked."""
+"""The `Authorization` header in the stored request of an attempt, with the access token masked."""
 
 Waiter = Callable[[Exchange | None], None]
-"""A callback of an attempt that waits for a token.
+"""The callback of an attempt that waits for a token.
 
-The argument is None if there is a token. Otherwise, it is the failed exchange of the attempt.
+The argument is None if the token is available. Otherwise, it is the exchange with which the attempt failed.
 """
 
 
@@ -36,7 +36,10 @@ class _Pending(NamedTuple):
 
 
 class AccessTokens:
-    """Requests and keeps one token for each endpoint. An update of the authentication takes effect immediately."""
+    """Requests access tokens, and keeps one token for each endpoint.
+
+    After an update of the endpoint's authentication, the previous token is no longer used.
+    """
 
     def __init__(self, sender: RequestSender, clock: Clock, counters: EngineCounters, user_agent: str) -> None:
         self._sender = sender
@@ -47,14 +50,14 @@ class AccessTokens:
         """The token requests in flight: at most one for each endpoint and version of its authentication."""
 
     def header_of(self, endpoint: LiveEndpoint) -> bytes | None:
-        """Return the request header with an endpoint's valid token, or None if there is no valid token."""
+        """Return the request header that contains an endpoint's valid token, or None if there is no valid token."""
         held = endpoint.token
         if held is None or held.auth != endpoint.record.auth or self._clock.now_ms() >= held.token.expires_at:
             return None
         return held.token.header
 
     def request(self, endpoint: LiveEndpoint, client: OAuthClient, waiter: Waiter) -> None:
-        """Request a token for an endpoint. Call `waiter` once, later on the event loop."""
+        """Request a token for an endpoint. Call `waiter` exactly once, in a later iteration of the event loop."""
         now, key = self._clock.now_ms(), (endpoint.seq, endpoint.record.auth)
         pending = self._pending.get(key)
         if pending is not None:
@@ -72,7 +75,7 @@ class AccessTokens:
         self._pending[key] = pending
 
     def discard(self, endpoint: LiveEndpoint, sent_at: int) -> None:
-        """Discard an endpoint's token after a response with 401 to an attempt that started at `sent_at` (Unix ms)."""
+        """Discard an endpoint's token after a 401 response to an attempt that started at `sent_at` (Unix ms)."""
         if endpoint.token is not None and endpoint.token.received_at <= sent_at:
             endpoint.token = None
 

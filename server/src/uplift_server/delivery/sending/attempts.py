@@ -47,10 +47,10 @@ RANDOM_SEED_BYTES: Final = 16
 EGRESS_WAIT_MS_MIN: Final = 60_000
 """Minimum wait after a failure of the egress proxy or egress IP, in ms.
 
-Such a failure does not count as a scheduled attempt.
+An attempt with such a failure does not count as a scheduled attempt.
 """
 _EGRESS_SCHEDULE: Final = RetrySchedule((EGRESS_WAIT_MS_MIN,))
-"""The retry schedule after a failure of the egress proxy or egress IP, if the endpoint's schedule has no delays."""
+"""The retry schedule after a failure of the egress proxy or egress IP, if the endpoint has no retry delays."""
 GONE: Final = 410
 UNAUTHORIZED: Final = 401
 # Use constants, because looking up a member of an enumeration takes longer than counting an attempt.
@@ -65,24 +65,24 @@ _SUCCESS = {Outcome.DELIVERED: True, Outcome.TIMEOUT: False}
 
 
 class LeaseReleases(Protocol):
-    """The port that releases unused leases."""
+    """The port that releases the leases of deliveries without an attempt."""
 
     def release_lease(self, delivery: LeasedDelivery) -> None:
         """Release the lease of a delivery that was not attempted."""
 
 
 class RunningReplays(Protocol):
-    """The port that knows the running replays."""
+    """The port that reports whether replays are running."""
 
     def runs(self, replay_seq: int) -> bool:
         """Return whether the server may send deliveries of a replay."""
 
 
 class HealthListener(Protocol):
-    """The port that receives endpoints after attempts that can change their health."""
+    """The port that handles endpoints whose health an attempt can change."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
-        """Handle an endpoint's health after a failed attempt, or after the first success that follows a failure."""
+        """Handle an endpoint after a failed attempt, or after the first success that follows a failure."""
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
         """Handle a response with 410 from an endpoint."""
@@ -99,12 +99,12 @@ class _InFlight(msgspec.Struct, frozen=True):
     head: bytes
     """The request line and headers, with masked values of custom headers.
 
-    The value is empty while the attempt has no access token.
+    Empty until the attempt has its access token.
     """
 
 
 class Attempts:
-    """Starts attempts, and settles their outcomes."""
+    """Starts attempts, and settles the outcomes of their exchanges."""
 
     def __init__(
         self,
@@ -143,11 +143,12 @@ class Attempts:
         self._random = random.Random(random_bytes(RANDOM_SEED_BYTES))  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
-        """From now on, release the leases of attempts that the sender aborts, instead of counting failures."""
+        """From now on, release the lease of an attempt that the sender aborts, and do not count the attempt as a
+        failure."""
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:
-        """Attempt a delivery, or settle it without an attempt if the server must not send it."""
+        """Attempt a delivery. If the server must not send it, settle it without an attempt."""
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)
         if self._lanes.erased and delivery.event_seq in self._lanes.erased:
@@ -380,7 +381,7 @@ class Attempts:
 
 
 def wrong_signer() -> Signer:
-    """Return a signer with a new random key. Its signatures are wrong for every receiver."""
+    """Return a signer with a new random key. Receivers reject its signatures."""
     secret = generate_secret(secrets.token_bytes(SECRET_KEY_BYTES_GENERATED))
     return Signer([secret], secret)
 
@@ -404,16 +405,19 @@ def unattempted(delivery: LeasedDelivery, verdict: NextState, now: int) -> Settl
 
 
 def _is_off(endpoint: LiveEndpoint) -> bool:
-    """Return whether to hold the unsent deliveries of the endpoint.
+    """Return whether to hold unsent deliveries, because the endpoint is paused or disabled.
 
-    While the server drops the endpoint's held deliveries, unsent deliveries stay pending instead.
+    Return False while the server drops the held deliveries of the endpoint. The unsent deliveries then stay pending.
     """
     record = endpoint.record
     return record.state is not EndpointState.ENABLED and record.held_action is not HeldAction.DROP
 
 
 def _counts_for_health(endpoint: LiveEndpoint, exchange: Exchange, now: int) -> bool:
-    """Return whether an exchange counts for health. It counts if the endpoint was enabled during the whole attempt."""
+    """Return whether an exchange counts for health.
+
+    It counts only if the endpoint was enabled during the whole attempt.
+    """
     record = endpoint.record
     since = record.state_since or 0
     # `since` is in the future if the machine's clock was set back and the process restarted.

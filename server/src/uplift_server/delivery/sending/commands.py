@@ -25,7 +25,7 @@ from uplift_server.store.errors import Conflict, StoreError
 from uplift_server.store.hot_records import LeasedDelivery, NewEvent
 
 Finish = Callable[[Transaction, Result], None]
-"""A function that runs in the transaction that executes a command."""
+"""A function that runs in the same transaction as a command."""
 
 
 class TestRejected(Exception):
@@ -44,15 +44,12 @@ class Commands(Protocol):
     async def execute(self, command: Command) -> Result:
         """Execute a command, or store it for the process that owns the endpoint.
 
-        Raises Conflict, Missing, TestRejected and Unavailable. While an attempt is in flight, the Conflict is an
-        InFlight.
+        Raises Conflict, Missing, TestRejected or Unavailable. If an attempt is in flight, the Conflict is an InFlight.
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait for the outcome of the endpoint's test, at most `within_ms`.
-
-        The wait can end before the outcome is stored.
-        """
+        """Wait until the outcome of the endpoint's test is stored, or until the caller must check the store for the
+        outcome."""
 
 
 class _SentBefore(Conflict):
@@ -90,7 +87,7 @@ class LocalCommands:
         self._lease_ms = lease_ms
 
     async def execute(self, command: Command, finish: Finish = lambda _connection, _result: None) -> Result:
-        """Execute a command. `finish` runs in its transaction. Raises the same errors as `Commands.execute`."""
+        """Execute a command. `finish` runs in the same transaction. Raises the same errors as `Commands.execute`."""
         if command.kind is CommandKind.START:
             return await self._start(command, finish)
         if command.test is not None:
@@ -112,7 +109,8 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery that is not leased, or whose lease has this fence. Return the lease of a resend.
+        """Cancel or resend a delivery that has no lease, or whose lease has the given fence. Return the lease of a
+        resend.
 
         `also` runs in the same transaction. If `process_id` is 0, the resend is due now. Raises the same errors as
         `Commands.execute`.
@@ -143,10 +141,8 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait for the outcome of the endpoint's test, at most `within_ms`.
-
-        The wait can end before the outcome is stored.
-        """
+        """Wait until the outcome of the endpoint's test is stored, or until the caller must check the store for the
+        outcome."""
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:
@@ -224,7 +220,7 @@ class LocalCommands:
         )
 
     def _attempt_now(self, delivery: LeasedDelivery | None) -> None:
-        """Start a resend before all waiting deliveries."""
+        """Start the attempt of a resend before the attempts of all waiting deliveries."""
         if delivery is None:
             return
         endpoint = self._cache.endpoints.get(delivery.endpoint_seq)

@@ -1,8 +1,9 @@
 """Settler: writes the outcomes of attempts to the store in batches, one batch at a time.
 
-While one batch commits, the settler gathers the next, so batches grow with the load. Replay outcomes wait up to
-BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot write a batch, it blocks
-new attempts and retries the batch. Otherwise, the server would repeat attempts whose outcomes are not stored.
+While one batch commits, the settler gathers the next batch, so batches grow with the load. The outcome of a replay
+waits up to BATCH_WAIT_MS for other outcomes, because extra commits delay new events. If the settler cannot write a
+batch, it blocks new attempts and retries the batch. Otherwise, the server would repeat attempts whose outcomes are not
+stored.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ _log = structlog.get_logger()
 
 RETRY_MS: Final = 250
 BATCH_WAIT_MS: Final = 20
-"""The longest time that the outcome of a replay waits for a batch, in ms."""
+"""The maximum time that the outcome of a replay waits for other outcomes, in ms."""
 HEALTH_SAVED_EVERY_MS: Final = 2000
 """The maximum age of the stored `last_success_at` of a healthy endpoint, in ms."""
 
@@ -53,24 +54,24 @@ class Settler:
         self._on_lines = on_lines
         self._gathered: list[Settlement] = []
         self._is_urgent = False
-        """Whether to write the gathered settlements immediately, without a wait for further outcomes."""
+        """Whether to write the gathered settlements without waiting for further outcomes."""
         self._flush_timer: Handle | None = None
-        """The timer that writes the outcomes of replays if no other outcome arrives."""
+        """The timer after which the outcomes of replays are written if no other outcome arrives."""
         self._parts_left: list[tuple[list[Settlement], dict[int, LiveEndpoint]]] = []
-        """The parts of a rejected batch that are not written yet."""
+        """The parts of a rejected batch that are still to be written."""
         self._lines: list[AttemptLine] = []
         self._health: dict[int, LiveEndpoint] = {}
         self._is_writing = False
         self._is_failing = False
         self._is_scheduled = False
         self._health_membership = shards.membership_id
-        """The membership ID under which this process owned the endpoints of `_health`."""
+        """The membership ID of this process when the health in `_health` was gathered."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._when_written: dict[tuple[int, int], Callable[[], None]] = {}
 
     def call_when_written(self, event_seq: int, endpoint_seq: int, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the next outcome of a delivery is stored, or when it cannot be stored."""
+        """Call `callback` once, when the next outcome of a delivery is stored or cannot be stored."""
         self._when_written[event_seq, endpoint_seq] = callback
 
     def add(self, settlement: Settlement, line: AttemptLine | None = None) -> None:
@@ -96,9 +97,9 @@ class Settler:
                 self._write()
 
     def note_health(self, endpoint: LiveEndpoint, now_ms: int) -> None:
-        """If an endpoint is or was failing, store its health with the next batch.
+        """Store the health of an endpoint with the next batch if it is or was failing.
 
-        Store the health of any other endpoint only every HEALTH_SAVED_EVERY_MS.
+        Store the health of any other endpoint at most every HEALTH_SAVED_EVERY_MS.
         """
         health = endpoint.health
         if (
@@ -116,7 +117,7 @@ class Settler:
         self._health[endpoint.seq] = endpoint
 
     def _discard_lost_health(self) -> None:
-        """Discard the health of endpoints that this process owned before its eviction."""
+        """Discard the health of endpoints that this process owned before it was evicted."""
         if self._health_membership != self._shards.membership_id:
             self._health_membership = self._shards.membership_id
             self._health.clear()
@@ -205,7 +206,7 @@ class Settler:
             self._lanes.unblock()
 
     def _note_due(self, batch: list[Settlement]) -> None:
-        """Count the written settlements, and record when their deliveries are due next."""
+        """Count the written settlements, and record the next due times of their deliveries."""
         ended = self._counters.ended
         for settlement in batch:
             ended[settlement.status] += 1
@@ -230,7 +231,7 @@ class Settler:
         self._clock.call_at(self._clock.now_ms() + RETRY_MS, self._write)
 
     def _split(self, batch: list[Settlement], health: dict[int, LiveEndpoint], error: BaseException) -> None:
-        """Bisect a rejected batch to isolate each rejected row, and set the row aside.
+        """Bisect a rejected batch until each rejected row is alone, and then skip the row.
 
         Each rejected row costs log2(n) more writes. If the store rejects an outcome even without its attempt, park the
         delivery.
@@ -284,7 +285,7 @@ def _key(settlement: Settlement) -> dict[str, int]:
 
 
 def health_row(endpoint: LiveEndpoint) -> HealthRow:
-    """Return the health of an endpoint as a row to store."""
+    """Return the health of an endpoint as a database row."""
     health = endpoint.health
     return HealthRow(
         endpoint.seq,

@@ -1,8 +1,8 @@
-"""Test deliveries: at most one in flight per endpoint.
+"""Test deliveries: at most one in flight per endpoint. The server starts a test immediately, or rejects it.
 
-The server starts a test immediately or rejects it. A test takes a slot before it is stored, so a stored test never
-waits. The queue, the circuit breaker and the endpoint's concurrency limit do not apply to tests. The endpoint's rate
-limit, and the limits of the process and of the account, apply.
+A test takes a slot before it is stored, so a stored test never waits. The queue, the circuit breaker and the
+concurrency limit of the endpoint do not apply to tests. The rate limit of the endpoint and the limits of the process
+and the account do apply.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from uplift_server.delivery.sending.settler import Settler
 from uplift_server.store.hot_records import LeasedDelivery
 
 POLL_MS: Final = 100
-"""The interval between reads of the outcome of a test in another process, in ms."""
+"""The interval between reads of the outcome of a test that another process runs, in ms."""
 
 STORED_MAX: Final = 1_000
-"""The maximum number of remembered tests whose outcome was stored.
+"""The maximum number of endpoints in memory whose test outcome was stored.
 
-If a test is forgotten, its caller receives the response up to POLL_MS later.
+If an endpoint is removed from memory too early, the caller of its test receives the response up to POLL_MS later.
 """
 
 
@@ -49,7 +49,7 @@ _BUSY: Final = {NoSlot.SERVER: Busy.FULL, NoSlot.ACCOUNT: Busy.SHARE, NoSlot.END
 
 
 class _RunningTest(NamedTuple):
-    """A test that has a slot."""
+    """A test that has a slot for its attempt."""
 
     lane: Lane[LeasedDelivery]
     until_ms: int
@@ -59,7 +59,7 @@ class _RunningTest(NamedTuple):
 
 
 class RunningTests:
-    """The tests in flight, by endpoint."""
+    """The tests in flight in this process: at most one for each endpoint."""
 
     def __init__(
         self,
@@ -79,10 +79,13 @@ class RunningTests:
         self._lease_ms = lease_ms
         self._running_tests: dict[int, _RunningTest] = {}
         self._stored: set[int] = set()
-        """The endpoints whose test outcome was stored, but whose callers may not know the outcome yet."""
+        """The endpoints whose test outcome was stored but possibly not returned to the caller."""
 
     def take_slot(self, endpoint_seq: int) -> Busy | None:
-        """Take a slot for a test, or return the reason why it cannot start. Call `send` or `abandon` next."""
+        """Take a slot for a test, or return the reason why the test cannot start.
+
+        After the slot is taken, call `send` or `abandon`.
+        """
         now = self._clock.now_ms()
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None:
@@ -107,7 +110,7 @@ class RunningTests:
         self._lanes.pump()
 
     def send(self, delivery: LeasedDelivery) -> None:
-        """Attempt a stored test in the slot taken for it."""
+        """Attempt a stored test in the slot that `take_slot` took."""
         test = self._running_tests[delivery.endpoint_seq]
 
         def written() -> None:
