@@ -15,19 +15,19 @@ class ClientIdentity:
 
 
 class Target(NamedTuple):
-    """The target of an endpoint's requests, and the key of its idle connections.
+    """The target of an endpoint's requests, which is also the key of the idle connections to this target.
 
     The class is a tuple, because the hash of a frozen dataclass takes four times as long.
     """
 
     host: str
-    """The host as a lowercase ASCII name or an address literal. IPv6 literals have no brackets."""
+    """The host as a lowercase ASCII name or as an IP address. An IPv6 address has no brackets."""
     port: int
     encrypted: bool
     account: int = 0
     """The sequence number of the account.
 
-    Accounts do not share connections, so that unexpected bytes after a response never become the response of another
+    Accounts do not share connections. Otherwise, unexpected bytes after a response could become the response of another
     account.
     """
     identity: ClientIdentity | None = None
@@ -35,7 +35,10 @@ class Target(NamedTuple):
 
 
 def to_ascii(host: str) -> str:
-    """Return the ASCII form of an international host name (UTS 46, as in browsers). Raises ValueError."""
+    """Return the ASCII form of an international host name (UTS 46, as in browsers).
+
+    Raises ValueError if the name is not valid.
+    """
     try:
         return idna.encode(host, uts46=True, transitional=False).decode("ascii")
     except idna.IDNAError as error:

@@ -1,7 +1,7 @@
 """Trace export: collects accepted events and ended attempts, and exports their spans in batches on a thread.
 
-The server stores the parent span of an event after the event, so that ingest stays fast. A crash between the two writes
-loses the link between the traces.
+To keep ingest fast, the server stores the parent span of an event in a separate write after the event. A crash between
+the two writes loses the link between the sender's trace and the event.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from uplift_server.store.errors import StoreError
 
 EXPORT_EVERY_MS: Final = 500
 QUEUE_MAX: Final = 20_000
-"""Maximum number of queued events, and of queued attempts. The exporter drops further items."""
+"""Maximum number of queued events, and also of queued attempts. The exporter drops further items."""
 KNOWN_MAX: Final = 20_000
-"""Maximum number of recent events whose parent spans are kept in memory."""
+"""Maximum number of events whose parent spans are in memory."""
 PARENT_WAIT_MS: Final = 3_000
-"""How long to wait, in ms, until another process has stored the parent span of an event that it accepted."""
+"""How long an attempt waits for its parent span, in ms. Another process may still have to store the span."""
 LOOKUP_BATCH_MAX: Final = 500
-"""Maximum number of events per lookup of parent spans."""
+"""Maximum number of events for which one query reads parent spans."""
 CLOSE_SECONDS: Final = 0.8
 _log = structlog.get_logger()
 
 
 class Traces:
-    """Exports spans until `stop`."""
+    """Exports the spans of events and attempts until `stop` is called."""
 
     def __init__(self, database: Database, clock: Clock, tracer: Tracer) -> None:
         self._database = database
@@ -43,13 +43,13 @@ class Traces:
         self._events: list[AcceptedEvent] = []
         self._lines: list[AttemptLine] = []
         self._late: list[tuple[int, AttemptLine]] = []
-        """Attempts of events whose parent span is not in memory, with the time when they were queued (Unix ms)."""
+        """The attempts whose parent span is not in memory, each with the time when it was queued (Unix ms)."""
         self._to_store: dict[int, str] = {}
         """The `traceparent` headers to store, by sequence number of the event."""
         self._known: dict[bytes, TraceContext | None] = {}
-        """The parent spans, by event ID."""
+        """The parent spans of recent events, by event ID. None for an event without a parent span."""
         self._full: dict[str, bool] = {}
-        """For each queue (`events`, `attempts`): whether the exporter dropped its latest items."""
+        """Whether the exporter dropped the latest items of a queue (`events` or `attempts`)."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +81,10 @@ class Traces:
             closing.set()
 
     def note_event(self, seq: int, event: AcceptedEvent, traceparent: str | None) -> None:
-        """Queue an event that was accepted or repeated. `seq` is 0 if the database does not contain the event yet."""
+        """Queue an event that was accepted or repeated.
+
+        `seq` is 0 if the database does not contain the event yet.
+        """
         if not self._has_room("events", len(self._events)):
             return
         self._events.append(event)
@@ -126,7 +129,7 @@ class Traces:
     async def export(self, *, at_once: bool = False) -> None:
         """Export the queued events and attempts.
 
-        If `at_once` is set, do not wait for parent spans of other processes.
+        If `at_once` is set, do not wait until other processes have stored parent spans.
         """
         events, self._events = self._events, []
         lines, self._lines = self._lines, []
@@ -145,7 +148,10 @@ class Traces:
             await asyncio.to_thread(self._tracer.record, events, attempts)
 
     def _split_ready(self, lines: Sequence[AttemptLine], *, at_once: bool) -> list[AttemptLine]:
-        """Return the attempts whose parent span is in memory or whose wait has ended. Keep the other attempts."""
+        """Return the attempts whose parent span is in memory or whose wait is over.
+
+        Keep the other attempts for later.
+        """
         now = self._clock.now_ms()
         ready = []
         for line in lines:
@@ -160,7 +166,7 @@ class Traces:
         return ready
 
     async def _with_parents(self, lines: Sequence[AttemptLine]) -> list[EndedAttempt]:
-        """Return attempts with their parent spans. If the store fails, keep the attempts and raise the error."""
+        """Return attempts with their parent spans. If the store fails, queue the attempts again and raise the error."""
         try:
             return await self._look_up_parents(lines)
         except StoreError:

@@ -1,7 +1,7 @@
-"""The consumer of the event stream. It stores valid events in the order of the stream, and rejects invalid events.
+"""The consumer of the event stream: stores valid events in the order of the stream, and rejects invalid events.
 
-A message leaves the stream after the commit of its event or of its rejection. If NATS delivers a message again, its
-event has the same ID, so the database recognizes the repeat.
+The consumer removes a message from the stream after it has committed the event or the rejection. If NATS delivers a
+message again, its event has the same ID, so the database recognizes the repeat.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ RETRY_MS_MAX: Final = 2_000
 DEFECT_WAIT_MS: Final = 5_000
 LOG_EVERY_MS: Final = 10_000
 LATE_MS: Final = DISORDER_MS // 2
-"""The delay above which an event is late, in ms.
+"""The time between acceptance and storage above which an event is late, in ms.
 
-The delay is shorter than DISORDER_MS, because the commit also takes time.
+The limit is lower than DISORDER_MS, because the commit also takes time.
 """
 _log = structlog.get_logger()
 
@@ -59,13 +59,13 @@ class Ingest(Protocol):
     ) -> "asyncio.Future[list[Appended] | IdempotencyConflict]":
         """Store the events of one or more accounts in one commit.
 
-        The call and the future can raise BacklogFull and Unavailable.
+        Both the call and the future can raise BacklogFull and Unavailable.
         """
 
 
 @dataclass(slots=True)
 class _Event:
-    """A message with its valid event or its problem."""
+    """A message, and its valid event or the problem with its event."""
 
     message: StreamMessage
     account: str
@@ -74,13 +74,13 @@ class _Event:
     draft: Draft | None = None
     rejection: Rejection | None = None
     accepted: AcceptedMessage | None = None
-    """The content of the message if the server has already accepted the event."""
+    """The content of the message if it contains an accepted event. None if an emitter published the event."""
     is_done: bool = False
     """Whether the consumer can remove the message from the stream."""
 
 
 class StreamConsumer:
-    """Stores the events of the stream while this process holds the job."""
+    """Stores the events of the stream while this process holds the singleton job."""
 
     def __init__(
         self,
@@ -107,10 +107,10 @@ class StreamConsumer:
         self._traces = traces
         self._pull: Pull | None = None
         self._removal: asyncio.Task[None] | None = None
-        """The latest task that removes stored messages. The task can still be running."""
+        """The latest task that removes stored messages, which may still be running."""
         self._logged_at = 0
         self._late: LateEvents | None = None
-        """The recorded times of late events. None until the first late event."""
+        """The stored period and delay of late events. None before the first late event."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Store events until the process stops or the task is cancelled."""
@@ -143,7 +143,7 @@ class StreamConsumer:
         await self._end_pull()
 
     async def _end_pull(self) -> None:
-        """Try to remove the stored messages before another process takes over the job."""
+        """Try to remove the stored messages, because another process may take over the job."""
         pull, self._pull = self._pull, None
         removal, self._removal = self._removal, None
         if removal is not None:
@@ -153,7 +153,10 @@ class StreamConsumer:
                 await pull.remove_stored(at_once=True)
 
     def _remove_stored(self, pull: Pull) -> None:
-        """Start to remove the stored messages, unless a removal is running. If the removal fails, the pull fails."""
+        """Start to remove the stored messages, unless a removal is already running.
+
+        If the removal fails, the next read from the stream raises StreamUnavailable.
+        """
         if self._removal is None or self._removal.done():
             self._removal = asyncio.create_task(_removed(pull), name="removal of stored messages")
 
@@ -199,7 +202,7 @@ class StreamConsumer:
     async def _next_events(self, messages: Sequence[StreamMessage]) -> list[_Event]:
         """Check the next messages, up to the size of one commit, and return their events.
 
-        Let other tasks run between the checks if the checks take long.
+        If the checks take long, let other tasks run in between.
         """
         events: list[_Event] = []
         rows, began = 0, self._clock.monotonic_us()
@@ -219,7 +222,10 @@ class StreamConsumer:
     # ---- checks
 
     def _checked(self, message: StreamMessage) -> _Event | None:
-        """Return the event or the problem of a message. Return None if the process must first update its cache."""
+        """Return the event in a message, or the problem with the event.
+
+        Return None if this process must first update its cache.
+        """
         subject = parse_subject(message.subject)
         event = _Event(message, subject.account)
         try:
@@ -230,7 +236,7 @@ class StreamConsumer:
         return event if is_current or self._is_fresh(message) else None
 
     def _check_published(self, event: _Event) -> bool:
-        """Check an event that an emitter published. Return False if an outdated cache can affect the result."""
+        """Check an event that an emitter published. Return False if the result may depend on an outdated cache."""
         message = event.message
         account = self._cache.find_account(event.account)
         if account is None:
@@ -251,7 +257,10 @@ class StreamConsumer:
         return True
 
     def _check_accepted(self, event: _Event) -> bool:
-        """Restore an event that the server has accepted. Return whether the cache contains all its endpoints."""
+        """Restore an event that the server has accepted.
+
+        Return whether the cache contains all endpoints of the event.
+        """
         account = self._cache.find_account(event.account)
         event.account_seq = None if account is None else account.seq
         event.accepted = accepted = parse_accepted(event.message.data)
@@ -284,16 +293,16 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Whether the cache contains all changes made before the message arrived.
+        """Whether the cache contains all changes from before the arrival of the message.
 
-        If so, an object that is missing from the cache was deleted.
+        If so, an object that is not in the cache does not exist.
         """
         return self._freshness.synced_at > message.received_at
 
     # ---- commits
 
     async def _note_late(self, events: Sequence[_Event]) -> bool:
-        """Record the times of events that are stored late. Return False if the database is unavailable."""
+        """Store the period of late events before the events are stored. Return False if the database is unavailable."""
         now = self._clock.now_ms()
         since = min((each.draft.created_at or now for each in events if each.draft is not None), default=now)
         if now - since <= LATE_MS:
@@ -381,14 +390,14 @@ async def _removed(pull: Pull) -> None:
 
 
 def _as_sent(draft: Draft) -> Draft:
-    """Return an event as its caller sent it, without an ID that the server created."""
+    """Return a draft as its caller sent it, without an ID that the server created."""
     return structs.replace(draft, id=None) if draft.has_server_id else draft
 
 
 def _derived_id(message: StreamMessage) -> bytes:
-    """Return an ID for an event without an ID.
+    """Return an ID for an event that has none.
 
-    The ID depends only on the message, so a repeated message has the same ID.
+    A repeated message has the same ID, because the ID depends only on the message.
     """
     random = hashlib.sha256(f"{message.seq} {message.published_ns}".encode()).digest()[:RANDOM_BYTES]
     return uuid7(message.published_at, random)
@@ -412,14 +421,14 @@ def _row(event: _Event, now: int) -> RejectedEvent:
 
 
 async def _publish(event: _Event, link: Link) -> None:
-    """Publish a rejected event. A repeated publication has the same message ID."""
+    """Publish a rejected event to the stream of rejected events. Repeats have the same message ID."""
     message = event.message
     message_id = f"{message.seq}-{message.published_ns}"
     await link.store(rejected_subject(event.account), _rejected_message(event, link), message_id)
 
 
 def _rejected_message(event: _Event, link: Link) -> bytes:
-    """Return the message for a rejected event. It contains the problem, and the event unless it is too large."""
+    """Return the message for a rejected event: the problem, and the event unless it is too large."""
     assert event.rejection is not None
     problem = event.rejection.problem
     payload = msgspec.json.encode({"event": _content(event), "problem": problem})
@@ -428,7 +437,7 @@ def _rejected_message(event: _Event, link: Link) -> bytes:
 
 
 def _content(event: _Event) -> object:
-    """Return the content of an event as its emitter sent it. Content that is not JSON becomes a string."""
+    """Return the content of an event as its emitter sent it. If the content is not JSON, return it as a string."""
     accepted, data = event.accepted, event.message.data
     if accepted is not None:
         fields = {

@@ -1,8 +1,8 @@
-"""Ingest through the event stream: the server accepts an event when the replicated stream has stored its message.
+"""Ingest through the event stream: an event is accepted when the replicated stream has stored its message.
 
-The publisher sends messages in the order of acceptance, without waiting for the acknowledgments of earlier messages.
-Until the request times out, the publisher repeats an unacknowledged message with the same ID, and NATS stores it only
-once.
+The publisher sends messages in the order of their acceptance, without waiting for the acknowledgments of earlier
+messages. It repeats an unacknowledged message with the same message ID until the request times out. NATS stores the
+message only once.
 """
 
 import asyncio
@@ -43,26 +43,26 @@ TICK_MS: Final = 100
 RESEND_AFTER_MS: Final = 800
 """How long the publisher waits for an acknowledgment before it repeats a message, in ms.
 
-The time is longer than a slow fsync, and short enough for several attempts during the election of a leader.
+The wait is longer than a slow fsync. It is short enough for several repeats while NATS elects a leader.
 """
 ORIGINALS_AT_ONCE: Final = 20
-"""The maximum number of earlier messages that a process reads concurrently."""
+"""The maximum number of earlier messages that a process reads at the same time."""
 _FULL: Final = "maximum"
-"""The prefix of JetStream errors for a full stream, such as "maximum bytes exceeded"."""
+"""The text with which JetStream errors about a full stream begin, such as "maximum bytes exceeded"."""
 _log = structlog.get_logger()
 
 
 class EventStreamUnavailable(Unavailable):
-    """The event stream has not confirmed an event. The stream may still store it."""
+    """The event stream has not acknowledged an event. The stream may still store the event."""
 
     advice = "The event stream is full or temporarily unavailable. Try again in a moment."
 
 
 class Recipients(Protocol):
-    """The port that finds the endpoints that receive an event."""
+    """The port that finds the recipients of an event."""
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
-        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""
 
 
 class _Ack(msgspec.Struct):
@@ -123,9 +123,9 @@ class _Publication:
         self.sent_at: int | None = None
         """The time when the message was sent (Unix ms), or None while it waits for the connection."""
         self.duplicate_of: int | None = None
-        """The sequence number of the earlier message that NATS kept instead of this message, or None."""
+        """The sequence number of the earlier message, if NATS detected this message as a repeat."""
         self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The lookup of an earlier event in the database that this event repeats.
+        """The lookup in the database of the earlier event that this event repeats.
 
         None if the caller chose neither an idempotency key nor an ID.
         """
@@ -173,7 +173,7 @@ class StreamIngest:
         """The accounts with unacknowledged events. Key 0 is for requests with events of several accounts."""
         self._shares = StreamShares()
         self._read_at = 0
-        """The time of the latest stream state that `_shares` contains (Unix ms)."""
+        """When the stream state in `_shares` was read (Unix ms)."""
         self._unacknowledged: dict[str, _Publication] = {}
         self._to_send: deque[_Publication] = deque()
         self._wake = asyncio.Event()
@@ -187,7 +187,7 @@ class StreamIngest:
 
     @property
     def waiting_events(self) -> int:
-        """The number of events whose requests have no response yet."""
+        """The number of received events whose requests have no response yet."""
         return self._backlog.events
 
     def close(self) -> None:
@@ -195,11 +195,11 @@ class StreamIngest:
         self._closed = True
 
     def recipients(self, account_seq: int, event_type: str, data: bytes) -> Sequence[LiveEndpoint]:
-        """Return the endpoints that are subscribed to an event type and whose filter matches the data (JSON)."""
+        """Return the endpoints that are subscribed to the event type and whose filter matches the data (JSON)."""
         return self._recipients.recipients(account_seq, event_type, data)
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Always raise Unavailable, because the database does not contain the events yet."""
+        """Raise Unavailable, because the database may not contain the events yet."""
         del event_seqs
         raise Unavailable("the events are not in the database yet")
 
@@ -207,7 +207,7 @@ class StreamIngest:
         """Publish the events of one request. The future resolves when the stream has stored all of them.
 
         Raises BacklogFull, and Unavailable if the queue is full or the stream is down. The future raises Unavailable if
-        the stream fails; the stream may then have stored some of the events.
+        the stream fails. In that case, the stream may have stored some of the events.
         """
         events = len(drafts)
         if self._closed:
@@ -363,7 +363,7 @@ class StreamIngest:
             request.result.set_result([Appended(0, each.event_id, now) for each in request.publications])
 
     def _end(self, request: _Request) -> None:
-        """Subtract a request from the backlog."""
+        """Remove a request from the backlog."""
         account, events = request.account, len(request.drafts)
         for backlog in (self._backlog, account):
             backlog.add(-events, -request.body_bytes, 0)
@@ -388,7 +388,10 @@ class StreamIngest:
             self._end(request)
 
     async def _appended(self, publication: _Publication) -> Appended:
-        """Return the new event, or the earlier event that it repeats. Raises StreamUnavailable and StreamError."""
+        """Return the new event, or the earlier event that the new event repeats.
+
+        Raises StreamUnavailable or StreamError.
+        """
         new = Appended(0, publication.event_id, publication.request.accepted_at)
         if publication.known is None:
             return new
@@ -403,7 +406,10 @@ class StreamIngest:
         return new if known is None else _earlier(new, known.id, known.created_at)
 
     async def _original(self, seq: int) -> tuple[bytes, int] | None:
-        """Return the ID and timestamp of an earlier message, or None if its event has left the stream."""
+        """Return the ID and timestamp of the event in an earlier message.
+
+        Return None if the message has left the stream.
+        """
         link = self._link
         if link is None:
             raise StreamUnavailable("the connection to NATS is lost")
@@ -420,6 +426,6 @@ class StreamIngest:
 
 
 def _earlier(new: Appended, event_id: bytes, created_at: int) -> Appended:
-    """Return the new event, or the duplicate if the ID and timestamp are from an earlier event."""
+    """Return the new event. If the ID and timestamp belong to an earlier event, return that event as a duplicate."""
     is_new = (event_id, created_at) == (new.id, new.created_at)
     return new if is_new else Appended(0, event_id, created_at, duplicate=True)

@@ -1,6 +1,6 @@
-"""Lookup of stored events by idempotency key or chosen ID.
+"""Finds stored events by idempotency key or chosen ID.
 
-One query serves all requests of an iteration of the event loop.
+One query serves all requests in the same iteration of the event loop.
 """
 
 import asyncio
@@ -15,7 +15,10 @@ from uplift_server.store.errors import StoreError
 from uplift_server.store.repeated_events import KnownEvents, StoredEvent
 
 LOOKUP_SECONDS: Final = 0.25
-"""How long a request waits for the lookup, in seconds. The database can be slow or unavailable."""
+"""How long a request waits for the lookup, in seconds.
+
+The limit exists because the database can be slow or unavailable.
+"""
 
 
 class _Wanted(NamedTuple):
@@ -25,7 +28,7 @@ class _Wanted(NamedTuple):
 
 
 class KnownEventFinder:
-    """Finds stored events. While the database is unavailable or slow, it finds none."""
+    """Finds stored events that a request repeats. While the database is unavailable or slow, it finds none."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,9 +36,10 @@ class KnownEventFinder:
         self._query: asyncio.Task[None] | None = None
 
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
-        """Return the stored event that has the same content and the same idempotency key or ID as a draft, or None.
+        """Return the stored event that a draft repeats, or None.
 
-        The result is also None if the database does not respond in time.
+        A repeated event has the same content, and the same idempotency key or ID. The result is also None if the
+        database does not respond in time.
         """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[StoredEvent | None] = loop.create_future()
@@ -69,7 +73,7 @@ class KnownEventFinder:
             return KnownEvents()
 
     async def close(self) -> None:
-        """Stop the current query."""
+        """Cancel the current query."""
         if self._query is not None:
             self._query.cancel()
             await asyncio.gather(self._query, return_exceptions=True)
@@ -82,7 +86,7 @@ def _give_up(wanted: Sequence[_Wanted]) -> None:
 
 
 def _of(known: KnownEvents, account_seq: int, draft: Draft) -> StoredEvent | None:
-    """Return the known event that has the same content and the same idempotency key or ID as a draft, or None."""
+    """Return the known event that a draft repeats (same content, and same idempotency key or ID), or None."""
     stored = None
     if draft.idempotency_key is not None:
         stored = known.by_key.get((account_seq, draft.idempotency_key))

@@ -1,4 +1,4 @@
-"""A connection to one NATS server, and requests to its JetStream API. Only this module imports the NATS client."""
+"""A connection to one NATS server, and requests to the JetStream API. Only this module imports the NATS client."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,8 @@ REQUEST_SECONDS: Final = 1.0
 PING_SECONDS: Final = 1
 """The interval between pings, in seconds.
 
-The client closes the connection after two pings without a response, so it detects a hanging server within about 3 s.
+The client closes the connection after two pings without a response. Therefore, it detects a hanging server within about
+3 s.
 """
 HEADER_BYTES_MAX: Final = 256
 """The maximum size of the header with a message ID, in bytes.
@@ -29,7 +30,7 @@ NOT_FOUND: Final = 404
 
 
 class StreamUnavailable(Exception):
-    """NATS cannot be reached, or did not respond in time."""
+    """The process cannot reach NATS, or NATS did not respond in time."""
 
 
 class StreamError(Exception):
@@ -49,7 +50,7 @@ class Received(Protocol):
 
     @property
     def reply(self) -> str:
-        """The subject for responses to the message."""
+        """The subject for a response to the message."""
 
     @property
     def data(self) -> bytes:
@@ -61,7 +62,7 @@ class Received(Protocol):
 
 
 class NatsServer(NamedTuple):
-    """The address of a NATS server, with the user and password."""
+    """The address of a NATS server, with the login if there is one."""
 
     address: str
     user: str | None
@@ -69,7 +70,7 @@ class NatsServer(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "NatsServer":
-        """Parse a NATS URL, which can contain a user and password."""
+        """Parse a NATS URL, which may contain a user and password."""
         parts = urlsplit(url)
         user = None if parts.username is None else unquote(parts.username)
         password = None if parts.password is None else unquote(parts.password)
@@ -84,7 +85,7 @@ parser.MSG_RE, parser.HMSG_RE = (
 
 
 class _Client(Client):
-    """A NATS client that accepts all subjects and headers.
+    """A NATS client that does not check subjects and headers.
 
     Emitters choose the subjects and headers, so an invalid subject or header must not end the connection.
     """
@@ -103,7 +104,10 @@ class _Client(Client):
 
 
 class Link:
-    """A connection to one NATS server. It ends with its first failure, and the owner then opens another connection."""
+    """A connection to one NATS server.
+
+    The connection ends with its first failure. The event stream then opens another connection.
+    """
 
     def __init__(self) -> None:
         self._client = _Client()
@@ -146,12 +150,12 @@ class Link:
 
     @property
     def cause(self) -> str:
-        """The latest error of the connection, as the cause of its end."""
+        """The latest error of the connection, which explains why the connection ended."""
         return self._cause or "connection closed"
 
     @property
     def message_bytes_max(self) -> int:
-        """The server's maximum size of a message with its headers, in bytes."""
+        """The maximum size of a message (with its headers) that the server accepts, in bytes."""
         return self._client.max_payload
 
     @property
@@ -165,7 +169,7 @@ class Link:
         return self._client.new_inbox()
 
     async def subscribe(self, subject: str, receive: Callable[[Received], None]) -> None:
-        """Pass every message on a subject to `receive`. Raises StreamUnavailable."""
+        """Call `receive` with every message on a subject. Raises StreamUnavailable."""
 
         async def callback(message: Received) -> None:
             receive(message)
@@ -181,13 +185,13 @@ class Link:
             await self._client.publish(subject, payload, reply, headers)
 
     async def store(self, subject: str, payload: bytes, message_id: str) -> None:
-        """Publish a message, and wait until its stream has stored it. Raises StreamUnavailable and StreamError."""
+        """Publish a message, and wait until its stream has stored it. Raises StreamUnavailable or StreamError."""
         _raise_error(await self._request(subject, payload, {"Nats-Msg-Id": message_id}, REQUEST_SECONDS))
 
     async def call(
         self, operation: str, body: Mapping[str, object] | None = None, *, seconds: float = REQUEST_SECONDS
     ) -> dict[str, Any]:
-        """Call an operation of the JetStream API. Raises StreamUnavailable and StreamError."""
+        """Call an operation of the JetStream API. Raises StreamUnavailable or StreamError."""
         payload = b"" if body is None else json.dumps(body).encode()
         return _raise_error(await self._request(_API + operation, payload, None, seconds))
 

@@ -12,7 +12,7 @@ MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
 class AcceptedMessage(msgspec.Struct, omit_defaults=True):
-    """An event that the server has accepted, with the fields to store in the database."""
+    """An event that the server has accepted, with all fields that the database stores."""
 
     id: str
     type: str
@@ -32,7 +32,7 @@ class AcceptedMessage(msgspec.Struct, omit_defaults=True):
 
 
 class _Identity(msgspec.Struct):
-    """The fields that are the same in a message and in its repeats."""
+    """The fields that identify an event: they are the same in a message and in its repeats."""
 
     account_seq: int
     idempotency_key: str | None
@@ -75,14 +75,17 @@ def parse_accepted(payload: bytes) -> AcceptedMessage | None:
 
 
 def may_repeat(draft: Draft) -> bool:
-    """Whether the caller chose an idempotency key or an ID. Only then can an earlier message contain the same event."""
+    """Return whether the caller chose an idempotency key or an ID.
+
+    Only then can an earlier message contain the same event.
+    """
     return draft.idempotency_key is not None or draft.id is not None
 
 
 def message_id(account_seq: int, draft: Draft, event_id: bytes) -> str:
     """Return the message ID by which NATS detects repeats.
 
-    Messages with different content have different IDs. NATS therefore keeps both messages of an idempotency conflict,
+    Messages with different content have different IDs. Therefore, NATS keeps both messages of an idempotency conflict,
     and the database detects the conflict.
     """
     if not may_repeat(draft):

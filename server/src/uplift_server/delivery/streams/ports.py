@@ -12,7 +12,7 @@ from uplift_server.store.hot_records import IdempotencyConflict
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The problem of a rejected event (RFC 9457), and the readable fields of the event as the emitter sent them."""
+    """The problem with a rejected event (RFC 9457), and the event's readable fields as the emitter sent them."""
 
     problem: Mapping[str, Any]
     event_type: str | None = None
@@ -29,35 +29,35 @@ class PublishedEvents(Protocol):
         `body` is the event's JSON, and `sent_at` is in Unix ms."""
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem for a subject that contains an unknown account."""
+        """Return the rejection of an event whose subject contains an unknown account."""
 
     def conflict(self, draft: Draft, conflict: IdempotencyConflict) -> Rejection:
-        """Return the problem for an event whose idempotency key or ID already belongs to another event."""
+        """Return the rejection of an event whose idempotency key or ID already belongs to another event."""
 
     def defect(self, draft: Draft | None) -> Rejection:
-        """Return the problem for an event that the server cannot store because of a defect in the server."""
+        """Return the rejection of an event that the server cannot store because of a defect in the server."""
 
 
 class TraceSink(Protocol):
-    """The port that keeps the spans of emitters, which are the parents of the events' spans."""
+    """The port that keeps the spans of emitters. These spans are the parents of the events' spans."""
 
     def note_sender(self, seq: int, event_id: bytes, traceparent: str) -> None:
         """Keep the emitter's span for an event that another process has accepted."""
 
 
 class StreamJobs(SingletonJobs, Protocol):
-    """The port that controls which singleton jobs this process can do."""
+    """The port that controls which singleton jobs this process may hold."""
 
     def set_possible(self, job: SingletonJob, *, is_possible: bool) -> None:
-        """Set whether this process can do a singleton job. If it cannot, other processes take the job."""
+        """Set whether this process is able to run a singleton job. If it is not, another process takes the job."""
 
 
 class CacheFreshness(Protocol):
-    """The port that reports how recent the cache of this process is."""
+    """The port that reports whether the cache of this process is up to date."""
 
     @property
     def synced_at(self) -> int:
-        """The time (Unix ms) up to which all changes are in the cache."""
+        """The time up to which the cache contains all changes (Unix ms)."""
 
     def wake(self) -> None:
-        """Read the new changes now."""
+        """Read new changes into the cache now."""

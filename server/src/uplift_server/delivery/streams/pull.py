@@ -1,6 +1,6 @@
-"""Reads the messages of the event stream, oldest first, in one process at a time.
+"""Reads the messages of the event stream, oldest first. Only one process at a time reads them.
 
-Each process that takes over the job deletes the consumers of earlier processes and creates its own consumer. A new
+Each process that takes over the job deletes the consumers of earlier processes, and creates its own consumer. A new
 consumer begins with the oldest message in the stream, so the order is correct even after a crash. The process removes
 many stored messages at a time, because NATS needs more work to acknowledge a message than to store it.
 """
@@ -19,7 +19,7 @@ from uplift_server.delivery.streams.link import NOT_FOUND, Link, Received, Strea
 _PREFIX: Final = "uplift-"
 _NS: Final = 1_000_000_000
 ACK_WAIT_S: Final = 60
-"""The time after which NATS repeats a message that this process has neither removed nor renewed, in seconds."""
+"""The time after which NATS delivers a message again if this process has neither removed nor renewed it, in seconds."""
 RENEW_EVERY_MS: Final = 15_000
 REMOVE_EVERY_MS: Final = 300
 EXPIRES_S: Final = 10
@@ -27,19 +27,19 @@ HEARTBEAT_S: Final = 2
 SILENT_MS_MAX: Final = 5_000
 """The maximum time without a message or heartbeat, in ms.
 
-A longer silence means that NATS has lost the pull request, or that the consumer has no leader.
+After a longer silence, NATS has lost the pull request, or the consumer has no leader.
 """
 REMOVE_SECONDS: Final = 5.0
-"""How long NATS may take to remove messages, in seconds. On a slow disk, a removal takes longer than other requests."""
+"""The timeout for the removal of messages, in seconds. On a slow disk, a removal takes longer than other requests."""
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a consumer on its servers, in seconds."""
+"""The timeout for the creation of a consumer, in seconds. NATS must first select the servers for the consumer."""
 _ENDED: Final = frozenset({"404", "408", "409"})
-"""The status codes with which NATS ends a pull request. Further requests can succeed."""
+"""The status codes with which NATS ends a pull request. A new pull request can succeed."""
 _GONE: Final = "Consumer Deleted"
 _HEARTBEAT: Final = "100"
 _REMOVE: Final = f"STREAM.PURGE.{EVENTS_STREAM}"
 _SUBJECT_BYTES_MAX: Final = 64 * 1024
-"""The maximum size of the parts of a message that are neither headers nor content, in bytes."""
+"""The maximum size of a message without its headers and content, in bytes."""
 _ACK: Final = "$JS.ACK."
 _SHORT_REPLY_TOKENS: Final = 9
 
@@ -53,18 +53,21 @@ class StreamMessage(NamedTuple):
     seq: int
     """The sequence number of the message in the stream."""
     published_ns: int
-    """The time when the stream stored the message, in Unix ns by the clock of the NATS server."""
+    """When the stream stored the message, according to the clock of the NATS server (Unix ns)."""
     received_at: int
-    """The time when this process received the message (Unix ms)."""
+    """When this process received the message (Unix ms)."""
 
     @property
     def published_at(self) -> int:
-        """The time when the stream stored the message, in Unix ms by the clock of the NATS server."""
+        """When the stream stored the message, according to the clock of the NATS server (Unix ms)."""
         return self.published_ns // 1_000_000
 
 
 class Pull:
-    """Takes messages from the stream. Further messages arrive while the caller stores the previous messages."""
+    """Receives messages from the stream in batches.
+
+    The next messages arrive while the caller stores the previous messages.
+    """
 
     def __init__(self, link: Link, name: str, clock: Clock) -> None:
         self.link = link
@@ -78,7 +81,7 @@ class Pull:
         self._unstored: dict[int, str] = {}
         """The acknowledgment subjects of messages that are not stored yet, by sequence number."""
         self._delivered = 0
-        """The number of messages that the consumer has delivered."""
+        """The number of messages that NATS has delivered to the consumer."""
         self._last_seq = 0
         self._removed_before = 1
         """The sequence number below which the stream has no messages."""
@@ -90,7 +93,7 @@ class Pull:
 
     @classmethod
     async def begin(cls, link: Link, clock: Clock) -> "Pull":
-        """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable and StreamError."""
+        """Delete the consumers of other processes, and create a consumer. Raises StreamUnavailable or StreamError."""
         # Check the permission to remove messages, without removing any.
         # Without the permission, the process would store the same messages again and again.
         await link.call(_REMOVE, {"seq": 1})
@@ -127,9 +130,9 @@ class Pull:
         return pull
 
     async def next(self, within_ms: int) -> list[StreamMessage]:
-        """Return the next messages, oldest first, or none if no message arrives within `within_ms`.
+        """Return the next messages, oldest first. Raises StreamUnavailable.
 
-        Raises StreamUnavailable.
+        Return no messages if none arrives within `within_ms`.
         """
         self._changed.clear()
         if self._broken is None and not self._waiting:
@@ -149,10 +152,10 @@ class Pull:
         self._unstored.pop(message.seq, None)
 
     async def remove_stored(self, *, at_once: bool = False) -> None:
-        """Remove stored messages from the stream, at most once in REMOVE_EVERY_MS unless `at_once` is set.
+        """Remove stored messages from the stream. Raises StreamUnavailable or StreamError.
 
-        A stored message stays in the stream until all earlier messages are stored. Raises StreamUnavailable and
-        StreamError.
+        Unless `at_once` is set, remove messages at most once in REMOVE_EVERY_MS. A stored message stays in the stream
+        until all earlier messages are stored.
         """
         now = self._clock.now_ms()
         if not self._has_stored or (now - self._removed_at < REMOVE_EVERY_MS and not at_once):
@@ -166,7 +169,7 @@ class Pull:
         self._removed_before, self._removed_at = before, now
 
     def fail(self, cause: str) -> None:
-        """Make `next` raise StreamUnavailable with this cause."""
+        """Make the next call of `next` raise StreamUnavailable with this cause."""
         self._broken = self._broken or cause
         self._changed.set()
 
@@ -181,13 +184,13 @@ class Pull:
 
     @property
     def _has_stored(self) -> bool:
-        """Whether the stream still has stored messages that `remove_stored` can remove."""
+        """Whether the stream contains stored messages that `remove_stored` can remove."""
         return self._first_unstored > self._removed_before
 
     async def renew(self) -> None:
-        """Renew the messages that are not stored, at most once in RENEW_EVERY_MS, so that NATS does not repeat them.
+        """Renew the messages that are not stored yet, at most once in RENEW_EVERY_MS. Raises StreamUnavailable.
 
-        Raises StreamUnavailable.
+        NATS would otherwise deliver these messages again.
         """
         now = self._clock.now_ms()
         if now - self._renewed_at >= RENEW_EVERY_MS:

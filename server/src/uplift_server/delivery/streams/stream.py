@@ -30,13 +30,13 @@ from uplift_server.observe.snapshot import StreamReading
 CHECK_EVERY_MS: Final = 1_000
 STORED_CHECK_MS: Final = 50
 FAILED_CHECKS_MAX: Final = 2
-"""The number of consecutive failed checks after which the process connects to another server."""
+"""The number of consecutive failed checks after which the process connects to another NATS server."""
 RECONNECT_MS_MIN: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
 SILENT_SECONDS_MAX: Final = 5
-"""The maximum time without contact to most replicas, in seconds. After this time, a leader cannot store messages."""
+"""The maximum time without contact to most replicas, in seconds. After this time, the leader cannot store messages."""
 DOWN_AFTER_MS: Final = 4_000
-"""The time without a successful check after which the stream is down, in ms.
+"""The time without a successful check after which the stream counts as down, in ms.
 
 NATS elects a new leader in less time.
 """
@@ -44,10 +44,10 @@ UNAVAILABLE: Final = 503
 SERVER_VERSION_MIN: Final = (2, 15, 0)
 """The minimum version of NATS.
 
-Earlier servers keep a record of each message that is removed without an acknowledgment.
+Earlier versions keep a record of each message that is removed without an acknowledgment.
 """
 CREATE_SECONDS: Final = 5.0
-"""How long NATS may take to place a stream on its servers, in seconds."""
+"""The timeout for the creation of a stream, in seconds. NATS must first select the servers for the stream."""
 _NS: Final = 1_000_000_000
 _log = structlog.get_logger()
 
@@ -84,7 +84,10 @@ _MUST_FIT: Final[Mapping[str, Sequence[str]]] = {
     ),
     REJECTED_STREAM: ("subjects", "retention", "storage", "discard"),
 }  # fmt: skip
-"""The required settings of the streams. Other values would lose events, or keep messages that the server removes."""
+"""The settings of the streams that this server requires.
+
+With other settings, NATS would lose events, or keep messages that the server has removed.
+"""
 
 
 class StreamUnfit(Exception):
@@ -113,10 +116,10 @@ class StreamSettings:
 
 
 class LinkListener(Protocol):
-    """The port that receives each new connection."""
+    """The port that receives each new connection to NATS."""
 
     async def connected(self, link: Link) -> None:
-        """Use a new connection to NATS. Raises StreamUnavailable."""
+        """Use a new connection to NATS for all further messages. Raises StreamUnavailable."""
 
 
 class EventStream:
@@ -127,10 +130,10 @@ class EventStream:
         self._clock = clock
         self._listeners: list[LinkListener] = []
         self.link: Link | None = None
-        """The connection. None until the process has connected to a server and checked the streams."""
+        """The current connection. None until the process has connected to a server and checked the streams."""
         self.reading: StreamReading | None = None
         self.tried = asyncio.Event()
-        """A signal that is set after the first attempt to connect."""
+        """An event that is set after the first attempt to connect."""
         self._seen_up_at = 0
         self._cause: str | None = "the connection is not established yet"
         self.unfit: StreamUnfit | None = None
@@ -139,20 +142,20 @@ class EventStream:
         self._has_warned = False
 
     def add_listener(self, listener: LinkListener) -> None:
-        """Pass every connection that opens after this call to a listener."""
+        """Pass every new connection to a listener. The listener does not receive the current connection."""
         self._listeners.append(listener)
 
     def trouble(self) -> str | None:
         """Return the reason why the server cannot use the stream, or None.
 
-        The election of a new leader is not a reason.
+        While NATS elects a new leader, the result is None.
         """
         if self._cause is None or self._clock.now_ms() - self._seen_up_at <= DOWN_AFTER_MS:
             return None
         return self._cause
 
     async def wait_stored(self, within_ms: int) -> bool:
-        """Wait until the database contains all events that are in the stream now.
+        """Wait until the database contains all events that are in the stream at the time of the call.
 
         Return False if the wait exceeds `within_ms`.
         """
@@ -172,7 +175,7 @@ class EventStream:
         return False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Keep a connection until the process stops or the task is cancelled."""
+        """Keep a connection open until the process stops or the task is cancelled."""
         wait_ms = RECONNECT_MS_MIN
         while not stopping.is_set():
             for server in random.sample(self._settings.servers, len(self._settings.servers)):
@@ -188,7 +191,7 @@ class EventStream:
             wait_ms = min(2 * wait_ms, RECONNECT_MS_MAX)
 
     async def _use(self, server: NatsServer, stopping: asyncio.Event) -> None:
-        """Connect to a server, and use the connection until it fails. Raises StreamUnavailable and StreamUnfit."""
+        """Connect to a server, and use the connection until it fails. Raises StreamUnavailable or StreamUnfit."""
         link = await Link.connect(server, self._settings.credentials_file)
         try:
             await self._prepare(link)
@@ -217,12 +220,12 @@ class EventStream:
             raise StreamUnavailable(link.cause)
 
     async def create_missing(self, link: Link) -> None:
-        """Create the streams that do not exist. Raises StreamUnavailable and StreamUnfit."""
+        """Create the streams that do not exist. Raises StreamUnavailable or StreamUnfit."""
         for config in (EVENTS_CONFIG, REJECTED_CONFIG):
             await _create_missing(link, config, self._settings.replicas)
 
     async def _prepare(self, link: Link) -> None:
-        """Create missing streams, and check the existing streams. Raises StreamUnavailable and StreamUnfit."""
+        """Create missing streams, and check the existing streams. Raises StreamUnavailable or StreamUnfit."""
         await self.create_missing(link)
         try:
             misfit = await check_streams(link)
@@ -259,7 +262,7 @@ class EventStream:
 async def check_streams(link: Link) -> StreamUnfit | None:
     """Return the reason why the server cannot use the existing streams, or None.
 
-    Raises StreamUnavailable and StreamError.
+    Raises StreamUnavailable or StreamError.
     """
     if link.server_version < SERVER_VERSION_MIN:
         return StreamUnfit(
@@ -284,7 +287,7 @@ async def check_streams(link: Link) -> StreamUnfit | None:
 
 
 async def _create_missing(link: Link, config: Mapping[str, object], replicas: int) -> None:
-    """Create a stream unless it exists. Raises StreamUnavailable and StreamUnfit."""
+    """Create a stream unless it exists. Raises StreamUnavailable or StreamUnfit."""
     name = config["name"]
     try:
         await link.call(f"STREAM.INFO.{name}")
@@ -303,7 +306,7 @@ async def _create_missing(link: Link, config: Mapping[str, object], replicas: in
 
 
 async def read_stream(link: Link, now: int) -> StreamReading:
-    """Read the state of the event stream. Raises StreamUnavailable and StreamError."""
+    """Read the state of the event stream. Raises StreamUnavailable or StreamError."""
     found = await link.call(f"STREAM.INFO.{EVENTS_STREAM}")
     state, config, cluster = found["state"], found["config"], found.get("cluster") or {}
     peers = cluster.get("replicas") or ()
@@ -324,7 +327,7 @@ async def read_stream(link: Link, now: int) -> StreamReading:
 
 
 def _unix_ms(text: str) -> int:
-    """Return a NATS timestamp as Unix ms. The timestamp can have nanoseconds and any offset."""
+    """Convert a NATS timestamp to Unix ms. The timestamp can have nanoseconds and any UTC offset."""
     head, _, rest = text.partition(".")
     if not rest:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
