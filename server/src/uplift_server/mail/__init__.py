@@ -1,1 +1,1 @@
-"""Emails to people over SMTP."""
+"""Sends emails to people over SMTP."""

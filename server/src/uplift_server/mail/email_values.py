@@ -21,7 +21,10 @@ URL_CHARACTERS_SHOWN_MAX: Final = 300
 TEXT_CHARACTERS_SHOWN_MAX: Final = 300
 SENTENCE_CHARACTERS_SHOWN_MAX: Final = 1_000
 NAME_CHARACTERS_SHOWN_MAX: Final = 120
-"""Maximum length of an endpoint's name (host, path and description) in a subject."""
+"""Maximum length of an endpoint's name in an email subject, in characters.
+
+The name contains host, path and description.
+"""
 PATH_CHARACTERS_SHOWN_MAX: Final = 40
 _DESCRIPTION_CHARACTERS_LEAST: Final = 12
 
@@ -37,47 +40,50 @@ _MONTHS: Final = (
 
 
 class EmailValues:
-    """Returns the values of a notification as safe strings."""
+    """Converts the values of a notification to safe strings."""
 
     def __init__(self, values: Mapping[str, object], public_url: str, link_key: bytes) -> None:
-        """`public_url` is the URL of this server. `link_key` derives the secret parts of links."""
+        """`values` are the values of the notification, and `public_url` is the URL of this server.
+
+        `link_key` is the key from which the secret parts of links are derived.
+        """
         self._values = values
         self._public_url = public_url
         self._link_key = link_key
 
     def text(self, name: str) -> str:
-        """Return the value with this name as one line."""
+        """Return the value `name` as one line."""
         return _shown(self._raw(name), TEXT_CHARACTERS_SHOWN_MAX)
 
     def sentence(self, name: str) -> str:
-        """Return the cause or the fix with this name as one line.
+        """Return the cause or the fix with the key `name` as one line.
 
-        URLs in the text, such as redirect targets, have no secrets.
+        Secrets are removed from the URLs in the text, such as the targets of redirects.
         """
         return _shown(_without_secrets(self._raw(name)), SENTENCE_CHARACTERS_SHOWN_MAX)
 
     @property
     def response(self) -> str:
-        """The first line of the receiver's response in quotes.
+        """The first line of the receiver's response, in quotes.
 
-        It contains `[URL]` instead of URLs, because receivers must not add links to emails.
+        URLs are replaced by `[URL]`, because receivers must not add links to emails.
         """
         line = _URL.sub("[URL]", self._raw("response"))
         return f"“{_shown(line, TEXT_CHARACTERS_SHOWN_MAX)}”" if line else ""
 
     def time(self, name: str) -> str:
-        """Return the time with this name as text, or an empty string if the time is unknown."""
+        """Return the time `name` as text, or an empty string if the time is unknown."""
         value = self._values.get(name)
         return format_time(value) if isinstance(value, int) else ""
 
     def number(self, name: str) -> int:
-        """Return the count with this name, or 0 if there is no such count."""
+        """Return the count `name`, or 0 if the notification does not contain it."""
         value = self._values.get(name)
         return value if isinstance(value, int) else 0
 
     @property
     def url(self) -> str:
-        """The URL of the endpoint without the parts that can be secret."""
+        """The URL of the endpoint, without the parts of the URL that can be secret."""
         return _shown(_without_secrets(self._raw("url")), URL_CHARACTERS_SHOWN_MAX)
 
     @property
@@ -91,7 +97,7 @@ class EmailValues:
 
     @property
     def name(self) -> str:
-        """The name of the endpoint: its host and path, and its description if there is space."""
+        """The name of the endpoint: host and path, and also the description if there is space."""
         name = f"{self.host}{self._path}"
         space = NAME_CHARACTERS_SHOWN_MAX - len(name) - len(" ()")
         description = self.text("description")
@@ -101,7 +107,7 @@ class EmailValues:
 
     @property
     def _path(self) -> str:
-        """Return the path of the URL without its trailing slash. Omit the middle of a long path."""
+        """Return the path of the URL, without a trailing slash. Omit the middle of a long path."""
         try:
             path = urlsplit(self._raw("url")).path
         except ValueError:
@@ -114,13 +120,16 @@ class EmailValues:
 
     @property
     def causes(self) -> str:
-        """The most frequent causes, with the number of endpoints for each."""
+        """The most frequent causes of failures, each with its number of endpoints."""
         causes = self._values.get("causes")
         known = {str(title): n for title, n in causes.items() if isinstance(n, int)} if isinstance(causes, dict) else {}
         return _shown(named_causes(known), TEXT_CHARACTERS_SHOWN_MAX)
 
     def endpoint_details(self, *others: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the labels and values of the endpoint, followed by the rows in `others`. Omit rows without a value."""
+        """Return labels and values that describe the endpoint, followed by the rows in `others`.
+
+        Omit rows that have no value.
+        """
         rows = (
             ("Endpoint", self.text("endpoint")),
             ("URL", self.url),
@@ -132,14 +141,14 @@ class EmailValues:
 
     @property
     def endpoints(self) -> tuple["EmailValues", ...]:
-        """The values of each endpoint that the email lists."""
+        """The values of each endpoint in the notification."""
         others = self._values.get("others")
         listed = [each for each in others if isinstance(each, dict)] if isinstance(others, list) else []
         return (self, *(EmailValues(each, self._public_url, self._link_key) for each in listed))
 
     @property
     def endpoint_count(self) -> int:
-        """The number of endpoints that the email is about. The email can list only some of these endpoints."""
+        """The number of affected endpoints. The notification may contain the values of only some of them."""
         return endpoint_count(self._values)
 
     @property
@@ -177,7 +186,7 @@ class EmailValues:
 
     @property
     def contact_closing(self) -> str:
-        """The closing line, which states why the contact receives the email."""
+        """The closing line for a contact. It states why the contact receives the email."""
         return f"You received this email because you are a contact for {self.text('account') or 'the account'}."
 
     def _raw(self, name: str) -> str:
@@ -192,16 +201,16 @@ def format_time(ms: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 endpoint`, `2 endpoints`."""
+    """Return a count with its noun, such as `1 endpoint` or `2 endpoints`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(text: str, characters_max: int) -> str:
-    """Return a string as one printable line of limited length."""
+    """Return a string as one printable line of at most `characters_max` characters."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= characters_max else f"{line[: characters_max - 1]}…"
 
 
 def _without_secrets(text: str) -> str:
-    """Remove user, password, query and fragment from the URLs in a string."""
+    """Remove the user, password, query and fragment from the URLs in a string."""
     return _QUERY.sub("?…", _USERINFO.sub("", text))

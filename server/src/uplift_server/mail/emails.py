@@ -1,6 +1,7 @@
-"""The text of each notification. The plain text and HTML versions of an email use the same text.
+"""The text of the email for each kind of notification.
 
-No email contains the body of a request or response. Only invitations and password resets contain links with tokens.
+The plain text and HTML versions of an email contain the same text. No email contains the body of a request or response.
+Only invitations and password resets contain links with tokens.
 """
 
 from collections import Counter
@@ -19,27 +20,28 @@ class Email:
     subject: str
     title: str
     opening: tuple[str, ...]
-    """The paragraphs about the event and its consequences."""
+    """The paragraphs that describe the event and its consequences."""
     details: tuple[tuple[str, str], ...]
-    """The labels and values of the detail rows."""
+    """The detail rows, each with a label and a value."""
     steps: tuple[str, ...]
-    """The steps that fix the problem."""
+    """The steps with which the reader can fix the problem."""
     link: tuple[str, str]
     """The label and URL of the main link."""
     closing: str
-    """The closing line, which states why the reader receives the email."""
+    """The closing line. It states why the reader receives the email."""
 
 
 def compose_email(notification: Notification, public_url: str, link_key: bytes) -> Email:
-    """Return the email for a notification. `public_url` is the URL of this server, without a trailing slash.
+    """Return the email for a notification.
 
-    `link_key` derives the secret parts of links.
+    `public_url` is the URL of this server, without a trailing slash. `link_key` is the key from which the secret parts
+    of links are derived.
     """
     return _WORDING[notification.kind](EmailValues(notification.facts, public_url, link_key))
 
 
 def compose_test_email(public_url: str) -> Email:
-    """Return the email that tests the mail server."""
+    """Return the email with which an operator tests the mail server."""
     return Email(
         subject="Test email from Uplift Webhooks",
         title="Your email configuration works",
@@ -425,7 +427,7 @@ _SECOND_FACTOR: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
         ("If you have few recovery codes left, create new recovery codes in your profile.",),
     ),
 }
-"""For each change of a second factor: the title, the consequence and the next steps."""
+"""The title, the consequence and the next steps for each change to a second factor."""
 _OTHER_CHANGE: Final = ("Your second factor changed", "Someone changed your second factor.", ())
 _WORDING: Final[Mapping[NotificationKind, Callable[[EmailValues], Email]]] = {
     NotificationKind.ENDPOINT_WARNED: _warned,
@@ -446,7 +448,7 @@ def _endpoints_of_account(values: EmailValues) -> str:
 
 
 def _causes(values: EmailValues) -> tuple[str, ...]:
-    """Return each cause with its number of endpoints, the most frequent cause first."""
+    """Return the most frequent causes, each with its number of endpoints."""
     causes = Counter(filter(None, (each.sentence("cause") for each in values.endpoints)))
     return tuple(f"{counted(n, 'endpoint')}: {cause}" for cause, n in causes.most_common(CAUSES_SHOWN_MAX))
 
@@ -459,7 +461,10 @@ def _how_to_fix_all(values: EmailValues) -> tuple[str, ...]:
 
 
 def _endpoint_rows(values: EmailValues, *times: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return a row for each shown endpoint (its URL, cause, response and times), and the number of other endpoints."""
+    """Return a row for each shown endpoint, and a row with the number of other endpoints.
+
+    The row of an endpoint contains its URL, cause, response and times.
+    """
     rows = []
     for each in values.endpoints[:ENDPOINTS_SHOWN_MAX]:
         known = [f"{label} {each.time(name)}" for label, name in times if each.time(name)]

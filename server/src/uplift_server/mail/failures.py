@@ -1,4 +1,4 @@
-"""Reasons why an email was not sent, as text for the operator."""
+"""The reasons why an email was not sent, as text for the operator."""
 
 import os
 import socket
@@ -22,12 +22,12 @@ _REMEDIES: Final[dict[Step, str]] = {
 
 
 class MailNotSent(Exception):
-    """An email was not sent. `cause` and `remedy` are texts for the operator and contain no secrets."""
+    """An email was not sent. `cause` and `remedy` are text for the operator, and contain no secrets."""
 
     def __init__(self, cause: str, remedy: str, *, permanent: bool = False, disconnected: bool = True) -> None:
-        """Create the error.
+        """`permanent` means that retries cannot succeed.
 
-        `permanent`: retries cannot succeed. `disconnected`: the connection cannot send more emails.
+        `disconnected` means that the connection cannot send more emails.
         """
         super().__init__(cause)
         self.cause = cause
@@ -37,7 +37,7 @@ class MailNotSent(Exception):
 
 
 def rejected(error: "SMTPResponseException", step: Step, *, disconnected: bool) -> MailNotSent:
-    """Return the error for a message that the mail server rejected."""
+    """Return the error for an email that the mail server rejected at `step`."""
     # A problem with the sender or the login affects all emails until the operator fixes it.
     permanent = error.code >= 500 and step != "sender" and error.code != _AUTHENTICATION_REQUIRED
     cause = f"the mail server rejected the {step}: {response_text(error)}"
@@ -86,7 +86,7 @@ def _no_tls(server: str, error: ssl.SSLError) -> MailNotSent:
 
 
 def response_text(error: "SMTPResponseException") -> str:
-    """Return the mail server's response as one line."""
+    """Return the mail server's response to a command as one line."""
     text = printable(" ".join(f"{error.code} {error.message}".split()))
     return text if len(text) <= RESPONSE_CHARACTERS_SHOWN_MAX else f"{text[: RESPONSE_CHARACTERS_SHOWN_MAX - 1]}…"
 

@@ -1,6 +1,6 @@
-"""Renders an email as a message: headers, text and HTML.
+"""Renders an email as a message with headers, text and HTML.
 
-The message depends only on the notification, so that a message resent after a crash is identical.
+The message depends only on the notification. Therefore, a message that is resent after a crash is identical.
 """
 
 import textwrap
@@ -22,7 +22,7 @@ LINE_CHARACTERS_MAX: Final = 72
 
 
 class _Policy(EmailPolicy):
-    """The SMTP policy of `email.policy`, but without folding of long Message-IDs."""
+    """The SMTP policy of `email.policy`, except that long Message-IDs are not folded."""
 
     def fold(self, name: str, value: Any) -> str:
         if name.lower() == "message-id":
@@ -69,7 +69,7 @@ def plain(email: Email) -> str:
 
 
 def html(email: Email) -> str:
-    """Return the HTML version of an email. It loads no external resources."""
+    """Return the HTML version of an email. The HTML loads no external resources."""
     return _template().render(email=email)
 
 

@@ -1,7 +1,8 @@
 """The outbox: sends notifications to the mail server, and retries for three days.
 
-After the mail server accepts a message, a transaction marks it as sent. If the process crashes before the transaction,
-or the server's response is lost, the outbox resends the same message with the same Message-ID.
+After the mail server accepts a message, a transaction marks the notification as sent. If the process crashes before the
+transaction, or if the server's response is lost, the outbox resends the message. The resent message has the same
+Message-ID.
 """
 
 import asyncio
@@ -25,22 +26,22 @@ from uplift_server.store.outbox import EmailResult
 BATCH_SIZE: Final = 20
 POLL_INTERVAL_MS: Final = 2_000
 STOP_SECONDS: Final = 1.0
-"""How long `stop` waits for the current email."""
+"""The maximum time that `stop` waits for the current email, in seconds."""
 _log = structlog.get_logger()
 
 
 class Clock(Protocol):
-    """A wall clock with waits that time out."""
+    """A wall clock that can also wait for events."""
 
     def now_ms(self) -> int:
         """Return the Unix time in ms."""
 
     async def wait(self, event: asyncio.Event, timeout_ms: float) -> None:
-        """Wait until the event is set, but at most `timeout_ms`."""
+        """Wait until the event is set or the timeout has passed."""
 
 
 class SingletonJobs(Protocol):
-    """The jobs that only one process of the cluster runs at a time."""
+    """The port that reports which singleton jobs this process holds."""
 
     def holds(self, job: SingletonJob) -> bool:
         """Return whether this process holds a singleton job now."""
@@ -49,7 +50,7 @@ class SingletonJobs(Protocol):
 class Outbox:
     """Sends due emails one after another.
 
-    `public_url` is the base URL of links. `link_key` derives the secret parts of links.
+    `public_url` is the base URL of links. `link_key` is the key from which the secret parts of links are derived.
     """
 
     def __init__(
@@ -79,14 +80,17 @@ class Outbox:
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:
-        """Stop sending. If the current email takes longer than STOP_SECONDS, it is due again at the next start."""
+        """Stop sending.
+
+        If the current email takes longer than STOP_SECONDS, the outbox resends it after the next start.
+        """
         self._stopping.set()
         self._mail_server.shorten_timeout(STOP_SECONDS)
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
-        """Send emails until a caller calls `stop`."""
+        """Send due emails until `stop` is called."""
         while not self._stopping.is_set():
             try:
                 # Store results even after another process has taken over the job.
@@ -126,7 +130,7 @@ class Outbox:
         return True
 
     async def _send(self, connection: MailConnection, notification: Notification) -> bool:
-        """Send one email. Return whether the connection can send further emails."""
+        """Send one email. Return whether the connection can send another email."""
         try:
             await connection.send(self._sender.address, notification.recipient, self._message(notification))
         except MailNotSent as failure:
@@ -158,7 +162,7 @@ class Outbox:
             raise MailNotSent(cause, "report the logged error", permanent=True, disconnected=False) from defect
 
     def _schedule_retry(self, notification: Notification, failure: MailNotSent) -> None:
-        """Record a failed attempt, and schedule the next attempt unless the failure is permanent.
+        """Record a failed attempt. Schedule the next attempt, unless the failure is permanent.
 
         Do nothing if the outbox is stopping.
         """
@@ -188,7 +192,10 @@ class Outbox:
             _log.warning("email not sent", emails=count, cause=failure.cause, how_to_fix=failure.remedy)
 
     async def _settle(self) -> None:
-        """Store the results of the attempts. Raises Unavailable, and then keeps the results for the next call."""
+        """Store the results of attempts.
+
+        If the store fails, raise Unavailable and keep the results for the next call.
+        """
         if self._unsettled:
             results = tuple(self._unsettled)
             await self._database.write(lambda c: outbox.settle(c, results))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import aiosmtplib
 
 EXCHANGE_SECONDS: Final = 60.0
-"""Timeout for opening a connection, and for sending a message. Mail servers are slow because they check messages."""
+"""Timeout for opening a connection, and for sending a message, in seconds.
+
+The timeout is long, because mail servers check messages before they respond.
+"""
 QUIT_SECONDS: Final = 1.0
 
 
@@ -31,7 +34,7 @@ class MailConnection:
     _client: "aiosmtplib.SMTP"
 
     async def send(self, sender: str, recipient: str, message: bytes) -> None:
-        """Send one message to one address. Raises MailNotSent unless the server accepts the message."""
+        """Send one message to one address. Raises MailNotSent if the server does not accept the message."""
         from aiosmtplib import SMTPResponseException, SMTPServerDisconnected  # noqa: PLC0415 - see `SmtpServer.connected`
 
         step: Step = "sender"
@@ -51,7 +54,7 @@ class MailConnection:
             raise unreachable(str(self._server), error) from error
 
     async def _reset(self) -> None:
-        """Discard a rejected message. If the mail server does not confirm the reset, close the connection."""
+        """Discard the message that the mail server rejected. If the server does not confirm, close the connection."""
         from aiosmtplib import SMTPException  # noqa: PLC0415
 
         try:
@@ -64,9 +67,10 @@ class MailConnection:
 class SmtpServer:
     """The operator's mail server.
 
-    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate. It trusts the
-    certificate authorities of the system and of `ca_file`. Otherwise, the client uses STARTTLS if the server offers it,
-    without verification. Verification would add no protection, because an attacker could also hide the offer.
+    With a password or an `smtps` URL, the client encrypts the connection and verifies the certificate. The client
+    trusts the certificate authorities of the system and of `ca_file`. Otherwise, the client uses STARTTLS without
+    verification if the server offers STARTTLS. Verification would add no protection, because an attacker could also
+    hide the offer.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class SmtpServer:
         ca_file: str | None = None,
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
-        """Create a client. `own_name` is the host name or address of this server for EHLO."""
+        """Create a client. `own_name` is the host name or address with which this server identifies itself (EHLO)."""
         self._server = server
         self._own_name = _ehlo_name(own_name)
         self._ca_file = ca_file
@@ -87,19 +91,19 @@ class SmtpServer:
 
     @classmethod
     def from_config(cls, config: Config) -> Self:
-        """Return the mail server in the configuration, which must contain one."""
+        """Return the mail server from a configuration that contains one."""
         assert config.smtp_url is not None, "the caller checks `sends_mail`"
         own_name = urlsplit(config.public_url).hostname or "localhost"
         return cls(parse_mail_server(config.smtp_url), own_name=own_name, ca_file=config.egress_ca_file)
 
     def __str__(self) -> str:
-        """Return the host and port, without the login."""
+        """Return the host and port of the mail server, without the login."""
         host = self._server.host
         return f"{f'[{host}]' if ':' in host else host}:{self._server.port}"
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[MailConnection]:
-        """Open a connection. Log in if a login is configured. Raises MailNotSent."""
+        """Open a connection, and log in if a login is configured. Raises MailNotSent."""
         # Import only on servers that send email.
         from aiosmtplib import SMTP, SMTPException  # noqa: PLC0415
 
@@ -171,7 +175,7 @@ class SmtpServer:
             ) from error
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Limit the current exchange and each later exchange to this number of seconds."""
+        """Reduce the timeout of the current exchange and of all later exchanges to `seconds`."""
         self._seconds = min(self._seconds, seconds)
         if self._timeout is not None and not self._timeout.expired():
             when = self._timeout.when()
@@ -180,7 +184,7 @@ class SmtpServer:
 
     @contextlib.asynccontextmanager
     async def timeout(self) -> AsyncIterator[None]:
-        """Limit the duration of the exchange within the block. Raises TimeoutError."""
+        """Limit the duration of the exchange in the `with` block. Raises TimeoutError."""
         async with asyncio.timeout(self._seconds) as running:
             self._timeout = running
             try:
@@ -202,7 +206,7 @@ class SmtpServer:
 
 
 def _abort(client: "aiosmtplib.SMTP") -> None:
-    """Close the connection immediately. A regular TLS close would wait for the server."""
+    """Close the connection immediately. A regular TLS shutdown would wait for the server."""
     transport = client.transport
     client.close()
     if transport is not None:
@@ -210,7 +214,10 @@ def _abort(client: "aiosmtplib.SMTP") -> None:
 
 
 def _ehlo_name(own_name: str) -> str:
-    """Return the name for EHLO: a host name, or an IP address as an address literal (RFC 5321, section 4.1.3)."""
+    """Return this server's name for EHLO.
+
+    The name is a host name, or an address literal for an IP address (RFC 5321, section 4.1.3).
+    """
     try:
         address = ip_address(own_name.strip("[]"))
     except ValueError:
