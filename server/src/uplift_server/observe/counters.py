@@ -1,7 +1,7 @@
-"""Counters of the engine and the store: plain numbers for metrics.
+"""Counters of the engine and the store, from which the server calculates metrics.
 
-Each event updates several counters, so updates must be fast: the counters have no labels and no locks. Only one thread
-writes to each instance. Measured: `observe` takes 0.15 µs.
+Each event updates several counters, so updates must be fast. Therefore, the counters are plain numbers without labels
+and locks. Only one thread writes to each instance. Measured: `observe` takes 0.15 µs.
 """
 
 from bisect import bisect_left
@@ -25,7 +25,7 @@ _DELAY_BOUNDS_MS: Final = (
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000, 7_200_000,
     28_800_000, 86_400_000, 259_200_000,
 )  # fmt: skip
-"""Bucket bounds from 1 ms (a handover in memory) to 3 days (about the length of the default retry schedule)."""
+"""Bucket bounds in ms, from 1 ms (queuing in memory) to 3 days (about the length of the default retry schedule)."""
 RECENT_WINDOW_S: Final = 60
 _MS: Final = 1_000
 _US: Final = 1_000_000
@@ -45,44 +45,47 @@ class Rejection(NamedCode):
 
 
 class SetAside(NamedCode):
-    """The kinds of rows that the server did not store because they conflict with stored rows."""
+    """The kind of a row that the server did not store, because the row conflicts with stored rows."""
 
     EVENT = 0
-    """An event. The server did not accept the event."""
+    """An event, which the server therefore did not accept."""
     ATTEMPT = 1
-    """The record of an attempt. The server stored the outcome of the attempt."""
+    """The record of an attempt. The server stored the outcome of this attempt."""
     DELIVERY = 2
-    """The outcome of a delivery. The server does not attempt the delivery again before a restart."""
+    """The outcome of a delivery. The server does not attempt this delivery again before a restart."""
     HEALTH = 3
-    """The health of an endpoint. The server stores the health again after its next change."""
+    """The health of an endpoint. The server stores the health after its next change."""
 
 
 class Histogram:
-    """A histogram of whole numbers. `per_second` is the number of units in a second."""
+    """A histogram of whole numbers, such as durations in ms. `per_second` is the number of units in a second."""
 
     __slots__ = ("bounds", "counts", "per_second", "sum")
 
     def __init__(self, bounds: Sequence[int], per_second: int) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """The count of each bucket. A bucket includes its upper bound; the last bucket has no upper bound."""
+        """The number of values in each bucket.
+
+        A bucket includes its upper bound. The last bucket has no upper bound.
+        """
         self.sum = 0
         self.per_second = per_second
 
     def observe(self, value: int) -> None:
-        """Count a value. A negative value, which can result from clocks that differ, counts as 0."""
+        """Count a value. A negative value counts as 0. It can occur if two clocks differ."""
         self.counts[bisect_left(self.bounds, value)] += 1
         if value > 0:
             self.sum += value
 
     def observe_many(self, value: int, count: int) -> None:
-        """Count a value `count` times."""
+        """Count the same value `count` times."""
         self.counts[bisect_left(self.bounds, value)] += count
         self.sum += value * count
 
 
 class RecentCommits:
-    """The durations of transactions in the last one to two minutes, as the current and the previous window."""
+    """The durations of transactions in the current minute and in the previous minute."""
 
     __slots__ = ("_current", "_previous", "_window")
 
@@ -101,9 +104,9 @@ class RecentCommits:
         self._current[bisect_left(_COMMIT_BOUNDS_US, duration_us)] += 1
 
     def p99_ms(self, now_s: float) -> tuple[int, float]:
-        """Return the number of transactions, and the duration in ms that 99% of the transactions do not exceed.
+        """Return the number of recent transactions, and the 99th percentile of their durations in ms.
 
-        The duration is the upper bound of its bucket. Another thread can add transactions during the call.
+        The percentile is the upper bound of a bucket. Another thread can add transactions during the call.
         """
         behind = int(now_s // RECENT_WINDOW_S) - self._window
         windows = {0: (self._current, self._previous), 1: (self._current,)}.get(behind, ())
@@ -117,22 +120,22 @@ class RecentCommits:
 
 
 class OwnFailures:
-    """Attempts that failed because of this server, and the number of all attempts since the first of these failures.
+    """Counts recent attempts that failed because of this server, and all attempts since the first of these failures.
 
-    Only failures of this server update the counts, so other attempts cost nothing.
+    Only a failure of this server updates the counts, so other attempts cost no time.
     """
 
     __slots__ = ("_attempts_before", "_count", "_previous", "_since_s")
 
     def __init__(self) -> None:
         self._since_s = float("-inf")
-        """The time of the failure with which the current window began (monotonic seconds)."""
+        """The time of the first failure in the current window (monotonic seconds)."""
         self._attempts_before = 0
         self._count = 0
         self._previous = (0, 0)
 
     def note(self, attempts: int, now_s: float) -> None:
-        """Count a failure. `attempts` is the number of all attempts so far, including the failed one."""
+        """Count a failure. `attempts` is the number of all attempts so far, including the failed attempt."""
         if now_s - self._since_s >= RECENT_WINDOW_S:
             is_next = now_s - self._since_s < 2 * RECENT_WINDOW_S
             self._previous = (self._count, attempts - 1 - self._attempts_before) if is_next else (0, 0)
@@ -140,14 +143,17 @@ class OwnFailures:
         self._count += 1
 
     def recent(self, attempts: int, now_s: float) -> tuple[int, int]:
-        """Return the number of recent failures, and the number of all attempts since the first of these failures."""
+        """Return the number of recent failures of this server, and the number of all attempts since the first of them.
+
+        `attempts` is the number of all attempts so far.
+        """
         if now_s - self._since_s >= 2 * RECENT_WINDOW_S:
             return 0, 0
         return self._count + self._previous[0], attempts - self._attempts_before + self._previous[1]
 
 
 class EngineCounters:
-    """The counters of events, attempts and deliveries in this process."""
+    """The counters of events, attempts and deliveries for one process."""
 
     __slots__ = (
         "accept_durations",
@@ -176,46 +182,52 @@ class EngineCounters:
     def __init__(self) -> None:
         self.accepted = 0
         self.duplicates = 0
-        """The number of repeated events that the server had already accepted."""
+        """The number of events that repeat an event that the server had already accepted."""
         self.rejected = [0] * len(Rejection)
         """The number of rejected events for each reason."""
         self.rejected_events = 0
-        """The number of published events in the NATS stream that the server rejected."""
+        """The number of events that an emitter published to the NATS stream and that the server rejected."""
         self.stream_durations = Histogram(_COMMIT_BOUNDS_US, _US)
-        """Time from a request until the NATS stream has acknowledged its events."""
+        """The durations from the request until the NATS stream has acknowledged the events of the request."""
         self.filter_budget_exceeded = 0
-        """The number of filter evaluations that exceeded the step limit. The endpoint then receives the event."""
+        """The number of filter evaluations that could not be completed.
+
+        In this case, the endpoint receives the event.
+        """
         self.accept_durations = Histogram(_COMMIT_BOUNDS_US, _US)
-        """Time from a request until its events are committed."""
+        """The durations from the request until the events of the request are committed."""
         self.attempts = [0] * len(Outcome)
         """The number of attempts for each outcome."""
         self.own_failures = 0
-        """Attempts that failed because of this server."""
+        """The attempts that failed because of this server."""
         self.recent_own_failures = OwnFailures()
         self.requests_repeated = 0
-        """The number of requests that the client repeated within the same attempt."""
+        """The number of requests that the HTTP client sent again within the same attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """Time from the acceptance of an event to the start of the first attempt."""
+        """The durations from the acceptance of an event to the start of the first attempt."""
         self.delivery_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
-        """Time from the acceptance of an event to a successful scheduled attempt. Resends and replays do not count."""
+        """The durations from the acceptance of an event to a successful scheduled attempt.
+
+        Resends and replays do not count.
+        """
         self.tokens_received = 0
-        """The number of access tokens that the token URLs of endpoints have issued."""
+        """The number of access tokens received from the token URLs of endpoints."""
         self.token_requests_failed = 0
         self.ended = [0] * len(Status)
-        """The number of stored outcomes for each new delivery status."""
+        """The number of stored outcomes for each resulting delivery status."""
         self.set_aside = [0] * len(SetAside)
-        """The number of rows of each kind that the server did not store, because they conflict with stored rows."""
+        """The number of rows of each kind that the server did not store, because the rows conflict with stored rows."""
         self.operational_events = [0] * len(OperationalKind)
-        """The number of operational events of each kind."""
+        """The number of created operational events of each kind."""
         self.removed: Counter[str] = Counter()
         """The number of rows that retention deleted from each table."""
         self.retention_round_at: int | None = None
-        """When retention last finished a pass (Unix ms), or when it started if no pass has finished."""
+        """When retention last finished a pass (Unix ms). Until the first pass has finished: when retention started."""
 
 
 class StoreCounters:
-    """The counters of transactions. Only the thread that commits transactions updates the counters."""
+    """The counters of transactions. Only the thread that commits transactions updates them."""
 
     __slots__ = ("commits", "failed", "recent_commits", "writes")
 

@@ -1,4 +1,4 @@
-"""Prometheus and OpenMetrics output. The server imports this module at the first request for metrics."""
+"""Prometheus and OpenMetrics output. The server imports this module on the first request for metrics."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -22,7 +22,7 @@ from uplift_server.observe.snapshot import Snapshot
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-    """Return all metrics in the format that the `Accept` header requests, and their content type."""
+    """Return all metrics in the format that the `Accept` header requests, and the content type of this format."""
     encode, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
@@ -32,7 +32,7 @@ def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
 
 
 class _Collector(Collector):
-    """The metrics of one snapshot, for the Prometheus client."""
+    """Passes the metrics of one snapshot to the Prometheus client."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -67,7 +67,7 @@ def _family(metric: Metric, value: float | Histogram | Mapping[str, float] | Map
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """Return the cumulative count for each upper bound of a histogram."""
+    """Return the upper bound and the cumulative count of each bucket of a histogram."""
     counts = accumulate(histogram.counts)
     bounds = [str(bound / histogram.per_second) for bound in histogram.bounds]
     return list(zip([*bounds, "+Inf"], map(float, counts), strict=True))

@@ -1,4 +1,4 @@
-"""A thread that writes the log from a bounded queue, so that the event loop never waits for a slow reader."""
+"""A thread that writes the log from a bounded queue. The event loop never waits for a slow reader of the log."""
 
 import contextlib
 import io
@@ -12,17 +12,19 @@ from typing import BinaryIO, Final, TextIO, cast
 import structlog
 
 LINES_WAITING_MAX: Final = 20_000
-"""Maximum number of queued lines, about 15 MiB. The writer drops and counts further lines."""
+"""Maximum number of queued lines (about 15 MiB). When the queue is full, the writer drops and counts new lines."""
 TEXT_BYTES_PER_LINE: Final = 1024
 """The maximum size of a string that counts as one line, in bytes.
 
-A longer string counts as several lines, so that LINES_WAITING_MAX also limits the memory.
+A longer string counts as several lines. Therefore, LINES_WAITING_MAX also limits the memory of the queue.
 """
 GATHER_SECONDS: Final = 0.025
-"""How long the thread gathers lines after it wakes. Otherwise, the thread would compete with the event loop for each
-line."""
+"""How long the thread waits for more lines after it wakes, in seconds.
+
+Without this wait, the thread would compete with the event loop for each line.
+"""
 CLOSE_SECONDS: Final = 2.0
-"""How long `close` waits until the queued lines are written."""
+"""How long `close` waits until the queued lines are written, in seconds."""
 _POLL_SECONDS: Final = 0.005
 
 Payload = bytes | Callable[[], bytes]
@@ -30,7 +32,7 @@ _log = structlog.get_logger()
 
 
 class LogWriter:
-    """Writes lines to a stream in the order of the queue. It is thread-safe."""
+    """Writes lines to a stream in the order in which they were queued. The class is thread-safe."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -43,14 +45,18 @@ class LogWriter:
         self._hurry = threading.Event()
         self._closed = False
         self.dropped = 0
-        """The number of lines that the writer dropped, because the queue was full or the stream failed."""
+        """The number of dropped lines. The writer drops lines if the queue is full or the stream fails."""
         self.error: OSError | None = None
-        """The latest failure of the stream."""
+        """The latest error of the stream, or None."""
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, payload: Payload, lines: int = 1) -> None:
-        """Queue lines without waiting. `payload` is bytes, or a function that the thread calls to get them."""
+        """Queue lines without waiting.
+
+        `payload` contains the lines as bytes, or is a function that the thread calls to get the bytes. `lines` is the
+        number of lines.
+        """
         weight = lines + (len(payload) // TEXT_BYTES_PER_LINE if isinstance(payload, bytes) else 0)
         with self._lock:
             if self._closed or self._queued - self._done + weight > LINES_WAITING_MAX:
@@ -60,9 +66,9 @@ class LogWriter:
             self._queue.put((lines, weight, payload))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the thread has handled all lines queued so far.
+        """Wait until the thread has handled all lines that are queued now.
 
-        Return False if the wait takes longer than `within_s`.
+        Return False if the wait would exceed `within_s`.
         """
         until, queued = time.monotonic() + within_s, self._queued
         self._hurry.set()
@@ -72,7 +78,7 @@ class LogWriter:
         return self._done >= queued
 
     def close(self) -> bool:
-        """Write queued lines for at most CLOSE_SECONDS, and drop later lines. Return False if the thread hangs."""
+        """Write queued lines for at most CLOSE_SECONDS, and drop all other lines. Return False if the thread hangs."""
         with self._lock:
             if not self._closed:
                 self._queue.put(None)
@@ -125,7 +131,10 @@ class LogWriter:
 
 
 class QueuedStream(io.TextIOBase):
-    """A text stream such as `sys.stderr` whose lines a LogWriter writes. Only `flush` waits, for a limited time."""
+    """A text stream that passes its lines to a LogWriter, and can replace `sys.stderr`.
+
+    Only `flush` waits, for a limited time.
+    """
 
     def __init__(self, stream: TextIO, writer: LogWriter, flush_seconds: float = 0) -> None:
         self._stream = stream
@@ -135,19 +144,19 @@ class QueuedStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the stream."""
+        """The encoding of the underlying stream."""
         return self._encoding
 
     def fileno(self) -> int:
-        """Return the file descriptor of the stream."""
+        """Return the file descriptor of the underlying stream."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
+        """Return whether the underlying stream is a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """Return True, because the stream accepts writes."""
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
@@ -156,7 +165,10 @@ class QueuedStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Wait for at most `flush_seconds` until the thread has written the queue. Raises the OSError of the stream."""
+        """Wait for at most `flush_seconds` until the thread has written the queue.
+
+        Raises the error of the underlying stream (OSError).
+        """
         if self._flush_seconds:
             if not self._writer.flush(self._flush_seconds):
                 _log.warning("output stream stalled", stream=getattr(self._stream, "name", None))
@@ -167,7 +179,7 @@ class QueuedStream(io.TextIOBase):
 def raw_stream(stream: TextIO) -> BinaryIO:
     """Return an unbuffered copy of a text stream.
 
-    A buffer has a lock, which a hanging thread would still hold at exit.
+    A buffered stream has a lock, which a hanging thread would still hold at exit.
     """
     try:
         return cast(BinaryIO, open(stream.fileno(), "wb", buffering=0, closefd=False))

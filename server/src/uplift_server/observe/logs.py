@@ -1,8 +1,8 @@
-r"""Log lines on standard error: readable text on a terminal, otherwise one JSON object per line.
+"""Writes log lines to standard error: readable text on a terminal, otherwise one JSON object per line.
 
 The format `none` writes only warnings and errors, as readable text. Every line starts with `at` (UTC, in ms), `level`
 and `message`, followed by the caller's fields. Never log bodies, secrets or keys. As a precaution, the log masks fields
-whose names contain a word such as `body` or `secret`. It drops a line that it cannot write, so that the caller
+whose names contain a word such as `body` or `secret`. If the log cannot write a line, it drops the line, and the caller
 continues.
 """
 
@@ -25,9 +25,10 @@ MASK: Final = "[masked]"
 
 
 REPEAT_SECONDS: Final = 60
-"""The interval at which the log repeats a warning of a library, with the number of suppressed repeats.
+"""The interval at which the log repeats a warning of a library, in seconds.
 
-Clients can cause many repeats.
+The repeated warning contains the number of suppressed repeats. The limit exists because clients can cause many
+warnings.
 """
 WARNINGS_KNOWN_MAX: Final = 1_000
 
@@ -35,7 +36,7 @@ LogFormat = Literal["console", "json", "none"]
 
 
 def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send the log lines of this process, and the warnings of libraries, to a stream (default: standard error)."""
+    """Send the log lines of this process and the warnings of libraries to `stream` (default: standard error)."""
     target = _TolerantStream(sys.stderr if stream is None else stream)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -74,7 +75,7 @@ def configure_logs(log_format: LogFormat, stream: TextIO | None = None) -> None:
 
 
 class _TolerantStream(io.TextIOBase):
-    """A stream that ignores failed writes, such as writes to a closed pipe or a full disk."""
+    """A stream that ignores failed writes, for example to a closed pipe or a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -93,7 +94,10 @@ class _TolerantStream(io.TextIOBase):
 
 
 def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
-    """Return a filter that passes each warning once in REPEAT_SECONDS, with the number of suppressed repeats."""
+    """Return a filter that passes the same warning at most once in REPEAT_SECONDS.
+
+    The filter adds the number of suppressed repeats to the warning.
+    """
     held: dict[str, tuple[float, int]] = {}
 
     def passes(record: logging.LogRecord) -> bool:
@@ -115,12 +119,12 @@ def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
 
 
 def supports_color(stream: TextIO | io.TextIOBase) -> bool:
-    """Return whether a stream is a terminal that supports colors. Return False if the user has set NO_COLOR."""
+    """Return whether to write colors to a stream: it is a terminal with colors, and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _reordered(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put the common fields of a line first, in the same order and format as in attempt lines."""
+    """Put the common fields of a line first, in the same order and format as in the lines about attempts."""
     level, message = line.pop("level"), line.pop("event")
     at = format_timestamp(time.time_ns() // 1_000_000)
     return {"at": at, "level": level, "message": message, **line}

@@ -1,4 +1,4 @@
-"""Every metric: its name, kind, help and label, and how to read its value from a snapshot.
+"""The definitions of all metrics: name, kind, help, label, and a function that reads the value from a snapshot.
 
 Each label has a fixed set of values. No label identifies an account, an endpoint or a URL.
 """
@@ -17,13 +17,15 @@ PREFIX: Final = "uplift_"
 
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 Value = float | Histogram | Mapping[str, float] | Mapping[str, str] | None
-"""The value of a metric: a number, a number for each label value, or a string for each label. None means that the value
-is unknown."""
+"""The value of a metric: a number, a number for each label value, or a string for each label.
+
+None if the value is unknown.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric. If it has a unit, its name ends with `seconds` or `bytes`."""
+    """The definition of a metric. If the metric has a unit, its name ends with `seconds` or `bytes`."""
 
     name: str
     kind: MetricKind
@@ -32,13 +34,13 @@ class Metric:
     value: Callable[[Snapshot], Value]
     label: str | None = None
     across_processes: Literal["sum", "max", "each"] = "sum"
-    """How to combine the values of several processes on one database. `each` keeps the values separate."""
+    """How to combine the values of processes that share a database. `each` means that the values stay separate."""
 
 
 def _stored(value: Callable[[DatabaseReading, Snapshot], Value]) -> Callable[[Snapshot], Value]:
-    """Return a function that applies `value` to the latest database reading.
+    """Return a function that applies `value` to the database reading in a snapshot.
 
-    The function returns None if there is no reading.
+    The function returns None if the snapshot has no database reading.
     """
     return lambda snapshot: None if snapshot.stored is None else value(snapshot.stored, snapshot)
 
@@ -209,7 +211,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 def samples_of(metric: Metric) -> Iterable[str]:
-    """Return the sample names of a metric, for use in Prometheus queries."""
+    """Return the names under which Prometheus stores the samples of a metric."""
     if metric.kind == "histogram":
         return (f"{metric.name}_bucket", f"{metric.name}_sum", f"{metric.name}_count")
     return (metric.name,)

@@ -1,4 +1,4 @@
-"""The state of a process at one time, from which the server calculates metrics."""
+"""The state of a process at a point in time. The server calculates metrics from this state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from uplift_server.observe.counters import EngineCounters, StoreCounters
 
 @dataclass(frozen=True, slots=True)
 class DatabaseReading:
-    """Values from the database, which are the same for all processes. Times are Unix ms."""
+    """Values that were read from the database and that are the same for all processes. Times are Unix ms."""
 
     read_at: int
     waiting: Mapping[str, int]
-    """The number of waiting deliveries of each kind, each counted up to a limit."""
+    """The number of waiting deliveries of each kind. The count of each kind stops at a limit."""
     pending: int | None
     """The number of deliveries that are neither ended nor held.
 
-    None until the server has counted them after an upgrade.
+    After an upgrade, the number is None until the server has counted these deliveries.
     """
     oldest_due_at: Mapping[str, int | None]
-    """The due time of the oldest waiting delivery for each cause of delay."""
+    """For each cause of delay: when the oldest waiting delivery was due. None if no delivery is waiting."""
     emails_waiting: int
     oldest_email_at: int | None
     replays: Mapping[str, int]
@@ -30,7 +30,7 @@ class DatabaseReading:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The size of the database, and the space on its disk, in bytes."""
+    """The sizes of the database and of its disk, and the free space on the disk, in bytes."""
 
     database: int
     free: int
@@ -38,12 +38,12 @@ class Disk:
 
 
 class StreamReading(NamedTuple):
-    """The state of the event stream. Times are Unix ms."""
+    """The state of the event stream when it was read. Times are Unix ms."""
 
     read_at: int
     messages: int
     oldest_at: int | None
-    """When the oldest message was published. None if the stream is empty."""
+    """When the oldest message in the stream was published. None if the stream is empty."""
     replicas: int
     """The number of NATS servers that store each event."""
     current_replicas: int
@@ -53,7 +53,7 @@ class StreamReading(NamedTuple):
     last_seq: int
     bytes: int
     bytes_max: int
-    """The maximum size of the stream. -1 means that only the disk limits it."""
+    """The maximum size of the stream, in bytes. -1 means that only the disk limits the size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +71,31 @@ class Snapshot:
     in_flight: int
     in_flight_max: int
     in_memory: int
-    """The number of deliveries that are queued in memory."""
+    """The number of deliveries that are queued in the memory of this process."""
     sending_stopped: bool
     accounts: int
     endpoints: Mapping[str, int]
-    """The number of endpoints in each state. Enabled endpoints have a separate count for each health status."""
+    """The number of endpoints in each state. For enabled endpoints, each health status has its own count."""
     processes: Mapping[str, int]
-    """The number of active processes of each role that use the database."""
+    """The number of active processes on the database for each role."""
     failing: Mapping[str, int]
-    """The number of failing endpoints for each outcome of their last attempt."""
+    """The number of failing endpoints for each outcome of the last attempt."""
     pending_failing: int | None
-    """The number of pending deliveries of failing endpoints. None if it is unknown."""
+    """The number of pending deliveries to failing endpoints. None if the number is unknown."""
     certificates_expiring: int
     """The number of client certificates that expire soon or have expired."""
     at_limit: int
-    """The number of this process's endpoints whose own limit has delayed a delivery for more than a minute."""
+    """The number of endpoints of this process whose own limits have delayed a delivery for more than a minute."""
     probed: int
     mass_failure: bool
     log_lines_dropped: int
     disk: Disk | None
-    """The sizes of the database and its disk. None if the database is on another machine."""
+    """The sizes of the database and of its disk. None if the database is on another machine."""
     stored: DatabaseReading | None
-    """The latest database reading. None if the database does not respond."""
+    """The latest database reading. None if the database did not respond."""
     store_up: bool
-    """Whether the latest database reads and writes succeeded in time."""
+    """Whether the latest reads from and writes to the database succeeded in time."""
     stream_up: bool | None
-    """Whether the server can use the event stream. None if no event stream is configured."""
+    """Whether the server can use the event stream. None if the configuration has no event stream."""
     stream: StreamReading | None
-    """The latest reading of the event stream."""
+    """The latest reading of the event stream. None if there is no reading."""

@@ -1,4 +1,4 @@
-"""The health of a database, based on the results of its reads and writes."""
+"""The health of the database, based on the results of reads and writes."""
 
 import time
 from collections.abc import Callable
@@ -8,60 +8,63 @@ from typing import Final
 import structlog
 
 WRITE_STALLED_S: Final = 3.0
-"""The duration after which a running transaction is stalled, in seconds.
+"""The duration above which a running transaction counts as stalled, in seconds.
 
 A SQLite connection waits 2 s for a lock of another program.
 """
 WRITE_FAILED_S: Final = 5.0
-"""The minimum time between a failure and the successful write that ends the failure, in seconds.
+"""The minimum time between a failed write and the successful write that ends the failure, in seconds.
 
 On a nearly full disk, small writes succeed while large writes fail. If the database was unreachable, the first
 successful write ends the failure.
 """
 READ_FAILED_S: Final = 60.0
-"""How long a failed read counts as a failure of the database, unless the same read succeeds earlier.
+"""How long a failed read counts as a failure of the database, in seconds.
 
-If the database was unreachable, a successful read of any kind ends the failure.
+The failure ends earlier if the same read succeeds. If the database was unreachable, any successful read ends the
+failure.
 """
 LOG_EVERY_S: Final = 60.0
-"""The interval at which the log repeats a failure that continues."""
+"""The interval at which the log repeats a continuing failure, in seconds."""
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The cause of failed reads or writes, and how to fix it."""
+    """The cause of failed reads or writes, and the text that explains how to fix it."""
 
     cause: str
-    """The cause as a clause, without text from the database driver, because callers without a key can read the cause.
+    """The cause as a clause.
+
+    It contains no text from the database driver, because callers without a key can read the cause.
     """
     how_to_fix: str
     is_unreachable: bool = False
-    """Whether the database did not respond at all."""
+    """Whether the database did not respond."""
 
 
 class StoreHealth:
-    """The latest results of reads and writes.
+    """The results of the latest reads and writes.
 
-    The threads of a storage engine record the results, and the event loop reads them.
+    The threads of a storage engine record the results. The event loop reads them.
     """
 
     def __init__(self) -> None:
         self.written_at = float("-inf")
-        """When the latest transaction with changes was committed (monotonic seconds)."""
+        """When the latest transaction that changed rows was committed (monotonic seconds)."""
         self.writing_since: float | None = None
-        """When the current transaction began (monotonic seconds), or None if no transaction is running."""
+        """When the current transaction began (monotonic seconds). None if no transaction is running."""
         self.writer_ended = False
-        """Whether the writer thread has ended and was not restarted."""
+        """Whether the writer thread has ended and has not been restarted."""
         self._write: tuple[float, Trouble] | None = None
-        """The latest failed write and its time, until a later write succeeds."""
+        """The time and the cause of the latest failed write. None after the recovery."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
         self._logged: dict[str, float] = {}
         self._unrecovered: set[str] = set()
-        """The logged failures whose recovery is not logged yet."""
+        """The names of logged failures whose recovery has not been logged."""
 
     def note_write(self) -> None:
-        """Record a committed transaction with changes."""
+        """Record the commit of a transaction that changed rows."""
         self.written_at = time.monotonic()
         if self._write is None:
             return
@@ -78,7 +81,7 @@ class StoreHealth:
             _log.error("database write failed", cause=trouble.cause, error=str(error))
 
     def note_read(self, name: str) -> None:
-        """Record a successful read."""
+        """Record a successful read. `name` identifies the read."""
         if not self._reads:
             return
         recovered = [each for each, (_, trouble) in list(self._reads.items()) if each == name or trouble.is_unreachable]
@@ -87,18 +90,18 @@ class StoreHealth:
                 _log.warning("database reads recovered", read=each)
 
     def note_failed_read(self, name: str, trouble: Trouble | None, error: BaseException) -> None:
-        """Record a failed read. If `trouble` is None, the cause is the query, not the database."""
+        """Record a failed read. If `trouble` is None, the query caused the failure, not the database."""
         if trouble is not None:
             self._reads[name] = (time.monotonic(), trouble)
         if self._should_log(name):
             _log.error("database read failed", read=name, cause=trouble and trouble.cause, error=str(error))
 
     def has_written_within(self, seconds: float) -> bool:
-        """Return whether a transaction was committed within `seconds` and no transaction has failed since then."""
+        """Return whether a transaction was committed in the last `seconds` seconds and writes are not failing."""
         return self._write is None and time.monotonic() - self.written_at < seconds
 
     def trouble(self) -> str | None:
-        """Return the known cause of failures and how to fix it, or None if there are no failures."""
+        """Return the cause of current failures and how to fix it, or None if there are no failures."""
         now = time.monotonic()
         since = self.writing_since
         if self.writer_ended:
@@ -130,5 +133,5 @@ class StoreHealth:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the name of a read for the log: its function, or the function that contains it."""
+    """Return the name of a read for the log: the name of its function, or of the enclosing function."""
     return f"{function.__module__.removeprefix('uplift_server.')}.{function.__qualname__.partition('.<locals>')[0]}"

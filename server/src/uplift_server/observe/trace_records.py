@@ -1,4 +1,4 @@
-"""The events and attempts that are traced. This module does not import OpenTelemetry, which is optional."""
+"""The events and attempts that are traced. This module does not import OpenTelemetry, which is an optional package."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -8,13 +8,13 @@ from uplift_server.core.http.trace_context import TraceContext
 from uplift_server.observe.attempt_log import AttemptLine
 
 REMEDY_WITHOUT_PACKAGES: Final = "install the extra `otel` (uplift-webhooks-server[otel]), or remove the setting"
-"""How to fix a missing OpenTelemetry package."""
+"""How to fix missing OpenTelemetry packages."""
 TRACEPARENT: Final[ContextVar[str | None]] = ContextVar("traceparent", default=None)
-"""The `traceparent` header of the current request."""
+"""The `traceparent` header of the current request, or None."""
 
 
 class AcceptedEvent(NamedTuple):
-    """A stored event. Times are Unix ns."""
+    """An accepted event. Times are Unix ns."""
 
     id: bytes
     type: str
@@ -22,23 +22,26 @@ class AcceptedEvent(NamedTuple):
     began_at: int
     ended_at: int
     sender_span: TraceContext | None
-    """The sender's span, if its request had a trace context."""
+    """The span of the sender's request, if the request had a trace context."""
     repeated: bool
-    """Whether an earlier request had already stored the event."""
+    """Whether the event repeats an earlier event, which the server had already accepted."""
 
 
 class EndedAttempt(NamedTuple):
-    """An ended attempt, and the sender's span of its event."""
+    """An ended attempt, and the sender's span for the event of the attempt."""
 
     line: AttemptLine
     sender_span: TraceContext | None
 
 
 class Tracer(Protocol):
-    """Creates and exports spans."""
+    """The port that creates and exports spans."""
 
     def record(self, events: Sequence[AcceptedEvent], attempts: Sequence[EndedAttempt]) -> None:
-        """Create spans and queue them. Slow: call it in a thread, one call at a time."""
+        """Create spans and queue them.
+
+        The call is slow. Call it in a thread, and do not run two calls at the same time.
+        """
 
     def close(self) -> None:
-        """Send the queued spans. The call can block for a long time."""
+        """Send the queued spans. The call can take a long time."""

@@ -2,7 +2,7 @@
 
 The server imports this module only if traces are enabled. The module needs the packages of the extra `otel`. The SDK
 reads the standard environment variables (headers, sampler, batches, timeouts, resource). Spans contain IDs, outcomes
-and codes, but no bodies and no URLs, because URLs can contain tokens.
+and codes. They contain no bodies, and no URLs, because URLs can contain tokens.
 """
 
 import os
@@ -46,10 +46,10 @@ _TEST: Final = Trigger.TEST.text
 
 
 class OtlpTracer:
-    """Creates spans and sends them over OTLP/HTTP, in batches, from a thread of the SDK."""
+    """Creates spans, and sends them over OTLP/HTTP in batches. A thread of the SDK sends the batches."""
 
     def __init__(self, endpoint: str | None) -> None:
-        """`endpoint` is the collector's base URL. If it is None, the standard OpenTelemetry variables set the URL."""
+        """`endpoint` is the base URL of the collector. If None, the standard OpenTelemetry variables set the URL."""
         self._ids = _ChosenIds()
         ours = Resource({"service.name": SERVICE, "service.version": __version__, "process.pid": os.getpid()})
         self._provider = TracerProvider(
@@ -126,22 +126,22 @@ class OtlpTracer:
 
 
 class _ChosenIds(RandomIdGenerator):
-    """An ID generator that returns the IDs set with `choose`."""
+    """An ID generator that returns the IDs from the latest call of `choose`."""
 
     def __init__(self) -> None:
         self._trace_id = 0
         self._span_id: int | None = None
 
     def choose(self, trace_id: int, span_id: int | None) -> None:
-        """Set the IDs of the next span. If `span_id` is None, the span ID is random."""
+        """Set the IDs for the next span. If `span_id` is None, the span ID is random."""
         self._trace_id, self._span_id = trace_id, span_id
 
     def generate_trace_id(self) -> int:
-        """Return the trace ID set with `choose`."""
+        """Return the chosen trace ID."""
         return self._trace_id
 
     def generate_span_id(self) -> int:
-        """Return the span ID set with `choose`, or a random one."""
+        """Return the chosen span ID. If there is none, return a random one."""
         return self._span_id or super().generate_span_id()
 
 
