@@ -1,1 +1,1 @@
-"""Use cases: commands and queries that check the permissions of the caller."""
+"""Use cases: commands and queries that check the caller's permissions."""

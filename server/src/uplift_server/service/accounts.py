@@ -1,4 +1,4 @@
-"""Accounts and their contacts: create, read, update and delete."""
+"""Use cases for accounts and their contacts: create, read, update and delete."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,22 +24,22 @@ from uplift_server.store.records import Account, Page
 
 _KIND = "account"
 _AUDITED: Final = ("name", "contact_emails", "uid")
-"""The fields whose values the audit log shows. Metadata is excluded, because it can contain secrets."""
+"""The fields whose values the audit log contains. Metadata is excluded, because it can contain secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountDraft:
-    """The fields of an account in a request. An update leaves absent fields unchanged."""
+    """The fields of an account in a request. An update does not change the fields that are absent."""
 
     name: str | Unset = UNSET
     contact_emails: Sequence[str] | Unset = UNSET
     uid: str | Unset | None = UNSET
     metadata: Mapping[str, str | None] | Unset | None = field(default=UNSET, repr=False)
     merges: bool = False
-    """Whether `metadata` contains only the keys to change. The value None removes a key."""
+    """Whether `metadata` contains only changes to the stored metadata. The value None then removes a key."""
 
     def problems(self) -> list[Problem | None]:
-        """Return the problems with the fields."""
+        """Return the problems with the values of the fields."""
         found: list[Problem | None] = [] if isinstance(self.name, Unset) else [check_name(self.name)]
         emails = given_or(self.contact_emails, ())
         if len(emails) > CONTACT_EMAILS_MAX:
@@ -55,17 +55,17 @@ class AccountDraft:
         return found
 
     def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of an account after the request. `stored` is its current metadata."""
+        """Return the metadata that the account has after the request. `stored` is its current metadata."""
         return values_after(stored, self.metadata, merges=self.merges)
 
     @property
     def is_for_members(self) -> bool:
-        """Whether the request has only fields that members can update."""
+        """Return whether the request contains only fields that members can update."""
         return all(isinstance(each, Unset) for each in (self.name, self.uid, self.metadata))
 
 
 class Accounts:
-    """Creates, reads, updates and deletes accounts. Members can only read their account and update its contacts."""
+    """Creates, reads, updates and deletes accounts. Members can only read their own account and update its contacts."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -81,7 +81,7 @@ class Accounts:
         """Create an account.
 
         Return the account, and whether an earlier request with the same idempotency key created it. `problems` contains
-        the problems that the caller of this method has already found.
+        the problems that the caller has already found in the request.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -94,7 +94,7 @@ class Accounts:
         return await self._context.database.read(lambda c: accounts.page(c, request))
 
     async def get(self, caller: Caller, account: str) -> Account:
-        """Return an account. Raises NotFound."""
+        """Return an account by public ID or uid. Raises NotFound."""
         caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         account_id = self._id(account)
         found = await self._context.database.read(lambda c: accounts.get(c, account_id))
@@ -103,16 +103,20 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the account of the caller's key, or the account that the caller names. Raises AccountRequired."""
+        """Return the account of the caller's key, or the account that an operator or service key names.
+
+        Raises AccountRequired.
+        """
         if caller.principal.account_seq is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_READ, reads=True)
         return self._context.cache.accounts[caller.require_account()]
 
     async def version(self, caller: Caller) -> Hashable:
-        """Return a version that changes whenever the content of the account's pages changes. Raises Unavailable.
+        """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
-        The dashboard polls the version every second. Four cheap reads cover events, changes by people, test attempts,
-        statistics, replays and listen sessions. All other attempts change the cached health of their endpoints.
+        The dashboard reads the version every second, so the queries must be cheap. They cover events, changes by
+        people, test attempts, statistics, replays and listen sessions. Other attempts change the health of their
+        endpoints, which is in the cache.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()
@@ -136,7 +140,7 @@ class Accounts:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> Account:
-        """Update an account. Members can update only its contacts. Raises NotFound and PreconditionFailed."""
+        """Update an account. Members can update only the contacts. Raises NotFound or PreconditionFailed."""
         if caller.principal.role is None:
             caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         else:
@@ -156,9 +160,10 @@ class Accounts:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Account, bool]:
-        """Update the account with this uid, or create it. Return the account, and whether it is new.
+        """Create the account with this uid, or update the account with this uid or ID.
 
-        If `account` is an ID, the account must exist. Raises NotFound and PreconditionFailed.
+        Return the account, and whether the request created it. If `account` is an ID, the account must exist. Raises
+        NotFound or PreconditionFailed.
         """
         caller.require_all_accounts(AccountsScope.ACCOUNTS_WRITE)
         if ids.parse_prefixed(ids.ACCOUNT, account) is not None:
@@ -172,7 +177,10 @@ class Accounts:
         await self._context.run_shielded(self._delete(caller, self._id(account)))
 
     def _id(self, account: str) -> bytes:
-        """Return the ID of the account with this public ID (even if it is deleted) or uid. Raises NotFound."""
+        """Return the ID of an account from its public ID or uid. Raises NotFound.
+
+        A public ID is accepted even if the account was deleted.
+        """
         account_id = ids.parse_prefixed(ids.ACCOUNT, account)
         if account_id is not None:
             return account_id

@@ -19,7 +19,10 @@ _SIMILARITY_MIN: Final = 0.5
 
 
 class AuditLog:
-    """Lists the audit log. Services add their entries in the transactions of their changes."""
+    """Lists the entries of the audit log.
+
+    Other services add the entries, in the same transactions as their changes.
+    """
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -45,7 +48,7 @@ class AuditLog:
         return found.of([_without_operator_address(entry) for entry in found.items])
 
     def _subject(self, caller: Caller, text: str | None) -> str | None:
-        """Return the public ID of the object with this uid, or `text` if no object has this uid."""
+        """Return the public ID of the account or endpoint with the uid `text`, or `text` if there is none."""
         cache = self._context.cache
         if text is None or text in cache.event_types:
             return text

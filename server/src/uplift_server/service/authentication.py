@@ -1,4 +1,4 @@
-"""Authentication with API keys from the cache, so that it works during a database outage."""
+"""Authenticates callers with the API keys in the cache. Therefore, authentication works during a database outage."""
 
 import hashlib
 from typing import Final
@@ -20,20 +20,20 @@ _VISIBLE_CHARACTERS: Final = 4
 
 
 def digest_of(key: bytes) -> bytes:
-    """Return the SHA-256 of a key, which the server stores instead of the key.
+    """Return the SHA-256 digest of a key. The server stores the digest instead of the key.
 
-    Random keys do not need a slower hash.
+    A slower hash is not necessary, because keys are random.
     """
     return hashlib.sha256(key).digest()
 
 
 def ending_of(key: str) -> str:
-    """Return the last characters of a key. People recognize a key by these characters."""
+    """Return the last characters of a key, by which people recognize the key."""
     return key[-_VISIBLE_CHARACTERS:]
 
 
 class Authenticator:
-    """Identifies callers by the keys in the cache. A revoked key leaves the cache immediately."""
+    """Identifies callers by the API keys in the cache. A revoked key is removed from the cache immediately."""
 
     def __init__(self, cache: EndpointCache, clock: Clock) -> None:
         self._cache = cache
@@ -42,7 +42,7 @@ class Authenticator:
     def principal(self, authorization: bytes | None) -> Principal:
         """Return the principal of an `Authorization` header. Raises Unauthorized.
 
-        The lookup uses the digest, so its duration reveals nothing about any key.
+        The lookup uses the digest of the key. Therefore, its duration reveals nothing about any key.
         """
         if authorization is None or authorization[:_SCHEME_BYTES].lower() != _SCHEME:
             raise Unauthorized
@@ -67,11 +67,10 @@ class Authenticator:
             raise Unauthorized(f"The API key expired at {format_timestamp(expires_at)}. Create a new one.")
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return the principal with its own account, or with the account that the header `Uplift-Account` names.
+        """Return a caller for its own account, or for the account in the header `Uplift-Account`.
 
-        Operators and service keys can name every account.
-
-        Raises Unauthorized, and NotFound for an account that does not exist or is not the caller's.
+        Operators and service keys can name every account. Raises Unauthorized, or NotFound if the account does not
+        exist or does not belong to the caller.
         """
         principal = self.principal(authorization)
         if account is None:
