@@ -87,7 +87,7 @@ class _Account(Backlog):
 
 
 class _Group(msgspec.Struct, frozen=True):
-    """The events of one request."""
+    """The events of one request, and the deliveries to store with them."""
 
     account: _Account
     drafts: Sequence[tuple[int, Draft]]

@@ -13,7 +13,7 @@ The key is a row number, the digest of an API key, or the name of an event type.
 
 
 class KeyCache:
-    """Cache of API keys and service keys."""
+    """In-memory cache of all API keys and service keys that are not revoked."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, ApiKey] = {}

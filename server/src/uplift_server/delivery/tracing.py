@@ -54,7 +54,7 @@ class Traces:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the export."""
+        """Start the task that exports spans."""
         self._task = asyncio.create_task(self._run(), name="traces")
 
     async def stop(self) -> None:

@@ -76,7 +76,7 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start to send emails."""
+        """Start the task that sends due emails."""
         self._task = asyncio.create_task(self._run(), name="outbox")
 
     async def stop(self) -> None:

@@ -202,7 +202,7 @@ class EngineCounters:
         """The attempts that failed because of this server."""
         self.recent_own_failures = OwnFailures()
         self.requests_repeated = 0
-        """The number of requests that the HTTP client sent again within the same attempt."""
+        """The number of requests that the HTTP client sent a second time within the same attempt."""
         self.attempt_durations = Histogram(_ATTEMPT_BOUNDS_US, _US)
         self.first_attempt_delays = Histogram(_DELAY_BOUNDS_MS, _MS)
         """The durations from the acceptance of an event to the start of the first attempt."""

@@ -57,7 +57,7 @@ class StoreHealth:
         self.writer_ended = False
         """Whether the writer thread has ended and has not been restarted."""
         self._write: tuple[float, Trouble] | None = None
-        """The time and the cause of the latest failed write. None after the recovery."""
+        """The time and the cause of the latest failed write. None after a later write has succeeded."""
         self._reads: dict[str, tuple[float, Trouble]] = {}
         self._logged: dict[str, float] = {}
         self._unrecovered: set[str] = set()

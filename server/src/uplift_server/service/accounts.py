@@ -114,9 +114,9 @@ class Accounts:
     async def version(self, caller: Caller) -> Hashable:
         """Return a version that changes when the content of the account's dashboard pages changes. Raises Unavailable.
 
-        The dashboard reads the version every second, so the queries must be cheap. They cover events, changes by
-        people, test attempts, statistics, replays and listen sessions. Other attempts change the health of their
-        endpoints, which is in the cache.
+        The dashboard reads the version every second, so the queries must be cheap. The queries cover events, changes by
+        people, test attempts, statistics, replays and listen sessions. All other attempts change the cached health of
+        their endpoints, which the version contains.
         """
         caller.require(Scope.EVENTS_READ)
         account_seq = caller.require_account()

@@ -36,7 +36,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A current mass failure. Times are Unix ms."""
+    """A mass failure that has not ended. Times are Unix ms."""
 
     since: int
     counts_from: int

@@ -42,7 +42,7 @@ class SessionGone(Exception):
 
 
 class TooManyStreams(Exception):
-    """A new stream would exceed a limit."""
+    """A new stream would exceed `limit`: the limit for all streams, or the limit for the streams of an account."""
 
     def __init__(self, limit: Exceeded) -> None:
         super().__init__(limit)
@@ -54,7 +54,7 @@ _Progress = tuple[Stream, int | None, list[ListenResponse]]
 
 
 class Relay:
-    """Manages all listen streams of this process."""
+    """Starts, wakes and ends the listen streams of this process, and saves their progress."""
 
     def __init__(
         self, database: Database, cache: EndpointCache, audience: Audience, announcer: Announcer, clock: Clock
@@ -80,9 +80,9 @@ class Relay:
             stream.wake()
 
     async def connect(self, session: ListenSession, position: int | None) -> Stream:
-        """Start a session's stream after `position`, or after its stored position. End other streams of the session.
+        """Start a session's stream after `position`. If `position` is None, start after the stored position.
 
-        Raises TooManyStreams, SessionGone and Unavailable.
+        End all other streams of the session. Raises TooManyStreams, SessionGone or Unavailable.
         """
         stream = self._begin(session, position)
         # From now on, this stream ends if the session is deleted or the key is revoked.

@@ -60,7 +60,7 @@ class StreamItem:
 
 
 class Stream:
-    """One connection of a listen session."""
+    """A connection over which the server sends the events of a listen session."""
 
     def __init__(self, relay: "Streaming", session: ListenSession, position: int) -> None:
         self.session = session

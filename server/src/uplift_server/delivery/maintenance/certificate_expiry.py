@@ -26,7 +26,7 @@ class CertificateWarnings(Protocol):
 
 
 class CertificateExpiry:
-    """Checks the client certificates in the cache every hour."""
+    """Checks the client certificates in the cache every hour, and warns about certificates that expire soon."""
 
     def __init__(self, cache: EndpointCache, jobs: SingletonJobs, warnings: CertificateWarnings, clock: Clock) -> None:
         self._cache = cache

@@ -56,7 +56,7 @@ class ErasedEvents:
 
 
 class ErasureJobs:
-    """Runs all erasures that are not completed."""
+    """Erases the events of all unfinished erasures."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class StatisticsUpdater:
         self._load = (clock.now_ms(), clock.processor_s())
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Count until the process stops."""
+        """Count new rows until the process stops."""
         intervals = 0
         while not stopping.is_set():
             await self._clock.wait(stopping, self._every_ms)
@@ -57,7 +57,7 @@ class StatisticsUpdater:
                 await self._clock.wait(stopping, UNAVAILABLE_WAIT_MS)
 
     async def count_all(self, stopping: asyncio.Event) -> None:
-        """Count all new rows in batches. Raises Unavailable. The store keeps the results of completed batches."""
+        """Count all new rows in batches. Raises Unavailable. The results of earlier batches then stay stored."""
         more = True
         while more and not stopping.is_set():
             position, now = await self._database.stream_position(), self._clock.now_ms()

@@ -92,7 +92,7 @@ class _Job:
 
 
 class ReplayJobs:
-    """Runs all replays that are not completed."""
+    """Releases the deliveries of all unfinished replays."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class DueEndpoints:
         self.backlog[endpoint_seq] = None
 
     def wake(self) -> None:
-        """Wake the dispatcher, because the lane of an endpoint in the backlog has room."""
+        """Wake the dispatcher, because the lane of an endpoint with due deliveries has room again."""
         self.changed.set()
 
     def scan(self) -> None:

@@ -63,7 +63,7 @@ class _TokenBucket:
 
 
 class HeldDeliveries:
-    """Holds, releases, drops and cancels deliveries in batches."""
+    """Holds, releases, drops and cancels the deliveries of the queued endpoints in batches."""
 
     def __init__(
         self,
@@ -94,8 +94,10 @@ class HeldDeliveries:
         self._wake = asyncio.Event()
 
     def enqueue(self, endpoint_seq: int) -> None:
-        """Queue an endpoint after a change of its state, or a paused, disabled or deleted endpoint with open
-        deliveries."""
+        """Queue an endpoint whose state has changed.
+
+        Paused, disabled and deleted endpoints with open deliveries are queued, too.
+        """
         if not self._shards.owns(endpoint_seq):
             return
         self._work[endpoint_seq] = None
@@ -113,7 +115,7 @@ class HeldDeliveries:
         return False
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Process the queue until the process stops."""
+        """Process the queued endpoints until the server stops."""
         while not stopping.is_set():
             self._wake.clear()
             try:

@@ -65,8 +65,10 @@ class Starter(Protocol):
 
 
 class _ForeignLeases(NamedTuple):
-    """An endpoint that this process took over, and the number of leases that other processes still hold on its
-    deliveries."""
+    """An endpoint that this process took over.
+
+    `leased` is the number of leases that other processes still hold on its deliveries.
+    """
 
     endpoint: LiveEndpoint
     leased: int
@@ -166,7 +168,7 @@ class DeliveryLanes:
         return lane
 
     def adjust(self, endpoint: LiveEndpoint) -> None:
-        """Apply the limits and the host of a changed endpoint to its lane."""
+        """Update the limits and the host in the lane of a changed endpoint."""
         lane = self._lanes.find(endpoint.seq)
         if lane is not None:
             self._lanes.move_to_host(lane, endpoint.parts.url.host)
@@ -187,8 +189,10 @@ class DeliveryLanes:
         self.parked[(event_seq, endpoint_seq)] = None
 
     def forget(self, event_seqs: Sequence[int]) -> None:
-        """Drop the waiting deliveries of erased events, and ignore the outcomes of attempts in flight for these
-        events."""
+        """Drop the waiting deliveries of erased events.
+
+        The outcomes of attempts in flight for these events are ignored.
+        """
         for event_seq in event_seqs:
             if len(self.erased) >= PARKED_MAX:
                 del self.erased[next(iter(self.erased))]
@@ -249,8 +253,7 @@ class DeliveryLanes:
         return ACCOUNT_LITTLE_BODY_BYTES_MAX if is_scarce else LEASE_BATCH_BODY_BYTES_MAX
 
     def _is_full(self, lane: Lane[LeasedDelivery]) -> bool:
-        """Return whether the waiting bodies of the endpoint, of its account or of all accounts have reached their
-        limit."""
+        """Return whether the waiting bodies of the endpoint, its account or all accounts have reached a limit."""
         account_bytes = lane.account_share.waiting_bytes
         holds_little = account_bytes < ACCOUNT_LITTLE_BODY_BYTES_MAX
         return (

@@ -85,7 +85,7 @@ class HealthListener(Protocol):
         """Handle an endpoint after a failed attempt, or after the first success that follows a failure."""
 
     def note_gone_response(self, endpoint: LiveEndpoint) -> None:
-        """Handle a response with 410 from an endpoint."""
+        """Handle a 410 response from an endpoint."""
 
 
 class _InFlight(msgspec.Struct, frozen=True):
@@ -143,8 +143,7 @@ class Attempts:
         self._random = random.Random(random_bytes(RANDOM_SEED_BYTES))  # noqa: S311 - jitter needs no secrecy
 
     def abort(self) -> None:
-        """From now on, release the lease of an attempt that the sender aborts, and do not count the attempt as a
-        failure."""
+        """From now on, release the leases of aborted attempts, and do not count these attempts as failures."""
         self._aborting = True
 
     def start(self, lane: Lane[LeasedDelivery], delivery: LeasedDelivery) -> None:

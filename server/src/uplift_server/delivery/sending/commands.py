@@ -48,8 +48,10 @@ class Commands(Protocol):
         """
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the caller must check the store for the
-        outcome."""
+        """Wait until the outcome of the endpoint's test is stored.
+
+        The method can return earlier. The caller must then check the store for the outcome.
+        """
 
 
 class _SentBefore(Conflict):
@@ -109,11 +111,10 @@ class LocalCommands:
     async def decide(
         self, command: Command, also: Callable[[Transaction], None], fence: int | None = None, *, process_id: int = 0
     ) -> LeasedDelivery | None:
-        """Cancel or resend a delivery that has no lease, or whose lease has the given fence. Return the lease of a
-        resend.
+        """Cancel or resend a delivery. Return the lease of a resend.
 
-        `also` runs in the same transaction. If `process_id` is 0, the resend is due now. Raises the same errors as
-        `Commands.execute`.
+        The delivery must have no lease, or a lease with the given fence. `also` runs in the same transaction. If
+        `process_id` is 0, the resend is due now. Raises the same errors as `Commands.execute`.
         """
         now = self._clock.now_ms()
         endpoint_seq, event_seq = command.endpoint_seq, command.event_seq
@@ -141,8 +142,10 @@ class LocalCommands:
         return leased
 
     async def wait_for_test(self, endpoint_seq: int, within_ms: int) -> None:
-        """Wait until the outcome of the endpoint's test is stored, or until the caller must check the store for the
-        outcome."""
+        """Wait until the outcome of the endpoint's test is stored.
+
+        The method can return earlier. The caller must then check the store for the outcome.
+        """
         await self._tests.wait(endpoint_seq, within_ms)
 
     async def _start(self, command: Command, finish: Finish) -> Result:

@@ -33,7 +33,7 @@ HEALTH_SAVED_EVERY_MS: Final = 2000
 
 
 class Settler:
-    """Gathers settlements and writes them in batches."""
+    """Gathers the outcomes of deliveries, and writes them to the store in batches."""
 
     def __init__(
         self,

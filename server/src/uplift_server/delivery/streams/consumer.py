@@ -366,7 +366,7 @@ class StreamConsumer:
     async def _reject(self, link: Link, events: Sequence[_Event]) -> None:
         """Store rejections, and publish the rejected events with their problems.
 
-        Raises StreamUnavailable and StreamError.
+        Raises StreamUnavailable or StreamError.
         """
         if not events:
             return

@@ -125,7 +125,7 @@ class _Publication:
         self.duplicate_of: int | None = None
         """The sequence number of the earlier message, if NATS detected this message as a repeat."""
         self.known: asyncio.Future[StoredEvent | None] | None = None
-        """The lookup in the database of the earlier event that this event repeats.
+        """The database lookup of an earlier event that this event may repeat.
 
         None if the caller chose neither an idempotency key nor an ID.
         """

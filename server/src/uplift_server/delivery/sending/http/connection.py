@@ -1,9 +1,8 @@
 """A connection to a receiver: writes a request, and reads the response.
 
-httptools leaves four tasks to this module. The module skips interim responses, and limits the size of the response
+httptools parses the response. In addition, this module skips interim responses, and limits the size of the response
 headers. It ends a body without a length when the connection ends, and closes the connection after unexpected bytes. The
-module defines no callback for single headers. Most responses do not need such a callback, and each header would cost
-two allocations and a call.
+module defines no parser callback for headers, because a callback would cost two allocations and a call for each header.
 """
 
 import asyncio
