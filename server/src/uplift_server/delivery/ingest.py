@@ -230,7 +230,7 @@ class EventIngest:
         return result
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
-        """Return the IDs of the endpoints that have a delivery of an event, for each stored event.
+        """For each stored event, return the IDs of the endpoints that have a delivery of the event.
 
         Raises Unavailable.
         """

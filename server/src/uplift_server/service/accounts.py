@@ -103,7 +103,7 @@ class Accounts:
         return found
 
     def own(self, caller: Caller) -> Account:
-        """Return the account of the caller's key, or the account that an operator or service key names.
+        """Return the account of the caller's key, or the account that an operator or service key names in the request.
 
         Raises AccountRequired.
         """

@@ -67,7 +67,7 @@ class Authenticator:
             raise Unauthorized(f"The API key expired at {format_timestamp(expires_at)}. Create a new one.")
 
     def caller(self, authorization: bytes | None, account: str | None, address: str | None = None) -> Caller:
-        """Return a caller for its own account, or for the account in the header `Uplift-Account`.
+        """Return the caller, with its own account or with the account in the header `Uplift-Account`.
 
         Operators and service keys can name every account. Raises Unauthorized, or NotFound if the account does not
         exist or does not belong to the caller.

@@ -55,7 +55,7 @@ class Outage:
     """
 
     def marks(self) -> dict[str, int]:
-        """Return the fields as integers, with their names in the store as keys."""
+        """Return the fields to store, as integers by stored name."""
         return {
             _MARKS + "since": self.since,
             _MARKS + "counts_from": self.counts_from,

@@ -28,11 +28,15 @@ from uplift_server.store.operational_events import OperationalEvent
 from uplift_server.store.records import Account, DisabledReason, Endpoint, EndpointState
 
 GROUP_MS_MAX: Final = 30_000
-"""The maximum delay of a warning email, in ms. During the delay, other endpoints of the account can join the email."""
-RECOVERED_GROUP_MS_MAX: Final = 300_000
-"""The maximum delay of a recovery email, in ms. During the delay, other endpoints of the account can join the email.
+"""The maximum delay of a warning email, in ms.
 
-Circuit breakers probe the endpoints of a recovered server within 5 minutes.
+During the delay, other endpoints of the account are added to the email.
+"""
+RECOVERED_GROUP_MS_MAX: Final = 300_000
+"""The maximum delay of a recovery email, in ms.
+
+During the delay, other endpoints of the account are added to the email. Circuit breakers probe the endpoints of a
+recovered server within 5 minutes.
 """
 
 R = TypeVar("R")
@@ -286,7 +290,10 @@ class Transitions:
             accounts.lock(connection, subject.account.seq)
 
     def _group_ms(self, kind: NotificationKind) -> int:
-        """Return the delay of an email, in ms. During the delay, other endpoints of the account can join the email."""
+        """Return the delay of an email, in ms.
+
+        During the delay, other endpoints of the account are added to the email.
+        """
         longest = RECOVERED_GROUP_MS_MAX if kind is NotificationKind.ENDPOINT_RECOVERED else GROUP_MS_MAX
         return min(longest, self._rule.warn_after_ms // 10)
 

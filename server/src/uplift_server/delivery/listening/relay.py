@@ -70,7 +70,7 @@ class Relay:
         self._stopping = False
 
     def note_stored(self, account_seq: int) -> None:
-        """Wake the streams of an account in all processes after its events were stored."""
+        """Wake the streams of an account in all processes, because new events of the account were stored."""
         self.wake(account_seq)
         self._announcer.events_stored(account_seq)
 
@@ -148,7 +148,7 @@ class Relay:
     def end_here(self, session_id: bytes, why: EndReason, at: int) -> None:
         """End a session's stream in this process if it began before `at` (Unix ms).
 
-        A notification may arrive late. The check of `at` ensures that it does not end a newer stream.
+        Because of this condition, a late notification does not end a newer stream.
         """
         stream = self._streams.get(session_id)
         if stream is not None and why is EndReason.REPLACED and (stream.began_at is None or stream.began_at >= at):

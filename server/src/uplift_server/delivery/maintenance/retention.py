@@ -164,7 +164,7 @@ class Retention:
     ) -> bool:
         """Delete the ended deliveries of a partition until `until` (Unix ms). Return whether none are left.
 
-        `waiting` is the number of expired partitions. If it is higher, the pauses are shorter.
+        `waiting` is the number of expired partitions. The pauses are shorter if more partitions are waiting.
         """
         numbers = await partitions.count_seqs(partition)
         position = self._interrupted.pop(partition, None)

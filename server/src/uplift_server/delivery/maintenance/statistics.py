@@ -21,9 +21,9 @@ BATCH_PAUSE_MS: Final = 20
 ROWS_PER_TURN: Final = 64
 """The number of rows to count in one iteration of the event loop. The count takes about 1 ms."""
 BUSY_CORES: Final = 0.5
-"""The number of CPU cores in use from which a process is busy.
+"""The number of used CPU cores from which a process counts as busy.
 
-A busy process counts only once in BUSY_TURNS intervals.
+A busy process counts new rows only once in BUSY_TURNS intervals.
 """
 BUSY_TURNS: Final = 10
 UNAVAILABLE_WAIT_MS: Final = 5_000

@@ -66,7 +66,7 @@ UNAVAILABLE_WAIT_MS: Final = 500
 RETENTION_MARGIN_MS: Final = 3_600_000
 """The minimum time until retention deletes an event for which a replay creates a delivery, in ms.
 
-If half of the retention period is shorter than this time, the half applies.
+If half of the retention period is shorter, that half is the minimum.
 """
 IDLE_MS: Final = 3_600_000
 """The longest wait for a new or changed replay, in ms. A new or changed replay ends the wait."""

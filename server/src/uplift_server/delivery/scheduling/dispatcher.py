@@ -63,7 +63,7 @@ class Dispatcher:
         self._due.wake()
 
     def note_due(self, endpoint_seq: int) -> None:
-        """Make the dispatcher lease the due deliveries of an endpoint now."""
+        """Lease the due deliveries of an endpoint now."""
         self._due.note_due(endpoint_seq)
 
     def stop(self) -> None:

@@ -133,8 +133,7 @@ class HeldDeliveries:
     async def _scan(self) -> None:
         """Queue the endpoints that have held deliveries to release or drop.
 
-        For example, the event of a delivery was being stored when the endpoint was enabled. The delivery then stays
-        held.
+        For example, a delivery stays held if its event was being stored when the endpoint was enabled.
         """
         now = self._clock.now_ms()
         if now - self._scanned_at < self._scan_every_ms:

@@ -79,7 +79,7 @@ class RunningReplays(Protocol):
 
 
 class HealthListener(Protocol):
-    """The port that handles endpoints whose health an attempt can change."""
+    """The port that informs the health monitor about the results of attempts."""
 
     def note(self, endpoint: LiveEndpoint) -> None:
         """Handle an endpoint after a failed attempt, or after the first success that follows a failure."""

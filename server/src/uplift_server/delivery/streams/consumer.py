@@ -293,7 +293,7 @@ class StreamConsumer:
         return None not in found
 
     def _is_fresh(self, message: StreamMessage) -> bool:
-        """Whether the cache contains all changes from before the arrival of the message.
+        """Return whether the cache contains all changes from before the arrival of a message.
 
         If so, an object that is not in the cache does not exist.
         """

@@ -36,10 +36,10 @@ class KnownEventFinder:
         self._query: asyncio.Task[None] | None = None
 
     def find(self, account_seq: int, draft: Draft) -> "asyncio.Future[StoredEvent | None]":
-        """Return the stored event that a draft repeats, or None.
+        """Look up the stored event that a draft repeats.
 
-        A repeated event has the same content, and the same idempotency key or ID. The result is also None if the
-        database does not respond in time.
+        A repeat has the same content, and the same idempotency key or ID. The result of the future is None if there is
+        no such event, or if the database does not respond in time.
         """
         loop = asyncio.get_running_loop()
         found: asyncio.Future[StoredEvent | None] = loop.create_future()

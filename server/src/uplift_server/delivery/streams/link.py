@@ -85,7 +85,7 @@ parser.MSG_RE, parser.HMSG_RE = (
 
 
 class _Client(Client):
-    """A NATS client that does not check subjects and headers.
+    """A NATS client that accepts invalid subjects and headers.
 
     Emitters choose the subjects and headers, so an invalid subject or header must not end the connection.
     """

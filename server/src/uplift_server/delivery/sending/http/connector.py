@@ -42,7 +42,7 @@ ConnectionFactory = Callable[[Target, Opening], Connection]
 
 
 class Connector:
-    """Opens connections to targets."""
+    """Opens connections to the targets of requests, directly or through the egress proxy."""
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class Connector:
     ) -> None:
         """Create a connector.
 
-        Raises ValueError for an invalid proxy or address, and OSError for an unreadable `ca_file`.
+        Raises ValueError if the egress proxy or an egress address is not valid, and OSError if `ca_file` cannot be
+        read.
         """
         self._settings = settings
         self._policy = policy
@@ -88,7 +89,10 @@ class Connector:
         return connection
 
     def remember_session(self, connection: Connection) -> None:
-        """Store the TLS session of a connection, which has received its first response, for later connections."""
+        """Store the TLS session of a connection for later connections.
+
+        The connection must have received its first response.
+        """
         target, encrypted = connection.target, connection.encryption()
         tls = self._tls if target.identity is None else self._identified.get(target.identity)
         if encrypted is not None and tls is not None:

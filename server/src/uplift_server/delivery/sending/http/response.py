@@ -1,4 +1,4 @@
-"""Reads details that the parser does not provide from the bytes of a response."""
+"""Reads details of a response from its bytes, because the parser does not provide them."""
 
 import re
 from typing import Final
