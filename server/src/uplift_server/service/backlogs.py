@@ -1,6 +1,6 @@
-"""The pending, held and due deliveries of each endpoint, and the state of the database across all accounts.
+"""The backlog of each endpoint (pending, held and due deliveries), and the state of the database.
 
-Metrics and pages about all accounts share one cached reading, so that they do not wait for large counts. Pages of one
+Metrics and pages about all accounts use one cached reading, because counting many deliveries takes time. Pages of one
 account read the backlogs of its endpoints directly.
 """
 
@@ -18,32 +18,35 @@ from uplift_server.store.errors import StoreError, Unavailable
 from uplift_server.store.totals import NO_OPEN, OpenCounts
 
 COUNTED_MAX: Final = 100_000
-"""Maximum of each count. With a million deliveries of 2,000 endpoints in SQLite, all counts took 60 ms."""
+"""The number at which each count stops.
+
+With a million deliveries of 2,000 endpoints in SQLite, all counts took 60 ms.
+"""
 DUE_ENDPOINTS_PER_READ: Final = 1_000
 FRESH_MS: Final = 2_000
-"""The minimum interval between readings."""
+"""The minimum time between two readings of the database."""
 REST_PER_READING: Final = 20
-"""The pause after a reading, as a multiple of the reading's duration. The pause limits the load of readings."""
+"""The pause after a reading, as a multiple of the reading's duration. The pause limits the load on the database."""
 STALLED_MS: Final = 10_000
-"""The duration after which a reading is stalled, in ms. The database then counts as not responding."""
+"""The maximum duration of a reading. After this time, the database counts as not responding."""
 STALE_MS: Final = 60_000
-"""Maximum age of a reading that callers can use."""
+"""The maximum age of a reading that `latest` and `for_page` return."""
 WAIT_SECONDS: Final = 0.02
 """How long a request for metrics waits for a new reading before it uses the last reading."""
 FIRST_WAIT_SECONDS: Final = 1.0
-"""How long a request waits for the first reading, and how long a page waits for a newer reading."""
+"""How long a request waits for the first reading. A page also waits this long for a newer reading."""
 RECENT_MS: Final = 5_000
 """The maximum age of a reading that a page uses without waiting for a newer reading."""
 
 
 class EndpointBacklog(NamedTuple):
-    """The open deliveries of an endpoint."""
+    """Counts of the open deliveries of one or several endpoints, and the earliest due time."""
 
     pending: int | None
-    """The number of pending deliveries. None until the server has counted them after an upgrade."""
+    """The number of pending deliveries. After an upgrade, None until the server has counted them."""
     held: int | None
     oldest_due_at: int | None
-    """When the oldest delivery that is due and not leased became due (Unix ms)."""
+    """The earliest due time of the deliveries that are due and not leased (Unix ms). None if there are none."""
 
 
 UNKNOWN: Final = EndpointBacklog(None, None, None)
@@ -51,13 +54,13 @@ UNKNOWN: Final = EndpointBacklog(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of the state of the database across all accounts."""
+    """The state of the database across all accounts, as one reading found it."""
 
     stored: DatabaseReading
     open: Mapping[int, OpenCounts] | None
-    """The open deliveries of each endpoint. None until the server has counted them after an upgrade."""
+    """The counts of open deliveries by endpoint number. After an upgrade, None until the server has counted them."""
     due: Mapping[int, int]
-    """When the oldest due delivery of each endpoint became due (Unix ms)."""
+    """The earliest due time of the due deliveries by endpoint number (Unix ms)."""
     next_at: int
     """When the next reading may start (Unix ms)."""
 
@@ -72,7 +75,7 @@ class Reading:
 
 
 def total(backlogs: Collection[EndpointBacklog]) -> EndpointBacklog:
-    """Return the combined backlog: the sums of the counts, and the oldest due time."""
+    """Return the combined backlog: the sums of the counts, and the earliest due time."""
     pending = [each.pending for each in backlogs if each.pending is not None]
     held = [each.held for each in backlogs if each.held is not None]
     is_known = len(pending) == len(backlogs)
@@ -96,7 +99,6 @@ class Backlogs:
         self._readiness = readiness
         self._last: Reading | None = None
         self._done: asyncio.Event | None = None
-        """A signal that is set when the current reading ends. None if no reading is running."""
         self._began_at = 0
         self._last_succeeded = True
 
@@ -132,7 +134,7 @@ class Backlogs:
         return await self.latest(0 if is_recent else FIRST_WAIT_SECONDS)
 
     async def of_endpoints(self, endpoint_seqs: Collection[int]) -> dict[int, EndpointBacklog]:
-        """Return the current backlog of each of these endpoints, from two reads. Return UNKNOWN if the reads fail."""
+        """Return the current backlog of each endpoint, or UNKNOWN for each if the database does not respond."""
         if not endpoint_seqs:
             return {}
         now, database = self._context.now(), self._context.database
@@ -183,7 +185,6 @@ class Backlogs:
             done.set()
 
     async def _due(self, now: int) -> dict[int, int]:
-        """Return when the oldest due delivery of each endpoint became due (Unix ms)."""
         due: dict[int, int] = {}
         after = 0
         while True:
@@ -196,9 +197,10 @@ class Backlogs:
             after = found[-1].endpoint_seq
 
     def _own_oldest_due(self, due: Mapping[int, int]) -> dict[str, int | None]:
-        """Return the due time of the oldest due delivery of enabled endpoints for each cause of delay.
+        """Return the earliest due time for each cause of delay.
 
-        Each process reports the endpoints that it owns, or all endpoints if no process sends deliveries.
+        Each process includes the enabled endpoints that it owns, or all enabled endpoints if no process sends
+        deliveries.
         """
         status, known = self._context.engine.status, self._context.cache.endpoints
         no_process_sends = not status.sends()

@@ -1,4 +1,4 @@
-"""Bulk resends: one replay for each endpoint with deliveries that match a filter."""
+"""Bulk resends. A bulk resend creates one replay for each endpoint that has deliveries that match a filter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _KIND: Final = "bulk resend"
 
 
 class EndpointShare(NamedTuple):
-    """The matching deliveries of one endpoint."""
+    """The number of matching deliveries of one endpoint, and whether the bulk resend skips the endpoint."""
 
     seq: int
     endpoint: str
@@ -38,7 +38,7 @@ class EndpointShare(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BulkPreview:
-    """The deliveries of a bulk resend. `complete` is False if the count did not finish in time."""
+    """The matching deliveries by endpoint. `complete` is False if the count did not finish in time."""
 
     oldest_at: int | None
     newest_at: int | None
@@ -57,7 +57,7 @@ class BulkPreview:
 
 
 class BulkResend(NamedTuple):
-    """A bulk resend that this request, or an earlier request with the same idempotency key, created."""
+    """A bulk resend. This request, or an earlier request with the same idempotency key, created it."""
 
     replays: Sequence[ShownReplay]
     skipped: Sequence[EndpointShare]
@@ -81,7 +81,7 @@ class BulkResends:
         self._replays = replays
 
     async def preview(self, caller: Caller, query: DeliveryQuery, *, problems: Sequence[Problem] = ()) -> BulkPreview:
-        """Count the deliveries of each endpoint without resending them. Raises Invalid and AccountRequired."""
+        """Count the deliveries of each endpoint without resending them. Raises Invalid or AccountRequired."""
         caller.require(Scope.DELIVERIES_WRITE)
         return (await self._count(caller, query, problems)).preview
 
@@ -94,7 +94,7 @@ class BulkResends:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> BulkResend:
-        """Create the replays. Raises Invalid, AccountRequired, and Conflict if the account has too many replays."""
+        """Create the replays. Raises Invalid, AccountRequired, or Conflict if the account has too many replays."""
         caller.require(Scope.DELIVERIES_WRITE)
         wrong = check_idempotency_key(idempotency_key)
         counted = await self._count(caller, query, [*problems, *([] if wrong is None else [wrong])])
@@ -183,7 +183,7 @@ class BulkResends:
         )
 
     async def _count(self, caller: Caller, query: DeliveryQuery, problems: Sequence[Problem]) -> _Counted:
-        """Count the deliveries for up to COUNT_WAIT_MS. Each read covers one window of events."""
+        """Count the matching deliveries, but stop after COUNT_WAIT_MS. Each read covers one window of events."""
         account_seq = caller.require_account()
         found = [*problems]
         if query.status:

@@ -1,4 +1,4 @@
-"""The context that all services share."""
+"""The context that all services share: the database, the cache, the clock and the engine."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ _CURSOR_INVALID: Final = (
 
 
 _BACKWARD: Final = CURSOR_VALUE_MAX + 1
-"""The last number in the cursor of a previous page. No key contains this number, so it marks the direction."""
+"""The last number in a cursor that leads to a previous page. No key contains this number."""
 
 
 class StreamStatus(Protocol):
@@ -44,7 +44,7 @@ class StreamStatus(Protocol):
 
     @property
     def reading(self) -> StreamReading | None:
-        """The latest reading of the stream's state, if any."""
+        """The latest reading of the stream's state. None before the first reading."""
 
     def trouble(self) -> str | None:
         """Return why the server cannot use the stream, or None if it can."""
@@ -57,7 +57,7 @@ class StreamStatus(Protocol):
 
 
 class Listing(NamedTuple):
-    """The requested page of a list."""
+    """The number of rows, the cursor and the order of the page that a request asks for."""
 
     limit: int
     cursor: str | None = None
@@ -74,7 +74,7 @@ class PageCursors(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """The database, the cache, the clock, the engine and the source of random bytes."""
+    """The objects that all services need: the database, the cache, the clock, the engine and random bytes."""
 
     database: Database
     cache: EndpointCache
@@ -105,10 +105,10 @@ class ServiceContext:
         name: str = "cursor",
         message: str = _CURSOR_INVALID,
     ) -> tuple[int, ...] | None:
-        """Return the `count` numbers of the request's cursor, or None on the first page.
+        """Return the `count` numbers in the cursor of a request, or None if the request has no cursor.
 
-        Raises Invalid if the cursor is invalid or if there are `problems`. `name` is the field of the problem with the
-        cursor.
+        Raises Invalid with `problems`, if there are any, and with a problem in the field `name` if the cursor is
+        invalid.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Reject larger numbers, which would overflow in queries.
@@ -121,7 +121,7 @@ class ServiceContext:
         return found
 
     def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
-        """Return the requested page of a list whose key has `count` numbers. Raises the errors of `decode_cursor`."""
+        """Return the requested page of a list. Its keys have `count` numbers. Raises the errors of `decode_cursor`."""
         backward = None if listing.cursor is None else self.cursors.decode(listing.cursor, count + 1)
         if backward is None or backward[-1] != _BACKWARD:
             return PageRequest(listing.limit, self.decode_cursor(listing, count, problems), listing.ascending)
@@ -144,7 +144,10 @@ class ServiceContext:
         return AuditEntry(account_seq, self.now(), caller.actor, action, subject, details)
 
     def find_account(self, caller: Caller, account: str) -> Account:
-        """Return the account with this public ID or uid. Raises NotFound, also if the caller has no access."""
+        """Return the account with this public ID or uid.
+
+        Raises NotFound if the caller cannot access such an account.
+        """
         found = self.cache.find_account(account)
         own = caller.principal.account_seq
         if found is None or own not in (None, found.seq):
@@ -154,17 +157,17 @@ class ServiceContext:
     def find_endpoint(self, caller: Caller, endpoint: str) -> LiveEndpoint | None:
         """Return the caller's endpoint with this public ID or uid.
 
-        Raises AccountRequired for a uid if the call names no account.
+        Raises AccountRequired for a uid if the caller names no account, because a uid is unique only within an account.
         """
         if caller.account_seq is None and is_uid(endpoint):
             raise errors.AccountRequired
         return self.cache.find_endpoint(caller.account_seq, endpoint)
 
     def endpoint_id(self, caller: Caller, endpoint: str) -> bytes | None:
-        """Return the ID of the endpoint with this public ID or uid. Return None for an unknown uid.
+        """Return the ID of the endpoint with this public ID or uid, or None for an unknown uid.
 
-        Accepts the ID of a deleted endpoint. Raises AccountRequired for a uid if the call names no account. The caller
-        must still check the account of the endpoint.
+        Does not check whether the endpoint was deleted or belongs to the caller's account. Raises AccountRequired for a
+        uid if the caller names no account.
         """
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         if endpoint_id is not None:
@@ -173,7 +176,7 @@ class ServiceContext:
         return None if live is None else live.record.id
 
     async def write(self, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction, and convert the store's Conflict to the service's error."""
+        """Run a transaction. Raises errors.Conflict instead of the store's Conflict."""
         try:
             return await self.database.write(body)
         except Conflict as error:
@@ -182,7 +185,8 @@ class ServiceContext:
     async def run_shielded(self, change: Coroutine[Any, Any, T]) -> T:
         """Run a change to its end, even if the caller is cancelled.
 
-        A change must update the cache after its commit: otherwise, a key revoked only in the database would stay valid.
+        A change must update the cache after its commit. Otherwise, the cache would still accept a key that was revoked
+        in the database.
         """
         task = asyncio.ensure_future(change)
         self._changes.add(task)
@@ -194,7 +198,7 @@ class ServiceContext:
             raise
 
     def run_in_background(self, change: Coroutine[Any, Any, Any]) -> None:
-        """Start a change without waiting for it. Log a failure of the change."""
+        """Start a change without waiting for its end. If the change fails, log the failure."""
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._log_failure)

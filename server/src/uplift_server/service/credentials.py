@@ -1,4 +1,4 @@
-"""Passwords: sign-in, acceptance of invitations, resets and changes."""
+"""Sign-in with a password, acceptance of invitations, and changes and resets of passwords."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -55,12 +55,14 @@ class OpenInvitation:
     role: Role
     invited_by: str
     has_password: bool | None
-    """Whether the person must enter an existing password. None if the page must not reveal this fact, because the link
-    was not emailed."""
+    """Whether the person must enter an existing password.
+
+    None if the link was not emailed, because the page must then not reveal whether the person has a password.
+    """
 
 
 class Credentials:
-    """Checks, sets and resets the passwords of people."""
+    """Checks, sets and resets passwords."""
 
     def __init__(
         self,
@@ -78,13 +80,13 @@ class Credentials:
 
     @property
     def sends_email(self) -> bool:
-        """Whether the server emails links. Without email, people cannot request a reset."""
+        """Whether the server emails links. Without email, people cannot request a password reset."""
         return self._links.sends_email
 
     async def sign_in(self, email: str, password: str, *, address: str | None) -> str:
         """Sign a person in, and return the session cookie.
 
-        Raises Unauthorized, SecondFactorRequired, RateLimited and Busy.
+        Raises Unauthorized, SecondFactorRequired, RateLimited or Busy.
         """
         email = normalize_email(email)
         person = await self.verify_password(email, password, address)
@@ -93,7 +95,7 @@ class Credentials:
     async def enter_code(self, pending: PendingSignIn | None, code: str, *, address: str | None) -> str:
         """Complete a sign-in with the code of a second factor, and return the session cookie.
 
-        Raises Unauthorized for a wrong code, NotFound for a sign-in that has expired, and RateLimited.
+        Raises Unauthorized for a wrong code, NotFound if the sign-in has expired, or RateLimited.
         """
         now = self._context.now()
         if pending is None or now >= pending.expires_at:
@@ -129,7 +131,7 @@ class Credentials:
         return cookie
 
     async def invitation(self, token: str) -> OpenInvitation | None:
-        """Return an open invitation, or None if it does not exist, was accepted, was withdrawn or has expired."""
+        """Return the open invitation with this token, or None if there is no such invitation."""
         invitation, person = await self._invited(token)
         account = None if invitation is None else self._context.cache.accounts.get(invitation.account_seq)
         if invitation is None or account is None:
@@ -140,12 +142,10 @@ class Credentials:
     async def accept_invitation(self, token: str, name: str, password: str, *, address: str | None = None) -> str:
         """Add the invited person as a member, and return the session cookie.
 
-        A person who has a password enters it. Other people choose a name and a password. If the link was not emailed,
-        the response to invalid input does not depend on whether the person has a password. Otherwise, the link would
-        reveal whether the person exists.
-
-        Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited, Busy and
-        Conflict.
+        A person who has a password enters it. A person without a password chooses a name and a password. If the link
+        was not emailed, the errors for invalid input are the same in both cases, so that they do not reveal whether the
+        person exists. Raises NotFound, Invalid (`name`, `password`), Unauthorized, SecondFactorRequired, RateLimited,
+        Busy or Conflict.
         """
         invitation, person = await self._invited(token)
         if invitation is None:
@@ -160,9 +160,9 @@ class Credentials:
         return await self._context.run_shielded(self._accept(invitation, person, name, password_hash, address))
 
     async def request_reset(self, email: str, *, address: str | None = None) -> None:
-        """Email a link that resets the password, if a person with this email has a password. Raises RateLimited.
+        """Email a link for a password reset, if a person with this email has a password.
 
-        The result does not reveal whether the person exists.
+        The response does not reveal whether such a person exists. Raises RateLimited.
         """
         email = normalize_email(email)
         attempt = self._limits.begin_reset(self._context.now(), email=email, address=address)
@@ -194,7 +194,7 @@ class Credentials:
     async def reset(self, token: str, password: str, *, address: str | None = None) -> str:
         """Replace a forgotten password, end all sessions, begin a new session, and return its cookie.
 
-        Raises NotFound, Invalid (`password`), SecondFactorRequired, Busy and Conflict.
+        Raises NotFound, Invalid (`password`), SecondFactorRequired, Busy or Conflict.
         """
         decoded = tokens.parse_reset_token(token)
         person = None
@@ -217,10 +217,8 @@ class Credentials:
     async def change_password(self, visitor: Visitor, current: str, password: str, *, address: str | None) -> None:
         """Replace the password, and end all other sessions.
 
-        A person without a password can set a password after opening a link.
-
-        Raises Unauthorized if `current` is wrong, Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited,
-        Busy and Conflict.
+        A person without a password who signed in with a link can set one. Raises Unauthorized if `current` is wrong,
+        Invalid (`password`), ConfirmationRequired, Forbidden, RateLimited, Busy or Conflict.
         """
         person = visitor.person
         if person is None or person.email is None:
@@ -237,7 +235,7 @@ class Credentials:
         )
 
     async def rename(self, visitor: Visitor, name: str, *, address: str | None) -> None:
-        """Change the display name. Raises Invalid (`name`), and Forbidden for guests and operators."""
+        """Change the display name. Raises Invalid (`name`), or Forbidden for guests and operators."""
         person, name, now = visitor.person, name.strip(), self._context.now()
         if person is None or person.email is None:
             raise Forbidden("Only members with an email address can set a display name. Sign in as a member.")
@@ -253,10 +251,10 @@ class Credentials:
         await self._context.run_shielded(self._context.database.write(rename))
 
     async def begin_session(self, person: Person, by: str, address: str | None) -> str:
-        """Begin a session of an authenticated person, and return its cookie.
+        """Begin a session for an authenticated person, and return its cookie.
 
-        Raises SecondFactorRequired. Raises Unauthorized if the person was deleted or changed the password after the
-        check.
+        Raises SecondFactorRequired if the person has a second factor. Raises Unauthorized if the person was deleted or
+        changed the password after the check.
         """
         cookie, now = new_cookie(self._context), self._context.now()
         session = new_session(cookie, now, SESSION_TTL_MS, person_seq=person.seq)
@@ -284,9 +282,10 @@ class Credentials:
         visitor: Visitor | None = None,
         wrong: str = _WRONG_SIGN_IN,
     ) -> Person:
-        """Return the person with this email and password. `visitor` is set if the person is already signed in.
+        """Return the person with this email and password.
 
-        Raises Unauthorized with the text `wrong`, RateLimited, and Busy.
+        `visitor` is set if the person is already signed in. Raises Unauthorized with the message `wrong`, RateLimited
+        or Busy.
         """
         now = self._context.now()
         if visitor is None:
@@ -307,16 +306,16 @@ class Credentials:
         return person
 
     def _was_mailed(self, invitation: Invitation) -> bool:
-        """Return whether only the owner of the email address has the link.
+        """Return whether only the owner of the email address received the link.
 
-        Without email, the inviter also sees the link.
+        Without email, the inviter also sees it.
         """
         return invitation.proves and self._links.sends_email
 
     async def _invited(self, token: str) -> tuple[Invitation | None, Person | None]:
         """Return the open invitation with this token, and the person with its email.
 
-        The invitation or the person is None if it does not exist.
+        Each is None if it does not exist.
         """
         invitation_id, now = self._links.invitation_of(token), self._context.now()
         if invitation_id is None:
@@ -388,7 +387,7 @@ def new_session(
     key_digest: bytes | None = None,
     is_read_only: bool = False,
 ) -> Session:
-    """Return a session of a person, or of an operator's key, that begins now."""
+    """Return a new session, which begins now, of a person or of an operator's key."""
     digest, ends_at = digest_of(cookie.encode()), now + ttl_ms
     return Session(digest, person_seq, account_seq, key_digest, now, now, now, ends_at, is_read_only)
 
@@ -401,7 +400,7 @@ def new_cookie(context: ServiceContext) -> str:
 def audit_member_action(
     connection: Transaction, member: Member, action: str, by: str, now: int, address: str | None
 ) -> None:
-    """Add an action of a member to the audit log of the account. `by` is the method, such as `password`."""
+    """Add an action of a member to the account's audit log. `by` is the sign-in method, such as `password`."""
     subject = ids.prefixed(ids.MEMBER, member.id)
     actor = Actor(ActorKind.MEMBER, member.person.title, subject, address)
     details = {"by": by, "role": member.role.text} if action == "member.joined" else {"by": by}

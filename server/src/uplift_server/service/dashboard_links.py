@@ -23,8 +23,7 @@ class DashboardLinks:
     sends_email: bool
     """Whether the server emails links. Otherwise, the server shows a link to the person who creates it."""
     has_unknown_proxy: bool = False
-    """Whether requests come through a proxy that is not configured. In this case, a private address can be the address
-    of the proxy."""
+    """Whether requests may come through a proxy that is not configured. Private addresses can then be the proxy's."""
 
     def link_url(self, link_id: bytes) -> str:
         """Return the URL of a one-time link."""
@@ -43,10 +42,10 @@ class DashboardLinks:
         return verified_id(self.key, Purpose.INVITATION, text)
 
     def reset_url(self, person_id: bytes, password_hash: str, ends_at: int) -> str:
-        """Return the URL where a person replaces a forgotten password."""
+        """Return the URL of the page where a person replaces a forgotten password."""
         mark = password_mark(password_hash)
         return Purpose.RESET.url(self.public_url, reset_token(self.key, person_id, expires_at=ends_at, mark=mark))
 
     def is_valid_reset_token(self, text: str, password_hash: str) -> bool:
-        """Return whether a token is valid for resetting the password with this hash."""
+        """Return whether this token allows resetting the password that has this hash."""
         return is_valid_reset_token(self.key, text, password_mark(password_hash))

@@ -23,7 +23,7 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, DeliveryFilter, EndpointState, Page
 
 SEARCH_MS: Final = 60
-"""How long a search continues if few deliveries match. Each read of the search scans one window of events."""
+"""The maximum duration of a search that finds few deliveries. Each read covers one window of events."""
 _KIND = "delivery"
 
 
@@ -32,7 +32,7 @@ class DeliverySearch(NamedTuple):
 
     page: Page[ShownDelivery]
     searched_to: int | None
-    """The timestamp of the oldest scanned event (Unix ms). None if the page is full or the list ends."""
+    """The timestamp of the oldest scanned event (Unix ms). None if the page is full or the last page."""
 
 
 class Deliveries:
@@ -91,7 +91,10 @@ class Deliveries:
         return await self._context.database.read(lambda c: deliveries.page(c, caller.account_seq, wanted, request))
 
     async def get(self, caller: Caller, delivery: str) -> ShownDelivery:
-        """Return a delivery. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
+        """Return a delivery.
+
+        Raises NotFound, or AccountRequired if events of several accounts have the event ID in the delivery ID.
+        """
         caller.require(Scope.DELIVERIES_READ)
         return await self._shown(caller, delivery)
 
@@ -110,7 +113,7 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return a page of attempts in the order of their events. `outcome` and `status_code` filter the attempts."""
+        """Return a page of attempts in the order of their events. Select attempts by `outcome` and `status_code`."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")
@@ -118,7 +121,10 @@ class Deliveries:
         return await self._context.database.read(lambda c: attempts.page(c, caller.account_seq, wanted, request))
 
     async def get_attempt(self, caller: Caller, attempt: str) -> ListedAttempt:
-        """Return an attempt. Raises NotFound, and AccountRequired if several accounts have an event with its ID."""
+        """Return an attempt.
+
+        Raises NotFound, or AccountRequired if events of several accounts have the event ID in the attempt ID.
+        """
         caller.require(Scope.DELIVERIES_READ)
         parts = ids.parse_attempt_id(attempt)
         if parts is None:
@@ -145,7 +151,7 @@ class Deliveries:
     async def resend(self, caller: Caller, delivery: str, *, problems: Sequence[Problem] = ()) -> ShownDelivery:
         """Attempt a delivery now, regardless of its status.
 
-        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, and Conflict if the
+        If the worker of the endpoint does not respond, the attempt starts later. Raises NotFound, or Conflict if the
         delivery is in flight, blocked or expired, or if its endpoint is not enabled.
         """
         caller.require(Scope.DELIVERIES_WRITE)
@@ -158,8 +164,8 @@ class Deliveries:
     ) -> tuple[ShownDelivery, bool]:
         """Cancel a pending or held delivery. Return the delivery, and whether it is already cancelled.
 
-        If the delivery is not cancelled yet, a worker cancels it later. Raises NotFound, and Conflict if the delivery
-        is in flight or has another status.
+        If the delivery is not cancelled yet, a worker cancels it later. Raises NotFound, or Conflict if the delivery is
+        in flight or has another status.
         """
         caller.require(Scope.DELIVERIES_WRITE)
         await self._get(caller, delivery)

@@ -24,9 +24,9 @@ _STATUS_CODE: Final = re.compile(r"[1-5](?:\d\d|xx)")
 
 
 class DeliveryQuery(NamedTuple):
-    """The filters of a list of deliveries. A delivery matches if it has one of the values of each field.
+    """The filters of a list of deliveries. Timestamps are Unix ms.
 
-    Timestamps are Unix ms.
+    A delivery matches if, for each filter, it has one of the given values.
     """
 
     status: Sequence[str] = ()
@@ -47,9 +47,9 @@ class DeliveryQuery(NamedTuple):
 async def delivery_filter(
     context: ServiceContext, caller: Caller, query: DeliveryQuery, problems: list[Problem], *, id_field: str = "id"
 ) -> DeliveryFilter:
-    """Return the filter of a query, and add the problems with the query to `problems`.
+    """Return the filter for a query, and add the problems with the query to `problems`.
 
-    `id_field` is the parameter that contains delivery IDs.
+    `id_field` is the name of the parameter that contains delivery IDs.
     """
     endpoint_seqs = [await _endpoint_seq(context, caller, each, problems) for each in query.endpoint]
     type_seqs = type_seqs_of(context.cache, query.type, "type", problems)

@@ -31,7 +31,7 @@ from uplift_server.store.errors import Rejected, Unavailable
 DISK_BYTES_WARN: Final = 2 * 1024**3
 DISK_BYTES_FAIL: Final = 100 * 1024**2
 CLOCK_EARLIEST_S: Final = 1_735_689_600
-"""The time 2025-01-01 00:00 UTC. The clock is wrong if it shows an earlier time."""
+"""The time 2025-01-01 00:00 UTC (Unix s). A clock that shows an earlier time is wrong."""
 RESOLVED_NAME: Final = "example.com"
 RESOLVE_SECONDS_WARN: Final = 2.0
 HELD_COUNTED_MAX: Final = 1_000_000
@@ -56,7 +56,7 @@ def environment_findings(config: Config) -> Iterator[Finding]:
 
 
 def clock_finding() -> Finding:
-    """Check that the clock is not years behind."""
+    """Check that the clock does not show a time before CLOCK_EARLIEST_S."""
     if time.time() < CLOCK_EARLIEST_S:
         return Finding(
             "clock", "fail", "the clock of this machine is years behind",
@@ -97,13 +97,13 @@ def nats_findings(config: Config) -> Iterator[Finding]:
 
 
 def stored_findings(config: Config) -> Iterator[Finding]:
-    """Check the content of the database: held deliveries, and the operations account."""
+    """Check for held deliveries, and check the operations account."""
     yield from held_findings(config)
     yield from operations_findings(config)
 
 
 def held_findings(config: Config) -> Iterator[Finding]:
-    """Count the held deliveries, which retention never removes."""
+    """Check for held deliveries and their age, because retention does not delete them."""
     try:
         found = _held(config)
     except Unavailable as error:

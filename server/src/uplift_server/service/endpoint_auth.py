@@ -1,4 +1,4 @@
-"""Authentication of endpoints in requests: validation, and facts about client certificates."""
+"""The authentication of the server at endpoints: validation, storage, and facts about client certificates."""
 
 import ssl
 from dataclasses import replace
@@ -44,13 +44,13 @@ class AuthColumns(NamedTuple):
 
 
 class StoredAuth:
-    """Reads and writes the authentication of endpoints."""
+    """Reads and writes the settings with which the server authenticates at endpoints."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher
 
     def of(self, endpoint: Endpoint) -> EndpointAuth | None:
-        """Return the authentication of an endpoint, with its secrets."""
+        """Return the authentication of an endpoint, including its secrets."""
         if endpoint.auth is None:
             return None
         return auth_from_text(self._cipher.decrypt(endpoint.auth, endpoint.id, "auth"))
@@ -65,9 +65,9 @@ class StoredAuth:
         return AuthColumns(encrypted, stored.expires_at if isinstance(stored, ClientCertificate) else None)
 
     def changed(self, stored: Endpoint, sent: EndpointAuth | Unset | None) -> Endpoint:
-        """Return the endpoint with the authentication in the request.
+        """Return the endpoint with the authentication from a request.
 
-        If the authentication is the same, the endpoint does not change, so its cached tokens remain valid.
+        If the authentication is the same, return the same endpoint, so that its cached tokens remain valid.
         """
         if isinstance(sent, Unset) or (None if sent is None else with_facts(sent)) == self.of(stored):
             return stored
@@ -91,7 +91,7 @@ async def auth_problems(auth: EndpointAuth | Unset | None, url_checker: UrlCheck
 
 
 def with_facts(auth: EndpointAuth) -> EndpointAuth:
-    """Return a checked authentication with the facts of its certificate."""
+    """Return a checked authentication. If it has a client certificate, add the facts about the certificate."""
     if isinstance(auth, OAuthClient):
         return auth
     leaf, *_ = chain = x509.load_pem_x509_certificates(auth.certificate.encode())

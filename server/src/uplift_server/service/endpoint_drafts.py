@@ -18,7 +18,10 @@ from uplift_server.store.records import EndpointState
 
 @dataclass(frozen=True, slots=True)
 class EndpointDraft:
-    """The fields of an endpoint in a request. An update leaves absent fields unchanged, and None sets the default."""
+    """The fields of an endpoint in a request.
+
+    An update does not change absent fields. The value None sets the default.
+    """
 
     url: str | Unset = UNSET
     description: str | Unset | None = UNSET
@@ -30,15 +33,15 @@ class EndpointDraft:
     filter: Mapping[str, object] | Unset | None = UNSET
     auth: EndpointAuth | Unset | None = UNSET
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The settings that the request contains: their names and JSON values."""
+    """The settings in the request. Keys are setting names, and values are JSON values."""
     merges: bool = False
-    """Whether `headers` and `metadata` contain only the keys to change. The value None removes a key."""
+    """Whether `headers` and `metadata` contain only the keys to change, and None removes a key."""
     is_paused: bool = False
     """Whether a new endpoint is paused. An update does not change the state."""
 
     @classmethod
     def from_fields(cls, sent: Mapping[str, Any], *, merges: bool = False) -> "EndpointDraft":
-        """Return the draft with these request fields."""
+        """Create a draft from the fields of a request."""
         own = {name: value for name, value in sent.items() if name not in (*SETTING_NAMES, "state", "auth")}
         auth = sent.get("auth", UNSET)
         return cls(
@@ -83,17 +86,17 @@ class EndpointDraft:
         return found
 
     def headers_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of an endpoint after the request. `stored` are its current headers."""
+        """Return the headers that the endpoint has after the request. `stored` are its current headers."""
         if isinstance(self.headers, Unset):
             return dict(stored)
         return merge_headers(stored if self.merges and self.headers is not None else {}, self.headers or {})
 
     def metadata_after(self, stored: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of an endpoint after the request. `stored` is its current metadata."""
+        """Return the metadata that the endpoint has after the request. `stored` is its current metadata."""
         return values_after(stored, self.metadata, merges=self.merges)
 
     def filter_after(self, stored: str | None) -> str | None:
-        """Return the filter (JSON text) of an endpoint after the request. `stored` is its current filter."""
+        """Return the filter (JSON text) that the endpoint has after the request. `stored` is its current filter."""
         if isinstance(self.filter, Unset):
             return stored
         return None if self.filter is None else filter_text(self.filter)

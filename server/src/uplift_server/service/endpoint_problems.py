@@ -34,7 +34,7 @@ class EndpointProblems:
     backlog: EndpointBacklog
     """The combined backlog of the account's endpoints."""
     shown: Sequence[ShownEndpoint]
-    """Endpoints that are disabled, are failing, or have held deliveries: worst first, at most LISTED_MAX."""
+    """The endpoints that are disabled, are failing or have held deliveries, worst first, at most LISTED_MAX."""
 
 
 class ProblemFinder:
@@ -79,7 +79,7 @@ def _is_candidate(live: LiveEndpoint) -> bool:
 
 
 def _rank(live: LiveEndpoint) -> tuple[int, int, int]:
-    """Return the sort key: disabled endpoints, then failing endpoints (longest failing first), then all others."""
+    """Return the sort key: disabled endpoints first, then failing endpoints (longest failing first), then others."""
     kinds = [live.record.state is EndpointState.DISABLED, _is_failing(live), not live.takes_deliveries]
     kind = kinds.index(True) if True in kinds else len(kinds)
     return kind, live.health.failing_since or 0, -live.seq

@@ -14,7 +14,7 @@ from uplift_server.store.records import EndpointFilter, EndpointState
 
 
 class EndpointQuery(NamedTuple):
-    """The filters of a list of endpoints. An endpoint matches if it has one of the values of each field."""
+    """The filters of a list of endpoints. An endpoint matches if, for each filter, it has one of the given values."""
 
     state: Sequence[str] = ()
     """Names of states, or `failing` for enabled endpoints whose last attempt failed."""
@@ -23,11 +23,11 @@ class EndpointQuery(NamedTuple):
     event_type: Sequence[str] = ()
     """Event types that the endpoint is subscribed to."""
     cause: str | None = None
-    """A cause code. Only failing endpoints with this cause match."""
+    """A cause code. If set, only failing endpoints with this cause match."""
 
 
 def endpoint_filter(context: ServiceContext, query: EndpointQuery, problems: list[Problem]) -> EndpointFilter:
-    """Return the filter of a query, and add the problems with the query to `problems`."""
+    """Return the filter for a query, and add the problems with the query to `problems`."""
     type_seqs_of(context.cache, query.event_type, "event_type", problems)
     return EndpointFilter(
         states=tuple(each for each in EndpointState if each.text in query.state),

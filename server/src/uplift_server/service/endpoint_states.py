@@ -17,10 +17,15 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import DisabledReason, Endpoint, EndpointState, HeldAction
 
 HOLD_WAIT_MS: Final = 3000
-"""How long a request to enable waits until all pending deliveries are held. Every API response takes at most 5 s."""
+"""The maximum time that a request to enable an endpoint waits until all pending deliveries are held.
+
+Every API response takes at most 5 s.
+"""
 HOLD_WAIT_SHORT_MS: Final = 200
-"""How long a request to pause or disable waits until pending deliveries are held. Usually, few deliveries are
-pending."""
+"""The maximum time that a request to pause or disable an endpoint waits until pending deliveries are held.
+
+Usually, few deliveries are pending.
+"""
 _KIND: Final = "endpoint"
 _STILL_HOLDING: Final = (
     "The endpoint's state did not change, because the server has not finished holding its pending deliveries. Try"
@@ -29,21 +34,23 @@ _STILL_HOLDING: Final = (
 
 
 class _Change(NamedTuple):
-    """A completed change of an endpoint's state, for the audit log and the engine."""
+    """A completed change of an endpoint's state, with the facts that the audit log and the engine need."""
 
     endpoint: Endpoint | None
-    """The changed endpoint. It is never None, because the same transaction has read the endpoint."""
     action: str
     details: dict[str, object]
     notify_engine: Callable[[int], None]
 
 
 StateChange = Callable[[Transaction, Endpoint], _Change | None]
-"""Changes an endpoint. Returns None if the endpoint already has the requested state. Raises the store's Conflict."""
+"""A function that changes an endpoint. Returns None if the endpoint already has the requested state.
+
+Raises the store's Conflict.
+"""
 
 
 class _DisabledSince(Exception):
-    """The endpoint was paused or disabled after the server cached it."""
+    """Another request has paused or disabled the endpoint since this process cached it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__("paused or disabled in the meantime")
@@ -60,7 +67,7 @@ class EndpointStates:
     async def pause(self, caller: Caller, endpoint: str, *, problems: Sequence[Problem] = ()) -> ShownEndpoint:
         """Pause an endpoint: hold its pending and new deliveries.
 
-        Raises NotFound, and Conflict for a disabled endpoint.
+        Raises NotFound, or Conflict for a disabled endpoint.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
 
@@ -89,8 +96,8 @@ class EndpointStates:
     ) -> ShownEndpoint:
         """Enable an endpoint, and apply an action to its held deliveries.
 
-        If the endpoint is already enabled, change only the action. First hold the pending deliveries, so that the
-        action also applies to them. Raises NotFound, and Busy if the server cannot hold the deliveries within
+        If the endpoint is already enabled, change only the action. Otherwise, first hold the pending deliveries, so
+        that the action also applies to them. Raises NotFound, or Busy if the server cannot hold the deliveries within
         HOLD_WAIT_MS.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
@@ -111,7 +118,7 @@ class EndpointStates:
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return the change that enables an endpoint.
 
-        The server already holds the deliveries that were pending when it read `cached`.
+        Before this call, the server must have held the pending deliveries of the endpoint in its state `cached`.
         """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:

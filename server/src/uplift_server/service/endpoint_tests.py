@@ -1,4 +1,4 @@
-"""Test deliveries: one immediate request to an endpoint in any state, and its outcome.
+"""Test deliveries. A test delivery sends one immediate request to an endpoint in any state.
 
 A signature check sends two requests: one with a wrong signature, which the receiver must reject, and one with a valid
 signature.
@@ -32,9 +32,9 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Attempt, Delivery, Endpoint
 
 WAIT_MS: Final = 3500
-"""How long a caller waits for the attempt. Every API response takes at most 5 s, but the attempt can take longer."""
+"""The maximum time that a caller waits for the attempt. Every API response takes at most 5 s."""
 CHECK_WAIT_MS: Final = 1900
-"""How long a signature check waits for each of its two attempts."""
+"""The maximum time that a signature check waits for each of its two attempts."""
 _DELETED: Final = "The endpoint was deleted. Create a new endpoint, then test it."
 _REJECTIONS: Final[dict[Busy, tuple[type[errors.ServiceError], str]]] = {
     Busy.STOPPED: (
@@ -72,7 +72,7 @@ class SignatureCheck:
     verdict: Verdict
     wrong: EndpointTest
     valid: EndpointTest | None
-    """The test with a valid signature. None if the test with a wrong signature already determines the verdict."""
+    """The test with a valid signature. None if the test with a wrong signature already determined the verdict."""
     verified_at: int | None
     """When this check verified the endpoint (Unix ms). None if it did not verify the endpoint."""
 
@@ -103,7 +103,7 @@ class EndpointTests:
     ) -> EndpointTest:
         """Send a test delivery, and wait up to WAIT_MS for its outcome.
 
-        Raises NotFound, Invalid, Conflict if another test is in flight, and Busy or RateLimited if a limit is reached.
+        Raises NotFound, Invalid, Conflict if another test is in flight, or Busy or RateLimited if a limit is reached.
         """
         return await self._send(caller, endpoint, type_name, idempotency_key=idempotency_key, problems=problems)
 
@@ -184,7 +184,7 @@ class EndpointTests:
     async def _note_verified(self, caller: Caller, endpoint: Endpoint) -> int | None:
         """Store that the endpoint is verified.
 
-        Return the time, or None if the endpoint was deleted or its URL has changed.
+        Return the time of verification. Return None if the endpoint was deleted or its URL has changed.
         """
         now, subject = self._context.now(), ids.prefixed(ids.ENDPOINT, endpoint.id)
         entry = self._context.audit_entry(caller, "endpoint.verified", subject, {}, endpoint.account_seq)
@@ -198,9 +198,9 @@ class EndpointTests:
         return await self._context.run_shielded(self._context.database.write(note))
 
     async def _outcome(self, endpoint: Endpoint, event_id: bytes, until: int) -> tuple[Delivery, Attempt | None]:
-        """Wait for a test to end, at most until `until` (Unix ms).
+        """Wait until a test ends or until the time `until` (Unix ms).
 
-        Return the test's delivery, and the attempt if the attempt ended.
+        Return the test's delivery, and its attempt if the attempt has ended.
         """
         tail = ids.endpoint_tail(endpoint.id)
         while True:

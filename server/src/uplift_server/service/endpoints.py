@@ -62,7 +62,10 @@ class ShownEndpoint:
     disable_at: int | None = None
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     warn_at: int | None = None
-    """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not warned."""
+    """When the server will warn the contacts (Unix ms).
+
+    Set only while the endpoint is failing and before the warning.
+    """
     backlog: EndpointBacklog = UNKNOWN
     auth: Mapping[str, Any] | None = None
     """The authentication without its secrets. The keys are the names of API fields."""
@@ -101,7 +104,7 @@ class Endpoints:
     ) -> ShownEndpoint:
         """Create an endpoint.
 
-        Return its secret only once: the result of a repeated request does not contain the secret.
+        Only the first response contains the signing secret. The result of a repeated request does not.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         account_seq = caller.require_account()
@@ -134,7 +137,7 @@ class Endpoints:
         return await self.show(found)
 
     async def get_many(self, seqs: Sequence[int]) -> list[ShownEndpoint]:
-        """Return the endpoints with these sequence numbers, in the given order, without deleted endpoints."""
+        """Return the endpoints with these sequence numbers, in the given order. Omit deleted endpoints."""
         found = await self._context.database.read(lambda c: endpoints.find(c, seqs))
         by_seq = {endpoint.seq: endpoint for endpoint in found}
         return await self._show_all([by_seq[seq] for seq in seqs if seq in by_seq])
@@ -148,7 +151,7 @@ class Endpoints:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> ShownEndpoint:
-        """Update an endpoint. The next attempt uses the new values. Raises NotFound and PreconditionFailed."""
+        """Update an endpoint. The next attempt uses the new values. Raises NotFound or PreconditionFailed."""
         caller.require(Scope.ENDPOINTS_WRITE)
         record = self.find_cached(caller, endpoint)
         require_valid([*problems, *await self._problems(draft)])
@@ -166,7 +169,7 @@ class Endpoints:
     ) -> tuple[ShownEndpoint, bool]:
         """Update the account's endpoint with this uid, or create it. Return the endpoint, and whether it is new.
 
-        If `endpoint` is an ID, the endpoint must exist. Raises NotFound and PreconditionFailed.
+        If `endpoint` is an ID instead of a uid, the endpoint must exist. Raises NotFound or PreconditionFailed.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         if ids.parse_prefixed(ids.ENDPOINT, endpoint) is not None:
@@ -206,7 +209,6 @@ class Endpoints:
         return found.record
 
     def _id(self, caller: Caller, endpoint: str) -> bytes:
-        """Return the ID of the endpoint with this public ID or uid. Raises NotFound."""
         endpoint_id = self._context.endpoint_id(caller, endpoint)
         if endpoint_id is None:
             raise not_found(_KIND, endpoint)
@@ -230,7 +232,7 @@ class Endpoints:
         return replace(shown, secret=secret, repeated=repeated)
 
     async def _show_all(self, found: Sequence[Endpoint]) -> list[ShownEndpoint]:
-        """Return endpoints with counts of held deliveries."""
+        """Return stored endpoints as their owner sees them."""
         # An endpoint that was never paused or disabled has no held deliveries.
         with_held = [endpoint.seq for endpoint in found if endpoint.state_since is not None]
         off = {endpoint.seq for endpoint in found if endpoint.state is not EndpointState.ENABLED}

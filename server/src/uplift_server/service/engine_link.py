@@ -1,4 +1,4 @@
-"""The parts of the engine that services use."""
+"""The operations of the engine that services use."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,22 +12,22 @@ from uplift_server.store.replays import Replay
 
 
 class ReplayChanges(Protocol):
-    """Applies changes to replays."""
+    """Starts replays, and applies changes of their state."""
 
     def put(self, replay: Replay) -> None:
-        """Start a replay, or apply its new state."""
+        """Start a new replay, or apply the new state of a replay."""
 
 
 class ErasureStarts(Protocol):
-    """Starts the erasures that services create."""
+    """Starts erasures."""
 
     def wake(self) -> None:
-        """Start new erasures now, without waiting for the next regular check."""
+        """Start the stored erasures now, without waiting for the next regular check."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLink:
-    """The part of the engine that services can call."""
+    """The parts of the engine that services use."""
 
     relay: Relay
     counters: EngineCounters

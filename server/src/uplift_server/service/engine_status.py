@@ -13,7 +13,7 @@ from uplift_server.store.processes import Process
 
 
 class EngineStatus:
-    """The state of this process, and the state of the other processes according to their last heartbeats."""
+    """The state of this process, and the state of the other processes as their last heartbeats report it."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class EngineStatus:
         return self._shards.owns(endpoint_seq)
 
     def waiting_events(self, endpoint_seq: int) -> Collection[int] | None:
-        """Return the sequence numbers of the events that have a leased delivery in the endpoint's lane.
+        """Return the sequence numbers of the events whose deliveries are leased in the endpoint's lane.
 
         Return None if another process owns the endpoint.
         """
         return self._lanes.waiting_events(endpoint_seq) if self._shards.owns(endpoint_seq) else None
 
     def held_up_by(self, endpoint_seq: int) -> HeldUpBy:
-        """Return the reason why the next due delivery of an endpoint is waiting."""
+        """Return why the next due delivery of an endpoint is waiting."""
         if self.next_probe_at(endpoint_seq) is not None:
             return HeldUpBy.PROBE
         return self._lanes.held_up_by(endpoint_seq)
@@ -57,9 +57,9 @@ class EngineStatus:
         return self._lanes.in_flight_max_of(endpoint)
 
     def next_probe_at(self, endpoint_seq: int) -> int | None:
-        """Return the time of an endpoint's next probe while its circuit breaker is open (Unix ms).
+        """Return the time of an endpoint's next probe (Unix ms).
 
-        Return None if the endpoint is disabled.
+        Return None unless the endpoint is enabled and its circuit breaker is open.
         """
         endpoint = self._cache.endpoints.get(endpoint_seq)
         if endpoint is None or not endpoint.takes_deliveries:

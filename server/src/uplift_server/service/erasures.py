@@ -22,9 +22,9 @@ from uplift_server.store.errors import Conflict
 from uplift_server.store.records import Account, Page
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a preview counts events. The erasure itself has no time limit, and finds all events."""
+"""The maximum time that a preview counts events. The erasure itself has no time limit, and finds all events."""
 STREAM_WAIT_MS: Final = 2000
-"""How long a request waits until the database has the accepted events."""
+"""The maximum time that a request waits until all accepted events are in the database."""
 _KIND: Final = "erasure"
 
 
@@ -41,7 +41,7 @@ class ErasurePreview(NamedTuple):
 
     found: Found
     missing: int
-    """Number of requested IDs that do not match an event of the account."""
+    """The number of requested IDs that no event of the account has."""
     object_digest: str | None
     complete: bool
 
@@ -65,7 +65,7 @@ class Erasures:
     async def preview(
         self, caller: Caller, account: str, draft: ErasureDraft, *, problems: Sequence[Problem] = ()
     ) -> ErasurePreview:
-        """Count the events without erasing them. Raises Invalid and NotFound."""
+        """Count the events without erasing them. Raises Invalid or NotFound."""
         chosen = await self._choose(caller, account, draft, problems)
         read, seqs = self._context.database.read, chosen.event_seqs
         account_seq, object_id = chosen.account.seq, chosen.object_id
@@ -90,9 +90,9 @@ class Erasures:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[Erasure, bool]:
-        """Start an erasure. Return the erasure, and whether the request is a repeat.
+        """Start an erasure. Return the erasure, and whether an earlier request created it.
 
-        Raises Invalid, NotFound, Conflict, and Busy if accepted events are not in the database yet.
+        Raises Invalid, NotFound, Conflict, or Busy if accepted events are not in the database yet.
         """
         wrong = check_idempotency_key(idempotency_key)
         chosen = await self._choose(caller, account, draft, [*problems, *([] if wrong is None else [wrong])])
@@ -166,7 +166,7 @@ class Erasures:
         return erasure, repeated
 
     async def _choose(self, caller: Caller, account: str, draft: ErasureDraft, problems: Sequence[Problem]) -> _Chosen:
-        """Return the account and the events of a draft. Raises Invalid with all problems."""
+        """Return the account and the events that a draft selects. Raises Invalid with all problems."""
         found = await self._account(caller, account)
         object_id, given = draft.object_id, draft.event_ids
         is_unreadable = any(each.field.partition(".")[0] in {"object_id", "event_ids"} for each in problems)

@@ -15,10 +15,10 @@ class ServiceError(Exception):
 
     code: ClassVar[str]
     retry_after_s: int | None = None
-    """How many seconds to wait before a retry, if the cause is temporary."""
+    """How many seconds to wait before a retry. None if the cause is not temporary."""
 
     def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
-        """Keep at most PROBLEMS_LISTED_MAX problems."""
+        """Create the error with at most PROBLEMS_LISTED_MAX of the problems."""
         super().__init__(detail)
         self.detail = detail
         self.problems = tuple(problems[:PROBLEMS_LISTED_MAX])

@@ -1,4 +1,4 @@
-"""Bodies of events in JSON: the body of `POST /v1/events`, of a batch, and of a message in the event stream."""
+"""The JSON bodies of `POST /v1/events`, of batches, and of messages in the event stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
@@ -28,7 +28,7 @@ class Event(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BatchEvent(Event, forbid_unknown_fields=True):
-    """An event of a batch, which can name its account."""
+    """An event in a batch. The event can name its account."""
 
     account: str | None = None
 
@@ -51,7 +51,10 @@ NO_TEXTS: Final[Mapping[str, str]] = {}
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
-    """Return the decoded body, or None if its shape is wrong. Raises Malformed if the body is not JSON."""
+    """Return the decoded body, or None if it does not match the type of the decoder.
+
+    Raises Malformed if the body is not JSON.
+    """
     try:
         # Only this check finds bytes in `data` that are not UTF-8, because the decoder does not read `data`.
         body.decode()
@@ -63,19 +66,17 @@ def _decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
 
 
 def decode_event(body: bytes, account_texts: Mapping[str, str]) -> tuple[Event | Incoming, list[Problem]]:
-    """Return a single event. If its shape is wrong, return its readable fields and its problems.
+    """Return a single event. If it has invalid fields, return the readable fields and the problems.
 
     `account_texts` contains an error message for each field that names an account, because a single event must not have
-    such fields.
-
-    Raises Malformed, and Invalid if the body is not an object.
+    such fields. Raises Malformed if the body is not JSON, or Invalid if it is not an object.
     """
     event = _decode(_single, body)
     return (event, []) if event is not None else _readable_one(body, account_texts)
 
 
 def decode_batch(body: bytes) -> tuple[Sequence[BatchEvent | Incoming], list[Problem]]:
-    """Return the events of a batch. If its shape is wrong, return its readable events and the problems."""
+    """Return the events of a batch. If it has invalid fields, return the readable events and the problems."""
     batch = _decode(_batch, body)
     return (batch.events, []) if batch is not None else _readable_batch(body)
 
@@ -173,7 +174,7 @@ def _readable(
 
 
 def wrong_count(count: int) -> Problem:
-    """Return the problem with a batch that has too few or too many events."""
+    """Return a problem if a batch has too few or too many events."""
     return Problem("events", "events_count", f"The batch has {count} events. Send 1 to {BATCH_EVENTS_MAX} events.")
 
 

@@ -58,8 +58,8 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults.
 
-        Return the event type, and whether it is new. Raises PreconditionFailed and Invalid. If `must_be_new` is set, an
-        existing type is also invalid.
+        Return the event type, and whether it is new. Raises PreconditionFailed, or Invalid. If `must_be_new` is set,
+        Invalid also means that the type exists.
         """
         caller.require_operator()
         wrong = check_name(name, "name")
@@ -80,7 +80,7 @@ class EventTypes:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> EventType:
-        """Update an event type. Absent fields stay unchanged. Raises NotFound and PreconditionFailed."""
+        """Update an event type. Absent fields stay unchanged. Raises NotFound or PreconditionFailed."""
         caller.require_operator()
         while True:
             seen = await self._context.database.read(lambda c: event_types.get(c, name))
@@ -219,7 +219,6 @@ class EventTypes:
 
 
 def _fields(event_type: EventType) -> dict[str, Any]:
-    """Return the fields that operators can set."""
     return {
         "description": event_type.description,
         "group": event_type.group,
@@ -231,7 +230,6 @@ def _fields(event_type: EventType) -> dict[str, Any]:
 
 
 def _group(name: str, group: str | Unset | None) -> str:
-    """Return the group of an event type. The default is the first word of the name."""
     return given_or_none(group) or name.partition(".")[0]
 
 
@@ -240,7 +238,7 @@ def _json_text(value: Any) -> str | None:
 
 
 def _size_problem(field: str, text: str) -> Problem | None:
-    """Return the problem with a schema or an example that is too large or too complex."""
+    """Return a problem if a schema or an example is too large or too complex."""
     if len(text.encode()) > EVENT_TYPE_JSON_BYTES_MAX:
         return Problem(field, "too_long", f"The JSON is too large. Use at most {EVENT_TYPE_JSON_BYTES_MAX} bytes.")
     value = json.loads(text)
@@ -248,7 +246,7 @@ def _size_problem(field: str, text: str) -> Problem | None:
 
 
 def _check(name: str, schema: str | None, example: str | None) -> list[Problem]:
-    """Return the problems with a schema and an example. An example that does not match the schema is a problem."""
+    """Return the problems with a schema and an example, including an example that does not match the schema."""
     found = {
         field: _size_problem(field, text)
         for field, text in (("schema", schema), ("example", example))

@@ -73,7 +73,10 @@ class Events:
         )
 
     async def get(self, caller: Caller, event: str) -> Event:
-        """Return an event with its body. Raises NotFound, and AccountRequired if several accounts have this ID."""
+        """Return an event with its body.
+
+        Raises NotFound, or AccountRequired if events of several accounts have this ID.
+        """
         caller.require(Scope.EVENTS_READ)
         return await find_event(self._context, caller, event)
 
@@ -113,7 +116,7 @@ class Events:
 
 
 async def find_event(context: ServiceContext, caller: Caller, event: str) -> Event:
-    """Return an event with its body. Raises NotFound, and AccountRequired if several accounts have this ID."""
+    """Return an event with its body. Raises NotFound, or AccountRequired if events of several accounts have this ID."""
     event_id = ids.parse_uuid(event)
     if event_id is None:
         raise not_found(_KIND, event)
@@ -126,7 +129,7 @@ async def find_event(context: ServiceContext, caller: Caller, event: str) -> Eve
 
 
 def object_id_problems(object_id: str | None) -> list[Problem]:
-    """Return the problem if no event can have this object ID."""
+    """Return a problem if the object ID is invalid."""
     if object_id is None or ("\0" not in object_id and len(object_id) <= OBJECT_ID_CHARACTERS_MAX):
         return []
     text = f"The object ID is not valid. Use at most {OBJECT_ID_CHARACTERS_MAX} characters, without NUL characters."
@@ -134,9 +137,9 @@ def object_id_problems(object_id: str | None) -> list[Problem]:
 
 
 def type_seqs_of(cache: EndpointCache, names: Sequence[str], field: str, problems: list[Problem]) -> tuple[int, ...]:
-    """Return the sequence numbers of event types, even of deleted event types.
+    """Return the sequence numbers of event types, including deleted types.
 
-    Add the problems with unknown types to `problems`.
+    Add problems with unknown types to `problems`.
     """
     found = {name: _type_seq(cache, name) for name in names}
     problems += [
@@ -156,7 +159,7 @@ def _type_seq(cache: EndpointCache, name: str) -> int | None:
 def parsed_ids(
     parse: Callable[[str], Id | None], texts: Sequence[str], field: str, problems: list[Problem]
 ) -> tuple[Id, ...]:
-    """Return the parsed IDs of a filter. Add the problem with an invalid ID to `problems`."""
+    """Return the parsed IDs of a filter. Add a problem to `problems` for each invalid ID."""
     found = {text: parse(text) for text in texts}
     wrong = [text for text, value in found.items() if value is None]
     if wrong:

@@ -39,18 +39,17 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Attempt, Delivery, Endpoint, Event, Page
 
 DELIVERIES_MAX: Final = 2 * ENDPOINTS_PER_ACCOUNT_MAX
-"""Maximum number of deliveries of one event: twice the endpoint limit.
+"""The maximum number of deliveries of one event.
 
-Endpoints that are now deleted can have deliveries of the event.
+The number is twice the endpoint limit, because endpoints that were deleted later can also have deliveries.
 """
 OTHERS_MAX: Final = 50
-"""Maximum number of endpoints in each list of an overview.
+"""The maximum number of endpoints in each of the two lists of endpoints without a delivery.
 
-One list contains endpoints whose delivery was deleted by retention. The other list contains endpoints that never had a
-delivery.
+Retention has deleted the deliveries of the endpoints in one list. The endpoints in the other list never had a delivery.
 """
 DELETED_MAX: Final = 20
-"""Maximum number of listed endpoints that were deleted before the event, newest first."""
+"""The maximum number of listed endpoints that were deleted before the event. The newest are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,13 @@ class EventOverview:
     event: Event
     deliveries: Page[ExplainedDelivery]
     removed: list[Explained]
-    """Endpoints whose delivery was deleted by retention, newest first, at most OTHERS_MAX."""
+    """The endpoints whose delivery was deleted by retention, newest first, at most OTHERS_MAX."""
     removed_count: int
     others: list[Explained]
-    """Endpoints that never had a delivery, newest first, then deleted endpoints and listen sessions, at most
-    OTHERS_MAX."""
+    """Endpoints that never had a delivery, newest first, then deleted endpoints and listen sessions.
+
+    The list has at most OTHERS_MAX entries.
+    """
     others_count: int
 
 
@@ -94,11 +95,10 @@ class Explanations:
     async def of_event(
         self, caller: Caller, event: str, endpoint: str | None, *, problems: Sequence[Problem] = ()
     ) -> list[Explained]:
-        """Explain an event for one or all endpoints of its account.
+        """Explain an event for one endpoint, or for all endpoints of its account.
 
-        The newest endpoints come first, then deleted endpoints and listen sessions.
-
-        Raises the errors of `Events.get`.
+        Existing endpoints come first, newest first, then deleted endpoints and listen sessions. Raises the errors of
+        `Events.get`.
         """
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
@@ -212,13 +212,13 @@ class _Read(NamedTuple):
 
     deliveries: Page[Delivery]
     failures: dict[int, Attempt]
-    """For each endpoint: the last attempt of its delivery on the page, if the attempt failed."""
+    """By endpoint number: the last attempt of the delivery, if the attempt failed. Only for deliveries on the page."""
     endpoints: set[int]
     """The sequence numbers of all endpoints that have or had a delivery of the event."""
     attempted: dict[int, bool]
-    """For each endpoint: whether an attempt succeeded. Endpoints without attempts are absent."""
+    """By endpoint number: whether an attempt succeeded. Endpoints without attempts are absent."""
     deleted: list[tuple[Endpoint, int]]
-    """Endpoints that were deleted before the event, with `deleted_at`."""
+    """Endpoints that were deleted before the event, each with the time of its deletion."""
     sessions: list[ListenSession]
 
 

@@ -15,7 +15,7 @@ class FailureCause(NamedTuple):
 
 
 UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next attempt", "Wait for the next attempt.")
-"""The cause for a failing endpoint if an earlier release stored its health without a cause."""
+"""The cause of failures if an earlier release stored the endpoint's health without a cause."""
 
 
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:

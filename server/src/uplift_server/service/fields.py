@@ -38,10 +38,10 @@ def given_or_none(value: T | Unset | None) -> T | None:
 def values_after(
     stored: Mapping[str, str], sent: Mapping[str, str | None] | Unset | None, *, merges: bool
 ) -> dict[str, str]:
-    """Return the values of an object after a request.
+    """Return the keys and values of an object after a request.
 
-    `sent` replaces all values. If `merges` is set, `sent` changes only its own keys, and the value None removes a key.
-    If `sent` is None, the result is empty.
+    If `merges` is set, `sent` changes only its own keys, and the value None removes a key. Otherwise, `sent` replaces
+    all keys. If `sent` is None, the result is empty.
     """
     if isinstance(sent, Unset):
         return dict(stored)

@@ -33,7 +33,7 @@ class FilterPreviewDraft:
 
 @dataclass(frozen=True, slots=True)
 class PreviewedEvent:
-    """An event, and the path in its data that does not match the filter. The path is None if the event matches."""
+    """An event, and the path in its data at which the filter does not match. The path is None if the event matches."""
 
     event: Event
     mismatch: str | None
@@ -50,7 +50,7 @@ class FilterPreviews:
     ) -> list[PreviewedEvent]:
         """Evaluate a filter against the account's newest events, newest first. Raises Invalid.
 
-        Excludes test events, registration events and erased events.
+        Exclude test events, registration events and erased events.
         """
         caller.require(Scope.ENDPOINTS_READ)
         caller.require(Scope.EVENTS_READ)

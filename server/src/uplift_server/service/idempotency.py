@@ -1,4 +1,4 @@
-"""Requests with an `Idempotency-Key`, which create an object only once."""
+"""Idempotent creation of objects: repeated requests with the same `Idempotency-Key` create one object."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -19,12 +19,12 @@ class IdempotencyKey(NamedTuple):
 
 
 def check_idempotency_key(key: IdempotencyKey | None) -> Problem | None:
-    """Return the problem with an `Idempotency-Key`, if any."""
+    """Return a problem if the `Idempotency-Key` is invalid."""
     return None if key is None else check_key(key.text, "Idempotency-Key")
 
 
 def idempotent_request(key: IdempotencyKey | None, account_seq: int, kind: str) -> idempotency.Request | None:
-    """Return the request as the store records it, or None if the request has no `Idempotency-Key`."""
+    """Return the request in the form that the store records, or None without an `Idempotency-Key`."""
     return None if key is None else idempotency.Request(account_seq, key.text, kind, key.body_digest)
 
 
@@ -35,7 +35,11 @@ def create_once(
     create: Callable[[Transaction], T],
     load: Callable[[Transaction, bytes], T | None],
 ) -> Callable[[Transaction], tuple[T, bool]]:
-    """Return a transaction that creates an object, or loads the object that an earlier request with the key created."""
+    """Return a function for a transaction. The function creates an object only once for each key.
+
+    If an earlier request with the key created the object, the function loads it. The function returns the object, and
+    whether an earlier request created it.
+    """
     return lambda connection: idempotency.create_once(
         connection,
         request,

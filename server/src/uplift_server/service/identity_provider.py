@@ -1,6 +1,6 @@
 """The identity provider: its metadata and keys, which stay in memory, and the exchange of codes for identities.
 
-Every request has one timeout and a limit for the size of the response.
+Each request has a timeout and a maximum response size.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _SERVER_ERROR: Final = 500
 
 
 class ProviderFailed(Exception):
-    """The provider does not identify the person. The text is for the log."""
+    """The response of the provider does not prove the person's identity. The message is for the log."""
 
 
 class ProviderDown(ProviderFailed):
@@ -44,7 +44,7 @@ class Identified:
 
 
 class IdentityProvider:
-    """The configured identity provider. Use an instance on only one event loop."""
+    """A client for the configured identity provider. Use an instance on only one event loop."""
 
     def __init__(self, client: OidcClient, sender: Sender, clock: Clock, user_agent: str) -> None:
         """`start` and `close` also start and close the sender."""
@@ -68,7 +68,7 @@ class IdentityProvider:
         await self._sender.close()
 
     async def metadata(self) -> ProviderMetadata:
-        """Return the metadata of the provider, from memory if the stored metadata is recent. Raises ProviderDown."""
+        """Return the metadata of the provider. Load the metadata again if it is too old. Raises ProviderDown."""
         if self._metadata is not None and self._clock.now_ms() < self._metadata_until:
             return self._metadata
         if self._loading is None or self._loading.done():
@@ -79,14 +79,14 @@ class IdentityProvider:
         return found
 
     async def check_keys(self) -> int:
-        """Get the keys of the provider, and return the number of usable keys. Raises ProviderDown."""
+        """Load the keys of the provider, and return the number of usable keys. Raises ProviderDown."""
         failed = await self._load_keys(await self.metadata())
         if failed is not None:
             raise failed
         return id_tokens.count_usable_keys(self._keys)
 
     async def identify(self, code: str, verifier: str, nonce: str) -> Identified:
-        """Exchange a code for the identity of a person. Raises ProviderFailed and ProviderDown."""
+        """Exchange a code for the identity of a person. Raises ProviderFailed or ProviderDown."""
         metadata = await self.metadata()
         head, body = oidc.code_request(metadata, self.client, code, verifier, self._user_agent)
         tokens = oidc.read_tokens(await self._send(metadata.token_endpoint, head, body, what="token response"))
@@ -115,7 +115,7 @@ class IdentityProvider:
         return found
 
     async def _verify(self, metadata: ProviderMetadata, token: str) -> dict[str, Any]:
-        """Return the claims of a token with a valid signature. Raises ProviderFailed and ProviderDown."""
+        """Verify the signature of a token, and return its claims. Raises ProviderFailed or ProviderDown."""
         header = id_tokens.read_header(token)
         if isinstance(header, str):
             raise ProviderFailed(f"ID token: {header}")
@@ -162,7 +162,7 @@ class IdentityProvider:
         return values
 
     async def _send(self, url: EndpointUrl, head: bytes, body: bytes = b"", *, what: str) -> dict[str, Any]:
-        """Send a request, and return the JSON object in the response. Raises ProviderFailed and ProviderDown."""
+        """Send a request, and return the JSON object in the response. Raises ProviderFailed or ProviderDown."""
         response: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
         target = Target(url.host, url.port, url.encrypted)
         request = Request(target, head, body, response, response_bytes_max=oidc.RESPONSE_BYTES_MAX)

@@ -59,7 +59,7 @@ class Acceptance(Protocol):
     def accept_for(self, drafts: Sequence[tuple[int, Draft]]) -> AcceptFuture:
         """Store the events of one request. The future resolves when the events are durable.
 
-        Raises BacklogFull, and Unavailable, which the future can also raise.
+        Raises BacklogFull or Unavailable. The future can also raise Unavailable.
         """
 
     async def endpoints_of(self, event_seqs: Collection[int]) -> dict[int, list[bytes]]:
@@ -77,29 +77,32 @@ class Ingest:
     def sending_account(self, caller: Caller) -> int:
         """Return the sequence number of the account for which the caller sends events.
 
-        Raises Forbidden and AccountRequired.
+        Raises Forbidden or AccountRequired.
         """
         caller.require(_EVENTS_WRITE)
         return caller.require_account()
 
     def batch_bytes_max(self, caller: Caller) -> int:
-        """Return the maximum size of a batch from the caller. Raises Forbidden."""
+        """Return the maximum size (bytes) of a batch from this caller. Raises Forbidden."""
         caller.require(Scope.EVENTS_WRITE)
         is_of_account = caller.principal.account_seq is not None
         return UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX if is_of_account else BATCH_BODY_BYTES_MAX
 
     def accept(self, account_seq: int, event: Incoming, problems: Sequence[Problem] = ()) -> AcceptFuture:
-        """Accept an event for an account. `problems` contains earlier problems of the request.
+        """Accept an event for an account. `problems` contains the problems that were found before this call.
 
-        The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge, and the
-        store's Unavailable, which the future can also raise.
+        The future returns a list of one `Appended` when the event is durable. Raises Invalid, PayloadTooLarge or the
+        store's Unavailable. The future can also raise Unavailable.
         """
         return self._accept([(account_seq, self.draft(account_seq, event, problems))])
 
     def draft(
         self, account_seq: int, event: Incoming, problems: Sequence[Problem] = (), *, sent_at: int | None = None
     ) -> Draft:
-        """Check an event, and return it. `sent_at` is Unix ms, by default now. Raises Invalid and PayloadTooLarge."""
+        """Check an event, and return its draft.
+
+        `sent_at` is Unix ms, by default now. Raises Invalid or PayloadTooLarge.
+        """
         found = list(problems)
         draft = self._draft(account_seq, event, "", found, sent_at)
         if draft is None or found:
@@ -111,8 +114,9 @@ class Ingest:
     ) -> AcceptFuture:
         """Accept all events or none, each for the account that it names or the caller's account.
 
-        A key of an account can name only its account. `problems` contains earlier problems of the request. Other
-        requests can run between two checks. Raises Forbidden, AccountRequired and the errors of `accept`.
+        A key of an account can name only its account. `problems` contains the problems that were found before this
+        call. Between the checks of two events, other requests can run. Raises Forbidden, AccountRequired or the errors
+        of `accept`.
         """
         caller.require(Scope.EVENTS_WRITE)
         found = list(problems)
@@ -134,7 +138,10 @@ class Ingest:
         return self._accept(drafts)
 
     async def endpoints_of(self, stored: Sequence[Appended]) -> list[list[str]] | None:
-        """Return, for each event, the IDs of the endpoints that it matched. None if the database does not respond."""
+        """Return, for each event, the IDs of the endpoints that have a delivery.
+
+        Return None if the database does not respond.
+        """
         try:
             found = await self._acceptance.endpoints_of({each.seq for each in stored})
         except Unavailable:

@@ -31,18 +31,18 @@ _OTHER_IDENTITY: Final = (
 
 
 class NewIds(NamedTuple):
-    """IDs for a person and a member that a transaction creates if needed."""
+    """New IDs for a person and a member, if the transaction creates them."""
 
     person: bytes
     member: bytes
 
 
 class LinkedPerson(NamedTuple):
-    """A person who signs in with single sign-on."""
+    """The person who has a given identity at the identity provider."""
 
     person: Person
     is_new: bool
-    """Whether this is the first single sign-on of the person."""
+    """Whether this is the person's first sign-in with single sign-on."""
 
 
 def join_by_link(connection: Transaction, link: Link, new_ids: NewIds, now: int) -> Member:
@@ -150,7 +150,7 @@ def accept_invitations(
     new_member_ids: Sequence[bytes],
     now: int,
 ) -> list[Member]:
-    """Add a person with a verified email to the accounts that invited the person, except full accounts.
+    """Add a person with a verified email to the accounts that invited the person. Skip full accounts.
 
     Return the new members. The caller must have locked the accounts. `new_member_ids` contains one ID for each
     invitation.
@@ -197,18 +197,14 @@ def _create(
 
 
 def _prove(connection: Transaction, person: Person) -> Person:
-    """Mark the email of a person as verified.
-
-    An earlier password becomes invalid, because it can be from another person.
-    """
+    """Mark the email of a person as verified. Remove the password, because another person could have set it."""
     return _renew(connection, person, password_hash=None)
 
 
 def _renew(connection: Transaction, person: Person, *, password_hash: str | None, name: str | None = None) -> Person:
-    """Set or remove the password of a person whose email is now verified.
+    """Verify a person's email: set or remove the password, delete the second factor, and end all sessions.
 
-    Also delete the second factor, and end all sessions of the person. Another person could have set the earlier
-    password and the second factor.
+    Before the verification, another person could have set the password and the second factor.
     """
     renewed = replace(person, password_hash=password_hash, proved=True, name=name or person.name)
     second_factors.delete(connection, person.id)

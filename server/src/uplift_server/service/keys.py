@@ -46,7 +46,7 @@ class KeyDraft:
         return frozenset(DEFAULT_SCOPES if scopes is None else scopes)
 
     def expiry_or(self, default: int | None) -> int | None:
-        """Return the requested expiry (Unix ms), or the default if the field is absent."""
+        """Return the requested expiry (Unix ms). Return the default if the field is absent."""
         if isinstance(self.expires_at, Unset):
             return default
         return None if self.expires_at is None else parse_timestamp(self.expires_at)
@@ -79,8 +79,8 @@ class Keys:
     ) -> tuple[ApiKey, str | None]:
         """Create a key of an account. Return the key with its text, or with None if the request is repeated.
 
-        The key can have only scopes of the caller. Raises NotFound, Invalid, and ConfirmationRequired for a key that
-        can read secrets, because a person must confirm the password to see secrets.
+        The key can have only scopes that the caller has. Raises NotFound, Invalid, or ConfirmationRequired for a key
+        that can read secrets, because a person must confirm the password to see secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
@@ -111,10 +111,9 @@ class Keys:
     async def update(
         self, caller: Caller, account: str, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ApiKey:
-        """Update the name and the expiry of a key.
+        """Update the name and the expiry of a key. To change the expiry, the caller needs all scopes of the key.
 
-        Only a caller with all scopes of the key can change its expiry. Raises NotFound, Invalid, and
-        ConfirmationRequired for the expiry of a key that can read secrets.
+        Raises NotFound, Invalid, or ConfirmationRequired for the expiry of a key that can read secrets.
         """
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
@@ -200,7 +199,7 @@ class Keys:
         self._context.engine.relay.end_streams_of_key(revoked.id)
 
     def _require_own_scopes(self, caller: Caller, key: ApiKey) -> None:
-        """Raise Forbidden unless the caller has all scopes of a key. An update can extend the key's validity."""
+        """Raise Forbidden unless the caller has all scopes of a key whose expiry the caller changes."""
         for scope in Scope:
             if scope in key.scopes:
                 caller.require(scope)

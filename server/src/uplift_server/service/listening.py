@@ -40,7 +40,7 @@ from uplift_server.store.listening import ListenResponse, ListenSession, Unknown
 from uplift_server.store.records import Page
 
 TEST_WAIT_S: Final = 3.5
-"""How long a caller waits for the response to a test. Every API response takes at most 5 s."""
+"""The maximum time that a caller waits for the response to a test. Every API response takes at most 5 s."""
 _KIND: Final = "listen session"
 _AFTER_INVALID: Final = "The stream position is not valid. Use the `place` of an event from this stream."
 
@@ -51,7 +51,7 @@ class ListenDraft:
 
     event_types: Sequence[str] | None = None
     since: str | None = None
-    """The start of the stream: a timestamp, or the ID of the last event to skip."""
+    """The start of the stream: a timestamp, or an event ID. With an event ID, the stream starts after that event."""
     description: str | None = None
 
 
@@ -68,16 +68,16 @@ class ShownSession:
 
     @property
     def expires_at(self) -> int | None:
-        """When the server will delete the session (Unix ms), unless a client connects.
-
-        None while a client is connected.
-        """
+        """When the server will delete the session if no client connects (Unix ms). None while a client is connected."""
         return None if self.connected else self.session.last_seen_at + UNUSED_EXPIRES_AFTER_MS
 
 
 @dataclass(frozen=True, slots=True)
 class SentTest:
-    """A test event sent to one session, and the response to the event if the response arrived in time."""
+    """A test event that was sent to one session, and its response.
+
+    The response is None if it did not arrive in time.
+    """
 
     event_id: bytes
     type: str
@@ -102,10 +102,9 @@ class Listening:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownSession:
-        """Create a session. Raises Invalid, and Conflict if the account has too many sessions.
+        """Create a session. Raises Invalid, or Conflict if the account has too many sessions.
 
-        A repeated request with the same API key returns the secret again, because the API key gives access to the
-        secret.
+        A repeated request with the same API key returns the secret again.
         """
         caller.require(Scope.LISTEN)
         if not caller.principal.is_key:
@@ -135,7 +134,7 @@ class Listening:
     async def responses(
         self, caller: Caller, session: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListenResponse]:
-        """Return the responses of the developer's server. Raises NotFound."""
+        """Return the responses of the developer's server to events of this session. Raises NotFound."""
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
         request = self._context.page_request(listing, 1, problems)
@@ -154,9 +153,9 @@ class Listening:
         await self._context.run_shielded(delete())
 
     async def connect(self, caller: Caller, session: str, after: str | None) -> Stream:
-        """Start the stream of a session, after the position `after` or the last known position.
+        """Start the stream of a session after the position `after`, or after the last position if `after` is None.
 
-        Raises NotFound, Invalid for an invalid position, Forbidden for any key except the session's, RateLimited and
+        Raises NotFound, Invalid for an invalid position, Forbidden for any key except the session's, RateLimited or
         Busy.
         """
         caller.require(Scope.LISTEN)
@@ -174,7 +173,7 @@ class Listening:
             ) from None
 
     def disconnect(self, stream: Stream) -> None:
-        """Release a stream whose connection has ended."""
+        """Release the resources of a stream whose connection has ended."""
         self._context.engine.relay.disconnect(stream)
 
     def position_of(self, item: StreamItem) -> str:
@@ -196,8 +195,8 @@ class Listening:
     ) -> SentTest:
         """Send a test event to one connected session, and wait up to TEST_WAIT_S for the response.
 
-        The server does not store the event. Raises NotFound, Invalid, and Conflict if no client is connected or too
-        many tests are waiting for a response.
+        The server does not store the event. Raises NotFound, Invalid, or Conflict if no client is connected or too many
+        tests are waiting for a response.
         """
         caller.require(Scope.LISTEN)
         found = await self._find(caller, session)
@@ -297,7 +296,7 @@ class Listening:
 
 
 def _since(text: str | None) -> tuple[int | None, bytes | None, list[Problem]]:
-    """Return the start of the stream (a time, or the last event to skip), and the problems."""
+    """Return the start of the stream (a time, or the ID of the event before the start), and the problems."""
     if text is None:
         return None, None, []
     event_id = ids.parse_uuid(text)
