@@ -25,7 +25,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.records import Account, Invitation, Member, Page
 
 INVITATIONS_PER_HOUR_MAX: Final = 50
-"""Maximum number of invitations per account and hour. The limit prevents unwanted emails."""
+"""The maximum number of invitations per account and hour. The limit prevents floods of unwanted emails."""
 _HOUR_MS: Final = 3_600_000
 _KIND: Final = "member"
 _INVITATION_KIND: Final = "invitation"
@@ -64,8 +64,8 @@ class ShownInvitation:
 class Members:
     """Invites, updates and removes members.
 
-    Operators can manage all accounts. Members who have the right MEMBERS_MANAGE can manage the members of their own
-    account.
+    Operators can manage the members of all accounts. Members with the right MEMBERS_MANAGE can manage the members of
+    their own account.
     """
 
     def __init__(self, context: ServiceContext, links: DashboardLinks, factors: SecondFactors) -> None:
@@ -101,8 +101,9 @@ class Members:
     ) -> ShownInvitation:
         """Invite a person by email, or create a link to give to the person if email is not configured.
 
-        A new invitation replaces a pending invitation to the same email. Raises NotFound, Forbidden if the new or the
-        replaced role is above the caller's, Conflict if the account has too many invitations, and RateLimited.
+        A new invitation replaces a pending invitation to the same email. Raises NotFound, Forbidden if the role of the
+        new or the replaced invitation is above the caller's role, Conflict if the account has too many invitations, or
+        RateLimited.
         """
         owner = self._managed_account(caller, account)
         require_valid([*problems, *draft.problems(), check_idempotency_key(idempotency_key)])
@@ -134,7 +135,10 @@ class Members:
     async def change_role(
         self, caller: Caller, account: str, member: str, role: str | Unset, *, problems: Sequence[Problem] = ()
     ) -> Member:
-        """Change the role of a member. Raises NotFound, Forbidden for a role above the caller's, and Conflict."""
+        """Change the role of a member.
+
+        Raises NotFound, Forbidden for a role above the caller's role, or Conflict if the account would have no owner.
+        """
         owner = self._managed_account(caller, account)
         require_valid([*problems, None if isinstance(role, Unset) else check_role(role)])
         new_role = _role(given(role))
@@ -160,7 +164,10 @@ class Members:
         return await self._context.run_shielded(self._context.database.write(change))
 
     async def remove(self, caller: Caller, account: str, member: str) -> None:
-        """Remove a member, or let the caller leave. Raises NotFound, Forbidden (including for guests), and Conflict."""
+        """Remove a member, or let the caller leave.
+
+        Raises NotFound, Forbidden (also if a guest tries to leave), or Conflict if the account would have no owner.
+        """
         leaves = caller.actor.id == member and caller.principal.kind is PrincipalKind.MEMBER
         owner = self._context.find_account(caller, account) if leaves else self._managed_account(caller, account)
 
@@ -180,9 +187,9 @@ class Members:
     async def reset_password(
         self, caller: Caller, account: str, member: str, *, problems: Sequence[Problem] = ()
     ) -> ShownLink:
-        """Return a link that resets a member's password. Operators need this link on servers without email.
+        """Return a link that resets a member's password.
 
-        Raises NotFound, and Conflict for a member without a password.
+        Operators need this link on servers without email. Raises NotFound, or Conflict for a member without a password.
         """
         caller.require_operator()
         owner = self._context.find_account(caller, account)
@@ -205,7 +212,7 @@ class Members:
     async def reset_second_factor(self, caller: Caller, account: str, member: str) -> None:
         """Turn off the second factor of a member who lost the app and the recovery codes.
 
-        Only operators can turn it off, because a person can be a member of several accounts. Raises NotFound, and
+        Only operators can turn it off, because the person can also be a member of other accounts. Raises NotFound, or
         Conflict if the second factor is off.
         """
         caller.require_operator()
@@ -239,7 +246,7 @@ class Members:
         self._recent_invitations.note(key, now)
 
     def _found(self, connection: Transaction, owner: Account, member: str) -> Member:
-        """Lock the account, so that no other transaction changes its members. Return the member. Raises NotFound."""
+        """Return a member. Lock the account, so that no other transaction changes its members. Raises NotFound."""
         accounts.lock(connection, owner.seq)
         found = members.get(connection, owner.seq, parse_id(ids.MEMBER, member, _KIND))
         if found is None:
@@ -307,7 +314,7 @@ def _role(text: str) -> Role:
 
 
 def _require_may_give(caller: Caller, role: Role, what: str = "This") -> None:
-    """Raise Forbidden if a role is above the caller's."""
+    """Raise Forbidden if a role is above the caller's role."""
     own = caller.principal.role
     if own is not None and not can_grant(own, role):
         text = f"{what} requires the role {role.text}, and your role is {own.text}."

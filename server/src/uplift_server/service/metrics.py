@@ -26,7 +26,7 @@ from uplift_server.store import schema_version
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""Number of endpoints to count before other tasks can run."""
+"""The number of endpoints that a count reads before it lets other tasks run."""
 _STATES: Final = ("unknown", "healthy", "failing", "warned", "paused", "disabled")
 _OUTCOMES: Final = tuple(each.text for each in Outcome if each is not Outcome.DELIVERED)
 _SCHEME: Final = b"bearer "
@@ -41,7 +41,7 @@ class _EndpointCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """The token for metrics, the database file, and the count of dropped log lines."""
+    """Access to the metrics, and sources of values: the database file, and the count of dropped log lines."""
 
     token: str | None = None
     """The token that gives access to the metrics only."""
@@ -68,15 +68,15 @@ class Metrics:
         self._backlogs = backlogs
 
     def require_reader(self, authorization: bytes | None) -> None:
-        """Raise Unauthorized or Forbidden unless this `Authorization` header allows reading metrics.
+        """Raise Unauthorized or Forbidden unless this `Authorization` header gives access to the metrics.
 
-        The configured token and every operator key allow it.
+        The configured token and every operator key give access.
         """
         if self._settings.token is None or not _is_token(authorization, self._settings.token):
             self._authenticator.caller(authorization, None).require_operator()
 
     async def snapshot(self) -> Snapshot:
-        """Return the current metrics. Database values are absent if the database does not respond in time."""
+        """Return the current metrics. If the database does not respond in time, omit the values from the database."""
         context = self._context
         reading = await self._backlogs.latest()
         load, status = context.engine.status.own_load(), context.engine.status
@@ -132,10 +132,7 @@ class Metrics:
         return _EndpointCounts(states, failing, pending if is_known else None, expiring)
 
     def _at_limit(self, reading: Reading | None) -> int:
-        """Count the endpoints of this process whose own limit has delayed a delivery for more than LATE_MS.
-
-        The limit is a rate limit or a concurrency limit.
-        """
+        """Count this process's endpoints whose rate or concurrency limit delays a delivery by more than LATE_MS."""
         if reading is None:
             return 0
         status, known = self._context.engine.status, self._context.cache.endpoints
@@ -148,9 +145,9 @@ class Metrics:
 
 
 def _by_role(live_processes: Sequence[Process] | None) -> dict[str, int]:
-    """Count the processes of each role.
+    """Count the live processes of each role.
 
-    `live_processes` is None for a single process, and empty if the processes are unknown.
+    `live_processes` is None if there can be only one process, and empty if the processes are unknown.
     """
     if live_processes is None:
         return dict.fromkeys(map(str, ProcessRole), 0) | {ProcessRole.ALL: 1}

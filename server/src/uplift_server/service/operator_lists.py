@@ -55,8 +55,10 @@ class EndpointOrder(StrEnum):
 
 LISTED_PER_CAUSE: Final = 5
 SORTED_MAX: Final = 200
-"""The number of failing endpoints that the list shows. The order of the endpoints changes, so the list has only one
-page."""
+"""The maximum number of failing endpoints in the list of one cause.
+
+The list has only one page, because the order of the endpoints changes between requests.
+"""
 
 
 class EndpointSearch(NamedTuple):
@@ -105,20 +107,20 @@ class EndpointSummary:
 
 
 class EndpointList(NamedTuple):
-    """A page of the list, and the number of endpoints that match the search with each status filter."""
+    """A page of endpoints, and the number of endpoints that match the search for each status filter."""
 
     page: Page[EndpointSummary]
     counts: Mapping[EndpointStatus | None, int]
     causes: Sequence[tuple[FailureCause, int]]
-    """The causes of failing endpoints and the number of endpoints with each cause, most endpoints first."""
+    """The causes of failures, each with the number of its failing endpoints, highest number first."""
     accounts: Sequence[tuple[Account, int]]
-    """The accounts and their numbers of matching endpoints, most endpoints first, at most ACCOUNTS_LISTED_MAX."""
+    """Accounts, each with its number of matching endpoints, highest number first, at most ACCOUNTS_LISTED_MAX."""
 
 
 class OperatorLists:
     """Lists accounts, endpoints and emails for operators.
 
-    A search matches an ID, or a part of a name, URL, description or contact.
+    A text search matches IDs, and parts of names, URLs, descriptions and contacts.
     """
 
     def __init__(self, context: ServiceContext, backlogs: Backlogs) -> None:
@@ -150,8 +152,8 @@ class OperatorLists:
     async def endpoints(self, caller: Caller, search: EndpointSearch, listing: Listing) -> EndpointList:
         """Return endpoints of all accounts, newest first. Raises NotFound.
 
-        With the status filter FAILING, endpoints are grouped by cause, most endpoints first. Within a cause, the search
-        determines the order. If the search has no cause, the list has up to LISTED_PER_CAUSE endpoints of each cause.
+        With the status filter FAILING, the endpoints are grouped by cause, largest group first, and sorted within each
+        group in the order of the search. If the search has no cause, each group has up to LISTED_PER_CAUSE endpoints.
         """
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
@@ -232,7 +234,7 @@ class OperatorLists:
                 return is_due and self._context.engine.status.held_up_by(live.seq) is HeldUpBy.ENDPOINT
 
     async def emails(self, caller: Caller, state: NotificationState | None, listing: Listing) -> Page[DueEmail]:
-        """Return emails in the outbox, newest first. Waiting emails are in the order of their next attempt."""
+        """Return emails in the outbox, newest first. With `state` WAITING, sort them by their next attempt."""
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 2 if state is NotificationState.WAITING else 1)
         return await self._context.database.read(lambda c: outbox.page(c, state, limit=listing.limit, before=before))
@@ -252,7 +254,7 @@ class OperatorLists:
 
 
 def _order_of(order: EndpointOrder, reading: Reading | None) -> Callable[[LiveEndpoint], tuple[float, int]]:
-    """Return the sort key of failing endpoints."""
+    """Return the function that computes the sort key of a failing endpoint."""
 
     def key(live: LiveEndpoint) -> tuple[float, int]:
         backlog = UNKNOWN if reading is None else reading.of(live.seq)
@@ -288,8 +290,6 @@ def _endpoint_matches(live: LiveEndpoint, text: str) -> bool:
 
 
 class _Numbered(Protocol):
-    """A record with a sequence number."""
-
     @property
     def seq(self) -> int: ...
 
@@ -298,7 +298,6 @@ Listed = TypeVar("Listed", bound=_Numbered)
 
 
 def _page(found: Iterable[Listed], before: tuple[int, ...] | None, limit: int) -> Page[Listed]:
-    """Return a page of records, newest first."""
     rest = [each for each in found if before is None or each.seq < before[0]]
     rest.sort(key=lambda each: each.seq, reverse=True)
     return Page(rest[:limit], (rest[limit - 1].seq,) if len(rest) > limit else None)

@@ -34,7 +34,7 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.processes import Process
 
 COUNT_SLICE: Final = 1_000
-"""Number of endpoints to count before other tasks can run."""
+"""The number of endpoints that a count reads before it lets other tasks run."""
 REPLAYS_LISTED_MAX: Final = 20
 LEASED_COUNTED_MAX: Final = 100_000
 
@@ -47,9 +47,9 @@ class OverviewState:
     problems: Sequence[FleetProblem]
     """The problems, worst first."""
     backlog: EndpointBacklog
-    """The backlog of all accounts."""
+    """The combined backlog of all accounts."""
     read_at: int | None
-    """When the backlog was read. None if the database does not respond."""
+    """When the backlog was read (Unix ms). None if the database does not respond."""
     load: Load
     replays: Sequence[ShownReplay]
     """Unfinished replays, at most REPLAYS_LISTED_MAX."""
@@ -90,7 +90,7 @@ class _Counts:
 
 
 class OperatorOverview:
-    """Reads the state of the server, and finds its problems."""
+    """Reads the state of the server, and detects its problems."""
 
     def __init__(self, context: ServiceContext, replays: Replays, backlogs: Backlogs, readiness: Readiness) -> None:
         self._context = context
@@ -176,7 +176,7 @@ class OperatorOverview:
         return counts
 
     async def _late(self, reading: Reading | None) -> tuple[dict[HeldUpBy, int], list[LimitedEndpoint]]:
-        """Return the due time of the oldest delivery for each cause of delay, and the endpoints at their limit."""
+        """Return the earliest due time for each cause of delay, and the endpoints that are at their limit."""
         if reading is None:
             return {}, []
         context, oldest, limited = self._context, dict[HeldUpBy, int](), []

@@ -21,13 +21,13 @@ Ts = TypeVarTuple("Ts")
 
 THREADS_MAX: Final = 2
 NICENESS: Final = 10
-"""The increase in the niceness of the threads, so that many sign-ins do not slow down deliveries."""
+"""The niceness that the threads add, so that many sign-ins do not slow down deliveries."""
 WAITING_MAX: Final = 20
-"""Maximum number of queued calls. The last call waits for less than a second."""
+"""The maximum number of queued hash calculations. The last one in the queue waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"
 """The hash that the server checks for a person without a password, so that all checks take the same time.
 
-The hash has the same parameters as all other hashes.
+It has the same parameters as all other hashes.
 """
 
 
@@ -43,9 +43,9 @@ class Passwords:
         return await self._run(_hash, password)
 
     async def matches(self, password_hash: str | None, password: str) -> bool:
-        """Return whether the password is correct. Raises Busy.
+        """Return whether the password matches the hash. Raises Busy.
 
-        The check takes the same time with and without a hash.
+        Without a hash, the password never matches, but the check takes the same time.
         """
         given = password[: PASSWORD_CHARACTERS_MAX + 1]
         found = await self._run(_matches, password_hash or _DUMMY_HASH, given)

@@ -1,4 +1,4 @@
-"""One-time links into the dashboard, for people of an account and for operators."""
+"""One-time links into the dashboard, for members of accounts and for operators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,14 +55,14 @@ class LinkDraft:
 
 @dataclass(frozen=True, slots=True)
 class ShownLink:
-    """A link to give to a person."""
+    """A new link and when it expires, as its creator sees it."""
 
     url: str = field(repr=False)
     expires_at: int
     repeated: bool
-    """Whether an earlier request created the link. If so, a person may already have used the link."""
+    """Whether an earlier request created the link, so that a person may already have used it."""
     link: Link | None = None
-    """The link in the database. None for a password reset, which the server does not store."""
+    """The stored link. None for a password reset link, which the server does not store."""
 
 
 class PortalLinks:
@@ -100,7 +100,7 @@ class PortalLinks:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownLink:
-        """Create a link that signs an operator in. The link stops working if the caller's key is revoked."""
+        """Create a link that signs an operator in. If the caller's key is revoked, the link stops working."""
         caller.require_operator()
         require_valid([*problems, check_idempotency_key(idempotency_key)])
         request = idempotent_request(idempotency_key, idempotency.NO_ACCOUNT, _OPERATOR_KIND)

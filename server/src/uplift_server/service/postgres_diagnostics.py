@@ -13,19 +13,21 @@ from uplift_server.store.schema_version import HEAD, REMEDY_NEWER, UnknownSchema
 
 CLOCK_MS_WARN: Final = 2_000
 CLOCK_MS_FAIL: Final = 240_000
-"""Maximum difference between the clocks of this machine and of the database. Receivers accept timestamps that are off
-by up to 5 minutes."""
+"""The maximum difference between the clock of this machine and the clock of the database server.
+
+Receivers accept timestamps that are off by up to 5 minutes.
+"""
 DEAD_ROWS_WARN: Final = 200_000
 
 _OWN_PORT: Final = "UPLIFT_PORT=… uplift-server serve"
-"""The command that starts another process. Each process on a machine needs its own port."""
+"""The command that starts another process on this machine. Each process needs its own port."""
 
 
 def database_findings(url: str, name: str) -> Iterator[Finding]:
-    """Check the database, its clock, settings, schema and processes.
+    """Check the database, its clock, its settings, its schema and its processes.
 
-    `name` is the URL of the database without the password. Stop at a failure that would cause the remaining checks to
-    fail.
+    `name` is the URL of the database without the password. Stop at a failure that would also cause the remaining checks
+    to fail.
     """
     try:
         found = asyncio.run(inspection.inspect(url))
@@ -56,7 +58,7 @@ def database_findings(url: str, name: str) -> Iterator[Finding]:
 
 
 def _rejection(found: Inspected) -> tuple[str, str] | None:
-    """Return why no server can run on the database and how to fix the problem, or None if a server can run."""
+    """Return why no server can run on the database, and a fix. Return None if a server can run."""
     if found.version < schema_version.VERSION_MIN:
         least = schema_version.VERSION_MIN
         return (

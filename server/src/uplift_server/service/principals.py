@@ -34,8 +34,10 @@ _ACTORS: Final = {
 _KEYS: Final = frozenset({PrincipalKind.OPERATOR_KEY, PrincipalKind.ACCOUNT_KEY, PrincipalKind.SERVICE_KEY})
 _OPERATORS: Final = (PrincipalKind.OPERATOR_KEY, PrincipalKind.OPERATOR_SESSION)
 PRINCIPALS_CACHED_MAX: Final = 256
-"""Maximum number of cached principals. Each event needs the principal of its key, and looking up a principal is faster
-than creating it."""
+"""The maximum number of cached principals.
+
+The server needs a principal for each request, and a lookup in the cache is faster than the creation of a principal.
+"""
 READ_ONLY: Final = "You are signed in read-only. Sign in with the operator key, or with a link that can make changes."
 READ_ONLY_SCOPES: Final = frozenset(map(str, SCOPES_OF_ROLE[Role.MEMBER]))
 """The scopes of a read-only operator."""
@@ -49,7 +51,10 @@ class Principal:
 
     kind: PrincipalKind
     id: bytes
-    """The ID of the member or the key. An operator's session has the ID of its key, or an ID derived from `subject`."""
+    """The ID of the member or the key.
+
+    For the session of an operator, it is the ID of the operator's key, or an ID that is derived from `subject`.
+    """
     account_seq: int | None
     """The account of the principal. None for operators and service keys, which act for all accounts."""
     scopes: frozenset[str]
@@ -60,7 +65,7 @@ class Principal:
     confirmed_at: int | None = None
     """When the person last entered the password (Unix ms)."""
     is_read_only: bool = False
-    """Whether this is the session of an operator who can only read."""
+    """Whether the principal is an operator who can only read."""
     subject: str | None = None
     """The ID of the operator at the identity provider. None if the operator did not use single sign-on."""
 
@@ -105,7 +110,7 @@ class Principal:
         return scope in self.scopes or (self.is_operator and not self.is_read_only)
 
     def has_right(self, right: Right) -> bool:
-        """Return whether the role of a member or the scopes of a key give the principal this right."""
+        """Return whether the principal has this right, from the role of a member or from the scopes of a key."""
         if self.is_operator:
             return not self.is_read_only or right is Right.AUDIT_READ
         if self.role is not None:
@@ -135,7 +140,10 @@ class Principal:
         self.require_operator()
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless this is an operator. If `reads` is set, also allow read-only operators."""
+        """Raise Forbidden unless this principal is an operator.
+
+        Read-only operators are allowed only if `reads` is set.
+        """
         if self.is_read_only and not reads:
             raise Forbidden(READ_ONLY)
         if self.is_operator:
@@ -147,9 +155,9 @@ class Principal:
         )
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:
-        """Raise Forbidden unless this is an operator, or a service key with this scope.
+        """Raise Forbidden unless this principal is an operator, or a service key with this scope.
 
-        If `reads` is set, also allow read-only operators.
+        Read-only operators are allowed only if `reads` is set.
         """
         if self.is_service_key:
             self.require(scope)
@@ -168,7 +176,7 @@ class Principal:
         return Forbidden(f"Your role, {self.role.text}, does not include the permission {what}. {_ASK_ADMIN}")
 
     def _key_source(self, scope: Scope | AccountsScope) -> str:
-        """Return how to get a key with a scope. Only operators create service keys."""
+        """Return the text that explains how to get a key with a scope."""
         if self.kind is PrincipalKind.ACCOUNT_KEY and scope in SCOPES_OF_ROLE[Role.OWNER]:
             return "An owner or admin of the account can create a key with this scope in the dashboard."
         return "Ask the operator for a key with this scope."
@@ -207,7 +215,7 @@ class Caller:
         self.principal.require_right(right)
 
     def require_operator(self, *, reads: bool = False) -> None:
-        """Raise Forbidden unless the caller is an operator. If `reads` is set, also allow read-only operators."""
+        """Raise Forbidden unless the caller is an operator. Read-only operators are allowed only if `reads` is set."""
         self.principal.require_operator(reads=reads)
 
     def require_all_accounts(self, scope: Scope | AccountsScope, *, reads: bool = False) -> None:

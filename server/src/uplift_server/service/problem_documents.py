@@ -6,7 +6,7 @@ from typing import Any, Final
 from uplift_server.core.problems import Problem
 
 TYPE_PREFIX: Final = "/docs/errors#"
-"""The URL of the documentation of an error, without the error code at its end."""
+"""The beginning of the URL of an error's documentation. The error code follows."""
 
 STATUS: Final = {
     "malformed_request": 400,
@@ -58,7 +58,7 @@ TITLES: Final = {
 
 
 def problem_document(code: str, detail: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """Return the document of an error. `code` is a key of STATUS."""
+    """Return the problem document of an error. `code` is a key of STATUS."""
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + code,
         "title": TITLES[code],

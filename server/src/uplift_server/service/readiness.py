@@ -11,12 +11,15 @@ from uplift_server.store.contract import Transaction
 from uplift_server.store.errors import StoreError, Unavailable
 
 PROBE_AFTER_S: Final = 5.0
-"""The age of the latest write from which a probe is necessary, in seconds."""
+"""The age in seconds up to which the latest successful write proves readiness without a probe."""
 PROBE_EVERY_S: Final = 1.0
 PROBE_WAIT_S: Final = 2.5
-"""How long a request waits for the probe. A SQLite connection waits up to 2 s for another program's lock."""
+"""The maximum time that a request waits for the probe.
+
+It exceeds the 2 s that a SQLite connection waits for a lock of another program.
+"""
 DATABASE_BEHIND_STREAM_S: Final = 0.5
-"""How long a request waits for the database if the event stream can accept events without the database."""
+"""The maximum time that a request waits for the database if the event stream can accept events without it."""
 _MARK: Final = "readiness.probed_at"
 
 
@@ -26,7 +29,7 @@ class Ready(NamedTuple):
     database_id: str | None
     """The ID of the database. None while the server cannot use the database."""
     database_problem: str | None = None
-    """Why the server cannot use the database behind the event stream. None if it can."""
+    """Why the server cannot use the database behind the event stream. None if the server can use it."""
 
 
 def _read(connection: Transaction) -> str:
@@ -36,7 +39,7 @@ def _read(connection: Transaction) -> str:
 
 
 class Readiness:
-    """Determines readiness from the results of regular writes, or of a small probe if there are no such writes."""
+    """Determines readiness from the results of regular writes. Without recent writes, writes a small probe."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -46,10 +49,9 @@ class Readiness:
         self._probe_error: str | None = None
 
     async def check(self) -> Ready:
-        """Return the state of a server that can accept events.
+        """Return the state of a server that can accept events. Raises NotReady if the server cannot accept events.
 
-        Raises NotReady if the server cannot accept events. Without an event stream, raises the store's Unavailable if a
-        read fails.
+        Without an event stream, raises the store's Unavailable if a read from the database fails.
         """
         stream = self._context.stream
         if stream is None or not self._context.accepts_through_stream:
@@ -66,7 +68,7 @@ class Readiness:
             return Ready(None, "The database does not respond. Check the connection and the database.")
 
     async def _check_database(self) -> str:
-        """Return the ID of the database. Raises NotReady, and the store's Unavailable if a read fails."""
+        """Return the ID of the database. Raises NotReady, or the store's Unavailable if a read fails."""
         heartbeat_age_ms = self._context.engine.status.heartbeat_age_ms()
         if heartbeat_age_ms is not None:
             raise NotReady(
@@ -82,14 +84,11 @@ class Readiness:
             raise
 
     def failure_cause(self) -> str | None:
-        """Return the known cause of failed reads or writes, without a probe.
-
-        Return None if reads and writes succeed.
-        """
+        """Return the known cause of failed reads or writes, without a new probe. Return None if there is none."""
         return self._context.database.health.trouble() or self._probe_error
 
     async def probe(self) -> None:
-        """Write one small row unless a write succeeded recently.
+        """Write one small row, unless a recent write succeeded.
 
         All callers together cause at most one write every PROBE_EVERY_S seconds.
         """

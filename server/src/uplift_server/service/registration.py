@@ -32,7 +32,10 @@ class UrlChecker:
         self._resolve = resolve
 
     async def check(self, text: str) -> Problem | None:
-        """Return the problem with a URL, if any. A host that does not resolve within RESOLVE_SECONDS_MAX is valid."""
+        """Return a problem if the URL is not allowed.
+
+        A host name that does not resolve within RESOLVE_SECONDS_MAX is not a problem.
+        """
         url = parse_endpoint_url(text, self._policy, to_ascii=to_ascii)
         if isinstance(url, Problem):
             return url
@@ -49,7 +52,7 @@ class UrlChecker:
 
 
 class RegistrationEvents:
-    """Builds the `webhook.created` event. A new endpoint receives it regardless of its subscription."""
+    """Builds the `webhook.created` event, which a new endpoint receives regardless of its subscription."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

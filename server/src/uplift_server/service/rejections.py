@@ -23,7 +23,7 @@ def as_conflict(error: Conflict) -> errors.Conflict:
 
 
 def require_valid(problems: Iterable[Problem | None]) -> None:
-    """Raise Invalid with the problems, if any. A None in `problems` is a check that found no problem."""
+    """Raise Invalid if there are problems. Ignore each None, which means that a check found no problem."""
     found = [problem for problem in problems if problem is not None]
     if found:
         raise errors.Invalid(found)
@@ -44,7 +44,7 @@ def not_found(what: str, text: str) -> errors.NotFound:
 
 
 def own_uid_problems(named: str, sent: str | Unset | None) -> list[Problem | None]:
-    """Return the problems with the uid in the path of a PUT, and with a different uid in its body."""
+    """Return the problems with the uid in the path of a PUT request, and with a different uid in the body."""
     if isinstance(sent, str) and sent != named:
         text = "The field differs from the path. Omit it. To change the uid, use PATCH."
         return [Problem("uid", "uid_mismatch", text)]
@@ -78,7 +78,7 @@ def reserved_event_type(name: str, field: str = "type") -> Problem:
 
 
 def too_many_streams(limit: Exceeded, what: str, fix: str) -> errors.ServiceError:
-    """Return the error for too many streams. `what` names the kind of streams, and `fix` says how to stop a stream."""
+    """Return the error for too many streams. `what` names the streams, and `fix` says how to stop one of them."""
     if limit is Exceeded.ACCOUNT:
         return errors.RateLimited(f"The account has reached its limit of {what}. {fix}, or try again later.")
     return errors.Busy(f"The server has reached its limit of {what}. Try again in a moment.")

@@ -28,7 +28,7 @@ from uplift_server.store.releases import ReplayCount
 from uplift_server.store.replays import EndpointBusy, MissingEvents, NewReplay, Replay, ReplaySelection
 
 COUNT_WAIT_MS: Final = 2000
-"""How long a request counts deliveries. The replay job counts the remaining deliveries."""
+"""The maximum time that a request counts deliveries. The replay job later counts the remaining deliveries."""
 _KIND: Final = "replay"
 _ACTIONS: Final = {
     ReplayState.PAUSED: "replay.paused",
@@ -39,7 +39,7 @@ _ACTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayDraft:
-    """The fields of a replay in a request. Timestamps of events are exclusive bounds in Unix ms."""
+    """The fields of a replay in a request. `created_after` and `created_before` are exclusive bounds in Unix ms."""
 
     endpoint: str | None = None
     status: Sequence[str] | None = None
@@ -48,7 +48,7 @@ class ReplayDraft:
     created_before: int | None = None
     rate_per_second: int | None = None
     include_missing: bool = False
-    """Whether the replay also sends the events for which the endpoint has no delivery."""
+    """Whether the replay also creates deliveries of events for which the endpoint has no delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Preview:
 
     count: int
     missing: int
-    """How many of the `count` deliveries do not exist yet."""
+    """How many of the counted deliveries the replay would create, because they do not exist yet."""
     oldest_at: int | None
     newest_at: int | None
     complete: bool
     filtered: bool
-    """Whether the endpoint has a filter. The filter can exclude some missing events, so the counts are upper bounds."""
+    """Whether the counts are upper bounds, because the endpoint's filter can exclude some of the missing events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ class ShownReplay:
 
     replay: Replay
     reason: Wait | None
-    """Why a running replay is not sending deliveries."""
+    """Why a running replay is not sending deliveries. None if it is sending deliveries, or is not running."""
     repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Counting:
-    """The count of deliveries between two events. The count can be incomplete."""
+    """The deliveries that were counted so far in a range of events."""
 
     first: int
     last: int
@@ -111,7 +111,7 @@ class Replays:
         idempotency_key: IdempotencyKey | None = None,
         problems: Sequence[Problem] = (),
     ) -> ShownReplay:
-        """Create a replay. Raises Invalid, and Conflict if its endpoint has an unfinished replay."""
+        """Create a replay. Raises Invalid, or Conflict if its endpoint has an unfinished replay."""
         caller.require(Scope.DELIVERIES_WRITE)
         endpoint, selection = self._select(caller, draft, [*problems, check_idempotency_key(idempotency_key)])
         found = await self._count(selection)
@@ -143,7 +143,7 @@ class Replays:
     async def set_state(
         self, caller: Caller, replay: str, state: ReplayState, *, problems: Sequence[Problem] = ()
     ) -> ShownReplay:
-        """Pause, resume or cancel a replay immediately. Raises NotFound, and Conflict if it has ended."""
+        """Pause, resume or cancel a replay immediately. Raises NotFound, or Conflict if the replay has ended."""
         caller.require(Scope.DELIVERIES_WRITE)
         found = await self._find(caller, replay)
         require_valid(problems)
@@ -215,7 +215,7 @@ class Replays:
         return self.show(replay)
 
     async def _count(self, selection: ReplaySelection) -> _Counting:
-        """Count the deliveries for up to COUNT_WAIT_MS. Each read covers one batch."""
+        """Count the deliveries of a replay, but stop after COUNT_WAIT_MS. Each read covers one batch."""
         read = self._context.database.read
         first, last = await read(
             lambda c: event_times.bounds(c, after=selection.created_after, before=selection.created_before)
@@ -252,8 +252,8 @@ class Replays:
     def _missing(self, endpoint: LiveEndpoint, type_seqs: Sequence[int]) -> MissingEvents:
         """Return the missing events: events of the types to which the endpoint now subscribes, including deleted types.
 
-        Exclude operational event types and `webhook.created`, because not every subscribed endpoint receives their
-        events.
+        Exclude operational event types and `webhook.created`, because the server does not send these events to every
+        subscribed endpoint.
         """
         subscription, excluded = endpoint.subscription, OPERATIONAL_TYPES | {WEBHOOK_CREATED}
         matching = (

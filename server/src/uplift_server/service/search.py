@@ -19,7 +19,7 @@ from uplift_server.store.records import Account, Event, EventFilter
 HITS_MAX: Final = 50
 TEXT_CHARACTERS_MAX: Final = 300
 _EVENTS_MAX: Final = 10
-"""Maximum number of events whose deliveries a search for a prefix reads."""
+"""The maximum number of events whose deliveries a search by the beginning of an ID reads."""
 _UUID_DIGITS: Final = 32
 _DELIVERY_DIGITS: Final = 44
 
@@ -33,7 +33,7 @@ class HitKind(StrEnum):
     REPLAY = "replay"
     ACCOUNT = "account"
     OBJECT = "object"
-    """An object ID. The hit represents all events about the object."""
+    """An object ID. A hit of this kind represents all events about the object."""
 
 
 class Hit(NamedTuple):
@@ -56,7 +56,7 @@ class Search:
     async def find(self, caller: Caller, text: str) -> list[Hit]:
         """Return the objects that match the text, at most HITS_MAX.
 
-        Stop after the first kind of search that finds an object.
+        Search for each kind of object in turn, and return the objects of the first kind that has a match.
         """
         text = text.strip()[:TEXT_CHARACTERS_MAX]
         if not text or "\0" in text:

@@ -41,7 +41,7 @@ class SecondFactorState(NamedTuple):
 
 
 class SecondFactorSettings:
-    """Changes the second factor of the visitor. Each change requires the password and a code."""
+    """Changes the visitor's own second factor. Each change requires the password and a code."""
 
     def __init__(
         self, context: ServiceContext, credentials: Credentials, factors: SecondFactors, limits: SignInLimits
@@ -56,7 +56,7 @@ class SecondFactorSettings:
         return self._context.random_bytes(totp.SECRET_BYTES)
 
     async def state(self, person: Person) -> SecondFactorState | None:
-        """Return the state of a second factor, or None if the second factor is off."""
+        """Return the state of the visitor's second factor, or None if it is off."""
 
         def read(connection: Transaction) -> SecondFactorState | None:
             factor = second_factors.get(connection, person.id)
@@ -71,7 +71,7 @@ class SecondFactorSettings:
     ) -> list[str]:
         """Store the key of the app, end all other sessions, and return the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if a second factor is on, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if a second factor is on, Forbidden, RateLimited or Busy.
         """
         person, now = await self._verified(visitor, password, address), self._context.now()
         step = totp.matching_step(secret, code, now, after=0)
@@ -93,7 +93,7 @@ class SecondFactorSettings:
     async def turn_off(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> None:
         """Delete the key of the app and the recovery codes.
 
-        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited or Busy.
         """
         now = self._context.now()
 
@@ -107,7 +107,7 @@ class SecondFactorSettings:
     async def new_recovery_codes(self, visitor: Visitor, code: str, password: str, *, address: str | None) -> list[str]:
         """Replace the recovery codes, and return the new codes.
 
-        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited and Busy.
+        Raises Invalid (`code`, `password`), Conflict if no second factor is on, Forbidden, RateLimited or Busy.
         """
         now = self._context.now()
 
@@ -125,7 +125,7 @@ class SecondFactorSettings:
         address: str | None,
         change: Callable[[Transaction, Person], T],
     ) -> T:
-        """Check the password and a code, then make a change."""
+        """Check the password and a code, then run the change in the same transaction."""
         person, now = await self._verified(visitor, password, address), self._context.now()
         attempt = self._limits.begin_code(now, person_id=person.id, address=address)
 

@@ -13,7 +13,7 @@ from uplift_server.store.encryption import TOTP_SECRET, Cipher
 from uplift_server.store.records import Person, SecondFactor
 
 PENDING_MS: Final = 5 * 60_000
-"""How long a person has to enter the code after the password, in ms."""
+"""The maximum time between the password and the code at a sign-in, in ms."""
 APP: Final = "app"
 RECOVERY_CODE: Final = "recovery code"
 WRONG_CODE: Final = (
@@ -23,11 +23,11 @@ WRONG_CODE: Final = (
 
 
 class PendingSignIn(NamedTuple):
-    """A sign-in with the right password that still needs a code. Only the person's browser stores the sign-in."""
+    """A sign-in with the right password that still needs a code. The server does not store it."""
 
     person_id: bytes
     mark: str
-    """The fingerprint of the password. The sign-in expires if the password changes."""
+    """The fingerprint of the password hash. If the password changes, the sign-in expires."""
     by: str
     """The name of the sign-in method in the audit log."""
     expires_at: int
@@ -58,7 +58,10 @@ class SecondFactors:
         return PendingSignIn(person.id, password_mark(person.password_hash), by, now + PENDING_MS)
 
     def use(self, connection: Transaction, person: Person, code: str, now: int) -> str | None:
-        """Use a code, so that it does not work again. Return APP or RECOVERY_CODE, or None if the code is wrong."""
+        """Use a code, so that it does not work again.
+
+        Return the kind of the code, APP or RECOVERY_CODE. Return None if the code is wrong.
+        """
         factor = second_factors.get(connection, person.id)
         if factor is None:
             return None

@@ -40,20 +40,20 @@ class RotationDraft:
     """The fields of a rotation in a request. Absent fields and fields with the value None get their defaults."""
 
     secret: str | Unset | None = field(default=UNSET, repr=False)
-    """The new secret. By default, the server generates a secret."""
+    """The new secret. By default, the server generates one."""
     overlap_seconds: int | Unset | None = UNSET
     """How long the old secret remains active, in seconds. The maximum is SECRET_OVERLAP_SECONDS_MAX."""
     uplift_header: str | Unset | None = UNSET
-    """`old` or `new`: the secret that signs `x-uplift-signature-256` during the overlap."""
+    """The secret that signs `x-uplift-signature-256` during the overlap: `old` or `new`."""
 
     def problem(self) -> Problem | None:
-        """Return the problem with the secret, if any."""
+        """Return a problem if the secret is invalid."""
         secret = given_or_none(self.secret)
         return None if secret is None else check_secret(secret)
 
     @property
     def overlap_ms(self) -> int:
-        """How long both secrets are active."""
+        """How long both secrets are active, in ms."""
         seconds = given_or_none(self.overlap_seconds)
         return (SECRET_OVERLAP_SECONDS_DEFAULT if seconds is None else seconds) * 1000
 
@@ -70,7 +70,7 @@ class ShownSecrets:
     pair: SecretPair[bytes]
     """The current secrets, encrypted."""
     secret: str | None = field(default=None, repr=False)
-    """The secret in plain text, only if the response reveals it."""
+    """The current secret in plain text. None unless the response reveals it."""
     repeated: bool = False
 
 
@@ -81,7 +81,7 @@ class _Deleted(Conflict):
 
 
 class _Unchanged(Conflict):
-    """The new secret in the request is already the current secret."""
+    """The new secret in the request is the same as the current secret."""
 
 
 class Secrets:
@@ -117,7 +117,7 @@ class Secrets:
     ) -> ShownSecrets:
         """Replace the secret.
 
-        Return the new secret only once: the result of a repeated request does not contain the secret. Raises NotFound.
+        Only the first response contains the new secret. The result of a repeated request does not. Raises NotFound.
         """
         caller.require(Scope.SECRETS_WRITE)
         live = self._endpoints.find_cached(caller, endpoint)
@@ -185,7 +185,7 @@ class Secrets:
         return self._shown(changed)
 
     async def _write(self, live: Endpoint, body: Callable[[Transaction], T]) -> T:
-        """Run a transaction on an endpoint, and convert its errors."""
+        """Run a transaction on an endpoint. Raises errors of the service instead of errors of the store."""
         try:
             return await self._context.database.write(body)
         except _Deleted:
@@ -203,7 +203,7 @@ class Secrets:
         return found
 
     def _unchanged(self, draft: RotationDraft, endpoint: Endpoint) -> list[Problem]:
-        """Return a problem if the new secret in the request is already the current secret."""
+        """Return a problem if the new secret in the request is the same as the current secret."""
         chosen = given_or_none(draft.secret)
         # Compare in constant time, and as bytes, because the chosen text may not be ASCII.
         same = chosen is not None and compare_digest(chosen.encode(), self._decrypt(endpoint.secret, endpoint).encode())

@@ -1,4 +1,4 @@
-"""Service keys. Within its scopes, a service key acts for all accounts. Only operators manage service keys."""
+"""Service keys, which act for all accounts within their scopes. Only operators manage service keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -59,7 +59,7 @@ class ServiceKeys:
     async def update(
         self, caller: Caller, key: str, draft: KeyDraft, *, problems: Sequence[Problem] = ()
     ) -> ServiceKey:
-        """Update the name and the expiry of a key. Raises NotFound and Invalid."""
+        """Update the name and the expiry of a key. Raises NotFound or Invalid."""
         caller.require_operator()
         require_valid([*problems, *draft.problems(self._context.now())])
         return await self._context.run_shielded(self._update(caller, key, draft))

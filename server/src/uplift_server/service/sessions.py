@@ -1,7 +1,7 @@
 """Sessions of the dashboard.
 
-The cookie of a session is 32 random bytes. The store contains only the digest of the cookie. Each request looks up the
-session, so changed roles, removed members and revoked operator keys take effect immediately.
+The cookie of a session is 32 random bytes, and the store contains only its digest. The server looks up the session for
+each request. Therefore, changed roles, removed members and revoked operator keys take effect immediately.
 """
 
 from typing import Final, NamedTuple
@@ -62,12 +62,12 @@ class Sessions(Credentials):
         *,
         operator_grant: bytes | None = None,
     ) -> None:
-        """`operator_grant` identifies the settings of single sign-on that make people operators."""
+        """`operator_grant` is a digest of the single sign-on settings that make people operators."""
         super().__init__(context, links, passwords, limits, factors)
         self._operator_grant = operator_grant
 
     async def sign_in_operator(self, key: str, *, address: str | None, is_read_only: bool = False) -> str:
-        """Sign an operator in, and return the session cookie. Raises Unauthorized and RateLimited."""
+        """Sign an operator in, and return the session cookie. Raises Unauthorized or RateLimited."""
         found = self._operator_key(key, address)
         return await self._context.run_shielded(self._begin_operator(found, "key", address, is_read_only=is_read_only))
 
@@ -88,7 +88,7 @@ class Sessions(Credentials):
         return await self._context.run_shielded(self._open_portal_link(link, address))
 
     async def can_open_link(self, token: str) -> bool:
-        """Return whether a one-time link is still valid. The check does not use the link."""
+        """Return whether a one-time link is still valid, without using it."""
         return await self._link(token) is not None
 
     async def visitor(self, cookie: str | None) -> Visitor | None:
@@ -105,7 +105,10 @@ class Sessions(Credentials):
         return visitor
 
     async def confirm(self, visitor: Visitor, password: str, *, address: str | None) -> None:
-        """Confirm the password, or the key of an operator. Raises Unauthorized, RateLimited and Busy."""
+        """Confirm the visitor's identity with the password, or with the key of an operator.
+
+        Raises Unauthorized, RateLimited or Busy.
+        """
         if visitor.person is None:
             self._operator_key(password, address, visitor)
         elif visitor.person.email is None or visitor.person.password_hash is None:
@@ -120,7 +123,7 @@ class Sessions(Credentials):
         await self._context.database.write(lambda c: sessions.end(c, visitor.session_id))
 
     async def sign_out_everywhere(self, visitor: Visitor) -> None:
-        """End all sessions of the person or of the operator. For a guest, end only this session."""
+        """End all sessions of the person or the operator. For a guest, end only this session."""
 
         def end(connection: Transaction) -> None:
             found = sessions.get(connection, visitor.session_id)
@@ -138,7 +141,7 @@ class Sessions(Credentials):
         await self._context.database.write(end)
 
     def _operator_key(self, key: str, address: str | None, visitor: Visitor | None = None) -> ApiKey:
-        """Return the operator key with this text. Raises Unauthorized and RateLimited."""
+        """Return the operator key with this text. Raises Unauthorized or RateLimited."""
         now = self._context.now()
         if visitor is None:
             attempt = self._limits.begin(now, email=None, address=address)

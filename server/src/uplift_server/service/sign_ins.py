@@ -1,4 +1,7 @@
-"""Limits on failed sign-ins, wrong codes and password reset emails: per email or person, per network, and in total."""
+"""Limits on failed sign-ins, wrong codes and password reset emails.
+
+There are limits for each email or person, for each network, and for all callers together.
+"""
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -13,13 +16,17 @@ WITHIN_MS: Final = 15 * 60_000
 FAILURES_PER_EMAIL_MAX: Final = 5
 FAILURES_PER_SESSION_MAX: Final = 5
 CODES_PER_PERSON_MAX: Final = 5
-"""Maximum number of wrong codes for a second factor. Three of the million possible codes are valid at a time."""
+"""The maximum number of wrong codes for a second factor. At any time, 3 of the 1,000,000 possible codes are valid."""
 FAILURES_PER_NETWORK_MAX: Final = {4: {32: 30, 24: 120}, 6: {64: 30, 56: 60, 48: 120}}
-"""The maximum number of failures for each network. The outer keys are IP versions, and the inner keys are prefix
-lengths. An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 /64s."""
+"""The maximum number of failures in each network, by IP version and prefix length.
+
+An IPv6 site has a /64, a /56 or a /48, so one attacker has up to 65,536 networks with the prefix length 64.
+"""
 FAILURES_MAX: Final = 3_000
-"""The maximum number of failures in total. Each failure costs 60 ms of CPU time, so a flood uses at most a fifth of one
-CPU."""
+"""The maximum number of failures of all callers.
+
+Each failure costs 60 ms of CPU time, so failed sign-ins use at most a fifth of one CPU.
+"""
 RESETS_PER_EMAIL_MAX: Final = 3
 RESETS_MAX: Final = 3_000
 
@@ -33,7 +40,7 @@ class SignInAttempt:
     """An attempt that counts as failed until it succeeds or is cancelled."""
 
     own: _Counts
-    """The failure counts of the email, the session or the person, if any."""
+    """The failure counts of the email, the session or the person. Empty if there is none."""
     shared: _Counts
     """The failure counts of the networks, and the total count."""
 
@@ -51,9 +58,10 @@ class SignInAttempt:
 
 
 class SignInLimits:
-    """Counts failures of the last 15 minutes, in the memory of this process.
+    """Counts the failures of the last 15 minutes in the memory of this process.
 
-    If `has_unknown_proxy` is set, private addresses have no counts, because every request has the proxy's address.
+    If `has_unknown_proxy` is set, there are no counts for private addresses, because all requests can have the address
+    of the proxy.
     """
 
     def __init__(self, *, has_unknown_proxy: bool = False) -> None:
@@ -76,16 +84,16 @@ class SignInLimits:
         return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])
 
     def begin_confirmation(self, now_ms: int, *, session_id: bytes, address: str | None) -> SignInAttempt:
-        """Start an attempt to confirm a session. Raises RateLimited.
+        """Start an attempt to confirm the identity of a signed-in person. Raises RateLimited.
 
-        The session has its own count, so attempts at the sign-in page do not block a person who is signed in.
+        Each session has its own count, so that failed attempts at the sign-in page do not block a signed-in person.
         """
         return self._begin(now_ms, [(self._by_session, session_id.hex())], self._networks(address))
 
     def begin_code(self, now_ms: int, *, person_id: bytes, address: str | None) -> SignInAttempt:
         """Start an attempt to enter the code of a second factor. Raises RateLimited.
 
-        An attempt requires the right password, so other people cannot use up the limit.
+        Only a person who knows the password can start such an attempt, so that other people cannot use up the limit.
         """
         own = [(self._codes_by_person, person_id.hex())]
         return self._begin(now_ms, own, [*self._networks(address), (self._in_total, _ALL)])
@@ -93,7 +101,7 @@ class SignInLimits:
     def begin_reset(self, now_ms: int, *, email: str, address: str | None) -> SignInAttempt:
         """Start a request for a password reset email. Raises RateLimited.
 
-        The totals of sign-ins and resets are separate, so people can request a reset while sign-ins are blocked.
+        Password resets have their own total limit, so that people can request a reset while sign-ins are blocked.
         """
         return self._begin(now_ms, [(self._resets, email)], [*self._networks(address), (self._resets_in_total, _ALL)])
 
@@ -115,7 +123,7 @@ class SignInLimits:
             _log.warning("sign-ins or password resets throttled: server-wide limit reached")
 
     def _networks(self, address: str | None) -> _Counts:
-        """Return the counts of the networks that contain an address, or none for an address that many callers share."""
+        """Return the counts of the networks that contain an address, or no counts if many callers share the address."""
         if address is None:
             return []
         try:

@@ -57,7 +57,7 @@ class SignInTransaction(NamedTuple):
 
 
 class AuthorizationResponse(NamedTuple):
-    """The query parameters of the redirect from the identity provider back to the server."""
+    """The query parameters that the identity provider adds when it redirects the browser back to the server."""
 
     state: str
     code: str | None
@@ -75,11 +75,11 @@ class SingleSignOn:
 
     @property
     def has_operators(self) -> bool:
-        """Whether the members of a group at the provider are operators."""
+        """Whether a group at the provider is configured whose members are operators."""
         return self._provider.client.has_operators
 
     async def begin(self, page: str, *, again: bool) -> tuple[str, SignInTransaction]:
-        """Return the URL where the person signs in, and the transaction to keep in the browser. Raises Busy."""
+        """Return the URL where the person signs in, and the transaction to store in the browser. Raises Busy."""
         metadata = await self._metadata()
         state, nonce, verifier = (oidc.random_text(self._context.random_bytes(oidc.RANDOM_BYTES)) for _ in range(3))
         ends_at = self._context.now() + oidc.TRANSACTION_MS
@@ -93,7 +93,7 @@ class SingleSignOn:
     ) -> str:
         """Sign the person in, and return the session cookie.
 
-        Raises Unauthorized, Forbidden for a person without access, RateLimited and Busy.
+        Raises Unauthorized, Forbidden for a person without access, RateLimited or Busy.
         """
         now = self._context.now()
         if (
@@ -114,9 +114,9 @@ class SingleSignOn:
         return cookie
 
     async def sign_out_url(self, visitor: Visitor, cookie: str, back: str) -> str | None:
-        """Return the URL that signs the visitor out at the provider and returns to `back`.
+        """Return the URL that signs the visitor out at the provider and then returns to `back`.
 
-        None if the visitor did not sign in at the provider, or if the provider cannot sign people out.
+        Return None if the visitor did not sign in at the provider, or if the provider does not support sign-out.
         """
         if visitor.subject is None:
             return None
@@ -153,7 +153,7 @@ class SingleSignOn:
             raise Busy(_DOWN) from error
 
     async def _code(self, response: AuthorizationResponse, address: str | None) -> str:
-        """Return the code in the response of the provider. Raises Unauthorized."""
+        """Return the authorization code from the response of the provider. Raises Unauthorized."""
         named = response.issuer
         if named is None and (await self._metadata()).names_issuer:
             named = ""
@@ -167,7 +167,7 @@ class SingleSignOn:
         return response.code
 
     async def _identify(self, code: str, transaction: SignInTransaction, address: str | None) -> Identified:
-        """Return the person whom the provider identifies. Raises Unauthorized and Busy."""
+        """Return the person whom the provider identifies. Raises Unauthorized or Busy."""
         try:
             return await self._provider.identify(code, transaction.verifier, transaction.nonce)
         except ProviderDown as error:

@@ -38,7 +38,7 @@ _CONFIGURED_ID: Final = bytes(16)
 
 
 class ProcessKey(NamedTuple):
-    """The encryption key of a process, as a fingerprint."""
+    """The fingerprint of a process's encryption key, and the process ID."""
 
     fingerprint: int
     process_id: int
@@ -60,12 +60,10 @@ async def prepare(
 ) -> str | None:
     """Prepare a migrated database for requests, and fill the cache.
 
-    Return the text of the first operator key if this call creates the key, because the server cannot show the text
-    later. `keep_key` receives the text before the key is stored, so that an interrupted start does not leave an unknown
-    active key.
-
-    Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another encryption key, and the
-    store's Unavailable.
+    If this call creates the first operator key, return its text, because the server cannot show the text later.
+    `keep_key` receives the text before the server stores the key, so that an interrupted start leaves no active key
+    with an unknown text. Raises WrongSecretKey if a stored secret cannot be decrypted or a live process uses another
+    encryption key, or the store's Unavailable.
     """
     await _seed_catalog(context)
     if await context.database.read(database_identity.get) is None:
@@ -84,10 +82,10 @@ def require_operations_account(cache: EndpointCache, account: str | None) -> Non
 
 
 async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey) -> None:
-    """Store the fingerprint of the encryption key after the cache is filled.
+    """Check and store the fingerprint of the encryption key. Call this function after the cache is filled.
 
-    Encrypted values show whether the key is correct. In a database without encrypted values, the fingerprint prevents
-    servers with different keys from sharing the database. Raises WrongSecretKey.
+    If the database has encrypted values, filling the cache has already proved that the key is correct. Otherwise, the
+    fingerprint prevents servers with different keys from sharing the database. Raises WrongSecretKey.
     """
     fingerprint, own_process_id = process_key
     if (await context.database.read(lambda c: server_values.get(c, [FINGERPRINT]))).get(FINGERPRINT) == fingerprint:
@@ -116,8 +114,8 @@ async def _check_encryption_key(context: ServiceContext, process_key: ProcessKey
 async def _seed_catalog(context: ServiceContext) -> None:
     """Add the built-in event types to a database that has never had event types.
 
-    Add missing operational event types to every database. The server itself sends operational events, so the catalog of
-    an earlier release needs their types.
+    Also add missing operational event types to every database, because the server sends their events. A catalog from an
+    earlier release does not have the new types.
     """
     now = context.now()
     database = context.database
@@ -145,7 +143,7 @@ async def _seed_catalog(context: ServiceContext) -> None:
 
 
 def _missing_types(connection: Transaction) -> list[EventType]:
-    """Return the built-in event types to add. Exclude types that an operator deleted."""
+    """Return the built-in event types to add. Omit types that an operator deleted."""
     known = {each.name for each in (*event_types.list_live(connection), *event_types.list_deleted(connection))}
     return [each for each in EVENT_TYPES if not known or (each.name in OPERATIONAL_TYPES and each.name not in known)]
 
@@ -183,7 +181,7 @@ async def _read_all(read: Callable[[int], Awaitable[Sequence[N]]]) -> list[N]:
 async def _ensure_operator(
     context: ServiceContext, configured: str | None, keep_key: Callable[[str], None]
 ) -> str | None:
-    """Activate the configured operator key, or create the first operator key and return its text."""
+    """Activate the configured operator key. Without one, create the first operator key and return its text."""
     cache, now = context.cache, context.now()
     if configured is not None:
         # The key from the settings replaces a generated key.

@@ -29,7 +29,7 @@ class Statistics:
         self._ranges = StatisticsRanges(context)
 
     async def of_account(self, caller: Caller, period: Period, *, problems: Sequence[Problem] = ()) -> Series:
-        """Return the statistics of the caller's account, including deleted endpoints. Raises AccountRequired."""
+        """Return the statistics of the caller's account. They include deleted endpoints. Raises AccountRequired."""
         caller.require(Scope.DELIVERIES_READ)
         require_valid(problems)
         return await self._read_one(statistics.Scope(caller.require_account(), 0), period)
@@ -44,7 +44,7 @@ class Statistics:
         return await self._read_one(scope, period)
 
     async def of_endpoints(self, caller: Caller, endpoints: Sequence[str]) -> dict[str, Series]:
-        """Return the hourly statistics of the last day for each endpoint ID, from one read. Raises NotFound.
+        """Return the hourly statistics of the last day for each endpoint ID. Raises NotFound.
 
         An endpoint that is not in the cache has empty statistics.
         """

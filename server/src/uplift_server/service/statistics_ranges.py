@@ -23,7 +23,7 @@ _UNTIL_MAX: Final = 253_370_764_800_000
 
 
 class StatisticsQuery(NamedTuple):
-    """The range of the statistics (Unix ms), and their grouping."""
+    """The range (Unix ms) and the grouping of the statistics."""
 
     since: int | None = None
     """The start of the range. Default: one day before `until`."""
@@ -38,7 +38,7 @@ class StatisticsQuery(NamedTuple):
         return self.by in {"type", "endpoint"}
 
     def starts(self, now_ms: int, problems: list[Problem]) -> range:
-        """Return the starts of the buckets, and add the problem with the range to `problems`.
+        """Return the start times of the buckets. Add problems with the range to `problems`.
 
         Extend the range to whole hours or days in UTC.
         """
@@ -113,7 +113,7 @@ class StatisticsRanges:
         return RangeStatistics(await self._context.database.read(lambda c: _series(c, scope, starts)))
 
     def _types(self, account_seq: int, request: PageRequest) -> Page[tuple[statistics.Scope, str]]:
-        """Return a page of event types, including deleted event types, with the scopes of their statistics."""
+        """Return a page of event types, including deleted types. Each has the scope of its statistics."""
         rows = request.chosen(self._context.cache.event_types_by_seq.items(), lambda each: each[0])
         page = request.page(rows, lambda each: (each[0],))
         return page.of([(statistics.Scope.of_type(account_seq, seq), each.name) for seq, each in page.items])

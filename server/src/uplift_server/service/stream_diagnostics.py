@@ -11,12 +11,12 @@ from uplift_server.delivery.streams.stream import StreamSettings, check_streams,
 from uplift_server.observe.snapshot import StreamReading
 
 FULL_WARN: Final = 0.5
-"""The used share of the stream's maximum size from which the checks warn."""
+"""The share of the stream's maximum size above which the checks warn."""
 _NAME: Final = "event stream"
 
 
 def stream_findings(config: Config) -> Iterator[Finding]:
-    """Check the connection to every NATS server, and the stream: its replicas and its size."""
+    """Check the connection to every NATS server, and the replicas and the size of the stream."""
     yield from asyncio.run(_findings(StreamSettings.from_config(config)))
 
 

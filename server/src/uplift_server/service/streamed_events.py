@@ -1,4 +1,4 @@
-"""Applies the checks of requests to the events that emitters publish to the event stream."""
+"""Validates the events that programs publish to the event stream, in the same way as events in requests."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,13 +20,13 @@ _ACCOUNT_TEXTS: Final = dict.fromkeys(
 
 
 class StreamedEvents:
-    """Checks published events, and returns their problems as documents."""
+    """Validates published events. A rejection contains a problem document."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
 
     def check(self, account_seq: int, body: bytes, *, sent_at: int) -> Draft | Rejection:
-        """Return the event of an account, or its problem. `body` is the event's JSON, and `sent_at` is in Unix ms."""
+        """Return the draft of an event, or its rejection. `body` is the event's JSON, and `sent_at` is Unix ms."""
         event: Event | Incoming | None = None
         try:
             if len(body) > EVENT_BODY_BYTES_MAX:
@@ -42,18 +42,18 @@ class StreamedEvents:
             return Rejection(problem) if event is None else _rejection(problem, event)
 
     def unknown_account(self, account: str) -> Rejection:
-        """Return the problem for a subject that contains an unknown account."""
+        """Return the rejection of an event whose subject contains an unknown account."""
         text = f"The account {account[:64]} does not exist. Publish to `uplift.events.` and the account's ID or uid."
         return Rejection(_document(Invalid([Problem("account", "account_unknown", text)])))
 
     def conflict(self, draft: Draft, conflict: hot_records.IdempotencyConflict) -> Rejection:
-        """Return the problem for an event whose idempotency key or ID already belongs to another event."""
+        """Return the rejection of an event whose idempotency key or ID already belongs to another event."""
         event_id = None if draft.id is None else uuid_text(draft.id)
         text = conflict_text(conflict, draft.idempotency_key, event_id)
         return _of_draft(_document(IdempotencyConflict(text)), draft)
 
     def defect(self, draft: Draft | None) -> Rejection:
-        """Return the problem for an event that the server cannot store because of a defect in the server."""
+        """Return the rejection of an event that the server cannot store because of a defect in the server."""
         problem = problem_document("internal_error", "The server could not store the event. See the log of the worker.")
         return Rejection(problem) if draft is None else _of_draft(problem, draft)
 

@@ -18,7 +18,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store import schema_version
 
 CHECKS_WAIT_SECONDS: Final = 8.0
-"""How long a request waits for the checks before it returns the findings so far."""
+"""The maximum time that a request waits for the checks. After this time, it returns the findings so far."""
 DATABASE_SUFFIXES: Final = ("", "-wal")
 """The suffixes of the files that belong to a SQLite database."""
 
@@ -52,7 +52,6 @@ class System:
         self._config = config
         self._started_at = started_at
         self._checks_done: asyncio.Event | None = None
-        """A signal that is set when the latest checks end."""
 
     def facts(self, caller: Caller) -> Facts:
         """Return facts about the server and its configuration."""

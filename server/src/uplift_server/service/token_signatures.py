@@ -1,6 +1,6 @@
 """Signatures of ID tokens.
 
-The server imports this module at the first single sign-on, because most servers do not need the library.
+The server imports this module on first use, because most servers do not use single sign-on.
 """
 
 import json
@@ -16,7 +16,7 @@ from uplift_server.core.security.id_tokens import ALGORITHMS
 
 
 def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the claims of a token, or None if this key (JWK) does not verify the token's signature."""
+    """Verify a token's signature with a key (JWK). Return the claims, or None if the signature is not valid."""
     try:
         with warnings.catch_warnings():
             # Ignore the library's warning about EdDSA, because RFC 9864 only renames it.
@@ -30,4 +30,4 @@ def verified_claims(token: str, key: Mapping[str, Any]) -> dict[str, Any] | None
 
 _SIGNATURES: Final = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
 _SIGNATURES.max_header_length = 8 * 1024
-"""Maximum size of a token's header in bytes. Some headers contain certificates."""
+"""The maximum size of a token's header, in bytes. The size allows for headers that contain certificates."""

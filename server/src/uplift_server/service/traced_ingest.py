@@ -19,7 +19,7 @@ _NS_PER_US: Final = 1_000
 
 
 class TracedIngest(Ingest):
-    """Ingest that calls `record` for each stored event.
+    """Accepts events, and calls `record` for each stored event.
 
     `record` receives the sequence number of the event, its trace data and the `traceparent` header of the request.
     """

@@ -1,4 +1,7 @@
-"""Traces of events for operators, across accounts: acceptance, matches, deliveries and attempts, found by any ID."""
+"""Traces of events across accounts, for operators: acceptance, matches, deliveries and attempts.
+
+A trace can be found by any ID.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +22,12 @@ from uplift_server.store.pages import PageRequest
 from uplift_server.store.records import Account, Attempt, Delivery, DeliveryFilter, Endpoint, Event, EventFilter
 
 EVENTS_MAX: Final = 5
-"""Maximum number of traced events with the same ID in different accounts."""
+"""The maximum number of traced events. Several accounts can have an event with the same ID."""
 DELIVERIES_MAX: Final = 25
-"""Maximum number of deliveries of one event that are shown with their attempts."""
+"""The maximum number of deliveries of one event in a trace."""
 ATTEMPTS_MAX: Final = 20
 LATEST_MAX: Final = 10
-"""Maximum number of the latest deliveries of an endpoint, or of the latest events of an account."""
+"""The maximum number of deliveries in the trace of an endpoint, and of events in the trace of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class TracedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class TracedEvent:
-    """An event with its deliveries, and why other endpoints of the account have none."""
+    """An event with its deliveries, and the reasons why other endpoints of the account have no delivery."""
 
     event: Event
     account: Account | None
@@ -95,7 +98,7 @@ class Trace:
 
     @property
     def found(self) -> bool:
-        """Whether the trace contains an object."""
+        """Whether the search found an object."""
         return bool(self.events) or any((self.endpoint, self.account, self.replay))
 
 
@@ -108,7 +111,7 @@ class Traces:
         self._replays = replays
 
     async def find(self, caller: Caller, text: str) -> Trace:
-        """Return the trace of an ID, a uid of an account, or an idempotency key of events.
+        """Return the trace of any ID, of an account's uid, or of an idempotency key of events.
 
         The trace is empty if nothing matches.
         """
@@ -217,7 +220,7 @@ class Traces:
 
 
 def _event_of(text: str) -> tuple[bytes | None, str | None]:
-    """Return the event ID in the ID of an event, delivery or attempt.
+    """Return the event ID that an event, delivery or attempt ID contains.
 
     For a delivery or an attempt, also return the delivery ID.
     """

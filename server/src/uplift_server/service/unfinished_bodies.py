@@ -1,4 +1,4 @@
-"""Limits on the memory of request bodies that are not complete yet."""
+"""Limits on the memory for request bodies that are not complete yet."""
 
 from collections import Counter
 from typing import Final
@@ -17,10 +17,9 @@ _TRY_AGAIN: Final = "Send fewer requests in parallel, or try again after `Retry-
 class UnfinishedBodies:
     """The bytes that each sender has reserved for unfinished bodies.
 
-    A sender is an account, None for operators, ANONYMOUS or SERVICE_KEYS.
-
-    Four groups each have UNFINISHED_BODIES_BYTES_MAX: operators, service keys, accounts and anonymous senders.
-    Therefore, accounts cannot use up the capacity of programs that send the events of all accounts.
+    A sender is an account, None for operators, ANONYMOUS or SERVICE_KEYS. There are four groups of senders: operators,
+    service keys, accounts and anonymous senders. Each group has UNFINISHED_BODIES_BYTES_MAX, so that accounts cannot
+    use up the capacity of the programs that send the events of all accounts.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class UnfinishedBodies:
         return Reservation(self, sender)
 
     def reserve(self, sender: int | None, size: int) -> None:
-        """Reserve bytes. Raises RateLimited for an account beyond its share, and Busy."""
+        """Reserve bytes. Raises RateLimited if an account would exceed its share, or Busy."""
         is_account = _is_account(sender)
         if is_account and self._bytes[sender] + size > UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX:
             kib = UNFINISHED_BODIES_PER_ACCOUNT_BYTES_MAX // 1024
@@ -62,7 +61,7 @@ def _is_account(sender: int | None) -> bool:
 
 
 class Reservation:
-    """Bytes for one unfinished body, released at the end of a `with` block."""
+    """A reservation of bytes for one unfinished body. A `with` block releases them at its end."""
 
     def __init__(self, bodies: UnfinishedBodies, sender: int | None) -> None:
         self._bodies = bodies
@@ -70,7 +69,10 @@ class Reservation:
         self._size = 0
 
     def grow_to(self, size: int) -> None:
-        """Increase the reservation to `size` bytes, if it is smaller than `size`. Raises RateLimited and Busy."""
+        """Increase the reservation to `size` bytes.
+
+        A larger reservation does not change. Raises RateLimited or Busy.
+        """
         if size > self._size:
             self._bodies.reserve(self._sender, size - self._size)
             self._size = size

@@ -1,4 +1,8 @@
-"""Versions of objects, so that an update does not overwrite a change that its caller has not seen."""
+"""Versions of objects.
+
+The caller of an update can name the expected version, so that the update does not overwrite a change that the caller
+has not seen.
+"""
 
 import hashlib
 
@@ -7,20 +11,20 @@ from uplift_server.store.records import Account, Endpoint, EventType
 
 Record = Account | Endpoint | EventType
 Versions = frozenset[str] | None
-"""The versions that the caller of an update expects. None accepts any version."""
+"""The versions of an object that the caller of an update expects. None means any version."""
 ANY = "*"
-"""The value that matches every version of an object that exists."""
+"""A version that matches every object that exists."""
 
 
 def version_of(record: Record) -> str:
-    """Return the version of an object. The version changes with each update, and with the state of an endpoint."""
+    """Return the version of an object. Each update, and each change of an endpoint's state, changes the version."""
     state_since = record.state_since if isinstance(record, Endpoint) else None
     parts = f"{type(record).__name__} {record.seq} {record.updated_at} {state_since}"
     return hashlib.sha256(parts.encode()).hexdigest()[:24]
 
 
 def require_version(record: Record | None, expected: Versions) -> None:
-    """Raise PreconditionFailed unless an object has an expected version. Lock the object first."""
+    """Raise PreconditionFailed unless the object exists and has an expected version. Lock the object first."""
     if expected is None or (record is not None and (ANY in expected or version_of(record) in expected)):
         return
     raise PreconditionFailed

@@ -23,7 +23,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A person who is signed in."""
+    """A person or an operator who is signed in to the dashboard."""
 
     session_id: bytes
     person: Person | None
@@ -34,17 +34,16 @@ class Visitor:
     csrf_token: str
     """The token that each form of this session contains."""
     is_portal: bool = False
-    """Whether the session began with a portal link. If so, the operator's site can show the pages in a frame.
-    """
+    """Whether the session began with a portal link. If so, the operator's site can embed the pages in a frame."""
     subject: str | None = None
     """The ID of the person at the identity provider, if the session began with single sign-on."""
     _operator: Principal | None = field(default=None, repr=False)
     _accounts: Mapping[bytes, Account] = field(default_factory=dict, repr=False, compare=False)
-    """All accounts by account ID, if the visitor is an operator."""
+    """All accounts by account ID, if the visitor is an operator. Otherwise empty."""
 
     @property
     def name(self) -> str:
-        """The name of the visitor that pages show."""
+        """The visitor's name as pages show it."""
         if self.person is not None:
             return self.person.title
         operator = self._operator
@@ -62,11 +61,14 @@ class Visitor:
         return self.subject is None if self.person is None else self.person.password_hash is not None
 
     def is_confirmed(self, now_ms: int) -> bool:
-        """Return whether the last confirmation is recent enough to show secrets."""
+        """Return whether the visitor confirmed their identity recently enough to see secrets."""
         return is_confirmed(self.confirmed_at, now_ms)
 
     def caller(self, account: str, address: str | None) -> Caller:
-        """Return the caller for the account with this public ID. Raises NotFound, also if the visitor has no access."""
+        """Return the caller for the account with this public ID.
+
+        Raises NotFound if no such account exists or the visitor has no access to it.
+        """
         account_id = parse_id(ids.ACCOUNT, account, "account")
         if self._operator is not None:
             found = self._accounts.get(account_id)

@@ -1,4 +1,4 @@
-"""The reasons why pending deliveries are waiting, from the database and the memory of this process."""
+"""The reasons why pending deliveries are waiting. They come from the database and the memory of this process."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from uplift_server.store.records import Delivery, Page
 class ShownDelivery(NamedTuple):
     """A delivery and why it is waiting.
 
-    `waiting` is None if the delivery is not pending, or if an attempt is in flight.
+    `waiting` is None if the delivery is not pending, or if its attempt is in flight.
     """
 
     delivery: Delivery
