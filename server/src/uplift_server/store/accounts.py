@@ -77,7 +77,7 @@ def get(connection: Connection, account_id: bytes, *, lock: bool = False) -> Acc
 
 
 def get_including_deleted(connection: Connection, account_id: bytes) -> Account | None:
-    """Return the account with this ID, including a deleted account that retention has not removed."""
+    """Return the account with this ID, even if it was deleted, until retention removes it."""
     row = connection.execute(sa.select(accounts).where(accounts.c.id == account_id)).first()
     return None if row is None else _account(row)
 
@@ -89,13 +89,16 @@ def lock(connection: Connection, seq: int) -> bool:
 
 
 def require(connection: Connection, seq: int) -> None:
-    """Lock an account for new objects, so that counts stay valid. Raises Conflict if it was deleted."""
+    """Lock an account before adding an object, so that a count of its objects stays valid.
+
+    Raises Conflict if the account was deleted.
+    """
     if not lock(connection, seq):
         raise Conflict("The account was deleted. Use another account.")
 
 
 def page(connection: Connection, request: PageRequest) -> Page[Account]:
-    """List a page of accounts."""
+    """Return a page of accounts."""
     query = request.of(sa.select(accounts).where(_LIVE), accounts.c.seq)
     return request.page([_account(row) for row in connection.execute(query)], lambda account: (account.seq,))
 
@@ -115,7 +118,7 @@ def find(connection: Connection, seqs: Collection[int]) -> list[Account]:
 def update(connection: Connection, account_id: bytes, change: Callable[[Account], Account]) -> Account | None:
     """Update the fields that people can set. Return the new account, or None if it does not exist.
 
-    `updated_at` increases with each change. Call `lock_uids` first if the change can include the uid. Raises Conflict
+    `updated_at` increases with each update. If the update can change the uid, call `lock_uids` first. Raises Conflict
     if another account has the uid.
     """
     stored = get(connection, account_id, lock=True)
@@ -143,7 +146,7 @@ def update(connection: Connection, account_id: bytes, change: Callable[[Account]
 def delete(connection: Connection, account_id: bytes, *, now: int) -> Deleted | None:
     """Delete an account with its keys, endpoints and members. Return None if it does not exist.
 
-    Events and deliveries stay for their retention period. The delivery engine cancels the pending deliveries.
+    Events and deliveries stay until their retention ends. The delivery engine cancels the pending deliveries.
     """
     account = get(connection, account_id, lock=True)
     if account is None:

@@ -1,4 +1,4 @@
-"""Admission of server processes to a PostgreSQL database, except during schema changes and transfers."""
+"""Admission of server processes to a PostgreSQL database. Schema changes and transfers block admission."""
 
 from typing import Final
 
@@ -10,17 +10,20 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema, release_order
 
 SCHEMA_LOCK: Final = 0x75706C696673
-"""Advisory lock: exclusive to change the schema or to begin a transfer, shared to start a process."""
+"""The advisory lock of admission.
+
+A schema change or the beginning of a transfer takes it exclusively. Starting processes share it.
+"""
 TRANSFER_TABLE: Final = "unfinished_move"
-"""The name of the table that exists while a transfer from a SQLite file is unfinished (`store.transfer`)."""
+"""The name of a table that exists only during a transfer from a SQLite file (`store.transfer`)."""
 TRANSFER_UNFINISHED: Final = (
     "the transfer from a SQLite file to this PostgreSQL database is not complete; complete it with `uplift-server"
     " migrate --from sqlite:///… --to postgresql://…`, or choose another database"
 )
 WAIT_MS_MAX: Final = 1_500
-"""How long a starting process waits for the lock, in ms.
+"""The maximum time that a starting process waits for the lock, in ms.
 
-The time is shorter than the timeout of a database response.
+It is shorter than the timeout of a database response.
 """
 _NEEDED: Final = "schema.needs_release"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -29,8 +32,8 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 def admit(connection: Connection, release: str) -> None:
     """Allow a process of a release to start or to rejoin.
 
-    Another process may have upgraded the schema since this process checked it. Raises UnknownSchema if the release no
-    longer works with the schema, and Unavailable while the schema is changing.
+    Check the schema again, because another process may have upgraded it. Raises UnknownSchema if the release no longer
+    works with the schema, or Unavailable while the schema is changing.
     """
     if connection.dialect.name == "sqlite":
         return  # the lock of the file excludes other processes

@@ -1,4 +1,4 @@
-"""Lists of attempts, and single attempts. The engines write attempts."""
+"""Reading of attempts. The engines write attempts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ _KEY: Final = (attempts.c.event_seq, attempts.c.endpoint_seq, attempts.c.number)
 
 
 class ListedAttempt(NamedTuple):
-    """An attempt with its delivery."""
+    """An attempt and the delivery that it belongs to."""
 
     attempt: Attempt
     delivery: Delivery
@@ -30,7 +30,7 @@ class ListedAttempt(NamedTuple):
 def page(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
 ) -> Page[ListedAttempt]:
-    """List the attempts of an account, or of all accounts, in the order of events.
+    """Return a page of the attempts of an account, or of all accounts, in the order of events.
 
     The outcomes and status codes of the filter apply to each attempt, not only to the last attempt.
     """

@@ -1,4 +1,4 @@
-"""The audit log. Add an entry in the transaction of the action that it records."""
+"""The audit log. The transaction of an action also adds its entry."""
 
 import json
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from uplift_server.store.records import Page
 from uplift_server.store.schema import accounts, audit_log
 
 WINDOW_ROWS: Final = 10_000
-"""Number of entries that one page scans. If few of these entries match, the page ends early."""
+"""The maximum number of entries that one page scans. If few of these entries match, the page ends early."""
 _KINDS: Final = {kind.text: kind for kind in ActorKind}
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Filter for the audit log. Timestamps are exclusive bounds in Unix ms."""
+    """The filters of the audit log. Timestamps are exclusive bounds in Unix ms."""
 
     actor: str | None = None
-    """The ID of an actor, or the name of a kind of actor."""
+    """The ID of an actor, or the name of a kind of actor, such as `operator`."""
     action: str | None = None
     created_after: int | None = None
     created_before: int | None = None
@@ -50,7 +50,7 @@ def add(connection: Connection, entry: AuditEntry) -> None:
 def page(
     connection: Connection, account_seq: int | None, wanted: AuditFilter, request: PageRequest
 ) -> Page[AuditEntry]:
-    """List the entries of an account, or of all accounts."""
+    """Return a page of the entries of an account, or of all accounts."""
     bounds = numbers_between(connection, audit_log.c.at, after=wanted.created_after, before=wanted.created_before)
     low, high = request.narrowed(*bounds)
     own = [] if account_seq is None else [audit_log.c.account_seq == account_seq]
@@ -80,7 +80,7 @@ def page(
 
 
 def _row_conditions(wanted: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of the filter that no index supports."""
+    """Return the conditions of the filter that have no index."""
     conditions = []
     if wanted.actor in _KINDS:
         conditions.append(audit_log.c.actor_kind == int(_KINDS[wanted.actor]))

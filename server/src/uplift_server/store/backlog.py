@@ -30,7 +30,7 @@ FROM (SELECT d.endpoint_seq FROM {{table}} WHERE {status_sql.leased("d")} LIMIT 
 
 
 class Backlog(NamedTuple):
-    """Counts of deliveries, each up to a limit. Leased deliveries are excluded."""
+    """Counts of deliveries that are not leased, each up to a limit."""
 
     due: int
     later: int
@@ -49,7 +49,7 @@ def leased(connection: Connection, *, limit: int) -> dict[int, int]:
 
 
 def count(connection: Connection, *, now: int, limit: int) -> Backlog:
-    """Count the deliveries as of `now` (Unix ms), each kind up to `limit`."""
+    """Count the deliveries that are not leased, as of `now` (Unix ms). Each count stops at `limit`."""
 
     def count_rows(index: str, part: str, more: str = "") -> int:
         # Name the index: without table statistics, SQLite would scan all deliveries of the endpoints.

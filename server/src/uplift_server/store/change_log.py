@@ -15,7 +15,7 @@ from uplift_server.store.schema import accounts, api_keys, endpoints, event_type
 from uplift_server.store.schema_processes import directory_changes
 
 _PRUNED: Final = "directory_changes.forgotten"
-"""The server value with the transaction ID below which changes were pruned."""
+"""The name of the server value that contains the transaction ID below which changes were pruned."""
 SUBJECTS: Final = {
     "accounts": (accounts.c.seq, accounts.c.deleted_at),
     "event_types": (event_types.c.seq, event_types.c.deleted_at),
@@ -24,14 +24,14 @@ SUBJECTS: Final = {
     "endpoints": (endpoints.c.seq, endpoints.c.deleted_at),
     "replays": (replays.c.seq, replays.c.completed_at),
 }
-"""For each kind of cached object: its sequence number column, and the column that is NULL while it is cached.
+"""The sequence number column of each kind of cached object, and the column that is NULL while it is cached.
 
 Parents come before their children.
 """
 
 
 class Change(NamedTuple):
-    """A created, updated or deleted object."""
+    """One creation, update or deletion of an object."""
 
     kind: str
     """The name of the object's table."""
@@ -40,16 +40,16 @@ class Change(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """The changes of one read, and the transaction ID at which the next read starts."""
+    """The changes that one read found, and the transaction ID at which the next read starts."""
 
     found: list[Change]
     next_xid: int
     pruned_before: int
-    """The transaction ID below which changes may be missing."""
+    """The transaction ID before which the list of changes may be incomplete, because changes were pruned."""
 
 
 def oldest_active_xid(connection: Connection) -> int:
-    """Return the ID of the oldest active transaction. All transactions below it are visible."""
+    """Return the ID of the oldest active transaction. All transactions with lower IDs have ended."""
     if connection.dialect.name == "sqlite":
         # SQLite writes one transaction at a time, so every visible transaction has ended. Like the IDs of PostgreSQL,
         # the IDs never decrease, even if all changes are pruned.
@@ -60,7 +60,10 @@ def oldest_active_xid(connection: Connection) -> int:
 
 
 def since(connection: Connection, xid: int) -> Changes:
-    """Return the changes of transactions from `xid` on. The transaction of the caller must read one snapshot."""
+    """Return the changes of transactions with the ID `xid` or higher.
+
+    The caller's transaction must read one snapshot.
+    """
     next_xid = oldest_active_xid(connection)
     query = (
         sa.select(directory_changes)
@@ -71,7 +74,7 @@ def since(connection: Connection, xid: int) -> Changes:
 
 
 def pruned_before(connection: Connection) -> int:
-    """Return the transaction ID below which changes may be missing."""
+    """Return the transaction ID before which changes may be missing, because they were pruned."""
     return server_values.get(connection, [_PRUNED]).get(_PRUNED, 0)
 
 
@@ -86,7 +89,7 @@ def prune(connection: Connection, xid: int, *, limit: int) -> int:
 
 
 def subjects(connection: Connection, kind: str, *, after: int, limit: int) -> list[int]:
-    """Return the sequence numbers of cached objects of a kind that are greater than `after`."""
+    """Return the sequence numbers of the cached objects of a kind that are greater than `after`, in ascending order."""
     seq, ended_at = SUBJECTS[kind]
     query = sa.select(seq).where(seq > after, ended_at.is_(None)).order_by(seq).limit(limit)
     return list(connection.scalars(query))

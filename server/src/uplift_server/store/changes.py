@@ -1,4 +1,4 @@
-"""Values that show whether the data of an account has changed, for live pages."""
+"""Values that change when the data of an account changes. Live pages compare them to detect changes."""
 
 from typing import Final
 
@@ -14,18 +14,18 @@ EVENTS_MAX: Final = 20
 ENTRIES_MAX: Final = 5
 HOURS_MAX: Final = 2
 UNFINISHED_MAX: Final = 2 * REPLAYS_UNFINISHED_PER_ACCOUNT_MAX
-"""Maximum number of replays to read.
+"""The maximum number of replays to read.
 
-The number exceeds the limit of unfinished replays, because cancelled replays may have attempts in flight.
+It exceeds the limit of unfinished replays, because a cancelled replay can still have attempts in flight.
 """
 _STATUSES: Final = ("delivered", "failed", "held", "cancelled")
 
 
 def newest_seqs(connection: Connection, account_seq: int) -> tuple[int, ...]:
-    """Return the number of attempts of the newest event, the newest event numbers, and the newest audit entry numbers.
+    """Return the newest event numbers and audit entry numbers, and the number of attempts of the newest event.
 
-    The function returns several numbers of each kind, because a row can be committed after a row with a higher number.
-    A test attempt changes only the number of attempts.
+    The result has several numbers of each kind, because a row can become visible after a row with a higher number. The
+    number of attempts shows test attempts, which change no other value.
     """
     newest_events = (
         sa.select(events.c.seq)
@@ -76,7 +76,7 @@ def unfinished_replays(connection: Connection, account_seq: int) -> tuple[tuple[
 
 
 def listen_sessions_seen(connection: Connection, account_seq: int) -> tuple[tuple[int, ...], ...]:
-    """Return the time when each listen session of an account last connected, disconnected or responded."""
+    """Return, for each listen session of an account, when it last connected, disconnected or responded."""
     query = (
         sa.select(listen_sessions.c.seq, listen_sessions.c.last_seen_at)
         .where(listen_sessions.c.account_seq == account_seq)

@@ -1,9 +1,8 @@
 """Retention rules, and the deletion of expired rows in batches.
 
-`find_expired` only reads, and `delete_expired` deletes the batch. Therefore, other writes wait only for deletions.
-
-Retention never deletes the newest row of a numbered table. SQLite derives the next number from this row, and events,
-cursors and caches rely on unique numbers.
+`find_expired` only reads, and `delete_expired` only deletes a batch that was found. Therefore, other writes do not wait
+for the search. Retention never deletes the newest row of a numbered table, because SQLite derives the next number from
+it. Events, cursors and caches rely on unique numbers.
 """
 
 import operator
@@ -47,27 +46,38 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """A rule that states when the rows of a table expire, and in which batches retention deletes them."""
+    """A rule for the rows of a table: when they expire, and how many rows retention deletes in one batch."""
 
     table: sa.Table
     since: sa.Column[int]
-    """The column with the time from which the retention period is counted (Unix ms). NULL while the row is in use."""
+    """The column with the start of the retention period (Unix ms). NULL while the row is in use."""
     extra_ms: int = 0
     """The additional time that rows are kept after the retention period, in ms."""
     is_ordered_by_seq: bool = False
-    """Whether retention reads the rows in the order of their numbers, which grow with time. If false, it uses an index
-    on `since`."""
+    """Whether retention reads rows in the order of their numbers, which increase with time. Otherwise, by `since`."""
     only: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that limit the rule to the rows of a partial index."""
+    """Conditions that select the rows to which the rule applies. They match a partial index."""
     kept_while: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that keep an expired row. A condition can become true later, so the deletion checks it again."""
+    """Conditions under which retention keeps an expired row.
+
+    They can become true after the search, so the deletion checks them again.
+    """
     kept_while_referenced: tuple[sa.ColumnElement[bool], ...] = ()
-    """Conditions that keep an expired row and cannot become true later: no new row refers to a deleted object."""
+    """Conditions under which retention keeps an expired row because other rows refer to it.
+
+    They cannot become true after the search, because no new row refers to a deleted object.
+    """
     children: tuple[sa.Column[int], ...] = ()
-    """The columns of other tables that refer to the row. Retention deletes the referring rows with the row."""
+    """The columns of other tables that refer to a row.
+
+    Retention deletes the row together with the rows that refer to it.
+    """
     batch_rows: int = 50
-    """Maximum number of rows that one batch reads and deletes. Measured on SQLite with a million rows of each kind and
-    two million events: deleting 40 events blocks the writer for 7 ms, and 50 rows of another kind for 1 to 6 ms."""
+    """The maximum number of rows that one batch reads and deletes.
+
+    Measured on SQLite with a million rows in each table and two million events: the deletion of 40 events blocks the
+    writer for 7 ms, and the deletion of 50 rows of another table for 1 to 6 ms.
+    """
 
     @property
     def name(self) -> str:
@@ -76,7 +86,7 @@ class RetentionRule:
 
     @property
     def can_be_kept(self) -> bool:
-        """Whether the rule can keep an expired row."""
+        """Whether the rule has a condition under which an expired row is kept."""
         return bool(self.kept_while or self.kept_while_referenced)
 
     @property
@@ -91,9 +101,9 @@ class RetentionRule:
 
     @property
     def blockers(self) -> list[sa.ColumnElement[bool]]:
-        """The conditions that keep a row and that the deletion checks again.
+        """The conditions under which a row is kept and that the deletion checks again.
 
-        One of the conditions is whether the row is the newest.
+        One of them is that the row is the newest row of its table.
         """
         if "seq" not in self.table.c:
             return list(self.kept_while)
@@ -102,10 +112,9 @@ class RetentionRule:
 
 
 def _any(*where: sa.ColumnElement[bool], of: sa.Table) -> sa.ColumnElement[bool]:
-    """Return a condition that is true if the table `of` has a row that meets the conditions.
+    """Return the condition that the table `of` has a row that meets the conditions.
 
-    Because of the OFFSET clause, PostgreSQL searches an index for each row of a batch instead of reading the whole
-    table once.
+    The OFFSET clause makes PostgreSQL search an index for each row of a batch instead of reading the whole table once.
     """
     return sa.select(sa.literal(1)).select_from(of).where(*where).offset(0).correlate_except(of).exists()
 
@@ -215,7 +224,7 @@ class ExpiredRows:
     keys: list[Key]
     """The rows to delete."""
     position: tuple[Any, ...] | None
-    """The position after which the next batch starts. None if no row has expired yet."""
+    """The position in the order of the rule after which the next batch starts. None if there is no such position."""
     has_more: bool
     """Whether there may be more expired rows."""
 
@@ -223,7 +232,10 @@ class ExpiredRows:
 def find_expired(
     connection: Connection, rule: RetentionRule, *, before: int, after: tuple[Any, ...] | None
 ) -> ExpiredRows:
-    """Find a batch of rows older than `before` (Unix ms), after the position `after`."""
+    """Find the next batch of rows that were in use until before `before` (Unix ms).
+
+    Start after the position `after`.
+    """
     before -= rule.extra_ms
     columns = tuple(dict.fromkeys((*rule.order, rule.since)))
     is_kept = sa.or_(sa.false(), *rule.blockers, *rule.kept_while_referenced).label("is_kept")
@@ -240,7 +252,10 @@ def find_expired(
 
 
 def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[Key], *, before: int) -> int:
-    """Delete the rows that are still expired at `before` (Unix ms) and not kept. Return the number of deleted rows."""
+    """Delete these rows, except rows that are not expired at `before` (Unix ms) or that a condition keeps.
+
+    Return the number of deleted rows.
+    """
     conditions = [rule.since < before - rule.extra_ms, *map(sa.not_, rule.blockers)]
     if rule.children:
         (number,) = rule.key

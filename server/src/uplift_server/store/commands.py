@@ -19,11 +19,11 @@ from uplift_server.store.idempotency import Request
 from uplift_server.store.schema_processes import commands
 
 RESULT_KEPT_MS: Final = 60_000
-"""The time that a result is kept, and the time that a test waits until a process executes it, in ms."""
+"""How long the database keeps a result, and how long a test command waits for its execution, in ms."""
 
 
 class TooManyCommands(Unavailable):
-    """Too many commands are pending, in total or for the account."""
+    """Too many commands are waiting for execution, in total or for the account."""
 
 
 class AlreadyExecuted(StoreError):
@@ -36,17 +36,17 @@ class CommandKind(StrEnum):
     CANCEL = "cancel"
     RESEND = "resend"
     START = "start"
-    """Attempt a resent delivery immediately."""
+    """Attempt a delivery immediately that already waits for its resend."""
     TEST = "test"
 
 
 KEPT_UNTIL_EXECUTED: Final = (CommandKind.CANCEL, CommandKind.RESEND)
-"""Commands of these kinds do not expire before they are executed, because their callers received a success response."""
+"""The kinds of commands that do not expire before execution, because the caller received a success response."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewTest:
-    """A test event that is not stored yet."""
+    """A test event to store when the command is executed."""
 
     event_id: bytes
     type_seq: int
@@ -59,7 +59,7 @@ class NewTest:
 class Command:
     """A command to cancel, resend or start a delivery, or to test an endpoint.
 
-    When the command is executed, `entry` is added to the audit log with the time of execution.
+    The process that executes the command adds `entry` to the audit log with the time of execution.
     """
 
     kind: CommandKind
@@ -85,10 +85,10 @@ class Result(NamedTuple):
     error: str | None = None
     text: str = ""
     event_id: bytes | None = None
-    """The ID of the test event. If `repeated` is true, the event of the first request has this ID."""
+    """The ID of the test event. If `repeated` is true, an earlier request created this event."""
     repeated: bool = False
     is_executed: bool = True
-    """Whether the command was executed. If false, the command is stored, and a process executes it later."""
+    """Whether a process has executed the command. If false, the command is stored for later execution."""
 
 
 def add(connection: Connection, command: Command, *, now: int) -> int:
@@ -110,7 +110,7 @@ def add(connection: Connection, command: Command, *, now: int) -> int:
 
 
 def list_pending(connection: Connection, *, now: int) -> tuple[list[PendingCommand], bool]:
-    """Return the commands without a result, oldest first, and whether `remove_expired` can delete rows.
+    """Return the commands without a result, oldest first, and whether there are rows for `remove_expired`.
 
     Omit commands of kinds that this release does not support.
     """
@@ -131,7 +131,7 @@ def get_result(connection: Connection, seq: int) -> Result | None:
 
 
 def finish(connection: Connection, seq: int, result: Result, *, now: int) -> None:
-    """Store the result of a command, for RESULT_KEPT_MS. Raises AlreadyExecuted."""
+    """Store the result of a command. The result expires after RESULT_KEPT_MS. Raises AlreadyExecuted."""
     event_id = None if result.event_id is None else result.event_id.hex()
     text = json.dumps([result.error, result.text, event_id, result.repeated])
     change = sa.update(commands).where(commands.c.seq == seq, commands.c.result.is_(None))

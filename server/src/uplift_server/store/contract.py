@@ -1,11 +1,10 @@
-"""The contract of the store: the operations that every engine provides.
+"""The contract of the store: the operations that every engine provides. Each call is one transaction.
 
-Each call is one transaction. The current time, IDs and random bits are arguments. Every write can be repeated safely:
-a second settlement or release finds a newer fence, and a second append finds the idempotency key. An operation that is
-not possible now raises `Unavailable` without any changes.
-
-The operations below are on the hot path and tuned for each engine. All others are functions of a SQLAlchemy connection
-in the modules of this package. Run them through `read` and `write`.
+The current time, IDs and random bits are arguments. Every write can be repeated safely: a repeated settlement or
+release finds a newer fence, and a repeated append finds the idempotency key. If an operation is not possible now, it
+raises `Unavailable` and changes nothing. The operations below are on the hot path, and each engine has its own tuned
+version. All others are functions of a SQLAlchemy connection in the modules of this package. Run them through `read` and
+`write`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +37,7 @@ R = TypeVar("R")
 MESSAGE_BYTES_MAX: Final = 7_000
 """Maximum size of a message. PostgreSQL rejects notifications of 8,000 bytes or more."""
 Transaction = Connection
-"""The connection that store functions receive. Other packages only pass the connection on."""
+"""The connection that store functions receive. Other packages only pass it to store functions."""
 
 
 class Database(Protocol):
@@ -47,16 +46,16 @@ class Database(Protocol):
     measures: StoreCounters
     """Counters of this process's transactions."""
     health: StoreHealth
-    """Whether reads and writes of this process succeed."""
+    """Whether the latest reads and writes of this process succeeded."""
     partitions: Partitions | None
-    """The partitions of events by time; None on SQLite."""
+    """The partitions of the events table by time. None on SQLite."""
 
     @property
     def writes_waiting(self) -> int:
         """The number of operations of this process that are waiting for their transaction to begin."""
 
     async def open(self) -> None:
-        """Connect. The schema must exist. Raises Unavailable."""
+        """Connect to the database. The schema must exist. Raises Unavailable."""
 
     async def close(self) -> None:
         """Finish pending operations and disconnect."""
@@ -66,7 +65,7 @@ class Database(Protocol):
 
         A group is stored completely or not at all. A group conflicts if one of its events differs from an earlier event
         of the account that has the same idempotency key or chosen ID. A repeat with the same content returns the stored
-        event. Raises Rejected if a row can never be stored; the caller divides the groups to find it.
+        event. Raises Rejected if a row can never be stored. To find this row, the caller divides the groups.
         """
 
     def lease_due(
@@ -86,51 +85,52 @@ class Database(Protocol):
         `process_id` of 0 means that only one process uses the database. This process cannot be evicted.
 
         A settlement is valid while its delivery is pending or held with the same fence. It is valid even after the
-        lease has expired, because no other process has leased the delivery since. Return the (event, endpoint) pairs
-        whose lease was lost. Nothing was written for these pairs. Raises Rejected if a row can never be stored; the
-        caller divides the settlements to find it.
+        lease has expired, because the same fence shows that no other process has leased the delivery since. Return the
+        (event, endpoint) pairs of the other settlements, for which nothing was written. Raises Rejected if a row can
+        never be stored. To find this row, the caller divides the settlements.
         """
 
     def release(self, leases: Sequence[tuple[int, int, int]], *, now: int) -> Awaitable[None]:
-        """Release unused leases (event, endpoint, fence). Their deliveries are due at `now`.
+        """Release unused leases (event, endpoint, fence). Their deliveries become due at `now`.
 
-        If another delivery of the endpoint is due earlier, the released deliveries become due at that earlier time, to
-        stay ahead of the other delivery.
+        If another delivery of the endpoint is due before `now`, the released deliveries become due at its due time, so
+        that they stay ahead of it.
         """
 
     def reclaim(self, *, now: int, process_id: int | None = None, limit: int = 1000) -> Awaitable[int]:
         """Release expired leases, or all leases of one process. Return the number of released leases.
 
-        On PostgreSQL, a lease counts as expired only if it has also expired according to the clock of the database, so
-        that a process whose clock jumped cannot end the leases of other processes. Due times are set as in `release`.
+        On PostgreSQL, a lease must also have expired according to the clock of the database. Therefore, a process whose
+        clock jumped cannot end the leases of other processes. Due times are set as in `release`.
         """
 
     def release_held(self, requests: Sequence[HeldRequest], *, now: int) -> Awaitable[list[Released]]:
         """Make held deliveries due at `now`, oldest events first. Return the results in the order of the requests.
 
-        Deliveries of expired events fail. Skip endpoints with due deliveries, to keep the order of events.
+        Deliveries of expired events fail. Skip endpoints that have due deliveries, to keep the order of events.
         """
 
     def release_replay(
         self, replay_seq: int, choice: ReplaySelection, ahead: ReplayBatch, lease: ReplayLease
     ) -> Awaitable[ReplayRelease]:
-        """Lease the deliveries returned to a running replay, then the deliveries of the batch, for one attempt each.
+        """Lease the next deliveries of a replay for one attempt each.
 
-        If a delivery has changed since the batch was read, read it again. Count deliveries that no longer match as
-        skipped. Complete the replay if no delivery is left. Lease nothing if the replay is not running.
+        First lease the deliveries that were returned to the replay, then the deliveries of the batch. If a delivery has
+        changed since the batch was read, read it again. Count deliveries that no longer match as skipped. Complete the
+        replay if no delivery is left. Lease nothing if the replay is not running.
         """
 
     async def read_replay_batch(
         self, replay: Replay, *, first: int, rows: int, limit: int, body_bytes_max: int
     ) -> ReplayBatch:
-        """Read a replay's next deliveries, from event `first`: up to `limit` of the endpoint's next `rows` deliveries.
+        """Return the next deliveries of a replay, from the event `first` on.
 
-        Stop when the total size of the bodies exceeds `body_bytes_max`. The batch can contain fewer deliveries than the
-        limits allow.
+        Read `rows` deliveries of the endpoint, and return at most `limit` of them. Stop early when the total size of
+        the bodies exceeds `body_bytes_max`.
         """
 
     async def due_endpoints(self, *, after: int = 0, limit: int = 1000) -> list[DueEndpoint]:
-        """List the endpoints with waiting deliveries in `seq` order, each with its earliest due time.
+        """Return the endpoints with waiting deliveries, sorted by `seq`, each with its earliest due time.
 
         Due times can be in the past or in the future.
         """
@@ -141,18 +141,18 @@ class Database(Protocol):
     async def scrub(self) -> bool:
         """Remove the earlier content of changed rows from the database files, as far as a running engine can.
 
-        SQLite writes its log to the database and empties the log. PostgreSQL removes dead rows. Return False if a read
-        still needs the content. The caller then tries again. Raises Unavailable.
+        SQLite copies its write-ahead log into the database file and empties the log. PostgreSQL removes dead rows.
+        Return False if a running read still needs the content. The caller must then try again. Raises Unavailable.
         """
 
     async def stream_position(self) -> StreamPosition:
-        """Return the stream position: reads that begin later see all rows up to this position. Raises Unavailable."""
+        """Return the stream position. Reads that begin later see all rows up to this position. Raises Unavailable."""
 
     async def read(self, body: Callable[[Connection], R]) -> R:
         """Run a function that only reads, on one consistent snapshot."""
 
     async def read_with_priority(self, body: Callable[[Connection], R]) -> R:
-        """Run a read that does not wait for the reads of API callers."""
+        """Run a function that only reads. It does not wait for the reads of API requests."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
         """Run a function in a transaction. If the function raises an exception, roll back its changes.
@@ -161,7 +161,7 @@ class Database(Protocol):
         """
 
     async def write_with_events(self, body: Callable[[Connection], tuple[R, Sequence[NewEvent]]]) -> R:
-        """Run a function that returns events, and store the events in the same transaction."""
+        """Run a function that returns events, and store these events in the same transaction."""
 
     async def append_then(self, event: NewEvent, body: Callable[[Connection, int], R]) -> R:
         """Store an event without an idempotency key, and run a function with its number, in one transaction."""
@@ -171,10 +171,10 @@ class MessageBus(Protocol):
     """A separate connection for heartbeats and for messages between processes."""
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Pass every message from now on to `receive`, including this process's own. Messages can be lost."""
+        """Pass every message from now on to `receive`, including messages of this process. Messages can be lost."""
 
     async def write(self, body: Callable[[Connection], R]) -> R:
-        """Run a function in a separate transaction, independent of other writes. Raises Unavailable."""
+        """Run a function in a transaction that does not wait for other writes. Raises Unavailable."""
 
     async def publish(self, texts: Sequence[str]) -> None:
         """Send messages of up to MESSAGE_BYTES_MAX to every process on this database. Raises Unavailable."""

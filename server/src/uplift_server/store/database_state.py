@@ -22,25 +22,27 @@ _UNFINISHED: Final = (ReplayState.RUNNING, ReplayState.PAUSED)
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """The state of the database. Deliveries and emails are counted up to a limit. Timestamps are Unix ms."""
+    """The state of the database across all accounts. Timestamps are Unix ms.
+
+    Each count of deliveries or emails stops at a limit.
+    """
 
     backlog: Backlog
     totals: Mapping[int, OpenCounts] | None
-    """The number of open deliveries by endpoint number, from the statistics. None until the first count after an
-    upgrade."""
+    """The counts of open deliveries by endpoint number. After an upgrade, None until the server has counted them."""
     leased: int
-    """The number of leased deliveries, whether they are waiting or in flight."""
+    """The number of leased deliveries, with or without an attempt in flight."""
     mails: int
     oldest_mail_at: int | None
-    """The time when the oldest unsent email was added."""
+    """When the oldest unsent email was added to the outbox."""
     replays: Mapping[ReplayState, int]
     """The number of unfinished replays by state."""
     oldest_event_at: int | None
-    """The time when the oldest stored event was accepted."""
+    """When the server accepted the oldest stored event."""
 
 
 def read(connection: Connection, *, now: int, limit: int) -> DatabaseState:
-    """Read the state at `now` (Unix ms). Count up to `limit` deliveries of each kind."""
+    """Read the state at `now` (Unix ms). Each count of deliveries stops at `limit`."""
     waiting = backlog.count(connection, now=now, limit=limit)
     # Name the index: without table statistics, SQLite would scan all deliveries.
     named = "deliveries d INDEXED BY deliveries_leased" if connection.dialect.name == "sqlite" else "deliveries d"

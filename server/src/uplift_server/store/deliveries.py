@@ -1,4 +1,4 @@
-"""Lists of deliveries, and the start of a resend. The engines execute all other writes."""
+"""Reading of deliveries, and the start of a resend. The engines execute all other writes of deliveries."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ _OTHERS: Final = deliveries.alias("others")
 
 
 def _first_other(condition: str) -> sa.ScalarSelect[int]:
-    """Select the first event in the order group with an open delivery that meets the condition."""
+    """Select the first event of the order group whose delivery is open and meets the condition."""
     own = (_OTHERS.c.endpoint_seq == deliveries.c.endpoint_seq, _OTHERS.c.order_group == deliveries.c.order_group)
     query = sa.select(_OTHERS.c.event_seq).where(*own, sa.text(status_sql.ordered("others")), sa.text(condition))
     return query.order_by(_OTHERS.c.event_seq).limit(1).correlate(deliveries).scalar_subquery()
@@ -63,7 +63,7 @@ IN_FLIGHT: Final = "An attempt is in flight. Wait for its outcome, then try agai
 def find(connection: Connection, account_seq: int | None, event_id: bytes, endpoint_id_tail: bytes) -> list[Delivery]:
     """Find the delivery of an event to the endpoint whose ID ends with these bytes.
 
-    Without an account, return up to two deliveries, because chosen event IDs are unique only within an account.
+    If no account is given, return up to two deliveries, because chosen event IDs are unique only within an account.
     """
     query = _details(deliveries).where(events.c.id == event_id, ENDPOINT_TAIL.in_([endpoint_id_tail]))
     if account_seq is not None:
@@ -72,7 +72,7 @@ def find(connection: Connection, account_seq: int | None, event_id: bytes, endpo
 
 
 def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Delivery]:
-    """Return deliveries by key. A key is the number of the event and the number of the endpoint."""
+    """Return the deliveries with these keys. A key consists of an event number and an endpoint number."""
     event_seqs = {event_seq for event_seq, _ in keys}
     endpoint_seqs = {endpoint_seq for _, endpoint_seq in keys}
     query = _details(deliveries).where(
@@ -83,7 +83,7 @@ def find_by_keys(connection: Connection, keys: Collection[tuple[int, int]]) -> d
 
 
 def page_of_event(connection: Connection, event_seq: int, request: PageRequest) -> Page[Delivery]:
-    """List the deliveries of an event, in the order of endpoints."""
+    """Return a page of the deliveries of an event, in the order of their endpoints."""
     own = deliveries.c.event_seq == event_seq
     keys: sa.Select[Any] = sa.select(deliveries.c.event_seq, deliveries.c.endpoint_seq).where(own)
     keys = request.of(keys, deliveries.c.endpoint_seq)
@@ -91,7 +91,7 @@ def page_of_event(connection: Connection, event_seq: int, request: PageRequest) 
 
 
 def endpoints_of_event(connection: Connection, event_seq: int) -> set[int]:
-    """Return the numbers of the endpoints with a delivery of an event."""
+    """Return the numbers of the endpoints that have a delivery of an event."""
     return set(connection.scalars(sa.select(deliveries.c.endpoint_seq).where(deliveries.c.event_seq == event_seq)))
 
 
@@ -110,7 +110,7 @@ def endpoint_ids_of_events(connection: Connection, event_seqs: Collection[int]) 
 
 
 def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int) -> dict[int, bool]:
-    """Return, for each endpoint, whether an attempt of the event succeeded. Include attempts of deleted deliveries."""
+    """Return, by endpoint number, whether an attempt of the event succeeded. Include attempts of deleted deliveries."""
     succeeded = sa.func.max(sa.case((attempts.c.outcome == Outcome.DELIVERED, 1), else_=0))
     query = sa.select(attempts.c.endpoint_seq, succeeded).where(attempts.c.event_seq == event_seq)
     found = connection.execute(query.group_by(attempts.c.endpoint_seq).limit(limit))
@@ -120,9 +120,9 @@ def successes_by_endpoint(connection: Connection, event_seq: int, *, limit: int)
 def page(
     connection: Connection, account_seq: int | None, wanted: DeliveryFilter, request: PageRequest
 ) -> Page[Delivery]:
-    """List the deliveries of an account, or of all accounts, in the order of events.
+    """Return a page of the deliveries of an account, or of all accounts, in the order of their events.
 
-    The endpoints of the filter must belong to the account.
+    The endpoints in the filter must belong to the account.
     """
     bounds = event_times.bounds(connection, after=wanted.created_after, before=wanted.created_before)
     window = window_of(connection, account_seq, wanted, request, bounds)
@@ -133,7 +133,7 @@ def page(
 
 
 def count_blocked(connection: Connection, endpoint_seq: int, order_group: int, *, limit: int) -> int:
-    """Count the blocked deliveries of an order group, up to a limit."""
+    """Count the blocked deliveries of an order group. The count stops at a limit."""
     own = (deliveries.c.endpoint_seq == endpoint_seq, deliveries.c.order_group == order_group)
     found = sa.select(deliveries.c.event_seq).where(*own, _ORDERED, _BLOCKED).limit(limit).subquery("blocked")
     return connection.scalar(sa.select(sa.func.count()).select_from(found)) or 0
@@ -150,9 +150,9 @@ class Matching(NamedTuple):
 def count_ended(
     connection: Connection, account_seq: int, wanted: DeliveryFilter, *, first: int, last: int, ended_by: int
 ) -> tuple[dict[int, Matching], int]:
-    """Count the deliveries of each endpoint that a replay can resend, in one window of event numbers.
+    """Count the deliveries that a replay can resend, for each endpoint, in one window of event numbers.
 
-    Count only deliveries that had ended by `ended_by` (Unix ms). Return the counts, and the lowest event number of the
+    Count only deliveries that had ended at `ended_by` (Unix ms). Return the counts, and the lowest event number of the
     window.
     """
     source = source_of(connection, account_seq, wanted, first, last)
@@ -187,12 +187,12 @@ def start_resend(
     lease_until: int = 0,
     process_id: int = 0,
 ) -> LeasedDelivery:
-    """Lease a delivery with any status for one attempt outside its schedule.
+    """Lease a delivery of any status for one attempt outside its schedule.
 
     If no process is given, the delivery becomes due now. `fence` is the fence of the current lease, if the caller holds
-    it. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is leased with
-    another fence, and Missing if retention has deleted it. Raises Conflict if the delivery is blocked, is already being
-    resent, or is a test, or if its event has expired or was erased.
+    the lease. If the attempt fails, the delivery returns to its earlier status. Raises InFlight if the delivery is
+    leased with another fence, or Missing if retention has deleted it. Raises Conflict if the delivery is blocked, is
+    already being resent or is a test, or if its event has expired or was erased.
     """
     own = _own(event_seq, endpoint_seq)
     columns = (
@@ -260,7 +260,7 @@ def lease_resend(
 
 
 def _with_blockers(connection: Connection, found: list[Delivery]) -> list[Delivery]:
-    """Set `blocked_by` of the blocked deliveries. Return all deliveries."""
+    """Set `blocked_by` of the deliveries that are blocked. Return all deliveries."""
     blocked = [each for each in found if each.is_blocked]
     if not blocked:
         return found

@@ -1,6 +1,6 @@
 """Search for deliveries with filters.
 
-This module selects the table from which to read the deliveries, and limits the rows that one page scans.
+This module selects the table from which to read the deliveries, and limits the number of rows that one page scans.
 """
 
 from collections.abc import Sequence
@@ -17,24 +17,27 @@ from uplift_server.store.records import DeliveryFilter
 from uplift_server.store.schema import attempts, deliveries, endpoints, events
 
 WINDOW_ROWS: Final = 10_000
-"""Number of rows that one page scans if no index supports its filter. If few of them match, the page ends early."""
+"""The number of rows that one page scans if no index supports its filter.
+
+If few of these rows match, the page ends early.
+"""
 ENDPOINT_TAIL: Final[sa.ColumnElement[bytes]] = sa.func.substr(endpoints.c.id, 11)
-"""The last bytes of an endpoint's ID, which delivery IDs contain."""
+"""The last bytes of an endpoint's ID. Delivery IDs end with these bytes."""
 _UNSUCCESSFUL: Final = frozenset({Status.FAILED, Status.HELD, Status.CANCELLED})
 
 
 class Source(NamedTuple):
-    """The table from which to read a list in the order of events, and the conditions that its index supports."""
+    """The tables from which to read deliveries in the order of events, and the conditions that their index supports."""
 
     event_seq: sa.ColumnElement[int]
     tables: sa.FromClause
     conditions: list[sa.ColumnElement[bool]]
     last: int
-    """The last event number to read: the highest, or the lowest if rows are read in descending order."""
+    """The last event number to read: the highest number, or in descending order the lowest number."""
 
 
 class Window(NamedTuple):
-    """The deliveries that one page scans."""
+    """The rows that one page scans, and the conditions that select the matching deliveries."""
 
     tables: sa.FromClause
     event_seq: sa.ColumnElement[int]
@@ -51,9 +54,9 @@ def window_of(
     request: PageRequest,
     bounds: tuple[int, int],
 ) -> Window:
-    """Return the deliveries that one page scans, in a range of event numbers.
+    """Return the rows that one page scans. They are in the range `bounds` of event numbers.
 
-    The key of the page begins with the number of the event and the number of the endpoint.
+    The key of the page must begin with the event number and the endpoint number.
     """
     up, (low, high) = request.reads_up, request.narrowed(*bounds, to_next=0)
     source = source_of(connection, account_seq, wanted, low, high, up=up)
@@ -124,7 +127,7 @@ def _keys_of_ids(
 
 
 def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
-    """Return the source, joined with the other tables that the conditions use."""
+    """Return the tables of the source, joined with the other tables that the filter uses."""
     if source.tables is events:
         return events.join(deliveries, deliveries.c.event_seq == events.c.seq)
     needs_event = (wanted.object_id, wanted.created_after, wanted.created_before) != (None, None, None)
@@ -136,7 +139,7 @@ def joined(source: Source, wanted: DeliveryFilter) -> sa.FromClause:
 def in_range(
     connection: Connection, source: Source, tables: sa.FromClause, low: int, high: int
 ) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that limit the rows of the tables to a range of event numbers."""
+    """Return the conditions that select a range of event numbers in these tables."""
     conditions: list[sa.ColumnElement[bool]] = [source.event_seq.between(low, high)]
     if source.tables is deliveries and tables is not deliveries and connection.dialect.name == "postgresql":
         # PostgreSQL does not derive this range for the joined events, and would read all partitions without it.
@@ -145,7 +148,7 @@ def in_range(
 
 
 def row_conditions(wanted: DeliveryFilter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that the index of the source does not support."""
+    """Return the conditions of the filter that the index of the source does not support."""
     conditions: list[sa.ColumnElement[bool]] = []
     for column, values in (
         (deliveries.c.status, wanted.statuses),
@@ -187,7 +190,7 @@ def responded(ranges: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
 
 
 def narrowed(connection: Connection, source: Source, low: int, high: int, *, up: bool = False) -> tuple[int, int]:
-    """Return the part of a range of event numbers that one page scans."""
+    """Return the range of event numbers that one page scans. It is a part of the range from `low` to `high`."""
     low, high = (low, source.last) if up else (source.last, high)
     end = window_end(
         connection, source.event_seq, source.tables, source.conditions, low=low, high=high, rows=WINDOW_ROWS, up=up

@@ -21,9 +21,9 @@ from uplift_server.config.parsers import ENCRYPTION_KEY_BYTES
 
 Column = Literal["secret", "previous_secret", "headers", "auth", "totp_secret"]
 COLUMNS: Final[tuple[Column, ...]] = ("secret", "previous_secret", "headers", "auth")
-"""The columns of `endpoints` with encrypted values."""
+"""The columns of `endpoints` that contain encrypted values."""
 TOTP_SECRET: Final[Column] = "totp_secret"  # noqa: S105 - the name of a column
-"""The column of `second_factors` with encrypted values. Only `endpoints` and `second_factors` have such columns."""
+"""The column of `second_factors` that contains encrypted values. Only these two tables have encrypted values."""
 ERASED: Final[Mapping[str, bytes | None]] = MappingProxyType(
     {"secret": b"", "previous_secret": None, "headers": None, "auth": None}
 )
@@ -39,11 +39,11 @@ _PLACES: Final = {column: f"endpoints.{column}\0".encode() for column in COLUMNS
 
 
 class WrongSecretKey(Exception):
-    """A value cannot be decrypted: its key, column or owner is different, or it was changed."""
+    """A value cannot be decrypted, because the key, the column or the owner is different, or the value was changed."""
 
 
 class Cipher:
-    """Encryption and decryption of values with one key of 32 bytes."""
+    """Encrypts and decrypts values with one key of 32 bytes."""
 
     def __init__(self, key: bytes, *, accepts_unbound: bool = False) -> None:
         if len(key) != ENCRYPTION_KEY_BYTES:
@@ -53,7 +53,7 @@ class Cipher:
 
     @property
     def accepts_unbound(self) -> bool:
-        """Whether values that are not bound to their column can be decrypted (see `store.encryption_upgrade`)."""
+        """Whether the cipher decrypts values that are not bound to their column (see `store.encryption_upgrade`)."""
         return self._accepts_unbound
 
     def reject_unbound(self) -> None:
@@ -63,7 +63,7 @@ class Cipher:
     def encrypt(self, value: str, owner_id: bytes, column: Column, *, bound: bool = True) -> bytes:
         """Encrypt a value for a column of an endpoint or a person.
 
-        If `bound` is false, the result is not bound to the column, so releases up to 0.1.1 can decrypt it.
+        If `bound` is false, do not bind the value to the column, so that releases up to 0.1.1 can decrypt it.
         """
         nonce = os.urandom(_NONCE_BYTES)
         version, context = (_BOUND, _context(owner_id, column)) if bound else (UNBOUND, owner_id)
@@ -87,7 +87,7 @@ class Cipher:
 
 
 def is_unbound(encrypted: bytes) -> bool:
-    """Whether a value is bound only to its endpoint, not to its column."""
+    """Return whether a value is bound only to its endpoint, not to its column."""
     return encrypted[:1] == UNBOUND
 
 

@@ -1,9 +1,9 @@
 """The upgrade of encrypted values to the form that is bound to their column (`store.encryption`, version 2).
 
-Migration 0011 stores a server value. While the server value exists, the server reads and writes values that are bound
-only to their endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound
-values. When no earlier server is running or can start, this server re-encrypts all values and deletes the server value.
-From then on, it accepts only bound values.
+Migration 0011 stores a server value. While it exists, the server reads and writes values that are bound only to their
+endpoint. On PostgreSQL, servers of earlier releases can run alongside this server but cannot read bound values. When no
+earlier server is running or can start, this server re-encrypts all values and deletes the server value. From then on,
+it reads only bound values.
 """
 
 from typing import Final
@@ -18,22 +18,22 @@ from uplift_server.store.schema import endpoints, marks
 FIRST_RELEASE: Final = "0.1.2"
 """The first release that reads bound values."""
 BATCH_ROWS: Final = 300
-"""Number of endpoints whose values one batch re-encrypts."""
+"""The number of endpoints whose values one batch re-encrypts."""
 FIRST_REVISION: Final = "0011"
 """The first schema revision whose encrypted values are bound to their column."""
 VALUE_NAME: Final = "encryption.unbound"
 
 
 def accepts_unbound(connection: Connection) -> bool:
-    """Whether the database can hold values that are not bound to their column."""
+    """Return whether the database may contain values that are not bound to their column."""
     return bool(server_values.get(connection, [VALUE_NAME]))
 
 
 def must_bind(connection: Connection, cipher: Cipher) -> bool:
-    """Whether this transaction must write bound values. The result is valid until the transaction ends.
+    """Return whether this transaction must write bound values. The result is valid until the transaction ends.
 
-    Call the function before the transaction reads values to write back. The upgrade then ends before the transaction,
-    or waits until the transaction ends.
+    Call the function before the transaction reads the values that it will write back. The function lets the upgrade
+    finish first, or makes it wait until the transaction ends.
     """
     if not cipher.accepts_unbound:
         return True
@@ -44,7 +44,7 @@ def must_bind(connection: Connection, cipher: Cipher) -> bool:
 def block_earlier_releases(connection: Connection) -> bool:
     """Prevent servers of releases that cannot read bound values from starting.
 
-    Return False while such a server is running or the schema is changing.
+    Return False if such a server is running or the schema is changing.
     """
     if connection.dialect.name == "sqlite":
         return True  # only this process uses the database file
@@ -57,9 +57,9 @@ def block_earlier_releases(connection: Connection) -> bool:
 
 
 def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None:
-    """Bind the values of the next BATCH_ROWS endpoints. Return the last `seq`, or None if no endpoint is left.
+    """Bind the values of the next BATCH_ROWS endpoints to their columns.
 
-    Raises WrongSecretKey.
+    Return the `seq` of the last endpoint, or None if no endpoint is left. Raises WrongSecretKey.
     """
     unbound = sa.or_(*(_version(column) == UNBOUND for column in COLUMNS))
     rows = connection.execute(
@@ -88,9 +88,9 @@ def bind_batch(connection: Connection, cipher: Cipher, after: int) -> int | None
 
 
 def finish(connection: Connection, cipher: Cipher) -> bool:
-    """Bind all remaining values, and accept only bound values from now on.
+    """Bind all remaining values, and read only bound values from now on.
 
-    Return False if the upgrade was already finished. Call it only after `block_earlier_releases`. Raises
+    Return False if the upgrade was already finished. Call this function only after `block_earlier_releases`. Raises
     WrongSecretKey.
     """
     query = sa.select(marks.c.value).where(marks.c.name == VALUE_NAME)
@@ -104,7 +104,7 @@ def finish(connection: Connection, cipher: Cipher) -> bool:
 
 
 def mark_complete(connection: Connection) -> None:
-    """Accept only bound values from now on, because all values are bound."""
+    """Read only bound values from now on. All values must be bound already."""
     admission.require_release(connection, FIRST_RELEASE)
     connection.execute(sa.delete(marks).where(marks.c.name == VALUE_NAME))
 

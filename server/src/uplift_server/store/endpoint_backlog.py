@@ -1,4 +1,4 @@
-"""Hold, drop and cancel the waiting and held deliveries of an endpoint in batches."""
+"""Changes of the waiting and held deliveries of an endpoint in batches: hold, drop and cancel."""
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
@@ -33,13 +33,13 @@ class _Part:
 
 
 class DropResult(NamedTuple):
-    """The result of dropping a batch of held deliveries."""
+    """The result of one batch of `drop_held`."""
 
     rows: int
     has_more: bool = False
-    """Whether there are more deliveries to drop."""
+    """Whether a further batch is necessary."""
     completed_through: int | None = None
-    """The number of the event up to which all held deliveries are dropped. Set only after the last batch."""
+    """The event number up to which all held deliveries were dropped. Set only after the last batch."""
 
 
 _WAITING: Final = _Part("deliveries_due", status_sql.waiting())
@@ -59,16 +59,19 @@ SELECT endpoint_seq FROM holding WHERE endpoint_seq IS NOT NULL LIMIT :limit
 
 
 def endpoints_with_held(connection: Connection, *, after: int = 0, limit: int = 1000) -> list[int]:
-    """Return the numbers of the endpoints with held deliveries, in ascending order. Deleted endpoints are included."""
+    """Return the numbers of the endpoints that have held deliveries, in ascending order.
+
+    The result includes deleted endpoints.
+    """
     return list(connection.scalars(_HOLDING, {"after": after, "limit": limit}))
 
 
 def held_counts(
     connection: Connection, endpoint_seqs: Iterable[int], *, limit: int, inactive: Container[int] = ()
 ) -> dict[int, int]:
-    """Count the held deliveries of each endpoint up to a limit.
+    """Count the held deliveries of each endpoint. Each count stops at a limit.
 
-    For `inactive` endpoints, waiting deliveries also count, because they will be held.
+    For `inactive` endpoints, also count the waiting deliveries, because the server will hold them.
     """
     counts = {}
     for endpoint_seq in endpoint_seqs:
@@ -83,10 +86,9 @@ def held_counts(
 def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Hold the waiting deliveries of a paused or disabled endpoint. Return their number.
 
-    Leased deliveries stay leased.
-
-    A resent delivery returns to its earlier status. A replay takes its own deliveries back when the endpoint is
-    enabled. Do nothing if another process has enabled the endpoint, or while held deliveries are being dropped.
+    Leased deliveries stay leased. A delivery that waits for a resend returns to its earlier status. Deliveries of a
+    replay stay assigned to the replay. Do nothing if another process has enabled the endpoint, or while held deliveries
+    are being dropped.
     """
     locks.take_order(connection, [endpoint_seq])
     there = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.deleted_at.is_(None))
@@ -110,9 +112,9 @@ def hold_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: 
 
 
 def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> DropResult:
-    """Cancel a batch of held deliveries if the stored `held_action` of the endpoint is DROP.
+    """Cancel a batch of held deliveries, if the stored `held_action` of the endpoint is DROP.
 
-    The last batch clears the action.
+    The last batch clears `held_action`.
     """
     locks.take_order(connection, [endpoint_seq])
     own = sa.and_(endpoints.c.seq == endpoint_seq, endpoints.c.held_action == int(HeldAction.DROP))
@@ -127,7 +129,10 @@ def drop_held(connection: Connection, endpoint_seq: int, *, now: int, limit: int
 
 
 def cancel_held(connection: Connection, endpoint_seq: int, *, through: int, now: int, limit: int) -> int:
-    """Cancel held deliveries of events up to the number `through`. Return the number of cancelled deliveries."""
+    """Cancel held deliveries of events with the number `through` or lower.
+
+    Return the number of cancelled deliveries.
+    """
     part = _held_through(through)
     return _change(connection, endpoint_seq, part, limit, status=int(Status.CANCELLED), completed_at=now)
 
@@ -139,9 +144,8 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased.
-
-    Do nothing if the endpoint exists, because a new endpoint may be missing from the caller's cache.
+    Leased deliveries stay leased. Do nothing if the endpoint exists. The caller's cache may not contain a new endpoint
+    yet.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
@@ -155,8 +159,8 @@ def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit
 def cancel(connection: Connection, event_seq: int, endpoint_seq: int, *, fence: int | None, now: int) -> None:
     """Cancel a waiting or held delivery, or a leased delivery if `fence` is the fence of its lease.
 
-    Raises InFlight if the delivery is leased with another fence, Conflict if it has ended, and Missing if retention has
-    deleted it.
+    Raises InFlight if the delivery is leased with another fence, Conflict if the delivery has ended, or Missing if
+    retention has deleted it.
     """
     locks.take_order(connection, [endpoint_seq])
     own = sa.and_(deliveries.c.event_seq == event_seq, deliveries.c.endpoint_seq == endpoint_seq)
@@ -215,14 +219,14 @@ def _cancelled(now: int) -> dict[str, Any]:
 
 
 def _reason_kept() -> sa.ColumnElement[int]:
-    """Return the reason for an earlier failure. The reason for a test that was never attempted is `exhausted`."""
+    """Return the stored reason of a failed delivery. For a test without attempts, the reason is `exhausted`."""
     failed = deliveries.c.resume_status == int(Status.FAILED)
     reason = sa.func.coalesce(deliveries.c.failed_reason, int(FailedReason.EXHAUSTED))
     return sa.case((failed, reason), else_=deliveries.c.failed_reason)
 
 
 def _ended(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the column values of a delivery that ends: `values`, and the values that remove the next attempt."""
+    """Return `values` together with the values that remove the next attempt of a delivery that ends."""
     return {
         "due_at": None,
         # Keep the trigger of a test delivery.
