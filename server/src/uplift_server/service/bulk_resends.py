@@ -1,4 +1,4 @@
-"""Bulk resends. A bulk resend creates one replay for each endpoint that has deliveries that match a filter."""
+"""Bulk resends. A bulk resend creates one replay for each endpoint with matching deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -62,7 +62,7 @@ class Listing(NamedTuple):
     limit: int
     cursor: str | None = None
     ascending: bool = False
-    """Whether the list is oldest first."""
+    """Whether the oldest rows come first."""
 
 
 class PageCursors(NamedTuple):
@@ -94,7 +94,7 @@ class ServiceContext:
         return self.clock.now_ms()
 
     def new_id(self) -> bytes:
-        """Return a new ID of 16 bytes, greater than all earlier IDs."""
+        """Return a new ID of 16 bytes. It is greater than all earlier IDs from this process."""
         return self.id_sequence.next(self.now())
 
     def decode_cursor(
@@ -107,8 +107,7 @@ class ServiceContext:
     ) -> tuple[int, ...] | None:
         """Return the `count` numbers in the cursor of a request, or None if the request has no cursor.
 
-        Raises Invalid with `problems`, if there are any, and with a problem in the field `name` if the cursor is
-        invalid.
+        Raises Invalid if there are `problems` or if the cursor is invalid. `name` is the request field of the cursor.
         """
         found = None if listing.cursor is None else self.cursors.decode(listing.cursor, count)
         # Reject larger numbers, which would overflow in queries.
@@ -121,7 +120,10 @@ class ServiceContext:
         return found
 
     def page_request(self, listing: Listing, count: int, problems: Sequence[Problem] = ()) -> PageRequest:
-        """Return the requested page of a list. Its keys have `count` numbers. Raises the errors of `decode_cursor`."""
+        """Return the requested page of a list. The key of each row has `count` numbers.
+
+        Raises the errors of `decode_cursor`.
+        """
         backward = None if listing.cursor is None else self.cursors.decode(listing.cursor, count + 1)
         if backward is None or backward[-1] != _BACKWARD:
             return PageRequest(listing.limit, self.decode_cursor(listing, count, problems), listing.ascending)

@@ -387,7 +387,7 @@ def new_session(
     key_digest: bytes | None = None,
     is_read_only: bool = False,
 ) -> Session:
-    """Return a new session, which begins now, of a person or of an operator's key."""
+    """Return a new session for a person, or for an operator's key. The session begins now."""
     digest, ends_at = digest_of(cookie.encode()), now + ttl_ms
     return Session(digest, person_seq, account_seq, key_digest, now, now, now, ends_at, is_read_only)
 

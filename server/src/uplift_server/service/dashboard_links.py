@@ -1,4 +1,4 @@
-"""URLs of links into the dashboard, and their tokens."""
+"""The URLs and the tokens of links into the dashboard."""
 
 from dataclasses import dataclass, field
 
@@ -23,7 +23,10 @@ class DashboardLinks:
     sends_email: bool
     """Whether the server emails links. Otherwise, the server shows a link to the person who creates it."""
     has_unknown_proxy: bool = False
-    """Whether requests may come through a proxy that is not configured. Private addresses can then be the proxy's."""
+    """Whether requests may come through a proxy that is not configured.
+
+    If so, a private address in a request may be the address of the proxy.
+    """
 
     def link_url(self, link_id: bytes) -> str:
         """Return the URL of a one-time link."""

@@ -52,7 +52,7 @@ class Deliveries:
     async def page_of_endpoint(
         self, caller: Caller, endpoint: str, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return the deliveries of an endpoint. Raises NotFound."""
+        """Return a page of the deliveries of an endpoint. Raises NotFound."""
         caller.require(Scope.DELIVERIES_READ)
         endpoint_seq = await self._endpoint_seq(caller, endpoint)
         wanted, request = await self._parsed(caller, query, listing, problems)
@@ -113,7 +113,7 @@ class Deliveries:
     async def list_attempts(
         self, caller: Caller, query: DeliveryQuery, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ListedAttempt]:
-        """Return a page of attempts in the order of their events. Select attempts by `outcome` and `status_code`."""
+        """Return a page of attempts that have this `outcome` and `status_code`, in the order of their events."""
         caller.require(Scope.DELIVERIES_READ)
         found = [*problems]
         wanted = await delivery_filter(self._context, caller, query, found, id_field="delivery")

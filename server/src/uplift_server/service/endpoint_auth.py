@@ -1,4 +1,4 @@
-"""The authentication of the server at endpoints: validation, storage, and facts about client certificates."""
+"""Authentication of requests to endpoints: validation, storage, and facts about client certificates."""
 
 import ssl
 from dataclasses import replace
@@ -44,7 +44,7 @@ class AuthColumns(NamedTuple):
 
 
 class StoredAuth:
-    """Reads and writes the settings with which the server authenticates at endpoints."""
+    """Reads and writes the authentication settings of endpoints."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher

@@ -1,4 +1,4 @@
-"""The fields of an endpoint in a request."""
+"""The fields of an endpoint in a request, and the checks of these fields."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

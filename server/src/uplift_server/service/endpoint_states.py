@@ -118,7 +118,8 @@ class EndpointStates:
     def _enable(self, cached: Endpoint, held: HeldAction) -> StateChange:
         """Return the change that enables an endpoint.
 
-        Before this call, the server must have held the pending deliveries of the endpoint in its state `cached`.
+        `cached` is the endpoint as it was before the server held its pending deliveries. If the endpoint was paused or
+        disabled again since, the change raises _DisabledSince.
         """
 
         def enable(connection: Transaction, found: Endpoint) -> _Change | None:

@@ -78,7 +78,7 @@ class SignatureCheck:
 
 
 def result_of(attempt: Attempt | None) -> Result | None:
-    """Return the facts of an attempt that a signature check compares, or None if there is no attempt."""
+    """Return the facts about an attempt that the signature check compares. Return None without an attempt."""
     if attempt is None:
         return None
     response = first_line(attempt.response_body)

@@ -62,10 +62,7 @@ class ShownEndpoint:
     disable_at: int | None = None
     """When the server will disable the endpoint (Unix ms). Set only while it is failing."""
     warn_at: int | None = None
-    """When the server will warn the contacts (Unix ms).
-
-    Set only while the endpoint is failing and before the warning.
-    """
+    """When the server will warn the contacts (Unix ms). Set only while the endpoint is failing and not yet warned."""
     backlog: EndpointBacklog = UNKNOWN
     auth: Mapping[str, Any] | None = None
     """The authentication without its secrets. The keys are the names of API fields."""
@@ -167,9 +164,10 @@ class Endpoints:
         versions: Versions = None,
         problems: Sequence[Problem] = (),
     ) -> tuple[ShownEndpoint, bool]:
-        """Update the account's endpoint with this uid, or create it. Return the endpoint, and whether it is new.
+        """Update an endpoint, or create it if no endpoint of the account has the given uid.
 
-        If `endpoint` is an ID instead of a uid, the endpoint must exist. Raises NotFound or PreconditionFailed.
+        Return the endpoint, and whether it is new. If `endpoint` is an ID instead of a uid, only update. Raises
+        NotFound or PreconditionFailed.
         """
         caller.require(Scope.ENDPOINTS_WRITE)
         if ids.parse_prefixed(ids.ENDPOINT, endpoint) is not None:
@@ -185,7 +183,7 @@ class Endpoints:
         await self._context.run_shielded(self._delete(caller, endpoint))
 
     async def is_in_use(self, caller: Caller) -> bool:
-        """Return whether an endpoint of the account was verified or has accepted an event."""
+        """Return whether any endpoint of the account was verified or has accepted an event."""
         account_seq = caller.require_account()
         return await self._context.database.read(lambda c: endpoints.is_in_use(c, account_seq))
 

@@ -12,7 +12,7 @@ from uplift_server.store.replays import Replay
 
 
 class ReplayChanges(Protocol):
-    """Starts replays, and applies changes of their state."""
+    """Starts replays, and applies changes to their state."""
 
     def put(self, replay: Replay) -> None:
         """Start a new replay, or apply the new state of a replay."""

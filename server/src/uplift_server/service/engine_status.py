@@ -92,7 +92,7 @@ class EngineStatus:
         return (self._delivers and not self._lanes.stopped) or any(each.delivers for each in self._peers.others())
 
     def load(self) -> Load:
-        """Return the load of all processes."""
+        """Return the combined load of all processes."""
         own, others = self.own_load(), self._peers.others()
         probes = dict(own.probes)
         for seq, endpoint in self._cache.endpoints.items():

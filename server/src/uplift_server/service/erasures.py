@@ -1,4 +1,4 @@
-"""Erasure of personal data: events about an object, or events by ID."""
+"""Erasure of events that contain personal data. A request selects events by object ID or by event ID."""
 
 import hmac
 from collections.abc import Sequence
@@ -109,7 +109,7 @@ class Erasures:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Erasure]:
-        """Return the account's erasures, newest first."""
+        """Return a page of the account's erasures, newest first."""
         account_seq = (await self._account(caller, account)).seq
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: erasures.page(c, account_seq, request))

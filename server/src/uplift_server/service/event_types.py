@@ -58,8 +58,8 @@ class EventTypes:
     ) -> tuple[EventType, bool]:
         """Create or replace an event type. Absent fields get their defaults.
 
-        Return the event type, and whether it is new. Raises PreconditionFailed, or Invalid. If `must_be_new` is set,
-        Invalid also means that the type exists.
+        Return the event type, and whether it is new. Raises PreconditionFailed, or Invalid (also for an existing type
+        if `must_be_new` is set).
         """
         caller.require_operator()
         wrong = check_name(name, "name")

@@ -64,7 +64,7 @@ class Events:
         with_bodies: bool = False,
         problems: Sequence[Problem] = (),
     ) -> StreamPage[Event]:
-        """Return events, oldest first, for clients that poll for new events."""
+        """Return a page of events, oldest first, for clients that poll for new events."""
         caller.require(Scope.EVENTS_READ)
         filters, request = self._parsed(query, listing, problems)
         position = await self._context.database.stream_position()
@@ -92,7 +92,7 @@ class Events:
     async def deliveries(
         self, caller: Caller, event: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ShownDelivery]:
-        """Return the deliveries of an event. Raises the errors of `get`."""
+        """Return a page of the deliveries of an event. Raises the errors of `get`."""
         caller.require(Scope.DELIVERIES_READ)
         found = await find_event(self._context, caller, event)
         request = self._context.page_request(listing, 1, problems)

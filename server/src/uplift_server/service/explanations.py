@@ -71,7 +71,7 @@ class ExplainedDelivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventOverview:
-    """An event with one page of its deliveries."""
+    """An event with one page of its deliveries, and endpoints that have no delivery."""
 
     event: Event
     deliveries: Page[ExplainedDelivery]
@@ -172,7 +172,7 @@ class Explanations:
     async def _of_deleted(
         self, event: Event, about: EventFacts, read: "_Read", endpoint: str, problems: Sequence[Problem]
     ) -> Explained:
-        """Explain a deleted endpoint without a delivery. Raises Invalid if the account never had the endpoint."""
+        """Explain why a deleted endpoint has no delivery. Raises Invalid if the account never had the endpoint."""
         endpoint_id = ids.parse_prefixed(ids.ENDPOINT, endpoint)
         deleted = None
         if endpoint_id is not None:

@@ -1,4 +1,4 @@
-"""The causes of failing endpoints, as codes for groups and filters."""
+"""The causes of endpoint failures, as codes for groups and filters."""
 
 from typing import Final, NamedTuple
 
@@ -19,7 +19,10 @@ UNKNOWN_CAUSE: Final = FailureCause("unknown", "Cause unknown until the next att
 
 
 def failure_cause(live: LiveEndpoint) -> FailureCause | None:
-    """Return why an endpoint is failing or the server disabled it, or None for other endpoints."""
+    """Return the cause of an endpoint's failures.
+
+    Return None unless the endpoint is failing, or the server disabled it because it was failing.
+    """
     if not live.is_broken:
         return None
     found = cause_of(live.health)

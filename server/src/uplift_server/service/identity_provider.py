@@ -151,7 +151,7 @@ class IdentityProvider:
         return None
 
     async def _userinfo(self, metadata: ProviderMetadata, tokens: Tokens, subject: str) -> dict[str, Any]:
-        """Return the claims of the userinfo endpoint. The result is empty if the provider has no such endpoint."""
+        """Return the claims from the userinfo endpoint. The result is empty if the provider has no such endpoint."""
         url = metadata.userinfo_endpoint
         if url is None or tokens.access_token is None:
             return {}
@@ -184,9 +184,9 @@ def _respond(request: Request, exchange: Exchange) -> None:
 def identity_provider(
     config: Config, public_url: str, resolver: Resolver, clock: Clock, user_agent: str
 ) -> IdentityProvider | None:
-    """Return the configured identity provider, or None if none is configured.
+    """Return a client for the identity provider, or None if none is configured.
 
-    Private addresses are allowed. Public addresses need https.
+    The provider can have a private address. A public address requires https.
     """
     if config.oidc_issuer is None:
         return None

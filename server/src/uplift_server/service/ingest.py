@@ -1,4 +1,4 @@
-"""Ingest of events: permission, account and validation."""
+"""Acceptance of events, with checks of the permission, the account and the fields."""
 
 import asyncio
 import time

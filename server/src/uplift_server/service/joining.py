@@ -3,7 +3,7 @@
 A person has one email for all accounts, so a link must not let one person act as another person. A link proves the
 email if the server emailed the link, or if the operator created the link. Without email, an admin sees the links of
 invitations. Such a link does not prove the email, so it cannot set the password of an existing person. An identity
-provider proves the email that it has verified, but only at the first sign-in. After that, only the identity identifies
+provider proves the email that it has verified, but only on the first sign-in. After that, only the identity identifies
 the person, so a changed email gives no access.
 """
 
@@ -38,7 +38,7 @@ class NewIds(NamedTuple):
 
 
 class LinkedPerson(NamedTuple):
-    """The person who has a given identity at the identity provider."""
+    """A person whom `join_by_identity` found or created."""
 
     person: Person
     is_new: bool
@@ -116,12 +116,11 @@ def join_by_invitation(
 def join_by_identity(
     connection: Transaction, identity: Identity, open_ones: Sequence[Invitation], new_ids: NewIds, now: int
 ) -> LinkedPerson:
-    """Return the person with this identity. Link the identity at the first sign-in, or create the person.
+    """Return the person with this identity. On the first sign-in, link the identity or create the person.
 
-    `open_ones` are the invitations to the person's email. The caller must have locked their accounts.
-
-    Raises Conflict if the provider has not verified the email, or if the person has another identity. Also raises
-    Conflict if neither a person nor an invitation has the email.
+    `open_ones` are the invitations to the person's email. The caller must have locked their accounts. Raises Conflict
+    if the provider has not verified the email, or if the person has another identity. Also raises Conflict if neither a
+    person nor an invitation has the email.
     """
     email = identity.email
     by_email = None if email is None else people.find(connection, email, lock=True)

@@ -1,4 +1,4 @@
-"""API keys of accounts. The server returns the text of a key only when it creates the key, and stores a digest."""
+"""API keys of accounts. The server returns the text of a key only when it creates the key, and stores only a digest."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,7 +93,7 @@ class Keys:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[ApiKey]:
-        """Return the keys of an account. Raises NotFound."""
+        """Return a page of an account's keys. Raises NotFound."""
         caller.require_right(Right.KEYS_MANAGE)
         owner = self._context.find_account(caller, account)
         request = self._context.page_request(listing, 1, problems)

@@ -1,4 +1,4 @@
-"""Listen sessions: live streams of an account's events to developers."""
+"""Listen sessions. Each session is a live stream of an account's events to a developer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -120,7 +120,7 @@ class Listening:
         return replace(self._shown(session), secret=secret, repeated=repeated)
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownSession]:
-        """Return the account's sessions."""
+        """Return a page of the account's listen sessions."""
         caller.require(Scope.LISTEN)
         request = self._context.page_request(listing, 1, problems)
         found = await self._context.database.read(lambda c: listening.page(c, caller.account_seq, request))
@@ -181,7 +181,7 @@ class Listening:
         return f"test{item.position}" if item.position < 0 else self._context.cursors.encode((item.position,))
 
     def record_response(self, stream: Stream, response: LocalResponse) -> None:
-        """Record the response of a developer's server."""
+        """Record the response of a developer's server to an event."""
         text = response.place
         if text.startswith("test-") and text[5:].isdecimal() and len(text) < 20:
             stream.record_response(-int(text[5:]), response)

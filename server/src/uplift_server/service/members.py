@@ -77,7 +77,7 @@ class Members:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Member]:
-        """Return the members of an account. Raises NotFound."""
+        """Return a page of an account's members. Raises NotFound."""
         owner = self._managed_account(caller, account)
         request = self._context.page_request(listing, 1, problems)
         return await self._context.database.read(lambda c: members.page(c, owner.seq, request))

@@ -41,10 +41,10 @@ class _EndpointCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Access to the metrics, and sources of values: the database file, and the count of dropped log lines."""
+    """The token that gives access to the metrics, and the sources of some metrics."""
 
     token: str | None = None
-    """The token that gives access to the metrics only."""
+    """The token that gives access only to the metrics. None if no token is configured."""
     database: Path | None = None
     """The path of the SQLite file. None on PostgreSQL."""
     log_lines_dropped: Callable[[], int] = lambda: 0

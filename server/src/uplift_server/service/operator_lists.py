@@ -128,7 +128,7 @@ class OperatorLists:
         self._backlogs = backlogs
 
     async def accounts(self, caller: Caller, search: str | None, listing: Listing) -> Page[AccountSummary]:
-        """Return accounts, newest first."""
+        """Return a page of accounts, newest first."""
         caller.require_operator(reads=True)
         before = self._context.decode_cursor(listing, 1)
         text = (search or "").casefold()

@@ -61,7 +61,7 @@ class OverviewState:
     rejected_rows: int
     """The number of rows that the database has rejected since this process started."""
     rejected_events: int | None
-    """The number of rejected events in the last 24 hours. None if the database has no rejected events."""
+    """The number of rejected events in the last 24 hours. None if the database has no rejected events of any age."""
 
     @property
     def severity(self) -> Severity:

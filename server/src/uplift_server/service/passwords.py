@@ -21,7 +21,7 @@ Ts = TypeVarTuple("Ts")
 
 THREADS_MAX: Final = 2
 NICENESS: Final = 10
-"""The niceness that the threads add, so that many sign-ins do not slow down deliveries."""
+"""The niceness of the threads above that of the server, so that many sign-ins do not slow down deliveries."""
 WAITING_MAX: Final = 20
 """The maximum number of queued hash calculations. The last one in the queue waits for less than a second."""
 _DUMMY_HASH: Final = "$argon2id$v=19$m=32768,t=3,p=1$ELwZrlc2qhW7A4Y9T0G2qw$5kBn/BvB3YKBZxE91GP9svVcxpfsfe2U/xdZ2DC5FW0"

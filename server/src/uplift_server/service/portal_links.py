@@ -112,7 +112,7 @@ class PortalLinks:
     async def page(
         self, caller: Caller, account: str, listing: Listing, *, problems: Sequence[Problem] = ()
     ) -> Page[Link]:
-        """Return the account's usable links. Raises NotFound."""
+        """Return a page of the account's usable links. Raises NotFound."""
         caller.require_operator(reads=True)
         owner = self._context.find_account(caller, account)
         request = self._context.page_request(listing, sessions.LINK_KEY_NUMBERS, problems)

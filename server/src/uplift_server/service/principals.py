@@ -47,7 +47,7 @@ _ASK_ADMIN: Final = "Ask an owner or admin of the account for a higher role."
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The owner of an API key, or a person who is signed in to the dashboard."""
+    """An API key, or a person who is signed in to the dashboard."""
 
     kind: PrincipalKind
     id: bytes
@@ -72,7 +72,7 @@ class Principal:
     @staticmethod
     @lru_cache(PRINCIPALS_CACHED_MAX)
     def of_key(key_id: bytes, account_seq: int | None, scopes: frozenset[str], name: str) -> "Principal":
-        """Return the principal of an account's or operator's key."""
+        """Return the principal of a key that belongs to an account or to an operator."""
         kind = PrincipalKind.OPERATOR_KEY if account_seq is None else PrincipalKind.ACCOUNT_KEY
         return Principal(kind, key_id, account_seq, scopes, name)
 

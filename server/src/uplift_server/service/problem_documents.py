@@ -30,7 +30,7 @@ STATUS: Final = {
     "internal_error": 500,
     "unavailable": 503,
 }
-"""The HTTP status of each code."""
+"""The HTTP status code for each error code."""
 
 TITLES: Final = {
     "malformed_request": "Malformed request",
@@ -54,11 +54,11 @@ TITLES: Final = {
     "internal_error": "Internal error",
     "unavailable": "Temporarily unavailable",
 }
-"""The title of each code."""
+"""The title for each error code."""
 
 
 def problem_document(code: str, detail: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """Return the problem document of an error. `code` is a key of STATUS."""
+    """Return the problem document for an error. `code` is a key of STATUS."""
     document: dict[str, Any] = {
         "type": TYPE_PREFIX + code,
         "title": TITLES[code],

@@ -129,7 +129,7 @@ class Replays:
         return await self._context.run_shielded(self._create(caller, endpoint, new, idempotency_key))
 
     async def page(self, caller: Caller, listing: Listing, *, problems: Sequence[Problem] = ()) -> Page[ShownReplay]:
-        """Return the account's replays."""
+        """Return a page of the account's replays."""
         caller.require(Scope.DELIVERIES_READ)
         request = self._context.page_request(listing, 1, problems)
         found = await self._context.database.read(lambda c: replays.page(c, caller.account_seq, request))

@@ -1,4 +1,4 @@
-"""Resumption of retention by operators after a clock jump."""
+"""The operation that resumes retention after the clock of the server jumped."""
 
 from uplift_server.service.context import ServiceContext
 from uplift_server.service.principals import Caller
@@ -7,7 +7,7 @@ from uplift_server.store.contract import Transaction
 
 
 class Retention:
-    """Resumes retention after a clock jump."""
+    """Lets operators resume retention after a clock jump."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context

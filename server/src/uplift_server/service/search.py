@@ -1,4 +1,4 @@
-"""Search for objects by an ID or its first characters, a URL, an object ID, a key or a name."""
+"""Search for objects by ID, beginning of an ID, URL, object ID, idempotency key or name."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -56,7 +56,7 @@ class Search:
     async def find(self, caller: Caller, text: str) -> list[Hit]:
         """Return the objects that match the text, at most HITS_MAX.
 
-        Search for each kind of object in turn, and return the objects of the first kind that has a match.
+        Run one search after another, and stop after the first search that finds an object.
         """
         text = text.strip()[:TEXT_CHARACTERS_MAX]
         if not text or "\0" in text:

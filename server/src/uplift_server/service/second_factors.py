@@ -92,7 +92,7 @@ class SecondFactors:
         return codes
 
     def notify(self, connection: Transaction, person: Person, change: SecondFactorChange, now: int) -> None:
-        """Queue an email that informs the person about a change of the second factor."""
+        """Queue an email that informs the person about a change to the second factor."""
         if person.email is None or not self._sends_email:
             return
         outbox.add(

@@ -19,7 +19,10 @@ DAYS_BY_HOUR_MAX: Final = 31
 """Maximum range, in days, of statistics that are grouped by hour, event type or endpoint."""
 DAYS_BY_DAY_MAX: Final = 366
 _UNTIL_MAX: Final = 253_370_764_800_000
-"""The start of the year 9999 (Unix ms). The server cannot format timestamps after that year."""
+"""The latest end of a range: the start of the year 9999 (Unix ms).
+
+The server cannot format later timestamps.
+"""
 
 
 class StatisticsQuery(NamedTuple):

@@ -18,7 +18,7 @@ from uplift_server.service.principals import Caller
 from uplift_server.store import schema_version
 
 CHECKS_WAIT_SECONDS: Final = 8.0
-"""The maximum time that a request waits for the checks. After this time, it returns the findings so far."""
+"""The maximum time that a request waits for the checks. Then the request returns the findings so far."""
 DATABASE_SUFFIXES: Final = ("", "-wal")
 """The suffixes of the files that belong to a SQLite database."""
 
@@ -67,9 +67,9 @@ class System:
         )
 
     async def run_checks(self, caller: Caller) -> list[Finding]:
-        """Run the checks of `doctor` that are possible in a running server. Return the findings so far after a timeout.
+        """Run the checks of `doctor` that are possible in a running server.
 
-        Raises Busy if earlier checks are still running.
+        After CHECKS_WAIT_SECONDS, return the findings so far. Raises Busy if earlier checks are still running.
         """
         caller.require_operator(reads=True)
         if self._checks_done is not None and not self._checks_done.is_set():

@@ -14,7 +14,7 @@ from uplift_server.store.records import Account, Person
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """An account that a visitor can use."""
+    """An account that a visitor can use, and the visitor's role as a member."""
 
     account: Account
     role: Role

@@ -10,7 +10,7 @@ from uplift_server.store.errors import Unavailable
 from uplift_server.store.schema_version import UnknownSchema, release_order
 
 SCHEMA_LOCK: Final = 0x75706C696673
-"""The advisory lock of admission.
+"""The advisory lock that controls admission.
 
 A schema change or the beginning of a transfer takes it exclusively. Starting processes share it.
 """

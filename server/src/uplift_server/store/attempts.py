@@ -1,4 +1,4 @@
-"""Reading of attempts. The engines write attempts."""
+"""Read access to attempts. The engines write attempts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,7 +75,7 @@ def _looked_up(
 
 
 def page_of_delivery(connection: Connection, event_seq: int, endpoint_seq: int, request: PageRequest) -> Page[Attempt]:
-    """List the attempts of a delivery."""
+    """Return a page of the attempts of a delivery."""
     query = sa.select(attempts).where(attempts.c.event_seq == event_seq, attempts.c.endpoint_seq == endpoint_seq)
     rows = connection.execute(request.of(query, attempts.c.number))
     return request.page([_attempt(row) for row in rows], lambda attempt: (attempt.number,))

@@ -1,4 +1,4 @@
-"""The audit log. The transaction of an action also adds its entry."""
+"""The audit log. Add each entry in the same transaction as the action that it records."""
 
 import json
 from dataclasses import dataclass

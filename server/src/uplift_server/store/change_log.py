@@ -79,7 +79,7 @@ def pruned_before(connection: Connection) -> int:
 
 
 def prune(connection: Connection, xid: int, *, limit: int) -> int:
-    """Delete up to `limit` changes of transactions below `xid`. Return the number of deleted changes."""
+    """Delete up to `limit` changes of transactions with IDs lower than `xid`. Return the number of deleted changes."""
     server_values.replace(connection, _PRUNED, {_PRUNED: xid})
     key = sa.tuple_(directory_changes.c.kind, directory_changes.c.subject_seq)
     old = sa.or_(directory_changes.c.xid < xid, _is_foreign(connection))

@@ -224,7 +224,7 @@ class ExpiredRows:
     keys: list[Key]
     """The rows to delete."""
     position: tuple[Any, ...] | None
-    """The position in the order of the rule after which the next batch starts. None if there is no such position."""
+    """The position after which the next batch starts, in the order of the rule. None if no row has expired yet."""
     has_more: bool
     """Whether there may be more expired rows."""
 
@@ -232,9 +232,9 @@ class ExpiredRows:
 def find_expired(
     connection: Connection, rule: RetentionRule, *, before: int, after: tuple[Any, ...] | None
 ) -> ExpiredRows:
-    """Find the next batch of rows that were in use until before `before` (Unix ms).
+    """Find the next batch of expired rows, after the position `after`.
 
-    Start after the position `after`.
+    The retention period of these rows began before `before` (Unix ms). Omit rows that a condition keeps.
     """
     before -= rule.extra_ms
     columns = tuple(dict.fromkeys((*rule.order, rule.since)))
@@ -252,9 +252,9 @@ def find_expired(
 
 
 def delete_expired(connection: Connection, rule: RetentionRule, keys: Sequence[Key], *, before: int) -> int:
-    """Delete these rows, except rows that are not expired at `before` (Unix ms) or that a condition keeps.
+    """Delete the rows with these keys, except rows that are no longer expired or that a condition keeps.
 
-    Return the number of deleted rows.
+    `before` is the same time as in `find_expired`. Return the number of deleted rows.
     """
     conditions = [rule.since < before - rule.extra_ms, *map(sa.not_, rule.blockers)]
     if rule.children:

@@ -36,7 +36,7 @@ class CommandKind(StrEnum):
     CANCEL = "cancel"
     RESEND = "resend"
     START = "start"
-    """Attempt a delivery immediately that already waits for its resend."""
+    """Immediately attempt a delivery that waits for its resend."""
     TEST = "test"
 
 

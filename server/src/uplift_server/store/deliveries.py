@@ -1,4 +1,4 @@
-"""Reading of deliveries, and the start of a resend. The engines execute all other writes of deliveries."""
+"""Read access to deliveries, and the start of a resend. The engines execute all other writes of deliveries."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -1,9 +1,9 @@
 """Encryption of secrets at rest with AES-256-GCM. Each value is bound to its column and its owner.
 
-The key never reaches the database. Encrypted form: one version byte, a 12-byte random nonce, the ciphertext with its
-tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. In version 2, it is the
-column and the ID of the owner (an endpoint or a person). A value that was copied to another column or owner therefore
-cannot be decrypted.
+The key never reaches the database. An encrypted value consists of one version byte, a 12-byte random nonce, and the
+ciphertext with its tag. The associated data of version 1, which releases up to 0.1.1 wrote, is the endpoint's ID. The
+associated data of version 2 is the column and the ID of the owner (an endpoint or a person). Therefore, a value that
+was copied to another column or owner cannot be decrypted.
 """
 
 import base64

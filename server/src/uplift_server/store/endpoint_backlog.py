@@ -1,4 +1,4 @@
-"""Changes of the waiting and held deliveries of an endpoint in batches: hold, drop and cancel."""
+"""Changes to the waiting and held deliveries of an endpoint in batches: hold, drop and cancel."""
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
@@ -144,8 +144,7 @@ def _held_through(through: int) -> _Part:
 def cancel_waiting(connection: Connection, endpoint_seq: int, *, now: int, limit: int) -> int:
     """Cancel waiting and held deliveries of a deleted endpoint. Return their number.
 
-    Leased deliveries stay leased. Do nothing if the endpoint exists. The caller's cache may not contain a new endpoint
-    yet.
+    Leased deliveries stay leased. Do nothing if the endpoint exists, because a caller's cache can lack a new endpoint.
     """
     locks.take_order(connection, [endpoint_seq])
     if exists(connection, endpoint_seq):
